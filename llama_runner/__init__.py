@@ -1,0 +1,1 @@
+"""Turn any model source into a running llama-server, doing only the work that has not been done."""

@@ -1,0 +1,87 @@
+"""The one root of everything that llama_runner reports as the user's or the world's fault.
+
+A class per cause stands beside the code that meets the cause. It keeps its facts as attributes and
+composes its own text: the fact first, then the value; the way out is the hint. ``KeyError`` and
+``ValueError`` are bugs of ours and keep their traceback.
+"""
+
+from __future__ import annotations
+
+
+class ExitCode:
+    """Exit statuses of the command line; an error class names the one it ends with."""
+
+    DONE = 0
+    USAGE = 2
+    SOURCE = 3
+    DOWNLOAD = 4
+    TOOL = 5
+    STEP = 6
+    STORE = 7
+    SERVER = 8
+    INTERRUPTED = 130
+
+
+class LlamaRunnerError(Exception):
+    """Something that the user can understand and act on.
+
+    ``str(error)`` is the fact with its value, in lower case and without a full stop at the end; ``hint``
+    is the way out, or None where there is none; ``code`` is the exit status of the command line.
+    """
+
+    code: int = ExitCode.STEP
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(LlamaRunnerError):
+    """The request contradicts itself or names something that does not exist."""
+
+    code = ExitCode.USAGE
+
+
+class SourceError(LlamaRunnerError):
+    """The model source cannot be used; found before any work was done."""
+
+    code = ExitCode.SOURCE
+
+
+class DownloadError(LlamaRunnerError):
+    """Bytes could not be fetched, or are not the ones that were asked for."""
+
+    code = ExitCode.DOWNLOAD
+
+
+class ToolError(LlamaRunnerError):
+    """A program that is needed is missing or unusable."""
+
+    code = ExitCode.TOOL
+
+
+class StepError(LlamaRunnerError):
+    """A step of the pipeline failed."""
+
+    code = ExitCode.STEP
+
+
+class StoreError(LlamaRunnerError):
+    """The store cannot be read or written: disk full, read-only, locked."""
+
+    code = ExitCode.STORE
+
+
+class ServerError(LlamaRunnerError):
+    """llama-server cannot be started, or stopped when it should not have."""
+
+    code = ExitCode.SERVER
+
+
+class Interrupted(LlamaRunnerError):  # noqa: N818 - an interruption is not an error
+    """The user asked to stop."""
+
+    code = ExitCode.INTERRUPTED
+
+    def __init__(self) -> None:
+        super().__init__("interrupted", hint="run the same command again to go on")
