@@ -78,7 +78,7 @@ class ServerError(LlamaRunnerError):
     code = ExitCode.SERVER
 
 
-class Interrupted(LlamaRunnerError):  # noqa: N818 - an interruption is not an error
+class Interrupted(LlamaRunnerError):
     """The user asked to stop."""
 
     code = ExitCode.INTERRUPTED

@@ -1,0 +1,109 @@
+"""What ``.state.json`` says of the artifacts in its directory.
+
+A record outlives its payload: an intermediate may be deleted and what was made from it stays valid. The recipe
+is stored whole, so that the reason for a rerun is a field-by-field difference. Text that is not a sound state
+file is a ``Damaged`` error here and a miss with a warning above, never a crash.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from llama_runner.core.digest import Digest, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = 1
+STATE_FILE = ".state.json"
+TREE = "."
+"""The artifact's name in the state file when the artifact is the directory itself."""
+
+Stamp = dict[str, Any]
+"""What the file system said of a payload when it was hashed; compared for equality as a whole.
+
+``{"size", "mtime_ns", "inode", "device", "mode"}`` of a file; ``{"tree": …}`` of a directory, a hash over the
+same of every file in it. No ctime: a hard link changes it.
+"""
+
+
+class Damaged(Exception):
+    """A state file that cannot be believed; the text says why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One artifact: what was asked for, what came out, and where from."""
+
+    key: Key
+    recipe: dict[str, Any]
+    digest: Digest
+    bytes: int
+    stamp: Stamp
+    noted: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it stands in the state file."""
+        return {
+            "key": self.key,
+            "recipe": self.recipe,
+            "noted": self.noted,
+            "output": {"digest": self.digest, "bytes": self.bytes, "stamp": self.stamp},
+            "facts": self.facts,
+            "source": self.source,
+            "made": self.made,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Record:
+        """Read a record back; ``Damaged`` when something that matters is missing or of another type."""
+        output = _member(value, "output", dict)
+        key, digest = _member(value, "key", str), _member(output, "digest", str)
+        if not key.startswith("k1:"):
+            raise Damaged(f"unknown key scheme {key[:12]!r}")
+        if not digest.startswith(("sha256:", "tree1:")):
+            raise Damaged(f"unknown digest scheme {digest[:12]!r}")
+        return cls(
+            key=Key(key),
+            recipe=_member(value, "recipe", dict),
+            digest=Digest(digest),
+            bytes=_member(output, "bytes", int),
+            stamp=_member(output, "stamp", dict),
+            noted=_member(value, "noted", dict, {}),
+            facts=_member(value, "facts", dict, {}),
+            source=_member(value, "source", dict, {}),
+            made=_member(value, "made", dict, {}),
+        )
+
+
+def _member(value: object, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - checked below
+    if not isinstance(value, dict):
+        raise Damaged(f"expected an object around {name!r}")
+    found = cast("dict[str, object]", value).get(name, default)
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise Damaged(f"{name!r} is {type(found).__name__}, not {kind.__name__}")
+    return found
+
+
+def parse_state(text: str | bytes) -> dict[str, Record]:
+    """Return the records of a state file by artifact name; ``Damaged`` with the reason otherwise."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"not JSON: {error}") from None
+    schema = _member(value, "schema", int)
+    if schema != SCHEMA:
+        raise Damaged(f"schema {schema}, this program knows {SCHEMA}")
+    artifacts = _member(value, "artifacts", dict)
+    return {name: Record.from_json(record) for name, record in artifacts.items()}
+
+
+def format_state(records: Mapping[str, Record]) -> bytes:
+    """Return the state file that holds these records."""
+    artifacts = {name: records[name].to_json() for name in sorted(records)}
+    return (json.dumps({"schema": SCHEMA, "artifacts": artifacts}, indent=1) + "\n").encode()

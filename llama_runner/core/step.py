@@ -1,0 +1,236 @@
+"""What a pipeline is made of: sources (bytes that exist) and steps (bytes that can be made).
+
+Both are frozen dataclasses that refer to each other as plain objects, so a graph cannot have a cycle and needs
+no registry. A step's fields say all there is to say about it: a field that holds another node is an input, any
+other field is a parameter. Every field is part of the key unless its author marks it; forgetting the mark costs
+a needless rerun, never a wrong skip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from llama_runner.core.digest import Digest, Key, key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+Resource = Literal["network", "disk", "compute"]
+"""What a step mostly uses. Steps of different classes run side by side; two of ``compute`` never do."""
+
+
+def unkeyed(**kwargs: Any) -> Any:  # noqa: ANN401 - the type of a dataclass field specifier
+    """Mark a parameter that cannot change the bytes, such as a number of threads."""
+    return dataclasses.field(metadata={"role": "unkeyed"}, **kwargs)
+
+
+def noted(**kwargs: Any) -> Any:  # noqa: ANN401 - as above
+    """Mark an input whose identity is recorded but not hashed: the tool that does the work.
+
+    A weekly llama.cpp upgrade must not quantize a 70B model again; the step's ``version`` is raised when a
+    new tool would give other bytes.
+    """
+    return dataclasses.field(metadata={"role": "noted"}, **kwargs)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an artifact lives: a directory relative to the root, and a file in it, or ``""`` for all of it."""
+
+    directory: str
+    name: str = ""
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether the artifact is the directory itself."""
+        return not self.name
+
+    def __str__(self) -> str:
+        return f"{self.directory}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step will take: bytes over the network, and bytes of disk at its peak. Estimates."""
+
+    fetch: int = 0
+    disk: int = 0
+
+
+class Workspace(Protocol):
+    """All that a running step may touch."""
+
+    @property
+    def out(self) -> Path:
+        """An empty directory: the step writes its artifact into it, under the name of its place."""
+
+    @property
+    def work(self) -> Path:
+        """A directory of this key's own that survives a crash, so that long work resumes."""
+
+    @property
+    def tools(self) -> Path:
+        """Where small files of this run may be written; gone afterwards."""
+
+    def input(self, name: str) -> Path:
+        """Return the bytes of the input of that name; they cannot vanish while the step runs."""
+
+    def call(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        """Run a program, its output into the step's log; ``ProgramFailed`` unless it exits with 0."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Say how far the step is; ``unit`` is ``bytes``, ``objects`` or ``tensors``."""
+
+    def fact(self, **facts: object) -> None:
+        """Keep what was learned about the artifact (canonical JSON values) in its record."""
+
+    def hashed(self, name: str, digest: Digest) -> None:
+        """Tell the digest of a file in ``out`` that was hashed while it was written."""
+
+    def check_cancelled(self) -> None:
+        """Raise ``Interrupted`` once the user has asked to stop."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Bytes that exist already. Its digest is observed, never made."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One artifact and how to make it: the kind, the version, the fields; and one method with effects.
+
+    Nodes compare by identity: a graph is a handful of objects, and hashing them by value would walk the whole
+    graph at each look-up.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    resource: ClassVar[Resource] = "disk"
+
+    def place(self, key: Key | None, upstream: Mapping[str, Place]) -> Place | None:
+        """Return where the artifact lives; None while that depends on a key that is not yet known."""
+        raise NotImplementedError
+
+    def run(self, workspace: Workspace) -> None:
+        """Make the artifact in ``workspace.out``. The only effect of a step."""
+        raise NotImplementedError
+
+    @property
+    def promise(self) -> Digest | None:
+        """The digest that the output must have, where it is pinned beforehand; else None."""
+        return None
+
+    @property
+    def platform(self) -> dict[str, object] | None:
+        """The keyed ``platform`` block of a step whose bytes depend on the machine; else None."""
+        return None
+
+    @property
+    def source(self) -> dict[str, object]:
+        """Where the artifact comes from, for its record; not keyed."""
+        return {}
+
+    @property
+    def tools(self) -> dict[str, object]:
+        """The identity of tools that are not steps themselves, for the record's ``noted``; not keyed."""
+        return {}
+
+    @property
+    def transient(self) -> bool:
+        """Whether the bytes may go once every step that reads them is done."""
+        return False
+
+    def needs(self) -> Needs:
+        """Estimate what running will take."""
+        return Needs()
+
+
+Node = Step | Source
+
+
+def _nodes(step: Step, role: str | None) -> dict[str, Node]:
+    """Return the nodes in a step's fields of one role; those in a tuple are called ``field.0``, ``field.1``…"""
+    found: dict[str, Node] = {}
+    for field in dataclasses.fields(step):
+        value = getattr(step, field.name)
+        if field.metadata.get("role") != role:
+            continue
+        if isinstance(value, (Step, Source)):
+            found[field.name] = value
+        elif isinstance(value, tuple):
+            several = {f"{field.name}.{i}": item for i, item in enumerate(value)}
+            found |= {name: item for name, item in several.items() if isinstance(item, (Step, Source))}
+    return found
+
+
+def inputs(step: Step) -> dict[str, Node]:
+    """Return the keyed inputs of a step by field name."""
+    return _nodes(step, None)
+
+
+def noted_inputs(step: Step) -> dict[str, Node]:
+    """Return the inputs whose identity is recorded but not hashed."""
+    return _nodes(step, "noted")
+
+
+def all_inputs(step: Step) -> dict[str, Node]:
+    """Return everything that must be there before the step can run."""
+    return {**inputs(step), **noted_inputs(step)}
+
+
+def params(step: Step) -> dict[str, object]:
+    """Return the keyed parameters of a step by field name."""
+    of_inputs = {name.partition(".")[0] for name in inputs(step)}
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(step):
+        if "role" not in field.metadata and field.name not in of_inputs:
+            value = getattr(step, field.name)
+            found[field.name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def recipe_of(step: Step, digests: Mapping[str, Digest]) -> dict[str, object]:
+    """Return the whole of what decides a step's bytes, given the output digests of its keyed inputs."""
+    recipe: dict[str, object] = {
+        "step": step.kind,
+        "version": step.version,
+        "params": params(step),
+        "inputs": {name: digests[name] for name in inputs(step)},
+    }
+    if step.platform is not None:
+        recipe["platform"] = step.platform
+    return recipe
+
+
+def step_key(step: Step, digests: Mapping[str, Digest]) -> Key:
+    """Return the key of a step, given the output digests of its keyed inputs."""
+    return key_of(recipe_of(step, digests))
+
+
+def topological(targets: Iterable[Step]) -> list[Node]:
+    """Return every node that the targets rest on, each after all of its inputs."""
+    order: dict[Node, None] = {}
+    stack: list[tuple[Node, bool]] = [(target, False) for target in reversed(list(targets))]
+    while stack:
+        node, ready = stack.pop()
+        if node in order:
+            continue
+        if ready or isinstance(node, Source):
+            order[node] = None
+        else:
+            stack.append((node, True))
+            stack.extend((above, False) for above in reversed(list(all_inputs(node).values())))
+    return list(order)

@@ -1,0 +1,278 @@
+"""Running what the plan says: independent steps side by side, each under the lock of its key.
+
+For each step: lock, look again (another process may have made it), run in staging, hash, publish, record.
+The first failure stops the others; so does Ctrl-C, which reaches every child process.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llama_runner import __version__
+from llama_runner.core.digest import Digest, Key, short
+from llama_runner.core.errors import Interrupted
+from llama_runner.core.events import (
+    Evicted,
+    LockWaiting,
+    Sink,
+    StepFinished,
+    StepSkipped,
+    StepStarted,
+    StepUnchanged,
+)
+from llama_runner.core.plan import Plan, Planned, RecordAt, Run, Skip
+from llama_runner.core.record import Record, Stamp
+from llama_runner.core.step import (
+    Node,
+    Place,
+    Resource,
+    Source,
+    Step,
+    all_inputs,
+    inputs,
+    recipe_of,
+    step_key,
+)
+from llama_runner.engine import locks
+from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
+from llama_runner.engine.process import Cancellation
+from llama_runner.engine.stamps import hash_payload
+from llama_runner.engine.workspace import StagedWorkspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from llama_runner.engine.observe import Observer
+    from llama_runner.engine.store import Store
+
+AT_ONCE: dict[Resource, int] = {"network": 4, "disk": 2, "compute": 1}
+"""How many steps of a resource class run side by side."""
+
+
+@dataclass
+class Outcome:
+    """What executing a plan came to: the digest and place of every step, and which ones ran."""
+
+    digests: dict[Node, Digest] = field(default_factory=dict)
+    places: dict[Node, Place] = field(default_factory=dict)
+    ran: list[Step] = field(default_factory=list)
+    seconds: dict[Step, float] = field(default_factory=dict)
+
+
+class Executor:
+    """Makes what a plan lacks. One object for one plan."""
+
+    def __init__(
+        self,
+        store: Store,
+        observer: Observer,
+        sink: Sink,
+        *,
+        locate: Callable[[Source], Path],
+        lock_timeout: float,
+    ) -> None:
+        self._store, self._observer, self._sink = store, observer, sink
+        self._locate, self._lock_timeout = locate, lock_timeout
+        self._cancellation = Cancellation()
+        self._outcome = Outcome()
+        self._finished: queue.SimpleQueue[tuple[Planned, BaseException | None]] = queue.SimpleQueue()
+
+    def execute(self, plan: Plan) -> Outcome:
+        """Bring every step of the plan to its artifact and return what is there.
+
+        Raises the first step's error after the others have stopped, ``Interrupted`` on Ctrl-C.
+        """
+        for planned in plan.steps:
+            if isinstance(planned.decision, Skip):
+                self._settle_skipped(plan, planned)
+        for planned in plan.pending:
+            for above in all_inputs(planned.step).values():
+                if isinstance(above, Source) and above not in self._outcome.digests:
+                    self._outcome.digests[above] = planned.digests[_name_of(planned.step, above)] or Digest("")
+        waiting = list(plan.pending)
+        if not waiting:
+            return self._outcome
+        self._check_room(plan)
+        self._sweep()
+        try:
+            self._drive(waiting, plan)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        return self._outcome
+
+    def _settle_skipped(self, plan: Plan, planned: Planned) -> None:
+        decision = planned.decision
+        assert isinstance(decision, Skip)
+        if planned.place is not None:
+            self._outcome.places[planned.step] = planned.place
+        if decision.digest is not None:
+            self._outcome.digests[planned.step] = decision.digest
+        if not decision.needed or planned.place is None:
+            return
+        record: Record = plan.snapshot.answers[RecordAt(planned.place)]
+        if decision.restamp:
+            self._store.restamp(planned.place, record)
+        self._sink(StepSkipped(planned.step.kind, record.made.get("seconds")))
+
+    def _drive(self, waiting: list[Planned], plan: Plan) -> None:
+        """Start what is ready, wait for something to end, repeat; stop everything on the first failure."""
+        running: dict[Step, threading.Thread] = {}
+        try:
+            while waiting or running:
+                for planned in list(waiting):
+                    if self._is_ready(planned.step, waiting, running):
+                        waiting.remove(planned)
+                        thread = threading.Thread(target=self._work, args=(planned, plan), daemon=True)
+                        running[planned.step] = thread
+                        thread.start()
+                planned, failure = self._finished.get()
+                running.pop(planned.step).join()
+                if failure is not None:
+                    raise failure
+        finally:
+            if running:
+                self._cancellation.cancel()
+                for thread in running.values():  # their staging is removed before we leave
+                    thread.join()
+
+    def _is_ready(self, step: Step, waiting: list[Planned], running: Mapping[Step, threading.Thread]) -> bool:
+        unfinished = {planned.step for planned in waiting} | set(running)
+        if any(above in unfinished for above in all_inputs(step).values()):
+            return False
+        return sum(other.resource == step.resource for other in running) < AT_ONCE[step.resource]
+
+    def _work(self, planned: Planned, plan: Plan) -> None:
+        """Run one step in its own thread and report how it ended."""
+        try:
+            self._make(planned, plan)
+        except OSError as error:
+            self._finished.put((planned, as_store_error(error, self._store.root) or error))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that raises it
+            self._finished.put((planned, error))
+        else:
+            self._finished.put((planned, None))
+
+    def _make(self, planned: Planned, plan: Plan) -> None:
+        step, outcome = planned.step, self._outcome
+        digests = {name: outcome.digests[above] for name, above in all_inputs(step).items()}
+        key = step_key(step, digests)
+        upstream = {
+            name: outcome.places[above] for name, above in inputs(step).items() if above in outcome.places
+        }
+        place = step.place(key, upstream)
+        assert place is not None, f"{step.kind} knows its key but not its place"
+        outcome.places[step] = place
+        with locks.hold(
+            self._lock_path(key),
+            step.kind,
+            timeout=self._lock_timeout,
+            on_wait=lambda holder: self._sink(LockWaiting(step.kind, holder)),
+            check_cancelled=self._cancellation.check,
+        ):
+            decision = self._observer.decide_again(step, place, digests, plan.snapshot)
+            if isinstance(decision, Skip):
+                assert decision.digest is not None
+                outcome.digests[step] = decision.digest
+                self._sink(StepSkipped(step.kind, by_another=isinstance(planned.decision, Run)))
+                return
+            assert isinstance(decision, Run), f"{step.kind}: {decision}"
+            outcome.digests[step] = self._run(step, key, place, digests, decision)
+
+    def _run(self, step: Step, key: Key, place: Place, digests: Mapping[str, Digest], decision: Run) -> Digest:
+        """Run a step in staging and publish what it made. The key's lock is held."""
+        before = self._store.record(place)
+        began = time.monotonic()
+        with StagedWorkspace(
+            step,
+            key,
+            store=self._store,
+            sink=self._sink,
+            cancellation=self._cancellation,
+            places=self._outcome.places,
+            locate=self._locate,
+        ) as workspace:
+            self._sink(StepStarted(step.kind, decision.reasons, workspace.log_name))
+            step.run(workspace)
+            self._cancellation.check()
+            digest, size = _digest_output(step, workspace, place)
+            if step.promise not in (None, digest):
+                raise WrongOutput(step.kind, str(step.promise), digest)
+            seconds = round(time.monotonic() - began, 3)
+            record = Record(
+                key=key,
+                recipe=recipe_of(step, digests),
+                digest=digest,
+                bytes=size,
+                stamp=Stamp(),
+                noted=self._noted(step, digests),
+                facts=workspace.facts,
+                source=step.source,
+                made={
+                    "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    "seconds": seconds,
+                    "by": f"llama_runner {__version__}",
+                    "log": workspace.log_name if workspace.log_path.exists() else None,
+                },
+            )
+            self._store.publish(place, workspace.out / place.name if place.name else workspace.out, record)
+            workspace.forget_work()
+        self._outcome.ran.append(step)
+        self._outcome.seconds[step] = seconds
+        self._sink(StepFinished(step.kind, seconds, digest, size, str(place)))
+        if before is not None and before.digest == digest:
+            self._sink(StepUnchanged(step.kind, digest))
+        return digest
+
+    @staticmethod
+    def _noted(step: Step, digests: Mapping[str, Digest]) -> dict[str, object]:
+        keyed = inputs(step)
+        return {
+            **{name: {"digest": digests[name]} for name in all_inputs(step) if name not in keyed},
+            **step.tools,
+        }
+
+    def evict_transients(self, plan: Plan) -> None:
+        """Delete the bytes of intermediates that every reader in the plan is done with."""
+        for planned in plan.steps:
+            place, digest = (self._outcome.places.get(planned.step), self._outcome.digests.get(planned.step))
+            if not planned.step.transient or place is None or digest is None or planned.key is None:
+                continue
+            with locks.try_hold(self._lock_path(planned.key)) as held:
+                if held and (size := self._store.evict(place)):
+                    self._sink(Evicted(str(place), size))
+
+    def _lock_path(self, key: Key) -> Path:
+        return self._store.private / "locks" / f"{short(key, 16)}.lock"
+
+    def _check_room(self, plan: Plan) -> None:
+        self._store.private.mkdir(parents=True, exist_ok=True)
+        need, free = plan.needs.disk, shutil.disk_usage(self._store.private).free
+        if need > free:
+            raise DiskFull(self._store.root, need=need, free=free)
+
+    def _sweep(self) -> None:
+        """Remove the staging directories of processes that were killed; those in use are locked."""
+        staging = self._store.private / "staging"
+        for path in staging.iterdir() if staging.is_dir() else ():
+            with locks.try_hold(self._store.private / "locks" / f"{path.name}.lock") as held:
+                if held:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _name_of(step: Step, node: Node) -> str:
+    return next(name for name, above in all_inputs(step).items() if above is node)
+
+
+def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tuple[Digest, int]:
+    path = workspace.out / place.name if place.name else workspace.out
+    if not path.exists() or (place.is_tree and not any(path.iterdir())):
+        raise NoOutput(step.kind, place.name or place.directory)
+    if place.name in workspace.digests:
+        return workspace.digests[place.name], path.stat().st_size
+    return hash_payload(path)

@@ -1,0 +1,180 @@
+"""The two doors to a child process: ``run`` with its output line by line, ``capture`` for a short answer.
+
+Every child leads a process group of its own, so that stopping reaches whatever it started, and dies with us on
+systems that can do that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from functools import cache
+from typing import IO, TYPE_CHECKING
+
+from llama_runner.core.errors import Interrupted
+from llama_runner.engine.errors import DiskFull, ProgramFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+GRACE_S = 5.0
+"""How long a child may take to end after SIGTERM before it is killed."""
+
+TAIL = 12
+"""Lines of a failed program's output that go into the error."""
+
+
+@cache
+def dying_with_parent() -> tuple[str, ...]:
+    """Return the words before an argv that make the child die when we do, however that happens.
+
+    On Linux that is ``setpriv``, part of every distribution's util-linux: it asks for the parent-death signal
+    and then becomes the program, under the same pid. Elsewhere there is nothing as simple.
+    """
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+
+
+class Cancellation:
+    """The user's wish to stop, and the children that must hear of it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def is_set(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` once somebody asked to stop."""
+        if self._event.is_set():
+            raise Interrupted
+
+    def cancel(self) -> None:
+        """Ask every child to end, and kill those that have not after the grace time."""
+        self._event.set()
+        with self._lock:
+            children = list(self._children)
+        for child in children:
+            signal_group(child, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        for child in children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pass
+            finally:  # also those that a child has started and left behind, and when Ctrl-C comes again
+                signal_group(child, signal.SIGKILL)
+
+    def add(self, child: subprocess.Popen[bytes]) -> None:
+        """Tell this child when the user wants to stop; at once if that has happened."""
+        with self._lock:
+            self._children.add(child)
+        if self._event.is_set():
+            signal_group(child, signal.SIGTERM)
+
+    def remove(self, child: subprocess.Popen[bytes]) -> None:
+        """Forget a child that has ended."""
+        with self._lock:
+            self._children.discard(child)
+
+
+def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a child's whole process group."""
+    with suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(child.pid, number)
+        else:
+            child.send_signal(number)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    log: IO[bytes],
+    log_name: str,
+    on_line: Callable[[str], None] | None,
+    cancellation: Cancellation,
+) -> None:
+    """Run a program to its end, its output into ``log`` and each line to ``on_line``.
+
+    Carriage returns end lines too, so that a progress bar is heard. Raises ``ProgramFailed`` with the last
+    lines, ``DiskFull`` when they say so, ``Interrupted`` when the user asked to stop.
+    """
+    words = [str(word) for word in argv]
+    cancellation.check()
+    child = subprocess.Popen(
+        [*dying_with_parent(), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(env),
+        cwd=cwd,
+        start_new_session=True,
+    )
+    cancellation.add(child)
+    tail: deque[str] = deque(maxlen=TAIL)
+    assert child.stdout is not None
+    try:
+        for line in _lines(child.stdout, log):
+            if line.strip():
+                tail.append(line.rstrip())
+                if on_line is not None:
+                    on_line(line)
+        status = child.wait()
+    except BaseException:
+        signal_group(child, signal.SIGKILL)
+        child.wait()
+        raise
+    finally:
+        child.stdout.close()
+        cancellation.remove(child)
+    cancellation.check()
+    if status:
+        out_of_room = any("No space left on device" in line or "File too large" in line for line in tail)
+        if out_of_room or status == -getattr(signal, "SIGXFSZ", 0):
+            raise DiskFull(cwd or "the store")
+        raise ProgramFailed(os.path.basename(words[0]), status, list(tail), log_name)  # noqa: PTH119
+
+
+def _lines(stream: IO[bytes], log: IO[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream; every byte is written to the log as it comes."""
+    rest = b""
+    while block := os.read(stream.fileno(), 1 << 16):
+        log.write(block)
+        *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def capture(
+    argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 30
+) -> str | None:
+    """Return what a program prints (both streams), or None when it cannot be run or fails."""
+    try:
+        done = subprocess.run(
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=None if env is None else dict(env),
+            timeout=timeout,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace")

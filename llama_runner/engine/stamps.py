@@ -1,0 +1,160 @@
+"""Hashing files and directories, and not hashing them again.
+
+A stamp is what the file system says of a file; while it is equal as a whole, the bytes are taken to be the same.
+The records carry the stamps of everything that was published, so a warm start needs nothing else. For a source
+that no record knows there is a small sqlite table; it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from llama_runner.core.digest import Digest, file_digest, tree_digest
+from llama_runner.core.errors import Interrupted
+from llama_runner.core.record import STATE_FILE, Stamp
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+RACY_NS = 2_000_000_000
+"""A file changed less than this before it was looked at may change again under the same stamp (git's rule)."""
+
+BLOCK = 4 << 20
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Return the stamp of a file, links followed."""
+    found = path.stat()
+    return {
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "inode": found.st_ino,
+        "device": found.st_dev,
+        "mode": stat.S_IMODE(found.st_mode),
+    }
+
+
+def is_settled(stamp: Stamp) -> bool:
+    """Whether the file was last written long enough ago for its stamp to be trusted."""
+    return time.time_ns() - int(stamp["mtime_ns"]) > RACY_NS
+
+
+def tree_stamp(root: Path) -> Stamp:
+    """Return the stamp of a directory: one hash over the stamps of everything in it but its state file."""
+    lines = []
+    for relative, path in _walk(root):
+        found = path.lstat()
+        lines.append([relative, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode])
+    return {"tree": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return the stamp of a payload, whichever it is."""
+    return tree_stamp(path) if path.is_dir() else file_stamp(path)
+
+
+def hash_file(path: Path, cancelled: Callable[[], bool] | None = None) -> Digest:
+    """Return ``sha256:…`` of a file's bytes; ``Interrupted`` once ``cancelled`` says so."""
+    sha = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        block = memoryview(bytearray(min(BLOCK, max(1, os.fstat(file.fileno()).st_size))))
+        while size := file.readinto(block):
+            if cancelled is not None and cancelled():
+                raise Interrupted
+            sha.update(block[:size])
+    return file_digest(sha.hexdigest())
+
+
+def hash_tree(root: Path) -> tuple[Digest, int]:
+    """Return ``tree1:…`` and the number of bytes of a directory, its own state file left out."""
+    entries: list[tuple[str, str, str]] = []
+    total = 0
+    for relative, path in _walk(root):
+        if path.is_symlink():
+            entries.append((relative, "l", str(path.readlink())))
+        else:
+            mode = path.stat()
+            total += mode.st_size
+            entries.append((relative, "x" if mode.st_mode & stat.S_IXUSR else "f", hash_file(path)))
+    return tree_digest(entries), total
+
+
+def hash_payload(path: Path) -> tuple[Digest, int]:
+    """Return the digest and size of a file or a directory."""
+    if path.is_dir():
+        return hash_tree(path)
+    return hash_file(path), path.stat().st_size
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield every file and link below ``root`` in a fixed order, as relative name and path."""
+    for path in sorted(root.iterdir()):
+        name = path.name
+        if path.is_dir() and not path.is_symlink():
+            for below, file in _walk(path):
+                yield f"{name}/{below}", file
+        elif name != STATE_FILE:
+            yield name, path
+
+
+class StampCache:
+    """Digests of local files by path and whole stamp, in one sqlite table.
+
+    Whatever is wrong with the database, the answer is a miss: the cache is only ever a shortcut.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, path: Path, stamp: Stamp) -> Digest | None:
+        """Return the digest recorded for exactly this stamp of this path."""
+        row = self._query("SELECT digest FROM stamps WHERE path = ? AND stamp = ?", (str(path), _spell(stamp)))
+        return Digest(row) if row is not None else None
+
+    def put(self, path: Path, stamp: Stamp, digest: Digest) -> None:
+        """Remember a digest, unless the stamp is too young to be believed later."""
+        if is_settled(stamp):
+            self._query(
+                "INSERT OR REPLACE INTO stamps VALUES (?, ?, ?) RETURNING digest",
+                (str(path), _spell(stamp), digest),
+                create=True,
+            )
+
+    def _query(self, statement: str, values: tuple[str, ...], *, create: bool = False) -> str | None:
+        import sqlite3  # noqa: PLC0415 - the warm path needs no database
+
+        if not create and not self._path.exists():
+            return None
+        try:
+            if create:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            return self._ask(sqlite3.connect(self._path, timeout=5), statement, values)
+        except (sqlite3.Error, OSError):
+            if create:  # damaged: the next run starts a new one
+                with suppress(OSError):
+                    self._path.unlink()
+            return None
+
+    @staticmethod
+    def _ask(connection: sqlite3.Connection, statement: str, values: tuple[str, ...]) -> str | None:
+        try:
+            with connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS stamps (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
+                )
+                row = connection.execute(statement, values).fetchone()
+                return None if row is None else str(row[0])
+        finally:
+            connection.close()
+
+
+def _spell(stamp: Stamp) -> str:
+    return json.dumps(stamp, sort_keys=True)

@@ -1,0 +1,170 @@
+"""Artifacts and their records on disk: look, publish, evict.
+
+Publishing is staged file → fsync → rename into place → record. A crash anywhere leaves either nothing new or a
+payload that no record vouches for, which counts as absent; the old artifact stays until the new one is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llama_runner.core.events import Sink, Warned
+from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, format_state, parse_state
+from llama_runner.engine.stamps import hash_payload, stamp_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from llama_runner.core.plan import Payload
+    from llama_runner.core.step import Place
+
+PRIVATE = ".llama_runner"
+"""Everything of ours that is neither an artifact nor a log: locks, staging, work, stamps."""
+
+
+class Store:
+    """What lies under one root. Reading never writes."""
+
+    def __init__(self, root: Path, sink: Sink) -> None:
+        self.root = root
+        self.private = root / PRIVATE
+        self._sink = sink
+
+    def path(self, place: Place) -> Path:
+        """Return where the artifact of a place is or would be."""
+        directory = self.root / place.directory
+        return directory / place.name if place.name else directory
+
+    def records(self, directory: Path) -> dict[str, Record]:
+        """Return the records of one directory; none, with a warning, when its state file is damaged."""
+        path = directory / STATE_FILE
+        try:
+            return parse_state(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, Damaged, UnicodeDecodeError) as error:
+            self._sink(Warned("damaged_state", f"{path} counts as absent: {error}"))
+            return {}
+
+    def record(self, place: Place) -> Record | None:
+        """Return the record of a place, or None."""
+        return self.records(self.root / place.directory).get(place.name or TREE)
+
+    def payload(self, place: Place, record: Record) -> Payload:
+        """Say whether the recorded bytes are there. Bytes under a new stamp are hashed once."""
+        path = self.path(place)
+        try:
+            if place.is_tree and {child.name for child in path.iterdir()} <= {STATE_FILE}:
+                return "absent"
+            if stamp_of(path) == record.stamp:
+                return "present"
+            return "restamp" if hash_payload(path)[0] == record.digest else "changed"
+        except OSError:
+            return "absent"
+
+    def directories(self, parent: str, pattern: str) -> Iterator[tuple[Path, dict[str, Record]]]:
+        """Yield the directories below ``parent`` whose names match, with their records."""
+        for state in sorted((self.root / parent).glob(f"{pattern}/{STATE_FILE}")):
+            yield state.parent, self.records(state.parent)
+
+    def publish(self, place: Place, staged: Path, record: Record) -> Record:
+        """Move staged bytes into their place and write the record; return it with its stamp.
+
+        ``staged`` is a file or a directory on the same file system; ``record.stamp`` is ignored.
+        """
+        _sync_all(staged)
+        record = replace(record, stamp=stamp_of(staged))
+        final = self.path(place)
+        if place.is_tree:
+            _write_synced(staged / STATE_FILE, format_state({TREE: record}))
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with self._state_lock(final):
+                aside = staged.with_name("replaced")
+                if final.exists():
+                    final.rename(aside)
+                staged.rename(final)
+            _sync_directory(final.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(final)
+            _sync_directory(final.parent)
+            self._write_record(place, record)
+        return record
+
+    def restamp(self, place: Place, record: Record) -> None:
+        """Record a new stamp for bytes that were found unchanged under it."""
+        with suppress(OSError):  # a read-only store is checked again next time
+            self._write_record(place, replace(record, stamp=stamp_of(self.path(place))))
+
+    def evict(self, place: Place) -> int:
+        """Delete the bytes of an artifact and keep its record; return how many there were."""
+        path = self.path(place)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except OSError:
+            return 0
+        return size
+
+    def _write_record(self, place: Place, record: Record) -> None:
+        directory = self.root / place.directory
+        with self._state_lock(directory):
+            records = self.records(directory)
+            records[place.name or TREE] = record
+            temporary = directory / f"{STATE_FILE}.{os.getpid()}.tmp"
+            try:
+                _write_synced(temporary, format_state(records))
+                temporary.replace(directory / STATE_FILE)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_directory(directory)
+
+    def _state_lock(self, directory: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - filelock is loaded late
+        """Keep the read-modify-write of one state file to one process; held for milliseconds."""
+        from hashlib import sha256  # noqa: PLC0415
+
+        from filelock import FileLock  # noqa: PLC0415 - the warm path takes no lock
+
+        locks = self.private / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        name = sha256(os.fsencode(directory.relative_to(self.root))).hexdigest()[:16]
+        return FileLock(locks / f"state-{name}.lock")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_all(path: Path) -> None:
+    """Bring the bytes of a file, or of every file in a directory, to the disk."""
+    if not path.is_dir():
+        _sync_file(path)
+        return
+    for parent, _, names in os.walk(path):
+        for name in names:
+            file = path.joinpath(parent, name)
+            if not file.is_symlink():
+                _sync_file(file)
+        _sync_directory(path / parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name == "posix":  # elsewhere a directory cannot be opened
+        _sync_file(path)

@@ -1,0 +1,176 @@
+"""What a running step is given: a staging directory, its inputs, a log, and a voice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from typing import IO, TYPE_CHECKING
+
+from llama_runner.core.digest import Digest, short
+from llama_runner.core.events import Sink, StepProgress
+from llama_runner.core.step import Source, Step, all_inputs
+from llama_runner.engine import process
+from llama_runner.engine.errors import InputVanished
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from llama_runner.core.digest import Key
+    from llama_runner.core.step import Node, Place
+    from llama_runner.engine.process import Cancellation
+    from llama_runner.engine.store import Store
+
+_PROGRESS_EVERY_S = 0.1
+
+
+class StagedWorkspace:
+    """The ``Workspace`` of one run of one step, in ``staging/<key>/``. Enter it under the key's lock.
+
+    Leaving it removes everything but ``work``; a process that is killed leaves the directory, and whoever holds
+    the key's lock next starts by removing it.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        key: Key,
+        *,
+        store: Store,
+        sink: Sink,
+        cancellation: Cancellation,
+        places: Mapping[Node, Place],
+        locate: Callable[[Source], Path],
+    ) -> None:
+        self.step = step
+        self.facts: dict[str, object] = {}
+        self.digests: dict[str, Digest] = {}
+        self._store, self._sink, self._cancellation = store, sink, cancellation
+        self._places, self._locate = places, locate
+        self._staging = store.private / "staging" / short(key, 16)
+        self._work = store.private / "work" / f"{step.kind}-{short(key, 12)}"
+        date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
+        self.log_path = store.root / "logs" / f"{step.kind}-{date}-{os.getpid()}.log"
+        self._log: IO[bytes] | None = None
+        self._inputs: dict[str, Path] = {}
+        self._told = 0.0
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self.out.mkdir(parents=True)
+        try:
+            for name, node in all_inputs(self.step).items():
+                self._inputs[name] = self._pin(name, node)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._log is not None:
+            self._log.close()
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _pin(self, name: str, node: Node) -> Path:
+        """Return a path to an input that stays there even if another process evicts the artifact meanwhile."""
+        if isinstance(node, Source):
+            return self._locate(node)
+        path = self._store.path(self._places[node])
+        try:
+            if path.is_dir():
+                return path
+            pinned = self._staging / "inputs" / name / path.name
+            pinned.parent.mkdir(parents=True)
+            os.link(path, pinned)
+        except FileNotFoundError:
+            raise InputVanished(self.step.kind, path) from None
+        except OSError as error:  # a file system without hard links: take it as it lies
+            if error.errno in (errno.ENOSPC, errno.EROFS):
+                raise
+            return path
+        return pinned
+
+    @property
+    def out(self) -> Path:
+        """See ``Workspace``."""
+        return self._staging / "out"
+
+    @property
+    def tools(self) -> Path:
+        """See ``Workspace``."""
+        path = self._staging / "tools"
+        path.mkdir(exist_ok=True)
+        return path
+
+    @property
+    def work(self) -> Path:
+        """See ``Workspace``."""
+        self._work.mkdir(parents=True, exist_ok=True)
+        return self._work
+
+    @property
+    def log_name(self) -> str:
+        """The log's path relative to the root, for records and messages."""
+        return self.log_path.relative_to(self._store.root).as_posix()
+
+    def input(self, name: str) -> Path:
+        """See ``Workspace``."""
+        return self._inputs[name]
+
+    def call(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        """See ``Workspace``."""
+        log = self._open_log()
+        log.write(("$ " + " ".join(str(word) for word in argv) + "\n").encode())
+        process.run(
+            argv,
+            env=env,
+            cwd=cwd,
+            log=log,
+            log_name=self.log_name,
+            on_line=on_line,
+            cancellation=self._cancellation,
+        )
+
+    def _open_log(self) -> IO[bytes]:
+        if self._log is None:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            self._log = self.log_path.open("ab", buffering=0)
+        return self._log
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """See ``Workspace``."""
+        now = time.monotonic()
+        if done >= total or now - self._told >= _PROGRESS_EVERY_S:
+            self._told = now
+            self._sink(StepProgress(self.step.kind, done, total, unit))
+
+    def fact(self, **facts: object) -> None:
+        """See ``Workspace``."""
+        self.facts.update(facts)
+
+    def hashed(self, name: str, digest: Digest) -> None:
+        """See ``Workspace``."""
+        self.digests[name] = digest
+
+    def check_cancelled(self) -> None:
+        """See ``Workspace``."""
+        self._cancellation.check()
+
+    def is_cancelled(self) -> bool:
+        """Whether the user has asked to stop, for code that takes a predicate."""
+        return self._cancellation.is_set()
+
+    def forget_work(self) -> None:
+        """Remove what was kept for resuming; the step is done."""
+        shutil.rmtree(self._work, ignore_errors=True)

@@ -1,0 +1,131 @@
+"""Toy sources and steps: real files, real records, and a line in a journal for each execution."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.core.plan import Snapshot
+from llama_runner.core.step import Node, Place, Source, Step, Workspace, all_inputs, noted, unkeyed
+from llama_runner.engine.executor import Executor, Outcome
+from llama_runner.engine.observe import Observer
+from llama_runner.engine.stamps import hash_file
+from llama_runner.engine.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llama_runner.core.digest import Key
+    from llama_runner.core.events import Event
+    from llama_runner.core.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class File(Source):
+    """A local file."""
+
+    path: Path
+    kind: ClassVar[str] = "file"
+
+
+@dataclass(frozen=True, eq=False)
+class Toy(Step):
+    """Writes a number that depends on its salt and on what its inputs hold, coarsely: runs often give the same."""
+
+    name: str
+    salt: int = 0
+    above: tuple[Node, ...] = ()
+    journal: Path = unkeyed(default=Path())
+    comment: str = unkeyed(default="")
+    tool: Node | None = noted(default=None)
+    going: bool = unkeyed(default=False)
+    kind: ClassVar[str] = "toy"
+
+    @property
+    def transient(self) -> bool:
+        return self.going
+
+    def place(self, key: Key | None, upstream: Mapping[str, Place]) -> Place:
+        return Place("models/toys", self.name)
+
+    def run(self, workspace: Workspace) -> None:
+        with self.journal.open("a") as journal:
+            journal.write(f"{self.name}\n")
+        text = str(self.salt) + "".join(
+            workspace.input(name).read_text() for name in all_inputs(self) if name != "tool"
+        )
+        number = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 3
+        (workspace.out / self.name).write_text(f"{number}")
+
+
+@dataclass(frozen=True, eq=False)
+class ToyTree(Step):
+    """Writes a directory of two files, in a place that depends on its key, as a build does."""
+
+    salt: int = 0
+    journal: Path = unkeyed(default=Path())
+    kind: ClassVar[str] = "toy_tree"
+
+    def place(self, key: Key | None, upstream: Mapping[str, Place]) -> Place | None:
+        return None if key is None else Place(f"bins/toy-{key[-8:]}")
+
+    def run(self, workspace: Workspace) -> None:
+        with self.journal.open("a") as journal:
+            journal.write("tree\n")
+        (workspace.out / "lib").mkdir()
+        (workspace.out / "lib" / "data").write_text(str(self.salt))
+        program = workspace.out / "program"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+
+
+class World:
+    """A root with everything that running a graph of toys takes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.journal = root / "journal"
+        self.events: list[Event] = []
+        self.store = Store(root, self.events.append)
+        self.hashes = 0
+
+    def digest_of(self, source: Source) -> str:
+        assert isinstance(source, File)
+        self.hashes += 1
+        return hash_file(source.path)
+
+    def plan(self, targets: Iterable[Step], **wishes: object) -> Plan:
+        return Observer(self.store, self.digest_of).plan(targets, Snapshot(**wishes))  # type: ignore[arg-type]
+
+    def execute(self, targets: Iterable[Step], *, lock_timeout: float = 30, **wishes: object) -> Outcome:
+        plan = self.plan(targets, **wishes)
+        executor = Executor(
+            self.store,
+            Observer(self.store, self.digest_of),
+            self.events.append,
+            locate=lambda source: source.path,  # type: ignore[attr-defined]
+            lock_timeout=lock_timeout,
+        )
+        outcome = executor.execute(plan)
+        executor.evict_transients(plan)
+        return outcome
+
+    def ran(self) -> list[str]:
+        """Return what ran since the last call, in order."""
+        if not self.journal.exists():
+            return []
+        names = self.journal.read_text().split()
+        self.journal.unlink()
+        return names
+
+    def bytes_of(self, name: str) -> str:
+        return (self.root / "models" / "toys" / name).read_text()
+
+    def tree(self) -> dict[str, tuple[int, int]]:
+        """Return everything below the root with size and time, to see that nothing was written."""
+        return {
+            str(path.relative_to(self.root)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+            for path in sorted(self.root.rglob("*"))
+        }
