@@ -36,8 +36,9 @@ SENTENCES: Final = (
     "今天天气很好，我们去公园散步。",  # noqa: RUF001  # the comma of Chinese
     "東京で寿司を食べました。",
     "I love pizza 🍕 and rockets 🚀!",
-    # Nearly empty. One word alone would be too little: with three tokens q8_0 costs up to 0.002 of the cosine.
-    " \t So , what   is it ? \n",
+    # Nearly empty, but about something: where a few tokens say little ("?", "ok"), the mean is small and q8_0
+    # costs up to 0.002 of the cosine, though the tokens agree.
+    " \t quantization \n",
     'def add(a: int, b: int) -> int:\n    return a + b  # 1_000 {x} <y> "z" C:\\temp\n',
     "3.14159 and 2,718 are numbers; 2026-11-20T10:11:12Z is a moment; 0xDEADBEEF is neither.",
     " ".join(
