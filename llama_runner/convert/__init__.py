@@ -1,0 +1,88 @@
+"""Safetensors to GGUF without torch, byte for byte what llama.cpp's convert_hf_to_gguf.py (b10605) writes.
+
+`inspect` tells what a model directory is and what is wrong with it; `convert` writes the file. Nothing in the
+model directory is ever run, and no pickle is loaded. Importing this module imports neither numpy nor gguf.
+
+The pieces: `source` and `config` read the small files, `shards` and `safetensors` the headers, `families` say
+what is particular to an architecture, `vocab` writes the tokenizer, `metadata` and `hyperparameters` the rest,
+`tensors` plans the output, `cast` and `stream` write it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llama_runner.convert.checkpoint import Checkpoint
+
+Outtype = Literal["auto", "bf16", "f16", "f32"]
+
+__all__ = ["Converted", "Outtype", "convert", "inspect", "supported_architectures"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The file that was written: its SHA-256 in hex, its size, the type that was chosen, and what it was made from."""
+
+    sha256: str
+    bytes: int
+    outtype: str
+    architecture: str
+
+
+def supported_architectures() -> tuple[str, ...]:
+    """The architectures that can be converted, as config.json names them, sorted."""
+    from llama_runner.convert.families import ARCHITECTURES  # noqa: PLC0415
+
+    return tuple(sorted(ARCHITECTURES))
+
+
+def inspect(directory: Path) -> Checkpoint:
+    """Look at a model directory: small files and headers only.
+
+    Raises a subclass of ``SourceError`` for everything that would stop the conversion.
+    """
+    from llama_runner.convert import checkpoint  # noqa: PLC0415
+
+    return checkpoint.inspect(directory)
+
+
+def convert(
+    directory: Path,
+    destination: Path,
+    *,
+    name: str,
+    outtype: Outtype = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Converted:
+    """Write a model directory as one GGUF file.
+
+    ``name`` is the directory's base name that the metadata is made from (the directory itself may be called
+    anything); ``auto`` keeps the source's own 16-bit type, f16 where it has none. ``on_progress`` is told the
+    bytes written and the bytes in all; where ``cancelled`` says so, ``Interrupted`` is raised. ``destination``
+    must not exist, and does not exist after an error. Raises a subclass of ``SourceError`` for a bad source;
+    ``OSError`` of the file system (a full disk) goes through.
+    """
+    from llama_runner.convert import checkpoint, stream  # noqa: PLC0415
+
+    prepared = checkpoint.prepare(directory, name=name, outtype=outtype)
+    start = stream.head(prepared.values, prepared.planned)
+    digest = stream.write(
+        destination,
+        start,
+        prepared.planned,
+        prepared.shards,
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
+    return Converted(
+        sha256=digest,
+        bytes=destination.stat().st_size,
+        outtype=prepared.outtype,
+        architecture=prepared.checkpoint.architecture,
+    )

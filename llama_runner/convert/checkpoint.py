@@ -1,0 +1,95 @@
+"""A model directory, looked at: what it is, whether it can be converted, and everything the output needs but the weights.
+
+`inspect` reads only small files and the headers of the shards, and raises for all that is wrong with them;
+`prepare` goes one step further, to the plan that `stream` writes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llama_runner.convert import metadata, shards
+from llama_runner.convert.config import architecture_of, load
+from llama_runner.convert.families import family_of
+from llama_runner.convert.keyvalues import KeyValues
+from llama_runner.convert.source import Source
+from llama_runner.convert.tensors import FILE_TYPES, guess_outtype, plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_runner.convert.safetensors import Shard, Tensor
+    from llama_runner.convert.tensors import Planned
+
+QUANTIZATION_VERSION = 2  # of ggml; written into every file, quantized or not
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model directory holds: ``dtype`` is the one most bytes are stored in, ``context_length`` may be unknown."""
+
+    architecture: str
+    family: str
+    dtype: str
+    parameters: int
+    weight_bytes: int
+    context_length: int | None
+    vocabulary_kind: str
+    vocabulary_size: int
+    tensors: tuple[Tensor, ...]
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is needed to write the output: metadata and planned tensors, and the shards they are read from."""
+
+    checkpoint: Checkpoint
+    outtype: str
+    values: KeyValues
+    planned: tuple[Planned, ...]
+    shards: tuple[Shard, ...]
+
+
+def inspect(directory: Path) -> Checkpoint:
+    """Look at a model directory. Raises a typed error for anything that would stop the conversion."""
+    return prepare(directory, name=directory.name, outtype="auto").checkpoint
+
+
+def prepare(directory: Path, *, name: str, outtype: str) -> Prepared:
+    """Everything up to the first byte written; ``name`` is the directory's name that the metadata is made from."""
+    source = Source(directory)
+    architecture = architecture_of(source)
+    family = family_of(architecture)
+    config = load(source, family)
+    found = shards.find(source)
+    tensors = tuple(tensor for shard in found for tensor in shard.tensors)
+    if outtype == "auto":
+        kept = (tensor for tensor in tensors if family.rename(tensor.name, config) is not None)
+        outtype = guess_outtype(kept)
+    planned = plan(family, config, tensors, outtype)
+    parameters = sum(tensor.elements for tensor in planned)
+    values = KeyValues(family.name)
+    metadata.write(values, source, name=name, parameters=parameters)
+    family.hyperparameters(values, config, source, FILE_TYPES[outtype])
+    values.uint32("general.quantization_version", QUANTIZATION_VERSION)
+    vocabulary = family.vocabulary(values, config, source)
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        sizes[tensor.dtype] += tensor.nbytes
+    context = config.find("max_position_embeddings", "n_ctx", "n_positions")
+    checkpoint = Checkpoint(
+        architecture=architecture,
+        family=family.name,
+        dtype=sizes.most_common(1)[0][0],
+        parameters=sum(tensor.elements for tensor in tensors),
+        weight_bytes=sum(sizes.values()),
+        context_length=context if isinstance(context, int) else None,
+        vocabulary_kind=vocabulary.kind,
+        vocabulary_size=vocabulary.tokens,
+        tensors=tensors,
+        files=tuple(shard.path for shard in found),
+    )
+    return Prepared(checkpoint, outtype, values, planned, found)

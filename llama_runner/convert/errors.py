@@ -1,0 +1,244 @@
+"""Everything that can be wrong with a model directory, one class per cause.
+
+Each class keeps its facts as attributes and composes its own text; all end the command line with the status
+for a source that cannot be used. What goes wrong while *writing* (a full disk) is not here: the ``OSError``
+goes to the caller, who knows what it was writing for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MENTIONED = 5  # names listed in an error before "and N more"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    text = ", ".join(listed[:MENTIONED])
+    return text if len(listed) <= MENTIONED else f"{text} and {len(listed) - MENTIONED} more"
+
+
+class NoSuchDirectory(SourceError):  # noqa: N818 - named after the cause, like every class here
+    """The model directory does not exist or is not a directory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"model directory not found: {path}", hint="give the directory that holds config.json")
+        self.path = path
+
+
+class MissingFile(SourceError):  # noqa: N818
+    """A file that every checkpoint of this kind has is not there."""
+
+    def __init__(self, path: Path, *, purpose: str, hint: str | None = None) -> None:
+        super().__init__(
+            f"{path.name} is missing, needed for {purpose}: {path}",
+            hint=hint or "fetch the model again with all its files",
+        )
+        self.path = path
+        self.purpose = purpose
+
+
+class UnreadableFile(SourceError):  # noqa: N818
+    """A small file of the checkpoint does not hold what its name promises."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path.name} cannot be read: {problem}: {path}", hint="fetch the file again")
+        self.path = path
+        self.problem = problem
+
+
+class OnlyPickles(SourceError):  # noqa: N818
+    """The weights are Python pickles; loading one runs whatever code it carries, so they are refused."""
+
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
+        self.path = path
+        self.names = tuple(names)
+        super().__init__(
+            f"the weights are Python pickles, which are never loaded: {_some(self.names)}",
+            hint="convert them to safetensors where you trust them (safetensors.torch.save_file), "
+            "or use a repository that has model.safetensors",
+        )
+
+
+class NoWeights(SourceError):  # noqa: N818
+    """The directory holds no model weights at all."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"no weights found (model*.safetensors) in {path}", hint="fetch the model's safetensors files"
+        )
+        self.path = path
+
+
+class AbsentShard(SourceError):  # noqa: N818
+    """The index names shards that are not there."""
+
+    def __init__(self, path: Path, shards: Iterable[str]) -> None:
+        self.path = path
+        self.shards = tuple(shards)
+        super().__init__(f"{path.name} names shards that are missing: {_some(self.shards)}", hint="fetch them")
+
+
+class IndexMismatch(SourceError):  # noqa: N818
+    """The index and the shards disagree about which tensors there are."""
+
+    def __init__(self, path: Path, *, missing: Iterable[str], extra: Iterable[str]) -> None:
+        self.path = path
+        self.missing = tuple(missing)
+        self.extra = tuple(extra)
+        facts = [f"named but in no shard: {_some(self.missing)}"] if self.missing else []
+        facts += [f"in a shard but not named: {_some(self.extra)}"] if self.extra else []
+        super().__init__(
+            f"{path.name} and the shards disagree; tensors {'; '.join(facts)}",
+            hint="index and shards are from different versions; fetch all of them again",
+        )
+
+
+class DuplicateTensor(SourceError):  # noqa: N818
+    """One tensor stands in two shards."""
+
+    def __init__(self, name: str, shards: tuple[str, str]) -> None:
+        super().__init__(
+            f"tensor {name} is in two shards: {shards[0]} and {shards[1]}",
+            hint="remove the shard that belongs to another version of the model",
+        )
+        self.name = name
+        self.shards = shards
+
+
+class BrokenShard(SourceError):  # noqa: N818
+    """A safetensors file breaks the rules of its format."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(
+            f"{path.name} is not a valid safetensors file: {problem}: {path}", hint="fetch the file again"
+        )
+        self.path = path
+        self.problem = problem
+
+
+class SourceChanged(SourceError):  # noqa: N818
+    """A source file is not the one that was inspected; what was written from it would be a mixture."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path.name} changed while it was read: {path}", hint="run again when nothing writes to it"
+        )
+        self.path = path
+
+
+class UnsupportedArchitecture(SourceError):  # noqa: N818
+    """No family here knows the architecture."""
+
+    def __init__(self, architecture: str, supported: Iterable[str]) -> None:
+        self.architecture = architecture
+        self.supported = tuple(supported)
+        super().__init__(
+            f"unsupported architecture: {architecture}",
+            hint=f"supported: {', '.join(self.supported)}; or use a GGUF that its makers publish",
+        )
+
+
+class UnsupportedOption(SourceError):  # noqa: N818
+    """The architecture is known, but the checkpoint asks for something that cannot be written faithfully."""
+
+    def __init__(self, option: str, value: object, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"unsupported: {option} is {value!r}",
+            hint=hint or "convert it with llama.cpp's own convert_hf_to_gguf.py",
+        )
+        self.option = option
+        self.value = value
+
+
+class AlreadyQuantized(SourceError):  # noqa: N818
+    """The checkpoint's weights are quantized already (GPTQ, AWQ, FP8, …)."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(
+            f"the checkpoint is already quantized: {method}",
+            hint="convert the original 16-bit checkpoint and choose a quantization of your own",
+        )
+        self.method = method
+
+
+class BadHyperparameter(SourceError):  # noqa: N818
+    """config.json lacks a value or holds one that cannot be."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(
+            f"config.json: {name} {problem}", hint="fetch config.json again; it is the model maker's file"
+        )
+        self.name = name
+        self.problem = problem
+
+
+class WrongShape(SourceError):  # noqa: N818
+    """A tensor has not the shape that config.json implies."""
+
+    def __init__(self, name: str, *, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        super().__init__(
+            f"tensor {name} has shape {list(found)}, config.json implies {list(expected)}",
+            hint="config.json and the weights belong to different models or versions",
+        )
+        self.name = name
+        self.found = found
+        self.expected = expected
+
+
+class MissingTensors(SourceError):  # noqa: N818
+    """Tensors that the architecture needs are in no shard."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(f"tensors are missing: {_some(self.names)}", hint="fetch all the model's shards")
+
+
+class UnknownTensors(SourceError):  # noqa: N818
+    """Tensors that no rule of the family knows; leaving them out in silence would make another model."""
+
+    def __init__(self, names: Iterable[str], family: str) -> None:
+        self.names = tuple(names)
+        self.family = family
+        super().__init__(
+            f"tensors that the {family} family does not know: {_some(self.names)}",
+            hint="the checkpoint is not what its config.json says, or carries an adapter; merge or remove it",
+        )
+
+
+class UnsupportedDtype(SourceError):  # noqa: N818
+    """A tensor is stored in a type that cannot be converted faithfully."""
+
+    def __init__(self, name: str, dtype: str) -> None:
+        super().__init__(
+            f"tensor {name} is stored as {dtype}, not as F64, F32, F16 or BF16",
+            hint="use the original checkpoint, not a quantized one",
+        )
+        self.name = name
+        self.dtype = dtype
+
+
+class UnknownPreTokenizer(SourceError):  # noqa: N818
+    """tokenizer.json splits text in a way that no known name stands for."""
+
+    def __init__(self, found: str, nearest: str) -> None:
+        super().__init__(
+            f"unknown BPE pre-tokenizer: {found}",
+            hint=f"the nearest known one is {nearest}; a wrong one would make the model answer worse in silence",
+        )
+        self.found = found
+        self.nearest = nearest
+
+
+class BadVocabulary(SourceError):  # noqa: N818
+    """The tokenizer's files contradict each other or the weights."""
+
+    def __init__(self, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"tokenizer: {problem}", hint=hint or "fetch the tokenizer's files again")
+        self.problem = problem

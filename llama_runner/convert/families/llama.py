@@ -1,0 +1,208 @@
+"""Llama and Mistral: rotary attention with grouped heads, RMS norms and a gated feed-forward network.
+
+Follows ``LlamaModel`` of llama.cpp's conversion/llama.py. Mixtures of experts (Mixtral), drafts (EAGLE) and
+models that see or hear share that class there; they are refused here.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert import hyperparameters
+from llama_runner.convert.config import full_rope
+from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.families.family import Family, Made, Rule
+from llama_runner.convert.vocab import bpe, sentencepiece, special
+from llama_runner.convert.vocab.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.source import Source
+    from llama_runner.convert.vocab import Vocabulary
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": None,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+        "head_dim": None,
+    },
+    "mistral": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "head_dim": None,
+    },
+}
+
+RULES = (
+    Rule("token_embd", ("vocabulary", "width")),
+    Rule("output_norm", ("width",)),
+    Rule("output", ("vocabulary", "width"), optional=True),
+    Rule("blk.{bid}.attn_norm", ("width",)),
+    Rule("blk.{bid}.attn_q", ("queries", "width"), bias=True, heads="heads"),
+    Rule("blk.{bid}.attn_k", ("keys", "width"), bias=True, heads="kv_heads"),
+    Rule("blk.{bid}.attn_v", ("keys", "width"), bias=True),
+    Rule("blk.{bid}.attn_output", ("width", "queries"), bias=True),
+    Rule("blk.{bid}.ffn_norm", ("width",)),
+    Rule("blk.{bid}.ffn_gate", ("inner", "width"), bias=True),
+    Rule("blk.{bid}.ffn_up", ("inner", "width"), bias=True),
+    Rule("blk.{bid}.ffn_down", ("width", "inner"), bias=True),
+)
+
+CODE_LLAMA_VOCABULARY = 32016
+CODE_LLAMA_INFILL = {"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010}
+GRANITE_VOCABULARY = 49152  # shared with SmolLM; the official script goes by the size alone
+
+
+def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """Fill in what the configuration classes compute: the key heads, and Llama's size of a head."""
+    heads, width = values["num_attention_heads"], values["hidden_size"]
+    if values["num_key_value_heads"] is None:
+        values["num_key_value_heads"] = heads
+    if (
+        model_type == "llama"
+        and values["head_dim"] is None
+        and type(heads) is int
+        and type(width) is int
+        and heads > 0
+    ):
+        values["head_dim"] = width // heads
+    return values
+
+
+def head_size(config: Config) -> int:
+    """Elements of one attention head."""
+    if config.find("head_dim") is not None:
+        return config.integer("head_dim")
+    return config.integer("hidden_size") // config.integer("num_attention_heads")
+
+
+def dimensions(config: Config) -> dict[str, int]:
+    """The sizes that the shapes in the rules are made of."""
+    heads, size = config.integer("num_attention_heads"), head_size(config)
+    kv_heads = (
+        config.integer("num_key_value_heads") if config.find("num_key_value_heads") is not None else heads
+    )
+    if heads % kv_heads:
+        raise BadHyperparameter("num_key_value_heads", f"is {kv_heads}, which does not divide {heads} heads")
+    if size % 2:
+        raise BadHyperparameter("head_dim", f"is {size}; rotary embeddings need an even number")
+    return {
+        "blocks": config.integer("num_hidden_layers"),
+        "vocabulary": config.integer("vocab_size"),
+        "width": config.integer("hidden_size"),
+        "inner": config.integer("intermediate_size"),
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "queries": heads * size,
+        "keys": kv_heads * size,
+    }
+
+
+def rename(name: str, config: Config) -> str | None:
+    """Bare ``LlamaModel`` checkpoints leave out the prefix; tables of rotary frequencies are computed anyway."""
+    if name.endswith(("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")):
+        return None
+    return f"model.{name}" if config.architecture == "LlamaModel" else name
+
+
+def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+    """Write the text model's hyperparameters, then Llama's own two."""
+    del source
+    hyperparameters.write(values, config, file_type)
+    values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
+    values.uint32("{arch}.rope.dimension_count", head_size(config))
+
+
+def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+    """tokenizer.model where there is one, else a tokenizer.json with byte fallback, else byte-level BPE."""
+    settings = source.optional_object("tokenizer_config.json")
+    if source.has("tekken.json") and not source.has("tokenizer.json"):
+        raise UnsupportedOption(
+            "the tokenizer file", "tekken.json", hint="use a repository that has tokenizer.json"
+        )
+    if (prefix := settings.get("add_prefix_space")) is not None:
+        values.boolean("tokenizer.ggml.add_space_prefix", prefix)
+    if source.has("tokenizer.model"):
+        vocabulary = sentencepiece.write(values, config, source)
+    else:
+        tokenizer = Tokenizer.load(source, config)
+        write = sentencepiece.write_byte_fallback if tokenizer.byte_fallback else bpe.write
+        vocabulary = write(values, config, source, tokenizer)
+    size = config.integer("vocab_size")
+    if size == CODE_LLAMA_VOCABULARY:
+        special.write(values, source, kinds=tuple(CODE_LLAMA_INFILL), preset=CODE_LLAMA_INFILL)
+    if size == GRANITE_VOCABULARY:
+        values.boolean("tokenizer.ggml.add_bos_token", value=False)
+    return vocabulary
+
+
+def _float32(value: float) -> float:
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+def rope_frequencies(config: Config) -> tuple[Made, ...]:
+    """Llama 3's scaling of the rotary frequencies, as factors to divide by (arXiv 2407.21783, section 3.4.2).
+
+    Each step is rounded to single precision where torch would do it, for the last bit to be the same.
+    """
+    import numpy as np  # noqa: PLC0415 - only Llama 3 needs it here
+
+    rope = full_rope(config)
+    if str(rope.get("rope_type", "")).lower() != "llama3":
+        return ()
+    try:
+        base = float(rope.get("rope_theta", 10000.0))
+        factor = rope.get("factor", 8.0)
+        low, high = rope.get("low_freq_factor", 1.0), rope.get("high_freq_factor", 4.0)
+        context = rope.get("original_max_position_embeddings", 8192)
+        longest, shortest = context / low, context / high
+        size = head_size(config)
+        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+        factors = []
+        for exponent in exponents:
+            frequency = _float32(1.0 / _float32(math.pow(base, float(exponent))))
+            wavelength = _float32(_float32(2 * math.pi) / frequency)
+            if wavelength < shortest:
+                factors.append(1.0)
+            elif wavelength > longest:
+                factors.append(float(factor))
+            else:
+                smooth = _float32(_float32(_float32(context / wavelength) - low) / (high - low))
+                factors.append(1 / _float32(_float32((1 - smooth) / factor) + smooth))
+    except (TypeError, ZeroDivisionError, OverflowError) as error:
+        raise BadHyperparameter("rope_scaling", f"cannot be used ({error})") from error
+    return (Made("rope_freqs.weight", factors),)
+
+
+FAMILY = Family(
+    name="llama",
+    defaults=DEFAULTS,
+    validated_rope=frozenset({"llama"}),
+    derive=derive,
+    rules=RULES,
+    dimensions=dimensions,
+    rename=rename,
+    hyperparameters=write_hyperparameters,
+    vocabulary=write_vocabulary,
+    made=rope_frequencies,
+)

@@ -1,0 +1,99 @@
+"""The metadata of a GGUF file as an ordered table, and its encoding.
+
+Types are said by the caller, as in the GGUF specification
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). A key that is set again keeps its place, and an
+empty string or array is left out: both as the official writer does it, since the order is part of the bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from typing import TYPE_CHECKING
+
+from llama_runner.convert.errors import BadHyperparameter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+
+
+def encode_string(text: str | bytes) -> bytes:
+    """A GGUF string: length in eight bytes, then UTF-8."""
+    data = text.encode("utf-8") if isinstance(text, str) else text
+    return len(data).to_bytes(8, "little") + data
+
+
+class KeyValues:
+    """An ordered table of encoded metadata values; ``{arch}`` in a key stands for the architecture's name."""
+
+    def __init__(self, architecture: str) -> None:
+        self.architecture = architecture
+        self._values: dict[str, bytes] = {}
+        self.string("general.architecture", architecture)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: str) -> bool:
+        return self._key(key) in self._values
+
+    def _key(self, key: str) -> str:
+        return key.replace("{arch}", self.architecture)
+
+    def _set(self, key: str, kind: int, value: bytes) -> None:
+        self._values[self._key(key)] = kind.to_bytes(4, "little") + value
+
+    def _pack(self, key: str, kind: int, layout: str, value: object) -> None:
+        try:
+            self._set(key, kind, struct.pack(layout, value))
+        except (struct.error, OverflowError) as error:
+            raise BadHyperparameter(key.rpartition(".")[2], f"cannot be {value!r}") from error
+
+    def uint32(self, key: str, value: object) -> None:
+        """Set a 32-bit unsigned integer."""
+        self._pack(key, UINT32, "<I", value)
+
+    def int32(self, key: str, value: object) -> None:
+        """Set a 32-bit signed integer."""
+        self._pack(key, INT32, "<i", value)
+
+    def float32(self, key: str, value: object) -> None:
+        """Set a 32-bit float."""
+        self._pack(key, FLOAT32, "<f", value)
+
+    def boolean(self, key: str, value: object) -> None:
+        """Set a truth value; as in the official writer, any value counts by its truth."""
+        self._pack(key, BOOL, "?", value)
+
+    def string(self, key: str, value: str) -> None:
+        """Set a string; an empty one is left out."""
+        if value:
+            self._set(key, STRING, encode_string(value))
+
+    def strings(self, key: str, values: Sequence[str | bytes]) -> None:
+        """Set an array of strings; an empty one is left out."""
+        self._array(key, STRING, len(values), b"".join(map(encode_string, values)))
+
+    def floats(self, key: str, values: Sequence[float]) -> None:
+        """Set an array of 32-bit floats; an empty one is left out."""
+        self._array(key, FLOAT32, len(values), _little_endian(array("f", values)))
+
+    def integers(self, key: str, values: Sequence[int]) -> None:
+        """Set an array of 32-bit signed integers; an empty one is left out."""
+        self._array(key, INT32, len(values), _little_endian(array("i", values)))
+
+    def _array(self, key: str, kind: int, count: int, data: bytes) -> None:
+        if count:
+            self._set(key, ARRAY, struct.pack("<IQ", kind, count) + data)
+
+    def encode(self) -> bytes:
+        """All keys and values in their order, as they stand in the file."""
+        return b"".join(encode_string(key) + value for key, value in self._values.items())
+
+
+def _little_endian(values: array[float] | array[int]) -> bytes:
+    if struct.pack("=H", 1) != struct.pack("<H", 1):
+        values.byteswap()
+    return values.tobytes()

@@ -1,0 +1,101 @@
+"""The ``general.*`` part of the metadata: names, licence, authors and sizes, guessed by gguf's own heuristics.
+
+gguf reads the model card and config.json and takes the model's name apart. It would take the name of the
+directory; here the name is given, because a model may be converted from a directory of any name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast
+
+from llama_runner.convert.errors import UnreadableFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.source import Source
+
+MODEL_CARD = "README.md"
+SAMPLING = (
+    ("sequence", "sampling_sequence"),
+    ("top_k", "sampling_top_k"),
+    ("top_p", "sampling_top_p"),
+    ("min_p", "sampling_min_p"),
+    ("xtc_probability", "sampling_xtc_probability"),
+    ("xtc_threshold", "sampling_xtc_threshold"),
+    ("temperature", "sampling_temp"),
+    ("penalty_last_n", "sampling_penalty_last_n"),
+    ("penalty_repeat", "sampling_penalty_repeat"),
+    ("mirostat", "sampling_mirostat"),
+    ("mirostat_tau", "sampling_mirostat_tau"),
+    ("mirostat_eta", "sampling_mirostat_eta"),
+)
+
+
+def write(values: KeyValues, source: Source, *, name: str, parameters: int) -> None:
+    """Write the general metadata of a model of that directory name and number of parameters."""
+    import gguf  # noqa: PLC0415 - numpy comes with it
+
+    logging.getLogger("gguf").addHandler(logging.NullHandler())  # a library does not print
+    values.string("general.type", "model")
+    try:
+        metadata = _guess(source, name, parameters)
+        writer = gguf.GGUFWriter(path=None, arch=values.architecture)
+        metadata.set_gguf_meta_model(writer)
+        for key, entry in writer.kv_data[0].items():
+            if key != "general.architecture":
+                _copy(values, key, entry.value, int(entry.type))
+    except (AttributeError, TypeError, ValueError, KeyError, RecursionError) as error:
+        raise UnreadableFile(source.path(MODEL_CARD), f"its front matter cannot be used ({error})") from error
+
+
+def _guess(source: Source, name: str, parameters: int) -> Any:  # noqa: ANN401 - gguf is not typed
+    import gguf  # noqa: PLC0415
+    import yaml  # noqa: PLC0415
+
+    try:
+        card = gguf.Metadata.load_model_card(source.directory)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UnreadableFile(source.path(MODEL_CARD), "its front matter is not YAML") from error
+    config = source.optional_object("config.json")
+    metadata = gguf.Metadata.apply_metadata_heuristic(
+        gguf.Metadata(), card, config, cast("Path", PurePath(name)), parameters
+    )
+    for key, attribute in SAMPLING:
+        generation = _generation(source)
+        if key in generation:
+            setattr(metadata, attribute, generation[key])
+    if metadata.name is None:
+        metadata.name = name
+    if metadata.size_label is None and parameters > 0:
+        metadata.size_label = gguf.size_label(parameters, parameters, 0, 0)
+    return metadata
+
+
+def _generation(source: Source) -> Mapping[str, Any]:
+    """generation_config.json; a broken one is passed over, as the official script does it."""
+    try:
+        generation = json.loads(source.path("generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return generation if isinstance(generation, dict) else {}
+
+
+def _copy(values: KeyValues, key: str, value: Any, kind: int) -> None:  # noqa: ANN401 - any value of metadata
+    setters = {4: values.uint32, 5: values.int32, 6: values.float32, 8: values.string}
+    if kind in setters:
+        setters[kind](key, value)
+    else:
+        values.strings(key, _texts(value))
+
+
+def _texts(value: Sequence[Any]) -> list[str]:
+    if not all(isinstance(item, str) for item in value):
+        message = f"{value!r} is not a list of texts"
+        raise TypeError(message)
+    return list(value)

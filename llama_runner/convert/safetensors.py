@@ -1,0 +1,156 @@
+"""Reads the headers of safetensors files, and believes nothing in them.
+
+Format: eight bytes little endian (length N), N bytes of JSON ``{name: {dtype, shape, data_offsets}}``, then the
+data, which the tensors cover without gaps (https://github.com/huggingface/safetensors#format). Only headers are
+read here; the data is read by `stream`. Every rule is checked before a byte is trusted, and a lying length
+costs no memory: it is compared with the size of the file first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert.errors import BrokenShard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+HEADER_LIMIT = 100_000_000  # the limit of the reference implementation
+ITEM_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells one version of a file from another without reading it."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp of a file, links followed."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a shard: ``offset`` counts from the start of the file, ``shape`` is row-major."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    path: Path
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; one for a scalar."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file: its tensors in the order of their names, and its stamp when it was read."""
+
+    path: Path
+    stamp: Stamp
+    tensors: tuple[Tensor, ...]
+
+
+def read_shard(path: Path) -> Shard:
+    """Read one file's header. Raises `BrokenShard`; ``OSError`` if the file cannot be opened."""
+    with path.open("rb") as file:
+        stamp = Stamp.of(os.fstat(file.fileno()))
+        head = file.read(8)
+        if len(head) < 8:  # noqa: PLR2004
+            raise BrokenShard(path, f"only {len(head)} bytes long")
+        length = int.from_bytes(head, "little")
+        if length > stamp.size - 8:
+            raise BrokenShard(path, f"its header claims {length} bytes, the file has {stamp.size}")
+        if length > HEADER_LIMIT:
+            raise BrokenShard(
+                path, f"its header claims {length} bytes, more than the format allows ({HEADER_LIMIT})"
+            )
+        text = file.read(length)
+    header = _parse(path, text)
+    start = 8 + length
+    tensors = [_tensor(path, name, entry, start) for name, entry in header.items() if name != "__metadata__"]
+    _check_layout(path, tensors, start, stamp.size)
+    return Shard(path, stamp, tuple(sorted(tensors, key=lambda tensor: tensor.name)))
+
+
+def _parse(path: Path, text: bytes) -> Mapping[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise BrokenShard(path, "its header names something twice")
+        return found
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise BrokenShard(path, f"its header is not JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise BrokenShard(path, "its header is not a JSON object")
+    return header
+
+
+def _numbers(value: object) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 1 << 63 for item in value):
+        return None
+    return tuple(value)
+
+
+def _tensor(path: Path, name: str, entry: object, start: int) -> Tensor:
+    if not isinstance(entry, dict):
+        raise BrokenShard(path, f"tensor {name} is not described by an object")
+    dtype, shape, offsets = (
+        entry.get("dtype"),
+        _numbers(entry.get("shape")),
+        _numbers(entry.get("data_offsets")),
+    )
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        raise BrokenShard(path, f"tensor {name} has the unknown dtype {dtype!r}")
+    if shape is None:
+        raise BrokenShard(path, f"tensor {name} has the shape {entry.get('shape')!r}")
+    if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:  # noqa: PLR2004
+        raise BrokenShard(path, f"tensor {name} has the data offsets {entry.get('data_offsets')!r}")
+    begin, end = offsets
+    bits = prod(shape) * ITEM_BITS[dtype]
+    if bits != (end - begin) * 8:
+        raise BrokenShard(
+            path, f"tensor {name} occupies {end - begin} bytes, {dtype} {list(shape)} needs {(bits + 7) // 8}"
+        )
+    return Tensor(name, dtype, shape, start + begin, end - begin, path)
+
+
+def _check_layout(path: Path, tensors: list[Tensor], start: int, size: int) -> None:
+    position = start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset + tensor.nbytes > size:
+            missing = tensor.offset + tensor.nbytes - size
+            raise BrokenShard(
+                path, f"truncated: tensor {tensor.name} ends {missing} bytes beyond the end of the file"
+            )
+        if tensor.offset < position:
+            raise BrokenShard(path, f"tensor {tensor.name} overlaps the one before it")
+        if tensor.offset > position:
+            raise BrokenShard(
+                path, f"{tensor.offset - position} bytes before tensor {tensor.name} belong to nothing"
+            )
+        position = tensor.offset + tensor.nbytes
+    if position != size:
+        raise BrokenShard(path, f"{size - position} bytes at the end belong to nothing")

@@ -1,0 +1,70 @@
+"""Finds the shards of a checkpoint and the tensors in them, and refuses whatever does not fit together.
+
+Which files are the weights, and in which order their tensors come, is as in the official script: the shards in
+the order of their names, the tensors of each in the order of theirs.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from llama_runner.convert.errors import (
+    AbsentShard,
+    DuplicateTensor,
+    IndexMismatch,
+    NoWeights,
+    OnlyPickles,
+    UnreadableFile,
+)
+from llama_runner.convert.safetensors import Shard, Tensor, read_shard
+
+if TYPE_CHECKING:
+    from llama_runner.convert.source import Source
+
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+NOT_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"})
+
+
+def find(source: Source) -> tuple[Shard, ...]:
+    """All shards with their headers read and checked against the index."""
+    index = _index(source)
+    names = sorted(set(index.values())) if index is not None else _weights(source)
+    shards = tuple(read_shard(source.path(name)) for name in names)
+    found: dict[str, Tensor] = {}
+    for tensor in (tensor for shard in shards for tensor in shard.tensors):
+        if tensor.name in found:
+            raise DuplicateTensor(tensor.name, (found[tensor.name].path.name, tensor.path.name))
+        found[tensor.name] = tensor
+    if index is not None and set(index) != set(found):
+        missing, extra = sorted(set(index) - set(found)), sorted(set(found) - set(index))
+        raise IndexMismatch(source.path(INDEX), missing=missing, extra=extra)
+    return shards
+
+
+def _weights(source: Source) -> list[str]:
+    names = sorted(path.name for path in source.directory.iterdir())
+    weights = [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
+    if weights:
+        return weights
+    pickles = [name for name in names if name.endswith(PICKLES) and name not in NOT_WEIGHTS]
+    if pickles:
+        raise OnlyPickles(source.directory, pickles)
+    raise NoWeights(source.directory)
+
+
+def _index(source: Source) -> dict[str, str] | None:
+    """The table from tensor to shard, None where the model is one file."""
+    if not source.has(INDEX):
+        return None
+    table = source.optional_object(INDEX).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise UnreadableFile(source.path(INDEX), "its weight_map is not a table from tensor to shard")
+    for name in sorted(set(table.values())):
+        if PurePath(name).name != name or not name.endswith(".safetensors"):
+            raise UnreadableFile(source.path(INDEX), f"it names {name!r}, which is not a shard beside it")
+    if absent := [name for name in sorted(set(table.values())) if not source.has(name)]:
+        _weights(source)  # where there are no safetensors at all, that is the better fact to tell
+        raise AbsentShard(source.path(INDEX), absent)
+    return table

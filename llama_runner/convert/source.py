@@ -1,0 +1,70 @@
+"""A model directory as a set of small files: JSON read once, each problem turned into a typed error.
+
+Weights are not its business, nor is what the files mean. The directory's own name is never looked at: the name
+that the metadata is made from is given, since a download may be staged under any name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert.errors import MissingFile, NoSuchDirectory, UnreadableFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Source:
+    """The small files of one checkpoint; what was read once is not read again."""
+
+    def __init__(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise NoSuchDirectory(directory)
+        self.directory = directory
+        self._read: dict[str, Any] = {}
+
+    def path(self, name: str) -> Path:
+        """Where a file of that name is, or would be."""
+        return self.directory / name
+
+    def has(self, name: str) -> bool:
+        """Whether the file is there; a broken link counts as absent."""
+        return self.path(name).is_file()
+
+    def text(self, name: str) -> str:
+        """A file's text with the line ends of the platform made ``\\n``, as Python's text mode does it."""
+        try:
+            return self.path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UnreadableFile(
+                self.path(name), f"it is not UTF-8 ({error.reason} at byte {error.start})"
+            ) from error
+
+    def object(self, name: str, *, purpose: str) -> dict[str, Any]:
+        """A JSON object that has to be there."""
+        if not self.has(name):
+            raise MissingFile(self.path(name), purpose=purpose)
+        return self.optional_object(name)
+
+    def optional_object(self, name: str) -> dict[str, Any]:
+        """A JSON object, empty where the file is absent."""
+        value = self.optional_json(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise UnreadableFile(self.path(name), f"a JSON object is expected, found {type(value).__name__}")
+        return value
+
+    def optional_json(self, name: str) -> Any:  # noqa: ANN401 - JSON is anything
+        """Any JSON value, None where the file is absent."""
+        if name not in self._read:
+            self._read[name] = self._load(name) if self.has(name) else None
+        return self._read[name]
+
+    def _load(self, name: str) -> Any:  # noqa: ANN401
+        text = self.text(name)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableFile(self.path(name), f"it is not JSON ({error})") from error

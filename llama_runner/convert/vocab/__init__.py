@@ -1,0 +1,18 @@
+"""Vocabularies: one module per kind, each writing the ``tokenizer.*`` part of the metadata.
+
+`tokenizer` reads tokenizer.json as transformers would load it; `sentencepiece`, `bpe` and `wordpiece` write the
+tokens of their kind; `pretokenizer` recognises how BPE splits text; `special` writes special tokens, merges
+and chat templates, which all kinds share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What became of the tokenizer: its kind (``sentencepiece``, ``byte-fallback``, ``bpe``, ``wordpiece``), its size."""
+
+    kind: str
+    tokens: int

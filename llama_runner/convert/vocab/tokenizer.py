@@ -1,0 +1,274 @@
+"""tokenizer.json and its companions, as transformers would load them for llama.cpp's converter.
+
+Which tokens count as added and as special depends on tokenizer.json, tokenizer_config.json,
+special_tokens_map.json, added_tokens.json and on what the tokenizer's class adds by itself; this module plays
+that through (transformers 4.57, ``PreTrainedTokenizerFast``) without running any of it. A class that is not
+listed here is refused, since what it adds is not known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert.errors import BadVocabulary, MissingFile, UnsupportedOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.source import Source
+
+ATTRIBUTES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+LLAMA = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+GPT2 = {"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+QWEN = {"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+BERT = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+CLASSES: dict[str, dict[str, str]] = {
+    "PreTrainedTokenizer": {},
+    "LlamaTokenizer": LLAMA,
+    "CodeLlamaTokenizer": LLAMA,
+    "GPT2Tokenizer": GPT2,
+    "Qwen2Tokenizer": QWEN,
+    "BertTokenizer": BERT,
+}
+CLASS_OF_MODEL_TYPE = {"llama": "LlamaTokenizer", "mistral": "LlamaTokenizer", "bert": "BertTokenizer"}
+CLEANED = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
+
+
+@dataclass(frozen=True)
+class Added:
+    """A token that was added to the vocabulary after training."""
+
+    content: str
+    special: bool = False
+    normalized: bool = True
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+
+    @classmethod
+    def parse(cls, entry: object, *, special: bool | None = None) -> Added:
+        """From an object of tokenizer.json or tokenizer_config.json."""
+        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+            raise BadVocabulary(f"an added token is {entry!r}, an object with its content is expected")
+        is_special = bool(entry.get("special", False)) if special is None else special
+        flags = {name: bool(entry.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}
+        return cls(entry["content"], is_special, bool(entry.get("normalized", not is_special)), **flags)
+
+    @classmethod
+    def named(cls, content: str) -> Added:
+        """A special token of which only the text is known."""
+        return cls(content, special=True, normalized=False)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """The vocabulary of a fast tokenizer: ``base`` as trained, ``added`` by number, ``specials`` in order."""
+
+    model: Mapping[str, Any]
+    document: Mapping[str, Any]
+    base: Mapping[str, int]
+    added: Mapping[int, Added]
+    specials: tuple[str, ...]
+    clean_up: bool
+
+    @classmethod
+    def load(cls, source: Source, config: Config) -> Tokenizer:
+        """Read the tokenizer's files. Raises a typed error for what is missing or not known."""
+        settings = source.optional_object("tokenizer_config.json")
+        defaults = CLASSES[_class_of(settings, config)]
+        document = source.optional_object("tokenizer.json") or _from_word_list(source)
+        model = document.get("model")
+        if not isinstance(model, dict) or "vocab" not in model:
+            raise BadVocabulary("tokenizer.json has no vocabulary")
+        base = model["vocab"]
+        if model.get("type", "BPE") not in ("BPE", "WordPiece") or not _is_vocabulary(base):
+            raise UnsupportedOption("the tokenizer's model", model.get("type"))
+        wanted, specials = _settings(source, settings, defaults, document)
+        added = _Additions(base, document)
+        added.bring_up_to(wanted, specials)
+        clean_up = bool(settings.get("clean_up_tokenization_spaces", False))
+        return cls(model, document, base, added.by_number, tuple(token.content for token in specials), clean_up)
+
+    @property
+    def byte_fallback(self) -> bool:
+        """Whether this is SentencePiece's vocabulary in the form of a tokenizer.json."""
+        decoder = self.document.get("decoder")
+        if not self.model.get("byte_fallback") or self.model.get("type") != "BPE":
+            return False
+        return isinstance(decoder, dict) and decoder.get("type") == "Sequence"
+
+    def numbered(self) -> dict[int, str]:
+        """All tokens by number, the added ones included."""
+        tokens = {number: token for token, number in self.base.items()}
+        tokens.update((number, token.content) for number, token in self.added.items())
+        return tokens
+
+    def shown(self, token: Added) -> str:
+        """An added token after encoding and decoding, which the converter does to tokens that are not normalized."""
+        decoder = self.document.get("decoder") or {}
+        text = token.content
+        kind = decoder.get("type")
+        if kind == "ByteLevel":
+            text = _bytes_shown(text)
+        elif kind == "WordPiece" and decoder.get("cleanup", True):
+            text = _cleaned(text.replace(" do not", " don't"))
+        return _cleaned(text) if self.clean_up else text
+
+
+def _is_vocabulary(base: object) -> bool:
+    return isinstance(base, dict) and all(type(number) is int and number >= 0 for number in base.values())
+
+
+def _class_of(settings: Mapping[str, Any], config: Config) -> str:
+    name = settings.get("tokenizer_class") or config.find("tokenizer_class")
+    if name is None:
+        name = CLASS_OF_MODEL_TYPE.get(str(config.find("model_type")), "")
+    plain = str(name).removesuffix("Fast")
+    if plain not in CLASSES:
+        raise UnsupportedOption("tokenizer_class", name, hint=f"known are {', '.join(sorted(CLASSES))}")
+    return plain
+
+
+def _from_word_list(source: Source) -> dict[str, Any]:
+    """vocab.txt, as WordPiece had it before there was tokenizer.json: one token a line."""
+    if not source.has("vocab.txt"):
+        raise MissingFile(source.path("tokenizer.json"), purpose="the vocabulary")
+    lines = source.text("vocab.txt").split("\n")
+    if lines and not lines[-1]:
+        del lines[-1]
+    base = {token: number for number, token in enumerate(lines)}
+    return {
+        "model": {"type": "WordPiece", "vocab": base},
+        "normalizer": {"type": "BertNormalizer"},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "decoder": {"type": "WordPiece", "cleanup": True},
+    }
+
+
+def _settings(
+    source: Source, settings: Mapping[str, Any], defaults: Mapping[str, str], document: Mapping[str, Any]
+) -> tuple[list[Added], list[Added]]:
+    """The tokens that are to be added, in the order of their numbers, and the special ones by attribute."""
+    attributes: dict[str, Any] = {**defaults, **{key: settings[key] for key in ATTRIBUTES if key in settings}}
+    if (padding := document.get("padding")) and isinstance(padding, dict):
+        attributes.setdefault("pad_token", padding.get("pad_token"))
+    extra = list(settings.get("additional_special_tokens") or [])
+    wanted: dict[int, Added] = {}
+    listed = settings.get("added_tokens_decoder")
+    if isinstance(listed, dict):
+        wanted = {int(number): Added.parse(entry) for number, entry in listed.items() if number.isdecimal()}
+    else:
+        attributes, extra = _with_map(source, attributes, extra)
+        names = {_text(value) for value in [*attributes.values(), *extra] if value is not None}
+        for token, number in source.optional_object("added_tokens.json").items():
+            special = token in names
+            wanted[int(number)] = Added(token, special=special, normalized=not special)
+        for entry in document.get("added_tokens") or []:
+            wanted[int(entry.get("id", -1))] = Added.parse(entry)
+    known = {token.content: token for token in wanted.values()}
+    specials: dict[str, Added] = {}
+    named = [attributes.get(key) for key in ATTRIBUTES]
+    for value in [*named, *extra, *_extra_specials(settings)]:
+        if value is not None and (text := _text(value)) not in specials:
+            specials[text] = known.get(text) or (
+                Added.parse(value, special=True) if isinstance(value, dict) else Added.named(text)
+            )
+    return [token for _, token in sorted(wanted.items())], list(specials.values())
+
+
+def _with_map(source: Source, attributes: dict[str, Any], extra: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+    """special_tokens_map.json outranks tokenizer_config.json where that does not list the added tokens."""
+    special = source.optional_object("special_tokens_map.json")
+    attributes = {**attributes, **{key: special[key] for key in ATTRIBUTES if key in special}}
+    extra += [token for token in special.get("additional_special_tokens") or [] if token not in extra]
+    return attributes, extra
+
+
+def _extra_specials(settings: Mapping[str, Any]) -> Iterable[Any]:
+    extra = settings.get("extra_special_tokens")
+    if isinstance(extra, dict):
+        return extra.values()
+    return extra if isinstance(extra, list) else ()
+
+
+def _text(value: object) -> str:
+    text = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise BadVocabulary(f"a special token is {value!r}, a text is expected")
+    return text
+
+
+class _Additions:
+    """The added tokens of a tokenizer, numbered as the tokenizers library numbers them."""
+
+    def __init__(self, base: Mapping[str, int], document: Mapping[str, Any]) -> None:
+        self.base = base
+        self.by_number: dict[int, Added] = {}
+        self._numbers: dict[str, int] = {}
+        for entry in document.get("added_tokens") or []:
+            token = Added.parse(entry)
+            self.add(token)
+            if token.content and self._numbers[token.content] != entry.get("id"):
+                raise BadVocabulary(
+                    f"added token {token.content!r} has the number {entry.get('id')} in tokenizer.json, "
+                    f"its place is {self._numbers[token.content]}"
+                )
+
+    def add(self, token: Added) -> None:
+        """Add one token; one that is there keeps its number and takes the new properties."""
+        if not token.content:
+            return
+        number = self._numbers.get(token.content, self.base.get(token.content))
+        if number is None:
+            number = max(max(self._numbers.values(), default=-1) + 1, len(self.base))
+        self._numbers[token.content] = number
+        self.by_number[number] = token
+
+    def bring_up_to(self, wanted: list[Added], specials: list[Added]) -> None:
+        """Add what the settings ask for beyond tokenizer.json."""
+        present = set(self.by_number.values())
+        changed = [token for token in wanted if token not in present]
+        known = {token.content for token in [*self.by_number.values(), *changed]}
+        names = {token.content for token in specials}
+        for token in [*changed, *(token for token in specials if token.content not in known)]:
+            self.add(replace(token, special=token.special or token.content in names))
+
+
+def _cleaned(text: str) -> str:
+    for spaced, joined in CLEANED:
+        text = text.replace(spaced, joined)
+    return text
+
+
+def _bytes_shown(text: str) -> str:
+    """Undo the byte-level alphabet where all characters belong to it (``Ġ`` is a space)."""
+    alphabet = byte_alphabet()
+    if not all(character in alphabet for character in text):
+        return text
+    return bytes(alphabet[character] for character in text).decode("utf-8", errors="replace")
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: each byte as a visible character."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
