@@ -122,7 +122,8 @@ def rename(name: str, config: Config) -> str | None:
     """Bare ``LlamaModel`` checkpoints leave out the prefix; tables of rotary frequencies are computed anyway."""
     if name.endswith(("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")):
         return None
-    return f"model.{name}" if config.architecture == "LlamaModel" else name
+    bare = config.architecture == "LlamaModel" and name != "lm_head.weight"
+    return f"model.{name}" if bare else name
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
@@ -160,38 +161,44 @@ def _float32(value: float) -> float:
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
+def _inverse(value: float, times: float = 1.0) -> float:
+    """``times / value`` as torch computes it for a number and a tensor: by the reciprocal, rounded twice."""
+    return _float32(_float32(1 / value) * _float32(times))
+
+
 def rope_frequencies(config: Config) -> tuple[Made, ...]:
-    """Llama 3's scaling of the rotary frequencies, as factors to divide by (arXiv 2407.21783, section 3.4.2).
+    """Llama 3's scaling of the rotary frequencies, as factors to divide by.
 
-    Each step is rounded to single precision where torch would do it, for the last bit to be the same.
+    The formula is that of transformers' ``_compute_llama3_parameters``. Each step is rounded to single precision
+    where torch does it, for the last bit to be the same. Only ``pow`` is better here: torch's is one bit off for
+    one exponent in a hundred and depends on the processor, though not for the bases and sizes that Llama 3 has.
     """
-    import numpy as np  # noqa: PLC0415 - only Llama 3 needs it here
-
     rope = full_rope(config)
     if str(rope.get("rope_type", "")).lower() != "llama3":
         return ()
+    size = head_size(config)
     try:
         base = float(rope.get("rope_theta", 10000.0))
-        factor = rope.get("factor", 8.0)
-        low, high = rope.get("low_freq_factor", 1.0), rope.get("high_freq_factor", 4.0)
-        context = rope.get("original_max_position_embeddings", 8192)
-        longest, shortest = context / low, context / high
-        size = head_size(config)
-        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-        factors = []
-        for exponent in exponents:
-            frequency = _float32(1.0 / _float32(math.pow(base, float(exponent))))
-            wavelength = _float32(_float32(2 * math.pi) / frequency)
-            if wavelength < shortest:
-                factors.append(1.0)
-            elif wavelength > longest:
-                factors.append(float(factor))
-            else:
-                smooth = _float32(_float32(_float32(context / wavelength) - low) / (high - low))
-                factors.append(1 / _float32(_float32((1 - smooth) / factor) + smooth))
-    except (TypeError, ZeroDivisionError, OverflowError) as error:
+        factor = float(rope.get("factor", 8.0))
+        low, high = float(rope.get("low_freq_factor", 1.0)), float(rope.get("high_freq_factor", 4.0))
+        context = float(rope.get("original_max_position_embeddings", 8192))
+        factors = [
+            _rope_factor(_inverse(_float32(base ** _float32(place / size))), factor, low, high, context)
+            for place in range(0, size, 2)
+        ]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise BadHyperparameter("rope_scaling", f"cannot be used ({error})") from error
     return (Made("rope_freqs.weight", factors),)
+
+
+def _rope_factor(frequency: float, factor: float, low: float, high: float, context: float) -> float:
+    wavelength = _inverse(frequency, 2 * math.pi)
+    if wavelength < _float32(context / high):
+        return 1.0
+    if wavelength > _float32(context / low):
+        return factor
+    smooth = _float32(_float32(_inverse(wavelength, context) - low) / _float32(high - low))
+    return _inverse(_float32(_float32(_float32(1 - smooth) / _float32(factor)) + smooth))
 
 
 FAMILY = Family(

@@ -1,0 +1,36 @@
+"""Runs the official converter over all cases, in the reference environment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.convert.cases import CASES
+from tests.convert.checkpoints import DATA
+
+
+def run_official(python: Path, tree: Path, folder: Path, *, keep: bool = False) -> dict[str, str]:
+    """The SHA-256 of the official output per ``case/outtype``, or the error, which holds a colon."""
+    jobs, keys = [], {}
+    for title, case in CASES.items():
+        directory = folder / title / case.name
+        case.build(directory)
+        for outtype in case.outtypes:
+            destination = folder / title / f"{outtype}.gguf"
+            keys[str(destination)] = f"{title}/{outtype}"
+            jobs.append({
+                "directory": str(directory), "destination": str(destination), "outtype": outtype, "pre": case.pre,
+            })  # fmt: skip
+    driver = DATA / "official_driver.py"
+    environment = {"PYTHONPATH": str(tree / "gguf-py"), "HF_HUB_OFFLINE": "1", "PATH": "", "HOME": str(folder)}
+    done = subprocess.run(
+        [python, driver, tree], input=json.dumps(jobs), capture_output=True, text=True, check=False, env=environment
+    )
+    (folder / "official.log").write_text(done.stderr, encoding="utf-8")
+    if done.returncode:
+        raise RuntimeError(done.stderr[-4000:])
+    if not keep:
+        for destination in keys:
+            Path(destination).unlink(missing_ok=True)
+    return {keys[destination]: result for destination, result in json.loads(done.stdout).items()}

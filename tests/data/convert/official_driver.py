@@ -1,0 +1,36 @@
+"""Runs the official converter for a list of jobs in one process, since importing torch is what takes long.
+
+    python official_driver.py TREE < jobs.json
+
+A job is {"directory", "destination", "outtype", "pre"}; "pre" names the pre-tokenizer for vocabularies that the
+script has never seen, "-" leaves it to recognise one. Prints {"destination": sha256 or error} as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    tree = Path(sys.argv[1])
+    sys.path[:0] = [str(tree), str(tree / "gguf-py")]
+    import convert_hf_to_gguf as script  # type: ignore[import-not-found]
+    from conversion.base import TextModel  # type: ignore[import-not-found]
+
+    recognise = TextModel.get_vocab_base_pre
+    results = {}
+    for job in json.load(sys.stdin):
+        pre = job["pre"]
+        TextModel.get_vocab_base_pre = recognise if pre == "-" else lambda *_, pre=pre: pre
+        arguments = [job["directory"], "--outfile", job["destination"], "--outtype", job["outtype"]]
+        sys.argv = [str(tree / "convert_hf_to_gguf.py"), *arguments]
+        try:
+            script.main()
+            results[job["destination"]] = hashlib.sha256(Path(job["destination"]).read_bytes()).hexdigest()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported as it is
+            logging.exception("%s", job["directory"])
+            results[job["destination"]] = f"{type(error).__name__}: {error}"
+    json.dump(results, sys.stdout)
