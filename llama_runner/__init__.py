@@ -1,3 +1,30 @@
 """Turn any model source into a running llama-server, doing only the work that has not been done."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_runner.api import Forecast, Prepared, Runner
+    from llama_runner.core.errors import LlamaRunnerError
+    from llama_runner.server.process import Server
+    from llama_runner.server.spec import ServerOptions
+
 __version__ = "0.1.0"
+__all__ = ["Forecast", "LlamaRunnerError", "Prepared", "Runner", "Server", "ServerOptions", "__version__"]
+
+_WHERE = {
+    "Forecast": "llama_runner.api",
+    "LlamaRunnerError": "llama_runner.core.errors",
+    "Prepared": "llama_runner.api",
+    "Runner": "llama_runner.api",
+    "Server": "llama_runner.server.process",
+    "ServerOptions": "llama_runner.server.spec",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whichever it is
+    """Load what is asked for: importing the package alone must cost nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(_WHERE[name]), name)

@@ -131,9 +131,7 @@ class Look:
 Decision = Skip | Run | Wait | Look
 
 
-def decide(
-    step: Step, place: Place | None, digests: Mapping[str, Digest | None], snapshot: Snapshot
-) -> Decision:
+def decide(step: Step, place: Place | None, digests: Mapping[str, Digest | None], snapshot: Snapshot) -> Decision:
     """Say whether a step whose bytes are needed must run.
 
     ``digests`` holds the output digest of each input by field name, None where it is not known yet.
@@ -287,10 +285,8 @@ def _output_digest(
     """Return the digest of a step's output where it is pinned or recorded, and what to ask to know it."""
     known = {name: digests[id(above)] for name, above in all_inputs(step).items()}
     key = _key(step, known)
-    upstream = {
-        name: place for name, above in inputs(step).items() if (place := places.get(id(above))) is not None
-    }
-    place = places[id(step)] = step.place(key, upstream)
+    upstream = {name: place for name, above in inputs(step).items() if (place := places.get(id(above))) is not None}
+    place = places[id(step)] = step.place(key, known, upstream)
     if step.promise is not None:
         return step.promise, ()
     if key is None or place is None or step.kind in snapshot.force:

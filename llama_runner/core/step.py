@@ -60,12 +60,32 @@ class Needs:
     disk: int = 0
 
 
+class Sources(Protocol):
+    """Who knows how to look at the sources of a graph."""
+
+    def digest(self, source: Source) -> Digest:
+        """Return the digest of a source's bytes; a ``SourceError`` when they cannot be used."""
+
+    def path(self, source: Source) -> Path:
+        """Return where the bytes are."""
+
+    def origin(self, source: Source) -> dict[str, object]:
+        """Return what a record says of where its artifact comes from."""
+
+    def verify(self, source: Source) -> None:
+        """Raise ``SourceChanged`` if the bytes are no longer those whose digest was given."""
+
+
 class Workspace(Protocol):
     """All that a running step may touch."""
 
     @property
     def out(self) -> Path:
-        """An empty directory: the step writes its artifact into it, under the name of its place."""
+        """An empty directory for the artifact, or for what it consists of when it is a directory."""
+
+    @property
+    def target(self) -> Path:
+        """What the step has to make: the file of its place in ``out``, or ``out`` itself."""
 
     @property
     def work(self) -> Path:
@@ -100,6 +120,9 @@ class Workspace(Protocol):
     def check_cancelled(self) -> None:
         """Raise ``Interrupted`` once the user has asked to stop."""
 
+    def is_cancelled(self) -> bool:
+        """Say whether the user has asked to stop, for code that takes a predicate."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -120,8 +143,11 @@ class Step:
     version: ClassVar[int] = 1
     resource: ClassVar[Resource] = "disk"
 
-    def place(self, key: Key | None, upstream: Mapping[str, Place]) -> Place | None:
-        """Return where the artifact lives; None while that depends on a key that is not yet known."""
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Return where the artifact lives; None while that rests on something that is not yet known.
+
+        ``digests`` and ``places`` are those of the keyed inputs by field name.
+        """
         raise NotImplementedError
 
     def run(self, workspace: Workspace) -> None:
@@ -140,7 +166,7 @@ class Step:
 
     @property
     def source(self) -> dict[str, object]:
-        """Where the artifact comes from, for its record; not keyed."""
+        """Where the artifact comes from, for its record; not keyed. Steps on a ``Source`` have its origin."""
         return {}
 
     @property

@@ -37,6 +37,7 @@ from llama_runner.core.step import (
     inputs,
     recipe_of,
     step_key,
+    topological,
 )
 from llama_runner.engine import locks
 from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
@@ -45,7 +46,7 @@ from llama_runner.engine.stamps import hash_payload
 from llama_runner.engine.workspace import StagedWorkspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from llama_runner.engine.observe import Observer
@@ -74,11 +75,10 @@ class Executor:
         observer: Observer,
         sink: Sink,
         *,
-        locate: Callable[[Source], Path],
         lock_timeout: float,
     ) -> None:
         self._store, self._observer, self._sink = store, observer, sink
-        self._locate, self._lock_timeout = locate, lock_timeout
+        self._sources, self._lock_timeout = observer.sources, lock_timeout
         self._cancellation = Cancellation()
         self._outcome = Outcome()
         self._finished: queue.SimpleQueue[tuple[Planned, BaseException | None]] = queue.SimpleQueue()
@@ -162,10 +162,8 @@ class Executor:
         step, outcome = planned.step, self._outcome
         digests = {name: outcome.digests[above] for name, above in all_inputs(step).items()}
         key = step_key(step, digests)
-        upstream = {
-            name: outcome.places[above] for name, above in inputs(step).items() if above in outcome.places
-        }
-        place = step.place(key, upstream)
+        upstream = {name: outcome.places[above] for name, above in inputs(step).items() if above in outcome.places}
+        place = step.place(key, digests, upstream)
         assert place is not None, f"{step.kind} knows its key but not its place"
         outcome.places[step] = place
         with locks.hold(
@@ -191,15 +189,19 @@ class Executor:
         with StagedWorkspace(
             step,
             key,
+            place,
             store=self._store,
             sink=self._sink,
             cancellation=self._cancellation,
             places=self._outcome.places,
-            locate=self._locate,
+            sources=self._sources,
         ) as workspace:
             self._sink(StepStarted(step.kind, decision.reasons, workspace.log_name))
             step.run(workspace)
             self._cancellation.check()
+            for above in all_inputs(step).values():
+                if isinstance(above, Source):
+                    self._sources.verify(above)
             digest, size = _digest_output(step, workspace, place)
             if step.promise not in (None, digest):
                 raise WrongOutput(step.kind, str(step.promise), digest)
@@ -212,7 +214,7 @@ class Executor:
                 stamp=Stamp(),
                 noted=self._noted(step, digests),
                 facts=workspace.facts,
-                source=step.source,
+                source=self._origin(step),
                 made={
                     "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "seconds": seconds,
@@ -220,7 +222,7 @@ class Executor:
                     "log": workspace.log_name if workspace.log_path.exists() else None,
                 },
             )
-            self._store.publish(place, workspace.out / place.name if place.name else workspace.out, record)
+            self._store.publish(place, workspace.target, record)
             workspace.forget_work()
         self._outcome.ran.append(step)
         self._outcome.seconds[step] = seconds
@@ -236,6 +238,10 @@ class Executor:
             **{name: {"digest": digests[name]} for name in all_inputs(step) if name not in keyed},
             **step.tools,
         }
+
+    def _origin(self, step: Step) -> dict[str, object]:
+        first = next((node for node in topological([step]) if isinstance(node, Source)), None)
+        return step.source if first is None else self._sources.origin(first)
 
     def evict_transients(self, plan: Plan) -> None:
         """Delete the bytes of intermediates that every reader in the plan is done with."""
@@ -270,7 +276,7 @@ def _name_of(step: Step, node: Node) -> str:
 
 
 def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tuple[Digest, int]:
-    path = workspace.out / place.name if place.name else workspace.out
+    path = workspace.target
     if not path.exists() or (place.is_tree and not any(path.iterdir())):
         raise NoOutput(step.kind, place.name or place.directory)
     if place.name in workspace.digests:

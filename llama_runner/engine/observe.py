@@ -16,27 +16,25 @@ from llama_runner.core.plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.plan import Decision, Question
-    from llama_runner.core.step import Place, Source, Step
+    from llama_runner.core.step import Place, Sources, Step
     from llama_runner.engine.store import Store
 
 
 class Observer:
     """Looks at what the plan asks about. Reads only."""
 
-    def __init__(self, store: Store, digest_of: Callable[[Source], Digest]) -> None:
-        self._store, self._digest_of = store, digest_of
+    def __init__(self, store: Store, sources: Sources) -> None:
+        self._store, self.sources = store, sources
 
     def plan(self, targets: Iterable[Step], snapshot: Snapshot) -> Plan:
         """Plan, look at what the plan asks for, and plan again until nothing is asked."""
         targets = list(targets)
         while (plan := make_plan(targets, snapshot)).questions:
-            snapshot = snapshot.having(
-                {question: self._answer(question, snapshot) for question in plan.questions}
-            )
+            snapshot = snapshot.having({question: self._answer(question, snapshot) for question in plan.questions})
         return plan
 
     def decide_again(
@@ -53,7 +51,7 @@ class Observer:
     def _answer(self, question: Question, snapshot: Snapshot) -> Any:  # noqa: ANN401 - as the question asks
         match question:
             case DigestOf(source):
-                return self._digest_of(source)
+                return self.sources.digest(source)
             case RecordAt(place):
                 return self._store.record(place)
             case PayloadAt(place):

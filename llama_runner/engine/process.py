@@ -161,9 +161,7 @@ def _lines(stream: IO[bytes], log: IO[bytes]) -> Iterator[str]:
         yield rest.decode("utf-8", "replace")
 
 
-def capture(
-    argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 30
-) -> str | None:
+def capture(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 30) -> str | None:
     """Return what a program prints (both streams), or None when it cannot be run or fails."""
     try:
         done = subprocess.run(

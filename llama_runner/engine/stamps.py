@@ -1,8 +1,8 @@
 """Hashing files and directories, and not hashing them again.
 
-A stamp is what the file system says of a file; while it is equal as a whole, the bytes are taken to be the same.
-The records carry the stamps of everything that was published, so a warm start needs nothing else. For a source
-that no record knows there is a small sqlite table; it may be deleted at any time.
+A stamp is what the file system says of a file; while it is equal as a whole, the bytes are taken to be
+the same. The records carry the stamps of everything that was published, so a warm start needs nothing else.
+For a source that no record knows there is a small sqlite table; it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -147,9 +147,7 @@ class StampCache:
     def _ask(connection: sqlite3.Connection, statement: str, values: tuple[str, ...]) -> str | None:
         try:
             with connection:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS stamps (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
-                )
+                connection.execute("CREATE TABLE IF NOT EXISTS stamps (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
                 row = connection.execute(statement, values).fetchone()
                 return None if row is None else str(row[0])
         finally:

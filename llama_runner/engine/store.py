@@ -69,7 +69,7 @@ class Store:
 
     def directories(self, parent: str, pattern: str) -> Iterator[tuple[Path, dict[str, Record]]]:
         """Yield the directories below ``parent`` whose names match, with their records."""
-        for state in sorted((self.root / parent).glob(f"{pattern}/{STATE_FILE}")):
+        for state in sorted(self.root.glob(f"{parent}/{pattern}/{STATE_FILE}")):
             yield state.parent, self.records(state.parent)
 
     def publish(self, place: Place, staged: Path, record: Record) -> Record:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_runner.core.digest import Key
-    from llama_runner.core.step import Node, Place
+    from llama_runner.core.step import Node, Place, Sources
     from llama_runner.engine.process import Cancellation
     from llama_runner.engine.store import Store
 
@@ -39,18 +39,19 @@ class StagedWorkspace:
         self,
         step: Step,
         key: Key,
+        place: Place,
         *,
         store: Store,
         sink: Sink,
         cancellation: Cancellation,
         places: Mapping[Node, Place],
-        locate: Callable[[Source], Path],
+        sources: Sources,
     ) -> None:
         self.step = step
         self.facts: dict[str, object] = {}
         self.digests: dict[str, Digest] = {}
         self._store, self._sink, self._cancellation = store, sink, cancellation
-        self._places, self._locate = places, locate
+        self._place, self._places, self._sources = place, places, sources
         self._staging = store.private / "staging" / short(key, 16)
         self._work = store.private / "work" / f"{step.kind}-{short(key, 12)}"
         date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
@@ -78,7 +79,7 @@ class StagedWorkspace:
     def _pin(self, name: str, node: Node) -> Path:
         """Return a path to an input that stays there even if another process evicts the artifact meanwhile."""
         if isinstance(node, Source):
-            return self._locate(node)
+            return self._sources.path(node)
         path = self._store.path(self._places[node])
         try:
             if path.is_dir():
@@ -98,6 +99,11 @@ class StagedWorkspace:
     def out(self) -> Path:
         """See ``Workspace``."""
         return self._staging / "out"
+
+    @property
+    def target(self) -> Path:
+        """See ``Workspace``."""
+        return self.out / self._place.name if self._place.name else self.out
 
     @property
     def tools(self) -> Path:
@@ -168,7 +174,7 @@ class StagedWorkspace:
         self._cancellation.check()
 
     def is_cancelled(self) -> bool:
-        """Whether the user has asked to stop, for code that takes a predicate."""
+        """See ``Workspace``."""
         return self._cancellation.is_set()
 
     def forget_work(self) -> None:

@@ -189,7 +189,6 @@ def test_a_changed_source_file_is_seen_whatever_its_size_and_time(shape: Shape, 
         readers = {
             node.name
             for node in topological(fresh_targets)
-            if isinstance(node, Toy)
-            and any(isinstance(a, File) and a.path.name == "source0" for a in node.above)
+            if isinstance(node, Toy) and any(isinstance(a, File) and a.path.name == "source0" for a in node.above)
         }
         assert readers <= set(world.ran())

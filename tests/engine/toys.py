@@ -15,9 +15,9 @@ from llama_runner.engine.stamps import hash_file
 from llama_runner.engine.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from llama_runner.core.digest import Key
+    from llama_runner.core.digest import Digest, Key
     from llama_runner.core.events import Event
     from llama_runner.core.plan import Plan
 
@@ -32,7 +32,7 @@ class File(Source):
 
 @dataclass(frozen=True, eq=False)
 class Toy(Step):
-    """Writes a number that depends on its salt and on what its inputs hold, coarsely: runs often give the same."""
+    """Writes a number made of its salt and of what its inputs hold, coarsely: runs often give the same."""
 
     name: str
     salt: int = 0
@@ -47,7 +47,7 @@ class Toy(Step):
     def transient(self) -> bool:
         return self.going
 
-    def place(self, key: Key | None, upstream: Mapping[str, Place]) -> Place:
+    def place(self, key: Key | None, digests: object, places: object) -> Place:
         return Place("models/toys", self.name)
 
     def run(self, workspace: Workspace) -> None:
@@ -68,7 +68,7 @@ class ToyTree(Step):
     journal: Path = unkeyed(default=Path())
     kind: ClassVar[str] = "toy_tree"
 
-    def place(self, key: Key | None, upstream: Mapping[str, Place]) -> Place | None:
+    def place(self, key: Key | None, digests: object, places: object) -> Place | None:
         return None if key is None else Place(f"bins/toy-{key[-8:]}")
 
     def run(self, workspace: Workspace) -> None:
@@ -91,21 +91,29 @@ class World:
         self.store = Store(root, self.events.append)
         self.hashes = 0
 
-    def digest_of(self, source: Source) -> str:
-        assert isinstance(source, File)
+    def digest(self, source: Source) -> Digest:
         self.hashes += 1
-        return hash_file(source.path)
+        return hash_file(self.path(source))
+
+    def path(self, source: Source) -> Path:
+        assert isinstance(source, File)
+        return source.path
+
+    def origin(self, source: Source) -> dict[str, object]:
+        return {"kind": "file", "ref": str(self.path(source))}
+
+    def verify(self, source: Source) -> None:
+        assert self.path(source).exists()
 
     def plan(self, targets: Iterable[Step], **wishes: object) -> Plan:
-        return Observer(self.store, self.digest_of).plan(targets, Snapshot(**wishes))  # type: ignore[arg-type]
+        return Observer(self.store, self).plan(targets, Snapshot(**wishes))  # type: ignore[arg-type]
 
     def execute(self, targets: Iterable[Step], *, lock_timeout: float = 30, **wishes: object) -> Outcome:
         plan = self.plan(targets, **wishes)
         executor = Executor(
             self.store,
-            Observer(self.store, self.digest_of),
+            Observer(self.store, self),
             self.events.append,
-            locate=lambda source: source.path,  # type: ignore[attr-defined]
             lock_timeout=lock_timeout,
         )
         outcome = executor.execute(plan)

@@ -1,0 +1,1 @@
+"""llama.cpp: which one, the tools that build it, and how."""

@@ -1,0 +1,64 @@
+"""Which llama.cpp is built: one small file, ``vendor/llama.cpp.toml``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.digest import Digest, file_digest
+from llama_runner.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class BadPin(UsageError):
+    """The pin cannot be read."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path} does not say which llama.cpp to build: {why}", hint="restore it from the repository")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A llama.cpp source tree inside a file on a package index."""
+
+    build: int
+    commit: str
+    package: str
+    version: str
+    filename: str
+    size: int
+    digest: Digest
+    """Of the file."""
+    tree_path: str
+    tree_digest: Digest
+    tree_bytes: int
+
+
+def load_pin(path: Path) -> Pin:
+    """Read the pin; ``BadPin`` when it is missing or incomplete."""
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415 - only where a pin is read
+    else:
+        import tomli as tomllib  # noqa: PLC0415
+
+    try:
+        value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        package, tree = value["package"], value["tree"]
+        return Pin(
+            build=int(value["build"]),
+            commit=str(value["commit"]),
+            package=str(package["name"]),
+            version=str(package["version"]),
+            filename=str(package["filename"]),
+            size=int(package["size"]),
+            digest=file_digest(package["sha256"]),
+            tree_path=str(tree["path"]),
+            tree_digest=Digest(tree["digest"]),
+            tree_bytes=int(tree["bytes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadPin(path, str(error) or type(error).__name__) from error

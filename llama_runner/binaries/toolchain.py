@@ -1,0 +1,141 @@
+"""The compilers of this machine and who they are; CMake and Ninja come from their Python packages.
+
+Asking a compiler for its name takes a process. The answer is kept in the record of each build under the stamp
+of the compiler's file, so that a warm start asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import ToolError
+from llama_runner.engine.stamps import file_stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llama_runner.core.record import Stamp
+
+KEYED_ENVIRONMENT = (
+    *("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "CUDAARCHS"),
+    *("SDKROOT", "DEVELOPER_DIR", "MACOSX_DEPLOYMENT_TARGET"),
+)
+"""Variables that reach the compiler and are part of the key."""
+
+PASSED_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH")
+"""Variables that programs need to run at all and that cannot change what they write. Nothing else is passed."""
+
+
+class NoCompiler(ToolError):
+    """There is no C or C++ compiler."""
+
+    def __init__(self, language: str, tried: tuple[str, ...]) -> None:
+        self.language, self.tried = language, tried
+        super().__init__(
+            f"no {language} compiler found (tried {', '.join(tried)})",
+            hint="sudo apt-get install -y g++   (macOS: xcode-select --install; Fedora: sudo dnf install gcc-c++)",
+        )
+
+
+class BrokenCompiler(ToolError):
+    """A compiler that does not say who it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} --version fails", hint="reinstall it, or point CC and CXX at another compiler")
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A compiler: where it is, and which one it is on any machine."""
+
+    path: Path
+    identity: str
+    stamp: Stamp
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a record notes it."""
+        return {"path": str(self.path), "identity": self.identity, "stamp": self.stamp}
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The two compilers of a build."""
+
+    c: Compiler
+    cxx: Compiler
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What is keyed of it."""
+        return (self.c.identity, self.cxx.identity)
+
+
+def find_toolchain(environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]] = ()) -> Toolchain:
+    """Find the compilers that ``CC`` and ``CXX`` name, or the usual ones; ``NoCompiler`` with the way out.
+
+    ``noted`` are compilers that records know (``Compiler.to_json``): the same file under the same stamp is not
+    asked again.
+    """
+    noted = list(noted)
+    return Toolchain(
+        _find("C", (environment.get("CC"), "cc", "gcc", "clang"), environment, noted),
+        _find("C++", (environment.get("CXX"), "c++", "g++", "clang++"), environment, noted),
+    )
+
+
+def _find(
+    language: str, names: tuple[str | None, ...], environment: Mapping[str, str], noted: list[Mapping[str, Any]]
+) -> Compiler:
+    wanted = (names[0],) if names[0] else tuple(name for name in names if name)
+    for name in wanted:
+        if found := shutil.which(name.split()[0], path=environment.get("PATH", os.defpath)):
+            path = Path(found)
+            stamp = file_stamp(path)
+            for known in noted:
+                if known.get("path") == str(path) and known.get("stamp") == stamp:
+                    return Compiler(path, str(known["identity"]), stamp)
+            return Compiler(path, _ask(path, environment), stamp)
+    raise NoCompiler(language, tuple(wanted))
+
+
+def _ask(path: Path, environment: Mapping[str, str]) -> str:
+    """Return who a compiler is: its version without its own name, and what it compiles for."""
+    from llama_runner.engine.process import capture  # noqa: PLC0415 - not on the warm path
+
+    env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
+    version, target = capture([path, "--version"], env=env), capture([path, "-dumpmachine"], env=env)
+    if not version or not version.strip():
+        raise BrokenCompiler(path)
+    first = version.strip().splitlines()[0]
+    program, _, rest = first.partition(" ")
+    if program in (path.name, path.resolve().name):
+        first = rest
+    return f"{first} {(target or '').strip()}".strip()
+
+
+def tool_path(package: str) -> Path:
+    """Return the program of the Python package ``cmake`` or ``ninja``; ``MissingTool`` when it is not installed."""
+    import importlib  # noqa: PLC0415 - only to build
+
+    try:
+        module = importlib.import_module(package)
+    except ImportError:
+        raise MissingTool(package) from None
+    directory = getattr(module, "CMAKE_BIN_DIR", None) or module.BIN_DIR
+    found = shutil.which(package, path=directory)
+    if found is None:
+        raise MissingTool(package)
+    return Path(found)
+
+
+class MissingTool(ToolError):
+    """A build tool that comes as a Python package is not installed."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        super().__init__(f"{package} is not installed", hint=f"python -m pip install {package}")

@@ -1,0 +1,161 @@
+"""The commands. One ``except`` turns every ``LlamaRunnerError`` into its text and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from llama_runner import __version__
+from llama_runner.cli import options as shared
+from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from llama_runner.api import Runner
+    from llama_runner.server.process import Server
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: stop as for Ctrl-C, but do not say that the user did it."""
+
+
+def _on_terminate(number: int, _frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="llama-runner")
+def cli() -> None:
+    """Turn any model source into a running llama-server, doing only the work that has not been done."""
+
+
+@cli.command()
+@shared.store
+@shared.model
+@shared.server
+def run(**given: Any) -> None:
+    """Prepare a model and serve it until Ctrl-C. Options after -- go to llama-server unchanged."""
+    from llama_runner.server.port import check_port  # noqa: PLC0415 - not for --help
+
+    server_options = shared.server_options(given)
+    check_port(server_options.host, server_options.port)
+    runner = _runner(given, events=given["as_json"])
+    prepared = runner.prepare(**shared.wishes(given))
+    # with --json, stdout is for events
+    terminal = (sys.stderr if given["as_json"] else sys.stdout).buffer
+    server = runner.launch(prepared, server=server_options, terminal=terminal)
+    with server:
+        if not given["as_json"]:
+            from llama_runner.cli import render  # noqa: PLC0415
+
+            click.echo(render.summary(prepared, server, server.spec.threads))
+        status = _serve(server)
+    if status:
+        raise SystemExit(128 - status if status < 0 else status)
+
+
+def _serve(server: Server) -> int:
+    """Wait for the server's end and return its exit status; stop it when we are told to stop."""
+    try:
+        return server.wait()
+    except Terminated:
+        return server.stop()
+
+
+@cli.command()
+@shared.store
+@shared.model
+def prepare(**given: Any) -> None:
+    """Make everything that serving a model needs, and print where it is."""
+    prepared = _runner(given).prepare(**shared.wishes(given))
+    if given["as_json"]:
+        click.echo(json.dumps(prepared.to_json()))
+    else:
+        from llama_runner.cli import render  # noqa: PLC0415
+
+        click.echo(render.prepared(prepared))
+
+
+@cli.command()
+@shared.store
+@shared.model
+@shared.server
+def plan(**given: Any) -> None:
+    """Say what would run and why. Touches nothing."""
+    forecast = _runner(given).plan(server=shared.server_options(given), **shared.wishes(given))
+    if given["as_json"]:
+        click.echo(json.dumps(forecast.to_json()))
+    else:
+        from llama_runner.cli import render  # noqa: PLC0415
+
+        click.echo(render.plan(forecast))
+
+
+@cli.command()
+@shared.store
+def status(**given: Any) -> None:
+    """Say what the store holds and what is running."""
+    found = _runner(given).status()
+    if given["as_json"]:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        from llama_runner.cli import render  # noqa: PLC0415
+
+        click.echo(render.status(found))
+
+
+def _runner(given: dict[str, Any], *, events: bool = False) -> Runner:
+    """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout."""
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
+
+    sink = render.print_event if events else render.Printer()
+    return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0))
+
+
+def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tuple[str, ...]]:
+    """Split off what stands after ``--``: it is llama-server's, and click would take it for a MODEL."""
+    if "--" not in argv:
+        return argv, ()
+    at = argv.index("--")
+    before, extra = argv[:at], tuple(argv[at + 1 :])
+    if command is cli and extra and not {"run", "plan"} & set(before[:1]):
+        raise click.UsageError("only run and plan take options after --")
+    return before, extra
+
+
+def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
+    """Run the command line and return its exit status."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+        if number is not None:
+            signal.signal(number, _on_terminate)
+    try:
+        argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
+        command.main(argv, obj=extra, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except LlamaRunnerError as error:
+        return _report(error, sys.stderr)
+    except (click.Abort, KeyboardInterrupt):
+        return _report(Interrupted(), sys.stderr)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.DONE
+    return ExitCode.DONE
+
+
+def _report(error: LlamaRunnerError, stream: IO[str]) -> int:
+    text = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+    stream.write("interrupted\n" if isinstance(error, Interrupted) else text + "\n")
+    return error.code

@@ -1,0 +1,121 @@
+"""Options that several commands share, and how they become arguments of ``Runner``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_runner.server.spec import ServerOptions
+
+Command = Any
+"""A function being made into a click command."""
+
+
+class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """A whole number that is not negative, or one of a few words."""
+
+    name = "number"
+
+    def __init__(self, *words: str, least: int = 0) -> None:
+        self.words, self.least = words, least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """See click."""
+        if value in self.words or isinstance(value, int):
+            return value  # type: ignore[no-any-return]
+        try:
+            number = int(value)
+        except ValueError:
+            number = -1
+        if number < self.least:
+            expected = " or ".join([f"a number from {self.least} up", *map(repr, self.words)])
+            self.fail(f"{value!r} is not {expected}", param, ctx)
+        return number
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """See click."""
+        del param, ctx
+        return "|".join(["N", *self.words])
+
+
+def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+store = _together(
+    click.option("--root", metavar="DIR", help="Where models, binaries and logs are kept (LLAMA_RUNNER_ROOT)."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+)
+
+model = _together(
+    click.argument("model", required=False),
+    click.option("--hf-model", metavar="ORG/MODEL", help="A model on the Hugging Face Hub."),
+    click.option("--gguf-path", metavar="FILE", help="A GGUF file, used where it lies."),
+    click.option("--safetensors-dir", metavar="DIR", help="A directory with config.json, tokenizer and safetensors."),
+    click.option("--demo", is_flag=True, help="The tiny model that comes along."),
+    click.option(
+        "-q", "--quantization", metavar="TYPE", help="q4_k_m (the default), q8_0, q6_k, …, or f16, bf16, f32 for none."
+    ),
+    click.option(
+        "--outtype",
+        type=click.Choice(["auto", "bf16", "f16", "f32"]),
+        default="auto",
+        help="What safetensors are converted to before quantizing; auto keeps their own 16-bit type.",
+    ),
+    click.option("--keep-f16", is_flag=True, help="Keep the converted file after quantizing."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "metal"]), default="auto", help="What to compute on."),
+    click.option("--jobs", type=click.IntRange(1), metavar="N", help="Compilers at once; default: what fits."),
+    click.option("--force", is_flag=True, help="Do everything again."),
+    click.option("--force-step", multiple=True, metavar="STEP", help="Do this step again: convert, quantize, …"),
+    click.option("--fresh-tools", is_flag=True, help="Do again what another version of a tool made."),
+    click.option(
+        "--lock-timeout", type=click.FloatRange(0), default=6 * 3600.0, metavar="S", help="Wait for others this long."
+    ),
+)
+
+server = _together(
+    click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."),
+    click.option(
+        "-c", "--ctx-size", type=NumberOr("auto", least=1), help="Tokens; default: 4096 or what the model knows."
+    ),
+    click.option("-t", "--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),
+    click.option("-ngl", "--gpu-layers", type=NumberOr("auto", "all"), help="Layers on the GPU."),
+    click.option("--llama-env", is_flag=True, help="Let LLAMA_ARG_* variables configure the server."),
+    click.option(
+        "--load-timeout", type=click.FloatRange(0), default=300.0, metavar="S", help="Silence while loading, at most."
+    ),
+)
+
+
+def wishes(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments of ``Runner.prepare`` out of a command's options."""
+    sources = ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")
+    names = (*sources, "quantization", "outtype", "keep_f16", "device", "jobs")
+    forced = ("all",) if options["force"] else options["force_step"]
+    return {name: options[name] for name in names} | {"force": forced, "fresh_tools": options["fresh_tools"]}
+
+
+def server_options(options: dict[str, Any]) -> ServerOptions:
+    """Take the ``ServerOptions`` out of a command's options."""
+    from llama_runner.server.spec import ServerOptions  # noqa: PLC0415 - not for --help
+
+    return ServerOptions(
+        host=options["host"],
+        port=options["port"],
+        ctx_size=options["ctx_size"],
+        threads=options["threads"],
+        gpu_layers=options["gpu_layers"],
+        extra=click.get_current_context().obj or (),
+        inherit_environment=options["llama_env"],
+        load_timeout=options["load_timeout"],
+    )

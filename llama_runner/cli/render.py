@@ -1,0 +1,203 @@
+"""Events, plans and summaries as text for people. Progress goes to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core import events
+
+if TYPE_CHECKING:
+    from llama_runner.api import Forecast, Prepared
+    from llama_runner.core.plan import Planned, Reason
+    from llama_runner.server.process import Server
+    from llama_runner.status import Status
+
+_LINE_EVERY_S = 10.0
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    unit = 0
+    while count >= 1024 and unit < len(_UNITS) - 1:  # noqa: PLR2004
+        count, unit = count / 1024, unit + 1
+    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
+
+
+def seconds(count: float) -> str:
+    """Return a duration for people."""
+    if count < 60:  # noqa: PLR2004
+        return f"{count:.1f} s"
+    return f"{int(count) // 60} min {int(count) % 60} s"
+
+
+def reason(of: Reason) -> str:
+    """Return a reason as a clause."""
+    old, new = _brief(of.old), _brief(of.new)
+    return {
+        "no_record": "not made yet",
+        "payload_gone": "the file is gone and something needs it",
+        "payload_changed": "the file is not what was made",
+        "step_changed": "the way it is made changed",
+        "version_changed": f"the step changed from version {old} to {new}",
+        "param_changed": f"{of.name} changed from {old} to {new}",
+        "input_changed": f"its input {of.name} changed",
+        "platform_changed": f"the machine changed: {of.name}",
+        "tool_changed": f"its tool {of.name} changed",
+        "forced": "you asked for it",
+    }[of.kind]
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004
+
+
+class Printer:
+    """A sink that prints. On a terminal a progress line is rewritten; elsewhere one comes now and then."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self._open = ""
+        self._last: dict[str, float] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        """See ``Sink``."""
+        with self._lock:
+            match event:
+                case events.StepProgress():
+                    self._progress(event)
+                case events.StepStarted():
+                    why = "; ".join(dict.fromkeys(map(reason, event.reasons)))
+                    self._last[event.step] = time.monotonic()
+                    self._say(f"{event.step:<9} {why}")
+                case events.StepFinished():
+                    self._say(f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size(event.bytes)})")
+                case events.StepUnchanged():
+                    self._say(f"{event.step:<9} gave the same bytes as before: nothing after it has to run")
+                case events.StepSkipped() if event.by_another:
+                    self._say(f"{event.step:<9} was just made by another process")
+                case events.LockWaiting():
+                    self._say(f"{event.step:<9} waits for {event.holder}")
+                case events.Warned():
+                    self._say(f"warning: {event.text}")
+                case _:
+                    pass
+
+    def _progress(self, event: events.StepProgress) -> None:
+        now = time.monotonic()
+        share = event.done / event.total if event.total else 1.0
+        if event.unit == "bytes":
+            text = f"{size(event.done)} of {size(event.total)}"
+        else:
+            text = f"{event.done} of {event.total} {event.unit}"
+        line = f"{event.step:<9} {share:4.0%}  {text}"
+        if self._live:
+            self._open = line
+            width = shutil.get_terminal_size().columns
+            sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")
+            sys.stderr.flush()
+        elif now - self._last.get(event.step, now) >= _LINE_EVERY_S:
+            self._last[event.step] = now
+            self._say(line)
+        else:
+            self._last.setdefault(event.step, now)
+
+    def _say(self, line: str) -> None:
+        clear = "\r\x1b[K" if self._open else ""
+        self._open = ""
+        sys.stderr.write(f"{clear}{line}\n")
+        sys.stderr.flush()
+
+
+def print_event(event: events.Event) -> None:
+    """Print an event as one line of JSON: the sink of ``run --json``."""
+    sys.stdout.write(json.dumps(event.to_json()) + "\n")
+    sys.stdout.flush()
+
+
+def plan(forecast: Forecast) -> str:
+    """Return what would run and why, a line each, and the launch."""
+    lines = []
+    for planned in forecast.plan.steps:
+        where = "" if planned.place is None else str(planned.place).rstrip("/")
+        lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
+        lines += [f"{'':<15} {why}" for why in _why(planned)]
+    needs = forecast.plan.needs
+    if needs.fetch or needs.disk:
+        lines.append(f"needs     {size(needs.fetch)} from the network, {size(needs.disk)} of disk")
+    lines.append(f"launch    {shlex.join(forecast.spec.argv())}")
+    return "\n".join(lines)
+
+
+def _why(planned: Planned) -> list[str]:
+    found = [reason(of) for of in getattr(planned.decision, "reasons", ())]
+    if on := getattr(planned.decision, "on", ()):
+        found.append(f"runs unless {' and '.join(on)} comes out as before")
+    if planned.action == "skip":
+        found.append("up to date" if getattr(planned.decision, "needed", True) else "not needed")
+    return found
+
+
+def prepared(of: Prepared) -> str:
+    """Return where everything is."""
+    return f"model     {of.model}\nserver    {of.server}"
+
+
+def summary(of: Prepared, server: Server, threads: int) -> str:
+    """Return what is running, once it is ready."""
+    facts, spec = of.facts, server.spec
+    about = [facts.get("architecture"), facts.get("quantization"), size(of.model.stat().st_size)]
+    steps = [f"{name} {seconds(of.step_seconds[name])}" for name in of.ran] + [f"{name} skipped" for name in of.skipped]
+    context = f"{server.context} tokens"
+    if server.trained_context:
+        context += f" (the model was trained for {server.trained_context})"
+    layers = "" if spec.gpu_layers is None else f", {spec.gpu_layers} layers on the GPU"
+    lines = {
+        "model": f"{spec.alias}: {', '.join(filter(None, about))}",
+        "file": str(of.model),
+        "server": f"llama.cpp {of.build.get('version', '')}, {of.build.get('backend', '')}, {threads} threads{layers}",
+        "context": context,
+        "steps": " · ".join(steps),
+        "log": server.log_name,
+        "listening": f"{server.url}   (a web UI; the OpenAI API is at {server.url}/v1)",
+    }
+    text = "\n".join(f"{name:<9} {value}" for name, value in lines.items())
+    return f"\n{text}\n{'try':<9} {example(of, server)}\n{'stop':<9} Ctrl-C\n"
+
+
+def example(of: Prepared, server: Server) -> str:
+    """Return a command that talks to the server."""
+    body: dict[str, Any]
+    if "--embedding" in server.spec.extra or "--embeddings" in server.spec.extra:
+        path, body = "/v1/embeddings", {"input": "what is a step?"}
+    elif of.facts.get("chat_template"):
+        path, body = "/v1/chat/completions", {"messages": [{"role": "user", "content": "what is a step?"}]}
+    else:
+        path, body = "/v1/completions", {"prompt": "A step is", "max_tokens": 32}
+    return f"curl -s {server.url}{path} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+
+
+def status(of: Status) -> str:
+    """Return what the store holds and what is running."""
+    lines = [f"root      {of.root}"]
+    for artifact in of.artifacts:
+        there = size(artifact.bytes) if artifact.present else "deleted, its record is kept"
+        lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
+    lines += [f"unfinished {name}  ({size(count)})" for name, count in of.unfinished.items()]
+    lines += [f"running   {server['alias']} at {server['url']}, process {server['pid']}" for server in of.servers]
+    if len(lines) == 1:
+        lines.append("empty: nothing was made here yet")
+    return "\n".join(lines)
+
+
+def error(of: Exception, hint: str | None) -> str:
+    """Return an error with its way out."""
+    return f"error: {of}" + (f"\nhint: {hint}" if hint else "")

@@ -1,0 +1,1 @@
+"""The running llama-server: what to launch, one process, when it is ready."""

@@ -1,0 +1,73 @@
+"""Why a server cannot be started, or is not what was asked for."""
+
+from __future__ import annotations
+
+from llama_runner.core.errors import ServerError, UsageError
+
+
+class PortTaken(ServerError):
+    """Somebody listens there already; found before any work."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        super().__init__(f"port {port} on {host} is taken", hint="stop what listens there, or choose another --port")
+
+
+class CannotListen(ServerError):
+    """The address is not one of this machine's, or not ours to use."""
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        self.host, self.port, self.why = host, port, why
+        super().__init__(f"cannot listen on {host}:{port}: {why}", hint="choose another --host or --port")
+
+
+class OwnOption(UsageError):
+    """An option after ``--`` that llama_runner must know itself."""
+
+    def __init__(self, word: str, ours: str) -> None:
+        self.word, self.ours = word, ours
+        super().__init__(f"{word} cannot be given after --", hint=f"use {ours} before it")
+
+
+class ServerDied(ServerError):
+    """llama-server ended before it was ready."""
+
+    def __init__(self, status: int, tail: list[str], log: str) -> None:
+        self.status, self.tail, self.log = status, tail, log
+        how = f"exited with {status}" if status >= 0 else f"was killed by signal {-status}"
+        lines = "".join(f"\n  {line}" for line in tail)
+        super().__init__(f"llama-server {how} before it was ready{lines}\nfull log: {log}", hint=_hint(status, tail))
+
+
+class ServerStalled(ServerError):
+    """llama-server lives, is not ready, and has said nothing for too long."""
+
+    def __init__(self, seconds: float, tail: list[str], log: str) -> None:
+        self.seconds, self.tail, self.log = seconds, tail, log
+        lines = "".join(f"\n  {line}" for line in tail)
+        super().__init__(
+            f"llama-server is not ready and has said nothing for {seconds:.0f} s{lines}\nfull log: {log}",
+            hint="it was stopped; a larger --load-timeout waits longer",
+        )
+
+
+class AnotherModel(ServerError):
+    """Something answers at our address, for another model."""
+
+    def __init__(self, url: str, expected: str, found: list[str]) -> None:
+        self.url, self.expected, self.found = url, expected, found
+        super().__init__(
+            f"{url} answers for {', '.join(found) or 'no model'}, not for {expected}",
+            hint="another server took the port; choose another --port",
+        )
+
+
+def _hint(status: int, tail: list[str]) -> str | None:
+    text = "\n".join(tail)
+    if status == -4:  # noqa: PLR2004 - SIGILL
+        return "the binaries were built for another processor; run on this machine with --force compile"
+    if status == -9 or "failed to allocate" in text or "out of memory" in text:  # noqa: PLR2004 - SIGKILL
+        return "there may be too little memory; try a smaller --ctx-size or quantization"
+    if "error while handling argument" in text or "invalid argument" in text:
+        return "an option after -- is not one of this llama-server; see llama-server --help"
+    return None

@@ -1,0 +1,51 @@
+"""Which of our servers run: one small file each, believed only while its process lives."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
+    """Write down a running server; None where the store is read-only."""
+    path = directory / f"{pid}.json"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"pid": pid, "began": _began(pid), **about}), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        return None
+    return path
+
+
+def running(directory: Path) -> list[dict[str, Any]]:
+    """Return what is known of the servers that still run; a pid that was given to another process does not count."""
+    found = []
+    for path in sorted(directory.glob("*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads(path.read_text(encoding="utf-8"))
+            if _began(int(about["pid"])) == about["began"]:
+                found.append(about)
+    return found
+
+
+def _began(pid: int) -> int | None:
+    """Return when a process started, in the system's own clock; None when there is none, or nobody can say."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a path that only Linux has
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):  # noqa: PTH112
+            raise ValueError(f"no process {pid}") from None
+    import psutil  # noqa: PLC0415 - only where there is no /proc
+
+    try:
+        return round(float(psutil.Process(pid).create_time()) * 1000)
+    except psutil.Error:
+        raise ValueError(f"no process {pid}") from None

@@ -1,0 +1,132 @@
+"""What to launch, as a value, and the argv and environment that follow from it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from llama_runner.server.errors import OwnOption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+DEFAULT_CONTEXT = 4096
+
+_OURS = {
+    **dict.fromkeys(("-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo"), "a model source"),
+    "--host": "--host",
+    "--port": "--port",
+}
+"""Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What the user may wish of the server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0: the system chooses a free one."""
+    ctx_size: int | Literal["auto"] | None = None
+    """Tokens. None: 4096, or what the model was trained for if that is less; ``auto``: what fits (``--fit``)."""
+    threads: int | None = None
+    """None: the physical cores that this process may use."""
+    gpu_layers: int | Literal["auto", "all"] | None = None
+    """Passed only when given."""
+    extra: tuple[str, ...] = ()
+    """More options of llama-server, unchanged."""
+    inherit_environment: bool = False
+    """Whether ``LLAMA_ARG_*`` variables of our environment configure the server."""
+    load_timeout: float = 300.0
+    """Seconds that the server may be silent and not ready."""
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """A server to launch."""
+
+    binary: Path
+    model: Path
+    alias: str
+    """The name that the API gives the model."""
+    host: str
+    port: int
+    ctx_size: int | None
+    threads: int
+    gpu_layers: int | str | None
+    extra: tuple[str, ...]
+    inherit_environment: bool
+    load_timeout: float
+
+    @property
+    def url(self) -> str:
+        """The base address; without a meaning while the port is 0."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}{self.api_prefix}"
+
+    @property
+    def api_prefix(self) -> str:
+        """The path that the server serves from, if the extra options say one."""
+        return _value_of("--api-prefix", self.extra) or ""
+
+    @property
+    def names(self) -> set[str]:
+        """The names under which the model may be listed."""
+        chosen = _value_of("--alias", self.extra) or _value_of("-a", self.extra)
+        return {self.alias, *(chosen.split(",") if chosen else ())}
+
+    def argv(self) -> list[str]:
+        """Return the words that start the server.
+
+        ``-m`` always: without it the server would route over the user's whole Hugging Face cache. CORS is
+        narrowed: the default lets any web page use the server with credentials.
+        """
+        words = [str(self.binary), "-m", str(self.model), "--alias", self.alias]
+        words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
+        words += ["--threads", str(self.threads)]
+        if self.ctx_size is not None:
+            words += ["--ctx-size", str(self.ctx_size)]
+        if self.gpu_layers is not None:
+            words += ["--gpu-layers", str(self.gpu_layers)]
+        return [*words, *self.extra]
+
+    def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
+        """Return the server's environment: ours, without what would silently configure it."""
+        if self.inherit_environment:
+            return dict(ours)
+        return {name: value for name, value in ours.items() if not name.startswith("LLAMA_ARG_")}
+
+
+def spec_of(
+    options: ServerOptions, *, binary: Path, model: Path, alias: str, trained_context: int | None, cores: int
+) -> ServerSpec:
+    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know."""
+    for word in options.extra:
+        if ours := _OURS.get(word.partition("=")[0]):
+            raise OwnOption(word, ours)
+    context = options.ctx_size
+    if context is None:
+        context = min(DEFAULT_CONTEXT, trained_context or DEFAULT_CONTEXT)
+    return ServerSpec(
+        binary=binary,
+        model=model,
+        alias=alias,
+        host=options.host,
+        port=options.port,
+        ctx_size=None if context == "auto" else context,
+        threads=options.threads or cores,
+        gpu_layers=options.gpu_layers,
+        extra=options.extra,
+        inherit_environment=options.inherit_environment,
+        load_timeout=options.load_timeout,
+    )
+
+
+def _value_of(option: str, words: tuple[str, ...]) -> str | None:
+    for index, word in enumerate(words):
+        if word == option and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(option + "="):
+            return word.partition("=")[2]
+    return None

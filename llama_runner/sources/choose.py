@@ -1,0 +1,94 @@
+"""What the user named becomes one source; exactly one must be named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.sources.gguf import check_model
+from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, open_directory
+
+
+class NoSource(UsageError):
+    """Nothing was named."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no model given",
+            hint="name one: a .gguf file, a directory of safetensors, or --demo for the model that comes along",
+        )
+
+
+class SeveralSources(UsageError):
+    """More than one thing was named."""
+
+    def __init__(self, named: list[str]) -> None:
+        self.named = named
+        super().__init__(f"{len(named)} models given: {', '.join(named)}", hint="give one")
+
+
+class HubNotYet(SourceError):
+    """A name on the Hugging Face Hub; fetching from there is not part of this version."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"{name} is not a file or directory here, and models are not fetched from the Hugging Face Hub yet",
+            hint="download it yourself and pass the directory with --safetensors-dir, or the file with --gguf-path",
+        )
+
+
+def choose(
+    model: str | Path | None = None,
+    *,
+    hf_model: str | None = None,
+    gguf_path: str | Path | None = None,
+    safetensors_dir: str | Path | None = None,
+    demo: bool = False,
+) -> LocalModel | LocalFile:
+    """Return the source; a ``UsageError`` for none or several, a ``SourceError`` for one that is not usable.
+
+    ``model`` is recognised by what it is: a file or a name ending in ``.gguf``, a directory or something
+    spelled like a path, else a name on the Hub.
+    """
+    named = {
+        "MODEL": model,
+        "--hf-model": hf_model,
+        "--gguf-path": gguf_path,
+        "--safetensors-dir": safetensors_dir,
+        "--demo": demo or None,
+    }
+    given = [
+        f"{option} {value}" if value is not True else option for option, value in named.items() if value is not None
+    ]
+    if not given:
+        raise NoSource
+    if len(given) > 1:
+        raise SeveralSources(given)
+    if demo:
+        from llama_runner.demo import MODEL_DIRECTORY  # noqa: PLC0415 - only when asked for
+
+        return LocalModel(MODEL_DIRECTORY, "demo")
+    if gguf_path is not None:
+        return _open_file(Path(gguf_path))
+    if safetensors_dir is not None:
+        return open_directory(Path(safetensors_dir))
+    if hf_model is not None:
+        raise HubNotYet(hf_model)
+    assert model is not None
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return open_directory(path)
+    if path.is_file() or path.suffix.lower() == ".gguf":
+        return _open_file(path)
+    if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
+        raise MissingSource(path.absolute())
+    raise HubNotYet(str(model))
+
+
+def _open_file(path: Path) -> LocalFile:
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise MissingSource(path)
+    header, files = check_model(path)
+    return LocalFile(files[0], tuple(files), header)

@@ -1,0 +1,233 @@
+"""The header of a GGUF file, read in milliseconds and believed only as far as the file's size allows.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. ``gguf.GGUFReader`` of the gguf package reads
+everything into numpy arrays; here only the scalars are kept, strings in arrays are stepped over, and the extent
+of the tensor data is computed so that a truncated file is found before a server tries to load it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_VERSIONS = (2, 3)
+_MAX_DIMENSIONS = 4
+_MAX_STRING = 16 << 20
+_SMALLEST = 24
+
+# Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of b10605.
+_BLOCKS: dict[int, tuple[int, int]] = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
+    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
+}  # fmt: skip
+
+FILE_TYPES = {
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 7: "q8_0", 8: "q5_0", 9: "q5_1", 10: "q2_k", 11: "q3_k_s",
+    12: "q3_k_m", 13: "q3_k_l", 14: "q4_k_s", 15: "q4_k_m", 16: "q5_k_s", 17: "q5_k_m", 18: "q6_k", 19: "iq2_xxs",
+    20: "iq2_xs", 21: "q2_k_s", 22: "iq3_xs", 23: "iq3_xxs", 24: "iq1_s", 25: "iq4_nl", 26: "iq3_s", 27: "iq3_m",
+    28: "iq2_s", 29: "iq2_m", 30: "iq4_xs", 31: "iq1_m", 32: "bf16", 36: "tq1_0", 37: "tq2_0", 38: "mxfp4_moe",
+    40: "q1_0", 41: "q2_0",
+}  # fmt: skip
+"""``general.file_type`` as the quantization's name."""
+
+
+class NotGGUF(SourceError):
+    """The file is something else, or damaged."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path} is not a usable GGUF file: {why}", hint="download or convert it again")
+
+
+class MissingShards(SourceError):
+    """A model in several files, and some are not there."""
+
+    def __init__(self, path: Path, missing: list[str], count: int) -> None:
+        self.path, self.missing, self.count = path, missing, count
+        super().__init__(
+            f"{path} is one of {count} shards, and {len(missing)} are missing: {', '.join(missing[:4])}",
+            hint=f"put them into {path.parent}",
+        )
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a GGUF file says of itself: scalars by key, the number of tensors, where its data ends."""
+
+    version: int
+    tensors: int
+    metadata: dict[str, Any]
+    data_end: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return what launching and the summary need, as canonical JSON values."""
+        architecture = self.metadata.get("general.architecture")
+        found = {
+            "architecture": architecture,
+            "name": self.metadata.get("general.name"),
+            "quantization": FILE_TYPES.get(self.metadata.get("general.file_type", -1)),
+            "context_length": self.metadata.get(f"{architecture}.context_length"),
+            "chat_template": "tokenizer.chat_template" in self.metadata,
+            "tensors": self.tensors,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of one file; ``NotGGUF`` says what is wrong with it."""
+    try:
+        if path.is_dir():
+            raise NotGGUF(path, "it is a directory")
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            if size < _SMALLEST:
+                raise NotGGUF(path, "it is empty" if not size else f"it has {size} bytes, a header has {_SMALLEST}")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Reader(path, data, size).header()
+    except FileNotFoundError:
+        raise NotGGUF(path, "it does not exist") from None
+    except OSError as error:
+        raise NotGGUF(path, error.strerror or str(error)) from error
+
+
+class _Reader:
+    """A cursor over the header of one file."""
+
+    def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
+        self._path, self._data, self._size, self._at = path, data, size, 0
+
+    def header(self) -> Header:
+        magic = self._data[:4]
+        if magic != b"GGUF":
+            raise NotGGUF(self._path, f"it begins with {magic!r}")
+        self._at = 4
+        version, tensors, pairs = self._take("IQQ")
+        if version not in _VERSIONS:
+            swapped = int.from_bytes(struct.pack("<I", version), "big")
+            why = f"version {version}" if swapped not in _VERSIONS else "it is big-endian"
+            raise NotGGUF(self._path, f"{why}; versions 2 and 3 in little-endian order are supported")
+        # A pair takes 13 bytes at least, a tensor's entry 24: a lying count is found before looping over it.
+        if pairs * 13 + tensors * 24 > self._size:
+            raise NotGGUF(
+                self._path, f"its counts ({tensors} tensors, {pairs} values) do not fit into {self._size} bytes"
+            )
+        metadata: dict[str, Any] = {}
+        for _ in range(pairs):
+            key = self._string()
+            (kind,) = self._take("I")
+            value = self._value(kind)
+            if value is not None:
+                metadata[key] = value
+        end = self._tensor_data_end(tensors, metadata.get("general.alignment", 32))
+        if end > self._size:
+            raise NotGGUF(self._path, f"it is truncated: {self._size} bytes of {end}")
+        return Header(version, tensors, metadata, end)
+
+    def _take(self, layout: str) -> tuple[Any, ...]:
+        try:
+            values = struct.unpack_from("<" + layout, self._data, self._at)
+        except struct.error:
+            raise NotGGUF(self._path, f"its header is truncated at byte {self._at}") from None
+        self._at += struct.calcsize("<" + layout)
+        return values
+
+    def _skip(self, count: int) -> None:
+        if count > self._size - self._at:
+            raise NotGGUF(self._path, f"its header is truncated at byte {self._at}")
+        self._at += count
+
+    def _string(self) -> str:
+        (length,) = self._take("Q")
+        start = self._at
+        if length > _MAX_STRING:
+            raise NotGGUF(self._path, f"a string of {length} bytes at byte {start}")
+        self._skip(length)
+        return self._data[start : self._at].decode("utf-8", "replace")
+
+    def _value(self, kind: int) -> Any:  # noqa: ANN401 - as the file says
+        """Return a scalar; None for an array, which is stepped over."""
+        if kind == _STRING:
+            return self._string()
+        if kind in _SCALARS:
+            return self._take(_SCALARS[kind])[0]
+        if kind != _ARRAY:
+            raise NotGGUF(self._path, f"unknown value type {kind} at byte {self._at}")
+        of, count = self._take("IQ")
+        if of in _SCALARS:
+            self._skip(count * struct.calcsize("<" + _SCALARS[of]))
+        elif of == _STRING:
+            self._skip_strings(count)
+        else:
+            raise NotGGUF(self._path, f"unknown array type {of} at byte {self._at}")
+        return None
+
+    def _skip_strings(self, count: int) -> None:
+        """Step over an array of strings: a vocabulary has hundreds of thousands, so this loop is tight."""
+        if count * 8 > self._size - self._at:
+            raise NotGGUF(self._path, f"an array of {count} strings at byte {self._at}")
+        data, at, length = self._data, self._at, struct.Struct("<Q").unpack_from
+        try:
+            for _ in range(count):
+                at += 8 + length(data, at)[0]
+        except struct.error:
+            raise NotGGUF(self._path, f"its header is truncated at byte {at}") from None
+        self._skip(at - self._at)
+
+    def _tensor_data_end(self, tensors: int, alignment: int) -> int:
+        if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
+            raise NotGGUF(self._path, f"alignment {alignment}")
+        furthest = 0
+        for _ in range(tensors):
+            name = self._string()
+            (dimensions,) = self._take("I")
+            if dimensions > _MAX_DIMENSIONS:
+                raise NotGGUF(self._path, f"tensor {name!r} has {dimensions} dimensions")
+            shape = self._take(f"{dimensions}Q")
+            kind, offset = self._take("IQ")
+            elements = 1
+            for length in shape:
+                elements *= length
+            # An unknown type is newer than this table: the server will know it or say so.
+            block, width = _BLOCKS.get(kind, (1, 0))
+            furthest = max(furthest, offset + elements // block * width)
+        start = -(-self._at // alignment) * alignment
+        return start + furthest if tensors else self._at
+
+
+_SHARD = re.compile(r"(?P<base>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$")
+
+
+def check_model(path: Path) -> tuple[Header, list[Path]]:
+    """Check a model file and, if it is one of several, that its siblings are there and sound.
+
+    Returns the header of the first shard, which carries the metadata, and all files, the first one first:
+    llama-server is given that one.
+    """
+    header = read_header(path)
+    count = header.metadata.get("split.count", 0)
+    match = _SHARD.match(path.name)
+    if not count and not match:
+        return header, [path]
+    if not match:
+        raise NotGGUF(path, f"it is one of {count} shards but is not named NAME-00001-of-{count:05}.gguf")
+    count = count or int(match["count"])
+    if count != int(match["count"]):
+        raise NotGGUF(path, f"its name says {int(match['count'])} shards and its header {count}")
+    files = [path.with_name(f"{match['base']}-{index:05}-of-{count:05}.gguf") for index in range(1, count + 1)]
+    if missing := [file.name for file in files if not file.exists()]:
+        raise MissingShards(path, missing, count)
+    headers = [read_header(file) for file in files]
+    return headers[0], files

@@ -1,0 +1,245 @@
+"""Models that lie on this machine: a directory of safetensors, a GGUF file. Their digests, and what goes wrong.
+
+The digest of a directory covers exactly the files that conversion reads. Stamps in the records answer first,
+then the stat cache; only then are bytes read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from llama_runner.core.digest import Digest, short, tree_digest
+from llama_runner.core.errors import SourceError, StepError
+from llama_runner.core.step import Source
+from llama_runner.engine.stamps import StampCache, file_stamp, hash_file, is_settled
+from llama_runner.paths import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llama_runner.core.record import Stamp
+    from llama_runner.engine.store import Store
+    from llama_runner.sources.gguf import Header
+
+READ_BY_CONVERSION = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "tokenizer.model",
+    "vocab.txt",
+    "merges.txt",
+    "README.md",
+    "1_Pooling/config.json",
+    "additional_chat_templates/*.jinja",
+)
+"""Files of a model directory that the converted GGUF may depend on; Python files and pickles are never read."""
+
+
+class MissingSource(SourceError):
+    """There is nothing at that path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} does not exist", hint="check the path; relative ones start at the current directory")
+
+
+class NotADirectory(SourceError):
+    """A directory of safetensors was asked for, and this is something else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} is not a directory", hint="use --gguf-path for a GGUF file")
+
+
+class UnreadableSource(SourceError):
+    """The system does not let us read it."""
+
+    def __init__(self, path: Path | str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"cannot read {path}: {why}", hint="make it readable for this user")
+
+
+class SourceChanged(StepError):
+    """The files changed while they were being read; what was made of them is thrown away."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        super().__init__(
+            f"{name} in {path} changed while it was being read",
+            hint="wait until nothing writes there any more and run again; nothing was kept",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModel(Source):
+    """A directory of safetensors with its config and tokenizer. ``name`` is part of the converted metadata."""
+
+    path: Path
+    name: str
+    kind: ClassVar[str] = "safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class LocalFile(Source):
+    """A GGUF model where it lies: its first or only file, all of its files, and what the header says."""
+
+    path: Path
+    files: tuple[Path, ...]
+    header: Header
+    kind: ClassVar[str] = "gguf"
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+
+LocalSource = LocalModel | LocalFile
+
+
+def bucket(name: str, digest: str) -> str:
+    """Return the directory, relative to the root, of what is made from a local source."""
+    return f"models/gguf/local__{safe_name(name)}__{short(digest, 12)}"
+
+
+def open_directory(path: Path) -> LocalModel:
+    """Return the source of a directory of safetensors; a ``SourceError`` when it is none."""
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise MissingSource(path)
+    if not path.is_dir():
+        raise NotADirectory(path)
+    resolved = path.resolve()
+    return LocalModel(resolved, path.name or resolved.name)
+
+
+def files_of(source: LocalSource) -> dict[str, Path]:
+    """Return the files that the source's digest covers, by name relative to it, sorted."""
+    if isinstance(source, LocalFile):
+        return {path.name: path for path in source.files}
+    found: dict[str, Path] = {}
+    try:
+        for directory, below in (("", source.path), *_known_folders(source.path)):
+            for entry in os.scandir(below):
+                name = f"{directory}{entry.name}"
+                if any(fnmatchcase(name, pattern) for pattern in READ_BY_CONVERSION):
+                    found[name] = below / entry.name
+    except OSError as error:
+        raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
+    return {name: path for name, path in sorted(found.items()) if not path.is_dir()}
+
+
+def _known_folders(path: Path) -> list[tuple[str, Path]]:
+    folders = {pattern.rpartition("/")[0] for pattern in READ_BY_CONVERSION if "/" in pattern}
+    return [(f"{folder}/", path / folder) for folder in sorted(folders) if (path / folder).is_dir()]
+
+
+class _Seen(NamedTuple):
+    """A file as it was when its digest was given."""
+
+    stamp: Stamp
+    digest: Digest
+    settled: bool
+
+
+class LocalSources:
+    """Looks at local sources, and hashes what no stamp vouches for."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        remember: bool,
+        inspect: Callable[[Path], object],
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
+        """Look at sources through ``store``; ``remember`` digests there, ``inspect`` a model before hashing it."""
+        self._store, self._remember, self._inspect, self._on_progress = store, remember, inspect, on_progress
+        self._cache = StampCache(store.private / "stamps.sqlite")
+        self._seen: dict[Source, dict[str, _Seen]] = {}
+
+    def digest(self, source: Source) -> Digest:
+        """See ``Sources``. One file gives its own digest, a directory that of its relevant files."""
+        assert isinstance(source, LocalSource)
+        files = files_of(source)
+        stamps = {name: _stamp(path) for name, path in files.items()}
+        known = self._from_records(source, stamps)
+        if known is None:
+            if isinstance(source, LocalModel):
+                self._inspect(source.path)  # what is wrong with it is said before gigabytes are read
+            known = self._hash(files, stamps)
+        self._seen[source] = {name: _Seen(stamps[name], known[name], is_settled(stamps[name])) for name in files}
+        return self._combine(source)
+
+    def _combine(self, source: LocalSource) -> Digest:
+        seen = self._seen[source]
+        if len(seen) == 1 and isinstance(source, LocalFile):
+            return next(iter(seen.values())).digest
+        return tree_digest((name, "f", file.digest) for name, file in seen.items())
+
+    def _from_records(self, source: LocalSource, stamps: dict[str, Stamp]) -> dict[str, Digest] | None:
+        """Return the digests that some record of this source has for exactly these files and stamps."""
+        for _, records in self._store.directories("models/gguf", f"local__{safe_name(source.name)}__*"):
+            for record in records.values():
+                files = record.source.get("files")
+                if record.source.get("ref") != str(source.path) or not isinstance(files, dict):
+                    continue
+                if {name: entry.get("stamp") for name, entry in files.items()} == stamps:
+                    return {name: Digest(entry["digest"]) for name, entry in files.items()}
+        return None
+
+    def _hash(self, files: dict[str, Path], stamps: dict[str, Stamp]) -> dict[str, Digest]:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not on the warm path
+
+        done, total = 0, sum(int(stamp["size"]) for stamp in stamps.values())
+
+        def one(name: str) -> Digest:
+            nonlocal done
+            found = self._cache.get(files[name], stamps[name]) if is_settled(stamps[name]) else None
+            if found is None:
+                try:
+                    found = hash_file(files[name])
+                except OSError as error:
+                    raise UnreadableSource(files[name], error.strerror or str(error)) from error
+                if self._remember:
+                    self._cache.put(files[name], stamps[name], found)
+            done += int(stamps[name]["size"])
+            self._on_progress(done, total)
+            return found
+
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            return dict(zip(files, pool.map(one, files), strict=True))
+
+    def path(self, source: Source) -> Path:
+        """See ``Sources``."""
+        assert isinstance(source, LocalSource)
+        return source.path
+
+    def origin(self, source: Source) -> dict[str, Any]:
+        """See ``Sources``. Stamps that are too young to be trusted later are left out."""
+        assert isinstance(source, LocalSource)
+        digest = self._combine(source)
+        files = {
+            name: {"digest": file.digest, "stamp": file.stamp if file.settled else None}
+            for name, file in self._seen[source].items()
+        }
+        return {"kind": source.kind, "ref": str(source.path), "revision": short(digest, 12), "files": files}
+
+    def verify(self, source: Source) -> None:
+        """See ``Sources``."""
+        assert isinstance(source, LocalSource)
+        files, seen = files_of(source), self._seen[source]
+        for name in sorted({*files, *seen}):
+            if name not in files or name not in seen or _stamp(files[name]) != seen[name].stamp:
+                raise SourceChanged(source.path, name)
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        return file_stamp(path)
+    except OSError as error:
+        raise UnreadableSource(path, error.strerror or str(error)) from error

@@ -1,0 +1,61 @@
+"""The names of quantization types, as llama-quantize b10605 lists them, and what people type for them."""
+
+from __future__ import annotations
+
+from llama_runner.core.errors import UsageError
+
+DEFAULT = "q4_k_m"
+
+FLOAT = ("f32", "f16", "bf16")
+"""Types that conversion writes itself; nothing is quantized."""
+
+NEEDS_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "q2_k_s"})
+"""Types that llama-quantize refuses without an importance matrix."""
+
+QUANTIZED = (
+    *("q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4_moe", "tq1_0", "tq2_0"),
+    *("q2_k", "q2_k_s", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k"),
+    *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "iq3_s", "iq3_m"),
+    *("iq4_nl", "iq4_xs"),
+)
+
+ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "fp16": "f16", "fp32": "f32"}
+
+
+class UnknownQuantization(UsageError):
+    """A quantization that does not exist."""
+
+    def __init__(self, name: str) -> None:
+        import difflib  # noqa: PLC0415 - only for people who mistype
+
+        self.name = name
+        self.nearest = difflib.get_close_matches(canonical_spelling(name), (*FLOAT, *QUANTIZED, *ALIASES), 3, 0.5)
+        known = ", ".join(self.nearest or (DEFAULT, "q8_0", "f16"))
+        super().__init__(f"there is no quantization called {name!r}", hint=f"did you mean {known}?")
+
+
+class QuantizationNeedsImatrix(UsageError):
+    """A quantization that is useless without an importance matrix."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"{name} needs an importance matrix, and none can be given yet",
+            hint="choose iq2_m, iq3_xxs, q2_k or a larger type",
+        )
+
+
+def canonical_spelling(name: str) -> str:
+    """Return a name in lower case with underscores."""
+    return name.strip().lower().replace("-", "_")
+
+
+def canonical(name: str) -> str:
+    """Return the one name of a quantization, whatever its case or alias; ``UnknownQuantization`` otherwise."""
+    spelled = canonical_spelling(name)
+    spelled = ALIASES.get(spelled, spelled)
+    if spelled in NEEDS_IMATRIX:
+        raise QuantizationNeedsImatrix(spelled)
+    if spelled not in QUANTIZED and spelled not in FLOAT:
+        raise UnknownQuantization(name)
+    return spelled

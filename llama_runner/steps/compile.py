@@ -1,0 +1,138 @@
+"""Compile llama.cpp with CMake and Ninja. Everything that can change the bytes is keyed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.binaries import cmake
+from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, tool_path
+from llama_runner.core.digest import short
+from llama_runner.core.errors import StepError
+from llama_runner.core.step import Needs, Node, Place, Step, Workspace, unkeyed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.binaries.toolchain import Toolchain
+    from llama_runner.core.digest import Digest, Key
+
+PEAK_DISK = 400 << 20
+"""Objects and binaries of a CPU build: measured 330 MiB."""
+
+MEMORY_PER_JOB = 1 << 30
+"""The largest unit of the tree takes 0.8 GiB to compile with GCC 12."""
+
+
+class UnknownOption(StepError):
+    """An option that this llama.cpp's CMake files do not know; the build would silently not have it."""
+
+    def __init__(self, options: list[str], log: str) -> None:
+        self.options, self.log = options, log
+        super().__init__(
+            f"compile: CMake does not know {', '.join(options)}\nfull log: {log}",
+            hint="the option was renamed or never existed; look into the CMakeLists.txt of the source tree",
+        )
+
+
+class WrongBinary(StepError):
+    """The program that was built does not answer as the one that was asked for."""
+
+    def __init__(self, program: str, expected: str, answer: str) -> None:
+        self.program, self.expected, self.answer = program, expected, answer
+        super().__init__(
+            f"compile: {program} --version says {answer!r}, expected {expected}",
+            hint="it was not kept; the log shows how it was built",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CompileLlama(Step):
+    """``llama-server`` and ``llama-quantize`` for one backend."""
+
+    tree: Node
+    backend: str
+    build: int
+    options: tuple[str, ...]
+    targets: tuple[str, ...]
+    project_include: str
+    compilers: tuple[str, ...]
+    environment: tuple[str, ...]
+    os_and_arch: str = unkeyed(default="")
+    cpu: str = unkeyed(default="")
+    toolchain: Toolchain | None = unkeyed(default=None)
+    jobs: int = unkeyed(default=1)
+    kind: ClassVar[str] = "compile"
+    resource: ClassVar = "compute"
+
+    @property
+    def platform(self) -> dict[str, object]:
+        """The system, the architecture and, because of ``GGML_NATIVE``, what the processor can do."""
+        return {"system": self.os_and_arch, "cpu": self.cpu}
+
+    @property
+    def tools(self) -> dict[str, object]:
+        """The compilers with their stamps, so that nobody has to ask them again."""
+        if self.toolchain is None:
+            return {}
+        return {"c": self.toolchain.c.to_json(), "cxx": self.toolchain.cxx.to_json()}
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Beside other builds, told apart by the key."""
+        del digests, places
+        if key is None:
+            return None
+        return Place(f"bins/{self.os_and_arch}/{self.backend}-b{self.build}-{short(key)}")
+
+    def needs(self) -> Needs:
+        """Objects and binaries."""
+        return Needs(disk=PEAK_DISK)
+
+    def run(self, workspace: Workspace) -> None:
+        """Configure, build, try, copy. The build directory survives, so an interrupted build goes on."""
+        assert self.toolchain is not None
+        environment = {
+            **{name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+            **dict(pair.split("=", 1) for pair in self.environment),
+            "LC_ALL": "C",
+        }
+        build = workspace.work / "build"
+        ninja = tool_path("ninja")
+        said: list[str] = []
+        workspace.call(
+            cmake.configure(
+                tool_path("cmake"),
+                ninja,
+                workspace.input("tree"),
+                build,
+                self.toolchain.c.path,
+                self.toolchain.cxx.path,
+                self.options,
+            ),
+            env=environment,
+            on_line=said.append,
+        )
+        if unknown := cmake.unused_options(said):
+            raise UnknownOption(unknown, "see above")
+
+        def on_line(line: str) -> None:
+            if counted := cmake.progress(line):
+                workspace.progress(*counted, "objects")
+
+        workspace.call([ninja, "-C", build, "-j", str(self.jobs), *self.targets], env=environment, on_line=on_line)
+        for target in self.targets:
+            self._take(workspace, build / "bin" / target, environment)
+
+    def _take(self, workspace: Workspace, program: Path, environment: Mapping[str, str]) -> None:
+        """Copy a program out of the build directory once it has said who it is."""
+        said: list[str] = []
+        if program.name == "llama-server":  # the only one that answers
+            workspace.call([program, "--version"], env=environment, on_line=said.append)
+            answer = next((line.strip() for line in said if "version" in line), "")
+            if f"build {self.build}," not in answer:
+                raise WrongBinary(program.name, f"build {self.build}", answer)
+            workspace.fact(version=answer.partition(":")[2].strip(), build=self.build, backend=self.backend)
+        shutil.copy2(program, workspace.out / program.name)

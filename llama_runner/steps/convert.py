@@ -1,0 +1,70 @@
+"""Convert a directory of safetensors to GGUF."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner import __version__
+from llama_runner.core.digest import file_digest
+from llama_runner.core.step import Needs, Node, Place, Step, Workspace, unkeyed
+from llama_runner.sources.local import bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llama_runner.convert import Outtype
+    from llama_runner.core.digest import Digest, Key
+
+
+@dataclass(frozen=True, eq=False)
+class Convert(Step):
+    """The base model: every weight in 16 bits (or 32), for serving or for quantizing."""
+
+    model: Node
+    name: str
+    """What the metadata is derived from: the directory's name, which is not among the bytes."""
+    outtype: Outtype
+    weight_bytes: int = unkeyed(default=0)
+    keep: bool = unkeyed(default=True)
+    kind: ClassVar[str] = "convert"
+
+    @property
+    def transient(self) -> bool:
+        """See ``Step``."""
+        return not self.keep
+
+    @property
+    def tools(self) -> dict[str, object]:
+        """Our own converter."""
+        return {"converter": {"name": "llama_runner", "version": __version__}}
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """``model.gguf`` in the directory of the source, with the type in its name when it was asked for."""
+        del key, places
+        digest = digests["model"]
+        if digest is None:
+            return None
+        name = "model.gguf" if self.outtype == "auto" else f"model.{self.outtype}.gguf"
+        return Place(bucket(self.name, digest), name)
+
+    def needs(self) -> Needs:
+        """About as much as the weights take now."""
+        return Needs(disk=self.weight_bytes)
+
+    def run(self, workspace: Workspace) -> None:
+        """Stream the weights from the source into the file."""
+        from llama_runner.convert import convert  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.gguf import read_header  # noqa: PLC0415
+
+        target = workspace.target
+        converted = convert(
+            workspace.input("model"),
+            target,
+            name=self.name,
+            outtype=self.outtype,
+            on_progress=lambda done, total: workspace.progress(done, total, "bytes"),
+            cancelled=workspace.is_cancelled,
+        )
+        workspace.hashed(target.name, file_digest(converted.sha256))
+        workspace.fact(**read_header(target).facts())

@@ -1,0 +1,100 @@
+"""Fetch a file from the user's package index by name, version and digest."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.core.errors import DownloadError
+from llama_runner.core.step import Needs, Place, Step, Workspace, unkeyed
+from llama_runner.engine.errors import ProgramFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llama_runner.core.digest import Digest, Key
+
+_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+
+
+class FetchFailed(DownloadError):
+    """The package index did not give the file."""
+
+    def __init__(self, what: str, tail: list[str], log: str) -> None:
+        self.what, self.tail, self.log = what, tail, log
+        lines = "".join(f"\n  {line}" for line in tail[-4:])
+        super().__init__(
+            f"{what} could not be fetched from the package index{lines}\nfull log: {log}",
+            hint="check the network and pip's index, proxy and certificate settings (pip config list)",
+        )
+
+
+class WrongFile(DownloadError):
+    """The package index gave another file than the pinned one."""
+
+    def __init__(self, what: str, log: str) -> None:
+        self.what, self.log = what, log
+        super().__init__(
+            f"{what} from the package index is not the pinned file: its sha256 differs\nfull log: {log}",
+            hint="nothing was kept; check which index pip uses (pip config list)",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FetchPackage(Step):
+    """One file of a package, by pip: it knows the user's index, proxy and certificates."""
+
+    package: str
+    release: str
+    filename: str
+    digest: Digest
+    size: int = unkeyed(default=0)
+    kind: ClassVar[str] = "fetch"
+    resource: ClassVar = "network"
+
+    @property
+    def promise(self) -> Digest:
+        """The pinned digest."""
+        return self.digest
+
+    @property
+    def source(self) -> dict[str, object]:
+        """Where the file comes from."""
+        return {"kind": "package", "ref": f"{self.package}=={self.release}"}
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
+        """Beside the pin."""
+        del key, digests, places
+        return Place("vendor", self.filename)
+
+    def needs(self) -> Needs:
+        """The file, once for pip and once for us."""
+        return Needs(fetch=self.size, disk=2 * self.size)
+
+    def run(self, workspace: Workspace) -> None:
+        """Download with pip, which compares the digest itself."""
+        requirements = workspace.tools / "requirements.txt"
+        requirements.write_text(f"{self.package}=={self.release} --hash={self.digest}\n", encoding="utf-8")
+        what = f"{self.package} {self.release}"
+
+        def on_line(line: str) -> None:
+            if match := _RAW_PROGRESS.match(line):
+                workspace.progress(int(match[1]), int(match[2]), "bytes")
+
+        try:
+            workspace.call(
+                [
+                    *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"),
+                    *("--disable-pip-version-check", "--progress-bar", "raw", "--only-binary", ":all:"),
+                    *("--require-hashes", "--dest", workspace.out, "--requirement", requirements),
+                ],
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                on_line=on_line,
+            )
+        except ProgramFailed as error:
+            if any("DO NOT MATCH" in line for line in error.tail):
+                raise WrongFile(what, error.log) from None
+            raise FetchFailed(what, error.tail, error.log) from None

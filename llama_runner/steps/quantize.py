@@ -1,0 +1,65 @@
+"""Quantize a GGUF file with the llama-quantize that was built."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
+from llama_runner.core.step import Needs, Node, Place, Source, Step, Workspace, noted, unkeyed
+from llama_runner.sources.local import bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llama_runner.core.digest import Digest, Key
+
+_PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
+
+
+@dataclass(frozen=True, eq=False)
+class Quantize(Step):
+    """A model with fewer bits per weight."""
+
+    model: Node
+    type: str
+    tool: Node | None = noted(default=None)
+    base_bytes: int = unkeyed(default=0)
+    threads: int = unkeyed(default=1)
+    kind: ClassVar[str] = "quantize"
+    resource: ClassVar = "compute"
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Beside the base, under its name with the type added."""
+        del key
+        if isinstance(self.model, Source):
+            digest = digests["model"]
+            name = getattr(self.model, "name", "model")
+            return None if digest is None else Place(bucket(name, digest), f"{name}.{self.type}.gguf")
+        base = places.get("model")
+        if base is None:
+            return None
+        return Place(base.directory, f"{base.name.removesuffix('.gguf')}.{self.type}.gguf")
+
+    def needs(self) -> Needs:
+        """Less than the base."""
+        return Needs(disk=self.base_bytes)
+
+    def run(self, workspace: Workspace) -> None:
+        """Run llama-quantize and read back what it wrote."""
+        from llama_runner.sources.gguf import read_header  # noqa: PLC0415 - not on the warm path
+
+        files = (workspace.input("model"), workspace.target)
+
+        def on_line(line: str) -> None:
+            if match := _PROGRESS.match(line):
+                workspace.progress(int(match[1]), int(match[2]), "tensors")
+
+        workspace.call(
+            [workspace.input("tool") / "llama-quantize", *files, self.type.upper(), str(self.threads)],
+            env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+            on_line=on_line,
+        )
+        workspace.fact(**read_header(workspace.target).facts())
