@@ -19,7 +19,7 @@ LAYOUT = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 def cast(data: NDArray[np.uint8], stored: str, wanted: str) -> NDArray[Any]:
     """Raw bytes of one type as numbers of another; the same memory where nothing has to be done."""
-    numbers = data.view(LAYOUT[stored])
+    numbers: NDArray[Any] = data.view(LAYOUT[stored])
     if stored == wanted:
         return numbers
     with np.errstate(all="ignore"):  # too large for 16 bits becomes infinite, as everywhere
@@ -28,22 +28,25 @@ def cast(data: NDArray[np.uint8], stored: str, wanted: str) -> NDArray[Any]:
             exact = exact.astype("<f4")  # the official script goes through float32, and so rounds twice
         if wanted == "BF16":
             return _to_bfloat16(exact.astype("<f4", copy=False))
-        return exact.astype(LAYOUT[wanted], copy=False)
+        narrow: NDArray[Any] = exact.astype(LAYOUT[wanted], copy=False)
+    return narrow
 
 
 def _from_bfloat16(numbers: NDArray[Any]) -> NDArray[Any]:
-    wide = numbers.astype("<u4")
+    wide: NDArray[Any] = numbers.astype("<u4")
     wide <<= np.uint32(16)
-    return wide.view("<f4")
+    single: NDArray[Any] = wide.view("<f4")
+    return single
 
 
 def _to_bfloat16(numbers: NDArray[Any]) -> NDArray[Any]:
     bits = numbers.view("<u4")
-    rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+    rounded: NDArray[Any] = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
     nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
     if nan.any():
         rounded[nan] = bits[nan] | np.uint32(0x00400000)
-    return (rounded >> np.uint32(16)).astype("<u2")
+    upper: NDArray[Any] = (rounded >> np.uint32(16)).astype("<u2")
+    return upper
 
 
 def for_rope(rows: NDArray[Any], heads: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""A model directory, looked at: what it is, whether it can be converted, and everything the output needs but the weights.
+"""A model directory, looked at: what it is, whether it can be converted, and all of the output but the weights.
 
 `inspect` reads only small files and the headers of the shards, and raises for all that is wrong with them;
 `prepare` goes one step further, to the plan that `stream` writes.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert import metadata, shards
 from llama_runner.convert.config import architecture_of, load
+from llama_runner.convert.errors import BadVocabulary
 from llama_runner.convert.families import family_of
 from llama_runner.convert.keyvalues import KeyValues
 from llama_runner.convert.source import Source
@@ -20,15 +21,18 @@ from llama_runner.convert.tensors import FILE_TYPES, guess_outtype, plan
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.families.family import Family
     from llama_runner.convert.safetensors import Shard, Tensor
     from llama_runner.convert.tensors import Planned
+    from llama_runner.convert.vocab import Vocabulary
 
 QUANTIZATION_VERSION = 2  # of ggml; written into every file, quantized or not
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model directory holds: ``dtype`` is the one most bytes are stored in, ``context_length`` may be unknown."""
+    """What a model directory holds; ``dtype`` is the one that most bytes are stored in."""
 
     architecture: str
     family: str
@@ -75,7 +79,7 @@ def prepare(directory: Path, *, name: str, outtype: str) -> Prepared:
     metadata.write(values, source, name=name, parameters=parameters)
     family.hyperparameters(values, config, source, FILE_TYPES[outtype])
     values.uint32("general.quantization_version", QUANTIZATION_VERSION)
-    vocabulary = family.vocabulary(values, config, source)
+    vocabulary = _vocabulary(family, values, config, source)
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         sizes[tensor.dtype] += tensor.nbytes
@@ -93,3 +97,11 @@ def prepare(directory: Path, *, name: str, outtype: str) -> Prepared:
         files=tuple(shard.path for shard in found),
     )
     return Prepared(checkpoint, outtype, values, planned, found)
+
+
+def _vocabulary(family: Family, values: KeyValues, config: Config, source: Source) -> Vocabulary:
+    """Write the vocabulary; files that are JSON of quite another structure are the model maker's fault, not ours."""
+    try:
+        return family.vocabulary(values, config, source)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadVocabulary(f"its files have an unexpected structure ({type(error).__name__}: {error})") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import AlreadyQuantized, BadHyperparameter, UnreadableFile, UnsupportedOption
+from llama_runner.convert.errors import AlreadyQuantized, BadHyperparameter, UnsupportedOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,22 +96,14 @@ def load(source: Source, family: Family) -> Config:
     if not isinstance(model_type, str) or model_type not in family.defaults:
         # transformers would guess from the path, or take another model's defaults
         known = ", ".join(sorted(family.defaults))
-        raise UnsupportedOption(
-            "model_type in config.json", model_type, hint=f"{architecture} is known with {known}"
-        )
+        raise UnsupportedOption("model_type in config.json", model_type, hint=f"{architecture} is known with {known}")
     return Config(architecture, _filled(raw, family, model_type))
 
 
 def _refuse(source: Source, raw: Mapping[str, Any]) -> None:
-    quantization = raw.get("quantization_config") or source.optional_object("hf_quant_config.json").get(
-        "quantization"
-    )
+    quantization = raw.get("quantization_config") or source.optional_object("hf_quant_config.json").get("quantization")
     if quantization:
-        method = (
-            quantization.get("quant_method") or quantization.get("quant_algo")
-            if type(quantization) is dict
-            else 0
-        )
+        method = quantization.get("quant_method") or quantization.get("quant_algo") if type(quantization) is dict else 0
         raise AlreadyQuantized(str(method or "quantization_config in config.json"))
     for name in COMPOSITES:
         if raw.get(name) is not None:

@@ -24,7 +24,7 @@ def _some(names: Iterable[str]) -> str:
     return text if len(listed) <= MENTIONED else f"{text} and {len(listed) - MENTIONED} more"
 
 
-class NoSuchDirectory(SourceError):  # noqa: N818 - named after the cause, like every class here
+class NoSuchDirectory(SourceError):
     """The model directory does not exist or is not a directory."""
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class NoSuchDirectory(SourceError):  # noqa: N818 - named after the cause, like 
         self.path = path
 
 
-class MissingFile(SourceError):  # noqa: N818
+class MissingFile(SourceError):
     """A file that every checkpoint of this kind has is not there."""
 
     def __init__(self, path: Path, *, purpose: str, hint: str | None = None) -> None:
@@ -44,7 +44,7 @@ class MissingFile(SourceError):  # noqa: N818
         self.purpose = purpose
 
 
-class UnreadableFile(SourceError):  # noqa: N818
+class UnreadableFile(SourceError):
     """A small file of the checkpoint does not hold what its name promises."""
 
     def __init__(self, path: Path, problem: str) -> None:
@@ -53,7 +53,7 @@ class UnreadableFile(SourceError):  # noqa: N818
         self.problem = problem
 
 
-class OnlyPickles(SourceError):  # noqa: N818
+class OnlyPickles(SourceError):
     """The weights are Python pickles; loading one runs whatever code it carries, so they are refused."""
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
@@ -66,17 +66,15 @@ class OnlyPickles(SourceError):  # noqa: N818
         )
 
 
-class NoWeights(SourceError):  # noqa: N818
+class NoWeights(SourceError):
     """The directory holds no model weights at all."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"no weights found (model*.safetensors) in {path}", hint="fetch the model's safetensors files"
-        )
+        super().__init__(f"no weights found (model*.safetensors) in {path}", hint="fetch the model's safetensors files")
         self.path = path
 
 
-class AbsentShard(SourceError):  # noqa: N818
+class AbsentShard(SourceError):
     """The index names shards that are not there."""
 
     def __init__(self, path: Path, shards: Iterable[str]) -> None:
@@ -85,7 +83,7 @@ class AbsentShard(SourceError):  # noqa: N818
         super().__init__(f"{path.name} names shards that are missing: {_some(self.shards)}", hint="fetch them")
 
 
-class IndexMismatch(SourceError):  # noqa: N818
+class IndexMismatch(SourceError):
     """The index and the shards disagree about which tensors there are."""
 
     def __init__(self, path: Path, *, missing: Iterable[str], extra: Iterable[str]) -> None:
@@ -100,7 +98,7 @@ class IndexMismatch(SourceError):  # noqa: N818
         )
 
 
-class DuplicateTensor(SourceError):  # noqa: N818
+class DuplicateTensor(SourceError):
     """One tensor stands in two shards."""
 
     def __init__(self, name: str, shards: tuple[str, str]) -> None:
@@ -112,28 +110,24 @@ class DuplicateTensor(SourceError):  # noqa: N818
         self.shards = shards
 
 
-class BrokenShard(SourceError):  # noqa: N818
+class BrokenShard(SourceError):
     """A safetensors file breaks the rules of its format."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(
-            f"{path.name} is not a valid safetensors file: {problem}: {path}", hint="fetch the file again"
-        )
+        super().__init__(f"{path.name} is not a valid safetensors file: {problem}: {path}", hint="fetch the file again")
         self.path = path
         self.problem = problem
 
 
-class SourceChanged(SourceError):  # noqa: N818
+class SourceChanged(SourceError):
     """A source file is not the one that was inspected; what was written from it would be a mixture."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path.name} changed while it was read: {path}", hint="run again when nothing writes to it"
-        )
+        super().__init__(f"{path.name} changed while it was read: {path}", hint="run again when nothing writes to it")
         self.path = path
 
 
-class UnsupportedArchitecture(SourceError):  # noqa: N818
+class UnsupportedArchitecture(SourceError):
     """No family here knows the architecture."""
 
     def __init__(self, architecture: str, supported: Iterable[str]) -> None:
@@ -145,7 +139,7 @@ class UnsupportedArchitecture(SourceError):  # noqa: N818
         )
 
 
-class UnsupportedOption(SourceError):  # noqa: N818
+class UnsupportedOption(SourceError):
     """The architecture is known, but the checkpoint asks for something that cannot be written faithfully."""
 
     def __init__(self, option: str, value: object, *, hint: str | None = None) -> None:
@@ -157,7 +151,7 @@ class UnsupportedOption(SourceError):  # noqa: N818
         self.value = value
 
 
-class AlreadyQuantized(SourceError):  # noqa: N818
+class AlreadyQuantized(SourceError):
     """The checkpoint's weights are quantized already (GPTQ, AWQ, FP8, …)."""
 
     def __init__(self, method: str) -> None:
@@ -168,18 +162,16 @@ class AlreadyQuantized(SourceError):  # noqa: N818
         self.method = method
 
 
-class BadHyperparameter(SourceError):  # noqa: N818
+class BadHyperparameter(SourceError):
     """config.json lacks a value or holds one that cannot be."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(
-            f"config.json: {name} {problem}", hint="fetch config.json again; it is the model maker's file"
-        )
+        super().__init__(f"config.json: {name} {problem}", hint="fetch config.json again; it is the model maker's file")
         self.name = name
         self.problem = problem
 
 
-class WrongShape(SourceError):  # noqa: N818
+class WrongShape(SourceError):
     """A tensor has not the shape that config.json implies."""
 
     def __init__(self, name: str, *, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -192,7 +184,7 @@ class WrongShape(SourceError):  # noqa: N818
         self.expected = expected
 
 
-class MissingTensors(SourceError):  # noqa: N818
+class MissingTensors(SourceError):
     """Tensors that the architecture needs are in no shard."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -200,7 +192,7 @@ class MissingTensors(SourceError):  # noqa: N818
         super().__init__(f"tensors are missing: {_some(self.names)}", hint="fetch all the model's shards")
 
 
-class UnknownTensors(SourceError):  # noqa: N818
+class UnknownTensors(SourceError):
     """Tensors that no rule of the family knows; leaving them out in silence would make another model."""
 
     def __init__(self, names: Iterable[str], family: str) -> None:
@@ -212,7 +204,7 @@ class UnknownTensors(SourceError):  # noqa: N818
         )
 
 
-class UnsupportedDtype(SourceError):  # noqa: N818
+class UnsupportedDtype(SourceError):
     """A tensor is stored in a type that cannot be converted faithfully."""
 
     def __init__(self, name: str, dtype: str) -> None:
@@ -224,7 +216,7 @@ class UnsupportedDtype(SourceError):  # noqa: N818
         self.dtype = dtype
 
 
-class UnknownPreTokenizer(SourceError):  # noqa: N818
+class UnknownPreTokenizer(SourceError):
     """tokenizer.json splits text in a way that no known name stands for."""
 
     def __init__(self, found: str, nearest: str) -> None:
@@ -236,7 +228,7 @@ class UnknownPreTokenizer(SourceError):  # noqa: N818
         self.nearest = nearest
 
 
-class BadVocabulary(SourceError):  # noqa: N818
+class BadVocabulary(SourceError):
     """The tokenizer's files contradict each other or the weights."""
 
     def __init__(self, problem: str, *, hint: str | None = None) -> None:

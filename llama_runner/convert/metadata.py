@@ -56,7 +56,7 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: int) -> N
 
 def _guess(source: Source, name: str, parameters: int) -> Any:  # noqa: ANN401 - gguf is not typed
     import gguf  # noqa: PLC0415
-    import yaml  # noqa: PLC0415
+    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with gguf
 
     try:
         card = gguf.Metadata.load_model_card(source.directory)

@@ -81,9 +81,7 @@ def read_shard(path: Path) -> Shard:
         if length > stamp.size - 8:
             raise BrokenShard(path, f"its header claims {length} bytes, the file has {stamp.size}")
         if length > HEADER_LIMIT:
-            raise BrokenShard(
-                path, f"its header claims {length} bytes, more than the format allows ({HEADER_LIMIT})"
-            )
+            raise BrokenShard(path, f"its header claims {length} bytes, more than the format allows ({HEADER_LIMIT})")
         text = file.read(length)
     header = _parse(path, text)
     start = 8 + length
@@ -142,15 +140,11 @@ def _check_layout(path: Path, tensors: list[Tensor], start: int, size: int) -> N
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset + tensor.nbytes > size:
             missing = tensor.offset + tensor.nbytes - size
-            raise BrokenShard(
-                path, f"truncated: tensor {tensor.name} ends {missing} bytes beyond the end of the file"
-            )
+            raise BrokenShard(path, f"truncated: tensor {tensor.name} ends {missing} bytes beyond the end of the file")
         if tensor.offset < position:
             raise BrokenShard(path, f"tensor {tensor.name} overlaps the one before it")
         if tensor.offset > position:
-            raise BrokenShard(
-                path, f"{tensor.offset - position} bytes before tensor {tensor.name} belong to nothing"
-            )
+            raise BrokenShard(path, f"{tensor.offset - position} bytes before tensor {tensor.name} belong to nothing")
         position = tensor.offset + tensor.nbytes
     if position != size:
         raise BrokenShard(path, f"{size - position} bytes at the end belong to nothing")

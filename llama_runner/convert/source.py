@@ -33,13 +33,11 @@ class Source:
         return self.path(name).is_file()
 
     def text(self, name: str) -> str:
-        """A file's text with the line ends of the platform made ``\\n``, as Python's text mode does it."""
+        """A file's text, its line ends made those of Unix, as Python's text mode does it."""
         try:
             return self.path(name).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UnreadableFile(
-                self.path(name), f"it is not UTF-8 ({error.reason} at byte {error.start})"
-            ) from error
+            raise UnreadableFile(self.path(name), f"it is not UTF-8 ({error.reason} at byte {error.start})") from error
 
     def object(self, name: str, *, purpose: str) -> dict[str, Any]:
         """A JSON object that has to be there."""

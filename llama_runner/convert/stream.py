@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from llama_runner.core.errors import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from io import FileIO
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -110,7 +111,7 @@ def _chunks(tensor: Planned, sources: _Sources) -> Iterator[memoryview]:
 
 
 def _bytes(numbers: NDArray[Any]) -> memoryview:
-    return memoryview(numbers.reshape(-1).view(np.uint8))
+    return numbers.reshape(-1).view(np.uint8).data
 
 
 class _Sources:
@@ -118,7 +119,7 @@ class _Sources:
 
     def __init__(self, stack: ExitStack, shards: Iterable[Shard]) -> None:
         self._shards = {shard.path: shard for shard in shards}
-        self._files: dict[Path, IO[bytes]] = {}
+        self._files: dict[Path, FileIO] = {}
         for path in self._shards:
             self._files[path] = stack.enter_context(path.open("rb", buffering=0))
         self._buffers = [np.empty(0, dtype=np.uint8) for _ in range(BUFFERS)]
@@ -131,11 +132,11 @@ class _Sources:
         if len(self._buffers[self._turn]) < size:
             self._buffers[self._turn] = np.empty(max(size, CHUNK), dtype=np.uint8)
         data = self._buffers[self._turn][:size]
-        rest = memoryview(data)
-        descriptor = self._files[path].fileno()
-        os.lseek(descriptor, offset, os.SEEK_SET)
+        rest = data.data
+        file = self._files[path]
+        file.seek(offset)
         while rest:
-            count = self._files[path].readinto(rest)  # type: ignore[attr-defined]
+            count = file.readinto(rest)
             if not count:
                 raise SourceChanged(path)
             rest = rest[count:]
@@ -157,7 +158,7 @@ class _Sink:
 
     def __init__(
         self,
-        file: IO[bytes],
+        file: FileIO,
         total: int,
         on_progress: Callable[[int, int], None] | None,
         cancelled: Callable[[], bool] | None,

@@ -20,11 +20,16 @@ from llama_runner.convert.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Protocol
 
     from llama_runner.convert.config import Config
     from llama_runner.convert.families.family import Family, Rule
     from llama_runner.convert.safetensors import Tensor
+
+    class _NameMap(Protocol):
+        def get_name(self, key: str, try_suffixes: Sequence[str]) -> str | None: ...
+
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32}  # llama.cpp's LlamaFileType
@@ -68,14 +73,10 @@ def plan(family: Family, config: Config, tensors: Sequence[Tensor], outtype: str
     kept = [(tensor, name) for tensor in tensors if (name := family.rename(tensor.name, config)) is not None]
     sizes = family.dimensions(config)
     if sizes["blocks"] > len(kept):
-        raise BadHyperparameter(
-            "num_hidden_layers", f"is {sizes['blocks']}, the weights are only {len(kept)} tensors"
-        )
+        raise BadHyperparameter("num_hidden_layers", f"is {sizes['blocks']}, the weights are only {len(kept)} tensors")
     expected = dict(_expected(family.rules, sizes))
     named = _name_map(family.name, sizes["blocks"])
-    planned = [
-        Planned(made.name, (len(made.values),), "F32", values=made.values) for made in family.made(config)
-    ]
+    planned = [Planned(made.name, (len(made.values),), "F32", values=made.values) for made in family.made(config)]
     taken: dict[str, Tensor] = {}
     unknown = []
     for tensor, name in kept:
@@ -103,37 +104,29 @@ def _name_map(family: str, blocks: int) -> _NameMap:
     import gguf  # noqa: PLC0415 - numpy comes with it
 
     architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family)
-    return gguf.get_tensor_name_map(architecture, blocks)
+    names: _NameMap = gguf.get_tensor_name_map(architecture, blocks)
+    return names
 
 
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class _NameMap(Protocol):
-        def get_name(self, key: str, try_suffixes: Sequence[str]) -> str | None: ...
-
-
-def _blocks(rule: Rule, sizes: dict[str, int] | object) -> Iterator[str]:
-    count = sizes["blocks"] if isinstance(sizes, dict) else 0
+def _blocks(rule: Rule, sizes: Mapping[str, int]) -> Iterator[str]:
     if "{bid}" not in rule.name:
         yield rule.name
     else:
-        yield from (rule.name.format(bid=number) for number in range(count))
+        yield from (rule.name.format(bid=number) for number in range(sizes["blocks"]))
 
 
-def _expected(rules: Iterable[Rule], sizes: object) -> Iterator[tuple[str, tuple[tuple[int, ...], int]]]:
-    assert isinstance(sizes, dict)
+def _expected(rules: Iterable[Rule], sizes: Mapping[str, int]) -> Iterator[tuple[str, tuple[tuple[int, ...], int]]]:
+    """Name, shape and heads of every tensor that the output may have."""
     for rule in rules:
         shape = tuple(sizes[name] for name in rule.shape)
         heads = sizes[rule.heads] if rule.heads else 0
         for name in _blocks(rule, sizes):
-            if rule.weight:
-                yield f"{name}.weight", (shape, heads)
+            yield f"{name}.weight", (shape, heads)
             if rule.bias:
                 yield f"{name}.bias", (shape[:1], heads)
 
 
-def _required(rules: Iterable[Rule], sizes: object, config: Config) -> Iterator[str]:
+def _required(rules: Iterable[Rule], sizes: Mapping[str, int], config: Config) -> Iterator[str]:
     for rule in rules:
         if not rule.optional or (rule.name == "output" and not config.tied):
             yield from (f"{name}.weight" for name in _blocks(rule, sizes))

@@ -120,9 +120,7 @@ def pooling_of(source: Source) -> int | None:
     """How a sentence-transformers model makes one vector of many: llama.cpp's number for it."""
     modules = source.optional_json("modules.json") or []
     try:
-        folder = next(
-            (PurePosixPath(module["path"]) for module in modules if module["type"].endswith("Pooling")), None
-        )
+        folder = next((PurePosixPath(module["path"]) for module in modules if module["type"].endswith("Pooling")), None)
     except (TypeError, KeyError, AttributeError) as error:
         raise UnreadableFile(source.path("modules.json"), "modules with type and path are expected") from error
     if folder is None:

@@ -30,7 +30,6 @@ class Rule:
 
     name: str
     shape: tuple[str, ...]
-    weight: bool = True
     bias: bool = False
     optional: bool = False
     heads: str | None = None

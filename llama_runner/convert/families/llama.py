@@ -78,13 +78,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     heads, width = values["num_attention_heads"], values["hidden_size"]
     if values["num_key_value_heads"] is None:
         values["num_key_value_heads"] = heads
-    if (
-        model_type == "llama"
-        and values["head_dim"] is None
-        and type(heads) is int
-        and type(width) is int
-        and heads > 0
-    ):
+    if model_type == "llama" and values["head_dim"] is None and type(heads) is int and type(width) is int and heads > 0:
         values["head_dim"] = width // heads
     return values
 
@@ -99,9 +93,7 @@ def head_size(config: Config) -> int:
 def dimensions(config: Config) -> dict[str, int]:
     """The sizes that the shapes in the rules are made of."""
     heads, size = config.integer("num_attention_heads"), head_size(config)
-    kv_heads = (
-        config.integer("num_key_value_heads") if config.find("num_key_value_heads") is not None else heads
-    )
+    kv_heads = config.integer("num_key_value_heads") if config.find("num_key_value_heads") is not None else heads
     if heads % kv_heads:
         raise BadHyperparameter("num_key_value_heads", f"is {kv_heads}, which does not divide {heads} heads")
     if size % 2:
@@ -138,9 +130,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocab
     """tokenizer.model where there is one, else a tokenizer.json with byte fallback, else byte-level BPE."""
     settings = source.optional_object("tokenizer_config.json")
     if source.has("tekken.json") and not source.has("tokenizer.json"):
-        raise UnsupportedOption(
-            "the tokenizer file", "tekken.json", hint="use a repository that has tokenizer.json"
-        )
+        raise UnsupportedOption("the tokenizer file", "tekken.json", hint="use a repository that has tokenizer.json")
     if (prefix := settings.get("add_prefix_space")) is not None:
         values.boolean("tokenizer.ggml.add_space_prefix", prefix)
     if source.has("tokenizer.model"):
@@ -186,7 +176,7 @@ def rope_frequencies(config: Config) -> tuple[Made, ...]:
             _rope_factor(_inverse(_float32(base ** _float32(place / size))), factor, low, high, context)
             for place in range(0, size, 2)
         ]
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+    except (TypeError, ValueError, ArithmeticError, struct.error) as error:
         raise BadHyperparameter("rope_scaling", f"cannot be used ({error})") from error
     return (Made("rope_freqs.weight", factors),)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What became of the tokenizer: its kind (``sentencepiece``, ``byte-fallback``, ``bpe``, ``wordpiece``), its size."""
+    """What became of the tokenizer: its kind (sentencepiece, byte-fallback, bpe, wordpiece) and its size."""
 
     kind: str
     tokens: int

@@ -44,9 +44,7 @@ DEEPSEEK3 = (
 )
 CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
-DEEPSEEK_PUNCTUATION = r"\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+".encode().decode(
-    "unicode_escape"
-)
+DEEPSEEK_PUNCTUATION = rb"\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+".decode("unicode_escape")
 WORDS_BEFORE_PUNCTUATION = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
 DIGIT, DIGITS, THREE_DIGITS = r"\p{N}", r"\p{N}+", r"\p{N}{1,3}"
@@ -115,7 +113,7 @@ def _split(step: dict[str, Any]) -> str:
         return f"<Split {step.get('behavior')}> {text}"
     # files hold line ends and some punctuation either raw or escaped
     text = text.replace("\r", r"\r").replace("\n", r"\n")
-    return LETTERS if text.startswith(r"\s?[A-Za-z\u00b5".encode().decode("unicode_escape")) else text
+    return LETTERS if text.startswith(rb"\s?[A-Za-z\u00b5".decode("unicode_escape")) else text
 
 
 def _normalizers(normalizer: object) -> tuple[str, ...]:

@@ -42,9 +42,7 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary of tokenizer.model, padded or cut to the size that config.json gives."""
     pieces = read_model(source.path("tokenizer.model"))
     size = config.find("vocab_size") or len(pieces)
-    tokens = [
-        _Token(text, score, NORMAL if kind == USER_DEFINED else kind) for text, score, kind in pieces[:size]
-    ]
+    tokens = [_Token(text, score, NORMAL if kind == USER_DEFINED else kind) for text, score, kind in pieces[:size]]
     tokens += [_Token(f"[PAD{number}]", PADDING_SCORE, UNUSED) for number in range(len(tokens), size)]
     for token, number in source.optional_object("added_tokens.json").items():
         if type(number) is not int or number < 0:
@@ -97,9 +95,7 @@ def _write(values: KeyValues, source: Source, tokens: list[_Token], kind: str) -
 def read_model(path: Path) -> list[tuple[str, float, int]]:
     """Text, score and type of each piece of a tokenizer.model, in the order of their numbers."""
     try:
-        pieces = [
-            _piece(data) for field, data in _fields(path.read_bytes()) if field == 1 and isinstance(data, bytes)
-        ]
+        pieces = [_piece(data) for field, data in _fields(path.read_bytes()) if field == 1 and isinstance(data, bytes)]
     except (IndexError, ValueError, struct.error) as error:
         raise UnreadableFile(path, f"it is not a SentencePiece model ({error})") from error
     if not pieces:

@@ -79,7 +79,11 @@ class _Special:
         self.numbers: dict[str, int] = {}
         self.flags: dict[str, bool] = {}
         self.template: str | list[Any] | None = None
-        self.first = self.last = self.cls = self.sep = None  # what the processors take for BOS, EOS, CLS, SEP
+        # what the processors take for BOS, EOS, CLS and SEP
+        self.first: Any = None
+        self.last: Any = None
+        self.cls: Any = None
+        self.sep: Any = None
         tokenizer = source.optional_object("tokenizer.json")
         self.settings = dict(source.optional_object("tokenizer_config.json"))
         if tokenizer:
@@ -211,10 +215,7 @@ def _template(source: Source, settings: Mapping[str, Any]) -> str | list[Any] | 
         separate = source.text("chat_template.jinja")
         others = sorted(source.path("additional_chat_templates").glob("*.jinja"))
         if others:
-            named = [
-                {"name": path.stem, "template": source.text(f"{path.parent.name}/{path.name}")}
-                for path in others
-            ]
+            named = [{"name": path.stem, "template": source.text(f"{path.parent.name}/{path.name}")} for path in others]
             separate = [{"name": "default", "template": separate}, *named]
     elif source.has("chat_template.json"):
         separate = source.optional_object("chat_template.json").get("chat_template")

@@ -183,7 +183,8 @@ def _settings(
             special = token in names
             wanted[int(number)] = Added(token, special=special, normalized=not special)
         for entry in document.get("added_tokens") or []:
-            wanted[int(entry.get("id", -1))] = Added.parse(entry)
+            token_added = Added.parse(entry)
+            wanted[int(entry.get("id", -1))] = token_added
     known = {token.content: token for token in wanted.values()}
     specials: dict[str, Added] = {}
     named = [attributes.get(key) for key in ATTRIBUTES]
