@@ -54,4 +54,5 @@ def for_rope(rows: NDArray[Any], heads: int) -> NDArray[Any]:
 
     ``rows`` is two-dimensional; the result is a view, ``(heads, half, 2, columns)``.
     """
-    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, rows.shape[1]).swapaxes(1, 2)
+    view: NDArray[Any] = rows.reshape(heads, 2, rows.shape[0] // heads // 2, rows.shape[1]).swapaxes(1, 2)
+    return view

@@ -39,12 +39,12 @@ GPT4O = _cased(f"{_ENGLISH}?") + rf"|\p{{N}}{{1,3}}|{_TAIL}"
 SEED_CODER = rf"{_ENGLISH}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 MINICPM5 = rf"{_ENGLISH}|{_WORD}|\p{{N}}+|{_REST}"
 DEEPSEEK3 = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"[!" + '"' + r"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
-DEEPSEEK_PUNCTUATION = rb"\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+".decode("unicode_escape")
+DEEPSEEK_PUNCTUATION = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"
 WORDS_BEFORE_PUNCTUATION = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
 DIGIT, DIGITS, THREE_DIGITS = r"\p{N}", r"\p{N}+", r"\p{N}{1,3}"
@@ -113,7 +113,7 @@ def _split(step: dict[str, Any]) -> str:
         return f"<Split {step.get('behavior')}> {text}"
     # files hold line ends and some punctuation either raw or escaped
     text = text.replace("\r", r"\r").replace("\n", r"\n")
-    return LETTERS if text.startswith(rb"\s?[A-Za-z\u00b5".decode("unicode_escape")) else text
+    return LETTERS if text.startswith("\\s?[A-Za-z\u00b5") else text
 
 
 def _normalizers(normalizer: object) -> tuple[str, ...]:

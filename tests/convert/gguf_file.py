@@ -1,0 +1,61 @@
+"""Reads GGUF files for the tests, as plainly as the specification describes them."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIMPLE = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+
+
+class Gguf(NamedTuple):
+    """Metadata, and per tensor its dimensions (fastest first), its type's number and its bytes' offset in the file."""
+
+    values: dict[str, Any]
+    tensors: dict[str, tuple[tuple[int, ...], int, int]]
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def unpack(self, layout: str) -> Any:
+        (value,) = struct.unpack_from(layout, self.data, self.place)
+        self.place += struct.calcsize(layout)
+        return value
+
+    def string(self) -> str:
+        length = self.unpack("<Q")
+        self.place += length
+        return self.data[self.place - length : self.place].decode("utf-8")
+
+    def value(self, kind: int) -> Any:
+        if kind == 8:
+            return self.string()
+        if kind == 9:
+            kind, count = self.unpack("<I"), self.unpack("<Q")
+            return [self.value(kind) for _ in range(count)]
+        return self.unpack(SIMPLE[kind])
+
+
+def read(path: Path) -> Gguf:
+    """Everything but the weights."""
+    reader = _Reader(path.read_bytes())
+    assert reader.data[:4] == b"GGUF"
+    reader.place = 4
+    assert reader.unpack("<I") == 3
+    tensor_count, value_count = reader.unpack("<Q"), reader.unpack("<Q")
+    values = {}
+    for _ in range(value_count):
+        key = reader.string()
+        values[key] = reader.value(reader.unpack("<I"))
+    found = []
+    for _ in range(tensor_count):
+        name = reader.string()
+        dimensions = tuple(reader.unpack("<Q") for _ in range(reader.unpack("<I")))
+        found.append((name, dimensions, reader.unpack("<I"), reader.unpack("<Q")))
+    start = -(-reader.place // 32) * 32
+    return Gguf(values, {name: (dimensions, kind, start + offset) for name, dimensions, kind, offset in found})
