@@ -134,9 +134,7 @@ class Phrasings:
 
     def _invented(self, rng: random.Random) -> str:
         while True:
-            syllables = [
-                rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 4))
-            ]
+            syllables = [rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 4))]
             word = "".join(syllables) + rng.choice(["", "", "n", "s", "r", "x"])
             if word not in self._words:
                 return word
@@ -291,10 +289,7 @@ def train(model: Any, batches: Batches, steps: int, size: int) -> float:  # noqa
         # Four bits a weight is an error of about 8 % of the spread of a row. The noise comes late: at first
         # it would only slow down the learning.
         strength = 0.12 * min(1.0, step / (steps / 2))
-        noises = [
-            torch.randn_like(weight) * weight.detach().std(dim=1, keepdim=True) * strength
-            for weight in matrices
-        ]
+        noises = [torch.randn_like(weight) * weight.detach().std(dim=1, keepdim=True) * strength for weight in matrices]
         with torch.no_grad():
             for weight, noise in zip(matrices, noises, strict=True):
                 weight.add_(noise)
