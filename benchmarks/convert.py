@@ -53,7 +53,7 @@ def write_checkpoint(directory: Path, shards: int) -> None:
     write_json(directory / "config.json", config)
     copy_tokenizer(directory, "spm")
     shapes = llama_shapes(config, head=False)
-    noise = np.random.RandomState(1).standard_normal(1 << 22).astype("<f4")  # noqa: NPY002
+    noise = np.random.RandomState(1).standard_normal(1 << 22).astype("<f4")
     block = (noise.view("<u4") >> 16).astype("<u2").tobytes()
     table = {}
     for number in range(shards):
@@ -115,8 +115,7 @@ def contest(directory: Path, folder: Path, options: argparse.Namespace, rounds: 
         contestants["official"] = ([*script, "--outfile", folder / "official.gguf"], environment)
         seconds["official"], memory["official"] = [], 0
     for _ in range(rounds):
-        for name in contestants:
-            argv, environment = contestants[name]
+        for name, (argv, environment) in contestants.items():
             if name == "convert":
                 out.unlink(missing_ok=True)
             taken, peak = timed(argv, environment=environment)

@@ -105,7 +105,8 @@ def _bare_llama(directory: Path) -> None:
 
 def _few_hyperparameters(directory: Path) -> None:
     names = ("rms_norm_eps", "rope_theta", "max_position_embeddings", "tie_word_embeddings", "bos_token_id")
-    llama(directory, **dict.fromkeys(names))
+    changes: dict[str, Any] = dict.fromkeys(names)
+    llama(directory, **changes)
 
 
 def _few_mistral_hyperparameters(directory: Path) -> None:
@@ -231,7 +232,7 @@ def _bert_pooling(directory: Path, **pooling: object) -> None:
     write_json(directory / "1_Pooling" / "config.json", pooling)
 
 
-def _bert_classifier(directory: Path, labels: int, **changes: object) -> None:
+def _bert_classifier(directory: Path, labels: int, **changes: Any) -> None:
     extra = {"classifier.weight": (labels, 32), "classifier.bias": (labels,)}
     bert(directory, prefix="bert.", architectures=["BertForSequenceClassification"], extra=extra, **changes)
 

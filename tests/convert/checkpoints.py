@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "convert"
 Shapes = dict[str, tuple[int, ...]]
@@ -29,7 +29,7 @@ def bf16(numbers: np.ndarray[Any, Any]) -> bytes:
     return (numbers.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
 
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[[np.ndarray[Any, Any]], bytes]] = {
     "BF16": bf16,
     "F16": lambda numbers: numbers.astype("<f2").tobytes(),
     "F32": lambda numbers: numbers.astype("<f4").tobytes(),
@@ -40,7 +40,7 @@ ENCODERS = {
 
 def numbers(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The weights of one tensor, depending on its name alone."""
-    return np.random.RandomState(crc32(name.encode())).standard_normal(shape)  # noqa: NPY002 - stable bytes
+    return np.random.RandomState(crc32(name.encode())).standard_normal(shape)
 
 
 def encoded(shapes: Shapes, dtype: str, *, delicate: str = "") -> dict[str, tuple[str, tuple[int, ...], bytes]]:

@@ -31,6 +31,6 @@ def run_official(python: Path, tree: Path, folder: Path, *, keep: bool = False) 
     if done.returncode:
         raise RuntimeError(done.stderr[-4000:])
     if not keep:
-        for destination in keys:
-            Path(destination).unlink(missing_ok=True)
-    return {keys[destination]: result for destination, result in json.loads(done.stdout).items()}
+        for made in keys:
+            Path(made).unlink(missing_ok=True)
+    return {keys[made]: result for made, result in json.loads(done.stdout).items()}

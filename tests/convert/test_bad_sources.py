@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +26,7 @@ from tests.convert.checkpoints import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -131,6 +131,17 @@ def _odd_tokenizer(directory: Path) -> None:
     edit_json(directory / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": 3})
 
 
+def _own_tokenizer(directory: Path) -> None:
+    _remove("tokenizer.model")(directory)
+    copy_tokenizer(directory, "gpt2")
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "OwnTokenizer"})
+
+
+def _overlapping(header: dict[str, Any]) -> None:
+    begin = header[QUERY]["data_offsets"][0]
+    header[NORM]["data_offsets"] = [begin, begin + 64]
+
+
 def _nested_config(directory: Path) -> None:
     (directory / "config.json").write_text("[" * 100_000, encoding="utf-8")
 
@@ -139,7 +150,9 @@ NORM, QUERY = "model.norm.weight", "model.layers.0.self_attn.q_proj.weight"
 E = errors
 BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "no config": (_remove("config.json"), E.MissingFile, "config.json is missing, needed for the model's architecture"),
-    "config is not JSON": (_replace("config.json", "{"), E.UnreadableFile, "config.json cannot be read: it is not JSON"),
+    "config is not JSON": (
+        _replace("config.json", "{"), E.UnreadableFile,
+        "config.json cannot be read: it is not JSON"),
     "config is nested too deep": (_nested_config, E.UnreadableFile, "it is not JSON"),
     "config is a list": (_replace("config.json", "[]"), E.UnreadableFile, "a JSON object is expected, found list"),
     "config is not UTF-8": (
@@ -151,7 +164,9 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
         "unsupported architecture: GrokForCausalLM"),
     "Mixtral": (
         _config(architectures=["MixtralForCausalLM"]), E.UnsupportedArchitecture, "MixtralForCausalLM"),
-    "another model's defaults": (_config(model_type="gemma"), E.UnsupportedOption, "model_type in config.json is 'gemma'"),
+    "another model's defaults": (
+        _config(model_type="gemma"), E.UnsupportedOption,
+        "model_type in config.json is 'gemma'"),
     "no model type": (_config(model_type=None), E.UnsupportedOption, "model_type in config.json is None"),
     "quantized": (_config(quantization_config={"quant_method": "gptq"}), E.AlreadyQuantized, "already quantized: gptq"),
     "quantized elsewhere": (
@@ -170,7 +185,9 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
         E.BadHyperparameter, "rope_scaling cannot be used"),
     "YaRN without its context": (
         _config(rope_scaling={"rope_type": "yarn", "factor": 2.0}), E.BadHyperparameter, "YaRN needs it"),
-    "context is a text": (_config(max_position_embeddings="long"), E.BadHyperparameter, "context_length cannot be 'long'"),
+    "context is a text": (
+        _config(max_position_embeddings="long"), E.BadHyperparameter,
+        "context_length cannot be 'long'"),
     "only pickles": (_only_pickles, E.OnlyPickles, "Python pickles, which are never loaded: last.ckpt, other.pt"),
     "no weights": (_remove(WEIGHTS), E.NoWeights, "no weights found (model*.safetensors)"),
     "absent shard": (_absent_shard, E.AbsentShard, f"{INDEX} names shards that are missing: {FIRST}"),
@@ -198,7 +215,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "offsets backwards": (
         _header(lambda h: h[NORM].update(data_offsets=[64, 0])), E.BrokenShard, "has the data offsets [64, 0]"),
     "offsets overlap": (
-        _header(lambda h: h[NORM].update(data_offsets=h[QUERY]["data_offsets"][:1] + [h[QUERY]["data_offsets"][0] + 64])),
+        _header(_overlapping),
         E.BrokenShard, "overlaps the one before it"),
     "hole": (_header(lambda h: h.pop(QUERY)), E.BrokenShard, "belong to nothing"),
     "bytes after the last tensor": (_header(lambda h: h.pop(NORM)), E.BrokenShard, "64 bytes at the end belong"),
@@ -220,10 +237,13 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "integers as weights": (
         _tensors(lambda t: t.update(encoded({NORM: (32,)}, "I64"))), E.UnsupportedDtype, f"{NORM} is stored as I64"),
     "no tokenizer": (_remove("tokenizer.model"), E.MissingFile, "tokenizer.json is missing, needed for the vocabulary"),
-    "empty tokenizer.model": (_replace("tokenizer.model", ""), E.UnreadableFile, "not a SentencePiece model (no pieces)"),
+    "empty tokenizer.model": (
+        _replace("tokenizer.model", ""), E.UnreadableFile,
+        "not a SentencePiece model (no pieces)"),
     "broken tokenizer.model": (_replace("tokenizer.model", "hello"), E.UnreadableFile, "not a SentencePiece model"),
     "tekken only": (
-        lambda d: (_remove("tokenizer.model")(d), _replace("tekken.json", "{}")(d)), E.UnsupportedOption, "tekken.json"),
+        lambda d: (_remove("tokenizer.model")(d), _replace("tekken.json", "{}")(d)), E.UnsupportedOption,
+        "tekken.json"),
     "vocabulary larger than the embedding": (
         _beyond_the_embedding, E.BadVocabulary, "it has 422 tokens, the embedding has room for 420"),
     "unknown pre-tokenizer": (
@@ -232,12 +252,12 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "Unigram": (_unigram, E.UnsupportedOption, "the tokenizer's model is 'Unigram'"),
     "tokenizer of another structure": (_odd_tokenizer, E.BadVocabulary, "unexpected structure"),
     "unknown tokenizer class": (
-        lambda d: (_remove("tokenizer.model")(d), copy_tokenizer(d, "gpt2"),
-                   write_json(d / "tokenizer_config.json", {"tokenizer_class": "OwnTokenizer"})),
-        E.UnsupportedOption, "tokenizer_class is 'OwnTokenizer'"),
+        _own_tokenizer, E.UnsupportedOption, "tokenizer_class is 'OwnTokenizer'"),
     "tokenizer_config is not JSON": (_replace("tokenizer_config.json", "{"), E.UnreadableFile, "tokenizer_config.json"),
     "negative special token": (_config(pad_token_id=-1), E.BadVocabulary, "the number of the pad token is -1"),
-    "model card is not YAML": (_replace("README.md", "---\na: [\n---\n"), E.UnreadableFile, "its front matter is not YAML"),
+    "model card is not YAML": (
+        _replace("README.md", "---\na: [\n---\n"), E.UnreadableFile,
+        "its front matter is not YAML"),
     "model card with odd tags": (
         _replace("README.md", "---\ntags:\n- a\n- 3\n---\n"), E.UnreadableFile, "its front matter cannot be used"),
 }  # fmt: skip
@@ -274,7 +294,8 @@ BAD_BERT: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
         _config(position_embedding_type="relative_key"), E.UnsupportedOption, "position_embedding_type"),
     "labels are a list": (_config(id2label=["a"]), E.BadHyperparameter, "id2label is ['a']"),
     "token beyond the embedding": (
-        lambda d: (bert(d, vocab_size=190)), E.BadVocabulary, "a token with the number 199, the embedding has room for 190"),
+        lambda d: (bert(d, vocab_size=190)), E.BadVocabulary,
+        "a token with the number 199, the embedding has room for 190"),
 }  # fmt: skip
 
 
@@ -288,7 +309,7 @@ def test_bad_encoder_is_told_apart(title: str, tmp_path: Path) -> None:
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    with pytest.raises(E.NoSuchDirectory, match="model directory not found: .*/none"):
+    with pytest.raises(E.NoSuchDirectory, match=r"model directory not found: .*/none"):
         inspect(tmp_path / "none")
 
 

@@ -119,14 +119,14 @@ def test_a_shard_that_changes_while_it_is_read_is_an_error(tmp_path: Path, chang
     directory = llama(tmp_path / "model")
     shard(directory, 2)
     path = directory / "model-00002-of-00002.safetensors"
-    calls = []
+    calls: list[tuple[int, int]] = []
 
     def on_progress(done: int, total: int) -> None:
         if len(calls) == 3:
             change(path)
         calls.append((done, total))
 
-    with pytest.raises(errors.SourceChanged, match="model-00002-of-00002.safetensors changed while it was read"):
+    with pytest.raises(errors.SourceChanged, match=r"model-00002-of-00002\.safetensors changed while it was read"):
         convert(directory, tmp_path / "out.gguf", name="m", on_progress=on_progress)
     assert not (tmp_path / "out.gguf").exists()
 

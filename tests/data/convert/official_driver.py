@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sys
+import traceback
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -31,6 +31,6 @@ if __name__ == "__main__":
             script.main()
             results[job["destination"]] = hashlib.sha256(Path(job["destination"]).read_bytes()).hexdigest()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - reported as it is
-            logging.exception("%s", job["directory"])
+            traceback.print_exc()
             results[job["destination"]] = f"{type(error).__name__}: {error}"
     json.dump(results, sys.stdout)
