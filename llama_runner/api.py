@@ -291,7 +291,7 @@ class Runner:
 
         executor = Executor(self.store, observer, self._sink, lock_timeout=self._lock_timeout)
         outcome = executor.execute(plan)
-        executor.evict_transients(plan)
+        executor.evict_transients()
         return outcome
 
     def _facts_before(self, graph: Pipeline, plan: Plan) -> dict[str, Any]:

@@ -87,13 +87,11 @@ class InputVanished(StoreError):
         super().__init__(f"{step}: {path} has vanished", hint="run the same command again")
 
 
-def as_store_error(error: OSError, where: Path) -> StoreError | None:
-    """Return what an operating system error means for the store; None when it is about something else."""
+def as_store_error(error: OSError, where: Path) -> StoreError:
+    """Return what an operating system error while a step runs means for the store."""
     if error.errno in NO_ROOM:
         return DiskFull(where)
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return StoreNotWritable(error.filename or where, error.strerror or str(error))
-    return None
+    return StoreNotWritable(error.filename or where, error.strerror or str(error))
 
 
 def _mib(count: int) -> str:

@@ -58,8 +58,9 @@ AT_ONCE: dict[Resource, int] = {"network": 4, "disk": 2, "compute": 1}
 
 @dataclass
 class Outcome:
-    """What executing a plan came to: the digest and place of every step, and which ones ran."""
+    """What executing a plan came to: the key, place and digest of every step, and which ones ran."""
 
+    keys: dict[Step, Key] = field(default_factory=dict)
     digests: dict[Node, Digest] = field(default_factory=dict)
     places: dict[Node, Place] = field(default_factory=dict)
     ran: list[Step] = field(default_factory=list)
@@ -95,11 +96,11 @@ class Executor:
             for above in all_inputs(planned.step).values():
                 if isinstance(above, Source) and above not in self._outcome.digests:
                     self._outcome.digests[above] = planned.digests[_name_of(planned.step, above)] or Digest("")
+        self._sweep()
         waiting = list(plan.pending)
         if not waiting:
             return self._outcome
         self._check_room(plan)
-        self._sweep()
         try:
             self._drive(waiting, plan)
         except KeyboardInterrupt:
@@ -109,7 +110,8 @@ class Executor:
     def _settle_skipped(self, plan: Plan, planned: Planned) -> None:
         decision = planned.decision
         assert isinstance(decision, Skip)
-        if planned.place is not None:
+        if planned.key is not None and planned.place is not None:
+            self._outcome.keys[planned.step] = planned.key
             self._outcome.places[planned.step] = planned.place
         if decision.digest is not None:
             self._outcome.digests[planned.step] = decision.digest
@@ -152,7 +154,7 @@ class Executor:
         try:
             self._make(planned, plan)
         except OSError as error:
-            self._finished.put((planned, as_store_error(error, self._store.root) or error))
+            self._finished.put((planned, as_store_error(error, self._store.root)))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that raises it
             self._finished.put((planned, error))
         else:
@@ -165,7 +167,7 @@ class Executor:
         upstream = {name: outcome.places[above] for name, above in inputs(step).items() if above in outcome.places}
         place = step.place(key, digests, upstream)
         assert place is not None, f"{step.kind} knows its key but not its place"
-        outcome.places[step] = place
+        outcome.keys[step], outcome.places[step] = key, place
         with locks.hold(
             self._lock_path(key),
             step.kind,
@@ -243,15 +245,14 @@ class Executor:
         first = next((node for node in topological([step]) if isinstance(node, Source)), None)
         return step.source if first is None else self._sources.origin(first)
 
-    def evict_transients(self, plan: Plan) -> None:
-        """Delete the bytes of intermediates that every reader in the plan is done with."""
-        for planned in plan.steps:
-            place, digest = (self._outcome.places.get(planned.step), self._outcome.digests.get(planned.step))
-            if not planned.step.transient or place is None or digest is None or planned.key is None:
-                continue
-            with locks.try_hold(self._lock_path(planned.key)) as held:
-                if held and (size := self._store.evict(place)):
-                    self._sink(Evicted(str(place), size))
+    def evict_transients(self) -> None:
+        """Delete the bytes of intermediates: everything that reads them is done."""
+        for step, key in self._outcome.keys.items():
+            if step.transient and step in self._outcome.digests:
+                place = self._outcome.places[step]
+                with locks.try_hold(self._lock_path(key)) as held:
+                    if held and (size := self._store.evict(place)):
+                        self._sink(Evicted(str(place), size))
 
     def _lock_path(self, key: Key) -> Path:
         return self._store.private / "locks" / f"{short(key, 16)}.lock"
@@ -265,10 +266,14 @@ class Executor:
     def _sweep(self) -> None:
         """Remove the staging directories of processes that were killed; those in use are locked."""
         staging = self._store.private / "staging"
-        for path in staging.iterdir() if staging.is_dir() else ():
+        for path in list(staging.iterdir()) if staging.is_dir() else ():
             with locks.try_hold(self._store.private / "locks" / f"{path.name}.lock") as held:
-                if held:
+                if not held:
+                    continue
+                if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _name_of(step: Step, node: Node) -> str:

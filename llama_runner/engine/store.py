@@ -18,6 +18,7 @@ from llama_runner.engine.stamps import hash_payload, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from llama_runner.core.plan import Payload
@@ -117,24 +118,24 @@ class Store:
         with self._state_lock(directory):
             records = self.records(directory)
             records[place.name or TREE] = record
-            temporary = directory / f"{STATE_FILE}.{os.getpid()}.tmp"
-            try:
-                _write_synced(temporary, format_state(records))
-                temporary.replace(directory / STATE_FILE)
-            finally:
-                temporary.unlink(missing_ok=True)
+            temporary = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(temporary, format_state(records))
+            temporary.replace(directory / STATE_FILE)
             _sync_directory(directory)
 
-    def _state_lock(self, directory: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - filelock is loaded late
+    def _state_lock(self, directory: Path) -> AbstractContextManager[object]:
         """Keep the read-modify-write of one state file to one process; held for milliseconds."""
-        from hashlib import sha256  # noqa: PLC0415
-
         from filelock import FileLock  # noqa: PLC0415 - the warm path takes no lock
 
         locks = self.private / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        name = sha256(os.fsencode(directory.relative_to(self.root))).hexdigest()[:16]
-        return FileLock(locks / f"state-{name}.lock")
+        return FileLock(locks / f"{self._state_name(directory)}.lock")
+
+    def _state_name(self, directory: Path) -> str:
+        from hashlib import sha256  # noqa: PLC0415 - only to write
+
+        return "state-" + sha256(os.fsencode(directory.relative_to(self.root))).hexdigest()[:16]
 
 
 def _write_synced(path: Path, data: bytes) -> None:

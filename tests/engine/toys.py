@@ -117,7 +117,7 @@ class World:
             lock_timeout=lock_timeout,
         )
         outcome = executor.execute(plan)
-        executor.evict_transients(plan)
+        executor.evict_transients()
         return outcome
 
     def ran(self) -> list[str]:
