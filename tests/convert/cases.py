@@ -143,6 +143,7 @@ def _llama3(directory: Path, **settings: object) -> None:
             **settings,
         },
     )
+    edit_json(directory / "tokenizer_config.json")  # takes out what is None
 
 
 def _byte_fallback(directory: Path, **settings: object) -> None:
@@ -300,6 +301,10 @@ CASES: dict[str, Case] = {
     "llama3": Case(_llama3, ALL, pre="llama-bpe", name="Llama-3.2-Tiny"),
     "llama3-many-specials": Case(lambda d: _llama3(d, additional_special_tokens=["<|turn|>"], pad_token="<pad>"),
                                  pre="llama-bpe"),
+    "llama3-special-by-name": Case(
+        lambda d: _llama3(d, added_tokens_decoder=None, extra_special_tokens={"image_token": "<think>"}),
+        pre="llama-bpe",
+    ),
     "byte-fallback": Case(_byte_fallback, ("auto", "f16")),
     "byte-fallback-specials": Case(lambda d: _byte_fallback(d, pad_token="<pad>",
         additional_special_tokens=["▁the"], chat_template=TEMPLATE)),

@@ -245,12 +245,10 @@ class _Additions:
         self.by_number[number] = token
 
     def bring_up_to(self, wanted: list[Added], specials: list[Added]) -> None:
-        """Add what the settings ask for beyond tokenizer.json."""
-        present = set(self.by_number.values())
-        changed = [token for token in wanted if token not in present]
-        known = {token.content for token in [*self.by_number.values(), *changed]}
+        """Add what the settings ask for; what tokenizer.json has already takes their properties."""
+        known = {token.content for token in [*self.by_number.values(), *wanted]}
         names = {token.content for token in specials}
-        for token in [*changed, *(token for token in specials if token.content not in known)]:
+        for token in [*wanted, *(token for token in specials if token.content not in known)]:
             self.add(replace(token, special=token.special or token.content in names))
 
 
