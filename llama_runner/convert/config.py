@@ -119,6 +119,8 @@ def _filled(raw: Mapping[str, Any], family: Family, model_type: str) -> Mapping[
         if "type" in scaling:
             scaling = {**scaling, "rope_type": scaling["type"]}
         kind = scaling.get("rope_type", "default")
+        if not isinstance(kind, str):
+            raise BadHyperparameter("rope_scaling.rope_type", f"is {kind!r}, a name is expected")
         if not ROPE_NEEDS.get(kind, set()) <= set(scaling):
             return dict(raw)  # transformers refuses this file, so no default is filled in
     values = {**defaults, **raw}

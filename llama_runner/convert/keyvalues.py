@@ -74,7 +74,11 @@ class KeyValues:
 
     def strings(self, key: str, values: Sequence[str | bytes]) -> None:
         """Set an array of strings; an empty one is left out."""
-        self._array(key, STRING, len(values), b"".join(map(encode_string, values)))
+        try:
+            data = b"".join(map(encode_string, values))
+        except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
+            raise BadHyperparameter(key.rpartition(".")[2], f"is not text ({error.reason})") from error
+        self._array(key, STRING, len(values), data)
 
     def floats(self, key: str, values: Sequence[float]) -> None:
         """Set an array of 32-bit floats; an empty one is left out."""

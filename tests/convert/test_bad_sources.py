@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from random import Random
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pytest
 
 from llama_runner.convert import convert, errors, inspect
 from llama_runner.core.errors import ExitCode, SourceError
+from tests.convert.cases import CASES
 from tests.convert.checkpoints import (
     LLAMA_CONFIG,
     bert,
@@ -360,3 +363,42 @@ def test_pickles_beside_safetensors_are_never_opened(tmp_path: Path) -> None:
     (directory / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     (directory / "pytorch_model.bin").chmod(0)
     convert(directory, tmp_path / "out.gguf", name="model")
+
+
+NODES = ("null", "true", "-1", "3", "1.5", '""', '"x"', "[]", "[1]", '["a"]', "{}", '{"a": 1}', '"\\ud800"', "1e400")
+FUZZED = ("llama3-many-specials", "byte-fallback", "spm-additions", "bert-cls", "bert-labels", "rope-yarn", "card")
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path]
+    if isinstance(value, dict) and len(value) < 50:
+        found += [deeper for key in value for deeper in _paths(value[key], (*path, key))]
+    elif isinstance(value, list):
+        found += [deeper for place in range(min(len(value), 3)) for deeper in _paths(value[place], (*path, place))]
+    return found
+
+
+def _replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    changed = value.copy()
+    changed[path[0]] = _replaced(value[path[0]], path[1:], new)
+    return changed
+
+
+@pytest.mark.parametrize("title", FUZZED)
+def test_any_value_anywhere_in_the_json_files_is_taken_or_a_typed_error(title: str, tmp_path: Path) -> None:
+    CASES[title].build(tmp_path / "model")
+    chosen = Random(crc32(title.encode()))
+    refused = 0
+    for file in sorted((tmp_path / "model").rglob("*.json")):
+        text = file.read_text(encoding="utf-8")
+        value = json.loads(text)
+        for path in chosen.sample(paths := _paths(value), min(len(paths), 25)):
+            file.write_text(json.dumps(_replaced(value, path, json.loads(chosen.choice(NODES)))), encoding="utf-8")
+            try:
+                inspect(tmp_path / "model")
+            except SourceError:
+                refused += 1
+        file.write_text(text, encoding="utf-8")
+    assert refused
