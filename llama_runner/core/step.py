@@ -95,6 +95,10 @@ class Workspace(Protocol):
     def tools(self) -> Path:
         """Where small files of this run may be written; gone afterwards."""
 
+    @property
+    def log_name(self) -> str:
+        """The log of what the step's programs say, relative to the root."""
+
     def input(self, name: str) -> Path:
         """Return the bytes of the input of that name; they cannot vanish while the step runs."""
 

@@ -120,7 +120,7 @@ class StagedWorkspace:
 
     @property
     def log_name(self) -> str:
-        """The log's path relative to the root, for records and messages."""
+        """See ``Workspace``."""
         return self.log_path.relative_to(self._store.root).as_posix()
 
     def input(self, name: str) -> Path:

@@ -27,8 +27,8 @@ _SMALLEST = 24
 
 # Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of b10605.
 _BLOCKS: dict[int, tuple[int, int]] = {
-    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
     23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
     34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
@@ -182,7 +182,7 @@ class _Reader:
         try:
             for _ in range(count):
                 at += 8 + length(data, at)[0]
-        except struct.error:
+        except (struct.error, OverflowError):  # beyond the file, beyond any file
             raise NotGGUF(self._path, f"its header is truncated at byte {at}") from None
         self._skip(at - self._at)
 

@@ -115,8 +115,9 @@ class CompileLlama(Step):
             env=environment,
             on_line=said.append,
         )
-        if unknown := cmake.unused_options(said):
-            raise UnknownOption(unknown, "see above")
+        ours = {option.removeprefix("-D").partition("=")[0] for option in self.options}
+        if unknown := [name for name in cmake.unused_options(said) if name in ours]:
+            raise UnknownOption(unknown, workspace.log_name)
 
         def on_line(line: str) -> None:
             if counted := cmake.progress(line):

@@ -1,0 +1,293 @@
+"""Fetching, unpacking and compiling, with the real pip, CMake, Ninja and compiler, on a tree that is small."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llama_runner.binaries.toolchain import NoCompiler, find_toolchain
+from llama_runner.core import events
+from llama_runner.core.digest import Digest
+from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.core.plan import Snapshot
+from llama_runner.engine.errors import ProgramFailed, WrongOutput
+from llama_runner.engine.executor import Executor, Outcome
+from llama_runner.engine.observe import Observer
+from llama_runner.engine.stamps import hash_file, hash_tree
+from llama_runner.engine.store import Store
+from llama_runner.steps.compile import CompileLlama, UnknownOption, WrongBinary
+from llama_runner.steps.fetch import FetchFailed, FetchPackage, WrongFile
+from llama_runner.steps.unpack import BadArchive, UnpackSource
+from tests.binaries.tiny_llama import OPTIONS, SERVER_C, Tree, Trees, write_tree, write_wheel
+
+if TYPE_CHECKING:
+    from llama_runner.core.step import Step
+
+
+class Bench:
+    """A root to execute steps in."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.events: list[events.Event] = []
+        self.store = Store(root, self.events.append)
+
+    def execute(self, *targets: Step) -> Outcome:
+        observer = Observer(self.store, Trees())  # type: ignore[arg-type]
+        plan = observer.plan(targets, Snapshot())
+        return Executor(self.store, observer, self.events.append, lock_timeout=10).execute(plan)
+
+    def ran(self) -> list[str]:
+        names = [event.step for event in self.events if isinstance(event, events.StepFinished)]
+        self.events.clear()
+        return names
+
+    def nothing_is_left(self) -> bool:
+        return not any((self.root / ".llama_runner" / "staging").iterdir())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "a root with ü")
+
+
+def compile_step(tree: Path, **changed: Any) -> CompileLlama:
+    toolchain = find_toolchain(os.environ)
+    given: dict[str, Any] = {
+        "tree": Tree(tree),
+        "backend": "cpu",
+        "build": 7,
+        "options": OPTIONS,
+        "targets": ("llama-server", "llama-quantize"),
+        "project_include": "x",
+        "compilers": toolchain.identity,
+        "environment": (),
+        "os_and_arch": "test",
+        "toolchain": toolchain,
+        "jobs": 2,
+        **changed,
+    }
+    return CompileLlama(**given)
+
+
+def test_a_tree_becomes_programs_and_is_not_compiled_twice(bench: Bench, tmp_path: Path) -> None:
+    step = compile_step(write_tree(tmp_path / "tree"))
+    outcome = bench.execute(step)
+    directory = bench.store.path(outcome.places[step])
+    assert directory.name.startswith("cpu-b7-")
+    assert {path.name for path in directory.iterdir()} == {"llama-server", "llama-quantize", ".state.json"}
+    record = bench.store.record(outcome.places[step])
+    assert record is not None
+    assert record.facts == {"version": "0.0.0 (build 7, commit unknown)", "build": 7, "backend": "cpu"}
+    assert record.noted["cxx"]["identity"] == step.compilers[1]
+    assert any(isinstance(e, events.StepProgress) and e.unit == "objects" for e in bench.events)
+    assert bench.ran() == ["compile"]
+    bench.execute(compile_step(tmp_path / "tree", jobs=1))
+    assert bench.ran() == [], "the number of jobs is not part of the key"
+    assert not any((bench.root / ".llama_runner" / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"environment": ("CFLAGS=-O1",)},
+        {"compilers": ("another", "compiler")},
+        {"cpu": "avx512"},
+        {"options": (*OPTIONS[:2], "-DLLAMA_BUILD_NUMBER=7", "-DLLAMA_BUILD_COMMIT=y")},
+        {"project_include": "y"},
+    ],
+)
+def test_whatever_could_change_the_bytes_is_another_build_beside_the_first(
+    bench: Bench, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    tree = write_tree(tmp_path / "tree")
+    bench.execute(compile_step(tree))
+    bench.execute(compile_step(tree, **changed))
+    assert bench.ran() == ["compile", "compile"]
+    assert len(list((bench.root / "bins" / "test").iterdir())) == 2
+
+
+def test_a_compile_error_shows_the_last_lines_and_the_log(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ProgramFailed, match=r"ninja exited with 1") as caught:
+        bench.execute(compile_step(write_tree(tmp_path / "tree", server_c="int main(void) { return oops; }")))
+    assert "oops" in str(caught.value)
+    log = bench.root / caught.value.log
+    assert "oops" in log.read_text()
+    assert caught.value.code == 6
+    assert not (bench.root / "bins").exists()
+    assert bench.nothing_is_left()
+
+
+def test_a_cmake_error_shows_the_last_lines_and_the_log(bench: Bench, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", cmakelists_txt='message(FATAL_ERROR "no such thing here")')
+    with pytest.raises(ProgramFailed, match="no such thing here") as caught:
+        bench.execute(compile_step(tree))
+    assert (bench.root / caught.value.log).exists()
+
+
+def test_a_tree_without_cmake_files_is_an_error(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ProgramFailed, match=r"CMakeLists\.txt"):
+        bench.execute(compile_step(tmp_path / "empty"))
+
+
+def test_an_option_that_cmake_does_not_know_is_an_error(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(UnknownOption, match="CMake does not know GGML_CUDA_CUBLAS"):
+        bench.execute(compile_step(write_tree(tmp_path / "tree"), options=(*OPTIONS, "-DGGML_CUDA_CUBLAS=ON")))
+
+
+def test_a_program_with_another_build_number_is_not_kept(bench: Bench, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", server_c=SERVER_C.replace("NUMBER", "6"))
+    with pytest.raises(WrongBinary, match=r"build 6.*expected build 7"):
+        bench.execute(compile_step(tree))
+    assert not (bench.root / "bins").exists()
+
+
+def test_an_interrupted_build_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", server_c="int main(void) { return oops; }")
+    with pytest.raises(ProgramFailed):
+        bench.execute(compile_step(tree))
+    [work] = (bench.root / ".llama_runner" / "work").iterdir()
+    [made] = work.rglob("quantize.c.o")
+    before = made.stat().st_mtime_ns
+    step = compile_step(tree)
+    # the same key: the file system holds the tree that the digest promises, as after a crash in mid-build
+    promised = Trees().digest(step.tree)  # type: ignore[arg-type]
+    (tree / "server.c").write_text(SERVER_C)
+
+    class Same(Trees):
+        def digest(self, source: object) -> object:
+            return promised
+
+    observer = Observer(bench.store, Same())  # type: ignore[arg-type]
+    executor = Executor(bench.store, observer, bench.events.append, lock_timeout=10)
+    outcome = executor.execute(observer.plan([step], Snapshot()))
+    assert outcome.ran == [step]
+    assert not made.exists(), "what was kept to resume is removed once the build is done"
+    counts = [e for e in bench.events if isinstance(e, events.StepProgress) and e.unit == "objects"]
+    assert counts[-1].total < 4, "the object that was there was not compiled again"
+    assert before
+
+
+def test_only_declared_variables_reach_the_compiler(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDECLARED", "secret")
+    monkeypatch.setenv("CFLAGS", "-DLEAKED")
+    lists = 'project(tiny C)\nmessage(FATAL_ERROR "[$ENV{UNDECLARED}|$ENV{CFLAGS}|$ENV{CXXFLAGS}]")\n'
+    tree = write_tree(tmp_path / "tree", cmakelists_txt=f"cmake_minimum_required(VERSION 3.14)\n{lists}")
+    with pytest.raises(ProgramFailed, match=r"\[\|\|-O1\]"):
+        bench.execute(compile_step(tree, environment=("CXXFLAGS=-O1",)))
+
+
+def test_no_compiler_is_said_with_the_command_that_installs_one(tmp_path: Path) -> None:
+    with pytest.raises(NoCompiler, match=r"no C compiler found \(tried cc, gcc, clang\)") as caught:
+        find_toolchain({"PATH": str(tmp_path)})
+    assert caught.value.code == 5
+    assert "apt-get install" in str(caught.value.hint)
+    with pytest.raises(NoCompiler, match="tried nothere"):
+        find_toolchain({"PATH": os.environ["PATH"], "CC": "nothere"})
+
+
+def test_a_compiler_that_is_known_by_its_stamp_is_not_asked(tmp_path: Path) -> None:
+    for name in ("cc", "c++"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho >>{tmp_path}/asked\necho {name} 1.2.3\n")
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    first = find_toolchain(environment)
+    assert first.identity == ("1.2.3 cc 1.2.3", "1.2.3 c++ 1.2.3")
+    asked = (tmp_path / "asked").read_text()
+    assert find_toolchain(environment, [first.c.to_json(), first.cxx.to_json()]) == first
+    assert (tmp_path / "asked").read_text() == asked
+    (tmp_path / "cc").write_text("#!/bin/sh\necho cc 2.0\n")
+    assert find_toolchain(environment, [first.c.to_json()]).c.identity == "2.0 cc 2.0"
+
+
+def fetch(file: Path, digest: Digest | None = None, version: str = "1.0") -> FetchPackage:
+    return FetchPackage("tinypkg", version, file.name, digest or hash_file(file), file.stat().st_size)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the one file of a package index of our own."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    return write_wheel(tmp_path / "index", "tinypkg", "1.0", {"tinypkg/tree/CMakeLists.txt": "x", "other": "y"})
+
+
+def test_a_package_comes_from_the_users_own_index(bench: Bench, index: Path) -> None:
+    step = fetch(index)
+    outcome = bench.execute(step)
+    assert bench.store.path(outcome.places[step]).read_bytes() == index.read_bytes()
+    index.unlink()
+    bench.execute(fetch(bench.root / "vendor" / index.name))
+    assert bench.ran() == ["fetch"], "what is there is not fetched again"
+
+
+def test_a_file_with_one_byte_changed_is_refused(bench: Bench, index: Path) -> None:
+    digest = hash_file(index)
+    content = bytearray(index.read_bytes())
+    content[60] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(WrongFile, match="is not the pinned file") as caught:
+        bench.execute(fetch(index, digest))
+    assert caught.value.code == 4
+    assert not (bench.root / "vendor").exists()
+
+
+def test_a_package_that_the_index_does_not_have_is_an_error_with_the_way_out(bench: Bench, index: Path) -> None:
+    with pytest.raises(FetchFailed, match=r"tinypkg 2\.0 could not be fetched from the package index") as caught:
+        bench.execute(fetch(index, version="2.0"))
+    assert "pip config list" in str(caught.value.hint)
+
+
+def unpack(archive: Path, digest: Digest, member: str = "tinypkg/tree") -> UnpackSource:
+    return UnpackSource(Tree(archive), member, "tree", digest)
+
+
+def test_a_tree_is_unpacked_whole_with_its_executable_bits(bench: Bench, tmp_path: Path) -> None:
+    original = write_tree(tmp_path / "original")
+    (original / "server.c").chmod(0o755)
+    archive = tmp_path / "a.whl"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in original.iterdir():
+            file.write(path, f"tinypkg/tree/{path.name}")
+        file.writestr("tinypkg/outside", "not part of it")
+    digest, _ = hash_tree(original)
+    step = unpack(archive, digest)
+    outcome = bench.execute(step)
+    assert outcome.digests[step] == digest
+    shutil.rmtree(bench.store.path(outcome.places[step]))
+    bench.execute(step)
+    assert bench.ran() == ["unpack", "unpack"]
+
+
+def test_an_archive_whose_tree_is_another_is_refused(bench: Bench, index: Path) -> None:
+    with pytest.raises(WrongOutput, match="not the pinned tree1:0"):
+        bench.execute(unpack(index, Digest("tree1:" + "0" * 64)))
+    assert not (bench.root / "vendor").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "/absolute", "a/../../up", "..\\up", "C:\\x"])
+def test_a_member_that_would_leave_the_directory_is_refused(bench: Bench, tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "evil.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(f"tinypkg/tree/{name}", "evil")
+    with pytest.raises(BadArchive, match="would leave the directory"):
+        bench.execute(unpack(archive, Digest("tree1:" + "0" * 64)))
+    assert not list(tmp_path.rglob("up"))
+
+
+def test_a_damaged_archive_is_an_error(bench: Bench, index: Path) -> None:
+    index.write_bytes(index.read_bytes()[:-30])
+    with pytest.raises(LlamaRunnerError, match="not a zip file"):
+        bench.execute(unpack(index, Digest("tree1:" + "0" * 64)))

@@ -1,0 +1,81 @@
+"""A source tree that builds in a second: two C programs under llama.cpp's names, with its CMake variables."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from llama_runner.core.step import Source
+from llama_runner.engine.stamps import hash_payload
+
+CMAKE_LISTS = """
+cmake_minimum_required(VERSION 3.14)
+project(tiny C)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+foreach(known CMAKE_BUILD_TYPE BUILD_SHARED_LIBS LLAMA_BUILD_NUMBER LLAMA_BUILD_COMMIT)
+  set(unused "${${known}}")
+endforeach()
+add_compile_definitions(NUMBER=${LLAMA_BUILD_NUMBER})
+add_executable(llama-server server.c)
+add_executable(llama-quantize quantize.c)
+"""
+
+SERVER_C = r"""
+#include <stdio.h>
+int main(void) { fprintf(stderr, "version: 0.0.0 (build %d, commit unknown)\n", NUMBER); return 0; }
+"""
+
+QUANTIZE_C = "int main(void) { return 0; }\n"
+
+OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_NUMBER=7", "-DLLAMA_BUILD_COMMIT=x")
+
+
+@dataclass(frozen=True, eq=False)
+class Tree(Source):
+    """A directory or file that lies there."""
+
+    path: Path
+    kind: ClassVar[str] = "tree"
+
+
+class Trees:
+    """Looks at ``Tree`` sources."""
+
+    def digest(self, source: Source) -> object:
+        return hash_payload(self.path(source))[0]
+
+    def path(self, source: Source) -> Path:
+        assert isinstance(source, Tree)
+        return source.path
+
+    def origin(self, source: Source) -> dict[str, object]:
+        return {"kind": "tree", "ref": str(self.path(source))}
+
+    def verify(self, source: Source) -> None:
+        assert self.path(source).exists()
+
+
+def write_tree(directory: Path, **changed: str) -> Path:
+    """Write the source tree; keyword arguments replace a file's text (``server_c=…``)."""
+    texts = {"CMakeLists.txt": CMAKE_LISTS, "server.c": SERVER_C, "quantize.c": QUANTIZE_C}
+    directory.mkdir(parents=True)
+    for name, text in texts.items():
+        (directory / name).write_text(changed.get(name.replace(".", "_").lower(), text))
+    return directory
+
+
+def write_wheel(path: Path, name: str, version: str, files: dict[str, str]) -> Path:
+    """Write a small wheel that pip accepts."""
+    stem = f"{name}-{version}"
+    record = [*files, f"{stem}.dist-info/METADATA", f"{stem}.dist-info/WHEEL", f"{stem}.dist-info/RECORD"]
+    file = path / f"{stem}-py3-none-any.whl"
+    path.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w") as wheel:
+        for member, text in files.items():
+            wheel.writestr(member, text)
+        wheel.writestr(record[-3], f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(record[-2], "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(record[-1], "".join(f"{member},,\n" for member in record))
+    return file

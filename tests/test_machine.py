@@ -1,0 +1,68 @@
+"""How many processors this process may use, whatever the machine has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llama_runner import machine
+
+
+def cgroup(tmp_path: Path, lines: str, files: dict[str, str]) -> float | None:
+    (tmp_path / "cgroup").write_text(lines)
+    for name, text in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text)
+    return machine._cgroup_quota(tmp_path / "fs", tmp_path / "cgroup")
+
+
+def test_a_quota_of_the_unified_hierarchy_counts(tmp_path: Path) -> None:
+    assert cgroup(tmp_path, "0::/a/b\n", {"a/b/cpu.max": "150000 100000\n"}) == 1.5
+
+
+def test_the_tightest_quota_on_the_way_up_counts(tmp_path: Path) -> None:
+    files = {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 100000\n", "cpu.max": "800000 100000\n"}
+    assert cgroup(tmp_path, "0::/a/b\n", files) == 2
+
+
+def test_no_quota_is_no_limit(tmp_path: Path) -> None:
+    assert cgroup(tmp_path, "0::/\n", {"cpu.max": "max 100000\n"}) is None
+    assert cgroup(tmp_path, "0::/\n", {}) is None
+
+
+def test_the_older_hierarchy_is_understood(tmp_path: Path) -> None:
+    files = {"cpu/a/cpu.cfs_quota_us": "300000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}
+    assert cgroup(tmp_path, "4:memory:/x\n1:cpu,cpuacct:/a\n", files) == 3
+    files = {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"}
+    assert cgroup(tmp_path, "1:cpu:/a\n", files) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinity")
+def test_affinity_is_respected() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert machine.physical_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert 1 <= machine.physical_cores() <= len(allowed)
+
+
+def test_a_fraction_of_a_processor_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_cgroup_quota", lambda: 0.25)
+    assert machine.physical_cores() == 1
+
+
+def test_the_platform_is_named_as_in_the_documentation() -> None:
+    system, _, architecture = machine.platform_tag().partition("-")
+    assert system in {"linux", "macos", "windows"}
+    assert architecture
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux")
+def test_processor_features_are_sorted_and_many() -> None:
+    features = machine.cpu_features()
+    assert list(features) == sorted(features)
+    assert len(features) > 5
