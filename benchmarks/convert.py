@@ -42,7 +42,7 @@ OURS = """
 import sys
 from pathlib import Path
 from llama_runner.convert import convert
-print(convert(Path(sys.argv[1]), Path(sys.argv[2]), name="bench").sha256)
+print(convert(Path(sys.argv[1]), Path(sys.argv[2]), name=Path(sys.argv[1]).name).sha256)
 """
 
 
@@ -131,6 +131,7 @@ def contest(directory: Path, folder: Path, options: argparse.Namespace, rounds: 
         "peak_rss_anon_mb": {name: round(kb / 1024, 1) for name, kb in memory.items() if name != "cp"},
     }
     if "official" in median:
+        result["identical"] = _digest(out) == _digest(folder / "official.gguf")
         result["times_faster_than_official"] = round(median["official"] / median["convert"], 1)
     return result
 
@@ -153,13 +154,15 @@ def main() -> None:
             "billion": contest(folder / "bench", folder, options, options.rounds),
             "tiny": contest(folder / "tiny", folder, options, options.rounds),
         }
-        if options.reference_python:
-            result["identical"] = {"tiny": _same(folder / "out.gguf", folder / "official.gguf")}
     print(json.dumps(result, indent=2))
 
 
-def _same(a: Path, b: Path) -> bool:
-    return hashlib.sha256(a.read_bytes()).digest() == hashlib.sha256(b.read_bytes()).digest()
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

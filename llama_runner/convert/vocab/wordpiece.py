@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, special
+from llama_runner.convert.vocab import Vocabulary, fingerprint, special
 from llama_runner.convert.vocab.bpe import collect
 from llama_runner.convert.vocab.token_types import CONTROL, SPACE_MARK
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from llama_runner.convert.source import Source
 
 CONTINUATION = "##"
-PRE_TOKENIZER = "jina-v2-en"  # the official name of BERT's way to split; llama.cpp does not look at it
 
 
 def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
@@ -31,7 +30,7 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     tokens, types = collect(tokenizer, config)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
     values.string("tokenizer.ggml.model", "bert")
-    values.string("tokenizer.ggml.pre", PRE_TOKENIZER)
+    values.string("tokenizer.ggml.pre", fingerprint.name_of(tokenizer, source))
     values.strings("tokenizer.ggml.tokens", [_marked(*pair) for pair in zip(tokens, types, strict=True)])
     values.integers("tokenizer.ggml.token_type", types)
     special.write(values, source, size=len(tokens))
