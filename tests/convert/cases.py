@@ -146,6 +146,12 @@ def _llama3(directory: Path, **settings: object) -> None:
     edit_json(directory / "tokenizer_config.json")  # takes out what is None
 
 
+def _llama3_contradiction(directory: Path) -> None:
+    """config.json and tokenizer_config.json name different tokens; the tokenizer's are taken."""
+    _llama3(directory)
+    edit_json(directory / "config.json", bos_token_id=332, eos_token_id=330, pad_token_id=331)
+
+
 def _byte_fallback(directory: Path, **settings: object) -> None:
     llama(directory, tokenizer="byte-fallback", vocab_size=424)
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -301,6 +307,8 @@ CASES: dict[str, Case] = {
     "llama3": Case(_llama3, ALL, pre="llama-bpe", name="Llama-3.2-Tiny"),
     "llama3-many-specials": Case(lambda d: _llama3(d, additional_special_tokens=["<|turn|>"], pad_token="<pad>"),
                                  pre="llama-bpe"),
+    "llama3-contradiction": Case(_llama3_contradiction, pre="llama-bpe"),
+    "template-empty": Case(lambda d: _llama3(d, chat_template=""), pre="llama-bpe"),
     "llama3-special-by-name": Case(
         lambda d: _llama3(d, added_tokens_decoder=None, extra_special_tokens={"image_token": "<think>"}),
         pre="llama-bpe",

@@ -178,6 +178,21 @@ def test_several_named_templates_are_listed_in_the_order_of_the_file(tmp_path: P
     assert values["tokenizer.chat_template.tool_use"] == "<tool use>"
 
 
+def test_templates_in_files_are_listed_by_name_on_every_file_system(tmp_path: Path) -> None:
+    directory = llama(tmp_path / "model")
+    copy_tokenizer(directory, "byte-fallback")
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer"})
+    (directory / "chat_template.jinja").write_text("<default>")
+    (directory / "additional_chat_templates").mkdir()
+    names = [f"t{number}" for number in (5, 3, 8, 1, 9, 2, 7, 4, 6)]
+    for name in names:
+        (directory / "additional_chat_templates" / f"{name}.jinja").write_text(f"<{name}>")
+    convert(directory, tmp_path / "out.gguf", name="m")
+    values = read(tmp_path / "out.gguf").values
+    assert values["tokenizer.chat_templates"] == sorted(names)
+    assert values["tokenizer.chat_template.t3"] == "<t3>"
+
+
 def test_supported_architectures_are_known_without_numpy() -> None:
     program = (
         "import sys; from llama_runner.convert import supported_architectures as s; "
