@@ -274,8 +274,7 @@ class Runner:
     def _toolchain(self) -> Toolchain:
         """Find the compilers; those that built something here before are known by their stamps."""
         builds = (records.get(TREE) for _, records in self.store.directories(f"bins/{machine.platform_tag()}", "*"))
-        noted = [record.noted[name] for record in builds if record for name in ("c", "cxx") if name in record.noted]
-        return find_toolchain(os.environ, noted)
+        return find_toolchain(os.environ, [record.noted for record in builds if record is not None])
 
     def _observer(self, *, remember: bool) -> Observer:
         from_disk = LocalSources(

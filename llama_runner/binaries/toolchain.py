@@ -74,32 +74,42 @@ class Toolchain:
         """What is keyed of it."""
         return (self.c.identity, self.cxx.identity)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a record notes it."""
+        return {"c": self.c.to_json(), "cxx": self.cxx.to_json()}
+
 
 def find_toolchain(environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]] = ()) -> Toolchain:
     """Find the compilers that ``CC`` and ``CXX`` name, or the usual ones; ``NoCompiler`` with the way out.
 
-    ``noted`` are compilers that records know (``Compiler.to_json``): the same file under the same stamp is not
+    ``noted`` are toolchains that records know (``Toolchain.to_json``): the same file under the same stamp is not
     asked again.
     """
     noted = list(noted)
     return Toolchain(
-        _find("C", (environment.get("CC"), "cc", "gcc", "clang"), environment, noted),
-        _find("C++", (environment.get("CXX"), "c++", "g++", "clang++"), environment, noted),
+        _find("c", "C", (environment.get("CC"), "cc", "gcc", "clang"), environment, noted),
+        _find("cxx", "C++", (environment.get("CXX"), "c++", "g++", "clang++"), environment, noted),
     )
 
 
 def _find(
-    language: str, names: tuple[str | None, ...], environment: Mapping[str, str], noted: list[Mapping[str, Any]]
+    role: str,
+    language: str,
+    names: tuple[str | None, ...],
+    environment: Mapping[str, str],
+    noted: list[Mapping[str, Any]],
 ) -> Compiler:
+    known = [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
     wanted = (names[0],) if names[0] else tuple(name for name in names if name)
     for name in wanted:
         if found := shutil.which(name.split()[0], path=environment.get("PATH", os.defpath)):
             path = Path(found)
             stamp = file_stamp(path)
-            for known in noted:
-                if known.get("path") == str(path) and known.get("stamp") == stamp:
-                    return Compiler(path, str(known["identity"]), stamp)
-            return Compiler(path, _ask(path, environment), stamp)
+            same = (compiler for compiler in known if (compiler.path, compiler.stamp) == (path, stamp))
+            return next(same, None) or Compiler(path, _ask(path, environment), stamp)
+    if known and not names[0]:
+        # What was built here runs without the compiler that built it, as in a container that left it behind.
+        return known[-1]
     raise NoCompiler(language, tuple(wanted))
 
 

@@ -100,11 +100,13 @@ class Executor:
         waiting = list(plan.pending)
         if not waiting:
             return self._outcome
-        self._check_room(plan)
         try:
+            self._check_room(plan)
             self._drive(waiting, plan)
         except KeyboardInterrupt:
             raise Interrupted from None
+        except OSError as error:
+            raise as_store_error(error, self._store.root) from error
         return self._outcome
 
     def _settle_skipped(self, plan: Plan, planned: Planned) -> None:
@@ -250,6 +252,8 @@ class Executor:
         for step, key in self._outcome.keys.items():
             if step.transient and step in self._outcome.digests:
                 place = self._outcome.places[step]
+                if not self._store.path(place).exists():
+                    continue
                 with locks.try_hold(self._lock_path(key)) as held:
                     if held and (size := self._store.evict(place)):
                         self._sink(Evicted(str(place), size))

@@ -106,12 +106,11 @@ class Store:
     def evict(self, place: Place) -> int:
         """Delete the bytes of an artifact and keep its record; return how many there were."""
         path = self.path(place)
-        try:
+        with suppress(OSError):  # gone already, or not ours to delete
             size = path.stat().st_size
             path.unlink()
-        except OSError:
-            return 0
-        return size
+            return size
+        return 0
 
     def _write_record(self, place: Place, record: Record) -> None:
         directory = self.root / place.directory

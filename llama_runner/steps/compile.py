@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.binaries import cmake
-from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, tool_path
+from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
 from llama_runner.core.step import Needs, Node, Place, Step, Workspace, unkeyed
@@ -76,9 +76,7 @@ class CompileLlama(Step):
     @property
     def tools(self) -> dict[str, object]:
         """The compilers with their stamps, so that nobody has to ask them again."""
-        if self.toolchain is None:
-            return {}
-        return {"c": self.toolchain.c.to_json(), "cxx": self.toolchain.cxx.to_json()}
+        return {} if self.toolchain is None else self.toolchain.to_json()
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Beside other builds, told apart by the key."""
@@ -94,6 +92,9 @@ class CompileLlama(Step):
     def run(self, workspace: Workspace) -> None:
         """Configure, build, try, copy. The build directory survives, so an interrupted build goes on."""
         assert self.toolchain is not None
+        for language, compiler in (("C", self.toolchain.c), ("C++", self.toolchain.cxx)):
+            if not compiler.path.exists():
+                raise NoCompiler(language, (str(compiler.path),))
         environment = {
             **{name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
             **dict(pair.split("=", 1) for pair in self.environment),

@@ -94,7 +94,9 @@ def test_changed_bytes_are_noticed_and_made_again(world: World) -> None:
     world.ran()
     (world.root / "models" / "toys" / "second").write_text("X")
     plan = world.plan(chain(world))
-    assert [r.kind for p in plan.steps if isinstance(p.decision, Run) for r in p.decision.reasons] == ["payload_changed"]
+    assert [r.kind for p in plan.steps if isinstance(p.decision, Run) for r in p.decision.reasons] == [
+        "payload_changed"
+    ]
     world.execute(chain(world))
     assert world.ran() == ["second"]
 

@@ -1,0 +1,104 @@
+"""What tests share: one root with the real llama.cpp built by our own pipeline, and roots that borrow its binaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+REPOSITORY = Path(__file__).parents[1]
+MODULE = [sys.executable, "-m", "llama_runner"]
+
+
+def pytest_configure() -> None:
+    """Keep what the user has configured for their own servers out of the tests."""
+    for name in [name for name in os.environ if name.startswith(("LLAMA_", "HF_"))]:
+        if name not in KEPT:
+            del os.environ[name]
+
+
+KEPT = ("LLAMA_RUNNER_TEST_ROOT", "LLAMA_RUNNER_REFERENCE_PYTHON", "LLAMA_RUNNER_REFERENCE_TREE")
+
+
+def shared_root() -> Path:
+    """Return the root that survives test runs: compiling llama.cpp takes minutes, once."""
+    chosen = os.environ.get("LLAMA_RUNNER_TEST_ROOT")
+    return Path(chosen) if chosen else user_cache_path("llama_runner", appauthor=False) / "tests"
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Path:
+    """Return a root where everything that the demo model needs is made, by the real pipeline."""
+    root = shared_root()
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / "tests.lock"):
+        done = subprocess.run([*MODULE, "prepare", "--demo", "--root", str(root)], check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, "llama.cpp could not be built; see above"
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, binaries: Path) -> Path:
+    """Return a root of its own, with a space and an umlaut, that has the built binaries and no models."""
+    path = tmp_path / "a röot"
+    path.mkdir()
+    (path / "bins").symlink_to(binaries / "bins")
+    return path
+
+
+class Result:
+    """A finished command."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def __repr__(self) -> str:
+        return f"exit status {self.code}\n{self.out}\n{self.err}"
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def llama_runner(tmp_path: Path) -> Command:
+    """Return a function that runs the command line to its end, in an empty directory."""
+    directory = tmp_path / "cwd"
+    directory.mkdir()
+
+    def run(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> Result:
+        done = subprocess.run(
+            [*MODULE, *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=directory,
+            env={**os.environ, **(env or {})},
+            timeout=600,
+            **options,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def children() -> Iterator[list[subprocess.Popen[str]]]:
+    """Give a list for processes that the test starts; what still runs at its end is killed."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
