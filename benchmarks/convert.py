@@ -2,9 +2,10 @@
 
     python benchmarks/convert.py [--reference-python PYTHON --reference-tree LLAMA_CPP] [--rounds 3]
 
-The checkpoint (random weights, 2 GB, several shards) is made in a temporary directory and removed. Rounds of
-all contestants are interleaved. Each of ours runs in a fresh interpreter, so imports count. Prints one JSON
-document: seconds per round, the ratios of the medians, and our peak of anonymous memory (RssAnon), sampled.
+The checkpoint (random weights, 2 GB, several shards) is made in a temporary directory and removed. Rounds of all
+contestants are interleaved, and each run begins with nothing left to be written. Each of ours runs in a fresh
+interpreter, so imports count. Prints one JSON document: seconds per round, the ratios of the medians, whether the
+outputs are identical, and the peaks of anonymous memory (RssAnon), sampled.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def contest(directory: Path, folder: Path, options: argparse.Namespace, rounds: 
         for name, (argv, environment) in contestants.items():
             if name == "convert":
                 out.unlink(missing_ok=True)
+            os.sync()  # nobody pays for what another has left to be written
             taken, peak = timed(argv, environment=environment)
             seconds[name].append(round(taken, 3))
             memory[name] = max(memory.get(name, 0), peak)
