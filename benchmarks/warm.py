@@ -114,7 +114,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     given = parser.parse_args()
     root = given.root or os.environ.get("LLAMA_RUNNER_ROOT") or tempfile.mkdtemp()
-    runner = [sys.executable, "-m", "llama_runner"]
+    package = Path(__file__).parents[1] / "llama_runner"
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
+    runner = [str(Path(sys.executable).with_name("llama-runner"))]
     common = ["--demo", "--root", root]
     subprocess.run([*runner, "prepare", *common], check=True, stdout=subprocess.DEVNULL)
     times: dict[str, list[float]] = {"python_pass": [], "direct": [], "ours": [], "plan": []}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, TypedDict
+from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner import machine, paths, pipeline
 from llama_runner.binaries.pin import load_pin
@@ -19,8 +18,10 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Sink, StepProgress
 from llama_runner.core.plan import Plan, RecordAt, Snapshot
 from llama_runner.core.record import TREE
+from llama_runner.core.value import Value, field
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observe import Observer
+from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.store import Store
 from llama_runner.pipeline import Options, Pipeline
 from llama_runner.server.port import check_port
@@ -32,6 +33,7 @@ from llama_runner.sources.local import LocalFile, LocalSources
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+    from typing import TypedDict
 
     from typing_extensions import Unpack
 
@@ -39,30 +41,29 @@ if TYPE_CHECKING:
     from llama_runner.convert.checkpoint import Checkpoint
     from llama_runner.core.record import Record
     from llama_runner.core.step import Place, Step
-    from llama_runner.engine.executor import Outcome
     from llama_runner.sources.local import LocalModel
     from llama_runner.status import Status
 
+    class Wishes(TypedDict, total=False):
+        """What may be asked for beside the model, by keyword. See ``Options`` for what each one means."""
+
+        hf_model: str | None
+        gguf_path: str | Path | None
+        safetensors_dir: str | Path | None
+        demo: bool
+        quantization: str | None
+        outtype: Outtype
+        keep_f16: bool
+        device: str
+        jobs: int | None
+        force: Iterable[str]
+        """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
+        fresh_tools: bool
+        """Whether what another version of a tool made counts as out of date."""
+
+
 _REPLANS = 5
 _STEPS = ("fetch", "unpack", "compile", "convert", "quantize")
-
-
-class Wishes(TypedDict, total=False):
-    """What may be asked for beside the model, by keyword. See ``Options`` for what each one means."""
-
-    hf_model: str | None
-    gguf_path: str | Path | None
-    safetensors_dir: str | Path | None
-    demo: bool
-    quantization: str | None
-    outtype: Outtype
-    keep_f16: bool
-    device: str
-    jobs: int | None
-    force: Iterable[str]
-    """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
-    fresh_tools: bool
-    """Whether what another version of a tool made counts as out of date."""
 
 
 class UnknownStep(UsageError):
@@ -73,8 +74,7 @@ class UnknownStep(UsageError):
         super().__init__(f"there is no step called {name!r}", hint=f"the steps are {', '.join(_STEPS)}")
 
 
-@dataclass(frozen=True)
-class Forecast:
+class Forecast(Value):
     """What would run and why, and what would be launched."""
 
     pipeline: Pipeline
@@ -108,8 +108,7 @@ class Forecast:
         return None
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(Value):
     """Everything that a launch needs, on disk."""
 
     alias: str
@@ -286,12 +285,19 @@ class Runner:
         return Observer(self.store, from_disk)
 
     def _execute(self, observer: Observer, plan: Plan) -> Outcome:
-        from llama_runner.engine.executor import Executor  # noqa: PLC0415 - see below
+        if not plan.pending and not self.store.has_leftovers() and not self._has_transients(plan):
+            return settle(plan, self.store, self._sink)
+        from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
 
         executor = Executor(self.store, observer, self._sink, lock_timeout=self._lock_timeout)
         outcome = executor.execute(plan)
         executor.evict_transients()
         return outcome
+
+    def _has_transients(self, plan: Plan) -> bool:
+        """Whether an intermediate lies there that is not to be kept."""
+        places = [planned.place for planned in plan.steps if planned.step.transient]
+        return any(self.store.path(place).exists() for place in places if place is not None)
 
     def _facts_before(self, graph: Pipeline, plan: Plan) -> dict[str, Any]:
         """Return what is known of a model that may not have been made yet."""

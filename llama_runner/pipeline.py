@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from llama_runner import machine
 from llama_runner.binaries import cmake
 from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT
 from llama_runner.core.errors import UsageError
+from llama_runner.core.value import Value
 from llama_runner.sources import quantization as quantizations
 from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Step
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Value):
     """What the user may wish of the artifacts. Nothing here concerns the launch."""
 
     quantization: str | None = None
@@ -50,8 +49,7 @@ class Options:
     jobs: int | None = None
 
 
-@dataclass(frozen=True)
-class Pipeline:
+class Pipeline(Value):
     """The graph of one request: the step that gives the model (None: a file where it lies), and the binaries."""
 
     source: LocalModel | LocalFile

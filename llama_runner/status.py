@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.record import STATE_FILE, TREE
+from llama_runner.core.value import Value
 from llama_runner.server.registry import running
 
 if TYPE_CHECKING:
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from llama_runner.engine.store import Store
 
 
-@dataclass(frozen=True)
-class Holding:
+class Holding(Value):
     """One artifact: where, how big, from what, and whether its bytes are there."""
 
     path: str
@@ -31,8 +30,7 @@ class Holding:
         return dict(self.__dict__)
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Value):
     """Everything below one root."""
 
     root: Path

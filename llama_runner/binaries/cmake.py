@@ -60,12 +60,12 @@ def configure(
     ]
 
 
-_PROGRESS = re.compile(r"\[(\d+)/(\d+)\]")
+_PROGRESS = r"\[(\d+)/(\d+)\]"
 
 
 def progress(line: str) -> tuple[int, int] | None:
     """Return Ninja's objects done and in all, if the line says so."""
-    match = _PROGRESS.match(line)
+    match = re.match(_PROGRESS, line)
     return (int(match[1]), int(match[2])) if match else None
 
 

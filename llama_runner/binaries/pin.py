@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import UsageError
+from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,7 @@ class BadPin(UsageError):
         super().__init__(f"{path} does not say which llama.cpp to build: {why}", hint="restore it from the repository")
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(Value):
     """A llama.cpp source tree inside a file on a package index."""
 
     build: int

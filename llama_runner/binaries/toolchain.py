@@ -7,13 +7,13 @@ of the compiler's file, so that a warm start asks nobody.
 from __future__ import annotations
 
 import os
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
+from llama_runner.core.value import Value
 from llama_runner.engine.stamps import file_stamp
+from llama_runner.paths import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,8 +49,7 @@ class BrokenCompiler(ToolError):
         super().__init__(f"{path} --version fails", hint="reinstall it, or point CC and CXX at another compiler")
 
 
-@dataclass(frozen=True)
-class Compiler:
+class Compiler(Value):
     """A compiler: where it is, and which one it is on any machine."""
 
     path: Path
@@ -62,8 +61,7 @@ class Compiler:
         return {"path": str(self.path), "identity": self.identity, "stamp": self.stamp}
 
 
-@dataclass(frozen=True)
-class Toolchain:
+class Toolchain(Value):
     """The two compilers of a build."""
 
     c: Compiler
@@ -102,8 +100,7 @@ def _find(
     known = [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
     wanted = (names[0],) if names[0] else tuple(name for name in names if name)
     for name in wanted:
-        if found := shutil.which(name.split()[0], path=environment.get("PATH", os.defpath)):
-            path = Path(found)
+        if path := find_program(name.split()[0], environment.get("PATH", os.defpath)):
             stamp = file_stamp(path)
             same = (compiler for compiler in known if (compiler.path, compiler.stamp) == (path, stamp))
             return next(same, None) or Compiler(path, _ask(path, environment), stamp)
@@ -137,10 +134,10 @@ def tool_path(package: str) -> Path:
     except ImportError:
         raise MissingTool(package) from None
     directory = getattr(module, "CMAKE_BIN_DIR", None) or module.BIN_DIR
-    found = shutil.which(package, path=directory)
+    found = find_program(package, directory)
     if found is None:
         raise MissingTool(package)
-    return Path(found)
+    return found
 
 
 class MissingTool(ToolError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
-import shutil
 import sys
 import threading
 import time
@@ -101,7 +101,7 @@ class Printer:
         line = f"{event.step:<9} {share:4.0%}  {text}"
         if self._live:
             self._open = line
-            width = shutil.get_terminal_size().columns
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
             sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")
             sys.stderr.flush()
         elif now - self._last.get(event.step, now) >= _LINE_EVERY_S:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from typing import Any
 
 from llama_runner.core.plan import Reason
+from llama_runner.core.value import Value
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Value):
     """Something that happened."""
 
     @property
@@ -25,18 +24,17 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         """Return the event as one JSON object."""
         value: dict[str, Any] = {"event": self.name}
-        for field in fields(self):
-            item = getattr(self, field.name)
+        for name, item in self.__dict__.items():
             if isinstance(item, tuple):
-                item = [part.to_json() if isinstance(part, Reason) else part for part in item]
-            value[field.name] = item
+                value[name] = [part.to_json() if isinstance(part, Reason) else part for part in item]
+            else:
+                value[name] = item
         return value
 
 
 Sink = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
 class Warned(Event):
     """Something is not as it should be and the run goes on; ``what`` is a word, ``text`` a clause."""
 
@@ -44,7 +42,6 @@ class Warned(Event):
     text: str
 
 
-@dataclass(frozen=True)
 class StepSkipped(Event):
     """Nothing to do for this step. ``seconds`` is what making it cost once."""
 
@@ -53,7 +50,6 @@ class StepSkipped(Event):
     by_another: bool = False
 
 
-@dataclass(frozen=True)
 class StepStarted(Event):
     """A step begins, for these reasons; ``log`` is relative to the root."""
 
@@ -62,7 +58,6 @@ class StepStarted(Event):
     log: str
 
 
-@dataclass(frozen=True)
 class StepProgress(Event):
     """How far a step is."""
 
@@ -72,7 +67,6 @@ class StepProgress(Event):
     unit: str
 
 
-@dataclass(frozen=True)
 class StepFinished(Event):
     """A step has published its artifact."""
 
@@ -83,7 +77,6 @@ class StepFinished(Event):
     output: str
 
 
-@dataclass(frozen=True)
 class StepUnchanged(Event):
     """A step ran again and gave the bytes that were there before: what rests on them does not run."""
 
@@ -91,7 +84,6 @@ class StepUnchanged(Event):
     digest: str
 
 
-@dataclass(frozen=True)
 class LockWaiting(Event):
     """Another process makes what this step would make."""
 
@@ -99,7 +91,6 @@ class LockWaiting(Event):
     holder: str
 
 
-@dataclass(frozen=True)
 class Evicted(Event):
     """An intermediate was deleted; its record stays and nothing runs because of it."""
 
@@ -107,7 +98,6 @@ class Evicted(Event):
     bytes: int
 
 
-@dataclass(frozen=True)
 class ServerStarted(Event):
     """llama-server runs and loads the model."""
 
@@ -116,7 +106,6 @@ class ServerStarted(Event):
     log: str
 
 
-@dataclass(frozen=True)
 class ServerReady(Event):
     """The server answers for our model."""
 
@@ -125,7 +114,6 @@ class ServerReady(Event):
     seconds: float
 
 
-@dataclass(frozen=True)
 class ServerStopped(Event):
     """The server has ended; ``status`` is its exit status, negative for a signal."""
 

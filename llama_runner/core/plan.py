@@ -10,7 +10,6 @@ on: on a warm start the plan never asks about the source tree that the binaries 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.step import (
@@ -25,6 +24,7 @@ from llama_runner.core.step import (
     step_key,
     topological,
 )
+from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,22 +36,19 @@ Payload = Literal["present", "restamp", "absent", "changed"]
 """The bytes of a record: as recorded; the same under a new stamp; gone; other than recorded."""
 
 
-@dataclass(frozen=True)
-class DigestOf:
+class DigestOf(Value):
     """Question: which digest do the bytes of this source have?"""
 
     source: Source
 
 
-@dataclass(frozen=True)
-class RecordAt:
+class RecordAt(Value):
     """Question: what does the state file say of this place?"""
 
     place: Place
 
 
-@dataclass(frozen=True)
-class PayloadAt:
+class PayloadAt(Value):
     """Question: are the bytes there, and are they the recorded ones?"""
 
     place: Place
@@ -60,8 +57,7 @@ class PayloadAt:
 Question = DigestOf | RecordAt | PayloadAt
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Value):
     """Everything observed so far, and what the user insists on."""
 
     answers: Mapping[Question, Any] = field(default_factory=dict)
@@ -75,8 +71,7 @@ class Snapshot:
         return Snapshot({**self.answers, **answers}, self.force, self.fresh_tools)
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(Value):
     """One reason why a step runs, as data; sentences are the command line's business.
 
     Kinds: ``no_record``, ``payload_gone``, ``payload_changed``, ``step_changed``, ``version_changed``,
@@ -98,8 +93,7 @@ class Reason:
         return value
 
 
-@dataclass(frozen=True)
-class Skip:
+class Skip(Value):
     """Nothing to do: the record holds and the bytes are there, or nothing needs the bytes."""
 
     digest: Digest | None
@@ -107,22 +101,19 @@ class Skip:
     restamp: bool = False
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Value):
     """The step runs, for these reasons; at least one."""
 
     reasons: tuple[Reason, ...]
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(Value):
     """Not yet knowable: the digests of these inputs come from steps that have not run."""
 
     on: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(Value):
     """Not yet observed: the decision rests on answers that the snapshot lacks."""
 
     questions: tuple[Question, ...]
@@ -189,8 +180,7 @@ def _tools_changed(step: Step, record: Record, digests: Mapping[str, Digest | No
             yield Reason("tool_changed", name, record.noted.get(name), value)
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(Value):
     """A step with the decision about it and what is known of its artifact."""
 
     step: Step
@@ -211,8 +201,7 @@ class Planned:
                 return "wait"
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Value):
     """Every step that the targets rest on, inputs first, each with its decision."""
 
     steps: tuple[Planned, ...]

@@ -8,10 +8,10 @@ file is a ``Damaged`` error here and a miss with a warning above, never a crash.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.digest import Digest, Key
+from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +33,7 @@ class Damaged(Exception):
     """A state file that cannot be believed; the text says why."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Value):
     """One artifact: what was asked for, what came out, and where from."""
 
     key: Key

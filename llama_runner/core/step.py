@@ -1,6 +1,6 @@
 """What a pipeline is made of: sources (bytes that exist) and steps (bytes that can be made).
 
-Both are frozen dataclasses that refer to each other as plain objects, so a graph cannot have a cycle and needs
+Both are values that refer to each other as plain objects, so a graph cannot have a cycle and needs
 no registry. A step's fields say all there is to say about it: a field that holds another node is an input, any
 other field is a parameter. Every field is part of the key unless its author marks it; forgetting the mark costs
 a needless rerun, never a wrong skip.
@@ -8,36 +8,35 @@ a needless rerun, never a wrong skip.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llama_runner.core.digest import Digest, Key, key_of
+from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
+
+    from llama_runner.core.workspace import Workspace
 
 Resource = Literal["network", "disk", "compute"]
 """What a step mostly uses. Steps of different classes run side by side; two of ``compute`` never do."""
 
 
-def unkeyed(**kwargs: Any) -> Any:  # noqa: ANN401 - the type of a dataclass field specifier
+def unkeyed(default: Any) -> Any:  # noqa: ANN401 - the type of a field specifier
     """Mark a parameter that cannot change the bytes, such as a number of threads."""
-    return dataclasses.field(metadata={"role": "unkeyed"}, **kwargs)
+    return field(default=default, role="unkeyed")
 
 
-def noted(**kwargs: Any) -> Any:  # noqa: ANN401 - as above
+def noted(default: Any) -> Any:  # noqa: ANN401 - as above
     """Mark an input whose identity is recorded but not hashed: the tool that does the work.
 
     A weekly llama.cpp upgrade must not quantize a 70B model again; the step's ``version`` is raised when a
     new tool would give other bytes.
     """
-    return dataclasses.field(metadata={"role": "noted"}, **kwargs)
+    return field(default=default, role="noted")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Value):
     """Where an artifact lives: a directory relative to the root, and a file in it, or ``""`` for all of it."""
 
     directory: str
@@ -52,91 +51,20 @@ class Place:
         return f"{self.directory}/{self.name}"
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(Value):
     """What a step will take: bytes over the network, and bytes of disk at its peak. Estimates."""
 
     fetch: int = 0
     disk: int = 0
 
 
-class Sources(Protocol):
-    """Who knows how to look at the sources of a graph."""
-
-    def digest(self, source: Source) -> Digest:
-        """Return the digest of a source's bytes; a ``SourceError`` when they cannot be used."""
-
-    def path(self, source: Source) -> Path:
-        """Return where the bytes are."""
-
-    def origin(self, source: Source) -> dict[str, object]:
-        """Return what a record says of where its artifact comes from."""
-
-    def verify(self, source: Source) -> None:
-        """Raise ``SourceChanged`` if the bytes are no longer those whose digest was given."""
-
-
-class Workspace(Protocol):
-    """All that a running step may touch."""
-
-    @property
-    def out(self) -> Path:
-        """An empty directory for the artifact, or for what it consists of when it is a directory."""
-
-    @property
-    def target(self) -> Path:
-        """What the step has to make: the file of its place in ``out``, or ``out`` itself."""
-
-    @property
-    def work(self) -> Path:
-        """A directory of this key's own that survives a crash, so that long work resumes."""
-
-    @property
-    def tools(self) -> Path:
-        """Where small files of this run may be written; gone afterwards."""
-
-    @property
-    def log_name(self) -> str:
-        """The log of what the step's programs say, relative to the root."""
-
-    def input(self, name: str) -> Path:
-        """Return the bytes of the input of that name; they cannot vanish while the step runs."""
-
-    def call(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        env: Mapping[str, str],
-        cwd: Path | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> None:
-        """Run a program, its output into the step's log; ``ProgramFailed`` unless it exits with 0."""
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Say how far the step is; ``unit`` is ``bytes``, ``objects`` or ``tensors``."""
-
-    def fact(self, **facts: object) -> None:
-        """Keep what was learned about the artifact (canonical JSON values) in its record."""
-
-    def hashed(self, name: str, digest: Digest) -> None:
-        """Tell the digest of a file in ``out`` that was hashed while it was written."""
-
-    def check_cancelled(self) -> None:
-        """Raise ``Interrupted`` once the user has asked to stop."""
-
-    def is_cancelled(self) -> bool:
-        """Say whether the user has asked to stop, for code that takes a predicate."""
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
+class Source(Value, eq=False):
     """Bytes that exist already. Its digest is observed, never made."""
 
     kind: ClassVar[str]
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
+class Step(Value, eq=False):
     """One artifact and how to make it: the kind, the version, the fields; and one method with effects.
 
     Nodes compare by identity: a graph is a handful of objects, and hashing them by value would walk the whole
@@ -194,15 +122,15 @@ Node = Step | Source
 def _nodes(step: Step, role: str | None) -> dict[str, Node]:
     """Return the nodes in a step's fields of one role; those in a tuple are called ``field.0``, ``field.1``…"""
     found: dict[str, Node] = {}
-    for field in dataclasses.fields(step):
-        value = getattr(step, field.name)
-        if field.metadata.get("role") != role:
+    for name, declared in step.fields.items():
+        value = getattr(step, name)
+        if declared.role != role:
             continue
         if isinstance(value, (Step, Source)):
-            found[field.name] = value
+            found[name] = value
         elif isinstance(value, tuple):
-            several = {f"{field.name}.{i}": item for i, item in enumerate(value)}
-            found |= {name: item for name, item in several.items() if isinstance(item, (Step, Source))}
+            several = {f"{name}.{i}": item for i, item in enumerate(value)}
+            found |= {one: item for one, item in several.items() if isinstance(item, (Step, Source))}
     return found
 
 
@@ -225,10 +153,10 @@ def params(step: Step) -> dict[str, object]:
     """Return the keyed parameters of a step by field name."""
     of_inputs = {name.partition(".")[0] for name in inputs(step)}
     found: dict[str, object] = {}
-    for field in dataclasses.fields(step):
-        if "role" not in field.metadata and field.name not in of_inputs:
-            value = getattr(step, field.name)
-            found[field.name] = list(value) if isinstance(value, tuple) else value
+    for name, declared in step.fields.items():
+        if declared.role is None and name not in of_inputs:
+            value = getattr(step, name)
+            found[name] = list(value) if isinstance(value, tuple) else value
     return found
 
 

@@ -10,7 +10,6 @@ import queue
 import shutil
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llama_runner import __version__
@@ -25,7 +24,7 @@ from llama_runner.core.events import (
     StepStarted,
     StepUnchanged,
 )
-from llama_runner.core.plan import Plan, Planned, RecordAt, Run, Skip
+from llama_runner.core.plan import Plan, Planned, Run, Skip
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import (
     Node,
@@ -42,6 +41,7 @@ from llama_runner.core.step import (
 from llama_runner.engine import locks
 from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
 from llama_runner.engine.process import Cancellation
+from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.stamps import hash_payload
 from llama_runner.engine.workspace import StagedWorkspace
 
@@ -54,17 +54,6 @@ if TYPE_CHECKING:
 
 AT_ONCE: dict[Resource, int] = {"network": 4, "disk": 2, "compute": 1}
 """How many steps of a resource class run side by side."""
-
-
-@dataclass
-class Outcome:
-    """What executing a plan came to: the key, place and digest of every step, and which ones ran."""
-
-    keys: dict[Step, Key] = field(default_factory=dict)
-    digests: dict[Node, Digest] = field(default_factory=dict)
-    places: dict[Node, Place] = field(default_factory=dict)
-    ran: list[Step] = field(default_factory=list)
-    seconds: dict[Step, float] = field(default_factory=dict)
 
 
 class Executor:
@@ -89,9 +78,7 @@ class Executor:
 
         Raises the first step's error after the others have stopped, ``Interrupted`` on Ctrl-C.
         """
-        for planned in plan.steps:
-            if isinstance(planned.decision, Skip):
-                self._settle_skipped(plan, planned)
+        self._outcome = settle(plan, self._store, self._sink)
         for planned in plan.pending:
             for above in all_inputs(planned.step).values():
                 if isinstance(above, Source) and above not in self._outcome.digests:
@@ -108,21 +95,6 @@ class Executor:
         except OSError as error:
             raise as_store_error(error, self._store.root) from error
         return self._outcome
-
-    def _settle_skipped(self, plan: Plan, planned: Planned) -> None:
-        decision = planned.decision
-        assert isinstance(decision, Skip)
-        if planned.key is not None and planned.place is not None:
-            self._outcome.keys[planned.step] = planned.key
-            self._outcome.places[planned.step] = planned.place
-        if decision.digest is not None:
-            self._outcome.digests[planned.step] = decision.digest
-        if not decision.needed or planned.place is None:
-            return
-        record: Record = plan.snapshot.answers[RecordAt(planned.place)]
-        if decision.restamp:
-            self._store.restamp(planned.place, record)
-        self._sink(StepSkipped(planned.step.kind, record.made.get("seconds")))
 
     def _drive(self, waiting: list[Planned], plan: Plan) -> None:
         """Start what is ready, wait for something to end, repeat; stop everything on the first failure."""
@@ -228,7 +200,6 @@ class Executor:
             )
             self._store.publish(place, workspace.target, record)
             workspace.forget_work()
-        self._outcome.ran.append(step)
         self._outcome.seconds[step] = seconds
         self._sink(StepFinished(step.kind, seconds, digest, size, str(place)))
         if before is not None and before.digest == digest:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.plan import Decision, Question
-    from llama_runner.core.step import Place, Sources, Step
+    from llama_runner.core.step import Place, Step
+    from llama_runner.core.workspace import Sources
     from llama_runner.engine.store import Store
 
 

@@ -7,7 +7,6 @@ systems that can do that.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.engine.errors import DiskFull, ProgramFailed
+from llama_runner.paths import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +39,8 @@ def dying_with_parent() -> tuple[str, ...]:
     On Linux that is ``setpriv``, part of every distribution's util-linux: it asks for the parent-death signal
     and then becomes the program, under the same pid. Elsewhere there is nothing as simple.
     """
-    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
-    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    setpriv = find_program("setpriv") if sys.platform == "linux" else None
+    return (str(setpriv), "--pdeathsig", "KILL", "--") if setpriv else ()
 
 
 class Cancellation:

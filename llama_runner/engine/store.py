@@ -7,9 +7,7 @@ payload that no record vouches for, which counts as absent; the old artifact sta
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Sink, Warned
@@ -73,13 +71,22 @@ class Store:
         for state in sorted(self.root.glob(f"{parent}/{pattern}/{STATE_FILE}")):
             yield state.parent, self.records(state.parent)
 
+    def has_leftovers(self) -> bool:
+        """Whether a process that was killed, or one that still works, has something in staging."""
+        try:
+            return any((self.private / "staging").iterdir())
+        except OSError:
+            return False
+
     def publish(self, place: Place, staged: Path, record: Record) -> Record:
         """Move staged bytes into their place and write the record; return it with its stamp.
 
         ``staged`` is a file or a directory on the same file system; ``record.stamp`` is ignored.
         """
+        import shutil  # noqa: PLC0415 - only to write
+
         _sync_all(staged)
-        record = replace(record, stamp=stamp_of(staged))
+        record = record.but(stamp=stamp_of(staged))
         final = self.path(place)
         if place.is_tree:
             _write_synced(staged / STATE_FILE, format_state({TREE: record}))
@@ -101,7 +108,7 @@ class Store:
     def restamp(self, place: Place, record: Record) -> None:
         """Record a new stamp for bytes that were found unchanged under it."""
         with suppress(OSError):  # a read-only store is checked again next time
-            self._write_record(place, replace(record, stamp=stamp_of(self.path(place))))
+            self._write_record(place, record.but(stamp=stamp_of(self.path(place))))
 
     def evict(self, place: Place) -> int:
         """Delete the bytes of an artifact and keep its record; return how many there were."""

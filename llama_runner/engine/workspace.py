@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_runner.core.digest import Key
-    from llama_runner.core.step import Node, Place, Sources
+    from llama_runner.core.step import Node, Place
+    from llama_runner.core.workspace import Sources
     from llama_runner.engine.process import Cancellation
     from llama_runner.engine.store import Store
 

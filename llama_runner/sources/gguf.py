@@ -10,10 +10,10 @@ from __future__ import annotations
 import mmap
 import re
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError
+from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,8 +63,7 @@ class MissingShards(SourceError):
         )
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(Value):
     """What a GGUF file says of itself: scalars by key, the number of tensors, where its data ends."""
 
     version: int
@@ -207,7 +206,7 @@ class _Reader:
         return start + furthest if tensors else self._at
 
 
-_SHARD = re.compile(r"(?P<base>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$")
+_SHARD = r"(?P<base>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$"
 
 
 def check_model(path: Path) -> tuple[Header, list[Path]]:
@@ -218,7 +217,7 @@ def check_model(path: Path) -> tuple[Header, list[Path]]:
     """
     header = read_header(path)
     count = header.metadata.get("split.count", 0)
-    match = _SHARD.match(path.name)
+    match = re.match(_SHARD, path.name)
     if not count and not match:
         return header, [path]
     if not match:

@@ -7,13 +7,13 @@ then the stat cache; only then are bytes read.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short, tree_digest
 from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.step import Source
+from llama_runner.core.value import Value
 from llama_runner.engine.stamps import StampCache, file_stamp, hash_file, is_settled
 from llama_runner.paths import safe_name
 
@@ -33,7 +33,7 @@ READ_BY_CONVERSION = (
     "vocab.txt",
     "merges.txt",
     "README.md",
-    "1_Pooling/config.json",
+    "*_Pooling/config.json",
     "additional_chat_templates/*.jinja",
 )
 """Files of a model directory that the converted GGUF may depend on; Python files and pickles are never read."""
@@ -74,7 +74,6 @@ class SourceChanged(StepError):
         )
 
 
-@dataclass(frozen=True, eq=False)
 class LocalModel(Source):
     """A directory of safetensors with its config and tokenizer. ``name`` is part of the converted metadata."""
 
@@ -83,7 +82,6 @@ class LocalModel(Source):
     kind: ClassVar[str] = "safetensors"
 
 
-@dataclass(frozen=True, eq=False)
 class LocalFile(Source):
     """A GGUF model where it lies: its first or only file, all of its files, and what the header says."""
 
@@ -134,11 +132,12 @@ def files_of(source: LocalSource) -> dict[str, Path]:
 
 
 def _known_folders(path: Path) -> list[tuple[str, Path]]:
-    folders = {pattern.rpartition("/")[0] for pattern in READ_BY_CONVERSION if "/" in pattern}
-    return [(f"{folder}/", path / folder) for folder in sorted(folders) if (path / folder).is_dir()]
+    patterns = {pattern.rpartition("/")[0] for pattern in READ_BY_CONVERSION if "/" in pattern}
+    below = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    return [(f"{name}/", path / name) for name in below if any(fnmatchcase(name, of) for of in patterns)]
 
 
-class _Seen(NamedTuple):
+class _Seen(Value):
     """A file as it was when its digest was given."""
 
     stamp: Stamp

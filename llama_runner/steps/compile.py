@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.binaries import cmake
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
-from llama_runner.core.step import Needs, Node, Place, Step, Workspace, unkeyed
+from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 
     from llama_runner.binaries.toolchain import Toolchain
     from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
 
 PEAK_DISK = 400 << 20
 """Objects and binaries of a CPU build: measured 330 MiB."""
@@ -49,7 +48,6 @@ class WrongBinary(StepError):
         )
 
 
-@dataclass(frozen=True, eq=False)
 class CompileLlama(Step):
     """``llama-server`` and ``llama-quantize`` for one backend."""
 
@@ -61,10 +59,10 @@ class CompileLlama(Step):
     project_include: str
     compilers: tuple[str, ...]
     environment: tuple[str, ...]
-    os_and_arch: str = unkeyed(default="")
-    cpu: str = unkeyed(default="")
-    toolchain: Toolchain | None = unkeyed(default=None)
-    jobs: int = unkeyed(default=1)
+    os_and_arch: str = unkeyed("")
+    cpu: str = unkeyed("")
+    toolchain: Toolchain | None = unkeyed(None)
+    jobs: int = unkeyed(1)
     kind: ClassVar[str] = "compile"
     resource: ClassVar = "compute"
 
@@ -137,4 +135,6 @@ class CompileLlama(Step):
             if f"build {self.build}," not in answer:
                 raise WrongBinary(program.name, f"build {self.build}", answer)
             workspace.fact(version=answer.partition(":")[2].strip(), build=self.build, backend=self.backend)
+        import shutil  # noqa: PLC0415 - not on the warm path
+
         shutil.copy2(program, workspace.out / program.name)

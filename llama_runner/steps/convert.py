@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import __version__
 from llama_runner.core.digest import file_digest
-from llama_runner.core.step import Needs, Node, Place, Step, Workspace, unkeyed
+from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.sources.local import bucket
 
 if TYPE_CHECKING:
@@ -15,9 +14,9 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
 
 
-@dataclass(frozen=True, eq=False)
 class Convert(Step):
     """The base model: every weight in 16 bits (or 32), for serving or for quantizing."""
 
@@ -25,8 +24,8 @@ class Convert(Step):
     name: str
     """What the metadata is derived from: the directory's name, which is not among the bytes."""
     outtype: Outtype
-    weight_bytes: int = unkeyed(default=0)
-    keep: bool = unkeyed(default=True)
+    weight_bytes: int = unkeyed(0)
+    keep: bool = unkeyed(True)
     kind: ClassVar[str] = "convert"
 
     @property

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import DownloadError
-from llama_runner.core.step import Needs, Place, Step, Workspace, unkeyed
+from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
 
-_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_RAW_PROGRESS = r"Progress (\d+) of (\d+)"
 
 
 class FetchFailed(DownloadError):
@@ -43,7 +43,6 @@ class WrongFile(DownloadError):
         )
 
 
-@dataclass(frozen=True, eq=False)
 class FetchPackage(Step):
     """One file of a package, by pip: it knows the user's index, proxy and certificates."""
 
@@ -51,7 +50,7 @@ class FetchPackage(Step):
     release: str
     filename: str
     digest: Digest
-    size: int = unkeyed(default=0)
+    size: int = unkeyed(0)
     kind: ClassVar[str] = "fetch"
     resource: ClassVar = "network"
 
@@ -81,7 +80,7 @@ class FetchPackage(Step):
         what = f"{self.package} {self.release}"
 
         def on_line(line: str) -> None:
-            if match := _RAW_PROGRESS.match(line):
+            if match := re.match(_RAW_PROGRESS, line):
                 workspace.progress(int(match[1]), int(match[2]), "bytes")
 
         try:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
-from llama_runner.core.step import Needs, Node, Place, Source, Step, Workspace, noted, unkeyed
+from llama_runner.core.step import Needs, Node, Place, Source, Step, noted, unkeyed
 from llama_runner.sources.local import bucket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
 
-_PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
+_PROGRESS = r"\[\s*(\d+)/\s*(\d+)\]"
 
 
-@dataclass(frozen=True, eq=False)
 class Quantize(Step):
     """A model with fewer bits per weight."""
 
     model: Node
     type: str
-    tool: Node | None = noted(default=None)
-    base_bytes: int = unkeyed(default=0)
-    threads: int = unkeyed(default=1)
+    tool: Node | None = noted(None)
+    base_bytes: int = unkeyed(0)
+    threads: int = unkeyed(1)
     kind: ClassVar[str] = "quantize"
     resource: ClassVar = "compute"
 
@@ -54,7 +53,7 @@ class Quantize(Step):
         files = (workspace.input("model"), workspace.target)
 
         def on_line(line: str) -> None:
-            if match := _PROGRESS.match(line):
+            if match := re.match(_PROGRESS, line):
                 workspace.progress(int(match[1]), int(match[2]), "tensors")
 
         workspace.call(

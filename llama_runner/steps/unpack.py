@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import zipfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import StepError
-from llama_runner.core.step import Needs, Node, Place, Step, Workspace, unkeyed
+from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 
 if TYPE_CHECKING:
+    import zipfile
     from collections.abc import Mapping
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
 
 _EXECUTABLE = 0o100 << 16
 
@@ -27,7 +26,6 @@ class BadArchive(StepError):
         super().__init__(f"unpack: {why}", hint="nothing was kept")
 
 
-@dataclass(frozen=True, eq=False)
 class UnpackSource(Step):
     """The llama.cpp source tree: a private copy to build from."""
 
@@ -35,7 +33,7 @@ class UnpackSource(Step):
     member: str
     directory: str
     digest: Digest
-    bytes: int = unkeyed(default=0)
+    bytes: int = unkeyed(0)
     kind: ClassVar[str] = "unpack"
 
     @property
@@ -54,6 +52,8 @@ class UnpackSource(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Write every file below ``member``; of the modes only the executable bit is kept."""
+        import zipfile  # noqa: PLC0415 - not on the warm path
+
         try:
             with zipfile.ZipFile(workspace.input("archive")) as archive:
                 prefix = self.member.rstrip("/") + "/"
@@ -69,6 +69,8 @@ class UnpackSource(Step):
     def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
         if info.is_dir():
             return
+        import shutil  # noqa: PLC0415 - not on the warm path
+
         path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(info) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target)

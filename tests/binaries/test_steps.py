@@ -16,8 +16,9 @@ from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.plan import Snapshot
 from llama_runner.engine.errors import ProgramFailed, WrongOutput
-from llama_runner.engine.executor import Executor, Outcome
+from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
+from llama_runner.engine.settle import Outcome
 from llama_runner.engine.stamps import hash_file, hash_tree
 from llama_runner.engine.store import Store
 from llama_runner.steps.compile import CompileLlama, UnknownOption, WrongBinary
@@ -167,7 +168,7 @@ def test_an_interrupted_build_goes_on_where_it_was(bench: Bench, tmp_path: Path)
     observer = Observer(bench.store, Same())  # type: ignore[arg-type]
     executor = Executor(bench.store, observer, bench.events.append, lock_timeout=10)
     outcome = executor.execute(observer.plan([step], Snapshot()))
-    assert outcome.ran == [step]
+    assert list(outcome.seconds) == [step]
     assert not made.exists(), "what was kept to resume is removed once the build is done"
     counts = [e for e in bench.events if isinstance(e, events.StepProgress) and e.unit == "objects"]
     assert counts[-1].total < 4, "the object that was there was not compiled again"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,7 +31,6 @@ QUANTIZE_C = "int main(void) { return 0; }\n"
 OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_NUMBER=7", "-DLLAMA_BUILD_COMMIT=x")
 
 
-@dataclass(frozen=True, eq=False)
 class Tree(Source):
     """A directory or file that lies there."""
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -178,12 +178,17 @@ def test_a_directory_that_is_not_there(llama_runner: Command, root: Path, tmp_pa
     assert untouched(root)
 
 
+def directory_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 GGUF_DAMAGES: dict[str, tuple[Damage, str]] = {
     "empty": (lambda p: os.truncate(p, 0), "it is empty"),
     "truncated": (lambda p: os.truncate(p, p.stat().st_size - 100_000), "it is truncated"),
     "big-endian": (lambda p: p.write_bytes(b"GGUF\0\0\0\3" + p.read_bytes()[8:]), "big-endian"),
     "another format": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n" * 3), "begins with"),
-    "a directory": (lambda p: (p.unlink(), p.mkdir()), "directory"),
+    "a directory": (directory_instead, "directory"),
 }
 
 
@@ -267,7 +272,7 @@ def test_a_full_disk_while_quantizing_is_said(root: Path, llama_runner: Command,
 
 
 @pytest.fixture
-def read_only(tmp_path: Path) -> Callable[[Path], None]:
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
     """Return a function that makes a directory read-only, for root by a read-only mount."""
 
     def make(path: Path) -> None:
@@ -282,7 +287,7 @@ def read_only(tmp_path: Path) -> Callable[[Path], None]:
         mounted.append(path)
 
     mounted: list[Path] = []
-    yield make  # type: ignore[misc]
+    yield make
     for path in mounted:
         subprocess.run(["umount", str(path)], check=True)
 

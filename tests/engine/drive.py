@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,8 @@ from llama_runner.core.errors import LlamaRunnerError
 from tests.engine.toys import File, Toy, ToyTree, World
 
 if TYPE_CHECKING:
-    from llama_runner.core.step import Step, Workspace
+    from llama_runner.core.step import Step
+    from llama_runner.core.workspace import Workspace
 
 WATCHED = ("rename", "replace", "fsync", "mkdir", "link", "unlink", "rmdir", "open", "write", "close")
 
@@ -32,7 +32,6 @@ class Slow(Toy):
         super().run(workspace)
 
 
-@dataclass(frozen=True, eq=False)
 class Big(Toy):
     """Writes more than there is room for."""
 
@@ -40,7 +39,6 @@ class Big(Toy):
         (workspace.out / self.name).write_bytes(b"x" * (1 << 20))
 
 
-@dataclass(frozen=True, eq=False)
 class Sleeping(Toy):
     """Runs a program that would sleep for an hour, which starts another one."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from llama_runner.core.digest import canonical_json, key_of, tree_digest
+from llama_runner.core.digest import Digest, canonical_json, key_of, tree_digest
 from llama_runner.core.step import recipe_of, step_key
 from llama_runner.engine.stamps import hash_file, hash_tree
 from tests.engine.toys import File, Toy
@@ -39,7 +38,7 @@ def test_golden_digests(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("A")
     (tmp_path / "b" / "run").write_text("B")
     (tmp_path / "b" / "run").chmod(0o755)
-    os.symlink("a", tmp_path / "link")
+    (tmp_path / "link").symlink_to("a")
     assert hash_file(tmp_path / "a") == "sha256:559aead08264d5795d3909718cdd05abd49572e84fe55590eef31a88a08fdffd"
     digest, size = hash_tree(tmp_path)
     assert (digest, size) == ("tree1:89b85e22038f968eba691cfc5357d769076a2393f6ce380d7ea7a091a71aeee6", 2)
@@ -51,12 +50,13 @@ def test_golden_digests(tmp_path: Path) -> None:
 def test_a_recipe_holds_parameters_and_input_digests_and_nothing_else(tmp_path: Path) -> None:
     source = File(tmp_path / "somewhere")
     toy = Toy("name", 3, (source,), journal=tmp_path / "journal", comment="not keyed", tool=Toy("tool"))
-    digests = {"above.0": "sha256:aa", "tool": "sha256:bb"}
-    assert recipe_of(toy, digests) == {  # type: ignore[arg-type]
+    digests = {"above.0": Digest("sha256:aa"), "tool": Digest("sha256:bb")}
+    another = Digest("sha256:cc")
+    assert recipe_of(toy, digests) == {
         "step": "toy",
         "version": 1,
         "params": {"name": "name", "salt": 3},
         "inputs": {"above.0": "sha256:aa"},
     }
-    assert step_key(toy, digests) != step_key(toy, {**digests, "above.0": "sha256:cc"})  # type: ignore[arg-type]
-    assert step_key(toy, digests) == step_key(toy, {**digests, "tool": "sha256:cc"})  # type: ignore[arg-type]
+    assert step_key(toy, digests) != step_key(toy, {**digests, "above.0": another})
+    assert step_key(toy, digests) == step_key(toy, {**digests, "tool": another})

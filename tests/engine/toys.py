@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Node, Place, Source, Step, Workspace, all_inputs, noted, unkeyed
-from llama_runner.engine.executor import Executor, Outcome
+from llama_runner.core.step import Node, Place, Source, Step, all_inputs, noted, unkeyed
+from llama_runner.core.workspace import Workspace
+from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
+from llama_runner.engine.settle import Outcome
 from llama_runner.engine.stamps import hash_file
 from llama_runner.engine.store import Store
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
 
 
-@dataclass(frozen=True, eq=False)
 class File(Source):
     """A local file."""
 
@@ -30,17 +30,16 @@ class File(Source):
     kind: ClassVar[str] = "file"
 
 
-@dataclass(frozen=True, eq=False)
 class Toy(Step):
     """Writes a number made of its salt and of what its inputs hold, coarsely: runs often give the same."""
 
     name: str
     salt: int = 0
     above: tuple[Node, ...] = ()
-    journal: Path = unkeyed(default=Path())
-    comment: str = unkeyed(default="")
-    tool: Node | None = noted(default=None)
-    going: bool = unkeyed(default=False)
+    journal: Path = unkeyed(Path())
+    comment: str = unkeyed("")
+    tool: Node | None = noted(None)
+    going: bool = unkeyed(False)
     kind: ClassVar[str] = "toy"
 
     @property
@@ -60,12 +59,11 @@ class Toy(Step):
         (workspace.out / self.name).write_text(f"{number}")
 
 
-@dataclass(frozen=True, eq=False)
 class ToyTree(Step):
     """Writes a directory of two files, in a place that depends on its key, as a build does."""
 
     salt: int = 0
-    journal: Path = unkeyed(default=Path())
+    journal: Path = unkeyed(Path())
     kind: ClassVar[str] = "toy_tree"
 
     def place(self, key: Key | None, digests: object, places: object) -> Place | None:

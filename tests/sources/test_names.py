@@ -71,7 +71,7 @@ def test_no_model_and_two_models_are_usage_errors() -> None:
 def test_what_is_not_there_is_said_with_its_whole_path(tmp_path: Path) -> None:
     for named in ({"gguf_path": tmp_path / "no.gguf"}, {"safetensors_dir": tmp_path / "no"}, {"model": "./no/such"}):
         with pytest.raises(MissingSource, match="does not exist") as caught:
-            choose(**named)  # type: ignore[arg-type]
+            choose(**named)
         assert caught.value.path.is_absolute()
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectory):

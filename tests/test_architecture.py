@@ -1,0 +1,134 @@
+"""Dependencies point downward only, and a warm start loads nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+
+PACKAGE = Path(__file__).parents[1] / "llama_runner"
+
+LAYERS = [
+    {"__main__", "run_server", "cli"},
+    {"api"},
+    {"status"},
+    {"pipeline"},
+    {"steps"},
+    {"engine", "sources", "convert", "binaries", "server", "demo", "machine", "paths"},
+    {"core"},
+]
+"""From the top down; a module may import from its own layer and those below. ``__init__`` is outside."""
+
+HEAVY = {
+    "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
+    "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures", "asyncio",
+    "email", "llama_runner.convert", "llama_runner.status",
+}  # fmt: skip
+
+
+def layer(module: str) -> int:
+    """Return the layer of ``llama_runner.<part>…``."""
+    part = module.split(".")[1]
+    return next(index for index, parts in enumerate(LAYERS) if part in parts)
+
+
+def imports(path: Path) -> list[str]:
+    """Return every module of ours that a file imports, wherever in it."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{a.name}" if node.module == "llama_runner" else node.module for a in node.names]
+    return [name for name in found if name.startswith("llama_runner.") and "__version__" not in name]
+
+
+def test_dependencies_point_downward_only() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        if path == PACKAGE / "__init__.py":
+            continue
+        wrong += [f"{module} imports {name}" for name in imports(path) if layer(name) < layer(module)]
+    assert not wrong
+
+
+def test_the_core_is_pure() -> None:
+    allowed = {"__future__", "collections", "dataclasses", "hashlib", "json", "re", "typing", "typing_extensions"}
+    allowed |= {"pathlib", "llama_runner"}
+    for path in (PACKAGE / "core").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.split(".")[0] in allowed, f"{path.name} imports {name}"
+            assert not (isinstance(node, ast.Name) and node.id in ("open", "print", "input")), path.name
+
+
+def test_files_stay_small_enough_to_be_one_thing() -> None:
+    large = {path.name: count for path in PACKAGE.rglob("*.py") if (count := len(path.read_text().splitlines())) > 400}
+    assert not large
+
+
+WARM = """
+import json, socket, sys
+def refuse(*arguments, **options): raise AssertionError("a socket was connected")
+socket.socket.connect = refuse
+from llama_runner import Runner
+prepared = Runner(sys.argv[1]).prepare(demo=True)
+assert prepared.ran == (), prepared.ran
+from llama_runner.cli import main, render
+json.dump(sorted(sys.modules), sys.stdout)
+"""
+
+
+def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WARM, str(binaries)], check=True, capture_output=True, text=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & HEAVY
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    code = "import llama_runner, sys; print([m for m in sys.modules if m.startswith('llama_runner')])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "['llama_runner']"
+
+
+def test_importing_the_converter_is_cheap() -> None:
+    code = "import llama_runner.convert, sys; print('numpy' in sys.modules or 'gguf' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion_knows_the_commands(llama_runner: Command, shell: str) -> None:
+    words = {"COMP_WORDS": "llama-runner pl", "COMP_CWORD": "pl" if shell == "fish" else "1"}
+    answer = llama_runner(env={"_LLAMA_RUNNER_COMPLETE": f"{shell}_complete", **words})
+    assert "plan" in answer.out
+
+
+def test_a_warm_start_opens_no_model(binaries: Path) -> None:
+    code = (
+        "import sys\nopened = []\n"
+        "sys.addaudithook(lambda name, args: opened.append(str(args[0])) if name == 'open' else None)\n"
+        f"from llama_runner import Runner\nRunner({str(binaries)!r}).prepare(demo=True)\n"
+        "print([name for name in opened if name.endswith(('.gguf', '.safetensors', '.whl'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_listens_elsewhere_than_on_loopback_unless_asked() -> None:
+    from llama_runner import ServerOptions
+
+    assert ServerOptions().host == "127.0.0.1"
+    assert socket.inet_aton(ServerOptions().host)[0] == 127
+    assert os.environ.get("LLAMA_ARG_HOST") is None
