@@ -245,6 +245,15 @@ class Runner:
         check_port(options.host, options.port)
         return self.launch(self.prepare(model, **wishes), server=options, terminal=terminal)
 
+    def stop(self, name: str | None = None) -> list[dict[str, Any]]:
+        """End the servers of this root that run, or those of one model name, URL or process id; return them.
+
+        Raises ``NoSuchServer`` when a name was given that fits none.
+        """
+        from llama_runner.server.registry import stop  # noqa: PLC0415 - not on the warm path
+
+        return stop(self.store.private / "servers", name)
+
     def status(self) -> Status:
         """Say what the store holds and which servers run. Reads records only."""
         from llama_runner.status import take_stock  # noqa: PLC0415 - not on the warm path

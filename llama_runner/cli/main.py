@@ -112,6 +112,21 @@ def status(**given: Any) -> None:
         click.echo(render.status(found))
 
 
+@cli.command()
+@shared.store
+@click.argument("server", required=False)
+@click.option("--all", "every", is_flag=True, help="All servers of this root.")
+def stop(**given: Any) -> None:
+    """End a running server, named by its model, URL or process id as status shows them, or all."""
+    if bool(given["server"]) == given["every"]:
+        raise click.UsageError("name one server, or use --all")
+    stopped = _runner(given).stop(given["server"])
+    if given["as_json"]:
+        click.echo(json.dumps(stopped))
+    for about in () if given["as_json"] else stopped:
+        click.echo(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
+
+
 def _runner(given: dict[str, Any], *, events: bool = False) -> Runner:
     """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout."""
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help

@@ -1,0 +1,95 @@
+"""Every command in the README is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama_runner import Runner
+from llama_runner.demo import MODEL_DIRECTORY
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    lines = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_command_works(
+    command: str, root: Path, binaries: Path, tmp_path: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    if command == "scripts/test.sh":
+        assert "scripts/test.sh" in (REPOSITORY / ".ci" / "run").read_text(), "it is what runs this test"
+        assert os.access(REPOSITORY / "scripts" / "test.sh", os.X_OK)
+        return
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "my model")
+    file = Runner(binaries).prepare(demo=True).model
+    words = [{"DIR": str(model), "FILE": str(file)}.get(word, word) for word in shlex.split(command)]
+    serves = words[0].endswith("run_server.sh") or words[:2] == ["llama-runner", "run"]
+    if serves and "--port" not in words:
+        at = words.index("--") if "--" in words else len(words)
+        words[at:at] = ["--port", "0"]  # the usual one may be taken here
+    if words[0] == "llama-runner":
+        words[0] = str(Path(sys.executable).with_name("llama-runner"))
+    process = subprocess.Popen(
+        words,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "LLAMA_RUNNER_ROOT": str(root)},
+    )
+    children.append(process)
+    if not serves:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+        return
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("stop"):
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(said)
+    assert any(line.startswith("listening http://127.0.0.1:") for line in said), "".join(said)
+
+
+@pytest.mark.parametrize("example", blocks("python"))
+def test_the_python_example_works(example: str, root: Path) -> None:
+    environment = {**os.environ, "LLAMA_RUNNER_ROOT": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", example], check=False, capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("http://127.0.0.1:")
+
+
+def test_every_option_of_the_table_exists_and_every_exit_status_is_told() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "llama_runner", "run", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    for option in re.findall(r"^\| `(-[^|]*)` \|", README, re.MULTILINE):
+        for name in re.findall(r"--[a-z0-9-]+", option):
+            assert name in help_text, name
+    from llama_runner.core.errors import ExitCode
+
+    codes = [value for name, value in vars(ExitCode).items() if name.isupper()]
+    for code in codes:
+        assert f"| {code} |" in README, code
