@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from llama_runner.core.errors import ServerError, UsageError
 
+_NAMES = 3
+
 
 class PortTaken(ServerError):
     """Somebody listens there already; found before any work."""
@@ -46,7 +48,7 @@ class ServerStalled(ServerError):
         self.seconds, self.tail, self.log = seconds, tail, log
         lines = "".join(f"\n  {line}" for line in tail)
         super().__init__(
-            f"llama-server is not ready and has said nothing for {seconds:.0f} s{lines}\nfull log: {log}",
+            f"llama-server is not ready and has said nothing for {seconds:g} s{lines}\nfull log: {log}",
             hint="it was stopped; a larger --load-timeout waits longer",
         )
 
@@ -56,9 +58,20 @@ class AnotherModel(ServerError):
 
     def __init__(self, url: str, expected: str, found: list[str]) -> None:
         self.url, self.expected, self.found = url, expected, found
+        names = ", ".join(found[:_NAMES]) + (", …" if len(found) > _NAMES else "")
         super().__init__(
-            f"{url} answers for {', '.join(found) or 'no model'}, not for {expected}",
+            f"{url} answers for {names or 'no model'}, not for {expected}",
             hint="another server took the port; choose another --port",
+        )
+
+
+class KeyRefused(ServerError):
+    """What answers at our address asks for an API key, and ours is not the right one."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url} asks for an API key and refuses ours", hint="set LLAMA_API_KEY; if it is set, another took the port"
         )
 
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.errors import ServerError
-from llama_runner.core.events import ServerReady, ServerStarted, ServerStopped, Sink
+from llama_runner.core.events import ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.server.errors import AnotherModel, ServerDied, ServerStalled
 from llama_runner.server.registry import register
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typing_extensions import Self
 
     from llama_runner.server.spec import ServerSpec
@@ -30,8 +29,10 @@ GRACE_S = 10.0
 """How long the server may take to end after SIGTERM: it lets requests in flight finish."""
 
 _TAIL = 20
-_LISTENING = re.compile(r"listening on (https?://\S+?)/?\s*$")
+_LINE = 1000
+_LISTENING = re.compile(r"listening on https?://\S*:(\d+)")
 _POLL_S = (0.002, 0.05)
+_DRAIN_S = 5.0
 
 
 class Server:
@@ -39,6 +40,11 @@ class Server:
 
     Attributes that say something once it is ready: ``url``, ``context`` (tokens), ``trained_context``.
     """
+
+    _child: subprocess.Popen[bytes]
+    _failure: Exception | None = None
+    _no_log: OSError | None = None
+    _registered: Path | None = None
 
     def __init__(
         self, spec: ServerSpec, *, log: Path, log_name: str, registry: Path, sink: Sink, terminal: IO[bytes] | None
@@ -48,27 +54,62 @@ class Server:
         self.url = spec.url
         self.context: int | None = None
         self.trained_context: int | None = None
+        self._environment = spec.environment(os.environ)
         self._sink, self._terminal = sink, terminal
         self._tail: deque[str] = deque(maxlen=_TAIL)
-        self._heard = threading.Event()
+        self._registry = registry
+        self._begun, self._heard, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
         self._spoke_at = self._began = time.monotonic()
-        self._stopping = threading.Lock()
-        self._told = False
-        self._child = self._start()
-        self._pump = threading.Thread(target=self._pump_output, daemon=True)
-        self._pump.start()
-        about = {"url": self.url, "alias": spec.alias, "model": str(spec.model), "log": log_name}
-        self._registered = register(registry, self.pid, about)
-        self._sink(ServerStarted(self.pid, tuple(spec.argv()), log_name))
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+        try:
+            self._begin()
+            self._register()
+            sink(ServerStarted(self.pid, tuple(spec.argv()), log_name))
+            if self._no_log is not None:
+                sink(Warned("no_log", f"cannot write {log}: {self._no_log.strerror}"))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _begin(self) -> None:
+        """Wait until there is a process, and raise what hindered it."""
+        self._begun.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _register(self) -> None:
+        about = {"url": self.url, "alias": self.spec.alias, "model": str(self.spec.model), "log": self.log_name}
+        self._registered = register(self._registry, self.pid, about)
+
+    def _keep(self) -> None:
+        """Start the server, copy what it says, and stay until it is gone.
+
+        Linux sends the parent-death signal when the *thread* that started the child ends: the caller's may end
+        long before the server does.
+        """
+        try:
+            self._child = self._start()
+            log = self._open_log()
+        except Exception as error:  # noqa: BLE001 - raised again by the constructor
+            self._failure = error
+            return
+        finally:
+            self._begun.set()
+        self._pump(log)
+        self._ended.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        if shutil.which(self.spec.binary) is None:  # setpriv would start, and then tell it in its own words
+            raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
         try:
             return subprocess.Popen(
                 [*dying_with_parent(), *self.spec.argv()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=self.spec.environment(os.environ),
+                env=self._environment,
                 start_new_session=True,
                 bufsize=0,
             )
@@ -86,10 +127,18 @@ class Server:
     def __exit__(self, *_exception: object) -> None:
         self.stop()
 
-    def _pump_output(self) -> None:
+    def _open_log(self) -> IO[bytes] | None:
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            self._no_log = error
+            return None
+        return os.fdopen(descriptor, "ab", buffering=0)
+
+    def _pump(self, log: IO[bytes] | None) -> None:
         """Copy what the server says to the log and the terminal, and remember the end of it."""
         rest = b""
-        log = self._open_log()
         stream = self._child.stdout
         assert stream is not None
         while block := os.read(stream.fileno(), 1 << 16):
@@ -103,41 +152,35 @@ class Server:
                     self._terminal.flush()
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
-                self._hear(line.decode("utf-8", "replace"))
-            rest = rest[-4096:]
-        if rest:
-            self._hear(rest.decode("utf-8", "replace"))
+                self._hear(line)
+            rest = rest[-_LINE:]
+        self._hear(rest)
         stream.close()
         if log is not None:
             log.close()
 
-    def _open_log(self) -> IO[bytes] | None:
-        try:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError:
-            return None
-        return os.fdopen(descriptor, "ab", buffering=0)
-
-    def _hear(self, line: str) -> None:
-        if line.strip():
-            self._tail.append(line.rstrip())
+    def _hear(self, said: bytes) -> None:
+        line = said[-_LINE:].decode("utf-8", "replace").rstrip()
+        if line:
+            self._tail.append(line)
         if not self._heard.is_set() and (match := _LISTENING.search(line)):
             if self.spec.port == 0:
-                self.url = match[1] + self.spec.api_prefix
+                self.url = self.spec.url_at(int(match[1]))
             self._heard.set()
 
     def wait_ready(self) -> None:
         """Return once the server answers for our model.
 
         Ready is: alive, ``/health`` says 200, and our model is listed. Raises ``ServerDied``, ``AnotherModel``,
-        or ``ServerStalled`` when it has been silent for ``load_timeout`` seconds; the server is stopped then.
+        ``KeyRefused``, or ``ServerStalled`` when it has been silent for ``load_timeout`` seconds; the server is
+        stopped then.
         """
         pause, longest = _POLL_S
         try:
-            while not self._is_ready():
-                if (status := self._child.poll()) is not None:
-                    self._pump.join(timeout=5)
+            key = self._api_key()
+            while not (self._is_ready(key) and self._announce()):
+                if self._child.poll() is not None:
+                    status = self.stop()  # after which nothing more can come into the log
                     raise ServerDied(status, list(self._tail), self.log_name)
                 if time.monotonic() - self._spoke_at > self.spec.load_timeout:
                     raise ServerStalled(self.spec.load_timeout, list(self._tail), self.log_name)
@@ -146,74 +189,79 @@ class Server:
         except BaseException:
             self.stop()
             raise
-        self._sink(ServerReady(self.url, self.pid, round(time.monotonic() - self._began, 3)))
 
-    def _is_ready(self) -> bool:
+    def _announce(self) -> bool:
+        """Say that the server is ready, unless somebody has stopped it."""
+        with self._stopping:
+            if self._ended.is_set():
+                return False
+            if self.spec.port == 0:
+                self._register()  # now that the port is known
+            self._sink(ServerReady(self.url, self.pid, round(time.monotonic() - self._began, 3)))
+            return True
+
+    def _is_ready(self, key: str | None) -> bool:
+        from llama_runner.server import health  # noqa: PLC0415 - loaded while the server loads its model
+
         if self.spec.port == 0 and not self._heard.is_set():
             return False
-        if self._get("/health") is None:
-            return False
-        listed = self._get("/v1/models")
-        if listed is None:
-            return False
-        models = listed.get("data", [])
-        names = {name for model in models for name in (model.get("id"), *model.get("aliases", ()))}
-        if not names & self.spec.names:
+        try:
+            if health.answer(self.url, "/health", key) is None:
+                return False
+            listed = health.answer(self.url, "/v1/models", key)
+            if listed is None:
+                return False
+            models = health.models(listed)
+            ours = next((models[name] for name in self.spec.names if name in models), None)
+            if ours is None:
+                raise AnotherModel(self.url, self.spec.alias, sorted(models))
+        except ServerError:
             if self._child.poll() is not None:
                 return False  # ours could not bind and is gone: that is what to report
-            raise AnotherModel(self.url, self.spec.alias, sorted(filter(None, names)))
-        about = next((model.get("meta") or {} for model in models), {})
-        self.context, self.trained_context = about.get("n_ctx"), about.get("n_ctx_train")
-        return True
+            raise
+        self.context, self.trained_context = health.context(ours)
+        return self._child.poll() is None
 
-    def _get(self, path: str) -> dict[str, Any] | None:
-        """Return the JSON at a path, or None while there is no good answer."""
-        import http.client  # noqa: PLC0415 - loaded while the server loads its model
-        from urllib.parse import urlsplit  # noqa: PLC0415
-
-        where = urlsplit(self.url)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.hostname or "", where.hostname)  # noqa: S104
-        connection = http.client.HTTPConnection(str(host), where.port, timeout=5)
-        try:
-            connection.request("GET", where.path + path)
-            answer = connection.getresponse()
-            body = answer.read()
-            found = json.loads(body) if answer.status == http.client.OK else None
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
-            connection.close()
-        return found if isinstance(found, dict) else None
+    def _api_key(self) -> str | None:
+        """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
+        key, file = self.spec.api_key(self._environment)
+        if key is None and file is not None:
+            with suppress(OSError, ValueError):
+                lines = Path(file).read_text(encoding="utf-8").splitlines()
+                key = next((line for line in lines if line and not line.startswith("#")), None)
+        return key
 
     def wait(self) -> int:
         """Wait for the server to end by itself and return its exit status, negative for a signal."""
-        status = self._child.wait()
-        self._finish(status)
-        return status
+        self._child.wait()
+        return self.stop()
 
     def stop(self) -> int:
-        """End the server and whatever it started, and return its exit status. Safe to call again.
+        """End the server and whatever it started, and return its exit status. Safe to call again, from any thread.
 
         SIGTERM, then SIGKILL after ``GRACE_S``; an interruption while waiting kills at once.
         """
+        self._begin()
         with self._stopping:
-            if self._child.poll() is None:
-                signal_group(self._child, signal.SIGTERM)
+            if self._ended.is_set():  # its process id may be another's by now
+                return self._child.wait()
             try:
-                self._child.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                pass
+                if self._child.poll() is None:
+                    signal_group(self._child, signal.SIGTERM)
+                    with suppress(subprocess.TimeoutExpired):
+                        self._child.wait(GRACE_S)
             finally:
-                signal_group(self._child, signal.SIGKILL)
+                signal_group(self._child, signal.SIGKILL)  # also those that it started and left behind
                 status = self._child.wait()
-        self._finish(status)
-        return status
+                self._finish(status)
+            return status
 
     def _finish(self, status: int) -> None:
-        signal_group(self._child, signal.SIGKILL)  # what the server left behind
-        self._pump.join(timeout=5)
+        self._ended.set()
         if self._registered is not None:
-            self._registered.unlink(missing_ok=True)
-        if not self._told:
-            self._told = True
+            with suppress(OSError):
+                self._registered.unlink(missing_ok=True)
+        try:
+            self._keeper.join(timeout=_DRAIN_S)
+        finally:
             self._sink(ServerStopped(status))

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
-    """Write down a running server; None where the store is read-only."""
+    """Write down a running server; None where the store is read-only, or when it has ended already."""
     path = directory / f"{pid}.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({"pid": pid, "began": _began(pid), **about}), encoding="utf-8")
         temporary.replace(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return path
 
@@ -35,14 +35,18 @@ def running(directory: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _began(pid: int) -> int | None:
-    """Return when a process started, in the system's own clock; None when there is none, or nobody can say."""
+def _began(pid: int) -> int:
+    """Return when a running process started, in the system's own clock; ``ValueError`` when there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a path that only Linux has
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
     except FileNotFoundError:
         if os.path.isdir("/proc/self"):  # noqa: PTH112
             raise ValueError(f"no process {pid}") from None
+    else:
+        if fields[0] == b"Z":  # it has ended, and whoever started it has not looked yet
+            raise ValueError(f"process {pid} has ended")
+        return int(fields[19])
     import psutil  # noqa: PLC0415 - only where there is no /proc
 
     try:

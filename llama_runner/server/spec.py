@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING, Literal
 
+from llama_runner.core.value import Value
 from llama_runner.server.errors import OwnOption
 
 if TYPE_CHECKING:
@@ -13,16 +14,15 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 4096
 
-_OURS = {
-    **dict.fromkeys(("-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo"), "a model source"),
-    "--host": "--host",
-    "--port": "--port",
-}
+_SOURCES = "-m --model -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file"
+_OURS = {**dict.fromkeys(_SOURCES.split(), "a model source"), "--host": "--host", "--port": "--port"}
 """Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
 
+_PRESET = re.compile(r"--(embd|fim|gpt-oss|vision)-.+-(default|spec)")
+"""Options of llama-server that download and serve a model of its own choice."""
 
-@dataclass(frozen=True)
-class ServerOptions:
+
+class ServerOptions(Value):
     """What the user may wish of the server."""
 
     host: str = "127.0.0.1"
@@ -42,8 +42,7 @@ class ServerOptions:
     """Seconds that the server may be silent and not ready."""
 
 
-@dataclass(frozen=True)
-class ServerSpec:
+class ServerSpec(Value):
     """A server to launch."""
 
     binary: Path
@@ -62,8 +61,12 @@ class ServerSpec:
     @property
     def url(self) -> str:
         """The base address; without a meaning while the port is 0."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """Return the base address once the port is known."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}{self.api_prefix}"
+        return f"http://{host}:{port}{self.api_prefix}"
 
     @property
     def api_prefix(self) -> str:
@@ -73,8 +76,14 @@ class ServerSpec:
     @property
     def names(self) -> set[str]:
         """The names under which the model may be listed."""
-        chosen = _value_of("--alias", self.extra) or _value_of("-a", self.extra)
-        return {self.alias, *(chosen.split(",") if chosen else ())}
+        chosen = (_value_of(option, self.extra) or "" for option in ("--alias", "-a"))
+        return {name.strip() for names in (self.alias, *chosen) for name in names.split(",")} - {""}
+
+    def api_key(self, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
+        """Return a key that the server accepts, or else the file that holds its keys, for the server's environment."""
+        keys = _value_of("--api-key", self.extra) or environment.get("LLAMA_API_KEY") or ""
+        file = _value_of("--api-key-file", self.extra) or environment.get("LLAMA_ARG_API_KEY_FILE")
+        return next(filter(None, keys.split(",")), None), file
 
     def argv(self) -> list[str]:
         """Return the words that start the server.
@@ -103,7 +112,8 @@ def spec_of(
 ) -> ServerSpec:
     """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know."""
     for word in options.extra:
-        if ours := _OURS.get(word.partition("=")[0]):
+        option = _canonical(word).partition("=")[0]
+        if ours := "a model source" if _PRESET.fullmatch(option) else _OURS.get(option):
             raise OwnOption(word, ours)
     context = options.ctx_size
     if context is None:
@@ -124,9 +134,11 @@ def spec_of(
 
 
 def _value_of(option: str, words: tuple[str, ...]) -> str | None:
-    for index, word in enumerate(words):
-        if word == option and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(option + "="):
-            return word.partition("=")[2]
-    return None
+    """Return the value that an option is given last, which is the one that counts."""
+    after = [words[index + 1] for index, word in enumerate(words[:-1]) if _canonical(word) == option]
+    return after[-1] if after else None
+
+
+def _canonical(word: str) -> str:
+    """Return an option as llama-server reads it: ``--api_key`` is ``--api-key``."""
+    return word.replace("_", "-") if word.startswith("--") else word

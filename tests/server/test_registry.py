@@ -1,0 +1,104 @@
+"""Which servers run: what is written down is believed only while it is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llama_runner.server.registry import register, running
+from tests.server.play import Stage, get, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ended_pid() -> int:
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_a_server_is_written_down_from_its_start_to_its_end(stage: Stage) -> None:
+    server = stage.start(load_until="/nonexistent")
+    (about,) = running(stage.registry)
+    assert about.pop("began")
+    assert about == {
+        "pid": server.pid,
+        "url": server.url,
+        "alias": "acme/tiny:Q4_K_M",
+        "model": str(stage.root / "model.gguf"),
+        "log": "logs/run-server.log",
+    }
+    server.stop()
+    assert running(stage.registry) == []
+    assert list(stage.registry.iterdir()) == []
+
+
+def test_port_0_is_written_down_as_the_one_that_was_chosen(stage: Stage) -> None:
+    server = stage.ready()
+    assert running(stage.registry)[0]["url"] == server.url
+
+
+@pytest.mark.parametrize("path", ["exit/1", "kill/9"])
+def test_a_server_that_has_ended_is_not_believed_before_anybody_looked(stage: Stage, path: str) -> None:
+    server = stage.ready()
+    get(f"{server.url}/{path}")
+    until(lambda: running(stage.registry) == [], "the end to show")
+    server.wait()
+    assert list(stage.registry.iterdir()) == []
+
+
+def test_several_servers_stand_side_by_side(stage: Stage) -> None:
+    first, second = stage.start(), stage.start()
+    assert {about["pid"] for about in running(stage.registry)} == {first.pid, second.pid}
+    first.stop()
+    assert [about["pid"] for about in running(stage.registry)] == [second.pid]
+
+
+def test_a_pid_that_is_gone_is_not_believed(tmp_path: Path) -> None:
+    register(tmp_path, os.getpid(), {})
+    (about,) = running(tmp_path)
+    gone = about | {"pid": ended_pid()}
+    (tmp_path / "stale.json").write_text(json.dumps(gone))
+    assert running(tmp_path) == [about]
+
+
+def test_a_pid_that_was_given_to_another_process_is_not_believed(tmp_path: Path) -> None:
+    path = register(tmp_path, os.getpid(), {})
+    assert path is not None
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"began": about["began"] - 1}))
+    assert running(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "1", "{}", '{"pid": 1}', '{"pid": "x", "began": 1}', '{"pid": null, "began": 1}', "\xff"]
+)
+def test_a_damaged_file_is_passed_over(tmp_path: Path, text: str) -> None:
+    register(tmp_path, os.getpid(), {})
+    (tmp_path / "0.json").write_bytes(text.encode("latin-1"))
+    (tmp_path / "1.json").mkdir()
+    (tmp_path / "2.tmp").write_text("{")
+    assert [about["pid"] for about in running(tmp_path)] == [os.getpid()]
+
+
+def test_nothing_was_ever_written(tmp_path: Path) -> None:
+    assert running(tmp_path / "servers") == []
+
+
+def test_a_server_runs_also_where_it_cannot_be_written_down(stage: Stage) -> None:
+    stage.registry.write_text("a file")
+    stage.ready().stop()
+    assert stage.names() == ["server_started", "server_ready", "server_stopped"]
+    assert stage.registry.read_text() == "a file"
+
+
+def test_a_process_that_has_ended_is_not_written_down(tmp_path: Path) -> None:
+    about: dict[str, Any] = {}
+    assert register(tmp_path, ended_pid(), about) is None
+    assert list(tmp_path.iterdir()) == []
