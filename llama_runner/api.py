@@ -31,7 +31,7 @@ from llama_runner.sources.choose import choose
 from llama_runner.sources.local import LocalFile, LocalSources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import TypedDict
 
@@ -211,11 +211,17 @@ class Runner:
         )
 
     def launch(
-        self, prepared: Prepared, *, server: ServerOptions | None = None, terminal: IO[bytes] | None = None
+        self,
+        prepared: Prepared,
+        *,
+        server: ServerOptions | None = None,
+        terminal: IO[bytes] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> Server:
         """Launch what was prepared and return the server once it answers.
 
-        ``terminal`` gets what the server says, as its log does.
+        ``terminal`` gets what the server says, as its log does. Once ``cancelled`` says so, a server that still
+        loads is stopped and ``Interrupted`` raised.
         """
         log_name = f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
         running = Server(
@@ -226,7 +232,7 @@ class Runner:
             sink=self._sink,
             terminal=terminal,
         )
-        running.wait_ready()
+        running.wait_ready(cancelled)
         return running
 
     def serve(

@@ -17,18 +17,19 @@ from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError
 if TYPE_CHECKING:
     from types import FrameType
 
+    from typing_extensions import Self
+
     from llama_runner.api import Runner
     from llama_runner.server.process import Server
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: stop as for Ctrl-C, but do not say that the user did it."""
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-def _on_terminate(number: int, _frame: FrameType | None) -> None:
-    raise Terminated(number)
+def _on_terminate(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @click.group(context_settings=_CONTEXT)
@@ -51,23 +52,57 @@ def run(**given: Any) -> None:
     prepared = runner.prepare(**shared.wishes(given))
     # with --json, stdout is for events
     terminal = (sys.stderr if given["as_json"] else sys.stdout).buffer
-    server = runner.launch(prepared, server=server_options, terminal=terminal)
-    with server:
-        if not given["as_json"]:
-            from llama_runner.cli import render  # noqa: PLC0415
+    with _StopSignals() as wish:
+        with runner.launch(prepared, server=server_options, terminal=terminal, cancelled=wish.is_set) as server:
+            wish.hand_to(server)
+            if not given["as_json"]:
+                from llama_runner.cli import render  # noqa: PLC0415
 
-            click.echo(render.summary(prepared, server, server.spec.threads))
-        status = _serve(server)
+                click.echo(render.summary(prepared, server, server.spec.threads))
+            status = server.wait()
+        if wish.number == signal.SIGINT:
+            raise Interrupted
     if status:
         raise SystemExit(128 - status if status < 0 else status)
 
 
-def _serve(server: Server) -> int:
-    """Wait for the server's end and return its exit status; stop it when we are told to stop."""
-    try:
-        return server.wait()
-    except Terminated:
-        return server.stop()
+class _StopSignals:
+    """While a server starts and runs, a signal is a wish that is noted, not an exception that may hit anywhere.
+
+    Once there is a server, it is asked to end; a second signal kills it.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._server: Server | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background job has it
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        again, self.number = self.number is not None, self.number or number
+        if self._server is not None:
+            self._server.request_stop()
+        elif again:
+            raise KeyboardInterrupt
+
+    def is_set(self) -> bool:
+        """Whether a signal came."""
+        return self.number is not None
+
+    def hand_to(self, server: Server) -> None:
+        """Let this server hear of the wish, also of one that came before."""
+        self._server = server
+        if self.number is not None:
+            server.request_stop()
 
 
 @cli.command()
@@ -149,9 +184,8 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
 
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
-        if number is not None:
-            signal.signal(number, _on_terminate)
+    for number in _SIGNALS[1:]:
+        signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False)

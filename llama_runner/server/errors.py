@@ -31,6 +31,16 @@ class OwnOption(UsageError):
         super().__init__(f"{word} cannot be given after --", hint=f"use {ours} before it")
 
 
+class NoSuchServer(UsageError):
+    """No running server has that name."""
+
+    def __init__(self, name: str, running: list[str]) -> None:
+        self.name, self.running = name, running
+        super().__init__(
+            f"no server called {name!r} runs", hint=f"running: {', '.join(running)}" if running else "none runs here"
+        )
+
+
 class ServerDied(ServerError):
     """llama-server ended before it was ready."""
 

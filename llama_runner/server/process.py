@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -14,13 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from llama_runner.core.errors import ServerError
+from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
+from llama_runner.paths import find_program
 from llama_runner.server.errors import AnotherModel, ServerDied, ServerStalled
 from llama_runner.server.registry import register
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
     from llama_runner.server.spec import ServerSpec
@@ -42,6 +44,7 @@ class Server:
     """
 
     _child: subprocess.Popen[bytes]
+    _asked = False
     _failure: Exception | None = None
     _no_log: OSError | None = None
     _registered: Path | None = None
@@ -101,7 +104,7 @@ class Server:
         self._ended.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        if shutil.which(self.spec.binary) is None:  # setpriv would start, and then tell it in its own words
+        if find_program(str(self.spec.binary)) is None:  # setpriv would start, and then tell it in its own words
             raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
         try:
             return subprocess.Popen(
@@ -168,8 +171,8 @@ class Server:
                 self.url = self.spec.url_at(int(match[1]))
             self._heard.set()
 
-    def wait_ready(self) -> None:
-        """Return once the server answers for our model.
+    def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
 
         Ready is: alive, ``/health`` says 200, and our model is listed. Raises ``ServerDied``, ``AnotherModel``,
         ``KeyRefused``, or ``ServerStalled`` when it has been silent for ``load_timeout`` seconds; the server is
@@ -182,6 +185,8 @@ class Server:
                 if self._child.poll() is not None:
                     status = self.stop()  # after which nothing more can come into the log
                     raise ServerDied(status, list(self._tail), self.log_name)
+                if cancelled():
+                    raise Interrupted
                 if time.monotonic() - self._spoke_at > self.spec.load_timeout:
                     raise ServerStalled(self.spec.load_timeout, list(self._tail), self.log_name)
                 self._heard.wait(pause) if not self._heard.is_set() else time.sleep(pause)
@@ -235,6 +240,20 @@ class Server:
         """Wait for the server to end by itself and return its exit status, negative for a signal."""
         self._child.wait()
         return self.stop()
+
+    def request_stop(self) -> None:
+        """Ask the server to end and return at once, as a signal handler must; asked again, kill it.
+
+        Whoever is in ``wait`` learns how it ended. One that has not ended after ``GRACE_S`` is killed.
+        """
+        if self._ended.is_set():
+            return
+        again, self._asked = self._asked, True
+        signal_group(self._child, signal.SIGKILL if again else signal.SIGTERM)
+        if not again:
+            killer = threading.Timer(GRACE_S, self.request_stop)
+            killer.daemon = True
+            killer.start()
 
     def stop(self) -> int:
         """End the server and whatever it started, and return its exit status. Safe to call again, from any thread.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.server.errors import NoSuchServer
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+_POLL_S = 0.05
 
 
 def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
@@ -33,6 +39,20 @@ def running(directory: Path) -> list[dict[str, Any]]:
             if _began(int(about["pid"])) == about["began"]:
                 found.append(about)
     return found
+
+
+def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
+    """Ask the running servers, or those of one model name, URL or process id, to end, and wait until they have."""
+    chosen = [about for about in running(directory) if name in (None, about["alias"], about["url"], str(about["pid"]))]
+    if name is not None and not chosen:
+        raise NoSuchServer(name, [about["alias"] for about in running(directory)])
+    for about in chosen:
+        with suppress(ProcessLookupError):
+            os.kill(int(about["pid"]), signal.SIGTERM)
+    left = chosen
+    while left := [about for about in running(directory) if about in left]:
+        time.sleep(_POLL_S)
+    return chosen
 
 
 def _began(pid: int) -> int:

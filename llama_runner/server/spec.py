@@ -76,8 +76,12 @@ class ServerSpec(Value):
     @property
     def names(self) -> set[str]:
         """The names under which the model may be listed."""
-        chosen = (_value_of(option, self.extra) or "" for option in ("--alias", "-a"))
-        return {name.strip() for names in (self.alias, *chosen) for name in names.split(",")} - {""}
+        return {name.strip() for names in self._chosen_aliases or [self.alias] for name in names.split(",")} - {""}
+
+    @property
+    def _chosen_aliases(self) -> list[str]:
+        """The names that the extra options give the model, instead of ours."""
+        return [*_values_of("--alias", self.extra), *_values_of("-a", self.extra)]
 
     def api_key(self, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
         """Return a key that the server accepts, or else the file that holds its keys, for the server's environment."""
@@ -91,7 +95,8 @@ class ServerSpec(Value):
         ``-m`` always: without it the server would route over the user's whole Hugging Face cache. CORS is
         narrowed: the default lets any web page use the server with credentials.
         """
-        words = [str(self.binary), "-m", str(self.model), "--alias", self.alias]
+        words = [str(self.binary), "-m", str(self.model)]
+        words += [] if self._chosen_aliases else ["--alias", self.alias]
         words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
         if self.ctx_size is not None:
@@ -135,8 +140,12 @@ def spec_of(
 
 def _value_of(option: str, words: tuple[str, ...]) -> str | None:
     """Return the value that an option is given last, which is the one that counts."""
-    after = [words[index + 1] for index, word in enumerate(words[:-1]) if _canonical(word) == option]
+    after = _values_of(option, words)
     return after[-1] if after else None
+
+
+def _values_of(option: str, words: tuple[str, ...]) -> list[str]:
+    return [words[index + 1] for index, word in enumerate(words[:-1]) if _canonical(word) == option]
 
 
 def _canonical(word: str) -> str:

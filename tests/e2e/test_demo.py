@@ -145,9 +145,13 @@ def test_status_shows_what_is_held_and_what_runs(root: Path, children: Children,
     text = llama_runner("status", "--root", root).out
     assert "deleted, its record is kept" in text
     assert f"running   demo:q4_k_m at {running.url}" in text
-    running.process.terminate()
-    running.finish()
+    assert "no server called 'other' runs" in llama_runner("stop", "other", "--root", root).err
+    stopped = llama_runner("stop", "demo:q4_k_m", "--root", root)
+    assert stopped.out == f"stopped   demo:q4_k_m at {running.url}, process {running.server_pid}\n"
+    assert running.finish() == 0
     assert llama_runner("status", "--root", root, "--json").json["servers"] == []
+    assert llama_runner("stop", "--all", "--root", root).code == 0
+    assert llama_runner("stop", "--root", root).code == 2
 
 
 def test_the_summary_says_what_runs_and_how_to_talk_to_it(root: Path, children: Children) -> None:

@@ -260,7 +260,7 @@ def test_an_answer_that_is_not_a_list_of_models_is_no_answer(stage: Stage, clock
         ({"data": []}, "no model"),
         ({}, "no model"),
         ({"data": None}, "no model"),
-        ({"data": "text"}, "no model"),
+        ({"data": 1}, "no model"),
         ({"data": [1, None, "text", {"id": 7, "aliases": None}, {"id": [], "aliases": [{}, None]}]}, "no model"),
     ],
 )
