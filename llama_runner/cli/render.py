@@ -99,7 +99,11 @@ class Printer:
         else:
             text = f"{event.done} of {event.total} {event.unit}"
         line = f"{event.step:<9} {share:4.0%}  {text}"
-        if self._live:
+        if self._live and event.done >= event.total:
+            sys.stderr.write("\r\x1b[K")  # what comes next, on whichever stream, begins on an empty line
+            sys.stderr.flush()
+            self._open = ""
+        elif self._live:
             self._open = line
             width = os.get_terminal_size(sys.stderr.fileno()).columns
             sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")

@@ -27,7 +27,6 @@ from llama_runner.core.events import (
 from llama_runner.core.plan import Plan, Planned, Run, Skip
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import (
-    Node,
     Place,
     Resource,
     Source,
@@ -80,9 +79,10 @@ class Executor:
         """
         self._outcome = settle(plan, self._store, self._sink)
         for planned in plan.pending:
-            for above in all_inputs(planned.step).values():
-                if isinstance(above, Source) and above not in self._outcome.digests:
-                    self._outcome.digests[above] = planned.digests[_name_of(planned.step, above)] or Digest("")
+            for name, above in all_inputs(planned.step).items():
+                digest = planned.digests[name]
+                if isinstance(above, Source) and digest is not None:
+                    self._outcome.digests[above] = digest
         self._sweep()
         waiting = list(plan.pending)
         if not waiting:
@@ -249,10 +249,6 @@ class Executor:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def _name_of(step: Step, node: Node) -> str:
-    return next(name for name, above in all_inputs(step).items() if above is node)
 
 
 def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tuple[Digest, int]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 GRACE_S = 5.0
 """How long a child may take to end after SIGTERM before it is killed."""
 
+_OUT_OF_ROOM = ("No space left on device", "File too large", "File size limit exceeded", "Disk quota exceeded")
+
 TAIL = 12
 """Lines of a failed program's output that go into the error."""
 
@@ -143,7 +145,7 @@ def run(
         cancellation.remove(child)
     cancellation.check()
     if status:
-        out_of_room = any("No space left on device" in line or "File too large" in line for line in tail)
+        out_of_room = any(said in line for line in tail for said in _OUT_OF_ROOM)
         if out_of_room or status == -getattr(signal, "SIGXFSZ", 0):
             raise DiskFull(cwd or "the store")
         raise ProgramFailed(os.path.basename(words[0]), status, list(tail), log_name)  # noqa: PTH119

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,7 @@ from llama_runner.core import events
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.plan import Snapshot
-from llama_runner.engine.errors import ProgramFailed, WrongOutput
+from llama_runner.engine.errors import DiskFull, ProgramFailed, WrongOutput
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.settle import Outcome
@@ -286,6 +289,36 @@ def test_a_member_that_would_leave_the_directory_is_refused(bench: Bench, tmp_pa
     with pytest.raises(BadArchive, match="would leave the directory"):
         bench.execute(unpack(archive, Digest("tree1:" + "0" * 64)))
     assert not list(tmp_path.rglob("up"))
+
+
+@contextmanager
+def files_up_to(limit: int) -> Iterator[None]:
+    """Let no file grow past ``limit`` bytes, which stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("step", ["fetch", "unpack", "compile"])
+def test_a_full_disk_is_said_and_keeps_nothing(bench: Bench, index: Path, tmp_path: Path, step: str) -> None:
+    big = "x" * (1 << 20)
+    archive = write_wheel(tmp_path / "index", "tinypkg", "1.0", {"tinypkg/tree/big": big})
+    code = f'const char big[] = "{"x" * 100_000}"; int main(int n, char **v) {{ return v[0] == big; }}'
+    steps: dict[str, Step] = {
+        "fetch": fetch(archive),
+        "unpack": unpack(archive, Digest("tree1:" + "0" * 64)),
+        "compile": compile_step(write_tree(tmp_path / "tree", quantize_c=code)),
+    }
+    limit = 500_000 if step != "compile" else 60_000
+    with files_up_to(limit), pytest.raises(DiskFull, match="no room left in") as caught:
+        bench.execute(steps[step])
+    assert caught.value.code == 7
+    assert bench.nothing_is_left()
+    assert not (bench.root / "vendor").exists()
+    assert not (bench.root / "bins").exists()
 
 
 def test_a_damaged_archive_is_an_error(bench: Bench, index: Path) -> None:

@@ -214,6 +214,15 @@ def test_an_unreadable_file(llama_runner: Command, root: Path, file: Path) -> No
     says(llama_runner("run", "--gguf-path", file, "--root", root), 3, "Permission denied")
 
 
+def test_something_that_cannot_be_opened(
+    llama_runner: Command, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the address of a socket has to be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.gguf")
+    says(llama_runner("run", "--gguf-path", tmp_path / "socket.gguf", "--root", root), 3, "not a usable GGUF file")
+
+
 def test_one_shard_without_its_sibling(llama_runner: Command, root: Path, file: Path) -> None:
     lonely = file.rename(file.with_name("model-00001-of-00002.gguf"))
     says(llama_runner("run", lonely, "--root", root), 3, "1 are missing: model-00002-of-00002.gguf")
