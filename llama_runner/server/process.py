@@ -18,7 +18,7 @@ from llama_runner.core.events import ServerReady, ServerStarted, ServerStopped, 
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
 from llama_runner.server.errors import AnotherModel, ServerDied, ServerStalled
-from llama_runner.server.registry import register
+from llama_runner.server.registry import GRACE_S, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from llama_runner.server.spec import ServerSpec
 
-GRACE_S = 10.0
-"""How long the server may take to end after SIGTERM: it lets requests in flight finish."""
+__all__ = ["GRACE_S", "Server"]
 
 _TAIL = 20
 _LINE = 1000

@@ -9,10 +9,14 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.errors import ServerError
 from llama_runner.server.errors import NoSuchServer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+GRACE_S = 10.0
+"""How long a server may take to end after SIGTERM: it lets requests in flight finish."""
 
 _POLL_S = 0.05
 
@@ -36,23 +40,44 @@ def running(directory: Path) -> list[dict[str, Any]]:
     for path in sorted(directory.glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
             about = json.loads(path.read_text(encoding="utf-8"))
-            if _began(int(about["pid"])) == about["began"]:
+            if _lives(about):
                 found.append(about)
     return found
 
 
 def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
-    """Ask the running servers, or those of one model name, URL or process id, to end, and wait until they have."""
+    """Ask the running servers, or those of one model name, URL or process id, to end, and wait until they have.
+
+    Those that have not after ``GRACE_S`` are killed.
+    """
     chosen = [about for about in running(directory) if name in (None, about["alias"], about["url"], str(about["pid"]))]
     if name is not None and not chosen:
         raise NoSuchServer(name, [about["alias"] for about in running(directory)])
     for about in chosen:
-        with suppress(ProcessLookupError):
-            os.kill(int(about["pid"]), signal.SIGTERM)
-    left = chosen
-    while left := [about for about in running(directory) if about in left]:
+        _signal(about, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while left := [about for about in chosen if _lives(about)]:
         time.sleep(_POLL_S)
+        if time.monotonic() > deadline:
+            for about in left:
+                _signal(about, signal.SIGKILL)
     return chosen
+
+
+def _signal(about: dict[str, Any], number: int) -> None:
+    pid = int(about["pid"])
+    with suppress(ProcessLookupError):
+        try:
+            os.killpg(pid, number)
+        except PermissionError:
+            raise ServerError(f"process {pid} is not ours to stop", hint="it is another user's") from None
+
+
+def _lives(about: dict[str, Any]) -> bool:
+    try:
+        return bool(_began(int(about["pid"])) == about["began"])
+    except (OSError, ValueError):
+        return False
 
 
 def _began(pid: int) -> int:

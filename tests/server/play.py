@@ -84,8 +84,10 @@ class Stage:
         self.servers.append(server)
         return server
 
-    def ready(self, options: ServerOptions | None = None, **misbehaviour: Any) -> Server:
-        server = self.start(options, **misbehaviour)
+    def ready(
+        self, options: ServerOptions | None = None, *, alias: str = "acme/tiny:Q4_K_M", **misbehaviour: Any
+    ) -> Server:
+        server = self.start(options, alias=alias, **misbehaviour)
         server.wait_ready()
         return server
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llama_runner.server.registry import register, running
-from tests.server.play import Stage, get, until
+from llama_runner.core.errors import ExitCode, ServerError
+from llama_runner.server import registry
+from llama_runner.server.errors import NoSuchServer
+from llama_runner.server.registry import register, running, stop
+from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,3 +109,76 @@ def test_a_process_that_has_ended_is_not_written_down(tmp_path: Path) -> None:
     about: dict[str, Any] = {}
     assert register(tmp_path, ended_pid(), about) is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("by", ["alias", "url", "pid"])
+def test_the_servers_of_a_name_are_stopped_and_no_others(stage: Stage, by: str) -> None:
+    ours, other = stage.ready(alias="a"), stage.ready(alias="b")
+    name = {"alias": "a", "url": ours.url, "pid": str(ours.pid)}[by]
+    assert [about["pid"] for about in stop(stage.registry, name)] == [ours.pid]
+    assert not lives(ours.pid)
+    assert lives(other.pid)
+    assert ours.wait() == 0, "whoever runs it learns how it ended"
+
+
+def test_without_a_name_all_are_stopped(stage: Stage) -> None:
+    servers = [stage.ready(), stage.ready()]
+    assert {about["pid"] for about in stop(stage.registry, None)} == {server.pid for server in servers}
+    assert not any(lives(server.pid) for server in servers)
+    assert stop(stage.registry, None) == []
+
+
+def test_a_name_that_nobody_has_names_those_that_run(stage: Stage) -> None:
+    with pytest.raises(NoSuchServer, match=r"^no server called 'x' runs$") as caught:
+        stop(stage.registry, "x")
+    assert (caught.value.hint, caught.value.code) == ("none runs here", ExitCode.USAGE)
+    server = stage.ready()
+    with pytest.raises(NoSuchServer) as caught:
+        stop(stage.registry, "x")
+    assert caught.value.hint == "running: acme/tiny:Q4_K_M"
+    assert lives(server.pid)
+
+
+def test_one_that_ignores_sigterm_is_killed_with_what_it_started(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "GRACE_S", 0.05)
+    server = stage.ready(ignore_term=True, grandchild=str(tmp_path / "grandchild"))
+    stop(stage.registry, None)
+    assert not lives(server.pid)
+    wait_gone(int((tmp_path / "grandchild").read_text()))
+    assert server.wait() == -signal.SIGKILL
+
+
+def test_stopping_lasts_until_the_server_is_gone_whatever_is_written_meanwhile(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: looks.append(time.sleep(0.005)))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(registry, "time", clock)
+    server = stage.start(ignore_term=True)
+    stage.wait_said("model loaded")
+    stopping = threading.Thread(target=stop, args=[stage.registry, None], daemon=True)
+    stopping.start()
+    stage.wait_said("received SIGTERM")
+    server.wait_ready()  # and so its file has another URL
+    assert running(stage.registry)[0]["url"] == server.url
+    seen = len(looks)
+    until(lambda: len(looks) >= seen + 3 or not stopping.is_alive(), "more looks")
+    assert stopping.is_alive()
+    get(f"{server.url}/exit/3")
+    stopping.join(PATIENCE_S)
+    assert not stopping.is_alive()
+    assert not lives(server.pid)
+
+
+def test_a_server_of_another_user_is_left_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    server = stage.ready()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", refuse)
+        with pytest.raises(ServerError, match=f"^process {server.pid} is not ours to stop$"):
+            stop(stage.registry, None)
+    assert lives(server.pid)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Event, ServerStopped
 from llama_runner.engine.process import dying_with_parent
 from llama_runner.server import process
@@ -125,6 +126,48 @@ def test_stop_from_another_thread_ends_the_wait_for_readiness(stage: Stage) -> N
 
 def test_stop_before_a_word_was_said(stage: Stage) -> None:
     assert stage.start().stop() in (0, -signal.SIGTERM)
+
+
+def test_a_wish_to_stop_ends_the_wait_for_readiness(stage: Stage) -> None:
+    server = stage.start(load_until="/nonexistent")
+    stage.wait_said("loading model")
+    with pytest.raises(Interrupted):
+        server.wait_ready(cancelled=lambda: True)
+    assert not lives(server.pid)
+    assert stage.events[1:] == [ServerStopped(0)]
+
+
+def test_a_request_to_stop_returns_at_once_and_wait_learns_the_status(stage: Stage) -> None:
+    server = stage.ready()
+    server.request_stop()
+    assert server.wait() == 0
+    assert stage.names() == ["server_started", "server_ready", "server_stopped"]
+
+
+def test_a_second_request_kills(stage: Stage) -> None:
+    server = stage.ready(ignore_term=True)
+    server.request_stop()
+    stage.wait_said("received SIGTERM")
+    assert lives(server.pid)
+    server.request_stop()
+    assert server.wait() == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_request_that_is_ignored_kills_in_the_end(stage: Stage, tmp_path: Path) -> None:
+    server = stage.ready(ignore_term=True, grandchild=str(tmp_path / "grandchild"))
+    server.request_stop()
+    assert server.wait() == -signal.SIGKILL
+    wait_gone(int((tmp_path / "grandchild").read_text()))
+
+
+def test_a_request_to_one_that_has_ended_signals_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = stage.ready()
+    server.stop()
+    signalled: list[object] = []
+    monkeypatch.setattr(process, "signal_group", lambda *what: signalled.append(what))
+    server.request_stop()
+    assert signalled == []
 
 
 def test_many_stops_at_once_are_one(stage: Stage) -> None:
