@@ -153,7 +153,7 @@ def test_one_that_ignores_sigterm_is_killed_with_what_it_started(
 def test_stopping_lasts_until_the_server_is_gone_whatever_is_written_meanwhile(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = []
+    looks: list[None] = []
     clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: looks.append(time.sleep(0.005)))  # type: ignore[func-returns-value]
     monkeypatch.setattr(registry, "time", clock)
     server = stage.start(ignore_term=True)
