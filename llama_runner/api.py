@@ -312,7 +312,7 @@ class Runner:
     def _has_transients(self, plan: Plan) -> bool:
         """Whether an intermediate lies there that is not to be kept."""
         places = [planned.place for planned in plan.steps if planned.step.transient]
-        return any(self.store.path(place).exists() for place in places if place is not None)
+        return any(self.store.is_evictable(place) for place in places if place is not None)
 
     def _facts_before(self, graph: Pipeline, plan: Plan) -> dict[str, Any]:
         """Return what is known of a model that may not have been made yet."""

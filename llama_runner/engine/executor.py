@@ -194,6 +194,7 @@ class Executor:
                 made={
                     "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "seconds": seconds,
+                    "kept": not step.transient,
                     "by": f"llama_runner {__version__}",
                     "log": workspace.log_name if workspace.log_path.exists() else None,
                 },
@@ -219,11 +220,11 @@ class Executor:
         return step.source if first is None else self._sources.origin(first)
 
     def evict_transients(self) -> None:
-        """Delete the bytes of intermediates: everything that reads them is done."""
+        """Delete the bytes of intermediates that nobody asked to keep: everything that reads them is done."""
         for step, key in self._outcome.keys.items():
             if step.transient and step in self._outcome.digests:
                 place = self._outcome.places[step]
-                if not self._store.path(place).exists():
+                if not self._store.is_evictable(place):
                     continue
                 with locks.try_hold(self._lock_path(key)) as held:
                     if held and (size := self._store.evict(place)):

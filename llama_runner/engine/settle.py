@@ -36,8 +36,13 @@ def settle(plan: Plan, store: Store, sink: Sink) -> Outcome:
             outcome.keys[planned.step], outcome.places[planned.step] = planned.key, place
         if decision.digest is not None:
             outcome.digests[planned.step] = decision.digest
-        if decision.needed and place is not None:
-            record: Record = plan.snapshot.answers[RecordAt(place)]
+        if place is None:
+            continue
+        record: Record | None = plan.snapshot.answers.get(RecordAt(place))
+        if record is not None and not planned.step.transient and record.made.get("kept") is False:
+            record = store.keep(place, record)
+        if decision.needed:
+            assert record is not None, "a step is up to date by its record"
             if decision.restamp:
                 store.restamp(place, record)
             sink(StepSkipped(planned.step.kind, record.made.get("seconds")))

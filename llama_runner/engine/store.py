@@ -110,6 +110,18 @@ class Store:
         with suppress(OSError):  # a read-only store is checked again next time
             self._write_record(place, record.but(stamp=stamp_of(self.path(place))))
 
+    def keep(self, place: Place, record: Record) -> Record:
+        """Record that somebody wants the bytes for themselves: they are no intermediate any more."""
+        record = record.but(made={**record.made, "kept": True})
+        with suppress(OSError):  # in a read-only store nothing goes away
+            self._write_record(place, record)
+        return record
+
+    def is_evictable(self, place: Place) -> bool:
+        """Whether the bytes are there and nobody has ever asked to keep them."""
+        record = self.record(place)
+        return record is not None and record.made.get("kept") is False and self.path(place).exists()
+
     def evict(self, place: Place) -> int:
         """Delete the bytes of an artifact and keep its record; return how many there were."""
         path = self.path(place)

@@ -62,6 +62,7 @@ def test_the_16_bit_file_goes_away_unless_it_is_to_be_kept(root: Path, llama_run
     names = sorted(path.name for path in directory.iterdir())
     assert names == [".state.json", "model.gguf", "model.q4_k_m.gguf", "model.q8_0.gguf"]
     assert llama_runner("prepare", "--demo", "--root", root, "-q", "q6_k", "--json").json["ran"] == ["quantize"]
+    assert (directory / "model.gguf").exists(), "it stays kept"
 
 
 def test_a_gguf_file_is_used_where_it_lies(

@@ -125,6 +125,24 @@ def test_an_intermediate_goes_away_and_nothing_runs_because_of_it(world: World) 
     assert any(isinstance(event, events.Evicted) for event in world.events)
 
 
+def test_an_intermediate_that_somebody_asked_to_keep_stays(world: World) -> None:
+    world.execute(chain(world))
+    world.execute(chain(world, going=True))
+    assert (world.root / "models" / "toys" / "first").exists(), "made to be kept"
+    third = Toy("third", 7, (chain(world, going=True)[0].above[0],), world.journal)
+    world.execute([third])
+    assert (world.root / "models" / "toys" / "first").exists()
+
+
+def test_asking_for_an_intermediate_keeps_it_from_then_on(world: World) -> None:
+    world.execute(chain(world, going=True))
+    first = Toy("first", 0, (File(world.root / "source"),), world.journal, going=True)
+    kept = Toy("first", 0, (File(world.root / "source"),), world.journal)
+    world.execute([kept])
+    world.execute([Toy("other", 3, (first,), world.journal)])
+    assert (world.root / "models" / "toys" / "first").exists()
+
+
 def test_an_evicted_intermediate_is_made_again_when_something_needs_its_bytes(world: World) -> None:
     world.execute(chain(world, going=True))
     world.ran()
