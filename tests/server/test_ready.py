@@ -18,7 +18,7 @@ import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped
-from llama_runner.server import process
+from llama_runner.server import health, process
 from llama_runner.server.errors import AnotherModel, KeyRefused, ServerDied, ServerStalled
 from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions
@@ -277,6 +277,30 @@ def test_a_model_that_says_nothing_of_itself_is_ready(stage: Stage, meta: Any) -
     other, ours = {"id": "other", "meta": {"n_ctx": 1}}, {"id": "acme/tiny:Q4_K_M", "meta": meta}
     server = stage.ready(models={"data": [other, ours]})
     assert (server.context, server.trained_context) == (None, None)
+
+
+def test_one_that_is_stopped_at_the_last_moment_is_not_called_ready(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = stage.start()
+    is_ready = server._is_ready
+    monkeypatch.setattr(server, "_is_ready", lambda key: is_ready(key) and server.stop() == 0)
+    with pytest.raises(ServerDied):
+        server.wait_ready()
+    assert stage.names() == ["server_started", "server_stopped"]
+
+
+def test_one_that_dies_at_the_last_moment_is_not_called_ready(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def context(_model: object) -> tuple[None, None]:
+        get(f"{server.url}/exit/9")
+        until(lambda: server._child.poll() is not None, "its end")
+        return None, None
+
+    server = stage.start()
+    monkeypatch.setattr(health, "context", context)
+    with pytest.raises(ServerDied, match="exited with 9"):
+        server.wait_ready()
+    assert stage.names() == ["server_started", "server_stopped"]
 
 
 def test_another_server_on_our_port_is_not_taken_for_ours(stage: Stage) -> None:
