@@ -301,7 +301,7 @@ class Runner:
 
     def _execute(self, observer: Observer, plan: Plan) -> Outcome:
         if not plan.pending and not self.store.has_leftovers() and not self._has_transients(plan):
-            return settle(plan, self.store, self._sink)
+            return settle(plan, self.store, observer.sources, self._sink)
         from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
 
         executor = Executor(self.store, observer, self._sink, lock_timeout=self._lock_timeout)

@@ -178,6 +178,11 @@ def step_key(step: Step, digests: Mapping[str, Digest]) -> Key:
     return key_of(recipe_of(step, digests))
 
 
+def first_source(step: Step) -> Source | None:
+    """Return the source that a step's artifact is made from, the first if there are several."""
+    return next((node for node in topological([step]) if isinstance(node, Source)), None)
+
+
 def topological(targets: Iterable[Step]) -> list[Node]:
     """Return every node that the targets rest on, each after all of its inputs."""
     order: dict[Node, None] = {}

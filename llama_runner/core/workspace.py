@@ -24,6 +24,9 @@ class Sources(Protocol):
     def origin(self, source: Source) -> dict[str, object]:
         """Return what a record says of where its artifact comes from."""
 
+    def unrecorded_origin(self, source: Source) -> dict[str, object] | None:
+        """Return the origin of a source that no record knows as it is now: it was moved, copied or touched."""
+
     def verify(self, source: Source) -> None:
         """Raise ``SourceChanged`` if the bytes are no longer those whose digest was given."""
 

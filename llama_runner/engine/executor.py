@@ -32,10 +32,10 @@ from llama_runner.core.step import (
     Source,
     Step,
     all_inputs,
+    first_source,
     inputs,
     recipe_of,
     step_key,
-    topological,
 )
 from llama_runner.engine import locks
 from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
@@ -77,7 +77,7 @@ class Executor:
 
         Raises the first step's error after the others have stopped, ``Interrupted`` on Ctrl-C.
         """
-        self._outcome = settle(plan, self._store, self._sink)
+        self._outcome = settle(plan, self._store, self._sources, self._sink)
         for planned in plan.pending:
             for name, above in all_inputs(planned.step).items():
                 digest = planned.digests[name]
@@ -216,7 +216,7 @@ class Executor:
         }
 
     def _origin(self, step: Step) -> dict[str, object]:
-        first = next((node for node in topological([step]) if isinstance(node, Source)), None)
+        first = first_source(step)
         return step.source if first is None else self._sources.origin(first)
 
     def evict_transients(self) -> None:

@@ -42,7 +42,9 @@ def dying_with_parent() -> tuple[str, ...]:
     and then becomes the program, under the same pid. Elsewhere there is nothing as simple.
     """
     setpriv = find_program("setpriv") if sys.platform == "linux" else None
-    return (str(setpriv), "--pdeathsig", "KILL", "--") if setpriv else ()
+    if setpriv is None or setpriv.resolve().name == "busybox":  # BusyBox's does not know the option
+        return ()
+    return (str(setpriv), "--pdeathsig", "KILL", "--")
 
 
 class Cancellation:

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Sink, StepSkipped
 from llama_runner.core.plan import Plan, RecordAt, Skip
+from llama_runner.core.step import first_source
+from llama_runner.engine.stamps import stamp_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.record import Record
     from llama_runner.core.step import Node, Place, Step
+    from llama_runner.core.workspace import Sources
     from llama_runner.engine.store import Store
 
 
@@ -25,8 +30,8 @@ class Outcome:
         """Of the steps that ran, in the order of their end."""
 
 
-def settle(plan: Plan, store: Store, sink: Sink) -> Outcome:
-    """Return the outcome of the steps that the plan skips, and record new stamps where it found some."""
+def settle(plan: Plan, store: Store, sources: Sources, sink: Sink) -> Outcome:
+    """Return the outcome of the steps that the plan skips, and bring their records up to date."""
     outcome = Outcome()
     for planned in plan.steps:
         decision, place = planned.decision, planned.place
@@ -36,14 +41,24 @@ def settle(plan: Plan, store: Store, sink: Sink) -> Outcome:
             outcome.keys[planned.step], outcome.places[planned.step] = planned.key, place
         if decision.digest is not None:
             outcome.digests[planned.step] = decision.digest
-        if place is None:
-            continue
-        record: Record | None = plan.snapshot.answers.get(RecordAt(place))
-        if record is not None and not planned.step.transient and record.made.get("kept") is False:
-            record = store.keep(place, record)
+        record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
+        if record is not None and place is not None:
+            newer = _newer(planned.step, decision, record, sources, store.path(place))
+            if newer != record:
+                store.update(place, newer)
         if decision.needed:
-            assert record is not None, "a step is up to date by its record"
-            if decision.restamp:
-                store.restamp(place, record)
-            sink(StepSkipped(planned.step.kind, record.made.get("seconds")))
+            sink(StepSkipped(planned.step.kind, record.made.get("seconds") if record is not None else None))
     return outcome
+
+
+def _newer(step: Step, decision: Skip, record: Record, sources: Sources, path: Path) -> Record:
+    """Return what the record should say now: a new stamp, another place of the source, a wish to keep the bytes."""
+    if not step.transient and record.made.get("kept") is False:
+        record = record.but(made={**record.made, "kept": True})
+    if decision.restamp:
+        record = record.but(stamp=stamp_of(path))
+    if decision.needed and (source := first_source(step)) is not None:
+        origin = sources.unrecorded_origin(source)
+        if origin is not None:
+            record = record.but(source=origin)
+    return record

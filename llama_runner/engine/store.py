@@ -105,17 +105,10 @@ class Store:
             self._write_record(place, record)
         return record
 
-    def restamp(self, place: Place, record: Record) -> None:
-        """Record a new stamp for bytes that were found unchanged under it."""
-        with suppress(OSError):  # a read-only store is checked again next time
-            self._write_record(place, record.but(stamp=stamp_of(self.path(place))))
-
-    def keep(self, place: Place, record: Record) -> Record:
-        """Record that somebody wants the bytes for themselves: they are no intermediate any more."""
-        record = record.but(made={**record.made, "kept": True})
-        with suppress(OSError):  # in a read-only store nothing goes away
+    def update(self, place: Place, record: Record) -> None:
+        """Record something new about bytes that stay as they are; a read-only store is asked again next time."""
+        with suppress(OSError):
             self._write_record(place, record)
-        return record
 
     def is_evictable(self, place: Place) -> bool:
         """Whether the bytes are there and nobody has ever asked to keep them."""

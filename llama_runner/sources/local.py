@@ -160,6 +160,7 @@ class LocalSources:
         self._store, self._remember, self._inspect, self._on_progress = store, remember, inspect, on_progress
         self._cache = StampCache(store.private / "stamps.sqlite")
         self._seen: dict[Source, dict[str, _Seen]] = {}
+        self._unrecorded: set[Source] = set()
 
     def digest(self, source: Source) -> Digest:
         """See ``Sources``. One file gives its own digest, a directory that of its relevant files."""
@@ -168,6 +169,7 @@ class LocalSources:
         stamps = {name: _stamp(path) for name, path in files.items()}
         known = self._from_records(source, stamps)
         if known is None:
+            self._unrecorded.add(source)
             if isinstance(source, LocalModel):
                 self._inspect(source.path)  # what is wrong with it is said before gigabytes are read
             known = self._hash(files, stamps)
@@ -227,6 +229,10 @@ class LocalSources:
             for name, file in self._seen[source].items()
         }
         return {"kind": source.kind, "ref": str(source.path), "revision": short(digest, 12), "files": files}
+
+    def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
+        """See ``Sources``."""
+        return self.origin(source) if source in self._unrecorded else None
 
     def verify(self, source: Source) -> None:
         """See ``Sources``."""

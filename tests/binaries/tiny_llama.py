@@ -51,6 +51,9 @@ class Trees:
     def origin(self, source: Source) -> dict[str, object]:
         return {"kind": "tree", "ref": str(self.path(source))}
 
+    def unrecorded_origin(self, source: Source) -> dict[str, object] | None:
+        return None
+
     def verify(self, source: Source) -> None:
         assert self.path(source).exists()
 

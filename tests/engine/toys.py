@@ -100,6 +100,9 @@ class World:
     def origin(self, source: Source) -> dict[str, object]:
         return {"kind": "file", "ref": str(self.path(source))}
 
+    def unrecorded_origin(self, source: Source) -> dict[str, object] | None:
+        return None
+
     def verify(self, source: Source) -> None:
         assert self.path(source).exists()
 
