@@ -18,6 +18,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Sink, StepProgress
 from llama_runner.core.plan import Plan, RecordAt, Snapshot
 from llama_runner.core.record import TREE
+from llama_runner.core.step import Step, topological
 from llama_runner.core.value import Value, field
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observe import Observer
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from llama_runner.convert import Outtype
     from llama_runner.convert.checkpoint import Checkpoint
     from llama_runner.core.record import Record
-    from llama_runner.core.step import Place, Step
+    from llama_runner.core.step import Place
     from llama_runner.sources.local import LocalModel
     from llama_runner.status import Status
 
@@ -63,15 +64,14 @@ if TYPE_CHECKING:
 
 
 _REPLANS = 5
-_STEPS = ("fetch", "unpack", "compile", "convert", "quantize")
 
 
 class UnknownStep(UsageError):
-    """There is no such step to force."""
+    """There is no such step to force in what was asked for."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"there is no step called {name!r}", hint=f"the steps are {', '.join(_STEPS)}")
+    def __init__(self, name: str, steps: list[str]) -> None:
+        self.name, self.steps = name, steps
+        super().__init__(f"there is no step called {name!r} here", hint=f"the steps are {', '.join(steps)}")
 
 
 class Forecast(Value):
@@ -169,7 +169,7 @@ class Runner:
     ) -> Forecast:
         """Say what ``serve`` would run and why. Writes nothing."""
         graph = self._graph(model, wishes)
-        plan = self._observer(remember=False).plan(graph.targets, _snapshot(wishes))
+        plan = self._observer(remember=False).plan(graph.targets, _snapshot(graph, wishes))
         binaries = plan.of(graph.binaries).place
         assert binaries is not None, "the source tree is pinned, so the key of the build is always known"
         prepared = Prepared(
@@ -187,7 +187,7 @@ class Runner:
         graph = self._graph(model, wishes)
         observer = self._observer(remember=True)
         for attempt in range(_REPLANS):
-            plan = observer.plan(graph.targets, _snapshot(wishes))
+            plan = observer.plan(graph.targets, _snapshot(graph, wishes))
             try:
                 outcome = self._execute(observer, plan)
                 break
@@ -360,10 +360,11 @@ def _spec(prepared: Prepared, options: ServerOptions) -> ServerSpec:
     )
 
 
-def _snapshot(wishes: Wishes) -> Snapshot:
+def _snapshot(graph: Pipeline, wishes: Wishes) -> Snapshot:
     forced = frozenset(wishes.get("force", ()))
+    steps = [node.kind for node in topological(graph.targets) if isinstance(node, Step)]
     if "all" in forced:
-        forced = frozenset(_STEPS)
-    for name in sorted(forced - set(_STEPS)):
-        raise UnknownStep(name)
+        forced = frozenset(steps)
+    for name in sorted(forced - set(steps)):
+        raise UnknownStep(name, steps)
     return Snapshot({}, forced, wishes.get("fresh_tools", False))

@@ -21,12 +21,20 @@ def checkout() -> Path | None:
 def find_root(explicit: str | os.PathLike[str] | None = None) -> Path:
     """Return the root: the explicit one, ``LLAMA_RUNNER_ROOT``, the checkout, or the user's data directory."""
     if chosen := explicit or os.environ.get(ROOT_VARIABLE):
-        return Path(chosen).expanduser().absolute()
+        return user_path(chosen).absolute()
     if found := checkout():
         return found
     from platformdirs import user_data_path  # noqa: PLC0415 - not needed in a checkout
 
     return user_data_path("llama_runner", appauthor=False)
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path as the user means it, ``~`` included; as it stands when there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def pin_file() -> Path:

@@ -12,7 +12,7 @@ that made them, so a new llama.cpp makes no model again.
 from __future__ import annotations
 
 import hashlib
-import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from llama_runner import machine
@@ -21,8 +21,8 @@ from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
 from llama_runner.sources import quantization as quantizations
-from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama
+from llama_runner.sources.local import LocalFile, LocalModel, files_of
+from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.convert import Convert
 from llama_runner.steps.fetch import FetchPackage
 from llama_runner.steps.quantize import Quantize
@@ -119,7 +119,7 @@ def _binaries(pin: Pin, toolchain: Toolchain, options: Options, environment: Map
         os_and_arch=platform,
         cpu=" ".join(machine.cpu_features()),
         toolchain=toolchain,
-        jobs=options.jobs or _default_jobs(),
+        jobs=options.jobs,
     )
 
 
@@ -131,15 +131,11 @@ def _backend(device: str, platform: str) -> str:
     return device
 
 
-def _default_jobs() -> int:
-    """As many as there are processors, and as memory allows."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return processors
-    return max(1, min(processors, pages // MEMORY_PER_JOB))
-
-
 def _weight_bytes(source: LocalModel) -> int:
-    return sum(path.stat().st_size for path in source.path.glob("*.safetensors"))
+    """Return about how many bytes the weights take; what is wrong with a file is said when its digest is asked for."""
+    total = 0
+    for name, path in files_of(source).items():
+        if name.endswith(".safetensors"):
+            with suppress(OSError):
+                total += path.stat().st_size
+    return total

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llama_runner.core.record import Stamp
 
 KEYED_ENVIRONMENT = (
-    *("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "CUDAARCHS"),
+    *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "CUDAARCHS"),
     *("SDKROOT", "DEVELOPER_DIR", "MACOSX_DEPLOYMENT_TARGET"),
 )
 """Variables that reach the compiler and are part of the key."""
@@ -38,6 +38,18 @@ class NoCompiler(ToolError):
         super().__init__(
             f"no {language} compiler found (tried {', '.join(tried)})",
             hint="sudo apt-get install -y g++   (macOS: xcode-select --install; Fedora: sudo dnf install gcc-c++)",
+        )
+
+
+class SeveralWords(ToolError):
+    """``CC`` or ``CXX`` is more than a program."""
+
+    def __init__(self, role: str, value: str) -> None:
+        self.value = value
+        variable = {"C": "CC", "CXX": "CXX"}[role]
+        super().__init__(
+            f"{variable} is {value!r}, which is no program",
+            hint=f"name one program; flags go into {'CFLAGS' if role == 'C' else 'CXXFLAGS'}",
         )
 
 
@@ -98,13 +110,16 @@ def _find(
     noted: list[Mapping[str, Any]],
 ) -> Compiler:
     known = [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
-    wanted = (names[0],) if names[0] else tuple(name for name in names if name)
+    chosen = (names[0] or "").strip()
+    wanted = (chosen,) if chosen else tuple(name for name in names[1:] if name)
     for name in wanted:
-        if path := find_program(name.split()[0], environment.get("PATH", os.defpath)):
+        if path := find_program(name, environment.get("PATH", os.defpath)):
             stamp = file_stamp(path)
             same = (compiler for compiler in known if (compiler.path, compiler.stamp) == (path, stamp))
             return next(same, None) or Compiler(path, _ask(path, environment), stamp)
-    if known and not names[0]:
+    if " " in chosen:
+        raise SeveralWords(role.upper(), chosen)
+    if known and not chosen:
         # What was built here runs without the compiler that built it, as in a container that left it behind.
         return known[-1]
     raise NoCompiler(language, tuple(wanted))

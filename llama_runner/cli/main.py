@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from typing import IO, TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 
 from llama_runner import __version__
 from llama_runner.cli import options as shared
-from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError
+from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -51,7 +50,8 @@ def run(**given: Any) -> None:
     runner = _runner(given, events=given["as_json"])
     prepared = runner.prepare(**shared.wishes(given))
     # with --json, stdout is for events
-    terminal = (sys.stderr if given["as_json"] else sys.stdout).buffer
+    stream = sys.stderr if given["as_json"] else sys.stdout
+    terminal = getattr(stream, "buffer", None)  # a closed stream is None
     with _StopSignals() as wish:
         with runner.launch(prepared, server=server_options, terminal=terminal, cancelled=wish.is_set) as server:
             wish.hand_to(server)
@@ -185,7 +185,8 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
     for number in _SIGNALS[1:]:
-        signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False)
@@ -194,11 +195,11 @@ def main(argv: list[str] | None = None, *, command: click.Command = cli, name: s
         return ExitCode.USAGE
     except LlamaRunnerError as error:
         return _report(error, sys.stderr)
+    except OSError as error:  # what no class of ours foresees is still the world's, not a bug
+        where = f"{error.filename}: " if error.filename else ""
+        return _report(StoreError(f"{where}{error.strerror or error}"), sys.stderr)
     except (click.Abort, KeyboardInterrupt):
         return _report(Interrupted(), sys.stderr)
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.DONE
     return ExitCode.DONE

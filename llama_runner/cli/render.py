@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core import events
@@ -63,14 +64,14 @@ class Printer:
     """A sink that prints. On a terminal a progress line is rewritten; elsewhere one comes now and then."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr is not None and sys.stderr.isatty()
         self._lock = threading.Lock()
         self._open = ""
         self._last: dict[str, float] = {}
 
     def __call__(self, event: events.Event) -> None:
         """See ``Sink``."""
-        with self._lock:
+        with self._lock, suppress(OSError, ValueError, AttributeError):  # a closed stderr does not stop the work
             match event:
                 case events.StepProgress():
                     self._progress(event)
@@ -123,8 +124,9 @@ class Printer:
 
 def print_event(event: events.Event) -> None:
     """Print an event as one line of JSON: the sink of ``run --json``."""
-    sys.stdout.write(json.dumps(event.to_json()) + "\n")
-    sys.stdout.flush()
+    with suppress(OSError, ValueError, AttributeError):  # whoever listened has gone; the work goes on
+        sys.stdout.write(json.dumps(event.to_json()) + "\n")
+        sys.stdout.flush()
 
 
 def plan(forecast: Forecast) -> str:
@@ -200,8 +202,3 @@ def status(of: Status) -> str:
     if len(lines) == 1:
         lines.append("empty: nothing was made here yet")
     return "\n".join(lines)
-
-
-def error(of: Exception, hint: str | None) -> str:
-    """Return an error with its way out."""
-    return f"error: {of}" + (f"\nhint: {hint}" if hint else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.core.errors import SourceError
+from llama_runner.core.errors import ExitCode, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -121,6 +121,8 @@ class BrokenShard(SourceError):
 
 class SourceChanged(SourceError):
     """A source file is not the one that was inspected; what was written from it would be a mixture."""
+
+    code = ExitCode.STEP  # the source was sound when the step began
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path.name} changed while it was read: {path}", hint="run again when nothing writes to it")

@@ -246,7 +246,8 @@ def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
         found, asked = _output_digest(node, digests, places, snapshot)
         digests[id(node)] = found
         questions.update(dict.fromkeys(asked))
-    needed = {id(target) for target in targets}
+    forced = {node for node in order if isinstance(node, Step) and node.kind in snapshot.force}
+    needed = {id(node) for node in (*targets, *forced)}
     planned: list[Planned] = []
     for node in reversed(order):
         if isinstance(node, Source):

@@ -61,7 +61,13 @@ class Record(Value):
     @classmethod
     def from_json(cls, value: object) -> Record:
         """Read a record back; ``Damaged`` when something that matters is missing or of another type."""
-        output = _member(value, "output", dict)
+        output, recipe = _member(value, "output", dict), _member(value, "recipe", dict)
+        for block in ("params", "inputs", "platform"):
+            _member(recipe, block, dict, {})
+        source, facts = _member(value, "source", dict, {}), _member(value, "facts", dict, {})
+        for file in _member(source, "files", dict, {}).values():
+            _member(file, "digest", str)
+        _member(facts, "context_length", int, 0)
         key, digest = _member(value, "key", str), _member(output, "digest", str)
         if not key.startswith("k1:"):
             raise Damaged(f"unknown key scheme {key[:12]!r}")
@@ -69,13 +75,13 @@ class Record(Value):
             raise Damaged(f"unknown digest scheme {digest[:12]!r}")
         return cls(
             key=Key(key),
-            recipe=_member(value, "recipe", dict),
+            recipe=recipe,
             digest=Digest(digest),
             bytes=_member(output, "bytes", int),
             stamp=_member(output, "stamp", dict),
             noted=_member(value, "noted", dict, {}),
-            facts=_member(value, "facts", dict, {}),
-            source=_member(value, "source", dict, {}),
+            facts=facts,
+            source=source,
             made=_member(value, "made", dict, {}),
         )
 

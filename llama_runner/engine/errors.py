@@ -68,6 +68,14 @@ class StoreNotWritable(StoreError):
         )
 
 
+class InTheWay(StoreError):
+    """Something that is not ours is where an artifact belongs."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = path
+        super().__init__(f"something else is in the way: {path}", hint="move it elsewhere and run again")
+
+
 class LockTimeout(StoreError):
     """Another process makes the same thing for longer than we were told to wait."""
 
@@ -91,7 +99,10 @@ def as_store_error(error: OSError, where: Path) -> StoreError:
     """Return what an operating system error while a step runs means for the store."""
     if error.errno in NO_ROOM:
         return DiskFull(where)
-    return StoreNotWritable(error.filename or where, error.strerror or str(error))
+    path = error.filename2 or error.filename or where
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+        return InTheWay(path)
+    return StoreNotWritable(path, error.strerror or str(error))
 
 
 def _mib(count: int) -> str:

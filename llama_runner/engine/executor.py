@@ -10,6 +10,7 @@ import queue
 import shutil
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner import __version__
@@ -83,7 +84,8 @@ class Executor:
                 digest = planned.digests[name]
                 if isinstance(above, Source) and digest is not None:
                     self._outcome.digests[above] = digest
-        self._sweep()
+        with suppress(OSError):  # a read-only store keeps what it has
+            self._sweep()
         waiting = list(plan.pending)
         if not waiting:
             return self._outcome
@@ -203,7 +205,8 @@ class Executor:
             workspace.forget_work()
         self._outcome.seconds[step] = seconds
         self._sink(StepFinished(step.kind, seconds, digest, size, str(place)))
-        if before is not None and before.digest == digest:
+        remade = all(reason.kind == "payload_gone" for reason in decision.reasons)
+        if before is not None and before.digest == digest and not remade:
             self._sink(StepUnchanged(step.kind, digest))
         return digest
 
@@ -226,7 +229,7 @@ class Executor:
                 place = self._outcome.places[step]
                 if not self._store.is_evictable(place):
                     continue
-                with locks.try_hold(self._lock_path(key)) as held:
+                with suppress(OSError), locks.try_hold(self._lock_path(key)) as held:
                     if held and (size := self._store.evict(place)):
                         self._sink(Evicted(str(place), size))
 

@@ -88,7 +88,7 @@ class KeyRefused(ServerError):
 def _hint(status: int, tail: list[str]) -> str | None:
     text = "\n".join(tail)
     if status == -4:  # noqa: PLR2004 - SIGILL
-        return "the binaries were built for another processor; run on this machine with --force compile"
+        return "the binaries were built for another processor; run on this machine with --force-step compile"
     if status == -9 or "failed to allocate" in text or "out of memory" in text:  # noqa: PLR2004 - SIGKILL
         return "there may be too little memory; try a smaller --ctx-size or quantization"
     if "error while handling argument" in text or "invalid argument" in text:

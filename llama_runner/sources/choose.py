@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.paths import user_path
 from llama_runner.sources.gguf import check_model
-from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, open_directory
+from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, UnreadableSource, open_directory
 
 
 class NoSource(UsageError):
@@ -61,14 +62,26 @@ def choose(
     given = [
         f"{option} {value}" if value is not True else option for option, value in named.items() if value is not None
     ]
-    if not given:
+    if not given or model == "":
         raise NoSource
     if len(given) > 1:
         raise SeveralSources(given)
-    if demo:
-        from llama_runner.demo import MODEL_DIRECTORY  # noqa: PLC0415 - only when asked for
+    try:
+        return _demo() if demo else _open(model, hf_model, gguf_path, safetensors_dir)
+    except OSError as error:  # a directory that may not be entered, a name too long for the file system
+        named_path = model or gguf_path or safetensors_dir
+        raise UnreadableSource(error.filename or str(named_path), error.strerror or str(error)) from error
 
-        return LocalModel(MODEL_DIRECTORY, "demo")
+
+def _demo() -> LocalModel:
+    from llama_runner.demo import MODEL_DIRECTORY  # noqa: PLC0415 - only when asked for
+
+    return LocalModel(MODEL_DIRECTORY, "demo")
+
+
+def _open(
+    model: str | Path | None, hf_model: str | None, gguf_path: str | Path | None, safetensors_dir: str | Path | None
+) -> LocalModel | LocalFile:
     if gguf_path is not None:
         return _open_file(Path(gguf_path))
     if safetensors_dir is not None:
@@ -76,7 +89,7 @@ def choose(
     if hf_model is not None:
         raise HubNotYet(hf_model)
     assert model is not None
-    path = Path(model).expanduser()
+    path = user_path(model)
     if path.is_dir():
         return open_directory(path)
     if path.is_file() or path.suffix.lower() == ".gguf":
@@ -87,7 +100,7 @@ def choose(
 
 
 def _open_file(path: Path) -> LocalFile:
-    path = path.expanduser().absolute()
+    path = user_path(path).absolute()
     if not path.exists():
         raise MissingSource(path)
     header, files = check_model(path)

@@ -74,11 +74,12 @@ class Header(Value):
     def facts(self) -> dict[str, Any]:
         """Return what launching and the summary need, as canonical JSON values."""
         architecture = self.metadata.get("general.architecture")
+        context = self.metadata.get(f"{architecture}.context_length")
         found = {
             "architecture": architecture,
             "name": self.metadata.get("general.name"),
             "quantization": FILE_TYPES.get(self.metadata.get("general.file_type", -1)),
-            "context_length": self.metadata.get(f"{architecture}.context_length"),
+            "context_length": context if isinstance(context, int) else None,
             "chat_template": "tokenizer.chat_template" in self.metadata,
             "tensors": self.tensors,
         }
@@ -88,16 +89,15 @@ class Header(Value):
 def read_header(path: Path) -> Header:
     """Read and check the header of one file; ``NotGGUF`` says what is wrong with it."""
     try:
-        if path.is_dir():
-            raise NotGGUF(path, "it is a directory")
+        if not path.is_file():
+            why = "it is a directory" if path.is_dir() else "it is not a regular file"
+            raise NotGGUF(path, why if path.exists() else "it does not exist")
         with path.open("rb") as file:
             size = path.stat().st_size
             if size < _SMALLEST:
                 raise NotGGUF(path, "it is empty" if not size else f"it has {size} bytes, a header has {_SMALLEST}")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(path, data, size).header()
-    except FileNotFoundError:
-        raise NotGGUF(path, "it does not exist") from None
     except OSError as error:
         raise NotGGUF(path, error.strerror or str(error)) from error
 

@@ -7,6 +7,7 @@ then the stat cache; only then are bytes read.
 from __future__ import annotations
 
 import os
+import threading
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +16,7 @@ from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.step import Source
 from llama_runner.core.value import Value
 from llama_runner.engine.stamps import StampCache, file_stamp, hash_file, is_settled
-from llama_runner.paths import safe_name
+from llama_runner.paths import safe_name, user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ READ_BY_CONVERSION = (
     "vocab.txt",
     "merges.txt",
     "README.md",
-    "*_Pooling/config.json",
+    "*/config.json",
     "additional_chat_templates/*.jinja",
 )
 """Files of a model directory that the converted GGUF may depend on; Python files and pickles are never read."""
@@ -93,7 +94,7 @@ class LocalFile(Source):
     @property
     def name(self) -> str:
         """The file's name without its ending."""
-        return self.path.stem
+        return _text(self.path.stem)
 
 
 LocalSource = LocalModel | LocalFile
@@ -106,13 +107,18 @@ def bucket(name: str, digest: str) -> str:
 
 def open_directory(path: Path) -> LocalModel:
     """Return the source of a directory of safetensors; a ``SourceError`` when it is none."""
-    path = path.expanduser().absolute()
+    path = user_path(path).absolute()
     if not path.exists():
         raise MissingSource(path)
     if not path.is_dir():
         raise NotADirectory(path)
     resolved = path.resolve()
-    return LocalModel(resolved, path.name or resolved.name)
+    return LocalModel(resolved, _text(resolved.name if path.name in ("", "..") else path.name))
+
+
+def _text(name: str) -> str:
+    """Return a file's name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def files_of(source: LocalSource) -> dict[str, Path]:
@@ -128,7 +134,12 @@ def files_of(source: LocalSource) -> dict[str, Path]:
                     found[name] = below / entry.name
     except OSError as error:
         raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
-    return {name: path for name, path in sorted(found.items()) if not path.is_dir()}
+    return {name: path for name, path in sorted(found.items()) if _may_be_read(path)}
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether it is a file, or a link to one that is not there, which is an error to be told; pipes would hang."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _known_folders(path: Path) -> list[tuple[str, Path]]:
@@ -196,6 +207,7 @@ class LocalSources:
     def _hash(self, files: dict[str, Path], stamps: dict[str, Stamp]) -> dict[str, Digest]:
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not on the warm path
 
+        stopped = threading.Event()
         done, total = 0, sum(int(stamp["size"]) for stamp in stamps.values())
 
         def one(name: str) -> Digest:
@@ -203,7 +215,7 @@ class LocalSources:
             found = self._cache.get(files[name], stamps[name]) if is_settled(stamps[name]) else None
             if found is None:
                 try:
-                    found = hash_file(files[name])
+                    found = hash_file(files[name], stopped.is_set)
                 except OSError as error:
                     raise UnreadableSource(files[name], error.strerror or str(error)) from error
                 if self._remember:
@@ -213,7 +225,11 @@ class LocalSources:
             return found
 
         with ThreadPoolExecutor(max_workers=4) as pool:
-            return dict(zip(files, pool.map(one, files), strict=True))
+            try:
+                return dict(zip(files, pool.map(one, files), strict=True))
+            except BaseException:
+                stopped.set()  # Ctrl-C too: nobody waits for gigabytes
+                raise
 
     def path(self, source: Source) -> Path:
         """See ``Sources``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
+from llama_runner import machine
 from llama_runner.binaries import cmake
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, tool_path
 from llama_runner.core.digest import short
@@ -62,7 +63,8 @@ class CompileLlama(Step):
     os_and_arch: str = unkeyed("")
     cpu: str = unkeyed("")
     toolchain: Toolchain | None = unkeyed(None)
-    jobs: int = unkeyed(1)
+    jobs: int | None = unkeyed(None)
+    """Compilers at once; None: as many as there are processors, and as memory allows."""
     kind: ClassVar[str] = "compile"
     resource: ClassVar = "compute"
 
@@ -100,20 +102,18 @@ class CompileLlama(Step):
         }
         build = workspace.work / "build"
         ninja = tool_path("ninja")
-        said: list[str] = []
-        workspace.call(
-            cmake.configure(
-                tool_path("cmake"),
-                ninja,
-                workspace.input("tree"),
-                build,
-                self.toolchain.c.path,
-                self.toolchain.cxx.path,
-                self.options,
-            ),
-            env=environment,
-            on_line=said.append,
+        configure = cmake.configure(
+            tool_path("cmake"),
+            ninja,
+            workspace.input("tree"),
+            build,
+            self.toolchain.c.path,
+            self.toolchain.cxx.path,
+            self.options,
         )
+        _forget_other_build(workspace.work, configure)
+        said: list[str] = []
+        workspace.call(configure, env=environment, on_line=said.append)
         ours = {option.removeprefix("-D").partition("=")[0] for option in self.options}
         if unknown := [name for name in cmake.unused_options(said) if name in ours]:
             raise UnknownOption(unknown, workspace.log_name)
@@ -122,7 +122,11 @@ class CompileLlama(Step):
             if counted := cmake.progress(line):
                 workspace.progress(*counted, "objects")
 
-        workspace.call([ninja, "-C", build, "-j", str(self.jobs), *self.targets], env=environment, on_line=on_line)
+        workspace.call(
+            [ninja, "-C", build, "-j", str(self.jobs or _default_jobs()), *self.targets],
+            env=environment,
+            on_line=on_line,
+        )
         for target in self.targets:
             self._take(workspace, build / "bin" / target, environment)
 
@@ -138,3 +142,22 @@ class CompileLlama(Step):
         import shutil  # noqa: PLC0415 - not on the warm path
 
         shutil.copy2(program, workspace.out / program.name)
+
+
+def _forget_other_build(work: Path, configure: list[str]) -> None:
+    """Remove a build directory that was configured with other words than these.
+
+    CMake, told of a compiler at another path, deletes its cache and configures anew without a single one of our
+    options; in a directory that was moved it refuses to work at all.
+    """
+    import shutil  # noqa: PLC0415 - not on the warm path
+
+    words, note = "\n".join(configure), work / "configured"
+    if not note.exists() or note.read_text(encoding="utf-8") != words:
+        shutil.rmtree(work / "build", ignore_errors=True)
+        note.write_text(words, encoding="utf-8")
+
+
+def _default_jobs() -> int:
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(processors, machine.available_memory() // MEMORY_PER_JOB))

@@ -48,8 +48,8 @@ class Convert(Step):
         return Place(bucket(self.name, digest), name)
 
     def needs(self) -> Needs:
-        """About as much as the weights take now."""
-        return Needs(disk=self.weight_bytes)
+        """About as much as the weights take now, and twice that where 16 bits become 32."""
+        return Needs(disk=self.weight_bytes * (2 if self.outtype == "f32" else 1))
 
     def run(self, workspace: Workspace) -> None:
         """Stream the weights from the source into the file."""

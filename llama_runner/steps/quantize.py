@@ -43,8 +43,9 @@ class Quantize(Step):
         return Place(base.directory, f"{base.name.removesuffix('.gguf')}.{self.type}.gguf")
 
     def needs(self) -> Needs:
-        """Less than the base."""
-        return Needs(disk=self.base_bytes)
+        """A share of the base that follows from the bits per weight, which the name begins with."""
+        digit = next((int(letter) for letter in self.type if letter.isdigit()), 8)
+        return Needs(disk=self.base_bytes * (digit + 1) // 16)
 
     def run(self, workspace: Workspace) -> None:
         """Run llama-quantize and read back what it wrote."""

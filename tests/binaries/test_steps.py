@@ -325,3 +325,20 @@ def test_a_damaged_archive_is_an_error(bench: Bench, index: Path) -> None:
     index.write_bytes(index.read_bytes()[:-30])
     with pytest.raises(LlamaRunnerError, match="not a zip file"):
         bench.execute(unpack(index, Digest("tree1:" + "0" * 64)))
+
+
+def test_a_build_that_was_begun_with_another_compiler_path_is_begun_anew(bench: Bench, tmp_path: Path) -> None:
+    """CMake deletes its cache, our options with it, when the compiler is at another path."""
+    broken = write_tree(tmp_path / "tree", server_c="int main(void) { return oops; }")
+    step = compile_step(broken)
+    with pytest.raises(ProgramFailed):
+        bench.execute(step)
+    [work] = (bench.root / ".llama_runner" / "work").iterdir()
+    assert (work / "build" / "CMakeCache.txt").exists()
+    configured = (work / "configured").read_text()
+    (work / "configured").write_text(configured.replace("-DCMAKE_C_COMPILER=", "-DCMAKE_C_COMPILER=/elsewhere"))
+    (work / "build" / "left").touch()
+    with pytest.raises(ProgramFailed):
+        bench.execute(compile_step(broken))
+    assert not (work / "build" / "left").exists()
+    assert (work / "configured").read_text() == configured

@@ -50,7 +50,7 @@ def untouched(root: Path) -> bool:
         (("--demo", "-q", "q4_k_x"), ("no quantization called 'q4_k_x'", "did you mean q4_k_")),
         (("--demo", "-q", "iq1_s"), ("iq1_s needs an importance matrix",)),
         (("--demo", "--device", "metal"), ("there is no metal on linux",)),
-        (("--demo", "--force-step", "dance"), ("no step called 'dance'", "the steps are fetch")),
+        (("--demo", "--force-step", "dance"), ("no step called 'dance'", "the steps are ")),
     ],
 )
 def test_a_request_that_makes_no_sense(
@@ -356,3 +356,91 @@ def test_a_damaged_state_file_is_a_miss_with_a_warning(llama_runner: Command, ro
     assert result.json["ran"] == ["convert", "quantize"]
     assert "warning:" in result.err
     assert "counts as absent" in result.err
+
+
+def test_paths_that_the_system_refuses(llama_runner: Command, root: Path) -> None:
+    says(llama_runner("plan", "x" * 300, "--root", root), 3, "File name too long")
+    says(llama_runner("plan", "~nobody-of-that-name/model.gguf", "--root", root), 3, "does not exist")
+    says(llama_runner("plan", "", "--root", root), 2, "no model given")
+
+
+def test_a_pruned_link_among_the_weights(llama_runner: Command, root: Path, model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to(tmp_path / "pruned")
+    says(llama_runner("plan", model, "--root", root), 3, "model.safetensors")
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(llama_runner: Command, root: Path, model: Path) -> None:
+    os.mkfifo(model / "extra.json")
+    assert llama_runner("plan", model, "--root", root).code == 0
+
+
+def test_a_root_that_is_a_file(llama_runner: Command, tmp_path: Path, binaries: Path) -> None:
+    (tmp_path / "file").touch()
+    says(llama_runner("prepare", "--demo", "--root", tmp_path / "file"), 7, "in the way")
+
+
+def test_something_where_the_artifact_belongs(llama_runner: Command, root: Path) -> None:
+    made = Path(llama_runner("prepare", "--demo", "--root", root, "--json").json["model"])
+    made.unlink()
+    made.mkdir()
+    (made / "mine").touch()
+    says(llama_runner("prepare", "--demo", "--root", root), 7, "something else is in the way", str(made))
+    assert (made / "mine").exists()
+
+
+def test_records_of_the_right_form_with_nonsense_in_them(llama_runner: Command, root: Path) -> None:
+    made = Path(llama_runner("prepare", "--demo", "--root", root, "--json").json["model"])
+    state = made.parent / ".state.json"
+    sound = state.read_text()
+    for old, new in (('"files": {', '"files": {"x": 1, '), ('"params": {', '"params": [], "was": {')):
+        assert old in sound
+        state.write_text(sound.replace(old, new))
+        assert llama_runner("plan", "--demo", "--root", root).code == 0
+
+
+def test_forcing_a_step_runs_it_and_one_that_is_not_there_is_an_error(llama_runner: Command, root: Path) -> None:
+    assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    again = llama_runner("prepare", "--demo", "--root", root, "--force-step", "convert", "--json")
+    assert again.json["ran"] == ["convert"], "the same bytes: quantize is left alone"
+    result = llama_runner("prepare", "--demo", "-q", "f16", "--root", root, "--force-step", "quantize")
+    says(result, 2, "no step called 'quantize' here", "the steps are convert, fetch, unpack, compile")
+
+
+def test_a_compiler_must_be_one_program(llama_runner: Command, root: Path) -> None:
+    result = llama_runner("plan", "--demo", "--root", root, env={"CC": "gcc -m32"})
+    says(result, 5, "CC is 'gcc -m32', which is no program", "flags go into CFLAGS")
+    assert llama_runner("plan", "--demo", "--root", root, env={"CC": " "}).code == 0
+
+
+def test_how_the_compiler_is_called_does_not_matter(llama_runner: Command, root: Path) -> None:
+    import shutil
+
+    path = shutil.which("cc")
+    assert path is not None
+    for value in ("cc", path, str(Path(path).resolve())):
+        plan = llama_runner("plan", "--demo", "--root", root, "--json", env={"CC": value}).json
+        assert next(step for step in plan["steps"] if step["name"] == "compile")["action"] == "skip", value
+
+
+def test_output_that_nobody_reads_does_not_stop_the_work(root: Path) -> None:
+    command = [*MODULE, "prepare", "--demo", "--root", str(root), "--json"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command], check=False, stdin=subprocess.DEVNULL
+    )
+    assert list((root / "models").rglob("model.q4_k_m.gguf"))
+    assert done.returncode in (0, 1, 7)
+
+
+def test_nohup_is_respected(root: Path, children: list[subprocess.Popen[str]]) -> None:
+    import signal
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = Running(children, "--demo", "--root", root)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    running.process.send_signal(signal.SIGHUP)
+    assert ask(running.url, "who are you?").startswith("I am the demo model")
+    running.process.terminate()
+    assert running.finish() == 0

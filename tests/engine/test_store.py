@@ -13,7 +13,7 @@ import pytest
 from llama_runner.core import events
 from llama_runner.core.errors import StepError
 from llama_runner.core.plan import Run, Skip
-from llama_runner.engine.errors import LockTimeout, NoOutput, StoreNotWritable, WrongOutput
+from llama_runner.engine.errors import InTheWay, LockTimeout, NoOutput, StoreNotWritable, WrongOutput
 from llama_runner.engine.locks import hold
 from llama_runner.engine.stamps import StampCache, file_stamp, hash_file
 from tests.engine.toys import File, Toy, ToyTree, World
@@ -69,7 +69,7 @@ def test_a_damaged_state_file_is_a_miss_with_a_warning(world: World, kind: str) 
     world.ran()
     DAMAGES[kind](state(world))
     if kind == "a directory":
-        with pytest.raises(StoreNotWritable, match="directory"):
+        with pytest.raises(InTheWay, match=r"\.state\.json"):
             world.execute(chain(world))
         state(world).rmdir()
     world.execute(chain(world))
