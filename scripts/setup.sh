@@ -29,8 +29,18 @@ set_up() {
     if [[ $marker -nt $repository/pyproject.toml ]]; then
         return
     fi
-    if [[ ! -x $python ]]; then
-        "$(find_python)" -m venv "$venv" || {
+    if command -v flock >/dev/null; then # two first runs at once: the second one finds all done
+        exec 9>"$repository/.venv.lock"
+        flock 9
+        if [[ $marker -nt $repository/pyproject.toml ]]; then
+            exec 9>&-
+            return
+        fi
+    fi
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        local base
+        base=$(find_python) || exit
+        "$base" -m venv --clear "$venv" || {
             rm -rf "$venv"
             fail "Python cannot make virtual environments here" "sudo apt-get install -y python3-venv"
         }
@@ -47,4 +57,5 @@ set_up() {
     fi
     "$python" -m compileall -q "$repository/llama_runner" # whatever the environment says about writing bytecode
     touch "$marker"
+    exec 9>&-
 }
