@@ -15,3 +15,30 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
     add_compile_options(-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
   endif()
 endif()
+
+# Most of the compile time is headers, read again for each of three hundred small files; eight at a time share them.
+# The files below define names that others of their unit define too, so each stays a unit of its own.
+set(CMAKE_UNITY_BUILD ON)
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
+
+function(llama_runner_alone target)
+  if(TARGET ${target})
+    foreach(source IN LISTS ARGN)
+      set_source_files_properties(
+        "${CMAKE_SOURCE_DIR}/${source}" TARGET_DIRECTORY ${target} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    endforeach()
+  endif()
+endfunction()
+
+function(llama_runner_keep_apart)
+  llama_runner_alone(llama src/models/gemma4.cpp)
+  llama_runner_alone(llama-common common/chat.cpp common/json.cpp)
+  llama_runner_alone(ggml-cpu ggml/src/ggml-cpu/arch/x86/repack.cpp)
+  if(TARGET mtmd) # its files define the same logging macros, each in its own way
+    set_target_properties(mtmd PROPERTIES UNITY_BUILD OFF)
+  endif()
+endfunction()
+
+if(CMAKE_SOURCE_DIR STREQUAL CMAKE_CURRENT_SOURCE_DIR)
+  cmake_language(DEFER CALL llama_runner_keep_apart)
+endif()

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.workspace import Workspace
 
-PEAK_DISK = 400 << 20
-"""Objects and binaries of a CPU build: measured 330 MiB."""
+PEAK_DISK = 200 << 20
+"""Objects and binaries of a CPU build: measured 155 MiB and 34 MiB."""
 
-MEMORY_PER_JOB = 1 << 30
-"""The largest unit of the tree takes 0.8 GiB to compile with GCC 12."""
+MEMORY_PER_JOB = 1700 << 20
+"""The largest unit of the tree takes 1570 MiB to compile with GCC 12.2."""
 
 
 class UnknownOption(StepError):
