@@ -285,7 +285,7 @@ def test_bad_source_is_told_apart_and_leaves_nothing(title: str, tmp_path: Path)
 BAD_BERT: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "pooling path leads away": (
         lambda d: write_json(d / "modules.json", [{"type": "x.Pooling", "path": "../other"}]),
-        E.UnreadableFile, "the path ../other leads out of the directory"),
+        E.UnreadableFile, "the path ../other is not a folder of the model's own"),
     "pooling is missing": (
         lambda d: write_json(d / "modules.json", [{"type": "x.Pooling", "path": "1_Pooling"}]),
         E.MissingFile, "config.json is missing, needed for the kind of pooling"),

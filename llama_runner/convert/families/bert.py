@@ -125,7 +125,7 @@ def pooling_of(source: Source) -> int | None:
         raise UnreadableFile(source.path("modules.json"), "modules with type and path are expected") from error
     if folder is None:
         return None
-    if len(folder.parts) != 1 or folder.is_absolute() or ".." in folder.parts:  # what is elsewhere is not hashed
+    if len(folder.parts) > 1 or folder.is_absolute() or ".." in folder.parts:  # what is elsewhere is not hashed
         raise UnreadableFile(source.path("modules.json"), f"the path {folder} is not a folder of the model's own")
     name = str(folder / "config.json")
     pooling = source.object(name, purpose="the kind of pooling")
