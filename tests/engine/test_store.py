@@ -13,8 +13,11 @@ import pytest
 from llama_runner.core import events
 from llama_runner.core.errors import StepError
 from llama_runner.core.plan import Run, Skip
-from llama_runner.engine.errors import InTheWay, LockTimeout, NoOutput, StoreNotWritable, WrongOutput
+from llama_runner.core.workspace import Workspace
+from llama_runner.engine.errors import InputVanished, InTheWay, LockTimeout, NoOutput, StoreNotWritable, WrongOutput
+from llama_runner.engine.executor import Executor
 from llama_runner.engine.locks import hold
+from llama_runner.engine.observe import Observer
 from llama_runner.engine.stamps import StampCache, file_stamp, hash_file
 from tests.engine.toys import File, Toy, ToyTree, World
 
@@ -132,6 +135,27 @@ def test_an_intermediate_that_somebody_asked_to_keep_stays(world: World) -> None
     third = Toy("third", 7, (chain(world, going=True)[0].above[0],), world.journal)
     world.execute([third])
     assert (world.root / "models" / "toys" / "first").exists()
+
+
+def test_an_input_that_another_process_evicts_stays_readable_for_the_step_that_runs(world: World) -> None:
+    class Evicting(Toy):
+        def run(self, workspace: Workspace) -> None:
+            (world.root / "models" / "toys" / "first").unlink()
+            super().run(workspace)
+
+    first = Toy("first", 0, (File(world.root / "source"),), world.journal)
+    world.execute([Evicting("second", 0, (first,), world.journal)])
+    assert world.ran() == ["first", "second"]
+
+
+def test_an_input_that_has_vanished_before_the_step_begins_is_told(world: World) -> None:
+    first = Toy("first", 0, (File(world.root / "source"),), world.journal)
+    world.execute([first])
+    plan = world.plan([Toy("second", 0, (first,), world.journal)])
+    (world.root / "models" / "toys" / "first").unlink()
+    executor = Executor(world.store, Observer(world.store, world), world.events.append, lock_timeout=1)
+    with pytest.raises(InputVanished, match="first has vanished"):
+        executor.execute(plan)
 
 
 def test_asking_for_an_intermediate_keeps_it_from_then_on(world: World) -> None:

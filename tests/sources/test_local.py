@@ -129,3 +129,13 @@ def test_a_dangling_link_is_an_error_that_names_it(directory: Path, tmp_path: Pa
     (directory / "model.safetensors").symlink_to(tmp_path / "gone")
     with pytest.raises(SourceError, match=r"cannot read .*model\.safetensors"):
         look(tmp_path).digest(open_directory(directory))
+
+
+def test_a_stamp_that_is_too_young_to_be_trusted_stays_out_of_the_record(directory: Path, tmp_path: Path) -> None:
+    (directory / "config.json").write_text("{}")
+    source = open_directory(directory)
+    sources = look(tmp_path)
+    sources.digest(source)
+    files = sources.origin(source)["files"]
+    assert files["config.json"]["stamp"] is None
+    assert files["tokenizer.json"]["stamp"] is not None
