@@ -1,0 +1,194 @@
+"""How the Hub is asked: at which address, and with which token.
+
+The environment is read when it is asked for, not when something is imported. The token is found here, kept in one
+value that never shows it, and handed to requests by ``client`` and ``transfer`` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llama_runner.core.errors import UsageError
+from llama_runner.core.value import Value
+from llama_runner.paths import user_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ENDPOINT = "https://huggingface.co"
+NO_TOKEN = "none"  # noqa: S105 - where a token comes from, not one
+_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_LONGEST_TOKEN = 4096
+
+
+class BadEndpoint(UsageError):
+    """``HF_ENDPOINT`` is not an address of a hub."""
+
+    def __init__(self, shown: str, why: str) -> None:
+        self.shown, self.why = shown, why
+        super().__init__(
+            f"HF_ENDPOINT is not an address that can be asked: {shown}: {why}",
+            hint=f"unset it for {ENDPOINT}, or set it to something like https://hub.example.org",
+        )
+
+
+class BadToken(UsageError):
+    """What stands where a token should be cannot be one; it is not shown."""
+
+    def __init__(self, origin: str, why: str) -> None:
+        self.origin, self.why = origin, why
+        super().__init__(f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings")
+
+
+class NoTokenFile(UsageError):
+    """The file of ``--token-file`` cannot be read."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(
+            f"cannot read the token file {path}: {why}", hint="give a file with the token on its only line"
+        )
+
+
+class Access(Value):
+    """Where the Hub is, and who asks. Neither its text nor its hash tells the token."""
+
+    endpoint: str
+    """Without a slash at its end, a user name or a password."""
+    token: str | None
+    origin: str
+    """Where the token is from: ``HF_TOKEN``, ``token file``, ``--token-file PATH``, …, or ``none``."""
+
+    def hide(self, text: str) -> str:
+        """Return ``text`` without the token, should somebody have repeated it there."""
+        return text.replace(self.token, "<token>") if self.token else text
+
+    def __repr__(self) -> str:
+        return f"Access(endpoint={self.endpoint!r}, token={'<hidden>' if self.token else None}, origin={self.origin!r})"
+
+    def __hash__(self) -> int:
+        return hash((self.endpoint, self.origin))
+
+
+def find_access(
+    environment: Mapping[str, str], *, token_file: Path | None, notice: Callable[[str, str], None]
+) -> Access:
+    """Return how the Hub is asked; a ``UsageError`` when what was set cannot be used.
+
+    A token is looked for in ``token_file``, in ``HF_TOKEN``, under its older names, and where ``hf auth login``
+    keeps it. ``notice`` is told, with a word and a clause, what the user should change.
+    """
+    endpoint = _endpoint(environment.get("HF_ENDPOINT", ""))
+    for look in (_from_given_file, _from_variables, _from_kept_file):
+        found = look(environment, token_file, notice)
+        if found is not None:
+            return Access(endpoint, *found)
+    return Access(endpoint, None, NO_TOKEN)
+
+
+def is_offline(environment: Mapping[str, str]) -> bool:
+    """Return whether the Hub must not be asked, as huggingface_hub reads it."""
+    return _is_true(environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE"))
+
+
+def _is_true(value: str | None) -> bool:
+    return value is not None and value.upper() in _TRUE
+
+
+def _endpoint(given: str) -> str:
+    text = given.strip().rstrip("/")
+    if not text:
+        return ENDPOINT
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError as error:
+        raise BadEndpoint(repr(given), str(error)) from None
+    if url.username is not None or url.password is not None:
+        shown = f"{url.scheme}://…@{host}"  # what stands before @ is a secret
+        raise BadEndpoint(shown, "it contains a user name or a password; a token goes into HF_TOKEN")
+    if not text.isprintable() or " " in text:
+        raise BadEndpoint(repr(given), "it contains characters that no address has")
+    if url.scheme not in {"http", "https"} or not host:
+        raise BadEndpoint(repr(given), "it does not begin with https://HOST or http://HOST")
+    if url.query or url.fragment:
+        raise BadEndpoint(repr(given), "it contains ? or #")
+    return text
+
+
+_Found = tuple[str, str] | None
+"""A token and where it is from."""
+
+
+def _from_given_file(_: Mapping[str, str], path: Path | None, notice: Callable[[str, str], None]) -> _Found:
+    if path is None:
+        return None
+    path = user_path(path)
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read(_LONGEST_TOKEN + 1)
+    except (OSError, ValueError) as error:
+        raise NoTokenFile(path, getattr(error, "strerror", None) or str(error)) from None
+    if os.name == "posix" and stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        notice("token_file_readable", f"others can read the token in {path}; chmod 600 keeps it to yourself")
+    origin = f"--token-file {path}"
+    token = _clean(content, origin)
+    if token is None:
+        raise NoTokenFile(path, "it is empty")
+    return token, origin
+
+
+def _from_variables(environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]) -> _Found:
+    for name in ("HF_TOKEN", "HUGGINGFACE_API_KEY", "HUGGING_FACE_HUB_TOKEN"):
+        token = _clean(environment.get(name, "").encode("utf-8", "surrogateescape"), name)
+        if token is not None:
+            if name != "HF_TOKEN":
+                notice("token_variable", f"the token is taken from {name}; HF_TOKEN is the name to use")
+            return token, name
+    return None
+
+
+def _from_kept_file(environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]) -> _Found:
+    """Read what ``hf auth login`` has kept, unless it is not to be used unasked."""
+    if _is_true(environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+        return None
+    path = kept_token(environment)
+    try:
+        content = path.read_bytes()[: _LONGEST_TOKEN + 1]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        # nobody asked for it, and most models need none
+        notice("token_file_unreadable", f"cannot read the token in {path}: {getattr(error, 'strerror', None) or error}")
+        return None
+    token = _clean(content, f"the token file {path}")
+    return None if token is None else (token, "token file")
+
+
+def kept_token(environment: Mapping[str, str]) -> Path:
+    """Return where ``hf auth login`` keeps the token."""
+    if chosen := environment.get("HF_TOKEN_PATH"):
+        return user_path(os.path.expandvars(chosen))
+    if home := environment.get("HF_HOME"):
+        return user_path(os.path.expandvars(home)) / "token"
+    cache = environment.get("XDG_CACHE_HOME") or str(Path(environment.get("HOME") or "~") / ".cache")
+    return user_path(os.path.expandvars(cache)) / "huggingface" / "token"
+
+
+def _clean(content: bytes, origin: str) -> str | None:
+    """Return the token without white space around it; None for nothing; ``BadToken`` for what cannot be one."""
+    content = content.removeprefix(b"\xef\xbb\xbf").strip()
+    if not content:
+        return None
+    if len(content) > _LONGEST_TOKEN:
+        raise BadToken(origin, f"it is longer than {_LONGEST_TOKEN} bytes")
+    if b"\n" in content or b"\r" in content:
+        raise BadToken(origin, "it has more than one line")
+    if any(not 0x21 <= byte <= 0x7E for byte in content):  # noqa: PLR2004 - the visible characters of ASCII
+        raise BadToken(origin, "it contains spaces, control characters or letters that no token has")
+    return content.decode("ascii")

@@ -1,0 +1,266 @@
+"""What can go wrong between here and the Hub, told apart, each with its way out.
+
+``causes.explain`` makes them from what huggingface_hub and its HTTP client raise. While a name is resolved they are
+``SourceError``; what interrupts a download is wrapped in ``NotFetched``, a ``DownloadError``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import DownloadError, SourceError
+
+if TYPE_CHECKING:
+    from llama_runner.sources.hub.access import Access
+
+_SETTINGS = "settings/tokens"
+
+
+class HubError(SourceError):
+    """The Hub, or the way to it, does not give what was asked for."""
+
+
+class NotFetched(DownloadError):
+    """A file could not be fetched; ``reason`` says why."""
+
+    def __init__(self, repo: str, file: str | None, reason: HubError) -> None:
+        self.repo, self.file, self.reason = repo, file, reason
+        what = repo if file is None else f"{file} of {repo}"
+        super().__init__(f"{what} could not be fetched: {reason}", hint=reason.hint)
+
+
+class WrongBytes(DownloadError):
+    """A file's content is not what the repository lists for it, twice."""
+
+    def __init__(self, repo: str, file: str, expected: str, found: str) -> None:
+        self.repo, self.file, self.expected, self.found = repo, file, expected, found
+        super().__init__(
+            f"{file} of {repo} came with other bytes than the repository lists: {found} instead of {expected}",
+            hint="nothing was kept of it; run again, and if it stays so the Hub, a mirror or a proxy is at fault",
+        )
+
+
+class Offline(SourceError):
+    """The Hub would have to be asked, and must not be."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} is not here, and the Hub must not be asked",
+            hint="run once without --offline (and without HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)",
+        )
+
+
+class BadRepositoryName(HubError):
+    """No repository can have this name."""
+
+    def __init__(self, repo: str) -> None:
+        self.repo = repo
+        super().__init__(f"{repo!r} cannot be the name of a repository", hint="give it as ORG/MODEL")
+
+
+class NoSuchRepository(HubError):
+    """There is no such repository, as far as whoever asks may know."""
+
+    def __init__(self, repo: str, access: Access) -> None:
+        self.repo, self.endpoint, self.origin = repo, access.endpoint, access.origin
+        if access.token is None:
+            hint = "check the name; if the repository is private, set HF_TOKEN or log in with hf auth login"
+        else:
+            hint = f"check the name; if it is private, the token from {access.origin} must be allowed to see it"
+        super().__init__(f"{repo} does not exist on {access.endpoint}, or is private", hint=hint)
+
+
+class NoSuchRevision(HubError):
+    """The repository has no branch, tag or commit of this name."""
+
+    def __init__(self, repo: str, revision: str) -> None:
+        self.repo, self.revision = repo, revision
+        super().__init__(
+            f"{repo} has no branch, tag or commit called {revision}", hint="leave it out for the branch main"
+        )
+
+
+class NoSuchFile(HubError):
+    """The repository has no such file at this revision."""
+
+    def __init__(self, repo: str, revision: str | None, file: str) -> None:
+        self.repo, self.revision, self.file = repo, revision, file
+        at = "" if revision is None else f" at {revision}"
+        super().__init__(f"{repo}{at} has no file {file}", hint="it may have been deleted; look again with --update")
+
+
+class TokenRefused(HubError):
+    """There is a token, and the Hub does not know it."""
+
+    def __init__(self, access: Access) -> None:
+        self.endpoint, self.origin = access.endpoint, access.origin
+        super().__init__(
+            f"{access.endpoint} refuses the token from {access.origin}: it is invalid or expired",
+            hint=f"make a new one at {access.endpoint}/{_SETTINGS}, or go without one for a public model",
+        )
+
+
+class Gated(HubError):
+    """Its makers want their terms to be accepted first."""
+
+    def __init__(self, repo: str, access: Access) -> None:
+        self.repo, self.origin, self.page = repo, access.origin, f"{access.endpoint}/{repo}"
+        if access.token is None:
+            fact = "is gated, and no token is set"
+            hint = f"accept its terms at {self.page}, then set HF_TOKEN or log in with hf auth login"
+        else:
+            fact = f"is gated, and the owner of the token from {access.origin} has no access yet"
+            hint = f"accept its terms at {self.page}; some makers then answer by hand"
+        super().__init__(f"{repo} {fact}", hint=hint)
+
+
+class Forbidden(HubError):
+    """Whoever asks is known and may not."""
+
+    def __init__(self, repo: str, access: Access, said: str) -> None:
+        self.repo, self.origin, self.said = repo, access.origin, said
+        hint = "set HF_TOKEN to a token that may read it"
+        if access.token is not None:
+            hint = f"the token from {access.origin} lacks a permission: see {access.endpoint}/{_SETTINGS}"
+        super().__init__(f"{access.endpoint} denies access to {repo}{_quoted(said)}", hint=hint)
+
+
+class Blocked(HubError):
+    """The Hub has taken the repository away."""
+
+    def __init__(self, repo: str, access: Access, said: str) -> None:
+        self.repo, self.said = repo, said
+        super().__init__(
+            f"{repo} has been disabled on {access.endpoint}{_quoted(said)}", hint="look for another copy of the model"
+        )
+
+
+class RateLimited(HubError):
+    """Too many requests; ``seconds`` until more are welcome, if the Hub says so."""
+
+    def __init__(self, access: Access, seconds: float | None) -> None:
+        self.endpoint, self.seconds = access.endpoint, seconds
+        when = "" if seconds is None else f" for {_duration(seconds)}"
+        more = "" if access.token is not None else "; with a token (HF_TOKEN) more requests are allowed"
+        super().__init__(f"{access.endpoint} takes no more requests from here{when}", hint=f"run again then{more}")
+
+
+class HubBroken(HubError):
+    """The Hub answers, with a failure of its own."""
+
+    def __init__(self, where: str, status: int, said: str) -> None:
+        self.where, self.status, self.said = where, status, said
+        super().__init__(
+            f"{where} fails with status {status}{_quoted(said)}", hint="nothing is wrong here; run again in a while"
+        )
+
+
+class HubRefused(HubError):
+    """The Hub answers with a refusal that has no name of its own."""
+
+    def __init__(self, where: str, status: int, said: str) -> None:
+        self.where, self.status, self.said = where, status, said
+        super().__init__(f"{where} refuses with status {status}{_quoted(said)}", hint=_ENDPOINT_HINT)
+
+
+class StorageRefused(HubError):
+    """The Hub sent us on to where it keeps large files, and there we are turned away."""
+
+    def __init__(self, where: str, status: int) -> None:
+        self.where, self.status = where, status
+        super().__init__(
+            f"{where}, where the Hub keeps the file, refuses with status {status}",
+            hint="run again: such links last for a while only; a proxy may also be in the way",
+        )
+
+
+class BadAnswer(HubError):
+    """What answers does not speak as a hub does."""
+
+    def __init__(self, where: str, what: str) -> None:
+        self.where, self.what = where, what
+        super().__init__(f"{where} does not answer as a hub does: {what}", hint=_ENDPOINT_HINT)
+
+
+class NotReached(HubError):
+    """No answer: the way there is broken. Its subclasses say where, if that can be told."""
+
+    def __init__(self, where: str, why: str, *, hint: str = "check the network, then run again") -> None:
+        self.where, self.why = where, why
+        super().__init__(f"{where} cannot be reached: {why}", hint=hint)
+
+
+class NameNotResolved(NotReached):
+    """The name of the host leads nowhere."""
+
+    def __init__(self, where: str, host: str) -> None:
+        self.host = host
+        super().__init__(
+            where,
+            f"no address is known for {host}",
+            hint="check the network and its DNS; for a mirror set HF_ENDPOINT, for a proxy HTTPS_PROXY",
+        )
+
+
+class ConnectionRefused(NotReached):
+    """Nobody listens there."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where, "the connection was refused", hint=_ENDPOINT_HINT)
+
+
+class ConnectionLost(NotReached):
+    """The connection broke on the way."""
+
+
+class TimedOut(NotReached):
+    """Silence for too long."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(
+            where, why, hint="run again; a larger HF_HUB_DOWNLOAD_TIMEOUT (seconds) waits longer for an answer"
+        )
+
+
+class BadCertificate(NotReached):
+    """Who answers cannot prove who it is."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(
+            where,
+            f"its certificate is not accepted: {why}",
+            hint="if a proxy or a mirror has a certificate authority of its own, set SSL_CERT_FILE to its "
+            "certificates (REQUESTS_CA_BUNDLE is not read)",
+        )
+
+
+class BadCertificateFile(NotReached):
+    """The certificates to trust cannot be read."""
+
+    def __init__(self, where: str, variable: str, path: str, why: str) -> None:
+        self.variable, self.path = variable, path
+        super().__init__(
+            where, f"{variable} is {path}: {why}", hint=f"set {variable} to certificates in PEM, or unset it"
+        )
+
+
+class ProxyFailed(NotReached):
+    """The proxy does not let us through; ``proxy`` is without its credentials."""
+
+    def __init__(self, where: str, proxy: str, why: str) -> None:
+        self.proxy = proxy
+        super().__init__(
+            where, f"the proxy {proxy} fails: {why}", hint="check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY"
+        )
+
+
+_ENDPOINT_HINT = "check the network and HF_ENDPOINT; a login page of the network or a proxy may be in the way"
+
+
+def _quoted(said: str) -> str:
+    return f": {said}" if said else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"  # noqa: PLR2004 - two minutes
