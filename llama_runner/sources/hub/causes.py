@@ -131,7 +131,7 @@ def _cause(error: Exception, repo: str, revision: str | None, file: str | None, 
         return Offline(repo if file is None else f"{file} of {repo}")
     if _named(error, "HFValidationError"):
         return BadRepositoryName(repo)
-    lost = _named(error, "TransportError")
+    lost = _named(error, "TransportError", "TimeoutError")
     if lost is not None:
         return _unreached(lost, access)
     if found := _bad_certificate_file(error, access.endpoint):
@@ -195,6 +195,8 @@ def _unreached(lost: BaseException, access: Access) -> NotReached:
         return NameNotResolved(where, urlsplit(where).hostname or where)
     if any(isinstance(one, ConnectionRefusedError) for one in inner):
         return ConnectionRefused(where)
+    if isinstance(lost, TimeoutError):  # of our own, with its own words
+        return TimedOut(where, why)
     if _named(lost, "TimeoutException"):
         return TimedOut(where, "no connection in time" if connecting else "no answer in time")
     return NotReached(where, why) if connecting else ConnectionLost(where, f"the connection broke: {why}")

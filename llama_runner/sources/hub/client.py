@@ -1,0 +1,274 @@
+"""The only door to the Hub's API: what is at a revision, which names there are, small files, a search.
+
+Requests go through huggingface_hub's session, so that what a program configures there holds here too, but not through
+its ``HfApi``: that has no time-out for some of them, sleeps for as long as a server tells it to, and before the first
+asks for a list of known agents. Large files are ``transfer``'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import random
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from llama_runner import __version__
+from llama_runner.core.errors import Interrupted, UsageError
+from llama_runner.core.value import Value, field
+from llama_runner.sources.hub import answers
+from llama_runner.sources.hub.causes import explain, is_transient, retry_after
+from llama_runner.sources.hub.errors import BadAnswer, BadRepositoryName, NoSuchRepository, WrongBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.answers import Listed, Refs
+    from llama_runner.sources.hub.pins import Pin, RemoteFile
+
+T = TypeVar("T")
+
+DEFAULT_REVISION = "main"
+_LARGEST_ANSWER = 64 << 20
+_LARGEST_REFUSAL = 64 << 10
+_SLICE_S = 0.2
+"""How long a wait does not look whether it was cancelled."""
+
+
+class BadTimeout(UsageError):
+    """A time-out in the environment is not a number of seconds."""
+
+    def __init__(self, variable: str, value: str) -> None:
+        self.variable, self.value = variable, value
+        super().__init__(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
+
+
+class Patience(Value):
+    """How long the Hub is waited for, in seconds, and how often it is asked."""
+
+    connect: float = 10.0
+    read: float = 30.0
+    """Silence, at most; ``HF_HUB_ETAG_TIMEOUT`` and, for files, ``HF_HUB_DOWNLOAD_TIMEOUT`` go before it."""
+    whole: float = 120.0
+    """For one answer, however slowly it comes."""
+    tries: int = 4
+    pause: float = 0.5
+    """Before the second try; doubles each time, less up to a half by chance."""
+    longest_pause: float = 120.0
+    """A server that asks for more is not waited for."""
+    sleep: Callable[[float], None] = time.sleep
+
+
+class _Question(Value):
+    """One request, and what it is about."""
+
+    url: str
+    limit: int
+    """Bytes of the answer that are wanted."""
+    silence: float
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+    params: dict[str, str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def _never() -> bool:
+    return False
+
+
+def _ignore(_what: str, _text: str) -> None:
+    pass
+
+
+class HubClient:
+    """Asks the Hub. May be used by several threads; keeps nothing between two questions."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        notice: Callable[[str, str], None] = _ignore,
+        cancelled: Callable[[], bool] = _never,
+        patience: Patience | None = None,
+    ) -> None:
+        """Ask as ``access`` says; tell ``notice``, with a word and a clause, what the user has to wait for."""
+        self._access, self._notice, self._cancelled = access, notice, cancelled
+        self._patience = patience or Patience()
+        self._answer_s = _seconds("HF_HUB_ETAG_TIMEOUT", self._patience.read)
+        self._file_s = _seconds("HF_HUB_DOWNLOAD_TIMEOUT", self._patience.read)
+
+    def pin(self, repo: str, revision: str | None) -> Pin:
+        """Return what the repository is at a branch, tag or commit: one request."""
+        revision = revision or DEFAULT_REVISION
+        path = f"/api/models/{_path(repo)}/revision/{quote(revision, safe='')}"
+        return answers.pin_of(self._json(path, {"blobs": "true"}, repo, revision), repo, self._access.endpoint)
+
+    def refs(self, repo: str) -> Refs:
+        """Return its branches, tags and pull requests: one request."""
+        answer = self._json(f"/api/models/{_path(repo)}/refs", {"include_prs": "1"}, repo)
+        return answers.refs_of(answer, repo, self._access.endpoint)
+
+    def search(self, words: str, *, limit: int) -> list[Listed]:
+        """Return the most downloaded repositories with GGUF files that a search for ``words`` finds: one request."""
+        asked = {"search": words, "filter": "gguf", "sort": "downloads", "limit": str(limit), "full": "true"}
+        try:
+            answer = self._json("/api/models", asked, repr(words))
+        except NoSuchRepository:
+            raise BadAnswer(self._access.endpoint, "it cannot be searched") from None
+        return answers.listed_of(answer, self._access.endpoint)[:limit]
+
+    def read(self, pin: Pin, file: RemoteFile, *, limit: int) -> bytes:
+        """Return a file of at most ``limit`` bytes, whole and verified; ``WrongBytes`` when it comes wrong twice."""
+        if file.size > limit:
+            raise BadAnswer(self._access.endpoint, f"{file.name} of {pin.repo} has {file.size} bytes")
+        if file.sha256 is None and not file.blob:
+            raise BadAnswer(self._access.endpoint, f"{file.name} of {pin.repo} is listed without a digest")
+        expected = file.sha256 or f"git blob {file.blob}"
+        question = _Question(
+            self.url(pin, file.name), file.size, self._file_s, pin.repo, revision=pin.commit, file=file.name
+        )
+        for fresh in ({}, {"Cache-Control": "no-cache"}):
+            content = self._get(question.but(headers={"Accept-Encoding": "identity", **fresh}))
+            found = _digest(content, file)
+            if found == expected:
+                return content
+            if not fresh:
+                self._notice("wrong_bytes", f"{file.name} of {pin.repo} came with wrong bytes; it is fetched once more")
+        raise WrongBytes(pin.repo, file.name, expected, found)
+
+    def url(self, pin: Pin, name: str) -> str:
+        """Return where a file is, at the pin's commit."""
+        return f"{self._access.endpoint}/{_path(pin.repo)}/resolve/{pin.commit}/{quote(name)}"
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of every request. The token is in them: not for logs."""
+        headers = {"User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}"}
+        if self._access.token is not None:
+            headers["Authorization"] = f"Bearer {self._access.token}"
+        return headers
+
+    def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
+        url, headers = self._access.endpoint + path, {"Accept": "application/json"}
+        content = self._get(
+            _Question(url, _LARGEST_ANSWER, self._answer_s, repo, revision=revision, params=params, headers=headers)
+        )
+        if len(content) > _LARGEST_ANSWER:
+            raise BadAnswer(self._access.endpoint, f"it sent more than {_LARGEST_ANSWER >> 20} MiB about {repo}")
+        try:
+            answer: object = json.loads(content)
+        except (ValueError, RecursionError):
+            page = content.lstrip()[:1] == b"<"
+            what = "it sent a web page" if page else "it sent something that is not JSON"
+            raise BadAnswer(self._access.endpoint, what) from None
+        return answer
+
+    def _get(self, question: _Question) -> bytes:
+        """Return what the answer is: at most one byte more than its limit. Asks again where that may help."""
+        for number in range(1, self._patience.tries + 1):
+            if self._cancelled():
+                raise Interrupted
+            try:
+                return self._once(question)
+            except Interrupted:
+                raise
+            except Exception as error:
+                explained = explain(
+                    error,
+                    repo=question.repo,
+                    revision=question.revision,
+                    file=question.file,
+                    access=self._access,
+                    downloading=question.file is not None,
+                )
+                pause = self._pause(error, number)
+                if pause is None:
+                    raise explained from error
+            self._notice("hub_again", f"{explained}; trying again in {max(pause, 1):.0f} s")
+            self._wait(pause)
+        raise AssertionError("there is no pause after the last try")
+
+    def _pause(self, error: Exception, number: int) -> float | None:
+        """Return how long to wait before the next try; None when there is to be none."""
+        if number >= self._patience.tries or not is_transient(error):
+            return None
+        told = retry_after(error)
+        if told is not None:
+            return told if told <= self._patience.longest_pause else None
+        return self._patience.pause * (1 << (number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+
+    def _wait(self, seconds: float) -> None:
+        while seconds > 0:
+            if self._cancelled():
+                raise Interrupted
+            self._patience.sleep(min(seconds, _SLICE_S))
+            seconds -= _SLICE_S
+
+    def _once(self, question: _Question) -> bytes:
+        from huggingface_hub import get_session  # noqa: PLC0415 - not on the warm path
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        deadline = time.monotonic() + self._patience.whole
+        connect, read = self._patience.connect, question.silence
+        options: Any = {
+            "headers": {**self.headers(), **question.headers},
+            "params": question.params,
+            "timeout": (connect, read, read, connect),  # the last is for a free connection
+        }
+        with get_session().stream("GET", question.url, **options) as response:
+            limit = question.limit if response.is_success else _LARGEST_REFUSAL
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > limit:
+                    break
+                if self._cancelled():
+                    raise Interrupted
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no whole answer in {self._patience.whole:g} s")
+            if not response.is_success:
+                text = f"status {response.status_code}"
+                raise HfHubHTTPError(text, response=response, server_message=_said(bytes(content)))
+        return bytes(content[: limit + 1])
+
+
+def _said(content: bytes) -> str | None:
+    """Return the Hub's own words out of a refusal: ``{"error": "…"}``."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return error if isinstance(error, str) else None
+
+
+def _digest(content: bytes, file: RemoteFile) -> str:
+    """Return the digest of what came in the form in which the pin has it; its length if that is wrong."""
+    if len(content) != file.size:
+        return f"{'more than ' if len(content) > file.size else ''}{min(len(content), file.size)} bytes of {file.size}"
+    if file.sha256 is not None:
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    blob = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    blob.update(content)
+    return f"git blob {blob.hexdigest()}"
+
+
+def _path(repo: str) -> str:
+    """Return the repository's name for a URL; ``BadRepositoryName`` for one that would lead elsewhere."""
+    parts = repo.split("/")
+    if len(parts) > 2 or any(part.strip(".") == "" or not part.isprintable() for part in parts):  # noqa: PLR2004
+        raise BadRepositoryName(repo)
+    return quote(repo)
+
+
+def _seconds(variable: str, default: float) -> float:
+    value = os.environ.get(variable)
+    if not value:
+        return default
+    if not value.strip().isdecimal() or not int(value):
+        raise BadTimeout(variable, value)
+    return float(value)
