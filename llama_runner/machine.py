@@ -7,6 +7,10 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def platform_tag() -> str:
@@ -45,24 +49,30 @@ def _cores_of_machine() -> int:
     return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> float | None:
+_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _cgroup_quota(root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> float | None:
     """Return the tightest CPU quota, in CPUs, of the cgroups that this process is in; None without one."""
-    quotas: list[float] = []
+    return min((quota for group in _cgroups("cpu", root, of) for quota in _quota_of(group)), default=None)
+
+
+def _cgroups(controller: str, root: Path, of: Path) -> Iterator[Path]:
+    """Yield the cgroups that this process is in, each before the one around it, of both hierarchies."""
     try:
         lines = of.read_text().splitlines()
     except OSError:
-        return None
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        base = root / ("cpu" if controllers else "")
+        base = root / (controller if controllers else "")
         inside = base / path.lstrip("/")
         for group in (inside, *inside.parents):
-            quotas += _quota_of(group)
+            yield group
             if group == base:
                 break
-    return min(quotas, default=None)
 
 
 def _quota_of(group: Path) -> list[float]:
@@ -98,3 +108,33 @@ def available_memory() -> int:
     import psutil  # noqa: PLC0415 - not on the warm path
 
     return int(psutil.virtual_memory().available)
+
+
+def total_memory(meminfo: Path = Path("/proc/meminfo"), root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> int:
+    """Return the bytes of memory that this process could ever use: the machine's, or less if its cgroup limits it."""
+    total = _memory_of_machine(meminfo)
+    return min([total, *(limit for group in _cgroups("memory", root, of) for limit in _memory_limit_of(group))])
+
+
+def _memory_of_machine(meminfo: Path) -> int:
+    try:
+        for line in meminfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemTotal":
+                return int(value.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    import psutil  # noqa: PLC0415 - only where /proc says nothing
+
+    return int(psutil.virtual_memory().total)
+
+
+def _memory_limit_of(group: Path) -> list[int]:
+    """Return the limit of one cgroup; a limit beyond what the machine has is none, and "max" as well."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            limit = int((group / name).read_text())
+        except (OSError, ValueError):
+            continue
+        return [limit] if limit > 0 else []
+    return []

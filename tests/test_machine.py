@@ -55,6 +55,39 @@ def test_a_fraction_of_a_processor_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert machine.physical_cores() == 1
 
 
+def memory(tmp_path: Path, lines: str, files: dict[str, str], meminfo: str = "MemTotal:  1000 kB\n") -> int:
+    (tmp_path / "meminfo").write_text(meminfo)
+    (tmp_path / "cgroup").write_text(lines)
+    for name, text in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text)
+    return machine.total_memory(tmp_path / "meminfo", tmp_path / "fs", tmp_path / "cgroup")
+
+
+def test_without_a_limit_all_memory_of_the_machine_counts(tmp_path: Path) -> None:
+    assert memory(tmp_path, "0::/\n", {}, "MemFree: 1 kB\nMemTotal:       16326428 kB\n") == 16326428 * 1024
+    assert memory(tmp_path, "0::/a\n", {"a/memory.max": "max\n"}) == 1000 * 1024
+
+
+def test_the_tightest_memory_limit_on_the_way_up_counts(tmp_path: Path) -> None:
+    files = {"a/b/memory.max": "max\n", "a/memory.max": "500000\n", "memory.max": "700000\n"}
+    assert memory(tmp_path, "0::/a/b\n", files) == 500000
+
+
+def test_a_memory_limit_of_the_older_hierarchy_counts(tmp_path: Path) -> None:
+    files = {"memory/a/memory.limit_in_bytes": "300000\n", "memory/memory.limit_in_bytes": "9223372036854771712\n"}
+    assert memory(tmp_path, "4:memory:/a\n1:cpu,cpuacct:/x\n0::/\n", files) == 300000
+
+
+def test_a_limit_beyond_what_the_machine_has_is_none(tmp_path: Path) -> None:
+    assert memory(tmp_path, "0::/a\n", {"a/memory.max": "9223372036854771712\n"}) == 1000 * 1024
+
+
+def test_memory_is_known_where_the_system_has_no_such_files(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    assert machine.total_memory(absent, absent, absent) > 1 << 20
+
+
 def test_the_platform_is_named_as_in_the_documentation() -> None:
     system, _, architecture = machine.platform_tag().partition("-")
     assert system in {"linux", "macos", "windows"}
