@@ -41,7 +41,9 @@ class BadToken(UsageError):
 
     def __init__(self, origin: str, why: str) -> None:
         self.origin, self.why = origin, why
-        super().__init__(f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings")
+        super().__init__(
+            f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings/tokens"
+        )
 
 
 class NoTokenFile(UsageError):
