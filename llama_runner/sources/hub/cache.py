@@ -65,8 +65,8 @@ def adopt(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], 
     """
     source = source.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + INCOMPLETE)  # what a crash leaves of it is used by ``transfer``
-    partial.unlink(missing_ok=True)
+    ours = target.with_name(target.name + ".copying")
+    ours.unlink(missing_ok=True)  # a crash may have left one
     try:
         opened = source.open("rb", buffering=0)
     except OSError:
@@ -75,28 +75,22 @@ def adopt(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], 
         before = os.fstat(opened.fileno())
         if before.st_size != file.size:
             return None
-        if _clone(opened, partial):
-            content = content_of(partial, file, cancelled)  # of ours: nobody else changes it any more
-            return _keep(partial, target, file, content)
-        if before.st_dev == target.parent.stat().st_dev:
-            try:
+        content: Content | None = None
+        if _clone(opened, ours):
+            content = content_of(ours, file, cancelled)  # from now on nobody else changes it
+        elif before.st_dev == target.parent.stat().st_dev:
+            with suppress(OSError):
                 content = content_of(source, file, cancelled)
-            except OSError:
-                return None
-            if content.difference(file) is not None:
-                return None
-            if _link(source, target, before):
-                return content.sha256
-        copied = _copy(opened, partial, file, cancelled)
-        return None if copied is None else _keep(partial, target, file, copied)
-
-
-def _keep(partial: Path, target: Path, file: RemoteFile, content: Content) -> Digest | None:
-    """Give a file its name if it is right; else remove it."""
-    if partial.stat().st_size != file.size or content.difference(file) is not None:
-        partial.unlink()
+            if content is not None and content.difference(file) is None and not _link(source, ours, before):
+                content = _copy(opened, ours, file, cancelled)
+        else:
+            content = _copy(opened, ours, file, cancelled)
+    if content is None or content.difference(file) is not None:
+        ours.unlink(missing_ok=True)
         return None
-    partial.replace(target)
+    ours.replace(target)
+    ours.unlink(missing_ok=True)  # renaming one name of a file to another one of the same file does nothing
+    target.with_name(target.name + INCOMPLETE).unlink(missing_ok=True)
     return content.sha256
 
 
@@ -117,7 +111,6 @@ def _clone(source: FileIO, target: Path) -> bool:
 
 def _link(source: Path, target: Path, seen: os.stat_result) -> bool:
     """Give a file another name; False where that cannot be, or when it is not the file any more that was seen."""
-    target.unlink(missing_ok=True)
     try:
         os.link(source, target)  # not allowed for files of others, nor everywhere
     except OSError:
@@ -129,20 +122,18 @@ def _link(source: Path, target: Path, seen: os.stat_result) -> bool:
     return False
 
 
-def _copy(source: FileIO, partial: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content | None:
+def _copy(source: FileIO, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content | None:
     """Copy a file and hash what is copied; None when it cannot be read to its end."""
     hashes, block = Hashes(file), memoryview(bytearray(BLOCK))
-    with partial.open("wb") as new:
+    with target.open("wb") as new:
         while True:
             try:
                 count = source.readinto(block)
             except OSError:
-                break
+                return None
             if not count:
                 return hashes.content()
             if cancelled():
                 raise Interrupted
             new.write(block[:count])
             hashes.update(block[:count])
-    partial.unlink()
-    return None
