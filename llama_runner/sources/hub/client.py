@@ -125,7 +125,8 @@ class HubClient:
     def read(self, pin: Pin, file: RemoteFile, *, limit: int) -> bytes:
         """Return a file of at most ``limit`` bytes, whole and verified; ``WrongBytes`` when it comes wrong twice."""
         if file.size > limit:
-            raise BadAnswer(self._access.endpoint, f"{file.name} of {pin.repo} has {file.size} bytes")
+            what = f"{file.name} of {pin.repo} has {file.size} bytes, more than the {limit} that are read of it"
+            raise BadAnswer(self._access.endpoint, what)
         if file.sha256 is None and not file.blob:
             raise BadAnswer(self._access.endpoint, f"{file.name} of {pin.repo} is listed without a digest")
         expected = file.sha256 or f"git blob {file.blob}"
@@ -249,7 +250,7 @@ def _said(content: bytes) -> str | None:
 def _digest(content: bytes, file: RemoteFile) -> str:
     """Return the digest of what came in the form in which the pin has it; its length if that is wrong."""
     if len(content) != file.size:
-        return f"{'more than ' if len(content) > file.size else ''}{min(len(content), file.size)} bytes of {file.size}"
+        return f"more than {file.size} bytes" if len(content) > file.size else f"{len(content)} bytes of {file.size}"
     if file.sha256 is not None:
         return f"sha256:{hashlib.sha256(content).hexdigest()}"
     blob = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)

@@ -1,0 +1,336 @@
+"""How the Hub is asked: strictly, patiently within bounds, through proxies, and with the token for nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from llama_runner.core.digest import file_digest
+from llama_runner.core.errors import Interrupted
+from llama_runner.sources.hub import errors
+from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.client import BadTimeout, HubClient, Patience
+from llama_runner.sources.hub.pins import Pin, RemoteFile
+from tests.sources.hub.answering import Answering, answer, answering
+
+TOKEN = "hf_ThisMustNotBeSeenAnywhere"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+EMPTY = {"sha": COMMIT, "siblings": []}
+CONTENT = b'{"architectures": ["LlamaForCausalLM"]}\n'
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+BLOB = hashlib.sha1(b"blob %d\0%s" % (len(CONTENT), CONTENT)).hexdigest()
+IN_LFS = RemoteFile("config.json", len(CONTENT), file_digest(SHA256), "9" * 40)
+IN_GIT = RemoteFile("config.json", len(CONTENT), None, BLOB)
+PIN = Pin("acme/tiny", COMMIT, (IN_GIT,))
+
+
+class Asking:
+    """A client of a server, with what it told the user and how long it slept."""
+
+    def __init__(self, hub: Answering, token: str | None = TOKEN, **patience: Any) -> None:
+        self.notices, self.sleeps, self.stop = list[tuple[str, str]](), list[float](), False
+        self.client = HubClient(
+            Access(hub.url, token, "HF_TOKEN" if token else "none"),
+            notice=lambda what, text: self.notices.append((what, text)),
+            cancelled=lambda: self.stop,
+            patience=Patience(sleep=self.sleeps.append, **patience),
+        )
+
+    @property
+    def slept(self) -> float:
+        return round(sum(self.sleeps), 6)
+
+
+@contextmanager
+def requests_watched(timeouts: list[Any]) -> Iterator[None]:
+    """Give huggingface_hub a client of the program's own for the block, and note the time-outs of its requests."""
+    import httpx2
+    import huggingface_hub
+    from huggingface_hub.utils._http import default_client_factory
+
+    def note(request: httpx2.Request) -> None:
+        timeouts.append(request.extensions["timeout"])
+
+    huggingface_hub.set_client_factory(lambda: httpx2.Client(event_hooks={"request": [note]}))
+    try:
+        yield
+    finally:
+        huggingface_hub.set_client_factory(default_client_factory)
+
+
+# --- what is asked, and what it means ---
+
+
+def test_a_pin_is_one_request_for_the_revision_with_its_files() -> None:
+    listing = {
+        "sha": COMMIT,
+        "siblings": [
+            {"rfilename": "b/z.gguf", "size": 7, "blobId": "a" * 40, "lfs": {"size": 7, "sha256": SHA256}},
+            {"rfilename": "a.json", "size": 0, "blobId": BLOB},
+        ],
+        "gguf": {"architecture": "llama", "context_length": 2048, "chat_template": "x" * 1000, "total": 1, "odd": [1]},
+    }
+    with answering(answer(200, listing)) as hub:
+        pin = Asking(hub).client.pin("acme/tiny", "refs/pr/1")
+        assert [str(question) for question in hub.questions] == [
+            "GET /api/models/acme/tiny/revision/refs%2Fpr%2F1?blobs=true"
+        ]
+    assert pin == Pin(
+        "acme/tiny",
+        COMMIT,
+        (RemoteFile("a.json", 0, None, BLOB), RemoteFile("b/z.gguf", 7, file_digest(SHA256), "a" * 40)),
+        {"architecture": "llama", "context_length": 2048, "total": 1},
+    )
+
+
+def test_without_a_revision_the_branch_main_is_asked_for() -> None:
+    with answering(answer(200, EMPTY)) as hub:
+        assert Asking(hub).client.pin("acme/tiny", None) == Pin("acme/tiny", COMMIT, ())
+        assert hub.questions[0].path.startswith("/api/models/acme/tiny/revision/main?")
+
+
+def test_the_names_in_a_repository_are_one_request() -> None:
+    def ref(name: str, prefix: str) -> dict[str, str]:
+        return {"name": name, "ref": prefix + name, "targetCommit": COMMIT}
+
+    told = {
+        "branches": [ref("main", "refs/heads/"), ref("Q4_K_M", "refs/heads/")],
+        "converts": [ref("parquet", "refs/convert/")],
+        "tags": [ref("v1", "refs/tags/")],
+        "pullRequests": [{"name": "1", "ref": "refs/pr/1", "targetCommit": COMMIT}],
+    }
+    with answering(answer(200, told), answer(200, {"branches": [], "tags": []})) as hub:
+        client = Asking(hub).client
+        found = client.refs("acme/tiny")
+        assert (set(found.branches), set(found.tags)) == ({"main", "Q4_K_M"}, {"v1"})
+        assert found.pull_requests == {"refs/pr/1": COMMIT}
+        assert client.refs("acme/tiny").pull_requests == {}
+        assert str(hub.questions[0]) == "GET /api/models/acme/tiny/refs?include_prs=1"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"branches": {}}, {"branches": [{"name": "main"}]}, {"branches": [], "tags": "v1"}, {"branches": [1]}, []],
+)
+def test_names_that_make_no_sense_are_an_error(told: object) -> None:
+    with answering(answer(200, told)) as hub, pytest.raises(errors.BadAnswer):
+        Asking(hub).client.refs("acme/tiny")
+
+
+# --- small files ---
+
+
+@pytest.mark.parametrize("file", [IN_LFS, IN_GIT], ids=["sha256", "git blob"])
+def test_a_small_file_is_read_at_the_commit_and_verified(file: RemoteFile) -> None:
+    with answering(answer(200, CONTENT)) as hub:
+        asking = Asking(hub)
+        assert asking.client.read(PIN, file, limit=1000) == CONTENT
+        assert [str(question) for question in hub.questions] == [f"GET /acme/tiny/resolve/{COMMIT}/config.json"]
+        assert asking.notices == []
+
+
+def test_an_empty_file_is_read() -> None:
+    empty = RemoteFile("empty", 0, None, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")
+    with answering(answer(200, b"")) as hub:
+        assert Asking(hub).client.read(PIN, empty, limit=0) == b""
+
+
+def test_names_with_odd_letters_are_asked_for_as_they_are() -> None:
+    with answering(answer(200, b"")) as hub:
+        client = Asking(hub).client
+        expected = f"{hub.url}/acme/tiny/resolve/{COMMIT}/a%20b/%C3%BC%23%3F%25.json"
+        assert client.url(PIN, "a b/ü#?%.json") == expected
+        assert client.headers() == {**client.headers(), "Authorization": f"Bearer {TOKEN}"}
+
+
+def test_wrong_bytes_are_fetched_once_more_past_every_cache() -> None:
+    with answering(answer(200, CONTENT.upper()), answer(200, CONTENT)) as hub:
+        asking = Asking(hub)
+        assert asking.client.read(PIN, IN_GIT, limit=1000) == CONTENT
+        assert len(hub.questions) == 2
+        assert hub.questions[1].headers["Cache-Control"] == "no-cache"
+    expected = "config.json of acme/tiny came with wrong bytes; it is fetched once more"
+    assert asking.notices == [("wrong_bytes", expected)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "found"),
+    [
+        (IN_LFS, CONTENT.upper(), f"sha256:{hashlib.sha256(CONTENT.upper()).hexdigest()} instead of sha256:{SHA256}"),
+        (IN_GIT, CONTENT.upper(), f" instead of git blob {BLOB}"),
+        (IN_GIT, CONTENT[:-1], f"39 bytes of 40 instead of git blob {BLOB}"),
+        (IN_GIT, CONTENT + b" " * 1_000_000, f"more than 40 bytes instead of git blob {BLOB}"),
+    ],
+)
+def test_wrong_bytes_twice_are_an_error(file: RemoteFile, content: bytes, found: str) -> None:
+    with answering(answer(200, content)) as hub, pytest.raises(errors.WrongBytes) as caught:
+        Asking(hub).client.read(PIN, file, limit=1000)
+    assert len(hub.questions) == 2
+    assert str(caught.value).startswith("config.json of acme/tiny came with other bytes than the repository lists: ")
+    assert found in str(caught.value)
+
+
+def test_what_is_larger_than_expected_is_not_asked_for() -> None:
+    with answering(answer(200, CONTENT)) as hub:
+        client = Asking(hub).client
+        with pytest.raises(errors.BadAnswer, match="has 40 bytes, more than the 39 that are read"):
+            client.read(PIN, IN_GIT, limit=39)
+        with pytest.raises(errors.BadAnswer, match="without a digest"):
+            client.read(PIN, RemoteFile("config.json", 40), limit=1000)
+        assert hub.questions == []
+
+
+def test_a_file_that_is_gone_is_a_failed_download_with_its_reason() -> None:
+    with answering(answer(404, X_Error_Code="EntryNotFound")) as hub, pytest.raises(errors.NotFetched) as caught:
+        Asking(hub).client.read(PIN, IN_GIT, limit=1000)
+    assert isinstance(caught.value.reason, errors.NoSuchFile)
+    assert caught.value.reason.file == "config.json"
+
+
+# --- the token ---
+
+
+def test_the_token_is_sent_to_the_hub_and_to_nobody_it_sends_us_to() -> None:
+    with answering(answer(200, CONTENT)) as storage, answering(answer(302, Location=f"{storage.url}/x")) as hub:
+        assert Asking(hub).client.read(PIN, IN_GIT, limit=1000) == CONTENT
+        assert hub.questions[0].headers["Authorization"] == f"Bearer {TOKEN}"
+        assert "Authorization" not in storage.questions[0].headers
+        assert TOKEN not in str(storage.questions[0].headers)
+
+
+def test_without_a_token_none_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_implicit")
+    with answering(answer(200, EMPTY)) as hub:
+        Asking(hub, token=None).client.pin("acme/tiny", None)
+        assert len(hub.questions) == 1  # huggingface_hub's own API first asks for a list of agents
+        assert "Authorization" not in hub.questions[0].headers
+
+
+def test_who_asks_is_told() -> None:
+    with answering(answer(200, EMPTY)) as hub:
+        Asking(hub).client.pin("acme/tiny", None)
+        assert hub.questions[0].headers["User-Agent"].startswith("llama_runner/")
+
+
+# --- patience ---
+
+
+def test_trouble_of_the_hub_is_waited_for_and_told() -> None:
+    with answering(answer(500), answer(503), answer(200, EMPTY)) as hub:
+        asking = Asking(hub)
+        assert asking.client.pin("acme/tiny", None).commit == COMMIT
+        assert len(hub.questions) == 3
+        assert asking.notices == [
+            ("hub_again", f"{hub.url} fails with status 500; trying again in 1 s"),
+            ("hub_again", f"{hub.url} fails with status 503; trying again in 1 s"),
+        ]
+    assert 0.25 + 0.5 <= asking.slept <= 0.5 + 1.0
+
+
+def test_the_pauses_grow_and_are_bounded_in_number() -> None:
+    with answering(answer(500)) as hub:
+        asking = Asking(hub, tries=5, pause=8.0)
+        with pytest.raises(errors.HubBroken):
+            asking.client.pin("acme/tiny", None)
+        assert len(hub.questions) == 5
+    assert 4 + 8 + 16 + 32 <= asking.slept <= 8 + 16 + 32 + 64
+
+
+def test_two_clients_do_not_come_back_at_the_same_moment() -> None:
+    slept = set()
+    for seed in range(8):
+        random.seed(seed)
+        with answering(answer(500), answer(200, EMPTY)) as hub:
+            asking = Asking(hub)
+            asking.client.pin("acme/tiny", None)
+            slept.add(asking.slept)
+    assert len(slept) == 8
+
+
+def test_the_hub_says_when_to_come_back() -> None:
+    with answering(answer(429, Retry_After="7"), answer(429, RateLimit='"api";r=0;t=3'), answer(200, EMPTY)) as hub:
+        asking = Asking(hub)
+        asking.client.pin("acme/tiny", None)
+    assert asking.slept == 10
+    assert asking.notices[0][1].endswith("takes no more requests from here for 7 s; trying again in 7 s")
+
+
+def test_at_once_is_at_once() -> None:
+    with answering(answer(429, Retry_After="0"), answer(200, EMPTY)) as hub:
+        asking = Asking(hub)
+        asking.client.pin("acme/tiny", None)
+    assert asking.slept == 0
+
+
+def test_a_hub_that_wants_to_be_left_alone_for_long_is_not_waited_for() -> None:
+    with answering(answer(429, Retry_After="3600")) as hub:
+        asking = Asking(hub)
+        with pytest.raises(errors.RateLimited, match="takes no more requests from here for 60 minutes"):
+            asking.client.pin("acme/tiny", None)
+        assert len(hub.questions) == 1
+    assert asking.sleeps == []
+
+
+def test_a_refusal_is_final() -> None:
+    with answering(answer(404, X_Error_Code="RepoNotFound")) as hub:
+        with pytest.raises(errors.NoSuchRepository):
+            Asking(hub).client.pin("acme/tiny", None)
+        assert len(hub.questions) == 1
+
+
+def test_who_wants_to_stop_does_not_wait() -> None:
+    with answering(answer(429, Retry_After="100")) as hub:
+        asking = Asking(hub)
+
+        def sleep(seconds: float) -> None:
+            asking.sleeps.append(seconds)
+            asking.stop = len(asking.sleeps) == 3
+
+        asking.client = HubClient(
+            Access(hub.url, None, "none"), cancelled=lambda: asking.stop, patience=Patience(sleep=sleep)
+        )
+        with pytest.raises(Interrupted):
+            asking.client.pin("acme/tiny", None)
+    assert len(asking.sleeps) == 3
+    assert max(asking.sleeps) <= 0.2
+
+
+def test_who_wants_to_stop_is_not_asked_for() -> None:
+    with answering(answer(200, EMPTY)) as hub:
+        asking = Asking(hub)
+        asking.stop = True
+        with pytest.raises(Interrupted):
+            asking.client.pin("acme/tiny", None)
+        assert hub.questions == []
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+def test_time_outs_of_the_environment_hold(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "1")
+    timeouts: list[Any] = []
+    with answering(answer(200, EMPTY)) as hub, requests_watched(timeouts):
+        client = Asking(hub).client
+        client.pin("acme/tiny", None)
+        with pytest.raises(errors.WrongBytes):
+            client.read(PIN, IN_GIT, limit=1000)
+    answers, files = timeouts[0], timeouts[1]
+    assert answers == {"connect": 10, "pool": 10, **dict.fromkeys(("read", "write"), 1 if "ETAG" in variable else 30)}
+    assert files["read"] == (30 if "ETAG" in variable else 1)
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "0", "1.5"])
+def test_a_time_out_that_is_no_number_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", value)
+    with answering(answer(200, EMPTY)) as hub, pytest.raises(BadTimeout, match=f"HF_HUB_DOWNLOAD_TIMEOUT is '{value}'"):
+        Asking(hub)
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    with answering(answer(500), answer(200, EMPTY, X_HF_Warning="topic; buy more")) as hub:
+        Asking(hub).client.pin("acme/tiny", None)
+    assert capfd.readouterr() == ("", "")
