@@ -134,7 +134,7 @@ def _cause(error: Exception, repo: str, revision: str | None, file: str | None, 
     lost = _named(error, "TransportError", "TimeoutError")
     if lost is not None:
         return _unreached(lost, access)
-    if found := _bad_certificate_file(error, access.endpoint):
+    if found := _bad_setting(error, access.endpoint):
         return found
     where = _where(_named(error, "HTTPError", "InvalidURL") or error, access)
     return BadAnswer(where, _one_line(f"{error}" or type(error).__name__, access))
@@ -170,7 +170,7 @@ def _answered(  # noqa: C901, PLR0912 - a table
         case 403:
             return Forbidden(repo, access, said)
         case 407:
-            return ProxyFailed(access.endpoint, proxy_of(access.endpoint) or where, "it asks for a name and a password")
+            return ProxyFailed(access.endpoint, proxy_of(access.endpoint) or where, "407")
         case 429:
             return RateLimited(access, retry_after(error))
         case _ if status >= 500:  # noqa: PLR2004
@@ -202,11 +202,17 @@ def _unreached(lost: BaseException, access: Access) -> NotReached:
     return NotReached(where, why) if connecting else ConnectionLost(where, f"the connection broke: {why}")
 
 
-def _bad_certificate_file(error: Exception, where: str) -> BadCertificateFile | None:
+def _bad_setting(error: Exception, where: str) -> NotReached | None:
+    """Return what in the environment keeps the HTTP client from being made."""
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = os.environ.get(variable)
         if path and isinstance(error, OSError):  # an ssl.SSLError is one
             return BadCertificateFile(where, variable, path, error.strerror or str(error))
+    proxy = proxy_of(where)
+    if proxy is not None and isinstance(error, ImportError):
+        return ProxyFailed(where, proxy, "for SOCKS the package socksio would have to be installed")
+    if proxy is not None and isinstance(error, ValueError):
+        return ProxyFailed(where, proxy, "that is no address of a proxy")
     return None
 
 

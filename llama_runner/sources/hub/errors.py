@@ -250,9 +250,11 @@ class ProxyFailed(NotReached):
 
     def __init__(self, where: str, proxy: str, why: str) -> None:
         self.proxy = proxy
-        super().__init__(
-            where, f"the proxy {proxy} fails: {why}", hint="check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY"
-        )
+        hint = "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY"
+        if why.startswith("407"):
+            why = "it asks for a name and a password"
+            hint = "put the right ones into HTTPS_PROXY or HTTP_PROXY: http://NAME:PASSWORD@HOST:PORT"
+        super().__init__(where, f"the proxy {proxy} fails: {why}", hint=hint)
 
 
 _ENDPOINT_HINT = "check the network and HF_ENDPOINT; a login page of the network or a proxy may be in the way"

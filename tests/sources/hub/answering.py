@@ -6,8 +6,10 @@ For what a well-meant hub never says; ``tests/fakehub`` is the one that behaves.
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,3 +94,34 @@ def answering(*answers: Answer | Callable[[Any], None], certificate: Path | None
         yield server
     finally:
         server.close()
+
+
+# --- faults: what a connection may do instead of an answer ---
+
+
+def silent(handler: Any) -> None:
+    """Keep the connection open and say nothing until the client is gone."""
+    handler.connection.recv(1)
+
+
+def hang_up(handler: Any) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def half(handler: Any) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+
+def nonsense(handler: Any) -> None:
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.9\r\n")
+
+
+def dripping(handler: Any) -> None:
+    """Send a byte now and then, each in time, for as long as the client listens."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    try:
+        while True:
+            handler.wfile.write(b" ")
+            time.sleep(0.01)
+    except OSError:
+        pass

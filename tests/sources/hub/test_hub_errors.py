@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import time
-import traceback
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
@@ -14,26 +12,9 @@ import pytest
 from llama_runner.core.errors import DownloadError, ExitCode, Interrupted, LlamaRunnerError, SourceError
 from llama_runner.sources.hub import causes, errors
 from llama_runner.sources.hub.access import Access
-from llama_runner.sources.hub.client import HubClient, Patience
-from tests.sources.hub.answering import Answer, answer, answering
-
-TOKEN = "hf_ThisMustNotBeSeenAnywhere"
-REPO = "acme/tiny"
-COMMIT = "c" * 40
-
-
-def asked(endpoint: str, token: str | None = TOKEN, revision: str | None = None) -> LlamaRunnerError:
-    """Return the error that asking what is at a revision ends with, its traceback searched for the token."""
-    access = Access(endpoint, token, "HF_TOKEN" if token else "none")
-    patience = Patience(tries=1, read=0.2, connect=0.2)
-    with pytest.raises(LlamaRunnerError) as caught:
-        HubClient(access, patience=patience).pin(REPO, revision)
-    error = caught.value
-    shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    assert TOKEN not in f"{shown} {error!r} {error} {error.hint} {vars(error)}"
-    assert error.hint
-    assert not error.hint.endswith(".")
-    return error
+from llama_runner.sources.hub.client import HubClient
+from tests.sources.hub.answering import Answer, answer, answering, half, hang_up, silent
+from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked
 
 
 def refused(status: int, *, token: str | None = TOKEN, body: object = b"", **headers: str) -> LlamaRunnerError:
@@ -181,86 +162,6 @@ def test_where_the_hub_keeps_large_files_a_refusal_is_not_about_the_repository()
         error = asked(hub.url)
         assert isinstance(error, errors.StorageRefused)
         assert str(error) == f"{storage.url}, where the Hub keeps the file, refuses with status 403"
-
-
-# --- no answer ---
-
-
-def test_a_name_that_leads_nowhere() -> None:
-    error = asked("http://no-such-host.invalid")
-    assert isinstance(error, errors.NameNotResolved)
-    assert str(error).endswith("cannot be reached: no address is known for no-such-host.invalid")
-    assert "DNS" in str(error.hint)
-
-
-def test_nobody_listens() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        error = asked(f"http://127.0.0.1:{free.getsockname()[1]}")
-    assert isinstance(error, errors.ConnectionRefused)
-    assert str(error).endswith("cannot be reached: the connection was refused")
-
-
-def silent(handler: Any) -> None:
-    """Keep the connection open and say nothing until the client is gone."""
-    handler.connection.recv(1)
-
-
-def hang_up(handler: Any) -> None:
-    handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-def half(handler: Any) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-
-
-def nonsense(handler: Any) -> None:
-    handler.wfile.write(b"SSH-2.0-OpenSSH_9.9\r\n")
-
-
-def dripping(handler: Any) -> None:
-    """Send a byte now and then, each in time, for as long as the client listens."""
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-    try:
-        while True:
-            handler.wfile.write(b" ")
-            time.sleep(0.01)
-    except OSError:
-        pass
-
-
-def test_silence() -> None:
-    with answering(silent) as hub:
-        error = asked(hub.url)
-    assert isinstance(error, errors.TimedOut)
-    assert str(error).endswith("cannot be reached: no answer in time")
-    assert "HF_HUB_DOWNLOAD_TIMEOUT" in str(error.hint)
-
-
-def test_an_answer_that_only_drips() -> None:
-    patience = Patience(tries=1, whole=0.1)
-    with answering(dripping) as hub, pytest.raises(errors.TimedOut, match=r"no whole answer in 0\.1 s"):
-        HubClient(Access(hub.url, None, "none"), patience=patience).pin(REPO, None)
-
-
-@pytest.mark.parametrize("fault", [hang_up, half, nonsense])
-def test_a_connection_that_breaks(fault: Callable[[Any], None]) -> None:
-    with answering(fault) as hub:
-        error = asked(hub.url)
-    assert isinstance(error, errors.ConnectionLost)
-    assert "cannot be reached: the connection broke: " in str(error)
-
-
-def test_a_hub_that_sends_us_round_in_circles() -> None:
-    with answering(answer(302, Location="/again")) as hub:
-        error = asked(hub.url)
-    assert isinstance(error, errors.BadAnswer)
-    assert "redirect" in str(error)
-
-
-def test_a_hub_that_sends_us_to_no_address() -> None:
-    with answering(answer(302, Location="ftp://example.org/x")) as hub:
-        assert isinstance(asked(hub.url), errors.HubError)
 
 
 # --- what becomes of them ---

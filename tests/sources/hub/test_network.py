@@ -1,0 +1,175 @@
+"""What goes wrong on the way to the Hub: names, connections, time, proxies, certificates."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import close_session
+
+from llama_runner.sources.hub import causes, errors
+from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.client import HubClient, Patience
+from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent
+from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked
+
+
+def test_a_name_that_leads_nowhere() -> None:
+    error = asked("http://no-such-host.invalid")
+    assert isinstance(error, errors.NameNotResolved)
+    assert str(error).endswith("cannot be reached: no address is known for no-such-host.invalid")
+    assert "DNS" in str(error.hint)
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        error = asked(f"http://127.0.0.1:{free.getsockname()[1]}")
+    assert isinstance(error, errors.ConnectionRefused)
+    assert str(error).endswith("cannot be reached: the connection was refused")
+
+
+def test_silence() -> None:
+    with answering(silent) as hub:
+        error = asked(hub.url)
+    assert isinstance(error, errors.TimedOut)
+    assert str(error).endswith("cannot be reached: no answer in time")
+    assert "HF_HUB_DOWNLOAD_TIMEOUT" in str(error.hint)
+
+
+def test_an_answer_that_only_drips() -> None:
+    patience = Patience(tries=1, whole=0.1)
+    with answering(dripping) as hub, pytest.raises(errors.TimedOut, match=r"no whole answer in 0\.1 s"):
+        HubClient(Access(hub.url, None, "none"), patience=patience).pin(REPO, None)
+
+
+@pytest.mark.parametrize("fault", [hang_up, half, nonsense])
+def test_a_connection_that_breaks(fault: Callable[[Any], None]) -> None:
+    with answering(fault) as hub:
+        error = asked(hub.url)
+    assert isinstance(error, errors.ConnectionLost)
+    assert "cannot be reached: the connection broke: " in str(error)
+
+
+def test_a_hub_that_sends_us_round_in_circles() -> None:
+    with answering(answer(302, Location="/again")) as hub:
+        error = asked(hub.url)
+    assert isinstance(error, errors.BadAnswer)
+    assert "redirect" in str(error)
+
+
+def test_a_hub_that_sends_us_to_no_address() -> None:
+    with answering(answer(302, Location="ftp://example.org/x")) as hub:
+        assert isinstance(asked(hub.url), errors.HubError)
+
+
+@pytest.fixture
+def another_session() -> Iterator[None]:
+    """Let huggingface_hub read the environment anew, here and afterwards."""
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.mark.usefixtures("another_session")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("status", "why", "hint"),
+    [
+        (407, "it asks for a name and a password", "http://NAME:PASSWORD@HOST:PORT"),
+        (502, "502 Bad Gateway", "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY"),
+    ],
+)
+def test_pain_08_a_proxy_that_does_not_let_us_through(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, status: int, why: str, hint: str
+) -> None:
+    with answering(answer(status)) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("//", f"//me:{TOKEN}@"))
+        error = asked(f"{scheme}://hub.invalid")
+    if (scheme, status) == ("http", 502):  # whose 502 it is cannot be told
+        assert isinstance(error, errors.HubBroken)
+        return
+    assert isinstance(error, errors.ProxyFailed)
+    assert str(error) == f"{scheme}://hub.invalid cannot be reached: the proxy {proxy.url} fails: {why}"
+    assert hint in str(error.hint)
+
+
+@pytest.mark.usefixtures("another_session")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_pain_08_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        proxy = f"127.0.0.1:{free.getsockname()[1]}"
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://me:{TOKEN}@{proxy}")
+        error = asked(f"{scheme}://hub.invalid")
+    assert isinstance(error, errors.ProxyFailed)
+    assert error.proxy == f"http://{proxy}"
+    assert "Connection refused" in str(error)
+
+
+@pytest.mark.usefixtures("another_session")
+@pytest.mark.parametrize(
+    ("proxy", "why"), [("socks5://127.0.0.1:9", "socksio"), ("gopher://127.0.0.1:9", "that is no address of a proxy")]
+)
+def test_pain_08_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, proxy: str, why: str) -> None:
+    monkeypatch.setenv("all_proxy", proxy)
+    error = asked("https://hub.invalid")
+    assert isinstance(error, errors.ProxyFailed)
+    assert why in str(error)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with a certificate for 127.0.0.1 that nobody has signed but itself, and its key."""
+    path = tmp_path_factory.mktemp("tls") / "hub.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    if shutil.which(command[0]) is None:
+        pytest.skip("needs openssl to make a certificate")
+    key = path.with_suffix(".key")
+    subprocess.run([*command, "-keyout", str(key), "-out", str(path)], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + key.read_bytes())
+    return path
+
+
+@pytest.mark.usefixtures("another_session")
+def test_pain_08_a_certificate_of_a_private_authority(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(answer(200, {"sha": COMMIT, "siblings": []}), certificate=certificate) as hub:
+        error = asked(hub.url)
+        assert isinstance(error, errors.BadCertificate)
+        assert str(error).endswith("cannot be reached: its certificate is not accepted: self-signed certificate")
+        assert "set SSL_CERT_FILE to its certificates" in str(error.hint)
+        assert hub.questions == []
+
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))  # as the hint says, it is not read
+        close_session()
+        assert isinstance(asked(hub.url), errors.BadCertificate)
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        close_session()
+        assert HubClient(Access(hub.url, TOKEN, "HF_TOKEN")).pin(REPO, None).commit == COMMIT
+
+
+@pytest.mark.usefixtures("another_session")
+def test_a_certificate_is_not_worth_another_try(certificate: Path) -> None:
+    with answering(answer(200), certificate=certificate) as hub:
+        assert not causes.is_transient(asked(hub.url).__cause__)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("another_session")
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_pain_08_certificates_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "ours.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    error = asked("https://hub.invalid")
+    assert isinstance(error, errors.BadCertificateFile)
+    assert f"SSL_CERT_FILE is {path}: " in str(error)
