@@ -1,0 +1,188 @@
+"""The client at a hub that behaves, and at one that does not always."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_runner.core.digest import file_digest
+from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.sources.hub import errors
+from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.client import HubClient, Patience
+from llama_runner.sources.hub.pins import Pin, RemoteFile
+from tests.fakehub.hub import Hub
+
+REPO = "acme/tiny"
+FILES = {"config.json": b"{}", "sub dir/tiny.Q8_0.gguf": b"GGUF" + b"w" * 2000, "tokenizer.json": b'{"x": 1}' * 20_000}
+TOKEN = "hf_ThisMustNotBeSeenAnywhere"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with Hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+def client(hub: Hub, token: str | None = None, **patience: Any) -> HubClient:
+    access = Access(hub.url, token, "HF_TOKEN" if token else "none")
+    return HubClient(access, patience=Patience(sleep=lambda _seconds: None, **patience))
+
+
+def named(pin: Pin, name: str) -> RemoteFile:
+    file = pin.file(name)
+    assert file is not None
+    return file
+
+
+def test_a_pin_has_every_file_with_its_size_and_its_digest(hub: Hub) -> None:
+    stored = hub.repo(REPO, dict(FILES), gguf={"architecture": "llama"})
+    pin = client(hub).pin(REPO, None)
+    assert (pin.repo, pin.commit, pin.gguf) == (REPO, stored.head, {"architecture": "llama"})
+    assert [(file.name, file.size) for file in pin.files] == [(name, len(FILES[name])) for name in sorted(FILES)]
+    files = stored.commits[stored.head]
+    assert named(pin, "sub dir/tiny.Q8_0.gguf").sha256 == file_digest(files["sub dir/tiny.Q8_0.gguf"].sha256)
+    assert named(pin, "config.json") == RemoteFile("config.json", 2, None, files["config.json"].blob)
+    assert hub.counted() == 1
+
+
+def test_a_revision_is_a_branch_a_tag_a_commit_or_a_pull_request(hub: Hub) -> None:
+    stored = hub.repo(REPO, dict(FILES))
+    first = stored.head
+    second = stored.commit({"config.json": b"{ }"}, branch="a/branch")
+    stored.tag("v1", first)
+    stored.pull_request(1, second)
+    meant = {"main": first, "a/branch": second, "v1": first, "refs/pr/1": second, second: second, first[:10]: first}
+    assert {revision: client(hub).pin(REPO, revision).commit for revision in meant} == meant
+    refs = client(hub).refs(REPO)
+    assert (refs.branches, refs.tags) == ({"main": first, "a/branch": second}, {"v1": first})
+    assert refs.pull_requests == {"refs/pr/1": second}
+    with pytest.raises(errors.NoSuchRevision, match="acme/tiny has no branch, tag or commit called v2"):
+        client(hub).pin(REPO, "v2")
+
+
+def test_files_are_read_as_they_were_at_the_pin_though_the_branch_has_moved(hub: Hub) -> None:
+    stored = hub.repo(REPO, dict(FILES))
+    pin = client(hub).pin(REPO, "main")
+    stored.commit({"config.json": b'{"moved": true}'})
+    for file in pin.files:
+        assert client(hub).read(pin, file, limit=1 << 20) == FILES[file.name]
+
+
+def test_what_is_in_lfs_comes_from_where_it_is_kept_without_the_token(hub: Hub) -> None:
+    hub.repo(REPO, dict(FILES), gated=True)
+    hub.tokens[TOKEN] = {"accepted": {REPO}}
+    asking = client(hub, TOKEN)
+    pin = asking.pin(REPO, None)
+    hub.reset_log()
+    assert asking.read(pin, named(pin, "sub dir/tiny.Q8_0.gguf"), limit=4000).startswith(b"GGUF")
+    assert [(request.which, request.authorization) for request in hub.requests] == [
+        ("hub", f"Bearer {TOKEN}"),
+        ("cdn", None),
+    ]
+
+
+def test_pain_09_who_may_not_is_told_why_and_what_to_do(hub: Hub) -> None:
+    hub.repo("acme/gated", {"config.json": b"{}"}, gated=True)
+    hub.repo("acme/private", {"config.json": b"{}"}, private=True)
+    hub.tokens[TOKEN] = {}
+
+    def refusal(repo: str, token: str | None) -> LlamaRunnerError:
+        """Return the error that reading a file of the repository ends with."""
+
+        def read() -> None:
+            asking = client(hub, token)
+            pin = asking.pin(repo, None)
+            asking.read(pin, pin.files[0], limit=10)
+
+        with pytest.raises(LlamaRunnerError) as caught:
+            read()
+        shown = f"{caught.value} {caught.value.hint}"
+        assert TOKEN not in shown
+        assert "hf_invalid" not in shown
+        return caught.value
+
+    repos, tokens = ("acme/gated", "acme/private", "acme/none"), (None, TOKEN, "hf_invalid")
+    told = {(repo, token): refusal(repo, token) for repo in repos for token in tokens}
+    assert {asked: type(getattr(error, "reason", error)) for asked, error in told.items()} == {
+        ("acme/gated", None): errors.Gated,
+        ("acme/gated", TOKEN): errors.Gated,
+        ("acme/gated", "hf_invalid"): errors.TokenRefused,
+        ("acme/private", None): errors.NoSuchRepository,
+        ("acme/private", TOKEN): errors.NoSuchRepository,
+        ("acme/private", "hf_invalid"): errors.TokenRefused,
+        ("acme/none", None): errors.NoSuchRepository,
+        ("acme/none", TOKEN): errors.NoSuchRepository,
+        ("acme/none", "hf_invalid"): errors.TokenRefused,
+    }
+    assert f"accept its terms at {hub.url}/acme/gated" in str(told["acme/gated", TOKEN].hint)
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        ("drop", {"after": 1000}),
+        ("stall", {"after": 1000}),
+        ("wrong_bytes", {}),
+        ("wrong_length", {"length": 100}),
+        ("429", {"retry_after": 0}),
+        ("500", {}),
+        ("503", {}),
+    ],
+)
+@pytest.mark.parametrize("name", ["tokenizer.json", "sub dir/tiny.Q8_0.gguf"])
+def test_a_file_that_fails_once_is_read_all_the_same(hub: Hub, kind: str, facts: dict[str, Any], name: str) -> None:
+    hub.repo(REPO, dict(FILES))
+    pin = client(hub).pin(REPO, None)
+    fault = hub.fault(kind, path="*" + name.rpartition("/")[2], **facts)
+    assert client(hub, read=0.5).read(pin, named(pin, name), limit=1 << 20) == FILES[name]
+    assert fault.happened.is_set()
+
+
+def test_a_hub_in_trouble_twice_is_asked_a_third_time(hub: Hub) -> None:
+    hub.repo(REPO, dict(FILES))
+    hub.fault("500", times=2)
+    client(hub).pin(REPO, None)
+    assert hub.counted() == 3
+
+
+def test_a_repository_that_vanishes_after_it_was_pinned(hub: Hub) -> None:
+    hub.repo(REPO, dict(FILES))
+    hub.fault("vanish")
+    pin = client(hub).pin(REPO, None)
+    with pytest.raises(errors.NotFetched, match=r"config\.json of acme/tiny could not be fetched: acme/tiny does not"):
+        client(hub).read(pin, named(pin, "config.json"), limit=10)
+
+
+def test_a_listing_that_lies_about_a_size(hub: Hub) -> None:
+    stored = hub.repo(REPO, dict(FILES))
+    stored.sizes["config.json"] = 1
+    pin = client(hub).pin(REPO, None)
+    with pytest.raises(errors.WrongBytes, match="more than 1 bytes instead of git blob"):
+        client(hub).read(pin, named(pin, "config.json"), limit=10)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("html", "a web page"), ("redirect_loop", "redirect")])
+def test_what_is_in_the_way_of_the_hub_is_told(hub: Hub, kind: str, expected: str) -> None:
+    hub.repo(REPO, dict(FILES))
+    hub.fault(kind, times=None)
+    with pytest.raises(errors.BadAnswer, match=expected):
+        client(hub).pin(REPO, None)
+
+
+def test_a_search_lists_repositories_with_gguf_files_the_most_downloaded_first(hub: Hub) -> None:
+    for name, downloads, file in (("a-Tiny", 5, "x.gguf"), ("b-tiny", 7, "x.gguf"), ("c-tiny", 9, "x.safetensors")):
+        hub.repo(f"acme/{name}", {file: b""}, downloads=downloads, likes=1)
+    hub.repo("acme/d-tiny", {"x.gguf": b""}, downloads=1, gated=True)
+    found = client(hub).search("tiny", limit=10)
+    assert [(one.repo, one.downloads, one.likes, one.gated) for one in found] == [
+        ("acme/b-tiny", 7, 1, False),
+        ("acme/a-Tiny", 5, 1, False),
+        ("acme/d-tiny", 1, 0, True),
+    ]
+    assert found[0].updated == "2026-11-01T10:00:00.000Z"
+    assert [one.repo for one in client(hub).search("tiny", limit=1)] == ["acme/b-tiny"]
+    assert client(hub).search("large", limit=10) == []
