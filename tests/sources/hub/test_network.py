@@ -18,6 +18,8 @@ from llama_runner.sources.hub.client import HubClient, Patience
 from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent
 from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked
 
+EMPTY = {"sha": COMMIT, "siblings": []}
+
 
 def test_a_name_that_leads_nowhere() -> None:
     error = asked("http://no-such-host.invalid")
@@ -74,6 +76,26 @@ def another_session() -> Iterator[None]:
     close_session()
     yield
     close_session()
+
+
+@pytest.mark.usefixtures("another_session")
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_pain_08_the_hub_is_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    with answering(answer(200, EMPTY)) as proxy:
+        monkeypatch.setenv(variable, proxy.url.replace("//", "//me:word@"))
+        assert HubClient(Access("http://hub.invalid", None, "none")).pin(REPO, None).commit == COMMIT
+        assert proxy.questions[0].path == f"http://hub.invalid/api/models/{REPO}/revision/main?blobs=true"
+        assert proxy.questions[0].headers["Proxy-Authorization"].startswith("Basic ")
+
+
+@pytest.mark.usefixtures("another_session")
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "example.org,127.0.0.1"])
+def test_pain_08_where_no_proxy_is_wanted_none_is_asked(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    with answering(answer(200, EMPTY)) as hub, answering(answer(500)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", hosts)
+        HubClient(Access(hub.url, None, "none")).pin(REPO, None)
+        assert proxy.questions == []
 
 
 @pytest.mark.usefixtures("another_session")
@@ -139,7 +161,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("another_session")
 def test_pain_08_a_certificate_of_a_private_authority(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(answer(200, {"sha": COMMIT, "siblings": []}), certificate=certificate) as hub:
+    with answering(answer(200, EMPTY), certificate=certificate) as hub:
         error = asked(hub.url)
         assert isinstance(error, errors.BadCertificate)
         assert str(error).endswith("cannot be reached: its certificate is not accepted: self-signed certificate")
