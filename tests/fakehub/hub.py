@@ -24,7 +24,8 @@ class Request:
 
     def __init__(self, method: str, path: str, which: str, headers: dict[str, str]) -> None:
         self.method, self.path, self.which = method, path, which
-        self.range, self.authorization, self.host = (headers.get(n) for n in ("Range", "Authorization", "Host"))
+        given = {name.lower(): value for name, value in headers.items()}
+        self.range, self.authorization, self.host = (given.get(name) for name in ("range", "authorization", "host"))
         self.status, self.bytes_sent = 0, 0
 
     def __repr__(self) -> str:
