@@ -10,68 +10,37 @@ import os
 import time
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner import machine, paths, pipeline
-from llama_runner.binaries.pin import load_pin
-from llama_runner.binaries.toolchain import Toolchain, find_toolchain
+from llama_runner import machine, paths
 from llama_runner.core.digest import short
-from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Sink, StepProgress
-from llama_runner.core.plan import Plan, RecordAt, Snapshot
-from llama_runner.core.record import TREE
-from llama_runner.core.step import Step, topological
+from llama_runner.core.plan import Plan, RecordAt
 from llama_runner.core.value import Value, field
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.store import Store
-from llama_runner.pipeline import Options, Pipeline
+from llama_runner.request import Request
 from llama_runner.server.port import check_port
 from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
-from llama_runner.sources.choose import choose
-from llama_runner.sources.local import LocalFile, LocalSources
+from llama_runner.sources.hub.source import HubGguf, HubSafetensors
+from llama_runner.sources.local import LocalFile, LocalModel, LocalSources
+from llama_runner.steps.download import Download
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-    from typing import TypedDict
 
     from typing_extensions import Unpack
 
-    from llama_runner.convert import Outtype
     from llama_runner.convert.checkpoint import Checkpoint
     from llama_runner.core.record import Record
-    from llama_runner.core.step import Place
-    from llama_runner.sources.local import LocalModel
+    from llama_runner.core.step import Place, Step
+    from llama_runner.pipeline import AnySource, Pipeline
+    from llama_runner.request import Wishes
     from llama_runner.status import Status
 
-    class Wishes(TypedDict, total=False):
-        """What may be asked for beside the model, by keyword. See ``Options`` for what each one means."""
-
-        hf_model: str | None
-        gguf_path: str | Path | None
-        safetensors_dir: str | Path | None
-        demo: bool
-        quantization: str | None
-        outtype: Outtype
-        keep_f16: bool
-        device: str
-        jobs: int | None
-        force: Iterable[str]
-        """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
-        fresh_tools: bool
-        """Whether what another version of a tool made counts as out of date."""
-
-
 _REPLANS = 5
-
-
-class UnknownStep(UsageError):
-    """There is no such step to force in what was asked for."""
-
-    def __init__(self, name: str, steps: list[str]) -> None:
-        self.name, self.steps = name, steps
-        super().__init__(f"there is no step called {name!r} here", hint=f"the steps are {', '.join(steps)}")
 
 
 class Forecast(Value):
@@ -83,9 +52,8 @@ class Forecast(Value):
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``plan --json``."""
-        source = self.pipeline.source
         return {
-            "source": {"kind": source.kind, "ref": str(source.path), "revision": self._revision()},
+            "source": self._source(),
             "steps": [
                 {
                     "name": planned.step.kind,
@@ -101,11 +69,15 @@ class Forecast(Value):
             "launch": {"argv": self.spec.argv(), "url": self.spec.url},
         }
 
-    def _revision(self) -> str | None:
+    def _source(self) -> dict[str, Any]:
+        source = self.pipeline.source
+        if isinstance(source, (HubGguf, HubSafetensors)):
+            return {"kind": "hf", "ref": source.pin.repo, "revision": source.pin.commit, "format": source.kind}
+        revision = None
         for planned in self.plan.steps:
-            if planned.step.kind in ("convert", "quantize") and (digest := planned.digests.get("model")):
-                return short(digest, 12) if planned.step.kind == "convert" else None
-        return None
+            if planned.step.kind == "convert" and (digest := planned.digests.get("model")):
+                revision = short(digest, 12)
+        return {"kind": source.kind, "ref": str(source.path), "revision": revision}
 
 
 class Prepared(Value):
@@ -120,6 +92,8 @@ class Prepared(Value):
     binaries: Path
     facts: dict[str, Any]
     """Of the model: architecture, quantization, context_length, …"""
+    projector: Path | None = None
+    """What turns images or sound into tokens, for a model that has one."""
     build: dict[str, Any] = field(default_factory=dict)
     """Of the binaries: version, build, backend."""
     ran: tuple[str, ...] = ()
@@ -138,6 +112,7 @@ class Prepared(Value):
         return {
             "model": str(self.model),
             "sha256": self.sha256,
+            "projector": None if self.projector is None else str(self.projector),
             "server": str(self.server),
             "ran": list(self.ran),
             "skipped": list(self.skipped),
@@ -168,41 +143,33 @@ class Runner:
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
     ) -> Forecast:
         """Say what ``serve`` would run and why. Writes nothing."""
-        graph = self._graph(model, wishes)
-        plan = self._observer(remember=False).plan(graph.targets, _snapshot(graph, wishes))
-        binaries = plan.of(graph.binaries).place
-        assert binaries is not None, "the source tree is pinned, so the key of the build is always known"
-        prepared = Prepared(
-            alias=_alias(graph),
-            model=graph.source.path if graph.model is None else self.store.path(_place(plan, graph.model)),
-            sha256=None,
-            binaries=self.store.path(binaries),
-            facts=self._facts_before(graph, plan),
-        )
-        return Forecast(graph, plan, _spec(prepared, server or ServerOptions()))
+        request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
+        graph = request.graph
+        plan = self._observer(remember=False).plan(graph.targets, request.snapshot)
+        places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
+        return Forecast(graph, plan, _spec(self._located(graph, places, self._facts(graph, plan)), server))
 
     def prepare(self, model: str | Path | None = None, **wishes: Unpack[Wishes]) -> Prepared:
         """Make what is missing, and return where everything is."""
         began = time.monotonic()
-        graph = self._graph(model, wishes)
-        observer = self._observer(remember=True)
+        request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+        graph, observer = request.graph, self._observer(remember=True)
         for attempt in range(_REPLANS):
-            plan = observer.plan(graph.targets, _snapshot(graph, wishes))
+            plan = observer.plan(graph.targets, request.snapshot)
+            request.announce(plan)
             try:
                 outcome = self._execute(observer, plan)
                 break
             except InputVanished:  # another process evicted it in between; now the plan says that it is made again
                 if attempt == _REPLANS - 1:
                     raise
+        request.settle()
         ran = outcome.seconds
-        model_record = None if graph.model is None else self.store.record(outcome.places[graph.model])
+        record = None if graph.model is None else self.store.record(outcome.places[graph.model])
         build = self.store.record(outcome.places[graph.binaries])
-        return Prepared(
-            alias=_alias(graph),
-            model=graph.source.path if graph.model is None else self.store.path(outcome.places[graph.model]),
-            sha256=None if model_record is None else model_record.digest.removeprefix("sha256:"),
-            binaries=self.store.path(outcome.places[graph.binaries]),
-            facts=_facts(graph.source, model_record),
+        facts = record.facts if record is not None else _header_facts(graph.source)
+        return self._located(graph, outcome.places, facts).but(
+            sha256=_sha256(record),
             build={} if build is None else build.facts,
             ran=tuple(step.kind for step in ran),
             skipped=tuple(p.step.kind for p in plan.steps if p.step not in ran),
@@ -225,7 +192,7 @@ class Runner:
         """
         log_name = f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
         running = Server(
-            _spec(prepared, server or ServerOptions()),
+            _spec(prepared, server),
             log=self.root / log_name,
             log_name=log_name,
             registry=self.store.private / "servers",
@@ -266,30 +233,6 @@ class Runner:
 
         return take_stock(self.store)
 
-    def _graph(self, model: str | Path | None, wishes: Wishes) -> Pipeline:
-        source = choose(
-            model,
-            hf_model=wishes.get("hf_model"),
-            gguf_path=wishes.get("gguf_path"),
-            safetensors_dir=wishes.get("safetensors_dir"),
-            demo=wishes.get("demo", False),
-        )
-        options = Options(
-            quantization=wishes.get("quantization"),
-            outtype=wishes.get("outtype", "auto"),
-            keep_f16=wishes.get("keep_f16", False),
-            device=wishes.get("device", "auto"),
-            jobs=wishes.get("jobs"),
-        )
-        return pipeline.build(
-            source, options, pin=load_pin(paths.pin_file()), toolchain=self._toolchain(), environment=os.environ
-        )
-
-    def _toolchain(self) -> Toolchain:
-        """Find the compilers; those that built something here before are known by their stamps."""
-        builds = (records.get(TREE) for _, records in self.store.directories(f"bins/{machine.platform_tag()}", "*"))
-        return find_toolchain(os.environ, [record.noted for record in builds if record is not None])
-
     def _observer(self, *, remember: bool) -> Observer:
         from_disk = LocalSources(
             self.store,
@@ -314,13 +257,36 @@ class Runner:
         places = [planned.place for planned in plan.steps if planned.step.transient]
         return any(self.store.is_evictable(place) for place in places if place is not None)
 
-    def _facts_before(self, graph: Pipeline, plan: Plan) -> dict[str, Any]:
+    def _located(self, graph: Pipeline, places: Mapping[Any, Place], facts: dict[str, Any]) -> Prepared:
+        """Return where everything is, or will be."""
+        return Prepared(
+            alias=_alias(graph),
+            model=self._file(graph.model, places) if graph.model is not None else _path(graph.source),
+            sha256=None,
+            binaries=self.store.path(places[graph.binaries]),
+            facts=facts,
+            projector=None if graph.projector is None else self._file(graph.projector, places),
+        )
+
+    def _file(self, step: Step, places: Mapping[Any, Place]) -> Path:
+        """Return the file to give to the server: of a model in several, the first."""
+        path = self.store.path(places[step])
+        return path / step.files[0][0] if isinstance(step, Download) and not step.name else path
+
+    def _facts(self, graph: Pipeline, plan: Plan) -> dict[str, Any]:
         """Return what is known of a model that may not have been made yet."""
-        record = None if graph.model is None else plan.snapshot.answers.get(RecordAt(_place(plan, graph.model)))
-        facts = _facts(graph.source, record)
-        if not facts:
-            facts = {"context_length": _inspect(graph.source.path).context_length}
-        return facts
+        place = None if graph.model is None else plan.of(graph.model).place
+        record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
+        if record is not None:
+            return record.facts
+        match graph.source:
+            case LocalModel(path=path):
+                return {"context_length": _inspect(path).context_length}
+            case HubSafetensors(context_length=context):
+                return {"context_length": context}
+            case HubGguf(pin=pin):
+                return dict(pin.gguf or {})
+        return _header_facts(graph.source)
 
 
 def _inspect(directory: Path) -> Checkpoint:
@@ -329,42 +295,37 @@ def _inspect(directory: Path) -> Checkpoint:
     return inspect(directory)
 
 
-def _facts(source: LocalModel | LocalFile, record: Record | None) -> dict[str, Any]:
-    if record is not None:
-        return record.facts
+def _header_facts(source: AnySource) -> dict[str, Any]:
     return source.header.facts() if isinstance(source, LocalFile) else {}
 
 
-def _place(plan: Plan, step: Step) -> Place:
-    place = plan.of(step).place
-    assert place is not None, "a model lies in the directory of its source, whose digest was observed"
-    return place
+def _path(source: AnySource) -> Path:
+    assert isinstance(source, LocalFile), "only a GGUF file is used where it lies"
+    return source.path
+
+
+def _sha256(record: Record | None) -> str | None:
+    """Return the SHA-256 of a model in one file."""
+    if record is None or not record.digest.startswith("sha256:"):
+        return None
+    return record.digest.removeprefix("sha256:")
 
 
 def _alias(graph: Pipeline) -> str:
     """Return the name that the API gives the model: the source's, and the quantization if we chose it."""
     name = graph.source.name.replace(",", "_")
-    if graph.model is None:
+    if graph.model is None or isinstance(graph.model, Download):
         return name
     return f"{name}:{getattr(graph.model, 'type', None) or getattr(graph.model, 'outtype', '')}"
 
 
-def _spec(prepared: Prepared, options: ServerOptions) -> ServerSpec:
+def _spec(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
     return spec_of(
-        options,
+        options or ServerOptions(),
         binary=prepared.server,
         model=prepared.model,
+        projector=prepared.projector,
         alias=prepared.alias,
         trained_context=prepared.facts.get("context_length"),
         cores=machine.physical_cores(),
     )
-
-
-def _snapshot(graph: Pipeline, wishes: Wishes) -> Snapshot:
-    forced = frozenset(wishes.get("force", ()))
-    steps = [node.kind for node in topological(graph.targets) if isinstance(node, Step)]
-    if "all" in forced:
-        forced = frozenset(steps)
-    for name in sorted(forced - set(steps)):
-        raise UnknownStep(name, steps)
-    return Snapshot({}, forced, wishes.get("fresh_tools", False))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_BESIDE_WEIGHTS = 512 << 20
+
 
 def platform_tag() -> str:
     """Return ``<os>-<arch>`` as in ``bins/``: ``linux-x86_64``, ``macos-arm64``, ``windows-x64``."""
@@ -114,6 +116,15 @@ def total_memory(meminfo: Path = Path("/proc/meminfo"), root: Path = _CGROUPS, o
     """Return the bytes of memory that this process could ever use: the machine's, or less if its cgroup limits it."""
     total = _memory_of_machine(meminfo)
     return min([total, *(limit for group in _cgroups("memory", root, of) for limit in _memory_limit_of(group))])
+
+
+def model_budget() -> int:
+    """Return how many bytes a model may have to run here, roughly.
+
+    A tenth more than the weights for what is computed with them, and half a GiB for the context and the server, must
+    not exceed ``total_memory``. A larger context needs more.
+    """
+    return max(0, total_memory() - _BESIDE_WEIGHTS) * 10 // 11
 
 
 def _memory_of_machine(meminfo: Path) -> int:

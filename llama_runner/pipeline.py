@@ -21,7 +21,9 @@ from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
 from llama_runner.sources import quantization as quantizations
+from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel, files_of
+from llama_runner.steps import download
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.convert import Convert
 from llama_runner.steps.fetch import FetchPackage
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     from llama_runner.binaries.pin import Pin
     from llama_runner.binaries.toolchain import Toolchain
     from llama_runner.convert import Outtype
-    from llama_runner.core.step import Step
+    from llama_runner.core.step import Node, Step
+
+
+AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
 
 
 class Options(Value):
@@ -50,16 +55,21 @@ class Options(Value):
 
 
 class Pipeline(Value):
-    """The graph of one request: the step that gives the model (None: a file where it lies), and the binaries."""
+    """The graph of one request.
 
-    source: LocalModel | LocalFile
+    ``model`` is the step that gives the model, None for a file where it lies; ``projector`` what a vision model has
+    beside it.
+    """
+
+    source: AnySource
     model: Step | None
     binaries: CompileLlama
+    projector: Step | None = None
 
     @property
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
-        return (self.binaries,) if self.model is None else (self.model, self.binaries)
+        return tuple(step for step in (self.model, self.projector, self.binaries) if step is not None)
 
 
 class QuantizedAlready(UsageError):
@@ -81,10 +91,28 @@ class NoSuchDevice(UsageError):
 
 
 def build(
-    source: LocalModel | LocalFile, options: Options, *, pin: Pin, toolchain: Toolchain, environment: Mapping[str, str]
+    source: AnySource,
+    options: Options,
+    *,
+    pin: Pin,
+    toolchain: Toolchain,
+    environment: Mapping[str, str],
+    hub: download.Hub | None = None,
 ) -> Pipeline:
-    """Return the graph for a source; ``UsageError`` when the wishes make no sense for it."""
+    """Return the graph for a source; ``UsageError`` when the wishes make no sense for it.
+
+    ``hub`` says how to fetch a source that is on the Hub.
+    """
     binaries = _binaries(pin, toolchain, options, environment)
+    if isinstance(source, HubGguf):
+        assert hub is not None
+        projector = source.choice.projector
+        return Pipeline(
+            source,
+            download.gguf(source.choice.model.files, hub),
+            binaries,
+            None if projector is None else download.projector(projector, hub),
+        )
     wanted = quantizations.canonical(options.quantization) if options.quantization else None
     threads = machine.physical_cores()
     if isinstance(source, LocalFile):
@@ -95,10 +123,16 @@ def build(
         size = source.path.stat().st_size
         return Pipeline(source, Quantize(source, wanted, binaries, size, threads), binaries)
     wanted = wanted or quantizations.DEFAULT
-    size = _weight_bytes(source)
+    model: Node
+    if isinstance(source, HubSafetensors):
+        assert hub is not None
+        model = download.safetensors(source.files, hub)
+        size = sum(file.size for file in source.files)
+    else:
+        model, size = source, _weight_bytes(source)
     if wanted in quantizations.FLOAT:
-        return Pipeline(source, Convert(source, source.name, cast("Outtype", wanted), size), binaries)
-    base = Convert(source, source.name, options.outtype, size, options.keep_f16)
+        return Pipeline(source, Convert(model, source.name, cast("Outtype", wanted), size), binaries)
+    base = Convert(model, source.name, options.outtype, size, options.keep_f16)
     return Pipeline(source, Quantize(base, wanted, binaries, size, threads), binaries)
 
 

@@ -52,7 +52,8 @@ class Status(Value):
 def take_stock(store: Store) -> Status:
     """Read every record below the root."""
     found: list[Holding] = []
-    for parent, pattern in ((".", "vendor"), ("vendor", "*"), ("bins", "*/*"), ("models/gguf", "*")):
+    places = ((".", "vendor"), ("vendor", "*"), ("bins", "*/*"), ("models/*", "*"), ("models/gguf/*", "*"))
+    for parent, pattern in places:
         for directory, records in store.directories(parent, pattern):
             found += [_holding(store.root, directory, name, record) for name, record in sorted(records.items())]
     work = store.private / "work"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,22 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         return "|".join(["N", *self.words])
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A number of bytes: ``8G``, ``8GiB``, ``7.5 GB``, ``800M``; K, M, G, T are powers of 1024, KB to TB of 1000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See click."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)\s*", value.lower())
+        if match is None or not float(match[1]):
+            self.fail(f"{value!r} is not a size such as 8G, 7.5GB or 800MiB", param, ctx)
+        base = 1000 if match[2] and match[3] == "b" else 1024
+        return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))
+
+
 def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in reversed(options):
@@ -58,13 +75,21 @@ store = _together(
 
 model = _together(
     click.argument("model", required=False),
-    click.option("--hf-model", metavar="ORG/MODEL", help="A model on the Hugging Face Hub."),
+    click.option("--hf-model", metavar="ORG/MODEL[@REV][:QUANT]", help="A model on the Hugging Face Hub."),
     click.option("--gguf-path", metavar="FILE", help="A GGUF file, used where it lies."),
     click.option("--safetensors-dir", metavar="DIR", help="A directory with config.json, tokenizer and safetensors."),
     click.option("--demo", is_flag=True, help="The tiny model that comes along."),
     click.option(
         "-q", "--quantization", metavar="TYPE", help="q4_k_m (the default), q8_0, q6_k, …, or f16, bf16, f32 for none."
     ),
+    click.option("--filename", metavar="NAME", help="The GGUF file of a repository that is meant."),
+    click.option("--pattern", metavar="GLOB", help="What the name of that file looks like: '*UD-Q4*'."),
+    click.option("--max-size", type=Size(), metavar="SIZE", help="The best GGUF file up to this size: 8G."),
+    click.option("--fit-memory", is_flag=True, help="The best GGUF file that this machine's memory can hold."),
+    click.option("--no-projector", is_flag=True, help="Leave out what a vision model turns images into tokens with."),
+    click.option("--update", is_flag=True, help="Ask the Hub what the name means now; fetch what changed."),
+    click.option("--offline", is_flag=True, help="Use no network; fail if something is missing (HF_HUB_OFFLINE)."),
+    click.option("--token-file", metavar="FILE", help="The token for the Hub, if not in HF_TOKEN or logged in."),
     click.option(
         "--outtype",
         type=click.Choice(["auto", "bf16", "f16", "f32"]),
@@ -100,9 +125,14 @@ server = _together(
 def wishes(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")
-    names = (*sources, "quantization", "outtype", "keep_f16", "device", "jobs")
+    choosing = ("quantization", "filename", "pattern", "max_size", "fit_memory")
+    names = (*sources, *choosing, "update", "offline", "token_file", "outtype", "keep_f16", "device", "jobs")
     forced = ("all",) if options["force"] else options["force_step"]
-    return {name: options[name] for name in names} | {"force": forced, "fresh_tools": options["fresh_tools"]}
+    return {name: options[name] for name in names} | {
+        "projector": not options["no_projector"],
+        "force": forced,
+        "fresh_tools": options["fresh_tools"],
+    }
 
 
 def server_options(options: dict[str, Any]) -> ServerOptions:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llama_runner.status import Status
 
 _LINE_EVERY_S = 10.0
+_RATE_OVER_S = 10.0
+_NAMES = 12
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -68,35 +70,25 @@ class Printer:
         self._lock = threading.Lock()
         self._open = ""
         self._last: dict[str, float] = {}
+        self._seen: dict[str, list[tuple[float, int]]] = {}
+        """When how much of a step was done, lately."""
 
     def __call__(self, event: events.Event) -> None:
         """See ``Sink``."""
         with self._lock, suppress(OSError, ValueError, AttributeError):  # a closed stderr does not stop the work
-            match event:
-                case events.StepProgress():
-                    self._progress(event)
-                case events.StepStarted():
-                    why = "; ".join(dict.fromkeys(map(reason, event.reasons)))
-                    self._last[event.step] = time.monotonic()
-                    self._say(f"{event.step:<9} {why}")
-                case events.StepFinished():
-                    self._say(f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size(event.bytes)})")
-                case events.StepUnchanged():
-                    self._say(f"{event.step:<9} gave the same bytes as before: nothing after it has to run")
-                case events.StepSkipped() if event.by_another:
-                    self._say(f"{event.step:<9} was just made by another process")
-                case events.LockWaiting():
-                    self._say(f"{event.step:<9} waits for {event.holder}")
-                case events.Warned():
-                    self._say(f"warning: {event.text}")
-                case _:
-                    pass
+            if isinstance(event, events.StepProgress):
+                self._progress(event)
+                return
+            if isinstance(event, events.StepStarted):
+                self._last[event.step] = time.monotonic()
+            if text := line(event):
+                self._say(text)
 
     def _progress(self, event: events.StepProgress) -> None:
         now = time.monotonic()
         share = event.done / event.total if event.total else 1.0
         if event.unit == "bytes":
-            text = f"{size(event.done)} of {size(event.total)}"
+            text = f"{size(event.done)} of {size(event.total)}{self._rate(event, now)}"
         else:
             text = f"{event.done} of {event.total} {event.unit}"
         line = f"{event.step:<9} {share:4.0%}  {text}"
@@ -115,11 +107,72 @@ class Printer:
         else:
             self._last.setdefault(event.step, now)
 
+    def _rate(self, event: events.StepProgress, now: float) -> str:
+        """Return how fast it goes lately and how long it will take; nothing before that can be told."""
+        seen = self._seen.setdefault(event.step, [])
+        if seen and event.done < seen[-1][1]:
+            seen.clear()  # begun anew
+        seen.append((now, event.done))
+        while len(seen) > 2 and now - seen[1][0] > _RATE_OVER_S:  # noqa: PLR2004 - two points make a rate
+            del seen[0]
+        elapsed, got = now - seen[0][0], event.done - seen[0][1]
+        if elapsed < 1 or got <= 0:
+            return ""
+        left = f", {seconds((event.total - event.done) * elapsed / got)} left" if event.done < event.total else ""
+        return f"  {size(got / elapsed)}/s{left}"
+
     def _say(self, line: str) -> None:
         clear = "\r\x1b[K" if self._open else ""
         self._open = ""
         sys.stderr.write(f"{clear}{line}\n")
         sys.stderr.flush()
+
+
+def resolved(of: events.Resolved) -> str:
+    """Return what a name means."""
+    still = "still " if of.unchanged else ""
+    return f"{of.repo} at {of.revision} is {still}commit {of.commit[:12]}"
+
+
+def drifted(of: events.Drifted) -> str:
+    """Return what changed on the Hub, file by file."""
+    lines = [f"{of.repo} at {of.revision} was {of.old[:12]} and is {of.new[:12]} now"]
+    for how, names in (("new", of.added), ("changed", of.changed), ("gone", of.removed)):
+        lines += [f"{'':<10}{how:<8}{name}" for name in names[:_NAMES]]
+        lines += [f"{'':<10}{how:<8}and {len(names) - _NAMES} more"] if len(names) > _NAMES else []
+    return "\n".join(lines)
+
+
+def chosen(of: events.Chosen) -> str:
+    """Return what will be fetched, how much it is, and why."""
+    more = f" and {len(of.files) - 1} more" if len(of.files) > 1 else ""
+    return f"{of.files[0]}{more}, {size(of.bytes)}: {of.why}"
+
+
+def line(event: events.Event) -> str | None:  # noqa: C901 - a table
+    """Return an event as text for people; None for what they need not hear of."""
+    match event:
+        case events.StepStarted():
+            return f"{event.step:<9} {'; '.join(dict.fromkeys(map(reason, event.reasons)))}"
+        case events.StepFinished():
+            return f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size(event.bytes)})"
+        case events.StepUnchanged():
+            return f"{event.step:<9} gave the same bytes as before: nothing after it has to run"
+        case events.StepSkipped() if event.by_another:
+            return f"{event.step:<9} was just made by another process"
+        case events.LockWaiting():
+            return f"{event.step:<9} waits for {event.holder}"
+        case events.Warned():
+            return f"warning: {event.text}"
+        case events.Noticed():
+            return f"note      {event.text}"
+        case events.Resolved():
+            return f"resolve   {resolved(event)}"
+        case events.Drifted():
+            return f"update    {drifted(event)}"
+        case events.Chosen():
+            return f"choose    {chosen(event)}"
+    return None
 
 
 def print_event(event: events.Event) -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.convert.checkpoint import Checkpoint
+    from llama_runner.convert.checkpoint import Checkpoint, Description
 
 Outtype = Literal["auto", "bf16", "f16", "f32"]
 
-__all__ = ["Converted", "Outtype", "convert", "inspect", "supported_architectures"]
+__all__ = ["Converted", "Outtype", "convert", "describe", "inspect", "supported_architectures"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,16 @@ def inspect(directory: Path) -> Checkpoint:
     from llama_runner.convert import checkpoint  # noqa: PLC0415
 
     return checkpoint.inspect(directory)
+
+
+def describe(directory: Path, *, vocabulary: bool = True) -> Description:
+    """Look at the small files of a model whose weights are not here yet: config.json and the tokenizer.
+
+    Raises a subclass of ``SourceError`` for everything in them that would stop the conversion.
+    """
+    from llama_runner.convert import checkpoint  # noqa: PLC0415
+
+    return checkpoint.describe(directory, vocabulary=vocabulary)
 
 
 def convert(

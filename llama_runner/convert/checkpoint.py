@@ -1,7 +1,7 @@
 """A model directory, looked at: what it is, whether it can be converted, and all of the output but the weights.
 
-`inspect` reads only small files and the headers of the shards, and raises for all that is wrong with them;
-`prepare` goes one step further, to the plan that `stream` writes.
+`describe` reads only small files, before there are any weights; `inspect` also the headers of the shards. Both raise
+for all that is wrong with what they read. `prepare` goes one step further, to the plan that `stream` writes.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Description:
+    """What the small files of a model say, before its weights are here."""
+
+    architecture: str
+    family: str
+    context_length: int | None
+    shards: tuple[str, ...]
+    """The weights that the index names; none where the model is one file."""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All that is needed to write the output: metadata and planned tensors, and the shards they are read from."""
 
@@ -55,6 +66,24 @@ class Prepared:
     values: KeyValues
     planned: tuple[Planned, ...]
     shards: tuple[Shard, ...]
+
+
+def describe(directory: Path, *, vocabulary: bool = True) -> Description:
+    """Look at config.json and, with ``vocabulary``, the tokenizer and the index. Raises as `inspect` does."""
+    source = Source(directory)
+    architecture = architecture_of(source)
+    family = family_of(architecture)
+    config = load(source, family)
+    values = KeyValues(family.name)
+    family.hyperparameters(values, config, source, FILE_TYPES["f16"])
+    if vocabulary:
+        _vocabulary(family, values, config, source)
+    return Description(architecture, family.name, _context(config), tuple(shards.named_by_index(source)))
+
+
+def _context(config: Config) -> int | None:
+    context = config.find("max_position_embeddings", "n_ctx", "n_positions")
+    return context if isinstance(context, int) else None
 
 
 def inspect(directory: Path) -> Checkpoint:
@@ -83,14 +112,13 @@ def prepare(directory: Path, *, name: str, outtype: str) -> Prepared:
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         sizes[tensor.dtype] += tensor.nbytes
-    context = config.find("max_position_embeddings", "n_ctx", "n_positions")
     checkpoint = Checkpoint(
         architecture=architecture,
         family=family.name,
         dtype=sizes.most_common(1)[0][0],
         parameters=sum(tensor.elements for tensor in tensors),
         weight_bytes=sum(sizes.values()),
-        context_length=context if isinstance(context, int) else None,
+        context_length=_context(config),
         vocabulary_kind=vocabulary.kind,
         vocabulary_size=vocabulary.tokens,
         tensors=tensors,

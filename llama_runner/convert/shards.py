@@ -56,6 +56,19 @@ def _weights(source: Source) -> list[str]:
 
 def _index(source: Source) -> dict[str, str] | None:
     """The table from tensor to shard, None where the model is one file."""
+    table = _table(source)
+    if table is not None and (absent := [name for name in sorted(set(table.values())) if not source.has(name)]):
+        _weights(source)  # where there are no safetensors at all, that is the better fact to tell
+        raise AbsentShard(source.path(INDEX), absent)
+    return table
+
+
+def named_by_index(source: Source) -> list[str]:
+    """The shards that the index names, whether they are here or not; none where the model is one file."""
+    return sorted(set((_table(source) or {}).values()))
+
+
+def _table(source: Source) -> dict[str, str] | None:
     if not source.has(INDEX):
         return None
     table = source.optional_object(INDEX).get("weight_map")
@@ -64,7 +77,4 @@ def _index(source: Source) -> dict[str, str] | None:
     for name in sorted(set(table.values())):
         if PurePath(name).name != name or not name.endswith(".safetensors"):
             raise UnreadableFile(source.path(INDEX), f"it names {name!r}, which is not a shard beside it")
-    if absent := [name for name in sorted(set(table.values())) if not source.has(name)]:
-        _weights(source)  # where there are no safetensors at all, that is the better fact to tell
-        raise AbsentShard(source.path(INDEX), absent)
     return table

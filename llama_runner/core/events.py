@@ -42,6 +42,44 @@ class Warned(Event):
     text: str
 
 
+class Noticed(Event):
+    """Something the user should know, and nothing is wrong; ``what`` is a word, ``text`` a clause."""
+
+    what: str
+    text: str
+
+
+class Resolved(Event):
+    """The Hub was asked what a name means: this commit. ``unchanged`` when it meant the same before."""
+
+    repo: str
+    revision: str
+    commit: str
+    unchanged: bool = False
+
+
+class Drifted(Event):
+    """A name on the Hub means another commit than here; these files differ."""
+
+    repo: str
+    revision: str
+    old: str
+    new: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+class Chosen(Event):
+    """The files that will be fetched, before they are; ``why`` is a clause."""
+
+    repo: str
+    commit: str
+    files: tuple[str, ...]
+    bytes: int
+    why: str
+
+
 class StepSkipped(Event):
     """Nothing to do for this step. ``seconds`` is what making it cost once."""
 

@@ -70,6 +70,9 @@ class Workspace(Protocol):
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the step is; ``unit`` is ``bytes``, ``objects`` or ``tensors``."""
 
+    def notice(self, what: str, text: str) -> None:
+        """Tell the user something that is worth knowing; ``what`` is a word, ``text`` a clause."""
+
     def fact(self, **facts: object) -> None:
         """Keep what was learned about the artifact (canonical JSON values) in its record."""
 

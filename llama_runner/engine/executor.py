@@ -37,12 +37,13 @@ from llama_runner.core.step import (
     inputs,
     recipe_of,
     step_key,
+    topological,
 )
 from llama_runner.engine import locks
 from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
 from llama_runner.engine.process import Cancellation
 from llama_runner.engine.settle import Outcome, settle
-from llama_runner.engine.stamps import hash_payload
+from llama_runner.engine.stamps import hash_payload, hash_tree
 from llama_runner.engine.workspace import StagedWorkspace
 
 if TYPE_CHECKING:
@@ -219,8 +220,12 @@ class Executor:
         }
 
     def _origin(self, step: Step) -> dict[str, object]:
+        """Return where an artifact comes from: the source, or the first step that knows."""
         first = first_source(step)
-        return step.source if first is None else self._sources.origin(first)
+        if first is not None:
+            return self._sources.origin(first)
+        above = (node for node in topological([step]) if isinstance(node, Step))
+        return next((node.source for node in above if node.source), {})
 
     def evict_transients(self) -> None:
         """Delete the bytes of intermediates that nobody asked to keep: everything that reads them is done."""
@@ -240,7 +245,19 @@ class Executor:
         self._store.private.mkdir(parents=True, exist_ok=True)
         need, free = plan.needs.disk, shutil.disk_usage(self._store.private).free
         if need > free:
+            need -= self._there_already(plan)
+        if need > free:
             raise DiskFull(self._store.root, need=need, free=free)
+
+    def _there_already(self, plan: Plan) -> int:
+        """Return the bytes of unfinished work that will be gone on with; no step has more than it needs in all."""
+        total = 0
+        for planned in plan.pending:
+            if planned.key is not None:
+                work = self._store.work(planned.step.kind, planned.key)
+                found = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+                total += min(found, planned.step.needs().disk)
+        return total
 
     def _sweep(self) -> None:
         """Remove the staging directories of processes that were killed; those in use are locked."""
@@ -261,4 +278,6 @@ def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tupl
         raise NoOutput(step.kind, place.name or place.directory)
     if place.name in workspace.digests:
         return workspace.digests[place.name], path.stat().st_size
+    if place.is_tree and workspace.digests:
+        return hash_tree(path, workspace.digests)
     return hash_payload(path)

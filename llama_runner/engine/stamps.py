@@ -21,7 +21,7 @@ from llama_runner.core.record import STATE_FILE, Stamp
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 RACY_NS = 2_000_000_000
@@ -73,8 +73,12 @@ def hash_file(path: Path, cancelled: Callable[[], bool] | None = None) -> Digest
     return file_digest(sha.hexdigest())
 
 
-def hash_tree(root: Path) -> tuple[Digest, int]:
-    """Return ``tree1:…`` and the number of bytes of a directory, its own state file left out."""
+def hash_tree(root: Path, known: Mapping[str, Digest] | None = None) -> tuple[Digest, int]:
+    """Return ``tree1:…`` and the number of bytes of a directory, its own state file left out.
+
+    ``known`` has the digests of files that were hashed while they were written.
+    """
+    known = known or {}
     entries: list[tuple[str, str, str]] = []
     total = 0
     for relative, path in _walk(root):
@@ -83,7 +87,8 @@ def hash_tree(root: Path) -> tuple[Digest, int]:
         else:
             mode = path.stat()
             total += mode.st_size
-            entries.append((relative, "x" if mode.st_mode & stat.S_IXUSR else "f", hash_file(path)))
+            kind = "x" if mode.st_mode & stat.S_IXUSR else "f"
+            entries.append((relative, kind, known.get(relative) or hash_file(path)))
     return tree_digest(entries), total
 
 

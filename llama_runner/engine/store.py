@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.digest import short
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, format_state, parse_state
 from llama_runner.engine.stamps import hash_payload, stamp_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from llama_runner.core.digest import Digest, Key
     from llama_runner.core.plan import Payload
     from llama_runner.core.step import Place
 
@@ -38,6 +40,10 @@ class Store:
         """Return where the artifact of a place is or would be."""
         directory = self.root / place.directory
         return directory / place.name if place.name else directory
+
+    def work(self, kind: str, key: Key) -> Path:
+        """Return where a step keeps what it has done of a key's work, so that it is gone on with after a crash."""
+        return self.private / "work" / f"{kind}-{short(key, 12)}"
 
     def records(self, directory: Path) -> dict[str, Record]:
         """Return the records of one directory; none, with a warning, when its state file is damaged."""
@@ -70,6 +76,17 @@ class Store:
         """Yield the directories below ``parent`` whose names match, with their records."""
         for state in sorted(self.root.glob(f"{parent}/{pattern}/{STATE_FILE}")):
             yield state.parent, self.records(state.parent)
+
+    def holding(self, digest: Digest, pattern: str) -> Iterator[Path]:
+        """Yield downloaded files with these bytes, as far as records tell, in directories whose names match."""
+        for parent, below in (("models/*", pattern), (f"models/*/{pattern}", "*")):
+            for directory, records in self.directories(parent, below):
+                for name, record in records.items():
+                    files = record.facts.get("files")
+                    for file, found in files.items() if isinstance(files, dict) else ():
+                        path = directory / file if name == TREE else directory / name
+                        if found == digest and path.is_file():
+                            yield path
 
     def has_leftovers(self) -> bool:
         """Whether a process that was killed, or one that still works, has something in staging."""

@@ -9,7 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, short
-from llama_runner.core.events import Sink, StepProgress
+from llama_runner.core.events import Noticed, Sink, StepProgress
 from llama_runner.core.step import Source, Step, all_inputs
 from llama_runner.engine import process
 from llama_runner.engine.errors import InputVanished
@@ -54,7 +54,7 @@ class StagedWorkspace:
         self._store, self._sink, self._cancellation = store, sink, cancellation
         self._place, self._places, self._sources = place, places, sources
         self._staging = store.private / "staging" / short(key, 16)
-        self._work = store.private / "work" / f"{step.kind}-{short(key, 12)}"
+        self._work = store.work(step.kind, key)
         date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
         self.log_path = store.root / "logs" / f"{step.kind}-{date}-{os.getpid()}.log"
         self._log: IO[bytes] | None = None
@@ -161,6 +161,10 @@ class StagedWorkspace:
         if done >= total or now - self._told >= _PROGRESS_EVERY_S:
             self._told = now
             self._sink(StepProgress(self.step.kind, done, total, unit))
+
+    def notice(self, what: str, text: str) -> None:
+        """See ``Workspace``."""
+        self._sink(Noticed(what, text))
 
     def fact(self, **facts: object) -> None:
         """See ``Workspace``."""

@@ -47,6 +47,8 @@ class ServerSpec(Value):
 
     binary: Path
     model: Path
+    projector: Path | None
+    """What turns images or sound into tokens, for a model that has one."""
     alias: str
     """The name that the API gives the model."""
     host: str
@@ -96,6 +98,8 @@ class ServerSpec(Value):
         narrowed: the default lets any web page use the server with credentials.
         """
         words = [str(self.binary), "-m", str(self.model)]
+        if self.projector is not None and not _values_of("--mmproj", self.extra):
+            words += ["--mmproj", str(self.projector)]
         words += [] if self._chosen_aliases else ["--alias", self.alias]
         words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
@@ -113,7 +117,14 @@ class ServerSpec(Value):
 
 
 def spec_of(
-    options: ServerOptions, *, binary: Path, model: Path, alias: str, trained_context: int | None, cores: int
+    options: ServerOptions,
+    *,
+    binary: Path,
+    model: Path,
+    alias: str,
+    trained_context: int | None,
+    cores: int,
+    projector: Path | None = None,
 ) -> ServerSpec:
     """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know."""
     for word in options.extra:
@@ -126,6 +137,7 @@ def spec_of(
     return ServerSpec(
         binary=binary,
         model=model,
+        projector=projector,
         alias=alias,
         host=options.host,
         port=options.port,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.paths import user_path
 from llama_runner.sources.gguf import check_model
 from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, UnreadableSource, open_directory
+
+if TYPE_CHECKING:
+    from llama_runner.sources.hub.names import HubName
 
 
 class NoSource(UsageError):
@@ -28,14 +33,14 @@ class SeveralSources(UsageError):
         super().__init__(f"{len(named)} models given: {', '.join(named)}", hint="give one")
 
 
-class HubNotYet(SourceError):
-    """A name on the Hugging Face Hub; fetching from there is not part of this version."""
+class NotAModel(SourceError):
+    """Nothing is there under that name, and it is no name that the Hub could have."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"{name} is not a file or directory here, and models are not fetched from the Hugging Face Hub yet",
-            hint="download it yourself and pass the directory with --safetensors-dir, or the file with --gguf-path",
+            f"{name} is not a file or directory here, and not the name of a model on the Hugging Face Hub",
+            hint="check the path, or name a model as ORG/MODEL",
         )
 
 
@@ -46,8 +51,10 @@ def choose(
     gguf_path: str | Path | None = None,
     safetensors_dir: str | Path | None = None,
     demo: bool = False,
-) -> LocalModel | LocalFile:
-    """Return the source; a ``UsageError`` for none or several, a ``SourceError`` for one that is not usable.
+) -> LocalModel | LocalFile | HubName:
+    """Return the source, or the name to look up on the Hub.
+
+    Raises a ``UsageError`` for none or several, a ``SourceError`` for one that is not usable.
 
     ``model`` is recognised by what it is: a file or a name ending in ``.gguf``, a directory or something
     spelled like a path, else a name on the Hub.
@@ -81,14 +88,16 @@ def _demo() -> LocalModel:
 
 def _open(
     model: str | Path | None, hf_model: str | None, gguf_path: str | Path | None, safetensors_dir: str | Path | None
-) -> LocalModel | LocalFile:
+) -> LocalModel | LocalFile | HubName:
     if gguf_path is not None:
         return _open_file(Path(gguf_path))
     if safetensors_dir is not None:
         return open_directory(Path(safetensors_dir))
     if hf_model is not None:
-        raise HubNotYet(hf_model)
+        return _hub_name(hf_model)
     assert model is not None
+    if "://" in str(model):
+        return _hub_name(str(model))
     path = user_path(model)
     if path.is_dir():
         return open_directory(path)
@@ -96,7 +105,16 @@ def _open(
         return _open_file(path)
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
         raise MissingSource(path.absolute())
-    raise HubNotYet(str(model))
+    return _hub_name(str(model), bare=True)
+
+
+def _hub_name(text: str, *, bare: bool = False) -> HubName:
+    """Return what a name on the Hub says; one that was given without saying so needs an organisation."""
+    from llama_runner.sources.hub import names  # noqa: PLC0415 - not for what lies here
+
+    if bare and not names.looks_like_hub_name(text):
+        raise NotAModel(text)
+    return names.parse(text, endpoint=os.environ.get("HF_ENDPOINT"))
 
 
 def _open_file(path: Path) -> LocalFile:

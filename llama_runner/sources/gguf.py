@@ -47,7 +47,7 @@ FILE_TYPES = {
 class NotGGUF(SourceError):
     """The file is something else, or damaged."""
 
-    def __init__(self, path: Path, why: str) -> None:
+    def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = path, why
         super().__init__(f"{path} is not a usable GGUF file: {why}", hint="download or convert it again")
 

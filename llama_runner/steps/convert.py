@@ -40,12 +40,12 @@ class Convert(Step):
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """``model.gguf`` in the directory of the source, with the type in its name when it was asked for."""
-        del key, places
-        digest = digests["model"]
-        if digest is None:
-            return None
+        del key
         name = "model.gguf" if self.outtype == "auto" else f"model.{self.outtype}.gguf"
-        return Place(bucket(self.name, digest), name)
+        if fetched := places.get("model"):
+            return Place(f"models/gguf/{fetched.directory.rpartition('/')[2]}", name)
+        digest = digests["model"]
+        return None if digest is None else Place(bucket(self.name, digest), name)
 
     def needs(self) -> Needs:
         """About as much as the weights take now, and twice that where 16 bits become 32."""

@@ -81,12 +81,6 @@ def test_options_that_are_wrong(llama_runner: Command, root: Path, arguments: tu
     says(llama_runner(*rooted), 2)
 
 
-def test_a_name_on_the_hub_is_said_to_come_later(llama_runner: Command, tmp_path: Path) -> None:
-    for words in (("--hf-model", "acme/tiny"), ("acme/tiny",)):
-        result = llama_runner("run", *words, "--root", tmp_path)
-        says(result, 3, "acme/tiny is not a file or directory here", "not fetched from the Hugging Face Hub yet")
-
-
 Damage = Callable[[Path], object]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from llama_runner import paths
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.sources.choose import HubNotYet, NoSource, SeveralSources, choose
+from llama_runner.sources.choose import NoSource, NotAModel, SeveralSources, choose
+from llama_runner.sources.hub.names import HubName
 from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, NotADirectory
 from llama_runner.sources.quantization import QuantizationNeedsImatrix, UnknownQuantization, canonical
 from tests.sources.test_gguf import write
@@ -53,10 +54,11 @@ def test_a_model_is_recognised_by_what_it_is(tmp_path: Path) -> None:
     assert directory.name == tmp_path.name
     demo = choose(demo=True)
     assert isinstance(demo, LocalModel)
-    with pytest.raises(HubNotYet, match="acme/tiny is not a file or directory here"):
-        choose("acme/tiny")
-    with pytest.raises(HubNotYet):
-        choose(hf_model="acme/tiny")
+    for name in (choose("acme/tiny"), choose(hf_model="acme/tiny")):
+        assert isinstance(name, HubName)
+        assert name.repo == "acme/tiny"
+    with pytest.raises(NotAModel, match="tiny is not a file or directory here, and not the name of a model"):
+        choose("tiny")
 
 
 def test_no_model_and_two_models_are_usage_errors() -> None:

@@ -1,0 +1,232 @@
+"""What one call asks for, as a graph: the source is found, names on the Hub are resolved, wishes are checked."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from llama_runner import machine, paths, pipeline
+from llama_runner.binaries.pin import load_pin
+from llama_runner.binaries.toolchain import Toolchain, find_toolchain
+from llama_runner.core.errors import UsageError
+from llama_runner.core.events import Chosen, Noticed, Sink
+from llama_runner.core.plan import Plan, Snapshot
+from llama_runner.core.record import TREE
+from llama_runner.core.step import Step, topological
+from llama_runner.pipeline import Options, Pipeline
+from llama_runner.sources.choose import choose
+from llama_runner.sources.hub.source import HubGguf
+from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.steps.download import Download, Hub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from typing import TypedDict
+
+    from llama_runner.convert import Outtype
+    from llama_runner.engine.store import Store
+    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.pins import Pin, RemoteFile
+    from llama_runner.sources.hub.resolve import Resolver
+    from llama_runner.sources.hub.selection import Wish
+
+    class Wishes(TypedDict, total=False):
+        """What may be asked for beside the model, by keyword. See ``Options`` for what each one means."""
+
+        hf_model: str | None
+        gguf_path: str | Path | None
+        safetensors_dir: str | Path | None
+        demo: bool
+        quantization: str | None
+        outtype: Outtype
+        keep_f16: bool
+        device: str
+        jobs: int | None
+        filename: str | None
+        """The GGUF file of a repository that is meant."""
+        pattern: str | None
+        """What the name of the file that is meant looks like: ``*UD-Q4*``."""
+        max_size: int | None
+        """Bytes that model and projector may have."""
+        fit_memory: bool
+        """Whether to choose the best GGUF that this machine's memory can hold."""
+        projector: bool
+        """Whether a vision model's projector comes along; it does by default."""
+        update: bool
+        """Whether to ask the Hub what a name means now."""
+        offline: bool
+        """Whether to fail rather than use the network."""
+        token_file: str | Path | None
+        """A file with the token for the Hub, instead of ``HF_TOKEN`` or the one that was logged in with."""
+        force: Iterable[str]
+        """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
+        fresh_tools: bool
+        """Whether what another version of a tool made counts as out of date."""
+
+
+class UnknownStep(UsageError):
+    """There is no such step to force in what was asked for."""
+
+    def __init__(self, name: str, steps: list[str]) -> None:
+        self.name, self.steps = name, steps
+        super().__init__(f"there is no step called {name!r} here", hint=f"the steps are {', '.join(steps)}")
+
+
+class OnlyForHub(UsageError):
+    """Wishes that make sense for a name on the Hub, of something that lies here."""
+
+    def __init__(self, options: list[str]) -> None:
+        self.options = options
+        super().__init__(f"{' and '.join(options)} are about models on the Hub", hint="leave them out")
+
+
+class Request:
+    """One call: its graph, and what is to be remembered once everything of it is there."""
+
+    def __init__(self, model: str | Path | None, wishes: Wishes, *, store: Store, sink: Sink, remember: bool) -> None:
+        """Find out what is meant. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
+        self._store, self._sink, self._wishes = store, sink, wishes
+        self._offline = wishes.get("offline", False) or _is_offline()
+        source = choose(
+            model,
+            hf_model=wishes.get("hf_model"),
+            gguf_path=wishes.get("gguf_path"),
+            safetensors_dir=wishes.get("safetensors_dir"),
+            demo=wishes.get("demo", False),
+        )
+        self._remember = remember
+        self._resolver: Resolver | None = None
+        self.graph = self._graph(source)
+        self.snapshot = _snapshot(self.graph, wishes)
+
+    def announce(self, plan: Plan) -> None:
+        """Say what will be fetched, before it is; raise ``Offline`` if nothing may be."""
+        fetching = [planned.step for planned in plan.pending if planned.step.needs().fetch]
+        if self._offline and fetching:
+            from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
+
+            raise Offline(", ".join(_what(step) for step in fetching))
+        files = [file for step in fetching if isinstance(step, Download) for file in step.remote]
+        source = self.graph.source
+        if files and not isinstance(source, (LocalFile, LocalModel)):
+            why = source.choice.why if isinstance(source, HubGguf) else "to be converted here"
+            names, size = tuple(file.name for file in files), sum(file.size for file in files)
+            self._sink(Chosen(source.pin.repo, source.pin.commit, names, size, why))
+
+    def settle(self) -> None:
+        """Everything is there: from now on a name that was updated means what it means on the Hub."""
+        if self._resolver is not None:
+            self._resolver.settle()
+
+    def _graph(self, source: LocalModel | LocalFile | HubName) -> Pipeline:
+        wishes = self._wishes
+        quantization, hub = wishes.get("quantization"), None
+        found: pipeline.AnySource
+        if isinstance(source, (LocalModel, LocalFile)):
+            found = source
+            names = ("filename", "pattern", "max_size", "fit_memory", "update", "token_file")
+            if given := [f"--{name.replace('_', '-')}" for name in names if wishes.get(name)]:
+                raise OnlyForHub(given)
+        else:
+            self._resolver = resolver = self._make_resolver()
+            found = resolver.resolve(source, self._wish())
+            hub = Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
+            quantization = getattr(found, "quantization", None)
+        options = Options(
+            quantization=quantization,
+            outtype=wishes.get("outtype", "auto"),
+            keep_f16=wishes.get("keep_f16", False),
+            device=wishes.get("device", "auto"),
+            jobs=wishes.get("jobs"),
+        )
+        return pipeline.build(
+            found,
+            options,
+            pin=load_pin(paths.pin_file()),
+            toolchain=_toolchain(self._store),
+            environment=os.environ,
+            hub=hub,
+        )
+
+    def _make_resolver(self) -> Resolver:
+        from llama_runner.sources.hub.resolve import Resolver  # noqa: PLC0415 - only for names on the Hub
+
+        return Resolver(
+            self._store.private,
+            access=self._access,
+            sink=self._sink,
+            offline=self._offline,
+            update=self._wishes.get("update", False),
+            remember=self._remember,
+        )
+
+    def _wish(self) -> Wish:
+        from llama_runner.sources.hub.selection import Wish  # noqa: PLC0415 - only for names on the Hub
+
+        wishes = self._wishes
+        sizes = [wishes.get("max_size")]
+        if wishes.get("fit_memory"):
+            sizes.append(machine.model_budget())
+        return Wish(
+            quantization=wishes.get("quantization"),
+            filename=wishes.get("filename"),
+            pattern=wishes.get("pattern"),
+            max_size=min((size for size in sizes if size is not None), default=None),
+            projector=wishes.get("projector", True),
+        )
+
+    def _access(self) -> Access:
+        from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not on the warm path
+
+        file = self._wishes.get("token_file")
+        return find_access(
+            os.environ,
+            token_file=None if file is None else paths.user_path(file),
+            notice=lambda what, text: self._sink(Noticed(what, text)),
+        )
+
+    def _candidates(self, resolver: Resolver, pin: Pin, file: RemoteFile) -> Iterator[Path]:
+        """Yield files on this machine that may hold these bytes: of another revision, of the user's own cache."""
+        from llama_runner.sources.hub.cache import find_cached  # noqa: PLC0415 - not on the warm path
+
+        described = resolver.description(pin) / file.name
+        if described.is_file():
+            yield described
+        if file.sha256 is not None:
+            yield from self._store.holding(file.sha256, pin.siblings)
+        if cached := find_cached(pin, file, os.environ):
+            yield cached
+
+
+def _toolchain(store: Store) -> Toolchain:
+    """Find the compilers; those that built something here before are known by their stamps."""
+    builds = (records.get(TREE) for _, records in store.directories(f"bins/{machine.platform_tag()}", "*"))
+    return find_toolchain(os.environ, [record.noted for record in builds if record is not None])
+
+
+def _what(step: Step) -> str:
+    """Say what a step would fetch."""
+    if isinstance(step, Download):
+        more = f" and {len(step.remote) - 1} more" if len(step.remote) > 1 else ""
+        return f"{step.remote[0].name}{more} of {step.hub.pin.repo}"
+    return str(step.source.get("ref", step.kind))
+
+
+def _is_offline() -> bool:
+    """Whether huggingface_hub is told to stay offline; then so are we."""
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
+
+
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def _snapshot(graph: Pipeline, wishes: Wishes) -> Snapshot:
+    forced = frozenset(wishes.get("force", ()))
+    steps = [node.kind for node in topological(graph.targets) if isinstance(node, Step)]
+    if "all" in forced:
+        forced = frozenset(steps)
+    for name in sorted(forced - set(steps)):
+        raise UnknownStep(name, steps)
+    return Snapshot({}, forced, wishes.get("fresh_tools", False))

@@ -1,0 +1,299 @@
+"""From what the user wrote to a model at one commit, with the files that are meant.
+
+What was asked once is remembered (``pins``), and a rerun asks nothing. The Hub is asked about a name that was never
+seen here, and about any name with ``update``. A pin that an update found becomes what the name means only once
+everything of it is here (``Resolver.settle``), so the old revision stays usable until then.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
+from llama_runner.sources import quantization as quantizations
+from llama_runner.sources.hub import listing, selection
+from llama_runner.sources.hub.names import meaning_of
+from llama_runner.sources.hub.pins import Known, Pin, PinStore, RemoteFile
+from llama_runner.sources.hub.source import HubGguf, HubSafetensors, HubSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.client import HubClient
+    from llama_runner.sources.hub.names import HubName
+    from llama_runner.sources.hub.selection import Wish
+
+DEFAULT_REVISION = "main"
+_COMMIT_LENGTH = 40
+_SHORTEST_COMMIT = 7
+
+
+class NothingToRun(SourceError):
+    """A repository without GGUF files and without safetensors that could be converted."""
+
+    def __init__(self, repo: str, commit: str, endings: list[str]) -> None:
+        self.repo, self.commit, self.endings = repo, commit, endings
+        super().__init__(
+            f"{repo} at {commit[:12]} has neither GGUF files nor safetensors, but {', '.join(endings) or 'no files'}",
+            hint="look for the model under another name: llama-runner search WORDS",
+        )
+
+
+class TwoQuantizations(UsageError):
+    """One quantization in the name and another one by option."""
+
+    def __init__(self, tag: str, option: str) -> None:
+        self.tag, self.option = tag, option
+        super().__init__(f"two quantizations are asked for: :{tag} and --quantization {option}", hint="give one")
+
+
+class OnlyForGGUF(UsageError):
+    """Wishes that choose among GGUF files, of a repository that has none."""
+
+    def __init__(self, repo: str, options: list[str]) -> None:
+        self.repo, self.options = repo, options
+        super().__init__(
+            f"{' and '.join(options)} choose among GGUF files, and {repo} has none",
+            hint="choose what is made of its safetensors with --quantization",
+        )
+
+
+class MissingOnHub(SourceError):
+    """Files that conversion cannot do without are not in the repository."""
+
+    def __init__(self, repo: str, names: list[str]) -> None:
+        self.repo, self.names = repo, names
+        super().__init__(
+            f"{repo} is not complete: {', '.join(names[:4])} missing",
+            hint="tell its makers, or use another revision: ORG/MODEL@REV",
+        )
+
+
+class Resolver:
+    """Resolves names. One object for one request."""
+
+    def __init__(
+        self,
+        private: Path,
+        *,
+        access: Callable[[], Access],
+        sink: Sink,
+        offline: bool = False,
+        update: bool = False,
+        remember: bool = True,
+    ) -> None:
+        """Remember below ``private``, unless not to ``remember``; then also the weights' description is not kept."""
+        self.pins = PinStore(private / "pins", lambda text: sink(Warned("damaged_pin", text)))
+        self._descriptions = private / "descriptions"
+        self._access, self._sink = access, sink
+        self._offline, self._update, self._remember = offline, update, remember
+        self._found_access: Access | None = None
+        self._unsettled: list[tuple[Pin, str]] = []
+
+    @property
+    def access(self) -> Access:
+        """How the Hub is asked; looked for when it is needed first."""
+        if self._found_access is None:
+            self._found_access = self._access()
+        return self._found_access
+
+    def resolve(self, name: HubName, wish: Wish) -> HubSource:
+        """Return the model that a name means; a ``SourceError`` when there is none."""
+        known = Known({}, {}) if self._update else self.pins.known(name.repo)
+        revision, quantization = self._meaning(name, known)
+        if quantization is not None:
+            if wish.quantization is not None and not _same(quantization, wish.quantization):
+                raise TwoQuantizations(quantization, wish.quantization)
+            wish = wish.but(quantization=quantization)
+        if name.file is not None:
+            wish = wish.but(filename=name.file)
+        pin = known.pin(revision) or self._ask(name.repo, revision)
+        return self._choose(pin, revision, wish)
+
+    def description(self, pin: Pin) -> Path:
+        """Return where the small files of a model to be converted are, once they were read."""
+        return self._descriptions / pin.bucket
+
+    def settle(self) -> None:
+        """Everything of what was resolved is here: let the names mean it from now on."""
+        for pin, revision in self._unsettled:
+            self.pins.add(pin.repo, self.pins.known(pin.repo).pins.get(pin.commit, pin), names=[revision])
+        self._unsettled.clear()
+
+    def _client(self, what: str) -> HubClient:
+        from llama_runner.sources.hub.client import HubClient  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415
+
+        if self._offline:
+            raise Offline(what)
+        return HubClient(self.access, notice=self._notice)
+
+    def _notice(self, what: str, text: str) -> None:
+        self._sink(Noticed(what, text))
+
+    def _meaning(self, name: HubName, known: Known) -> tuple[str, str | None]:
+        """Return the revision that is meant, and the quantization if the name says one."""
+        tag = name.tag
+        if tag is None:
+            return name.revision or DEFAULT_REVISION, None
+        if name.revision is not None or tag in known.quantizations:
+            return name.revision or DEFAULT_REVISION, tag
+        if known.pin(tag) is not None:
+            return tag, None
+        refs = self._client(f"what {tag} means in {name}").refs(name.repo)
+        commits = [tag] if self._is_commit(name.repo, tag) else []
+        branches = [*refs.branches, *refs.pull_requests]
+        if meaning_of(tag, branches=branches, tags=list(refs.tags), commits=commits) == "revision":
+            return tag, None
+        text = f"{name.repo} has no branch, tag or commit called {tag}, so it is taken for the quantization"
+        self._notice("tag_is_quantization", text)
+        if self._remember:
+            self.pins.add(name.repo, quantizations=[tag])
+        return DEFAULT_REVISION, tag
+
+    def _is_commit(self, repo: str, tag: str) -> bool:
+        from llama_runner.sources.hub.errors import NoSuchRevision  # noqa: PLC0415 - not on the warm path
+
+        if not _SHORTEST_COMMIT <= len(tag) <= _COMMIT_LENGTH or tag.strip("0123456789abcdef"):
+            return False
+        try:
+            self._client(f"whether {tag} is a commit of {repo}").pin(repo, tag)
+        except NoSuchRevision:
+            return False
+        return True
+
+    def _ask(self, repo: str, revision: str) -> Pin:
+        """Ask the Hub what a revision is now, and remember the answer."""
+        pin = self._client(f"{repo} at {revision}").pin(repo, revision)
+        listing.check_names(repo, pin.files)
+        known = self.pins.known(repo)
+        before = known.pin(revision)
+        if pin.commit in known.pins:
+            pin = known.pins[pin.commit]  # with the digests that were learned
+        if before is None or before.commit == pin.commit:
+            self._sink(Resolved(repo, revision, pin.commit, unchanged=before is not None))
+            if self._remember:
+                self.pins.add(repo, pin, names=[revision])
+        else:
+            self._sink(_drift(revision, before, pin))
+            self._unsettled.append((pin, revision))
+        return pin
+
+    def _choose(self, pin: Pin, revision: str, wish: Wish) -> HubSource:
+        weights = selection.weights_for_conversion(pin.files)
+        if selection.has_models(pin.files):
+            try:
+                return HubGguf(pin, revision, selection.select(pin.files, wish))
+            except selection.NoSuchQuantization as error:
+                if weights is None or not _can_be_made(str(wish.quantization)):
+                    raise
+                self._notice("converted_here", f"{error}; it is made here from the safetensors beside them")
+        elif weights is None:
+            raise NothingToRun(pin.repo, pin.commit, sorted({_ending(file.name) for file in pin.files}))
+        elif options := _gguf_options(wish):
+            raise OnlyForGGUF(pin.repo, options)
+        assert weights is not None
+        return self._described(pin, revision, weights, wish.quantization)
+
+    def _described(
+        self, pin: Pin, revision: str, weights: tuple[RemoteFile, ...], quantization: str | None
+    ) -> HubSafetensors:
+        """Read what describes the model before any of its weights, and stop here if it cannot be converted."""
+        directory = self.description(pin)
+        found = HubSafetensors(pin, revision, weights, quantization)
+        small = tuple(file for file in weights if not _is_weights(file))
+        if pin.described:
+            return found
+        from llama_runner.convert import describe  # noqa: PLC0415 - not on the warm path
+
+        if pin.file("config.json") is None:
+            raise MissingOnHub(pin.repo, ["config.json"])
+        with self._reading(directory) as target:
+            self._fetch(pin, [file for file in small if file.name == "config.json"], target)
+            described = describe(target, vocabulary=False)
+            if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
+                return found.but(context_length=described.context_length)
+            digests = self._fetch(pin, small, target)
+            if missing := [name for name in describe(target).shards if pin.file(name) is None]:
+                raise MissingOnHub(pin.repo, missing)
+        pin = pin.knowing(digests)
+        self.pins.add(pin.repo, pin)
+        by_name = {file.name: file for file in pin.files}
+        return found.but(
+            pin=pin,
+            files=tuple(by_name[file.name] for file in weights),
+            context_length=described.context_length,
+        )
+
+    @contextmanager
+    def _reading(self, directory: Path) -> Iterator[Path]:
+        """Give the directory for small files: one that stays, or one that is gone afterwards."""
+        if self._remember:
+            directory.mkdir(parents=True, exist_ok=True)
+            yield directory
+            return
+        from pathlib import Path  # noqa: PLC0415 - as below
+        from tempfile import TemporaryDirectory  # noqa: PLC0415 - not on the warm path
+
+        with TemporaryDirectory() as temporary:
+            yield Path(temporary)
+
+    def _fetch(self, pin: Pin, files: list[RemoteFile] | tuple[RemoteFile, ...], directory: Path) -> dict[str, Any]:
+        from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.transfer import transfer  # noqa: PLC0415
+
+        if self._offline:
+            raise Offline(f"{files[0].name} of {pin.repo}")
+        return transfer(
+            files,
+            pin=pin,
+            directory=directory,
+            access=self.access,
+            on_progress=lambda _done, _total: None,
+            notice=self._notice,
+            cancelled=lambda: False,
+        )
+
+
+def _drift(revision: str, before: Pin, after: Pin) -> Drifted:
+    old, new = ({file.name: (file.size, file.sha256 or file.blob) for file in pin.files} for pin in (before, after))
+    return Drifted(
+        repo=after.repo,
+        revision=revision,
+        old=before.commit,
+        new=after.commit,
+        added=tuple(sorted(new.keys() - old.keys())),
+        removed=tuple(sorted(old.keys() - new.keys())),
+        changed=tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
+    )
+
+
+def _is_weights(file: RemoteFile) -> bool:
+    return file.name.endswith(".safetensors")
+
+
+def _ending(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return f"*.{last.rpartition('.')[2]}" if "." in last.lstrip(".") else last
+
+
+def _same(one: str, other: str) -> bool:
+    spelled = [quantizations.canonical_spelling(name) for name in (one, other)]
+    return len({quantizations.ALIASES.get(name, name) for name in spelled}) == 1
+
+
+def _can_be_made(quantization: str) -> bool:
+    try:
+        quantizations.canonical(quantization)
+    except UsageError:
+        return False
+    return True
+
+
+def _gguf_options(wish: Wish) -> list[str]:
+    options = {"--filename": wish.filename, "--pattern": wish.pattern, "--max-size": wish.max_size}
+    return [name for name, value in options.items() if value is not None]
