@@ -313,7 +313,8 @@ def _sha256(record: Record | None) -> str | None:
 
 def _alias(graph: Pipeline) -> str:
     """Return the name that the API gives the model: the source's, and the quantization if we chose it."""
-    name = graph.source.name.replace(",", "_")
+    source = graph.source
+    name = source.pin.repo if isinstance(source, HubSafetensors) else source.name.replace(",", "_")
     if graph.model is None or isinstance(graph.model, Download):
         return name
     return f"{name}:{getattr(graph.model, 'type', None) or getattr(graph.model, 'outtype', '')}"

@@ -19,6 +19,10 @@ QUANTIZED = (
     *("iq4_nl", "iq4_xs"),
 )
 
+PER_WEIGHT = {"q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9, "q3_k_m": 4.0, "q2_k": 3.4}
+"""What is made here when a size is asked for, the best first, and about how many bits a weight takes in it: llama.cpp's
+figures for Llama 3.1 8B (tools/quantize/README.md), rounded up. Small models take more."""
+
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "fp16": "f16", "fp32": "f32"}
 
 
@@ -43,6 +47,12 @@ class QuantizationNeedsImatrix(UsageError):
             f"{name} needs an importance matrix, and none can be given yet",
             hint="choose iq2_m, iq3_xxs, q2_k or a larger type",
         )
+
+
+def best_within(weight_bytes: int, limit: int) -> str | None:
+    """Return the best type that makes a file of at most ``limit`` bytes of 16-bit weights; None if none is so small."""
+    fitting = (name for name, bits in PER_WEIGHT.items() if weight_bytes * bits / 16 <= limit)
+    return next(fitting, None)
 
 
 def canonical_spelling(name: str) -> str:

@@ -62,6 +62,17 @@ class OnlyForGGUF(UsageError):
         )
 
 
+class NothingSoSmall(SourceError):
+    """No quantization makes a file of the size that was asked for."""
+
+    def __init__(self, weight_bytes: int, limit: int) -> None:
+        self.weight_bytes, self.limit = weight_bytes, limit
+        super().__init__(
+            f"weights of {weight_bytes >> 20} MiB cannot be made to fit into {limit >> 20} MiB",
+            hint="allow more with --max-size, or choose a smaller model",
+        )
+
+
 class MissingOnHub(SourceError):
     """Files that conversion cannot do without are not in the repository."""
 
@@ -197,7 +208,18 @@ class Resolver:
         elif options := _gguf_options(wish):
             raise OnlyForGGUF(pin.repo, options)
         assert weights is not None
-        return self._described(pin, revision, weights, wish.quantization)
+        return self._described(pin, revision, weights, self._quantization(weights, wish))
+
+    def _quantization(self, weights: tuple[RemoteFile, ...], wish: Wish) -> str | None:
+        """Return what to make of the weights: as asked for, else the best within the size that was asked for."""
+        if wish.quantization is not None or wish.max_size is None:
+            return wish.quantization
+        size = sum(file.size for file in weights if _is_weights(file))
+        best = quantizations.best_within(size, wish.max_size)
+        if best is None:
+            raise NothingSoSmall(size, wish.max_size)
+        self._notice("quantization_chosen", f"{best} is the best that can be made within that size")
+        return best
 
     def _described(
         self, pin: Pin, revision: str, weights: tuple[RemoteFile, ...], quantization: str | None
@@ -295,5 +317,5 @@ def _can_be_made(quantization: str) -> bool:
 
 
 def _gguf_options(wish: Wish) -> list[str]:
-    options = {"--filename": wish.filename, "--pattern": wish.pattern, "--max-size": wish.max_size}
+    options = {"--filename": wish.filename, "--pattern": wish.pattern}
     return [name for name, value in options.items() if value is not None]
