@@ -14,6 +14,10 @@ import pytest
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from tests.fakehub.fixtures import hub
+
+__all__ = ["hub"]
+
 REPOSITORY = Path(__file__).parents[1]
 MODULE = [sys.executable, "-m", "llama_runner"]
 

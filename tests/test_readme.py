@@ -16,6 +16,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.conftest import REPOSITORY
+from tests.fakehub.hub import Hub
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -31,7 +32,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_the_command_works(
-    command: str, root: Path, binaries: Path, tmp_path: Path, children: list[subprocess.Popen[str]]
+    command: str, root: Path, binaries: Path, tmp_path: Path, children: list[subprocess.Popen[str]], hub: Hub
 ) -> None:
     if command == "scripts/test.sh":
         assert "scripts/test.sh" in (REPOSITORY / ".ci" / "run").read_text(), "it is what runs this test"
@@ -39,7 +40,9 @@ def test_the_command_works(
         return
     model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "my model")
     file = Runner(binaries).prepare(demo=True).model
-    words = [{"DIR": str(model), "FILE": str(file)}.get(word, word) for word in shlex.split(command)]
+    hub.repo("org/model", {"model-Q4_K_M.gguf": file, "model-Q8_0.gguf": file})
+    meant = {"DIR": str(model), "FILE": str(file), "ORG/MODEL": "org/model", "WORDS": "model"}
+    words = [re.sub("|".join(meant), lambda found: meant[found[0]], word) for word in shlex.split(command)]
     serves = words[0].endswith("run_server.sh") or words[:2] == ["llama-runner", "run"]
     if serves and "--port" not in words:
         at = words.index("--") if "--" in words else len(words)
@@ -52,7 +55,7 @@ def test_the_command_works(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "LLAMA_RUNNER_ROOT": str(root)},
+        env={**os.environ, "LLAMA_RUNNER_ROOT": str(root), "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")},
     )
     children.append(process)
     if not serves:
