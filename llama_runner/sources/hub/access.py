@@ -189,7 +189,7 @@ def _clean(content: bytes, origin: str) -> str | None:
         return None
     if len(content) > _LONGEST_TOKEN:
         raise BadToken(origin, f"it is longer than {_LONGEST_TOKEN} bytes")
-    if b"\n" in content or b"\r" in content:
+    if b"\n" in content:
         raise BadToken(origin, "it has more than one line")
     if any(not 0x21 <= byte <= 0x7E for byte in content):  # noqa: PLR2004 - the visible characters of ASCII
         raise BadToken(origin, "it contains spaces, control characters or letters that no token has")

@@ -125,3 +125,13 @@ def dripping(handler: Any) -> None:
             time.sleep(0.01)
     except OSError:
         pass
+
+
+def endless(handler: Any) -> None:
+    """Send more and more, for as long as the client listens."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    try:
+        while True:
+            handler.wfile.write(b" " * 100_000)
+    except OSError:
+        pass

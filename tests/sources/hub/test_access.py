@@ -233,9 +233,10 @@ def test_what_is_no_address_of_a_hub_is_an_error(home: dict[str, str], notices: 
     assert isinstance(caught.value, UsageError)
 
 
-def test_a_password_in_the_address_is_refused_and_not_shown(home: dict[str, str], notices: Notices) -> None:
+@pytest.mark.parametrize("secret", [f"me:{TOKEN}", TOKEN])
+def test_a_secret_in_the_address_is_refused_and_not_shown(home: dict[str, str], notices: Notices, secret: str) -> None:
     with pytest.raises(BadEndpoint) as caught:
-        find_access({**home, "HF_ENDPOINT": f"https://me:{TOKEN}@example.org"}, token_file=None, notice=notices)
+        find_access({**home, "HF_ENDPOINT": f"https://{secret}@example.org"}, token_file=None, notice=notices)
     assert TOKEN not in f"{caught.value!r} {caught.value} {caught.value.hint} {vars(caught.value)}"
     assert "https://…@example.org" in str(caught.value)
 

@@ -12,11 +12,12 @@ import pytest
 
 from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import Interrupted
-from llama_runner.sources.hub import errors
+from llama_runner.sources.hub import client, errors
 from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.answers import Listed
 from llama_runner.sources.hub.client import BadTimeout, HubClient, Patience
 from llama_runner.sources.hub.pins import Pin, RemoteFile
-from tests.sources.hub.answering import Answering, answer, answering
+from tests.sources.hub.answering import Answering, answer, answering, dripping, endless
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -105,11 +106,11 @@ def test_the_names_in_a_repository_are_one_request() -> None:
         "pullRequests": [{"name": "1", "ref": "refs/pr/1", "targetCommit": COMMIT}],
     }
     with answering(answer(200, told), answer(200, {"branches": [], "tags": []})) as hub:
-        client = Asking(hub).client
-        found = client.refs("acme/tiny")
+        asking = Asking(hub).client
+        found = asking.refs("acme/tiny")
         assert (set(found.branches), set(found.tags)) == ({"main", "Q4_K_M"}, {"v1"})
         assert found.pull_requests == {"refs/pr/1": COMMIT}
-        assert client.refs("acme/tiny").pull_requests == {}
+        assert asking.refs("acme/tiny").pull_requests == {}
         assert str(hub.questions[0]) == "GET /api/models/acme/tiny/refs?include_prs=1"
 
 
@@ -120,6 +121,31 @@ def test_the_names_in_a_repository_are_one_request() -> None:
 def test_names_that_make_no_sense_are_an_error(told: object) -> None:
     with answering(answer(200, told)) as hub, pytest.raises(errors.BadAnswer):
         Asking(hub).client.refs("acme/tiny")
+
+
+def test_a_hub_that_cannot_be_searched_is_named() -> None:
+    with answering(answer(404)) as hub, pytest.raises(errors.BadAnswer, match="it cannot be searched"):
+        Asking(hub).client.search("tiny", limit=1)
+
+
+def test_what_a_search_lists_may_lack_all_but_the_name() -> None:
+    with answering(answer(200, [{"modelId": "acme/old", "downloads": -1, "likes": "many", "gated": "auto"}])) as hub:
+        assert Asking(hub).client.search("tiny", limit=1) == [Listed("acme/old", None, None, None, gated=True)]
+
+
+@pytest.mark.parametrize("told", [{}, [1], [{}], [{"id": "a\x1b[31m"}]])
+def test_a_search_that_makes_no_sense_is_an_error(told: object) -> None:
+    with answering(answer(200, told)) as hub, pytest.raises(errors.BadAnswer):
+        Asking(hub).client.search("tiny", limit=1)
+
+
+def test_an_answer_without_an_end_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_LARGEST_ANSWER", 3 << 20)
+    with answering(endless) as hub:
+        with pytest.raises(errors.BadAnswer, match="it sent more than 3 MiB about acme/tiny"):
+            Asking(hub).client.pin("acme/tiny", None)
+        with pytest.raises(errors.WrongBytes, match="more than 40 bytes instead of"):
+            Asking(hub).client.read(PIN, IN_GIT, limit=1000)
 
 
 # --- small files ---
@@ -142,10 +168,10 @@ def test_an_empty_file_is_read() -> None:
 
 def test_names_with_odd_letters_are_asked_for_as_they_are() -> None:
     with answering(answer(200, b"")) as hub:
-        client = Asking(hub).client
+        asking = Asking(hub).client
         expected = f"{hub.url}/acme/tiny/resolve/{COMMIT}/a%20b/%C3%BC%23%3F%25.json"
-        assert client.url(PIN, "a b/ü#?%.json") == expected
-        assert client.headers() == {**client.headers(), "Authorization": f"Bearer {TOKEN}"}
+        assert asking.url(PIN, "a b/ü#?%.json") == expected
+        assert asking.headers() == {**asking.headers(), "Authorization": f"Bearer {TOKEN}"}
 
 
 def test_wrong_bytes_are_fetched_once_more_past_every_cache() -> None:
@@ -177,11 +203,11 @@ def test_wrong_bytes_twice_are_an_error(file: RemoteFile, content: bytes, found:
 
 def test_what_is_larger_than_expected_is_not_asked_for() -> None:
     with answering(answer(200, CONTENT)) as hub:
-        client = Asking(hub).client
+        asking = Asking(hub).client
         with pytest.raises(errors.BadAnswer, match="has 40 bytes, more than the 39 that are read"):
-            client.read(PIN, IN_GIT, limit=39)
+            asking.read(PIN, IN_GIT, limit=39)
         with pytest.raises(errors.BadAnswer, match="without a digest"):
-            client.read(PIN, RemoteFile("config.json", 40), limit=1000)
+            asking.read(PIN, RemoteFile("config.json", 40), limit=1000)
         assert hub.questions == []
 
 
@@ -309,15 +335,22 @@ def test_who_wants_to_stop_is_not_asked_for() -> None:
         assert hub.questions == []
 
 
+def test_who_wants_to_stop_does_not_wait_for_the_rest_of_an_answer() -> None:
+    with answering(dripping) as hub:
+        stopping = HubClient(Access(hub.url, None, "none"), cancelled=lambda: bool(hub.questions))
+        with pytest.raises(Interrupted):
+            stopping.pin("acme/tiny", None)
+
+
 @pytest.mark.parametrize("variable", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
 def test_time_outs_of_the_environment_hold(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "1")
     timeouts: list[Any] = []
     with answering(answer(200, EMPTY)) as hub, requests_watched(timeouts):
-        client = Asking(hub).client
-        client.pin("acme/tiny", None)
+        asking = Asking(hub).client
+        asking.pin("acme/tiny", None)
         with pytest.raises(errors.WrongBytes):
-            client.read(PIN, IN_GIT, limit=1000)
+            asking.read(PIN, IN_GIT, limit=1000)
     answers, files = timeouts[0], timeouts[1]
     assert answers == {"connect": 10, "pool": 10, **dict.fromkeys(("read", "write"), 1 if "ETAG" in variable else 30)}
     assert files["read"] == (30 if "ETAG" in variable else 1)

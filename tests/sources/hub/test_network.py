@@ -135,6 +135,17 @@ def test_pain_08_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch, sche
 
 
 @pytest.mark.usefixtures("another_session")
+def test_pain_08_the_proxy_is_not_blamed_for_what_the_hub_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(silent) as proxy, socket.socket() as free:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert isinstance(asked("http://hub.invalid"), errors.TimedOut)
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        close_session()
+        assert isinstance(asked(f"http://127.0.0.1:{free.getsockname()[1]}"), errors.ConnectionRefused)
+
+
+@pytest.mark.usefixtures("another_session")
 @pytest.mark.parametrize(
     ("proxy", "why"), [("socks5://127.0.0.1:9", "socksio"), ("gopher://127.0.0.1:9", "that is no address of a proxy")]
 )
