@@ -135,3 +135,23 @@ def endless(handler: Any) -> None:
             handler.wfile.write(b" " * 100_000)
     except OSError:
         pass
+
+
+def tunnel(handler: Any) -> None:
+    """Be the proxy that a client asks for: connect it to where it wants to go, and hand over what they say."""
+    host, _, port = handler.path.partition(":")
+    with socket.create_connection((host, int(port))) as there:
+        handler.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        back = threading.Thread(target=_hand_over, args=(there, handler.connection))
+        back.start()
+        _hand_over(handler.connection, there)
+        back.join()
+
+
+def _hand_over(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass

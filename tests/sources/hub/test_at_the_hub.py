@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +17,6 @@ from tests.fakehub.hub import Hub
 REPO = "acme/tiny"
 FILES = {"config.json": b"{}", "sub dir/tiny.Q8_0.gguf": b"GGUF" + b"w" * 2000, "tokenizer.json": b'{"x": 1}' * 20_000}
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with Hub(tmp_path / "hub") as hub:
-        yield hub
 
 
 def client(hub: Hub, token: str | None = None, **patience: Any) -> HubClient:

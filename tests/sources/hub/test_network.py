@@ -15,7 +15,7 @@ from huggingface_hub import close_session
 from llama_runner.sources.hub import causes, errors
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, Patience
-from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent
+from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent, tunnel
 from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked
 
 EMPTY = {"sha": COMMIT, "siblings": []}
@@ -186,6 +186,20 @@ def test_pain_08_a_certificate_of_a_private_authority(certificate: Path, monkeyp
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         close_session()
         assert HubClient(Access(hub.url, TOKEN, "HF_TOKEN")).pin(REPO, None).commit == COMMIT
+
+
+@pytest.mark.usefixtures("another_session")
+def test_pain_08_a_hub_behind_https_is_asked_through_a_proxy(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(answer(200, EMPTY), certificate=certificate) as hub, answering(tunnel) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert HubClient(Access(hub.url, TOKEN, "HF_TOKEN")).pin(REPO, None).commit == COMMIT
+        assert [str(question) for question in proxy.questions] == [f"CONNECT {hub.url.removeprefix('https://')}"]
+        assert TOKEN not in str(proxy.questions[0].headers)
+        assert hub.questions[0].headers["Authorization"] == f"Bearer {TOKEN}"
+        close_session()
 
 
 @pytest.mark.usefixtures("another_session")

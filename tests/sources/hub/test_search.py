@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ from tests.fakehub.hub import Hub
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 KIB = 1 << 10
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with Hub(tmp_path / "hub") as hub:
-        yield hub
 
 
 def look(hub: Hub, words: str = "tiny", limit: int = 10, budget: int = 5 * KIB) -> list[Found]:
