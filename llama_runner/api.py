@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner import machine, paths
 from llama_runner.core.digest import short
-from llama_runner.core.events import Sink, StepProgress
+from llama_runner.core.events import Noticed, Sink, StepProgress
 from llama_runner.core.plan import Plan, RecordAt
 from llama_runner.core.value import Value, field
 from llama_runner.engine.errors import InputVanished
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Place, Step
     from llama_runner.pipeline import AnySource, Pipeline
     from llama_runner.request import Wishes
+    from llama_runner.sources.hub.search import Found
     from llama_runner.status import Status
 
 _REPLANS = 5
@@ -217,6 +218,18 @@ class Runner:
         options = server or ServerOptions()
         check_port(options.host, options.port)
         return self.launch(self.prepare(model, **wishes), server=options, terminal=terminal)
+
+    def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[Found]:
+        """Return repositories on the Hub with GGUF files that fit the words, the most downloaded first."""
+        from llama_runner.sources.hub.search import search  # noqa: PLC0415 - not on the warm path
+
+        return search(
+            words,
+            environment=os.environ,
+            token_file=None if token_file is None else paths.user_path(token_file),
+            limit=limit,
+            notice=lambda what, text: self._sink(Noticed(what, text)),
+        )
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
         """End the servers of this root that run, or those of one model name, URL or process id; return them.

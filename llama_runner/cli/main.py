@@ -11,6 +11,7 @@ import click
 
 from llama_runner import __version__
 from llama_runner.cli import options as shared
+from llama_runner.cli.search import search
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError
 
 if TYPE_CHECKING:
@@ -160,6 +161,9 @@ def stop(**given: Any) -> None:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
         click.echo(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
+
+
+cli.add_command(search)
 
 
 def _runner(given: dict[str, Any], *, events: bool = False) -> Runner:

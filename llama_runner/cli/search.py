@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,19 +25,12 @@ _FITS = {True: "fits", False: "too large"}
 def search(**given: Any) -> None:
     """Look for GGUF models on the Hugging Face Hub: their quantizations, sizes, and what fits this machine."""
     from llama_runner import machine  # noqa: PLC0415 - not for --help
+    from llama_runner.api import Runner  # noqa: PLC0415
     from llama_runner.cli import render  # noqa: PLC0415
-    from llama_runner.core.events import Noticed  # noqa: PLC0415
-    from llama_runner.sources.hub import search as hub  # noqa: PLC0415
 
-    words, printer = " ".join(given["words"]), render.Printer()
-    token_file = given["token_file"]
-    found = hub.search(
-        words,
-        environment=os.environ,
-        token_file=None if token_file is None else Path(token_file),
-        limit=given["limit"],
-        notice=lambda what, text: printer(Noticed(what, text)),
-    )
+    words = " ".join(given["words"])
+    runner = Runner(given["root"], on_event=render.Printer())
+    found = runner.search(words, limit=given["limit"], token_file=given["token_file"])
     if given["as_json"]:
         click.echo(json.dumps([repository.to_json() for repository in found]))
     elif found:
