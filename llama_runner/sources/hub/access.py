@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "https://huggingface.co"
 NO_TOKEN = "none"  # noqa: S105 - where a token comes from, not one
+ANSWER_TIMEOUT, FILE_TIMEOUT = "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _LONGEST_TOKEN = 4096
 
@@ -56,6 +57,14 @@ class NoTokenFile(UsageError):
         )
 
 
+class BadTimeout(UsageError):
+    """A time-out in the environment is not a number of seconds."""
+
+    def __init__(self, variable: str, value: str) -> None:
+        self.variable, self.value = variable, value
+        super().__init__(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
+
+
 class Access(Value):
     """Where the Hub is, and who asks. Neither its text nor its hash tells the token."""
 
@@ -84,12 +93,24 @@ def find_access(
     A token is looked for in ``token_file``, in ``HF_TOKEN``, under its older names, and where ``hf auth login``
     keeps it. ``notice`` is told, with a word and a clause, what the user should change.
     """
+    for variable in (ANSWER_TIMEOUT, FILE_TIMEOUT):
+        seconds(environment, variable)  # huggingface_hub cannot even be imported with what is no number
     endpoint = _endpoint(environment.get("HF_ENDPOINT", ""))
     for look in (_from_given_file, _from_variables, _from_kept_file):
         found = look(environment, token_file, notice)
         if found is not None:
             return Access(endpoint, *found)
     return Access(endpoint, None, NO_TOKEN)
+
+
+def seconds(environment: Mapping[str, str], variable: str) -> float | None:
+    """Return how long the environment wants an answer to be waited for; None where it does not say."""
+    value = environment.get(variable)
+    if value is None:
+        return None
+    if not value.strip().isdecimal():
+        raise BadTimeout(variable, value)
+    return float(value) or None
 
 
 def is_offline(environment: Mapping[str, str]) -> bool:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from llama_runner import __version__
-from llama_runner.core.errors import Interrupted, UsageError
+from llama_runner.core.errors import Interrupted
 from llama_runner.core.value import Value, field
 from llama_runner.sources.hub import answers
+from llama_runner.sources.hub.access import ANSWER_TIMEOUT, FILE_TIMEOUT, seconds
 from llama_runner.sources.hub.causes import explain, is_transient, retry_after
 from llama_runner.sources.hub.errors import BadAnswer, BadRepositoryName, NoSuchRepository, WrongBytes
 
@@ -37,14 +38,6 @@ _LARGEST_ANSWER = 64 << 20
 _LARGEST_REFUSAL = 64 << 10
 _SLICE_S = 0.2
 """How long a wait does not look whether it was cancelled."""
-
-
-class BadTimeout(UsageError):
-    """A time-out in the environment is not a number of seconds."""
-
-    def __init__(self, variable: str, value: str) -> None:
-        self.variable, self.value = variable, value
-        super().__init__(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
 
 
 class Patience(Value):
@@ -99,8 +92,8 @@ class HubClient:
         """Ask as ``access`` says; tell ``notice``, with a word and a clause, what the user has to wait for."""
         self._access, self._notice, self._cancelled = access, notice, cancelled
         self._patience = patience or Patience()
-        self._answer_s = _seconds("HF_HUB_ETAG_TIMEOUT", self._patience.read)
-        self._file_s = _seconds("HF_HUB_DOWNLOAD_TIMEOUT", self._patience.read)
+        self._answer_s = seconds(os.environ, ANSWER_TIMEOUT) or self._patience.read
+        self._file_s = seconds(os.environ, FILE_TIMEOUT) or self._patience.read
 
     def pin(self, repo: str, revision: str | None) -> Pin:
         """Return what the repository is at a branch, tag or commit: one request."""
@@ -264,12 +257,3 @@ def _path(repo: str) -> str:
     if len(parts) > 2 or any(part.strip(".") == "" or not part.isprintable() for part in parts):  # noqa: PLR2004
         raise BadRepositoryName(repo)
     return quote(repo)
-
-
-def _seconds(variable: str, default: float) -> float:
-    value = os.environ.get(variable)
-    if not value:
-        return default
-    if not value.strip().isdecimal() or not int(value):
-        raise BadTimeout(variable, value)
-    return float(value)

@@ -13,7 +13,15 @@ import pytest
 
 from llama_runner.core.errors import UsageError
 from llama_runner.sources.hub import access
-from llama_runner.sources.hub.access import Access, BadEndpoint, BadToken, NoTokenFile, find_access, is_offline
+from llama_runner.sources.hub.access import (
+    Access,
+    BadEndpoint,
+    BadTimeout,
+    BadToken,
+    NoTokenFile,
+    find_access,
+    is_offline,
+)
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 
@@ -239,6 +247,16 @@ def test_a_secret_in_the_address_is_refused_and_not_shown(home: dict[str, str], 
         find_access({**home, "HF_ENDPOINT": f"https://{secret}@example.org"}, token_file=None, notice=notices)
     assert TOKEN not in f"{caught.value!r} {caught.value} {caught.value.hint} {vars(caught.value)}"
     assert "https://…@example.org" in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+@pytest.mark.parametrize("value", ["soon", "-1", "", "1.5"])
+def test_a_time_out_that_is_no_number_of_seconds_is_an_error(
+    home: dict[str, str], notices: Notices, variable: str, value: str
+) -> None:
+    with pytest.raises(BadTimeout, match=f"{variable} is '{value}'"):
+        find_access({**home, variable: value}, token_file=None, notice=notices)
+    assert find_access({**home, variable: " 3 "}, token_file=None, notice=notices).token is None
 
 
 def test_an_access_does_not_show_its_token() -> None:

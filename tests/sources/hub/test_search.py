@@ -151,7 +151,7 @@ def test_the_command_prints_a_table(hub: Hub) -> None:
 def test_the_command_prints_json(hub: Hub) -> None:
     hub.repo("acme/tiny-GGUF", {"tiny-Q8_0.gguf": b"x" * 9000}, downloads=5, likes=6)
     hub.repo("acme/tiny-other", {"tiny-Q8_0.gguf": b"x" * 9000})
-    assert command(hub, "tiny", "gguf", "--json", "--limit", "1").json == [
+    assert command(hub, "ti", "ny", "--json", "--limit", "1").json == [
         {
             "repo": "acme/tiny-GGUF",
             "downloads": 5,
