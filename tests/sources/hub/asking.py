@@ -15,10 +15,12 @@ REPO = "acme/tiny"
 COMMIT = "c" * 40
 
 
-def asked(endpoint: str, token: str | None = TOKEN, revision: str | None = None) -> LlamaRunnerError:
+def asked(
+    endpoint: str, token: str | None = TOKEN, revision: str | None = None, *, silence: float = 10.0
+) -> LlamaRunnerError:
     """Return the error that asking what is at a revision ends with, its traceback searched for the token."""
     access = Access(endpoint, token, "HF_TOKEN" if token else "none")
-    patience = Patience(tries=1, read=0.2, connect=0.2)
+    patience = Patience(tries=1, read=silence, connect=silence)
     with pytest.raises(LlamaRunnerError) as caught:
         HubClient(access, patience=patience).pin(REPO, revision)
     error = caught.value

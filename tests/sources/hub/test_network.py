@@ -38,7 +38,7 @@ def test_nobody_listens() -> None:
 
 def test_silence() -> None:
     with answering(silent) as hub:
-        error = asked(hub.url)
+        error = asked(hub.url, silence=0.2)
     assert isinstance(error, errors.TimedOut)
     assert str(error).endswith("cannot be reached: no answer in time")
     assert "HF_HUB_DOWNLOAD_TIMEOUT" in str(error.hint)
@@ -138,7 +138,7 @@ def test_pain_08_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch, sche
 def test_pain_08_the_proxy_is_not_blamed_for_what_the_hub_does(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(silent) as proxy, socket.socket() as free:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        assert isinstance(asked("http://hub.invalid"), errors.TimedOut)
+        assert isinstance(asked("http://hub.invalid", silence=0.2), errors.TimedOut)
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         close_session()
