@@ -66,7 +66,7 @@ def adopt(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], 
     source = source.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     ours = target.with_name(target.name + ".copying")
-    ours.unlink(missing_ok=True)  # a crash may have left one
+    ours.unlink(missing_ok=True)  # a crash may have left one, and it may be a link to a file of the user
     try:
         opened = source.open("rb", buffering=0)
     except OSError:
@@ -125,7 +125,7 @@ def _link(source: Path, target: Path, seen: os.stat_result) -> bool:
 def _copy(source: FileIO, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content | None:
     """Copy a file and hash what is copied; None when it cannot be read to its end."""
     hashes, block = Hashes(file), memoryview(bytearray(BLOCK))
-    with target.open("wb") as new:
+    with target.open("xb") as new:
         while True:
             try:
                 count = source.readinto(block)

@@ -20,7 +20,7 @@ from llama_runner.core.errors import DownloadError, Interrupted, LlamaRunnerErro
 from llama_runner.core.value import Value
 from llama_runner.sources.hub.causes import explain, is_transient, retry_after
 from llama_runner.sources.hub.content import size_text
-from llama_runner.sources.hub.errors import ConnectionLost
+from llama_runner.sources.hub.errors import ConnectionLost, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,10 +217,15 @@ class Receiver:
                 if fruitless >= self._patience.attempts:
                     raise TransferFailed(repo, file, self._kept(), cause) from error
                 wait = self._wait_s(max(fruitless, 1), None if isinstance(error, Lost) else retry_after(error))
-            why = "the connection was lost" if isinstance(cause, ConnectionLost) else cause
             at = f" at {size_text(partial.size)}" if partial.size else ""
-            self._control.notice("retry", f"{file}: {why}{at}; trying again in {wait:.0f} s")
+            self._control.notice("retry", f"{file}: {self._briefly(cause)}{at}; trying again in {wait:.0f} s")
             self._control.wait(wait)
+
+    def _briefly(self, cause: LlamaRunnerError | str) -> str:
+        """Return what happened, for a line among many."""
+        if isinstance(cause, TimedOut):
+            return f"no byte came for {self._patience.silence_s:g} s"
+        return "the connection was lost" if isinstance(cause, ConnectionLost) else str(cause)
 
     def _wait_s(self, attempt: int, asked: float | None) -> float:
         """Return how long to wait: what the server asks for, else longer each time and never quite the same."""

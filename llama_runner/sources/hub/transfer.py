@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 _TICK_S = 0.1
+_LONGEST_SILENCE_S = 86_400.0
+_LARGE = 64 << 20
+"""Hashing less than this takes no time that anybody would ask about."""
 _GRACE_S = 0.5
 """How long to wait for threads when everything ends early. One that waits for an answer may take longer, and then
 writes nothing any more."""
@@ -73,7 +76,7 @@ def _patience() -> Patience:
     """Return how long to wait, as the user may have set it for huggingface_hub."""
     with suppress(ValueError):
         given = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", ""))
-        if given > 0:
+        if 0 < given < _LONGEST_SILENCE_S:
             return Patience(silence_s=given)
     return Patience()
 
@@ -178,7 +181,7 @@ class _Transfer:
         path = self._paths[file.name]
         if not path.exists():
             return None
-        if file.size:
+        if file.size >= _LARGE:
             self._control.notice("hashing", f"{file.name}: hashing the {size_text(file.size)} that are here")
         content = content_of(path, file, self._control.is_stopped)
         if path.stat().st_size == file.size and content.difference(file) is None:
@@ -235,7 +238,6 @@ class _Transfer:
             old.unlink()
         aside = target.with_name(f"{target.name}.wrong-{short(content.sha256)}")
         path.replace(aside)
-        self._sizes[file.name] = 0
         if again:
             self._control.notice(
                 "wrong_bytes",

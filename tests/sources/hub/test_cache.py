@@ -110,6 +110,15 @@ def test_a_file_that_only_a_snapshot_has_is_found(tmp_path: Path, cache: Cache) 
     assert find_cached(cache.pin, file, {"HF_HUB_CACHE": str(tmp_path / "hub")}) == path
 
 
+def test_bytes_of_another_commit_are_found(tmp_path: Path, cache: Cache) -> None:
+    """Most commits change a README and leave the weights as they were."""
+    weights, config = in_lfs("model.gguf", WEIGHTS), in_git("config.json", CONFIG)
+    stored = cache.add(weights, WEIGHTS), cache.add(config, CONFIG)
+    later = cache.pin.but(commit="d" * 40)
+    environment = {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    assert (find_cached(later, weights, environment), find_cached(later, config, environment)) == stored
+
+
 def test_what_cannot_be_the_file_is_not_found(tmp_path: Path, cache: Cache) -> None:
     environment = {"HF_HUB_CACHE": str(tmp_path / "hub")}
     file = in_lfs("model.gguf", WEIGHTS)
@@ -215,6 +224,31 @@ def test_what_was_at_the_target_gives_way(tmp_path: Path, cache: Cache) -> None:
     assert adopt(stored, target, file, never) == file.sha256
     assert target.read_bytes() == WEIGHTS
     assert not target.with_name("model.gguf.incomplete").exists()
+
+
+def test_what_a_crash_left_of_an_adoption_is_cleared_away(tmp_path: Path, cache: Cache) -> None:
+    file = in_lfs("model.gguf", WEIGHTS)
+    stored, other = cache.add(file, WEIGHTS), cache.add(in_git("other", CONFIG), CONFIG)
+    (tmp_path / "model.gguf.copying").hardlink_to(other)
+    assert adopt(stored, tmp_path / "model.gguf", file, never) == file.sha256
+    assert other.read_bytes() == CONFIG, "it was a link to a file of the user"
+    assert not (tmp_path / "model.gguf.copying").exists()
+
+
+def test_a_file_that_is_replaced_while_it_is_hashed_is_not_mistaken(tmp_path: Path, cache: Cache) -> None:
+    file = in_lfs("model.gguf", WEIGHTS)
+    stored = cache.add(file, WEIGHTS)
+    other = tmp_path / "other"
+    other.write_bytes(b"!" * len(WEIGHTS))
+
+    def meanwhile() -> bool:
+        if other.exists():
+            other.replace(stored)
+        return False
+
+    digest = adopt(stored, tmp_path / "model.gguf", file, meanwhile)
+    assert digest == file.sha256
+    assert (tmp_path / "model.gguf").read_bytes() == WEIGHTS
 
 
 def test_adopting_once_more_changes_nothing(tmp_path: Path, cache: Cache) -> None:

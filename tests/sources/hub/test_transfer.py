@@ -69,7 +69,14 @@ def test_a_file_that_is_here_is_hashed_and_not_fetched(bringing: Bringing) -> No
     assert bringing.bring() == bringing.digests()
     assert not bringing.hub.requests
     assert set(bringing.progress) == {(sum(map(len, FILES.values())),) * 2}, "it begins with what is there"
-    assert len(bringing.noticed("hashing")) == len([content for content in FILES.values() if content])
+
+
+def test_hashing_a_large_file_that_is_here_is_told(tmp_path: Path, hub: Hub) -> None:
+    bringing = Bringing(hub, tmp_path / "here", {"model.gguf": b"GGUF" + bytes(64 << 20)})
+    bringing.directory.mkdir()
+    (bringing.directory / "model.gguf").write_bytes(bringing.files["model.gguf"])
+    assert bringing.bring() == bringing.digests()
+    assert bringing.noticed("hashing") == ["model.gguf: hashing the 64.0 MiB that are here"]
 
 
 def test_a_complete_looking_file_is_not_trusted_after_a_crash(bringing: Bringing) -> None:
@@ -94,7 +101,8 @@ def test_pain_02_a_wrong_byte_is_found_and_the_file_fetched_once_more(bringing: 
 
 @pytest.mark.parametrize("name", [MODEL, SHARD, PROJECTOR, "config.json"])
 def test_pain_02_wrong_bytes_twice_are_an_error_and_never_a_result(bringing: Bringing, name: str) -> None:
-    bringing.hub.fault("wrong_bytes", path=f"*/{bringing.pin.commit}/{name}", times=2, at=len(FILES[name]) // 2)
+    for at in (1, 2):  # not the same ones
+        bringing.hub.fault("wrong_bytes", path=f"*/{bringing.pin.commit}/{name}", at=len(FILES[name]) // 2 + at)
     with pytest.raises(WrongBytes, match="came with wrong bytes twice") as caught:
         bringing.bring()
     assert caught.value.code == ExitCode.DOWNLOAD
@@ -120,6 +128,9 @@ def test_a_partial_file_that_is_longer_than_the_file_is_begun_anew(bringing: Bri
     bringing.partial(MODEL).write_bytes(FILES[MODEL] + b"!")
     assert bringing.bring(MODEL) == bringing.digests(MODEL)
     assert "starting over" in bringing.noticed("restarting")[0]
+    done = [done for done, _ in bringing.progress]
+    assert done == sorted(done)
+    assert done[0] == 0
 
 
 def test_a_partial_file_that_is_whole_is_not_asked_for(bringing: Bringing) -> None:

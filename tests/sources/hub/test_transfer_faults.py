@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from llama_runner.core.errors import ExitCode
 from llama_runner.sources.hub.errors import Gated, NoSuchFile, NotFetched, RateLimited, TokenRefused
 from llama_runner.sources.hub.receive import TransferFailed
 from tests.fakehub.hub import Hub
+from tests.sources.hub.answering import answer, answering
 from tests.sources.hub.bringing import QUICK, Bringing, gguf
 
 FILES = {"model.gguf": gguf(2_000_000, 1), "mmproj.gguf": gguf(400_000, 2), "config.json": b'{"a": 1}' * 1000}
@@ -47,15 +49,21 @@ def test_pain_01_a_trickle_counts_as_a_stall(bringing: Bringing) -> None:
     assert "bytes a second came for" in bringing.noticed("retry")[0]
 
 
+def test_a_slow_server_is_borne_with(bringing: Bringing) -> None:
+    bringing.hub.fault("trickle", path="*/mmproj.gguf", after=300_000, pause=0.01, step=2000)
+    bringing.bring("mmproj.gguf", patience=QUICK.but(trickle_over_s=0.1, trickle=1000))
+    assert not bringing.noticed("retry")
+
+
 def test_pain_01_it_ends_with_what_was_kept_and_goes_on_from_there(bringing: Bringing) -> None:
     bringing.hub.fault("drop", path="*/model.gguf", after=1_500_000)
     bringing.hub.fault("drop", path="*/model.gguf", times=None, after=0)
-    with pytest.raises(
-        TransferFailed, match=r"model.gguf of org/model does not come: .* the connection broke"
-    ) as caught:
-        bringing.bring("model.gguf")
+    bringing.bring("config.json")
+    bringing.hub.reset_log()
+    with pytest.raises(TransferFailed, match=r"model.gguf of org/model does not come: .* connection broke") as caught:
+        bringing.bring("model.gguf", "config.json", at_once=1)
     assert caught.value.code == ExitCode.DOWNLOAD
-    assert caught.value.kept == 1_500_000
+    assert caught.value.kept == 1_500_000 + len(FILES["config.json"])
     assert str(caught.value.hint).startswith("1.4 MiB kept, run again to continue")
     assert len(bringing.hub.requests) == 2 * (1 + QUICK.attempts), "hub and CDN: bounded"
     bringing.hub.faults.clear()
@@ -96,7 +104,13 @@ def test_the_users_own_time_out_is_respected(bringing: Bringing, monkeypatch: py
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
     bringing.hub.fault("stall", path="*/model.gguf", after=100_000)
     assert bringing.bring("model.gguf", patience=None) == bringing.digests("model.gguf")
-    assert "no answer in time" in bringing.noticed("retry")[0]
+    assert "no byte came for 0.2 s at 97.7 KiB" in bringing.noticed("retry")[0]
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-1", "0", "nan", "inf", "1e400"])
+def test_a_time_out_without_sense_is_none(bringing: Bringing, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", value)
+    assert bringing.bring("config.json", patience=None) == bringing.digests("config.json")
 
 
 def test_a_server_that_sends_the_whole_file_again_costs_nothing_that_is_here(bringing: Bringing) -> None:
@@ -116,6 +130,26 @@ def test_a_server_that_refuses_to_go_on_is_asked_for_the_whole_file(bringing: Br
     bringing.hub.fault("416", path="*/model.gguf")
     assert bringing.bring("model.gguf") == bringing.digests("model.gguf")
     assert [request.range for request in bringing.hub.requests] == ["bytes=900000-1999999", None, None]
+
+
+def test_a_server_that_sends_another_part_is_asked_for_the_whole_file(bringing: Bringing) -> None:
+    content = FILES["config.json"]
+    part = answer(206, content[:10], Content_Range=f"bytes 0-9/{len(content)}")
+    bringing.directory.mkdir()
+    bringing.partial("config.json").write_bytes(content[:100])
+    with answering(part, answer(200, content)) as server:
+        bringing.access = bringing.access.but(endpoint=server.url)
+        assert bringing.bring("config.json") == bringing.digests("config.json")
+    assert [question.headers.get("Range") for question in server.questions] == [f"bytes=100-{len(content) - 1}", None]
+
+
+def test_a_file_that_is_compressed_on_the_way_is_the_same_file(bringing: Bringing) -> None:
+    """It is asked for as it is, as one cannot go on in the middle of a compressed one; not every proxy listens."""
+    squeezed = gzip.compress(FILES["config.json"])
+    with answering(answer(200, squeezed, Content_Encoding="gzip")) as server:
+        bringing.access = bringing.access.but(endpoint=server.url)
+        assert bringing.bring("config.json") == bringing.digests("config.json")
+    assert [question.headers["Accept-Encoding"] for question in server.questions] == ["identity"]
 
 
 def test_a_failing_hub_is_asked_again(bringing: Bringing) -> None:
