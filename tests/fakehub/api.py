@@ -102,6 +102,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _visible(self, repo_id: str) -> Repo:
         token = self._token()
+        if repo_id in self.hub.renamed:
+            raise Refusal(307, Location=self.path.replace(repo_id, self.hub.renamed[repo_id], 1))
         repo = self.hub.repos.get(repo_id)
         if repo is None or (repo.private and repo_id not in self._of(token, "readable")):
             raise Refusal(401 if token is None else 404, "RepoNotFound", "Repository not found")
@@ -135,11 +137,12 @@ class Handler(BaseHTTPRequestHandler):
     def _info(self, repo: str, revision: str = "main") -> None:
         found = self._visible(repo)
         commit = self._commit(found, revision)
-        self._json(self._about(found, commit, blobs=self.query.get("blobs", "").lower() == "true"))
+        about = self._about(found, commit, blobs=self._asks("blobs"))
         self._then(found)
+        self._json(about)
 
     def _then(self, repo: Repo) -> None:
-        """What somebody else does between two requests."""
+        """What somebody else does between two requests; before this one is answered, so that no test can be faster."""
         path = urlsplit(self.path).path
         if fault := self.hub.faults.take(path, ("moving_branch",)):
             repo.commit(fault.facts["changes"])
@@ -182,27 +185,34 @@ class Handler(BaseHTTPRequestHandler):
         }
         if self.query.get("include_prs"):
             refs["pullRequests"] = [_ref(name, name, commit) for name, commit in found.pull_requests.items()]
-        self._json(refs)
         self._then(found)
+        self._json(refs)
 
     def _tree(self, repo: str, revision: str, below: str | None) -> None:
         found = self._visible(repo)
         files = found.commits[self._commit(found, revision)]
-        prefix = f"{below}/" if below else ""
+        prefix, recursive = f"{below}/" if below else "", self._asks("recursive")
         entries: dict[str, dict[str, Any]] = {}
         for name, file in sorted(files.items()):
             if not name.startswith(prefix):
                 continue
             parts = name.removeprefix(prefix).split("/")
-            for depth in range(1, len(parts) if self.query.get("recursive") else min(2, len(parts))):
+            for depth in range(1, len(parts) if recursive else min(2, len(parts))):
                 folder = prefix + "/".join(parts[:depth])
                 entries[folder] = {"type": "directory", "oid": "0" * 40, "size": 0, "path": folder}
-            if len(parts) == 1 or self.query.get("recursive"):
-                entry: dict[str, Any] = {"type": "file", "oid": file.blob, "size": file.size, "path": name}
+            if len(parts) == 1 or recursive:
+                size = found.sizes.get(name, file.size)
+                entry: dict[str, Any] = {"type": "file", "oid": file.blob, "size": size, "path": name}
                 if file.is_lfs:
-                    entry["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 134}
+                    entry["lfs"] = {"oid": file.sha256, "size": size, "pointerSize": 134}
                 entries[name] = entry
+        for name in found.extra_names:
+            entries[name] = {"type": "file", "oid": "0" * 40, "size": 1, "path": name}
+        self._then(found)
         self._page(list(entries.values()))
+
+    def _asks(self, what: str) -> bool:
+        return self.query.get(what, "").lower() in ("true", "1")
 
     def _search(self) -> None:
         words = self.query.get("search", "").lower().split()
@@ -212,7 +222,11 @@ class Handler(BaseHTTPRequestHandler):
             found = [repo for repo in found if any(name.endswith(".gguf") for name in repo.commits[repo.head])]
         found.sort(key=lambda repo: int(repo.about.get(self.query.get("sort", "downloads"), 0)), reverse=True)
         limit = int(self.query.get("limit", "1000"))
-        self._page([self._about(repo, repo.head, blobs=False) for repo in found], limit)
+        about = [self._about(repo, repo.head, blobs=False) for repo in found]
+        if not self._asks("full"):
+            for one in about:
+                del one["siblings"]
+        self._page(about, limit)
 
     def _page(self, items: list[Any], size: int | None = None) -> None:
         size, start = min(size or self.hub.page_size, self.hub.page_size), int(self.query.get("cursor", "0"))
@@ -285,11 +299,10 @@ class Handler(BaseHTTPRequestHandler):
             at = start
             self.wfile.flush()
             while at < stop and not hasattr(self.connection, "pending"):  # not over TLS
-                sent = os.sendfile(self.connection.fileno(), content.fileno(), at, min(stop - at, 16 * BLOCK))
+                sent = self._send_directly(content, at, min(stop - at, 16 * BLOCK))
                 if not sent:
                     break
                 at += sent
-                self.request_.bytes_sent += sent
             content.seek(at)
             while at < stop:
                 block = content.read(min(BLOCK, stop - at))
@@ -320,10 +333,20 @@ class Handler(BaseHTTPRequestHandler):
             except OSError:
                 return
 
+    def _send_directly(self, content: Any, at: int, count: int) -> int:
+        """Count first: whoever has received the last byte may look at once."""
+        self.request_.bytes_sent += count
+        sent = 0
+        try:
+            sent = os.sendfile(self.connection.fileno(), content.fileno(), at, count)
+        finally:
+            self.request_.bytes_sent -= count - sent
+        return sent
+
     def _write(self, data: bytes) -> None:
+        self.request_.bytes_sent += len(data)
         self.wfile.write(data)
         self.wfile.flush()
-        self.request_.bytes_sent += len(data)
 
     def _json(self, value: object, **headers: str) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json", **headers})

@@ -11,7 +11,7 @@ import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from typing_extensions import Self
 
@@ -53,6 +53,8 @@ class Hub:
         self.repos: dict[str, Repo] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
         """Tokens that are valid: ``{"hf_x": {"accepted": {"org/model"}, "name": "me"}}``."""
+        self.renamed: dict[str, str] = {}
+        """Old names, which lead to the new ones."""
         self.requests: list[Request] = []
         self.faults = Faults()
         self.closing = threading.Event()
@@ -94,7 +96,8 @@ class Hub:
 
     def bytes_sent(self, name: str) -> int:
         """Return how many bytes of files of that name were sent."""
-        return sum(request.bytes_sent for request in self.requests if request.path.partition("?")[0].endswith(name))
+        asked = [request for request in self.requests if unquote(request.path.partition("?")[0]).endswith(name)]
+        return sum(request.bytes_sent for request in asked)
 
     def reset_log(self) -> None:
         self.requests.clear()

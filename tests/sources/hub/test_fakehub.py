@@ -1,0 +1,263 @@
+"""The hub of these tests does what the real one is known to do, as huggingface_hub itself sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from huggingface_hub import HfApi, get_hf_file_metadata
+from huggingface_hub import errors as refused
+
+from tests.fakehub.hub import Hub
+
+REPO = "acme/model"
+CONTENT = bytes(range(256)) * 100
+BLOB = "3b18e512dba79e4c8300dd08aeb37f8e728b8dad"
+"""What git calls a file with ``hello world`` and a newline."""
+
+
+@pytest.fixture
+def api(hub: Hub) -> HfApi:
+    return HfApi(endpoint=hub.url, token=False)
+
+
+@pytest.fixture
+def client() -> Iterator[httpx2.Client]:
+    with httpx2.Client(timeout=10) as opened:
+        yield opened
+
+
+def address(hub: Hub, name: str, revision: str = "main") -> str:
+    return f"{hub.url}/{REPO}/resolve/{revision}/{name}"
+
+
+# --- what is there ---
+
+
+def test_a_model_is_told_with_and_without_the_metadata_of_its_files(hub: Hub, api: HfApi) -> None:
+    repo = hub.repo(REPO, {"README.md": b"hello world\n", "a/m.gguf": CONTENT}, downloads=7, likes=3, tags=["gguf"])
+    plain, full = api.model_info(REPO), api.model_info(REPO, files_metadata=True)
+    assert (plain.id, plain.sha, plain.private, plain.gated) == (REPO, repo.head, False, False)
+    assert (plain.downloads, plain.likes, plain.tags) == (7, 3, ["gguf"])
+    assert [(one.rfilename, one.size, one.lfs) for one in plain.siblings or []] == [
+        ("README.md", None, None),
+        ("a/m.gguf", None, None),
+    ]
+    small, large = full.siblings or []
+    assert (small.size, small.blob_id, small.lfs) == (12, BLOB, None)
+    assert large.size == len(CONTENT)
+    assert large.lfs is not None
+    assert (large.lfs.size, large.lfs.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+def test_branches_tags_and_pull_requests_are_told_and_can_be_asked_for(hub: Hub, api: HfApi) -> None:
+    repo = hub.repo(REPO, {"m.gguf": b"1"})
+    first = repo.head
+    second = repo.commit({"m.gguf": b"2"})
+    repo.tag("v1", first)
+    repo.branch("with/slash", first)
+    repo.pull_request(3, second)
+    assert api.list_repo_refs(REPO).pull_requests is None
+    refs = api.list_repo_refs(REPO, include_pull_requests=True)
+    assert {(one.name, one.target_commit) for one in refs.branches} == {("main", second), ("with/slash", first)}
+    assert [(one.name, one.ref, one.target_commit) for one in refs.tags] == [("v1", "refs/tags/v1", first)]
+    assert [(one.ref, one.target_commit) for one in refs.pull_requests or []] == [("refs/pr/3", second)]
+    for name, commit in {
+        "v1": first,
+        "with/slash": first,
+        "refs/pr/3": second,
+        first[:7]: first,
+        second: second,
+    }.items():
+        assert api.model_info(REPO, revision=name).sha == commit
+    for name in ("v2", first[:3], "0" * 40):
+        with pytest.raises(refused.RevisionNotFoundError):
+            api.model_info(REPO, revision=name)
+
+
+def test_a_commit_stays_readable_after_its_branch_has_moved(hub: Hub, api: HfApi, client: httpx2.Client) -> None:
+    repo = hub.repo(REPO, {"config.json": b"1", "old.txt": b"old"})
+    first = repo.head
+    second = repo.commit({"config.json": b"2", "old.txt": None})
+    assert repo.parents(second) == [first]
+    assert api.list_repo_files(REPO) == ["config.json"]
+    assert api.list_repo_files(REPO, revision=first) == ["config.json", "old.txt"]
+    assert client.get(address(hub, "config.json", first)).content == b"1"
+    assert client.get(address(hub, "config.json")).content == b"2"
+
+
+def test_a_tree_comes_in_pages(hub: Hub, api: HfApi) -> None:
+    files = {f"d/e/{number}.txt": b"x" * number for number in range(5)} | {"top.gguf": CONTENT}
+    hub.repo(REPO, dict(files))
+    hub.page_size = 2
+    listed = list(api.list_repo_tree(REPO, recursive=True))
+    assert len(hub.requests) == 4
+    assert {one.path for one in listed} == {*files, "d", "d/e"}
+    (top,) = (one for one in listed if one.path == "top.gguf")
+    assert top.lfs.sha256 == hashlib.sha256(CONTENT).hexdigest()  # type: ignore[union-attr]
+    assert {one.path for one in api.list_repo_tree(REPO)} == {"d", "top.gguf"}
+    assert {one.path for one in api.list_repo_tree(REPO, "d")} == {"d/e"}
+    assert {one.path for one in api.list_repo_tree(REPO, "d/e")} == {*files} - {"top.gguf"}
+
+
+def test_a_search_sorts_limits_filters_and_comes_in_pages(hub: Hub, api: HfApi) -> None:
+    for number in range(6):
+        hub.repo(f"org/tiny-{number}", {"m.gguf": b"x"}, downloads=number, likes=-number, gguf={"total": number})
+    hub.repo("org/tiny-other", {"m.safetensors": b"x"}, downloads=100)
+    hub.repo("org/tiny-hidden", {"m.gguf": b"x"}, private=True, downloads=100)
+    hub.page_size = 2
+    names = [one.id for one in api.list_models(search="TINY", filter="gguf", sort="downloads")]
+    assert names == [f"org/tiny-{number}" for number in (5, 4, 3, 2, 1, 0)]
+    hub.reset_log()
+    assert len(list(api.list_models(search="tiny", limit=3))) == 3
+    assert len(hub.requests) == 2
+    assert next(iter(api.list_models(search="tiny", sort="likes"))).id == "org/tiny-0"
+    assert list(api.list_models(search="tiny huge")) == []
+    (found,) = islice(api.list_models(search="tiny-5", full=True), 1)
+    assert [one.rfilename for one in found.siblings or []] == ["m.gguf"]
+    (found,) = api.list_models(search="tiny-5")
+    assert found.siblings is None
+
+
+def test_an_old_name_leads_to_the_new_one(hub: Hub, api: HfApi, client: httpx2.Client) -> None:
+    hub.repo(REPO, {"config.json": b"{}"})
+    hub.renamed["acme/old"] = REPO
+    assert api.model_info("acme/old").id == REPO
+    answer = client.get(f"{hub.url}/acme/old/resolve/main/config.json", follow_redirects=True)
+    assert answer.content == b"{}"
+
+
+# --- files ---
+
+
+def test_a_file_in_lfs_is_elsewhere_and_the_token_stays_here(hub: Hub, client: httpx2.Client) -> None:
+    repo = hub.repo(REPO, {"dir/m q.gguf": CONTENT})
+    hub.tokens = {"hf_x": {}}
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    url, signed = address(hub, "dir/m%20q.gguf"), {"Authorization": "Bearer hf_x"}
+    there = client.head(url, headers=signed)
+    assert there.status_code == 302
+    assert there.headers["Location"].startswith(hub.cdn_url)
+    assert (there.headers["X-Linked-Etag"], there.headers["X-Linked-Size"]) == (f'"{digest}"', str(len(CONTENT)))
+    assert (there.headers["X-Repo-Commit"], there.headers["Accept-Ranges"]) == (repo.head, "bytes")
+    answer = client.get(url, headers=signed, follow_redirects=True)
+    assert (answer.content, answer.headers["ETag"]) == (CONTENT, f'"{digest}"')
+    assert [one.authorization for one in hub.requests if one.which == "hub"] == ["Bearer hf_x"] * 2
+    assert [one.authorization for one in hub.requests if one.which == "cdn"] == [None]
+    assert hub.bytes_sent("m q.gguf") == len(CONTENT)
+    known = get_hf_file_metadata(url, token=False)
+    assert (known.commit_hash, known.etag, known.size) == (repo.head, digest, len(CONTENT))
+
+
+def test_a_small_file_is_here_under_gits_own_digest(hub: Hub, client: httpx2.Client) -> None:
+    hub.repo(REPO, {"README.md": b"hello world\n"})
+    answer = client.get(address(hub, "README.md"))
+    assert (answer.status_code, answer.content, answer.headers["ETag"]) == (200, b"hello world\n", f'"{BLOB}"')
+    assert client.get(f"{hub.url}/{REPO}/raw/main/README.md").content == b"hello world\n"
+    with pytest.raises(refused.RemoteEntryNotFoundError):
+        get_hf_file_metadata(address(hub, "no.md"), token=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("bytes=0-9", 206, slice(0, 10)),
+        ("bytes=25590-", 206, slice(25590, None)),
+        ("bytes=100-999999", 206, slice(100, None)),
+        ("bytes=25600-", 416, slice(0, 0)),
+    ],
+)
+def test_a_part_of_a_file(hub: Hub, client: httpx2.Client, asked: str, status: int, part: slice) -> None:
+    hub.repo(REPO, {"m.gguf": CONTENT, "m.txt": CONTENT})
+    for name in ("m.gguf", "m.txt"):
+        answer = client.get(address(hub, name), headers={"Range": asked}, follow_redirects=True)
+        assert answer.status_code == status
+        assert hub.requests[-1].range == asked
+        if status == 416:
+            assert answer.headers["Content-Range"] == f"bytes */{len(CONTENT)}"
+            continue
+        assert answer.content == CONTENT[part]
+        first = part.start
+        assert answer.headers["Content-Range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(CONTENT)}"
+
+
+# --- who may ---
+
+
+def error_of(hub: Hub, token: str | None, *, metadata: bool = True) -> type[Exception] | None:
+    """Return what huggingface_hub raises for a file of the repository, or for what is known of it."""
+    given: Any = False if token is None else token
+    try:
+        if metadata:
+            get_hf_file_metadata(address(hub, "m.gguf"), token=given)
+        else:
+            HfApi(endpoint=hub.url, token=given).model_info(REPO)
+    except refused.HfHubHTTPError as error:
+        return type(error)
+    return None
+
+
+def test_a_gated_repository_is_seen_by_all_and_read_by_those_who_may(hub: Hub) -> None:
+    hub.tokens = {"hf_member": {"accepted": {REPO}, "name": "me"}, "hf_other": {}}
+    hub.repo(REPO, {"m.gguf": CONTENT}, gated=True)
+    assert HfApi(endpoint=hub.url, token=False).model_info(REPO).gated == "manual"
+    assert [error_of(hub, token) for token in (None, "hf_other", "hf_member")] == [
+        refused.GatedRepoError,
+        refused.GatedRepoError,
+        None,
+    ]
+    assert HfApi(endpoint=hub.url, token="hf_member").whoami()["name"] == "me"
+
+
+def test_a_private_repository_does_not_exist_for_others(hub: Hub) -> None:
+    hub.tokens = {"hf_member": {"readable": {REPO}}, "hf_other": {}}
+    hub.repo(REPO, {"m.gguf": CONTENT}, private=True)
+    for metadata in (True, False):
+        assert error_of(hub, None, metadata=metadata) is refused.RepositoryNotFoundError
+        assert error_of(hub, "hf_other", metadata=metadata) is refused.RepositoryNotFoundError
+        assert error_of(hub, "hf_member", metadata=metadata) is None
+    hub.remove(REPO)
+    assert error_of(hub, "hf_member") is refused.RepositoryNotFoundError
+
+
+def test_a_token_that_nobody_knows_is_refused_even_where_none_is_needed(hub: Hub) -> None:
+    hub.repo(REPO, {"m.gguf": CONTENT})
+    assert error_of(hub, None) is None
+    with pytest.raises(refused.HfHubHTTPError, match="Invalid credentials"):
+        HfApi(endpoint=hub.url, token="hf_unknown").model_info(REPO)
+
+
+# --- the hub as a process ---
+
+
+def test_the_hub_as_a_process_of_its_own(tmp_path: Path, client: httpx2.Client) -> None:
+    there, log = tmp_path / "repositories", tmp_path / "log"
+    (there / "acme/model/below").mkdir(parents=True)
+    (there / "acme/model/below/m.gguf").write_bytes(CONTENT)
+    (there / "acme/model/config.json").write_bytes(b"{}")
+    faults = [{"kind": "500", "path": "*/config.json"}, {"kind": "drop", "path": "/cdn/*", "after": 100}]
+    words = [sys.executable, "-m", "tests.fakehub", str(there), "--log", str(log), "--faults", json.dumps(faults)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        addresses = json.loads(process.stdout.readline())
+        assert set(addresses) == {"hub", "cdn"}
+        api = HfApi(endpoint=addresses["hub"], token=False)
+        assert api.list_repo_files(REPO) == ["below/m.gguf", "config.json"]
+        url = f"{addresses['hub']}/{REPO}/resolve/main"
+        assert [client.get(f"{url}/config.json").status_code for _ in range(2)] == [500, 200]
+        with pytest.raises(httpx2.RemoteProtocolError):
+            client.get(f"{url}/below/m.gguf", follow_redirects=True)
+        assert client.get(f"{url}/below/m.gguf", follow_redirects=True).content == CONTENT
+        process.stdin.close()
+        assert process.wait(30) == 0
+    requests = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [one["bytes_sent"] for one in requests if one["which"] == "cdn"] == [100, len(CONTENT)]
