@@ -162,7 +162,6 @@ def weights_for_conversion(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...
         for file in files
         if not file.name.endswith(".safetensors")
         and any(_matches(file.name, pattern) for pattern in READ_BY_CONVERSION)
-        and (file.name != "model.safetensors.index.json" or len(weights) > 1 or "model.safetensors" not in names)
     ]
     return tuple(sorted([*weights, *small], key=lambda file: file.name))
 
