@@ -92,12 +92,19 @@ def test_pain_03_a_transfer_that_hangs_ends(bringing: Bringing, after: int) -> N
 
 def test_pain_03_the_first_failure_ends_the_files_that_hang(bringing: Bringing) -> None:
     stalled = bringing.hub.fault("stall", path="*/model.gguf", after=1000)
-    missing = bringing.hub.fault("404", path="*/mmproj.gguf", times=None, code="EntryNotFound")
+    busy = bringing.hub.fault("503", path="*/mmproj.gguf", times=None)
+    bringing.hub.fault("404", path="*/mmproj.gguf", times=None, code="EntryNotFound")  # once nobody is busy any more
+
+    def refuse_once_it_hangs() -> bool:
+        if stalled.happened.is_set():
+            busy.times = 0
+        return False
+
+    patience = QUICK.but(silence_s=3600, attempts=1_000_000)
     with pytest.raises(NotFetched) as caught:
-        bringing.bring("model.gguf", "mmproj.gguf", patience=QUICK.but(silence_s=3600))
-    assert missing.happened.is_set()
+        bringing.bring("model.gguf", "mmproj.gguf", patience=patience, cancelled=refuse_once_it_hangs)
     assert isinstance(caught.value.reason, NoSuchFile)
-    assert stalled.happened.is_set() == bringing.partial("model.gguf").exists()
+    assert caught.value.file == "mmproj.gguf"
 
 
 def test_the_users_own_time_out_is_respected(bringing: Bringing, monkeypatch: pytest.MonkeyPatch) -> None:
