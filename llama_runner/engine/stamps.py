@@ -76,7 +76,7 @@ def hash_file(path: Path, cancelled: Callable[[], bool] | None = None) -> Digest
 def hash_tree(root: Path, known: Mapping[str, Digest] | None = None) -> tuple[Digest, int]:
     """Return ``tree1:…`` and the number of bytes of a directory, its own state file left out.
 
-    ``known`` has the digests of files that were hashed while they were written.
+    ``known`` has the digests of files that were hashed while they were written: data, whatever their mode says.
     """
     known = known or {}
     entries: list[tuple[str, str, str]] = []
@@ -87,7 +87,7 @@ def hash_tree(root: Path, known: Mapping[str, Digest] | None = None) -> tuple[Di
         else:
             mode = path.stat()
             total += mode.st_size
-            kind = "x" if mode.st_mode & stat.S_IXUSR else "f"
+            kind = "x" if mode.st_mode & stat.S_IXUSR and relative not in known else "f"
             entries.append((relative, kind, known.get(relative) or hash_file(path)))
     return tree_digest(entries), total
 
