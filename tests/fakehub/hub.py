@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class Hub:
     def cdn_url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self._servers[1].server_port}"
 
-    def repo(self, repo_id: str, files: dict[str, bytes | Path], **about: Any) -> Repo:
+    def repo(self, repo_id: str, files: Mapping[str, bytes | Path], **about: Any) -> Repo:
         """Make a repository: ``private``, ``gated``, ``downloads``, ``likes``, ``tags``, ``gguf`` may be said of it."""
         found = self.repos[repo_id] = Repo(self.directory / quote(repo_id, safe=""), repo_id, **about)
         found.commit(dict(files))

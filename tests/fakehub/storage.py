@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Repo:
             before = self.parent[before]
         return found
 
-    def commit(self, changes: dict[str, bytes | Path | None], branch: str = "main") -> str:
+    def commit(self, changes: Mapping[str, bytes | Path | None], branch: str = "main") -> str:
         """Make a commit on a branch: files by name, None deletes; return its name."""
         with self._lock:
             before = self.branches.get(branch) or self.branches.get("main")
