@@ -112,7 +112,18 @@ class PinStore:
     def add(
         self, repo: str, pin: Pin | None = None, *, names: Iterable[str] = (), quantizations: Iterable[str] = ()
     ) -> None:
-        """Remember a pin, under these names too, and what stood after a colon and was a quantization."""
+        """Remember a pin, under these names too, and what stood after a colon and was a quantization.
+
+        A ``StoreError`` when it cannot be written.
+        """
+        from llama_runner.engine.errors import as_store_error  # noqa: PLC0415 - the warm path writes nothing
+
+        try:
+            self._add(repo, pin, tuple(names), tuple(quantizations))
+        except OSError as error:
+            raise as_store_error(error, self._directory) from error
+
+    def _add(self, repo: str, pin: Pin | None, names: tuple[str, ...], quantizations: tuple[str, ...]) -> None:
         import os  # noqa: PLC0415 - as below
 
         from filelock import FileLock  # noqa: PLC0415 - the warm path writes nothing
