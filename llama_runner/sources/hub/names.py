@@ -2,7 +2,8 @@
 
     org/model   org/model@REV   org/model:X   org/model@REV:QUANT
     hf://org/model[@REV][/FILE]
-    https://huggingface.co/org/model[/tree/REV | /blob/REV/FILE | /resolve/REV/FILE]     (also hf.co, and HF_ENDPOINT)
+    https://huggingface.co/org/model[/tree/REV[/FOLDER] | /blob/REV/FILE | /resolve/REV/FILE]
+    the same with hf.co, www., the address in HF_ENDPOINT, and without https://; [:QUANT] after a repository
 
 ``:X`` is a revision or a quantization, which only the Hub can tell: ``meaning_of``. Pure, and on the warm path.
 """
@@ -14,24 +15,30 @@ from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.value import Value
+from llama_runner.sources import quantization
 from llama_runner.sources.hub import listing
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+_LONGEST = 2000
 _LONGEST_REPOSITORY = 96
 _LONGEST_REVISION = 200
 _SHOWN = 12
-_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "www.hf.co")
+_HOSTS = ("huggingface.co", "hf.co")
+_KINDS = ("datasets", "spaces", "collections", "papers", "docs", "blog", "kernels", "buckets", "api")
+_FILE_PAGES = ("blob", "resolve", "raw", "blame", "edit")
+_FOLDER_PAGES = ("tree", "commit", "commits")
 
 
 class BadName(UsageError):
-    """A text that is no name on the Hub."""
+    """A text that is no name on the Hub. Neither its message nor its fields tell what may be a secret."""
 
     def __init__(self, text: str, why: str) -> None:
-        self.text, self.why = _shown(text), why
+        self.text, self.why = _shown(text), _without_token(why)
         super().__init__(
-            f"{self.text!r} is not the name of a model: {why}", hint="write ORG/MODEL, ORG/MODEL@REV or ORG/MODEL:QUANT"
+            f"{self.text!r} is not the name of a model: {self.why}",
+            hint="write ORG/MODEL, ORG/MODEL@REV or ORG/MODEL:QUANT",
         )
 
 
@@ -41,45 +48,64 @@ class UnknownTag(SourceError):
     def __init__(self, tag: str, revisions: list[str]) -> None:
         self.tag, self.revisions = tag, revisions
         more = f" and {len(revisions) - _SHOWN} more" if len(revisions) > _SHOWN else ""
+        known = ", ".join(name.upper() for name in (*quantization.FLOAT, *quantization.QUANTIZED))
         super().__init__(
             f"{tag!r} is neither a revision of that repository nor a quantization; it has the revisions "
             f"{', '.join(revisions[:_SHOWN])}{more}",
-            hint=f"quantizations are {', '.join(name.upper() for name in listing.KNOWN)}",
+            hint=f"quantizations are {known}, and others that files are called after, such as UD-Q4_K_XL",
         )
 
 
 class HubName(Value):
-    """A repository, and what of it is meant."""
+    """A repository, and what of it is meant. Its text is a name again, the same one."""
 
     repo: str
     revision: str | None = None
     tag: str | None = None
     """What stands after a colon: a revision or a quantization."""
     file: str | None = None
+    """A file of the repository, or a folder: then it ends in a slash."""
 
     def __str__(self) -> str:
-        revision = "" if self.revision is None else f"@{self.revision}"
+        if self.file is not None and "/" not in self.repo:
+            page = "tree" if self.file.endswith("/") else "resolve"
+            revision, file = _quoted(self.revision or "main"), _quoted(self.file, "/")
+            return f"https://huggingface.co/{self.repo}/{page}/{revision}/{file}"
         if self.file is not None:
-            return f"https://huggingface.co/{self.repo}/resolve/{_quoted(self.revision or 'main')}/{self.file}"
+            revision = "" if self.revision is None else f"@{_quoted(self.revision)}"
+            return f"hf://{self.repo}{revision}/{self.file}"
+        revision = "" if self.revision is None else f"@{self.revision}"
         return f"{self.repo}{revision}" + ("" if self.tag is None else f":{self.tag}")
 
 
 def looks_like_hub_name(text: str) -> bool:
     """Whether a text that is no path here may name a model on the Hub: it has an organisation, or is an address."""
-    return "://" in text or text.startswith(_HOSTS) or re.match(r"[^/\s@:]+/[^/\s@:]+(?=$|[@:])", text) is not None
+    if "://" in text or any(host in text.lower() for host in _HOSTS):
+        return True
+    return re.match(r"[^/\s@:]+/[^/\s@:]+(?=$|[@:])", text) is not None
 
 
 def parse(text: str, *, endpoint: str | None = None) -> HubName:
     """Return the name; ``BadName`` with the reason otherwise. ``endpoint`` is the Hub's address, where it is another.
 
-    A repository may lack the organisation (``gpt2``): the Hub has some of these.
+    A repository may lack the organisation (``gpt2``): the Hub has some of these. Two parts are always an organisation
+    and a model, so a file of such a repository is named by its ``https://`` address only.
     """
-    if len(text) > _LONGEST_REPOSITORY + 2 * _LONGEST_REVISION:
+    if len(text) > _LONGEST:
         raise BadName(text, f"it has {len(text)} characters")
-    if any(ord(letter) < 0x20 or ord(letter) == 0x7F or letter.isspace() or letter == "\\" for letter in text):  # noqa: PLR2004
-        raise BadName(text, "it has spaces, backslashes or control characters")
-    rest = _without_host(text, endpoint)
-    name = _parse_plain(text, text) if rest is None else _parse_address(text, rest)
+    for pattern, what in ((r"[\x00-\x1f\x7f-\x9f]", "control characters"), (r"\s", "spaces"), (r"\\", "backslashes")):
+        if re.search(pattern, text):
+            raise BadName(text, f"it has {what}")
+    if re.match(r"(?i)https?://", text):
+        name = _parse_address(text, _without_host(text, endpoint))
+    elif text.lower().startswith("hf://"):
+        name = _parse_path(text, text[len("hf://") :])
+    elif "://" in text:
+        raise BadName(text, f"{text.partition('://')[0]}:// is not understood")
+    elif _host_of(text) in _HOSTS and "/" in text:
+        name = _parse_address(text, text.partition("/")[2])
+    else:
+        name = _parse_plain(text, text)
     _check(text, name)
     return name
 
@@ -95,55 +121,68 @@ def meaning_of(
     raise UnknownTag(tag, [*branches, *tags])
 
 
-def _without_host(text: str, endpoint: str | None) -> str | None:
-    """Return what follows the Hub's host in an address; None for a text that is none."""
-    if text.startswith("hf://"):
-        return text.removeprefix("hf://")
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        host, slash, path = text.partition("/")
-        return path if slash and host in _HOSTS else None
-    if scheme not in ("http", "https"):
-        raise BadName(text, f"{scheme}:// is not understood")
-    own = "" if not endpoint else endpoint.partition("://")[2].strip("/")
-    for host in filter(None, (own, *_HOSTS)):
-        if rest == host or rest.startswith(f"{host}/"):
-            return rest.removeprefix(host).strip("/")
-    raise BadName(text, f"{rest.partition('/')[0].rpartition('@')[2]} is not the Hub (HF_ENDPOINT names another one)")
+def _host_of(rest: str) -> str:
+    return rest.partition("/")[0].lower().removeprefix("www.")
+
+
+def _without_host(text: str, endpoint: str | None) -> str:
+    """Return what follows the Hub's host in an address."""
+    rest = text.partition("://")[2]
+    own = (endpoint or "").partition("://")[2].strip("/")
+    if own and f"{rest}/".lower().startswith(f"{own}/".lower()):
+        return rest[len(own) :]
+    if "@" in rest.partition("/")[0] or re.match(r"[^/@]*:(?!\d+(?:/|$))", rest):
+        raise BadName(text, "it has a user name or a password; a token goes into HF_TOKEN")
+    if _host_of(rest).removesuffix(":443") in _HOSTS:
+        return rest.partition("/")[2]
+    raise BadName(text, f"{_host_of(rest)} is not the Hub (HF_ENDPOINT names another one)")
 
 
 def _parse_address(text: str, rest: str) -> HubName:
+    """Read what a browser shows after the host."""
     rest = rest.partition("?")[0].partition("#")[0].strip("/")
-    kind = rest.partition("/")[0]
-    if kind in ("datasets", "spaces", "collections", "papers", "docs", "blog", "kernels", "buckets"):
-        raise BadName(text, f"it is one of the Hub's {kind}")
-    rest = rest.removeprefix("models/")
+    if rest in ("", "models"):
+        raise BadName(text, "it names no repository")
     parts = rest.split("/")
     for at in (1, 2):
-        if len(parts) > at and parts[at] in ("tree", "blob", "resolve", "raw"):
-            return _parse_parts(text, "/".join(parts[:at]), parts[at], parts[at + 1 :])
-    if len(parts) > 2 and "@" not in rest:  # noqa: PLR2004 - org/model/file
-        return HubName("/".join(parts[:2]), None, None, "/".join(parts[2:]))
-    if len(parts) > 2 and "@" in parts[1]:  # noqa: PLR2004
-        repo, _, revision = "/".join(parts[:2]).partition("@")
-        below = parts[2:]
-        if revision == "refs" and len(below) >= 2:  # noqa: PLR2004 - refs/pr/1
-            revision, below = "/".join([revision, *below[:2]]), below[2:]
-        return HubName(repo, _unquoted(revision), None, "/".join(below) or None)
-    return _parse_plain(text, rest)
+        if len(parts) > at and parts[at] in (*_FILE_PAGES, *_FOLDER_PAGES) and parts[0] not in _KINDS:
+            return _parse_page(text, "/".join(parts[:at]), parts[at], parts[at + 1 :])
+    if len(parts) > 2 and parts[2] in ("discussions", "settings"):  # noqa: PLR2004 - after organisation and model
+        raise BadName(text, "it is a page about a repository")
+    return _parse_path(text, rest)
 
 
-def _parse_parts(text: str, repo: str, kind: str, rest: list[str]) -> HubName:
+def _parse_page(text: str, repo: str, page: str, rest: list[str]) -> HubName:
     if not rest:
-        raise BadName(text, f"a revision is missing after /{kind}/")
-    revision, below = _unquoted(rest[0]), rest[1:]
-    if revision == "refs" and len(below) >= 2:  # noqa: PLR2004 - refs/pr/1
-        revision, below = "/".join([revision, *below[:2]]), below[2:]
-    if kind == "tree":  # a folder of the repository is not told apart from all of it
-        return HubName(repo, revision)
+        raise BadName(text, f"a revision is missing after /{page}/")
+    revision, below = _split_revision(rest[0], rest[1:])
+    below = _unquoted("/".join(below)).split("/") if below else []
+    if page in _FOLDER_PAGES:
+        return HubName(repo, revision, None, "/".join(below) + "/" if page == "tree" and below else None)
     if not below:
-        raise BadName(text, f"a file is missing after /{kind}/{revision}")
-    return HubName(repo, revision, None, _unquoted("/".join(below)))
+        raise BadName(text, f"a file is missing after /{page}/{revision}")
+    return HubName(repo, revision, None, "/".join(below))
+
+
+def _parse_path(text: str, rest: str) -> HubName:
+    """Read ``org/model[@REV][/FILE]``, as huggingface_hub does; a colon may stand after a repository."""
+    folder = "/" if rest.endswith("/") else ""
+    rest = rest.removeprefix("models/").rstrip("/")
+    parts = rest.split("/")
+    if len(parts) <= 2 or re.search(r"@[^:]*:[^:/]*$", rest):  # noqa: PLR2004 - no file
+        return _parse_plain(text, rest)
+    model, _, revision = parts[1].partition("@")
+    below = parts[2:]
+    if revision:
+        revision, below = _split_revision(revision, below)
+    return HubName(f"{parts[0]}/{model}", revision or None, None, "/".join(below) + folder if below else None)
+
+
+def _split_revision(first: str, below: list[str]) -> tuple[str, list[str]]:
+    """Return the revision that begins with a part of a path, and what is left: in refs/pr/1 slashes may stand open."""
+    if first == "refs" and len(below) >= 2:  # noqa: PLR2004
+        return "/".join([first, *below[:2]]), below[2:]
+    return _unquoted(first), below
 
 
 def _parse_plain(text: str, rest: str) -> HubName:
@@ -155,30 +194,45 @@ def _parse_plain(text: str, rest: str) -> HubName:
         tag = ""
     if (at and not revision) or (colon and not tag):
         raise BadName(text, "something is missing after @ or :")
-    if ":" in repo or "@" in revision or ":" in revision:
-        raise BadName(text, "it has more than one @ or :")
+    if ":" in repo or ":" in revision:
+        raise BadName(text, "it has more than one colon, or one before the revision")
+    if "@" in revision or "@" in tag:
+        raise BadName(text, "it has more than one @, or one after the colon")
     return HubName(repo, revision or None, tag or None)
 
 
 def _check(text: str, name: HubName) -> None:
-    parts = name.repo.split("/")
+    _check_repository(text, name.repo)
+    for what in (name.revision, name.tag):
+        if what is not None and (
+            len(what) > _LONGEST_REVISION
+            or any(piece in ("", ".", "..") for piece in what.split("/"))
+            or re.search(r"^-|[\x00-\x20\x7f:?*\\^~\[@]|\.\.", what)
+        ):
+            raise BadName(text, f"{what[:40]!r} is no revision")
+    if name.file is not None and (why := listing.what_is_wrong(name.file.removesuffix("/"))):
+        raise BadName(text, f"of the file, {why}")
+
+
+def _check_repository(text: str, repo: str) -> None:
+    parts = repo.split("/")
+    if text.startswith("/"):
+        raise BadName(text, "it is an absolute path")
+    if ".." in parts or "." in parts:
+        raise BadName(text, "it is a path, and . and .. are no part of a name")
+    if parts[0] in _KINDS and len(parts) > 1:
+        raise BadName(text, f"it is one of the Hub's {parts[0]}")
     if not all(parts) or len(parts) > 2:  # noqa: PLR2004 - organisation and model
         raise BadName(text, "an organisation and a model are expected, with one slash between them")
-    if len(name.repo) > _LONGEST_REPOSITORY:
-        raise BadName(text, f"{name.repo[:20]}… has {len(name.repo)} characters, and no more than 96 are possible")
+    if len(repo) > _LONGEST_REPOSITORY:
+        raise BadName(text, f"{repo[:20]}… has {len(repo)} characters, and no more than 96 are possible")
     for part in parts:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", part) or part.endswith((".", "-", ".git")):
-            raise BadName(text, f"{part!r} is no name that the Hub allows")
-    if "--" in name.repo or ".." in name.repo:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", part):
+            raise BadName(text, f"{part!r} has characters other than A-Z, a-z, 0-9, dot, dash and underscore")
+        if part.startswith((".", "-")) or part.endswith((".", "-", ".git")):
+            raise BadName(text, f"{part!r} begins or ends as no name does")
+    if "--" in repo or ".." in repo:
         raise BadName(text, "-- and .. are not allowed")
-    for what in (name.revision, name.tag):
-        if what is None:
-            continue
-        pieces = what.split("/")
-        if len(what) > _LONGEST_REVISION or any(piece in ("", ".", "..") for piece in pieces) or what.startswith("-"):
-            raise BadName(text, f"{what[:40]!r} is no revision")
-    if name.file is not None:
-        listing.check_name(name.repo, name.file)
 
 
 def _unquoted(text: str) -> str:
@@ -187,17 +241,23 @@ def _unquoted(text: str) -> str:
     return unquote(text)
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, safe: str = "") -> str:
     from urllib.parse import quote  # noqa: PLC0415 - for addresses only
 
-    return quote(text, safe="")
+    return quote(text, safe=safe)
 
 
 def _shown(text: str) -> str:
-    """Return what may be said of a text: short, and without the credentials of an address."""
-    scheme, separator, rest = text.partition("://")
-    host, slash, path = rest.partition("/")
-    if separator and "@" in host:
-        text = f"{scheme}://…@{host.rpartition('@')[2]}{slash}{path}"
+    """Return what may be said of a text: short, without a query, credentials before a host, or a token of the Hub."""
     text = text.partition("?")[0]
+    scheme, separator, rest = text.rpartition("://")
+    if re.match(r"[^/@]*@", rest) if separator else re.match(r"[^/@]*:[^@]*@", rest):
+        text = f"{scheme}{separator}…@{rest.rpartition('@')[2]}"
+    elif scheme.lower() in ("http", "https") and re.match(r"[^/@]*:(?!\d+(?:/|$))", rest):
+        text = f"{scheme}{separator}…@{rest.rpartition('@')[2]}"  # a password with a slash in it
+    text = _without_token(text)
     return text if len(text) <= 80 else f"{text[:77]}…"  # noqa: PLR2004
+
+
+def _without_token(text: str) -> str:
+    return re.sub(r"\bhf_\w{8,}", "hf_…", text)
