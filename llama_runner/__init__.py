@@ -3,18 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama_runner.api import Forecast, Prepared, Runner
+    from llama_runner.api import Runner
     from llama_runner.core.errors import LlamaRunnerError
+    from llama_runner.results import Forecast, Made, Prepared
     from llama_runner.server.process import Server
     from llama_runner.server.spec import ServerOptions
 
 __version__ = "0.1.0"
-__all__ = ["Forecast", "LlamaRunnerError", "Prepared", "Runner", "Server", "ServerOptions", "__version__"]
+__all__ = ["Forecast", "LlamaRunnerError", "Made", "Prepared", "Runner", "Server", "ServerOptions", "__version__"]
 
 _WHERE = {
-    "Forecast": "llama_runner.api",
+    "Forecast": "llama_runner.results",
     "LlamaRunnerError": "llama_runner.core.errors",
-    "Prepared": "llama_runner.api",
+    "Made": "llama_runner.results",
+    "Prepared": "llama_runner.results",
     "Runner": "llama_runner.api",
     "Server": "llama_runner.server.process",
     "ServerOptions": "llama_runner.server.spec",

@@ -11,15 +11,15 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner import machine, paths
-from llama_runner.core.digest import short
 from llama_runner.core.events import Noticed, Sink, StepProgress
 from llama_runner.core.plan import Plan, RecordAt
-from llama_runner.core.value import Value, field
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.store import Store
+from llama_runner.pipeline import NothingToMake
 from llama_runner.request import Request
+from llama_runner.results import Forecast, Made, OutputExists, Prepared
 from llama_runner.server.port import check_port
 from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
@@ -28,7 +28,7 @@ from llama_runner.sources.local import LocalFile, LocalModel, LocalSources
 from llama_runner.steps.download import Download
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -42,83 +42,6 @@ if TYPE_CHECKING:
     from llama_runner.status import Status
 
 _REPLANS = 5
-
-
-class Forecast(Value):
-    """What would run and why, and what would be launched."""
-
-    pipeline: Pipeline
-    plan: Plan
-    spec: ServerSpec
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document of ``plan --json``."""
-        return {
-            "source": self._source(),
-            "steps": [
-                {
-                    "name": planned.step.kind,
-                    "action": planned.action,
-                    "key": planned.key,
-                    "output": None if planned.place is None else str(planned.place).rstrip("/"),
-                    "reasons": [r.to_json() for r in getattr(planned.decision, "reasons", ())],
-                    "on": list(getattr(planned.decision, "on", ())),
-                }
-                for planned in self.plan.steps
-            ],
-            "needs": {"fetch": self.plan.needs.fetch, "disk": self.plan.needs.disk},
-            "launch": {"argv": self.spec.argv(), "url": self.spec.url},
-        }
-
-    def _source(self) -> dict[str, Any]:
-        source = self.pipeline.source
-        if isinstance(source, (HubGguf, HubSafetensors)):
-            return {"kind": "hf", "ref": source.pin.repo, "revision": source.pin.commit, "format": source.kind}
-        revision = None
-        for planned in self.plan.steps:
-            if planned.step.kind == "convert" and (digest := planned.digests.get("model")):
-                revision = short(digest, 12)
-        return {"kind": source.kind, "ref": str(source.path), "revision": revision}
-
-
-class Prepared(Value):
-    """Everything that a launch needs, on disk."""
-
-    alias: str
-    """The name that the API gives the model."""
-    model: Path
-    """The file to serve: in the store, or the user's own."""
-    sha256: str | None
-    """Of the model; None for a file that is used where it lies, which nobody has hashed."""
-    binaries: Path
-    facts: dict[str, Any]
-    """Of the model: architecture, quantization, context_length, …"""
-    projector: Path | None = None
-    """What turns images or sound into tokens, for a model that has one."""
-    build: dict[str, Any] = field(default_factory=dict)
-    """Of the binaries: version, build, backend."""
-    ran: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
-    seconds: float = 0.0
-    step_seconds: dict[str, float] = field(default_factory=dict)
-    """What each step of this run took; a skipped one is not in it."""
-
-    @property
-    def server(self) -> Path:
-        """The llama-server to launch."""
-        return self.binaries / ("llama-server.exe" if os.name == "nt" else "llama-server")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document of ``prepare --json``."""
-        return {
-            "model": str(self.model),
-            "sha256": self.sha256,
-            "projector": None if self.projector is None else str(self.projector),
-            "server": str(self.server),
-            "ran": list(self.ran),
-            "skipped": list(self.skipped),
-            "seconds": self.seconds,
-        }
 
 
 class Runner:
@@ -154,17 +77,8 @@ class Runner:
         """Make what is missing, and return where everything is."""
         began = time.monotonic()
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
-        graph, observer = request.graph, self._observer(remember=True)
-        for attempt in range(_REPLANS):
-            plan = observer.plan(graph.targets, request.snapshot)
-            request.announce(plan)
-            try:
-                outcome = self._execute(observer, plan)
-                break
-            except InputVanished:  # another process evicted it in between; now the plan says that it is made again
-                if attempt == _REPLANS - 1:
-                    raise
-        request.settle()
+        graph = request.graph
+        plan, outcome = self._bring(request, graph.targets)
         ran = outcome.seconds
         record = None if graph.model is None else self.store.record(outcome.places[graph.model])
         build = self.store.record(outcome.places[graph.binaries])
@@ -177,6 +91,45 @@ class Runner:
             seconds=round(time.monotonic() - began, 3),
             step_seconds={step.kind: seconds for step, seconds in ran.items()},
         )
+
+    def make(
+        self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
+    ) -> list[Made]:
+        """Make the model files that are asked for, without what serving them needs; copy the first to ``output``."""
+        request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+        graph = request.graph
+        if graph.model is None:
+            raise NothingToMake(str(_path(graph.source)))
+        wanted = (graph.model, *graph.others)
+        target = None if output is None else paths.user_path(output)
+        if target is not None and target.exists():
+            raise OutputExists(target)
+        _, outcome = self._bring(request, wanted)
+        made = [self._made(step, outcome) for step in wanted]
+        if target is not None:
+            self.store.copy_out(made[0].path, target)
+        return made
+
+    def _bring(self, request: Request, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
+        """Plan and execute until everything of the targets is there."""
+        observer = self._observer(remember=True)
+        for attempt in range(_REPLANS):
+            plan = observer.plan(targets, request.snapshot)
+            request.announce(plan)
+            try:
+                outcome = self._execute(observer, plan)
+                break
+            except InputVanished:  # another process evicted it in between; now the plan says that it is made again
+                if attempt == _REPLANS - 1:
+                    raise
+        request.settle()
+        return plan, outcome
+
+    def _made(self, step: Step, outcome: Outcome) -> Made:
+        record = self.store.record(outcome.places[step])
+        assert record is not None, "what was just made or found has a record"
+        path, ran = self._file(step, outcome.places), step in outcome.seconds
+        return Made(path, _sha256(record), record.bytes, record.facts, ran=ran)
 
     def launch(
         self,
@@ -278,13 +231,14 @@ class Runner:
             sha256=None,
             binaries=self.store.path(places[graph.binaries]),
             facts=facts,
+            others=tuple(self._file(step, places) for step in graph.others if step in places),
             projector=None if graph.projector is None else self._file(graph.projector, places),
         )
 
     def _file(self, step: Step, places: Mapping[Any, Place]) -> Path:
         """Return the file to give to the server: of a model in several, the first."""
         path = self.store.path(places[step])
-        return path / step.files[0][0] if isinstance(step, Download) and not step.name else path
+        return path / step.entry if step.entry else path
 
     def _facts(self, graph: Pipeline, plan: Plan) -> dict[str, Any]:
         """Return what is known of a model that may not have been made yet."""
@@ -330,7 +284,7 @@ def _alias(graph: Pipeline) -> str:
     name = source.pin.repo if isinstance(source, HubSafetensors) else source.name.replace(",", "_")
     if graph.model is None or isinstance(graph.model, Download):
         return name
-    return f"{name}:{getattr(graph.model, 'type', None) or getattr(graph.model, 'outtype', '')}"
+    return f"{name}:{getattr(graph.model, 'label', None) or getattr(graph.model, 'outtype', '')}"
 
 
 def _spec(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:

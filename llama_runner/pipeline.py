@@ -19,14 +19,16 @@ from llama_runner import machine
 from llama_runner.binaries import cmake
 from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT
 from llama_runner.core.errors import UsageError
-from llama_runner.core.value import Value
+from llama_runner.core.value import Value, field
 from llama_runner.sources import quantization as quantizations
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
-from llama_runner.sources.local import LocalFile, LocalModel, files_of
+from llama_runner.sources.local import LocalFile, LocalModel, files_of, open_plain
+from llama_runner.sources.tuning import Tuning
 from llama_runner.steps import download
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.convert import Convert
 from llama_runner.steps.fetch import FetchPackage
+from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.quantize import Quantize
 from llama_runner.steps.unpack import UnpackSource
 
@@ -42,11 +44,16 @@ if TYPE_CHECKING:
 AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
 
 
+AS_IT_COMES = "auto"
+"""Not quantized, in the 16-bit type that the weights have."""
+
+
 class Options(Value):
     """What the user may wish of the artifacts. Nothing here concerns the launch."""
 
     quantization: str | None = None
-    """None: q4_k_m for safetensors, as it is for a GGUF file."""
+    """None: q4_k_m for safetensors, as it is for a GGUF file. Several, with commas between them, share a conversion."""
+    tuning: Tuning = field(default_factory=Tuning)
     outtype: Outtype = "auto"
     keep_f16: bool = False
     device: str = "auto"
@@ -57,28 +64,50 @@ class Options(Value):
 class Pipeline(Value):
     """The graph of one request.
 
-    ``model`` is the step that gives the model, None for a file where it lies; ``projector`` what a vision model has
-    beside it.
+    ``model`` is the step that gives the model, None for a file where it lies; ``others`` are further quantizations of
+    it, and ``projector`` is what a vision model has beside it.
     """
 
     source: AnySource
     model: Step | None
     binaries: CompileLlama
     projector: Step | None = None
+    others: tuple[Step, ...] = ()
 
     @property
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
-        return tuple(step for step in (self.model, self.projector, self.binaries) if step is not None)
+        return tuple(step for step in (self.model, *self.others, self.projector, self.binaries) if step is not None)
 
 
 class QuantizedAlready(UsageError):
-    """A 16- or 32-bit type was asked for of a file that is used as it is."""
+    """A file that has lost something already would lose more."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, found: str, wanted: str) -> None:
+        self.found, self.wanted = found, wanted
         super().__init__(
-            f"a GGUF file cannot be turned into {name}", hint="leave --quantization out to use the file as it is"
+            f"the file is {found} already, and {wanted} made of that would be worse than either",
+            hint="start from f16, bf16 or f32, leave --quantization out to use the file as it is, "
+            "or insist with --allow-requantize",
+        )
+
+
+class NothingToMake(UsageError):
+    """The model is a GGUF file already, and nothing else was asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is a GGUF file already", hint="say what to make of it with --quantization")
+
+
+class NothingToTune(UsageError):
+    """Wishes about how to quantize, and nothing is quantized."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        super().__init__(
+            f"{' '.join(words)} is about quantizing, and nothing will be quantized",
+            hint="say to what with --quantization",
         )
 
 
@@ -104,36 +133,90 @@ def build(
     ``hub`` says how to fetch a source that is on the Hub.
     """
     binaries = _binaries(pin, toolchain, options, environment)
-    if isinstance(source, HubGguf):
-        assert hub is not None
-        projector = source.choice.projector
-        return Pipeline(
-            source,
-            download.gguf(source.choice.model.files, hub),
-            binaries,
-            None if projector is None else download.projector(projector, hub),
-        )
-    wanted = quantizations.canonical(options.quantization) if options.quantization else None
-    threads = machine.physical_cores()
-    if isinstance(source, LocalFile):
-        if wanted is None:
-            return Pipeline(source, None, binaries)
-        if wanted in quantizations.FLOAT:
-            raise QuantizedAlready(wanted)
-        size = source.path.stat().st_size
-        return Pipeline(source, Quantize(source, wanted, binaries, size, threads), binaries)
-    wanted = wanted or quantizations.DEFAULT
-    model: Node
-    if isinstance(source, HubSafetensors):
-        assert hub is not None
-        model = download.safetensors(source.files, hub)
-        size = sum(file.size for file in source.files)
-    else:
-        model, size = source, _weight_bytes(source)
-    if wanted in quantizations.FLOAT:
-        return Pipeline(source, Convert(model, source.name, cast("Outtype", wanted), size), binaries)
+    match source:
+        case HubGguf():
+            assert hub is not None
+            return _as_it_is(source, options, binaries, hub)
+        case LocalFile():
+            return _from_file(source, options, binaries)
+        case HubSafetensors():
+            assert hub is not None
+            size = sum(file.size for file in source.files)
+            return _from_weights(source, download.safetensors(source.files, hub), size, options, binaries)
+        case LocalModel():
+            return _from_weights(source, source, _weight_bytes(source), options, binaries)
+
+
+def _as_it_is(source: HubGguf, options: Options, binaries: CompileLlama, hub: download.Hub) -> Pipeline:
+    if options.tuning != Tuning():
+        raise NothingToTune(_tuned(options.tuning))
+    projector = source.choice.projector
+    return Pipeline(
+        source,
+        download.gguf(source.choice.model.files, hub),
+        binaries,
+        None if projector is None else download.projector(projector, hub),
+    )
+
+
+def _from_file(source: LocalFile, options: Options, binaries: CompileLlama) -> Pipeline:
+    wanted = _wanted(options)
+    if not wanted:
+        if options.tuning != Tuning():
+            raise NothingToTune(_tuned(options.tuning))
+        return Pipeline(source, None, binaries)
+    if AS_IT_COMES in wanted:
+        raise NothingToMake(str(source.path))
+    found = source.header.facts().get("quantization")
+    if found not in (*quantizations.FLOAT, None) and not options.tuning.allow_requantize and wanted != ["copy"]:
+        raise QuantizedAlready(str(found), wanted[0])
+    size, shards = sum(path.stat().st_size for path in source.files), len(source.files)
+    first, *others = _quantized(source, wanted, binaries, size, options.tuning, shards)
+    return Pipeline(source, first, binaries, others=tuple(others))
+
+
+def _from_weights(
+    source: LocalModel | HubSafetensors, model: Node, size: int, options: Options, binaries: CompileLlama
+) -> Pipeline:
+    wanted = _wanted(options) or [quantizations.DEFAULT]
+    if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
+        raise NothingToTune(_tuned(options.tuning))
     base = Convert(model, source.name, options.outtype, size, options.keep_f16)
-    return Pipeline(source, Quantize(base, wanted, binaries, size, threads), binaries)
+    converted = [kind for kind in wanted if kind in (*quantizations.FLOAT, AS_IT_COMES)]
+    made: dict[str, Step] = {kind: Convert(model, source.name, cast("Outtype", kind), size) for kind in converted}
+    kinds = [kind for kind in wanted if kind not in made]
+    made |= zip(kinds, _quantized(base, kinds, binaries, size, options.tuning, 1), strict=True)
+    first, *others = (made[kind] for kind in wanted)
+    return Pipeline(source, first, binaries, others=tuple(others))
+
+
+def _wanted(options: Options) -> list[str]:
+    """Return the quantizations that were asked for, each once, in their order."""
+    if not options.quantization:
+        return []
+    names = filter(None, (name.strip() for name in options.quantization.split(",")))
+    known = {AS_IT_COMES: AS_IT_COMES}
+    with_imatrix = options.tuning.has_imatrix
+    return list(dict.fromkeys(known.get(name) or quantizations.canonical(name, imatrix=with_imatrix) for name in names))
+
+
+def _quantized(
+    base: Node, kinds: list[str], binaries: CompileLlama, size: int, tuning: Tuning, shards: int
+) -> list[Quantize]:
+    """Return the steps that quantize a base, each in its way and all with one importance matrix."""
+    words, threads = tuning.words(), machine.physical_cores()
+    imatrix: Node | None = None
+    if tuning.imatrix is not None:
+        imatrix = open_plain(tuning.imatrix)
+    elif tuning.calibration is not None:
+        imatrix = Imatrix(base, open_plain(tuning.calibration), tuning.calibration_chunks, binaries, threads)
+    several = shards if tuning.keep_split and shards > 1 else 0
+    return [Quantize(base, kind, binaries, size, threads, imatrix, words, several) for kind in kinds]
+
+
+def _tuned(tuning: Tuning) -> list[str]:
+    given = [f"--{name}" for name in ("imatrix", "calibration") if getattr(tuning, name) is not None]
+    return [*given, *tuning.words()]
 
 
 def _binaries(pin: Pin, toolchain: Toolchain, options: Options, environment: Mapping[str, str]) -> CompileLlama:

@@ -17,6 +17,7 @@ from llama_runner.pipeline import Options, Pipeline
 from llama_runner.sources.choose import choose
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.selection import Wish
 
     class Wishes(TypedDict, total=False):
-        """What may be asked for beside the model, by keyword. See ``Options`` for what each one means."""
+        """What may be asked for beside the model, by keyword; ``Options`` and ``Tuning`` say what each one means."""
 
         hf_model: str | None
         gguf_path: str | Path | None
@@ -60,6 +61,17 @@ if TYPE_CHECKING:
         """Whether to fail rather than use the network."""
         token_file: str | Path | None
         """A file with the token for the Hub, instead of ``HF_TOKEN`` or the one that was logged in with."""
+        imatrix: str | Path | None
+        calibration: str | Path | None
+        calibration_chunks: int | None
+        tensor_types: Iterable[str]
+        output_tensor_type: str | None
+        token_embedding_type: str | None
+        pure: bool
+        leave_output_tensor: bool
+        prune_layers: str | None
+        keep_split: bool
+        allow_requantize: bool
         force: Iterable[str]
         """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
         fresh_tools: bool
@@ -136,6 +148,7 @@ class Request:
             quantization = getattr(found, "quantization", None)
         options = Options(
             quantization=quantization,
+            tuning=_tuning(wishes),
             outtype=wishes.get("outtype", "auto"),
             keep_f16=wishes.get("keep_f16", False),
             device=wishes.get("device", "auto"),
@@ -198,6 +211,23 @@ class Request:
             yield from self._store.holding(file.sha256, pin.siblings)
         if cached := find_cached(pin, file, os.environ):
             yield cached
+
+
+def _tuning(wishes: Wishes) -> Tuning:
+    imatrix, calibration = wishes.get("imatrix"), wishes.get("calibration")
+    return Tuning(
+        imatrix=None if imatrix is None else paths.user_path(imatrix),
+        calibration=None if calibration is None else paths.user_path(calibration),
+        calibration_chunks=wishes.get("calibration_chunks"),
+        tensor_types=tuple(wishes.get("tensor_types", ())),
+        output_tensor_type=wishes.get("output_tensor_type"),
+        token_embedding_type=wishes.get("token_embedding_type"),
+        pure=wishes.get("pure", False),
+        leave_output_tensor=wishes.get("leave_output_tensor", False),
+        prune_layers=wishes.get("prune_layers"),
+        keep_split=wishes.get("keep_split", False),
+        allow_requantize=wishes.get("allow_requantize", False),
+    )
 
 
 def _toolchain(store: Store) -> Toolchain:

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "llama_runner"
 LAYERS = [
     {"__main__", "run_server", "cli"},
     {"api"},
-    {"status", "request"},
+    {"status", "request", "results", "inspection"},
     {"pipeline"},
     {"steps"},
     {"engine", "sources", "convert", "binaries", "server", "demo", "machine", "paths"},

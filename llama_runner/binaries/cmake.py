@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROJECT_INCLUDE = Path(__file__).with_name("project_include.cmake")
 """Read by CMake after ``project()``; its content is part of a build's key."""
 
-TARGETS = ("llama-server", "llama-quantize")
+TARGETS = ("llama-server", "llama-quantize", "llama-imatrix", "llama-perplexity")
 
 
 def options(*, backend: str, build: int, commit: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import click
 
 from llama_runner import __version__
 from llama_runner.cli import options as shared
+from llama_runner.cli.make import convert, inspect, quantize
 from llama_runner.cli.search import search
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError
 
@@ -163,7 +164,8 @@ def stop(**given: Any) -> None:
         click.echo(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
 
 
-cli.add_command(search)
+for command in (convert, quantize, inspect, search):
+    cli.add_command(command)
 
 
 def _runner(given: dict[str, Any], *, events: bool = False) -> Runner:

@@ -96,6 +96,19 @@ model = _together(
         default="auto",
         help="What safetensors are converted to before quantizing; auto keeps their own 16-bit type.",
     ),
+    click.option("--imatrix", metavar="FILE", help="An importance matrix to quantize with."),
+    click.option("--calibration", metavar="FILE", help="A text to make an importance matrix with."),
+    click.option("--calibration-chunks", type=click.IntRange(1), metavar="N", help="Read so many pieces of it; all."),
+    click.option(
+        "--tensor-type", "tensor_types", multiple=True, metavar="NAME=TYPE", help="The type of tensors named so."
+    ),
+    click.option("--output-tensor-type", metavar="TYPE", help="The type of the output tensor."),
+    click.option("--token-embedding-type", metavar="TYPE", help="The type of the token embeddings."),
+    click.option("--pure", is_flag=True, help="Quantize every tensor to the same type."),
+    click.option("--leave-output-tensor", is_flag=True, help="Do not quantize the output tensor."),
+    click.option("--prune-layers", metavar="N,N,…", help="Leave these layers out."),
+    click.option("--keep-split", is_flag=True, help="Quantize into as many files as the source has."),
+    click.option("--allow-requantize", is_flag=True, help="Quantize what is quantized already."),
     click.option("--keep-f16", is_flag=True, help="Keep the converted file after quantizing."),
     click.option("--device", type=click.Choice(["auto", "cpu", "metal"]), default="auto", help="What to compute on."),
     click.option("--jobs", type=click.IntRange(1), metavar="N", help="Compilers at once; default: what fits."),
@@ -126,7 +139,30 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")
     choosing = ("quantization", "filename", "pattern", "max_size", "fit_memory")
-    names = (*sources, *choosing, "update", "offline", "token_file", "outtype", "keep_f16", "device", "jobs")
+    tuning = (
+        "imatrix",
+        "calibration",
+        "calibration_chunks",
+        "tensor_types",
+        "output_tensor_type",
+        "token_embedding_type",
+        "pure",
+        "leave_output_tensor",
+    )
+    more = ("prune_layers", "keep_split", "allow_requantize")
+    names = (
+        *sources,
+        *choosing,
+        *tuning,
+        *more,
+        "update",
+        "offline",
+        "token_file",
+        "outtype",
+        "keep_f16",
+        "device",
+        "jobs",
+    )
     forced = ("all",) if options["force"] else options["force_step"]
     return {name: options[name] for name in names} | {
         "projector": not options["no_projector"],

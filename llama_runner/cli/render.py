@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core import events
 
 if TYPE_CHECKING:
-    from llama_runner.api import Forecast, Prepared
     from llama_runner.core.plan import Planned, Reason
+    from llama_runner.results import Forecast, Prepared
     from llama_runner.server.process import Server
     from llama_runner.status import Status
 

@@ -111,6 +111,11 @@ class Step(Value, eq=False):
         """Whether the bytes may go once every step that reads them is done."""
         return False
 
+    @property
+    def entry(self) -> str:
+        """The file of a directory that stands for all of it, where there is one: the first of a model's shards."""
+        return ""
+
     def needs(self) -> Needs:
         """Estimate what running will take."""
         return Needs()
@@ -178,9 +183,12 @@ def step_key(step: Step, digests: Mapping[str, Digest]) -> Key:
     return key_of(recipe_of(step, digests))
 
 
-def first_source(step: Step) -> Source | None:
-    """Return the source that a step's artifact is made from, the first if there are several."""
-    return next((node for node in topological([step]) if isinstance(node, Source)), None)
+def origin_of(step: Step) -> Step | Source:
+    """Return what a step's artifact is made from: the first input of the first input, and so on, to where it begins."""
+    node: Step | Source = step
+    while isinstance(node, Step) and (above := inputs(node)):
+        node = next(iter(above.values()))
+    return node
 
 
 def topological(targets: Iterable[Step]) -> list[Node]:

@@ -33,11 +33,10 @@ from llama_runner.core.step import (
     Source,
     Step,
     all_inputs,
-    first_source,
     inputs,
+    origin_of,
     recipe_of,
     step_key,
-    topological,
 )
 from llama_runner.engine import locks
 from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
@@ -220,12 +219,8 @@ class Executor:
         }
 
     def _origin(self, step: Step) -> dict[str, object]:
-        """Return where an artifact comes from: the source, or the first step that knows."""
-        first = first_source(step)
-        if first is not None:
-            return self._sources.origin(first)
-        above = (node for node in topological([step]) if isinstance(node, Step))
-        return next((node.source for node in above if node.source), {})
+        first = origin_of(step)
+        return self._sources.origin(first) if isinstance(first, Source) else first.source
 
     def evict_transients(self) -> None:
         """Delete the bytes of intermediates that nobody asked to keep: everything that reads them is done."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Sink, StepSkipped
 from llama_runner.core.plan import Plan, RecordAt, Skip
-from llama_runner.core.step import first_source
+from llama_runner.core.step import Source, origin_of
 from llama_runner.engine.stamps import stamp_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def _newer(step: Step, decision: Skip, record: Record, sources: Sources, path: P
         record = record.but(made={**record.made, "kept": True})
     if decision.restamp:
         record = record.but(stamp=stamp_of(path))
-    if decision.needed and (source := first_source(step)) is not None:
+    source = origin_of(step)
+    if decision.needed and isinstance(source, Source):
         origin = sources.unrecorded_origin(source)
         if origin is not None:
             record = record.but(source=origin)

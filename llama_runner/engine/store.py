@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import short
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, format_state, parse_state
+from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.stamps import hash_payload, stamp_of
 
 if TYPE_CHECKING:
@@ -140,6 +141,20 @@ class Store:
             path.unlink()
             return size
         return 0
+
+    def copy_out(self, path: Path, target: Path) -> None:
+        """Copy an artifact to where the user wants it; it is there as a whole or not at all."""
+        import shutil  # noqa: PLC0415 - only to write
+
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            shutil.copyfile(path, unfinished)
+            _sync_file(unfinished)
+            unfinished.replace(target)
+        except OSError as error:
+            raise as_store_error(error, target.parent) from error
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _write_record(self, place: Place, record: Record) -> None:
         directory = self.root / place.directory

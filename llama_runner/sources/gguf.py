@@ -10,10 +10,10 @@ from __future__ import annotations
 import mmap
 import re
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_runner.core.errors import SourceError
-from llama_runner.core.value import Value
+from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,13 +63,34 @@ class MissingShards(SourceError):
         )
 
 
+TENSOR_TYPES = {
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 10: "q2_k", 11: "q3_k", 12: "q4_k",
+    13: "q5_k", 14: "q6_k", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl", 21: "iq3_s",
+    22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 29: "iq1_m", 30: "bf16",
+    34: "tq1_0", 35: "tq2_0", 39: "mxfp4", 40: "nvfp4", 41: "q1_0", 42: "q2_0",
+}  # fmt: skip
+"""What a tensor is stored in, by ggml's number."""
+
+
+class TensorEntry(NamedTuple):
+    """One tensor as the header lists it; ``shape`` as it stands there, the length of a row first."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    elements: int
+    bytes: int
+
+
 class Header(Value):
-    """What a GGUF file says of itself: scalars by key, the number of tensors, where its data ends."""
+    """What a GGUF file says of itself: scalars by key, arrays by key and length, tensors, where its data ends."""
 
     version: int
     tensors: int
     metadata: dict[str, Any]
     data_end: int
+    arrays: dict[str, int] = field(default_factory=dict)
+    entries: tuple[TensorEntry, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what launching and the summary need, as canonical JSON values."""
@@ -124,16 +145,19 @@ class _Reader:
                 self._path, f"its counts ({tensors} tensors, {pairs} values) do not fit into {self._size} bytes"
             )
         metadata: dict[str, Any] = {}
+        arrays: dict[str, int] = {}
         for _ in range(pairs):
             key = self._string()
             (kind,) = self._take("I")
-            value = self._value(kind)
-            if value is not None:
-                metadata[key] = value
-        end = self._tensor_data_end(tensors, metadata.get("general.alignment", 32))
+            if kind == _ARRAY:
+                arrays[key] = self._skip_array()
+            else:
+                metadata[key] = self._value(kind)
+        entries: list[TensorEntry] = []
+        end = self._tensor_data_end(tensors, metadata.get("general.alignment", 32), entries)
         if end > self._size:
             raise NotGGUF(self._path, f"it is truncated: {self._size} bytes of {end}")
-        return Header(version, tensors, metadata, end)
+        return Header(version, tensors, metadata, end, arrays, tuple(entries))
 
     def _take(self, layout: str) -> tuple[Any, ...]:
         try:
@@ -157,13 +181,15 @@ class _Reader:
         return self._data[start : self._at].decode("utf-8", "replace")
 
     def _value(self, kind: int) -> Any:  # noqa: ANN401 - as the file says
-        """Return a scalar; None for an array, which is stepped over."""
+        """Return a scalar."""
         if kind == _STRING:
             return self._string()
         if kind in _SCALARS:
             return self._take(_SCALARS[kind])[0]
-        if kind != _ARRAY:
-            raise NotGGUF(self._path, f"unknown value type {kind} at byte {self._at}")
+        raise NotGGUF(self._path, f"unknown value type {kind} at byte {self._at}")
+
+    def _skip_array(self) -> int:
+        """Step over an array and return how many elements it has."""
         of, count = self._take("IQ")
         if of in _SCALARS:
             self._skip(count * struct.calcsize("<" + _SCALARS[of]))
@@ -171,7 +197,7 @@ class _Reader:
             self._skip_strings(count)
         else:
             raise NotGGUF(self._path, f"unknown array type {of} at byte {self._at}")
-        return None
+        return int(count)
 
     def _skip_strings(self, count: int) -> None:
         """Step over an array of strings: a vocabulary has hundreds of thousands, so this loop is tight."""
@@ -185,7 +211,8 @@ class _Reader:
             raise NotGGUF(self._path, f"its header is truncated at byte {at}") from None
         self._skip(at - self._at)
 
-    def _tensor_data_end(self, tensors: int, alignment: int) -> int:
+    def _tensor_data_end(self, tensors: int, alignment: int, entries: list[TensorEntry]) -> int:
+        """Read the list of tensors into ``entries`` and return where their data ends."""
         if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
             raise NotGGUF(self._path, f"alignment {alignment}")
         furthest = 0
@@ -201,7 +228,9 @@ class _Reader:
                 elements *= length
             # An unknown type is newer than this table: the server will know it or say so.
             block, width = _BLOCKS.get(kind, (1, 0))
-            furthest = max(furthest, offset + elements // block * width)
+            nbytes = elements // block * width
+            entries.append(TensorEntry(name, shape, TENSOR_TYPES.get(kind, f"type {kind}"), elements, nbytes))
+            furthest = max(furthest, offset + nbytes)
         start = -(-self._at // alignment) * alignment
         return start + furthest if tensors else self._at
 

@@ -97,7 +97,19 @@ class LocalFile(Source):
         return _text(self.path.stem)
 
 
-LocalSource = LocalModel | LocalFile
+class PlainFile(Source):
+    """A file that is an input as it is: an importance matrix."""
+
+    path: Path
+    kind: ClassVar[str] = "file"
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return _text(self.path.name)
+
+
+LocalSource = LocalModel | LocalFile | PlainFile
 
 
 def bucket(name: str, digest: str) -> str:
@@ -116,6 +128,16 @@ def open_directory(path: Path) -> LocalModel:
     return LocalModel(resolved, _text(resolved.name if path.name in ("", "..") else path.name))
 
 
+def open_plain(path: Path) -> PlainFile:
+    """Return the source of a file that is taken as it is; a ``SourceError`` when it is none."""
+    path = user_path(path).absolute()
+    if not path.exists():
+        raise MissingSource(path)
+    if not path.is_file():
+        raise UnreadableSource(path, "it is not a file")
+    return PlainFile(path)
+
+
 def _text(name: str) -> str:
     """Return a file's name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
     return os.fsencode(name).decode("utf-8", "replace")
@@ -125,6 +147,8 @@ def files_of(source: LocalSource) -> dict[str, Path]:
     """Return the files that the source's digest covers, by name relative to it, sorted."""
     if isinstance(source, LocalFile):
         return {path.name: path for path in source.files}
+    if isinstance(source, PlainFile):
+        return {source.path.name: source.path}
     found: dict[str, Path] = {}
     try:
         for directory, below in (("", source.path), *_known_folders(source.path)):
@@ -179,6 +203,8 @@ class LocalSources:
         files = files_of(source)
         stamps = {name: _stamp(path) for name, path in files.items()}
         known = self._from_records(source, stamps)
+        if known is None and isinstance(source, PlainFile):  # a few megabytes: reading them costs less than a database
+            known = {name: hash_file(path) for name, path in files.items()}
         if known is None:
             self._unrecorded.add(source)
             if isinstance(source, LocalModel):
@@ -189,7 +215,7 @@ class LocalSources:
 
     def _combine(self, source: LocalSource) -> Digest:
         seen = self._seen[source]
-        if len(seen) == 1 and isinstance(source, LocalFile):
+        if len(seen) == 1 and not isinstance(source, LocalModel):
             return next(iter(seen.values())).digest
         return tree_digest((name, "f", file.digest) for name, file in seen.items())
 

@@ -9,15 +9,18 @@ DEFAULT = "q4_k_m"
 FLOAT = ("f32", "f16", "bf16")
 """Types that conversion writes itself; nothing is quantized."""
 
-NEEDS_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "q2_k_s"})
-"""Types that llama-quantize refuses without an importance matrix."""
+NEEDS_IMATRIX = frozenset({
+    *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "q2_k_s"),
+})  # fmt: skip
+"""Types that llama-quantize refuses without an importance matrix, since some of their tensors are of these types."""
 
 QUANTIZED = (
     *("q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4_moe", "tq1_0", "tq2_0"),
     *("q2_k", "q2_k_s", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k"),
     *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "iq3_s", "iq3_m"),
-    *("iq4_nl", "iq4_xs"),
+    *("iq4_nl", "iq4_xs", "copy"),
 )
+"""What llama-quantize makes with fewer bits; tests compare the list with what the built one says."""
 
 PER_WEIGHT = {"q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9, "q3_k_m": 4.0, "q2_k": 3.4}
 """What is made here when a size is asked for, the best first, and about how many bits a weight takes in it: llama.cpp's
@@ -44,8 +47,8 @@ class QuantizationNeedsImatrix(UsageError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"{name} needs an importance matrix, and none can be given yet",
-            hint="choose iq2_m, iq3_xxs, q2_k or a larger type",
+            f"{name} needs an importance matrix",
+            hint="give one with --imatrix FILE or a text with --calibration FILE; else choose q2_k, iq3_s or larger",
         )
 
 
@@ -60,11 +63,14 @@ def canonical_spelling(name: str) -> str:
     return name.strip().lower().replace("-", "_")
 
 
-def canonical(name: str) -> str:
-    """Return the one name of a quantization, whatever its case or alias; ``UnknownQuantization`` otherwise."""
+def canonical(name: str, *, imatrix: bool = False) -> str:
+    """Return the one name of a quantization, whatever its case or alias; ``UnknownQuantization`` otherwise.
+
+    Some are of no use without an ``imatrix``.
+    """
     spelled = canonical_spelling(name)
     spelled = ALIASES.get(spelled, spelled)
-    if spelled in NEEDS_IMATRIX:
+    if spelled in NEEDS_IMATRIX and not imatrix:
         raise QuantizationNeedsImatrix(spelled)
     if spelled not in QUANTIZED and spelled not in FLOAT:
         raise UnknownQuantization(name)

@@ -58,6 +58,11 @@ class Download(Step):
         return {"kind": "hf", "ref": self.hub.pin.repo, "revision": self.hub.pin.commit}
 
     @property
+    def entry(self) -> str:
+        """See ``Step``."""
+        return "" if self.name else self.files[0][0]
+
+    @property
     def _names(self) -> list[str]:
         return [name for name, _ in self.files]
 

@@ -7,16 +7,20 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
+from llama_runner.core.digest import short
 from llama_runner.core.step import Needs, Node, Place, Source, Step, noted, unkeyed
 from llama_runner.sources.local import bucket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.workspace import Workspace
 
 _PROGRESS = r"\[\s*(\d+)/\s*(\d+)\]"
+_BITS = r"llama_model_quantize_impl: quant size *= .*\((\d+\.\d+) BPW\)"
+_FALLBACK = r".*WARNING: (\d+) of (\d+) tensor\(s\) required fallback quantization"
 
 
 class Quantize(Step):
@@ -27,20 +31,42 @@ class Quantize(Step):
     tool: Node | None = noted(None)
     base_bytes: int = unkeyed(0)
     threads: int = unkeyed(1)
+    imatrix: Node | None = None
+    tuning: tuple[str, ...] = ()
+    """Options of llama-quantize, as ``Tuning.words`` gives them."""
+    shards: int = unkeyed(0)
+    """How many files there will be, when as many are asked for as the source has; else 0 for one."""
     kind: ClassVar[str] = "quantize"
     resource: ClassVar = "compute"
 
+    @property
+    def label(self) -> str:
+        """The quantization as people may tell it from others."""
+        return f"{self.type}*" if self._is_special else self.type
+
+    @property
+    def _is_special(self) -> bool:
+        return bool(self.tuning) or self.imatrix is not None
+
+    @property
+    def entry(self) -> str:
+        """See ``Step``."""
+        return f"model-00001-of-{self.shards:05}.gguf" if self.shards else ""
+
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside the base, under its name with the type added."""
-        del key
-        if isinstance(self.model, Source):
-            digest = digests["model"]
-            name = getattr(self.model, "name", "model")
-            return None if digest is None else Place(bucket(name, digest), f"{name}.{self.type}.gguf")
-        base = places.get("model")
-        if base is None:
+        """Beside the base, under its name with the type added, and digits of the key for what has no name."""
+        directory, stem = self._beside(digests, places)
+        if directory is None or (self._is_special and key is None):
             return None
-        return Place(base.directory, f"{base.name.removesuffix('.gguf')}.{self.type}.gguf")
+        name = f"{stem}.{self.type}" + (f"-{short(str(key))}" if self._is_special else "")
+        return Place(f"{directory}/{name}") if self.shards else Place(directory, f"{name}.gguf")
+
+    def _beside(self, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> tuple[str | None, str]:
+        if isinstance(self.model, Source):
+            digest, name = digests["model"], getattr(self.model, "name", "model")
+            return (None if digest is None else bucket(name, digest)), name
+        base = places.get("model")
+        return (None, "") if base is None else (base.directory, base.name.removesuffix(".gguf"))
 
     def needs(self) -> Needs:
         """A share of the base that follows from the bits per weight, which the name begins with."""
@@ -51,15 +77,36 @@ class Quantize(Step):
         """Run llama-quantize and read back what it wrote."""
         from llama_runner.sources.gguf import read_header  # noqa: PLC0415 - not on the warm path
 
-        files = (workspace.input("model"), workspace.target)
+        told: dict[str, tuple[str, ...]] = {}
 
         def on_line(line: str) -> None:
             if match := re.match(_PROGRESS, line):
                 workspace.progress(int(match[1]), int(match[2]), "tensors")
+            for pattern in (_BITS, _FALLBACK):
+                if match := re.match(pattern, line):
+                    told[pattern] = match.groups()
 
+        imatrix: list[str | Path] = []
+        if self.imatrix is not None:
+            import shutil  # noqa: PLC0415 - not on the warm path
+
+            imatrix = ["--imatrix", f"imatrix{workspace.input('imatrix').suffix}"]
+            shutil.copyfile(workspace.input("imatrix"), workspace.tools / imatrix[1])  # its name ends up in the file
+        target = workspace.out / "model" if self.shards else workspace.target  # of several, a prefix is given
+        words: list[str | Path] = [workspace.input("tool") / "llama-quantize", *self.tuning, *imatrix]
+        words += [workspace.input("model"), target, self.type.upper(), str(self.threads)]
         workspace.call(
-            [workspace.input("tool") / "llama-quantize", *files, self.type.upper(), str(self.threads)],
+            words,
             env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+            cwd=workspace.tools,
             on_line=on_line,
         )
-        workspace.fact(**read_header(workspace.target).facts())
+        made = workspace.out / self.entry if self.shards else workspace.target
+        workspace.fact(**read_header(made).facts())
+        if _BITS in told:
+            workspace.fact(bits_per_weight=told[_BITS][0])
+        if _FALLBACK in told:
+            count, of = told[_FALLBACK]
+            workspace.fact(fallback_tensors=int(count))
+            text = f"{count} of {of} tensors have rows that {self.type} cannot hold, and are stored in a larger type"
+            workspace.notice("fallback", text)

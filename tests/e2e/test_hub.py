@@ -282,9 +282,7 @@ def test_a_quantization_that_no_gguf_offers_is_made_from_the_safetensors_beside_
     says(llama_runner("prepare", "acme/both", "-q", "ud-q2_k_xl", "--root", root), 3, "demo-Q8_0.gguf")
 
 
-def test_two_processes_fetch_a_file_once(
-    hub: Hub, root: Path, ggufs: dict[str, Path], children: Children
-) -> None:
+def test_two_processes_fetch_a_file_once(hub: Hub, root: Path, ggufs: dict[str, Path], children: Children) -> None:
     hub.repo("acme/demo", {"demo-Q8_0.gguf": ggufs["q8_0"]})
     words = [*MODULE, "prepare", "acme/demo", "--root", str(root), "--json"]
     started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) for _ in range(4)]

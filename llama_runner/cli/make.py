@@ -1,0 +1,106 @@
+"""Commands that make one model file, and one that looks into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+
+if TYPE_CHECKING:
+    from llama_runner.inspection import Inspection
+    from llama_runner.results import Made
+
+_OUTPUT = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Put a copy here as well."
+)
+
+
+@click.command()
+@shared.store
+@shared.model
+@_OUTPUT
+def convert(**given: Any) -> None:
+    """Convert a model's safetensors to GGUF, and nothing else: --outtype says to which type."""
+    outtype = given["quantization"] or given["outtype"]
+    _make({**given, "quantization": outtype, "keep_f16": True})
+
+
+@click.command()
+@shared.store
+@shared.model
+@_OUTPUT
+def quantize(**given: Any) -> None:
+    """Quantize a GGUF file, a directory of safetensors, a name on the Hub. Several at once: -q q4_k_m,q8_0."""
+    if given["quantization"] is None:
+        raise click.UsageError("say to what with -q TYPE")
+    _make(given)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--template", is_flag=True, help="Print the chat template and nothing else.")
+def inspect(path: Path, *, as_json: bool, tensors: bool, template: bool) -> None:
+    """Say what a GGUF file (also one of several) or a directory of safetensors holds. Reads headers only."""
+    from llama_runner import inspection  # noqa: PLC0415 - not for --help
+
+    found = inspection.inspect(path)
+    if template:
+        click.echo(found.template or "")
+    elif as_json:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        click.echo(describe(found, tensors=tensors))
+
+
+def describe(found: Inspection, *, tensors: bool) -> str:
+    """Return a model's headers as text for people."""
+    from llama_runner.cli.render import size  # noqa: PLC0415 - not for --help
+
+    more = f" and {len(found.files) - 1} more" if len(found.files) > 1 else ""
+    types = ", ".join(f"{count} {name}" for name, count in found.types.items())
+    lines = [
+        f"file      {found.files[0]}{more}",
+        f"size      {size(found.bytes)}, {found.bits_per_weight:.2f} bits a weight",
+        f"model     {found.architecture}, {found.parameters:,} parameters",
+        f"tensors   {types}",
+        f"context   {found.context_length} tokens, vocabulary {found.vocabulary}",
+        f"template  {'none' if found.template is None else f'{len(found.template)} characters (--template prints it)'}",
+    ]
+    width = max((len(name) for name in found.metadata), default=0)
+    lines += [f"  {name:<{width}}  {_brief(value)}" for name, value in found.metadata.items()]
+    if tensors:
+        lines += [f"  {t.name}  {' x '.join(map(str, t.shape))}  {t.type}  {size(t.bytes)}" for t in found.tensors]
+    return "\n".join(lines)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['array']} elements"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 90 else f"{text[:89]}…"  # noqa: PLR2004
+
+
+def _make(given: dict[str, Any]) -> None:
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
+
+    runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
+    made = runner.make(**shared.wishes(given), output=given["output"])
+    if given["as_json"]:
+        click.echo(json.dumps([one.to_json() for one in made]))
+    else:
+        click.echo("\n".join(map(_line, made)))
+
+
+def _line(made: Made) -> str:
+    from llama_runner.cli.render import size  # noqa: PLC0415 - not for --help
+
+    bits = made.facts.get("bits_per_weight")
+    told = (made.facts.get("quantization"), size(made.bytes), bits and f"{bits} bits a weight")
+    return f"{'made' if made.ran else 'is there':<9} {made.path} ({', '.join(filter(None, told))})"

@@ -1,0 +1,142 @@
+"""How a file is quantized beside its type: options of llama-quantize, checked beforehand and in one spelling."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import UsageError
+from llama_runner.core.value import Value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TENSOR_TYPES = (
+    *("f32", "f16", "bf16", "q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"),
+    *("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s"),
+    *("iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "mxfp4", "nvfp4"),
+)
+"""What a single tensor may be stored in: ggml's types, not the mixtures that files are named after."""
+
+NEED_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs"})
+"""Those of no use without an importance matrix."""
+
+
+class UnknownTensorType(UsageError):
+    """A tensor cannot be stored so."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"there is no tensor type called {name!r}", hint=f"tensors are stored as {', '.join(TENSOR_TYPES)}"
+        )
+
+
+class BadTensorRule(UsageError):
+    """Not a pattern of tensor names with a type."""
+
+    def __init__(self, rule: str, why: str) -> None:
+        self.rule, self.why = rule, why
+        super().__init__(f"--tensor-type {rule}: {why}", hint="write NAME=TYPE, such as attn_v=q8_0 or ffn_down=q6_k")
+
+
+class BadLayers(UsageError):
+    """Not a list of layers."""
+
+    def __init__(self, layers: str) -> None:
+        self.layers = layers
+        super().__init__(f"--prune-layers {layers}: not a list of numbers", hint="write them as 20,21,22")
+
+
+class TwoMatrices(UsageError):
+    """An importance matrix, and a text to make one with."""
+
+    def __init__(self) -> None:
+        super().__init__("both --imatrix and --calibration are given", hint="give one of them")
+
+
+class TensorNeedsImatrix(UsageError):
+    """A tensor is to be stored in a type that is useless without an importance matrix."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(
+            f"tensors in {kind} need an importance matrix", hint="give one with --imatrix, or a text with --calibration"
+        )
+
+
+class Tuning(Value):
+    """What the user may wish of quantization beside the type."""
+
+    imatrix: Path | None = None
+    """An importance matrix: which weights matter most."""
+    calibration: Path | None = None
+    """A text to make one with."""
+    calibration_chunks: int | None = None
+    """How many pieces of 512 tokens of it to read; None: all."""
+    tensor_types: tuple[str, ...] = ()
+    """``NAME=TYPE`` for tensors whose names fit a regular expression, in the order in which they are tried."""
+    output_tensor_type: str | None = None
+    token_embedding_type: str | None = None
+    pure: bool = False
+    """Every tensor in the same type, no mixture."""
+    leave_output_tensor: bool = False
+    prune_layers: str | None = None
+    """Numbers of layers that are left out: ``20,21``."""
+    keep_split: bool = False
+    """As many files as the source has."""
+    allow_requantize: bool = False
+    """Quantize what is quantized already."""
+
+    @property
+    def has_imatrix(self) -> bool:
+        """Whether there is an importance matrix, or will be."""
+        return self.imatrix is not None or self.calibration is not None
+
+    def words(self) -> tuple[str, ...]:
+        """Return the options for llama-quantize but for the importance matrix, in one spelling and order.
+
+        Both an importance matrix and a text to make one with are one too many.
+
+        Raises a ``UsageError`` for what llama-quantize would refuse, or would take for something else.
+        """
+        if self.imatrix is not None and self.calibration is not None:
+            raise TwoMatrices
+        flags = ("allow_requantize", "leave_output_tensor", "pure", "keep_split")
+        found = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(self, flag)]
+        for option in ("output_tensor_type", "token_embedding_type"):
+            if (value := getattr(self, option)) is not None:
+                found += [f"--{option.replace('_', '-')}", tensor_type(value)]
+        for rule in self.tensor_types:
+            found += ["--tensor-type", _rule(rule)]
+        if not self.has_imatrix and (poor := [word for word in found if word.rpartition("=")[2] in NEED_IMATRIX]):
+            raise TensorNeedsImatrix(poor[0].rpartition("=")[2])
+        if self.prune_layers is not None:
+            found += ["--prune-layers", _layers(self.prune_layers)]
+        return tuple(found)
+
+
+def tensor_type(name: str) -> str:
+    """Return the one spelling of a tensor's type; ``UnknownTensorType`` otherwise."""
+    spelled = name.strip().lower().replace("-", "_")
+    if spelled not in TENSOR_TYPES:
+        raise UnknownTensorType(name)
+    return spelled
+
+
+def _rule(rule: str) -> str:
+    pattern, equals, kind = rule.partition("=")
+    if not equals or not pattern:
+        raise BadTensorRule(rule, "a name, an equals sign and a type are expected")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise BadTensorRule(rule, f"{pattern!r} is no regular expression ({error})") from error
+    return f"{pattern.lower()}={tensor_type(kind)}"  # llama-quantize looks for it in small letters
+
+
+def _layers(text: str) -> str:
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise BadLayers(text)
+    return ",".join(str(number) for number in sorted({int(number) for number in numbers}))

@@ -1,0 +1,94 @@
+"""Find out which weights matter: run the model over a text and add up what flows through each of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
+from llama_runner.core.digest import short
+from llama_runner.core.errors import SourceError
+from llama_runner.core.step import Needs, Node, Place, Source, Step, noted, unkeyed
+from llama_runner.engine.errors import ProgramFailed
+from llama_runner.sources.local import bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
+
+_CONTEXT = 512
+_SIZE = 64 << 20
+"""About what the matrix of a large model takes."""
+
+
+class TextTooShort(SourceError):
+    """There is not enough text to learn anything from."""
+
+    def __init__(self, name: str, tokens: int) -> None:
+        self.name, self.tokens = name, tokens
+        super().__init__(
+            f"{name} is too short: {tokens} tokens are the least", hint="give a text of the kind the model is used for"
+        )
+
+
+class Imatrix(Step):
+    """An importance matrix of a model for a text, as GGUF."""
+
+    model: Node
+    text: Source
+    chunks: int | None = None
+    """How many pieces of 512 tokens are read; None: all there are."""
+    tool: Node | None = noted(None)
+    threads: int = unkeyed(1)
+    kind: ClassVar[str] = "imatrix"
+    resource: ClassVar = "compute"
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Beside the model, with digits of the key, since another text gives another one."""
+        if key is None:
+            return None
+        if isinstance(self.model, Source):
+            digest = digests["model"]
+            directory = None if digest is None else bucket(getattr(self.model, "name", "model"), digest)
+        else:
+            directory = places["model"].directory if "model" in places else None
+        return None if directory is None else Place(directory, f"imatrix-{short(key)}.gguf")
+
+    def needs(self) -> Needs:
+        """Little."""
+        return Needs(disk=_SIZE)
+
+    def run(self, workspace: Workspace) -> None:
+        """Run llama-imatrix over the text."""
+        import shutil  # noqa: PLC0415 - not on the warm path
+
+        shutil.copyfile(workspace.input("text"), workspace.tools / "calibration.txt")  # its name ends up in the file
+        total = self.chunks or 0
+
+        def on_line(line: str) -> None:
+            nonlocal total
+            if match := re.search(r"computing over (\d+) chunks", line):
+                total = int(match[1])
+            for count in re.findall(r"\[(\d+)\]", line):
+                workspace.progress(int(count), max(total, int(count)), "chunks")
+
+        words: list[str | Path] = [workspace.input("tool") / "llama-imatrix", "-m", workspace.input("model")]
+        words += ["-f", "calibration.txt", "-o", workspace.target, "--ctx-size", str(_CONTEXT), "--no-ppl"]
+        words += ["--threads", str(self.threads)]
+        words += ["--chunks", str(self.chunks)] if self.chunks is not None else []
+        try:
+            workspace.call(
+                words,
+                env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+                cwd=workspace.tools,
+                on_line=on_line,
+            )
+        except ProgramFailed as error:
+            if any("you need at least" in line for line in error.tail):
+                raise TextTooShort(workspace.input("text").name, 2 * _CONTEXT) from None
+            raise
+        workspace.fact(chunks=total)

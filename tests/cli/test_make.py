@@ -1,0 +1,100 @@
+"""Making one file, and looking into one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGUFWriter
+
+from llama_runner import Runner
+from llama_runner.demo import MODEL_DIRECTORY
+from tests.cli.test_bad_input import says
+from tests.conftest import Command
+from tests.e2e.test_hub import split
+
+
+def test_convert_makes_one_file_and_needs_no_binaries(tmp_path: Path, llama_runner: Command) -> None:
+    root = tmp_path / "root"
+    target = tmp_path / "mine.gguf"
+    (made,) = llama_runner("convert", MODEL_DIRECTORY, "-o", target, "--root", root, "--json").json
+    assert (made["ran"], Path(made["path"]).name) == (True, "model.gguf")
+    assert target.read_bytes() == Path(made["path"]).read_bytes()
+    assert not (root / "bins").exists()
+    (again,) = llama_runner("convert", MODEL_DIRECTORY, "--root", root, "--json").json
+    assert (again["ran"], again["sha256"]) == (False, made["sha256"])
+    (f16,) = llama_runner("convert", MODEL_DIRECTORY, "--outtype", "f16", "--root", root, "--json").json
+    assert f16["facts"]["quantization"] == "f16"
+    says(llama_runner("convert", MODEL_DIRECTORY, "-o", target, "--root", root), 2, f"{target} exists")
+    says(llama_runner("convert", MODEL_DIRECTORY, "-o", tmp_path / "no" / "x", "--root", root), 7)
+    says(llama_runner("convert", made["path"], "--root", root), 2, "is a GGUF file already")
+
+
+def test_quantize_makes_several_at_once(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    result = llama_runner("quantize", MODEL_DIRECTORY, "-q", "q4_k_m,q8_0", "-o", out, "--root", root)
+    lines = result.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["made", "made"]
+    assert "model.q4_k_m.gguf (q4_k_m, 1.2 MiB, " in lines[0]
+    assert "bits a weight" in lines[0]
+    assert out.stat().st_size < 2 << 20
+    assert llama_runner("quantize", out, "-q", "q8_0", "--allow-requantize", "--root", root).code == 0
+    says(llama_runner("quantize", MODEL_DIRECTORY, "--root", root), 2)
+
+
+def test_inspect_tells_of_a_file_what_its_header_says(root: Path, llama_runner: Command) -> None:
+    prepared = Runner(root).prepare(demo=True, quantization="q8_0")
+    found = llama_runner("inspect", prepared.model, "--json").json
+    assert (found["format"], found["architecture"], found["context_length"]) == ("gguf", "llama", 1024)
+    assert found["bytes"] == prepared.model.stat().st_size
+    assert found["types"]["q8_0"] > found["types"]["f32"]
+    assert 8.5 <= found["bits_per_weight"] < 9
+    assert found["metadata"]["tokenizer.ggml.tokens"] == {"array": found["vocabulary"]}
+    by_name = {tensor["name"]: tensor for tensor in found["tensors"]}
+    assert by_name["token_embd.weight"]["shape"][0] == found["vocabulary"]
+    text = llama_runner("inspect", prepared.model, "--tensors").out
+    assert "token_embd.weight" in text
+    assert "8.5" in text
+    assert llama_runner("inspect", prepared.model, "--template").out.strip() == found["template"].strip()
+
+
+def test_inspect_tells_the_same_of_the_directory_that_it_was_made_from(llama_runner: Command) -> None:
+    found = llama_runner("inspect", MODEL_DIRECTORY, "--json").json
+    assert (found["format"], found["architecture"], found["context_length"]) == (
+        "safetensors",
+        "LlamaForCausalLM",
+        1024,
+    )
+    assert found["parameters"] == sum(int(np.prod(tensor["shape"])) for tensor in found["tensors"])
+    assert found["template"]
+
+
+def test_inspect_puts_the_files_of_a_split_model_together(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    whole = Runner(root).prepare(demo=True, quantization="bf16").model
+    shards = split(whole, tmp_path / "demo.gguf")
+    one, several = (llama_runner("inspect", path, "--json").json for path in (whole, shards[1]))
+    for same in ("parameters", "types", "vocabulary", "template", "architecture"):
+        assert several[same] == one[same]
+    assert len(several["files"]) == len(shards)
+    shards[2].unlink()
+    says(llama_runner("inspect", shards[0]), 3, "1 are missing")
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model" * 100])
+def test_inspect_of_something_else(llama_runner: Command, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.gguf").write_bytes(content)
+    says(llama_runner("inspect", tmp_path / "x.gguf"), 3, "not a usable GGUF file")
+    says(llama_runner("inspect", tmp_path / "nothing"), 3, "does not exist")
+
+
+def test_inspect_of_a_large_vocabulary_reads_no_token(llama_runner: Command, tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_array("tokenizer.ggml.tokens", [f"token {number}" for number in range(150_000)])
+    writer.add_tensor("token_embd.weight", np.zeros((8, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert json.loads(llama_runner("inspect", tmp_path / "x.gguf", "--json").out)["vocabulary"] == 150_000
