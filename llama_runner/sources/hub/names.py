@@ -93,12 +93,13 @@ def parse(text: str, *, endpoint: str | None = None) -> HubName:
     """
     if len(text) > _LONGEST:
         raise BadName(text, f"it has {len(text)} characters")
+    is_path = text.lower().startswith("hf://")  # in which a file's name stands as it is
     for pattern, what in ((r"[\x00-\x1f\x7f-\x9f]", "control characters"), (r"\s", "spaces"), (r"\\", "backslashes")):
-        if re.search(pattern, text):
+        if re.search(pattern, text) and not (is_path and what == "spaces"):
             raise BadName(text, f"it has {what}")
     if re.match(r"(?i)https?://", text):
         name = _parse_address(text, _without_host(text, endpoint))
-    elif text.lower().startswith("hf://"):
+    elif is_path:
         name = _parse_path(text, text[len("hf://") :])
     elif "://" in text:
         raise BadName(text, f"{text.partition('://')[0]}:// is not understood")

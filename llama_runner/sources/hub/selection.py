@@ -39,7 +39,7 @@ former versions, and the types of other programs."""
 PROJECTORS = ("f16", "bf16", "q8_0", "f32")
 """Which projector comes along: they are small, and f16 is what most are tested with."""
 
-_NO_MODEL = {"projector": "a projector", "imatrix": "an importance matrix", "other": "not a model"}
+_NO_MODEL = {"projector": "a projector", "imatrix": "an importance matrix"}
 
 
 class Wish(Value):
@@ -214,7 +214,7 @@ def _asked_for(offered: Sequence[Variant], models: Sequence[Variant], wish: Wish
     if wish.quantization is not None:
         among, fitting, why = fitting, _quantized(wish.quantization, fitting), "asked for"
         if not fitting:
-            cut = _quantized(wish.quantization, [one for one in offered if one.role == "other" and _is_cut(one)])
+            cut = _quantized(wish.quantization, [one for one in offered if _is_cut(one)])
             raise NoSuchQuantization(wish.quantization, among, in_pieces=cut[0].name if cut else None)
     if not fitting:
         raise NoSuchFile("*.gguf", models)
@@ -226,14 +226,17 @@ def _called(name: str, offered: Sequence[Variant], models: Sequence[Variant]) ->
     exact = [one for one in offered if name in one.missing or any(file.name == name for file in one.files)]
     exact = exact or [one for one in offered if any(file.name.rpartition("/")[2] == name for file in one.files)]
     for one in exact:
-        if one.role in _NO_MODEL and (one.role != "other" or _is_cut(one)):  # other roles are guessed too often
-            raise NotTheModel(one.name, "one piece of a file" if _is_cut(one) else _NO_MODEL[one.role], models)
+        if _is_cut(one):
+            raise NotTheModel(name, "one piece of a file", models)
+        if one.role in _NO_MODEL:  # other roles are guessed too often
+            raise NotTheModel(name, _NO_MODEL[one.role], models)
     folder = name.rstrip("/") + "/"
     return exact or [one for one in models if one.name.startswith(folder)]
 
 
 def _is_cut(one: Variant) -> bool:
-    return len(one.files) > 1 or not one.name.lower().endswith(".gguf")
+    """Whether somebody has to join its pieces before anything can read it."""
+    return one.role == "other" and (len(one.files) > 1 or not one.name.lower().endswith(".gguf"))
 
 
 def _fits(name: str, pattern: str) -> bool:

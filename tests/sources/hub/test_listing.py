@@ -1,0 +1,162 @@
+"""What the names of GGUF files say, and which names are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_runner.core.errors import SourceError
+from llama_runner.sources.hub import listing
+from llama_runner.sources.hub.listing import UnsafeListing, check_names, quantization_named, variants
+from llama_runner.sources.hub.pins import RemoteFile
+from tests.sources.hub.listings import SHAPES, files_of, listed, says
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["repo"])
+def test_file_names_are_read_as_their_makers_write_them(shape: dict[str, Any]) -> None:
+    assert {variant.name: says(variant) for variant in variants(files_of(shape))} == shape["variants"]
+
+
+def test_there_are_enough_shapes_and_no_two_alike() -> None:
+    assert len(SHAPES) >= 40
+    assert len({shape["repo"] for shape in SHAPES}) == len({shape["shape"] for shape in SHAPES}) == len(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("Q4_K_M", ("", "q4_k_m")),
+        (" q4-k-m ", ("", "q4_k_m")),
+        ("Q4_K", ("", "q4_k_m")),
+        ("fp16", ("", "f16")),
+        ("FP32", ("", "f32")),
+        ("MXFP4", ("", "mxfp4_moe")),
+        ("UD-Q4_K_XL", ("ud", "q4_k_xl")),
+        ("i1-IQ1_S", ("i1", "iq1_s")),
+        ("IQ4_NL", ("", "iq4_nl")),
+        ("Q4_0_4_8", ("", "q4_0_4_8")),
+        ("Q8", ("", "q8")),
+    ],
+)
+def test_a_quantization_has_one_name_however_it_is_written(written: str, meant: tuple[str, str]) -> None:
+    assert quantization_named(written) == meant
+
+
+@pytest.mark.parametrize(
+    "text", ["", "main", "8B", "v0.3", "4bit", "AVQ2", "Q4_K_M-v2", "xQ4_0", "Q9_0", "IQ4", "latest"]
+)
+def test_other_texts_are_no_quantization(text: str) -> None:
+    assert quantization_named(text) is None
+
+
+def test_whatever_the_order_knows_can_be_asked_for() -> None:
+    assert [quantization_named(name) for name in listing.KNOWN] == [("", name) for name in listing.KNOWN]
+
+
+@given(
+    st.sampled_from(listing.KNOWN), st.sampled_from(["", "ud", "i1", "imat", "smol", "3.25bpw", "bf16"]), st.booleans()
+)
+def test_a_label_names_the_quantization_it_is_the_label_of(name: str, made: str, upper: bool) -> None:
+    (variant,) = variants(listed(f"base-{made}-{name}.gguf" if made else f"base-{name}.gguf"))
+    label = variant.label if upper else variant.label.lower()
+    assert quantization_named(label) == (variant.variant, variant.quantization) == (made, name)
+
+
+@given(
+    st.from_regex(r"[A-Za-z][a-z]{1,6}(-[0-9]{1,3}[bB])?", fullmatch=True),
+    st.sampled_from(listing.KNOWN),
+    st.sampled_from("-._"),
+    st.sampled_from([str.upper, str.lower, str.title]),
+)
+def test_the_quantization_is_found_behind_any_mark_in_any_case(base: str, name: str, mark: str, spell: Any) -> None:
+    (variant,) = variants(listed(f"{base}{mark}{spell(name)}.gguf"))
+    assert (variant.base, variant.quantization, variant.role) == (base.lower(), name, "model")
+
+
+def test_size_is_that_of_all_shards() -> None:
+    (variant,) = variants([RemoteFile(f"m-Q8_0-0000{index}-of-00003.gguf", index) for index in (3, 1, 2)])
+    assert (variant.size, [file.size for file in variant.files]) == (6, [1, 2, 3])
+    assert not variant.missing
+
+
+def test_shards_that_are_not_listed_are_named() -> None:
+    (variant,) = variants(listed("d/m-Q8_0-00002-of-00003.gguf"))
+    assert variant.missing == ("d/m-Q8_0-00001-of-00003.gguf", "d/m-Q8_0-00003-of-00003.gguf")
+
+
+def test_a_listing_that_promises_many_shards_costs_little() -> None:
+    many = variants(listed(*(f"m{index}-00001-of-99999.gguf" for index in range(2000))))
+    assert len(many) == 2000
+    assert len(many[0].missing) == 1000
+
+
+def test_shards_are_sets_of_their_own_by_count_and_ending() -> None:
+    files = listed("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "m-00001-of-00002.GGUF", "m-00001-of-00003.gguf")
+    assert sorted((len(one.files), one.shards) for one in variants(files)) == [(1, 2), (1, 3), (2, 2)]
+
+
+@given(st.permutations(files_of(SHAPES[3])))
+def test_the_order_of_a_listing_does_not_matter(files: list[RemoteFile]) -> None:
+    assert variants(files) == variants(sorted(files, key=lambda file: file.name))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../x.gguf", "leave the directory"),
+        ("a/../../x.gguf", "leave the directory"),
+        ("/etc/passwd", "leave the directory"),
+        ("C:\\x", "leave the directory"),
+        ("c:/x", "leave the directory"),
+        ("C:x", "leave the directory"),
+        ("a\\b", "leave the directory"),
+        ("", "leave the directory"),
+        ("a//b", "leave the directory"),
+        ("a/./b", "leave the directory"),
+        ("a/", "leave the directory"),
+        ("a\x00b", "control characters"),
+        ("a\nb", "control characters"),
+        ("a\x9bb", "control characters"),
+        ("ab\u202efugg.gguf", "control characters"),
+        ("\ud800.gguf", "control characters"),
+        ("x" * 256, "too long"),
+        ("ü" * 128, "too long"),
+        ("ab:c.gguf", "not possible everywhere"),
+        ("who?.json", "not possible everywhere"),
+        ('"m".safetensors', "not possible everywhere"),
+    ],
+)
+def test_names_that_must_not_become_paths_are_refused_with_the_repository(name: str, why: str) -> None:
+    with pytest.raises(UnsafeListing, match=why) as caught:
+        check_names("acme/evil", [RemoteFile("ok.gguf", 1), RemoteFile(name, 1)])
+    assert isinstance(caught.value, SourceError)
+    assert (caught.value.repo, caught.value.name) == ("acme/evil", name)
+    assert "\x00" not in str(caught.value)
+    assert "\u202e" not in str(caught.value)
+
+
+def test_a_file_cannot_be_a_folder_too() -> None:
+    with pytest.raises(UnsafeListing, match="one of its folders is a file as well"):
+        check_names("acme/evil", listed("a", "a/b/c.gguf"))
+    with pytest.raises(UnsafeListing, match=r"'a/b/c\.gguf': one of its folders"):
+        check_names("acme/evil", listed("a/b/c.gguf", "a/b"))
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 60])
+def test_sizes_that_no_file_has_are_refused(size: int) -> None:
+    with pytest.raises(UnsafeListing, match=f"its size is {size}"):
+        check_names("acme/evil", [RemoteFile("a", size)])
+
+
+def test_a_file_is_listed_once() -> None:
+    with pytest.raises(UnsafeListing, match="'a': it is listed twice"):
+        check_names("acme/evil", [RemoteFile("a", 1), RemoteFile("a", 2)])
+
+
+def test_what_would_never_be_fetched_may_be_called_as_it_likes() -> None:
+    check_names(
+        "acme/x", listed("runs/12:30/events", "what?.md", "größe.png", "a b.gguf", "Case.json", "case.json", "..x")
+    )

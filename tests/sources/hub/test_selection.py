@@ -1,0 +1,310 @@
+"""Which files are meant: the wish is fulfilled exactly, or there is an error that lists what there is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_runner.core.digest import Digest
+from llama_runner.core.errors import SourceError
+from llama_runner.sources.hub import listing, selection
+from llama_runner.sources.hub.pins import RemoteFile
+from llama_runner.sources.hub.selection import (
+    IncompleteShards,
+    NoSuchFile,
+    NoSuchQuantization,
+    NothingFits,
+    NotTheModel,
+    SeveralFit,
+    Wish,
+    has_models,
+    select,
+)
+from tests.sources.hub.listings import SHAPES, files_of, listed
+
+GIB = 1 << 30
+WISHES = [
+    pytest.param(
+        shape, wish, result, id=f"{shape['repo']}-{' '.join(f'{k}={v}' for k, v in wish.items()) or 'default'}"
+    )
+    for shape in SHAPES
+    for wish, result in [({}, shape["default"]), *shape["wishes"]]
+]
+
+
+@pytest.mark.parametrize(("shape", "wish", "result"), WISHES)
+def test_what_is_taken_of_a_repository(shape: dict[str, Any], wish: dict[str, Any], result: str) -> None:
+    files = files_of(shape)
+    if result.startswith("!"):
+        with pytest.raises(getattr(selection, result[1:])):
+            select(files, Wish(**wish))
+        return
+    choice = select(files, Wish(**wish))
+    assert choice.model.name == result
+    assert not choice.model.missing
+    if not wish:
+        assert (choice.projector and choice.projector.name) == shape["projector"]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["repo"])
+def test_each_model_can_be_had_by_its_name(shape: dict[str, Any]) -> None:
+    files = files_of(shape)
+    for one in listing.variants(files):
+        if one.role == "model" and not one.missing:
+            choices = {select(files, Wish(filename=file.name)).model for file in one.files}
+            assert choices == {one}
+
+
+def test_pain_05_what_is_not_there_is_an_error_that_lists_what_is_with_sizes() -> None:
+    files = [RemoteFile("x-BF16.gguf", 70 * GIB), RemoteFile("x-UD-Q3_K_XL.gguf", 17 * GIB)]
+    with pytest.raises(NoSuchQuantization) as caught:
+        select(files, Wish(quantization="UD-Q3_K_X"))
+    assert str(caught.value).splitlines() == [
+        "no GGUF file there is UD-Q3_K_X",
+        "  BF16         70.0 GiB  x-BF16.gguf",
+        "  UD-Q3_K_XL   17.0 GiB  x-UD-Q3_K_XL.gguf",
+    ]
+    assert caught.value.hint == "ask for one of these"
+    assert isinstance(caught.value, SourceError)
+
+
+def test_pain_05_a_draft_or_a_projector_is_never_taken_for_the_model() -> None:
+    files = listed(
+        "mmproj-Q4_K_M.gguf", "mtp-g-Q4_K_M.gguf", "MTP/g-Q4_K_M-MTP.gguf", "eagle3-g-Q4_K_M.gguf", "g-Q2_K.gguf"
+    )
+    assert select(files, Wish()).model.name == "g-Q2_K.gguf"
+    with pytest.raises(NoSuchQuantization):
+        select(files, Wish(quantization="Q4_K_M"))
+
+
+def test_pain_05_of_files_that_fit_equally_none_is_taken_silently() -> None:
+    files = [RemoteFile("APEX-I-Compact.gguf", 3 * GIB), RemoteFile("APEX-Compact.gguf", 2 * GIB)]
+    for wish in (Wish(), Wish(pattern="*compact*"), Wish(max_size=4 * GIB)):
+        with pytest.raises(SeveralFit) as caught:
+            select(files, wish)
+        assert [one.name for one in caught.value.fitting] == ["APEX-Compact.gguf", "APEX-I-Compact.gguf"]
+        assert "2.0 GiB  APEX-Compact.gguf" in str(caught.value)
+        assert "--filename" in str(caught.value.hint)
+
+
+def test_pain_06_shards_are_one_artifact_whichever_of_them_is_named() -> None:
+    names = [f"Q4_K_M/m-Q4_K_M-0000{index}-of-00003.gguf" for index in (1, 2, 3)]
+    files = [*listed(*reversed(names), size=GIB), *listed("m-Q2_K.gguf")]
+    wishes = [
+        Wish(),
+        Wish(quantization="q4_k_m"),
+        Wish(filename="m-Q4_K_M-00003-of-00003.gguf"),
+        Wish(pattern="*-00002-of-*"),
+    ]
+    for wish in wishes:
+        model = select(files, wish).model
+        assert [file.name for file in model.files] == names
+        assert model.size == 3 * GIB
+    with pytest.raises(NothingFits, match=r"needs 3\.0 GiB"):
+        select(files, Wish(quantization="q4_k_m", max_size=2 * GIB))
+
+
+def test_pain_06_a_set_with_a_shard_missing_is_named_before_anything_is_fetched() -> None:
+    files = listed(*(f"m-Q4_K_M-{index:05}-of-00009.gguf" for index in (1, 2, 9)), "m-Q8_0.gguf")
+    with pytest.raises(IncompleteShards) as caught:
+        select(files, Wish())
+    assert caught.value.missing[:2] == ("m-Q4_K_M-00003-of-00009.gguf", "m-Q4_K_M-00004-of-00009.gguf")
+    assert str(caught.value) == (
+        "m-Q4_K_M-00001-of-00009.gguf is one of 9 shards, and the repository lacks m-Q4_K_M-00003-of-00009.gguf, "
+        "m-Q4_K_M-00004-of-00009.gguf, m-Q4_K_M-00005-of-00009.gguf, m-Q4_K_M-00006-of-00009.gguf and 2 more"
+    )
+    assert select(files, Wish(quantization="q8_0")).model.name == "m-Q8_0.gguf"
+    with pytest.raises(NoSuchQuantization, match=r"\(3 of 9 shards\)"):
+        select(files, Wish(quantization="q2_k"))
+
+
+def test_missing_shards_count_when_it_must_fit() -> None:
+    files = [RemoteFile(f"m-Q8_0-0000{index}-of-00004.gguf", GIB) for index in (1, 2)] + [
+        RemoteFile("m-Q2_K.gguf", GIB)
+    ]
+    assert select(files, Wish(max_size=3 * GIB)).model.name == "m-Q2_K.gguf"
+
+
+@pytest.mark.parametrize(
+    ("names", "wish", "why"),
+    [
+        (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], Wish(), "the default"),
+        (["m-Q5_K_M.gguf", "m-Q8_0.gguf"], Wish(), "the nearest to q4_k_m that is there"),
+        (["m-Q8_0.gguf"], Wish(), "the only one there"),
+        (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], Wish(quantization="q8_0"), "asked for"),
+        (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], Wish(filename="m-Q8_0.gguf"), "asked for by name"),
+        (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], Wish(pattern="*Q8*"), "it fits *Q8*"),
+        (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], Wish(max_size=1 << 20), "the best within 1.0 MiB"),
+    ],
+)
+def test_why_a_file_was_taken_is_said(names: list[str], wish: Wish, why: str) -> None:
+    assert select(listed(*names), wish).why == why
+
+
+def test_what_is_too_large_says_how_much_the_smallest_needs_with_its_projector() -> None:
+    files = [
+        RemoteFile("m-Q4_K_M.gguf", 2 * GIB),
+        RemoteFile("m-Q8_0.gguf", 4 * GIB),
+        RemoteFile("mmproj-F16.gguf", GIB),
+    ]
+    with pytest.raises(NothingFits, match=r"nothing there fits into 2\.0 GiB; the smallest needs 3\.0 GiB") as caught:
+        select(files, Wish(max_size=2 * GIB))
+    assert (caught.value.limit, caught.value.needed) == (2 * GIB, 3 * GIB)
+    assert select(files, Wish(max_size=2 * GIB, projector=False)).projector is None
+
+
+def test_the_best_that_fits_is_by_quality_not_by_size() -> None:
+    files = [RemoteFile("m-Q8_0.gguf", 10), RemoteFile("m-F16.gguf", 9), RemoteFile("m-Q6_K.gguf", 11)]
+    assert select(files, Wish(max_size=11)).model.name == "m-F16.gguf"
+
+
+def test_the_same_bytes_under_two_names_are_no_question() -> None:
+    same, other = (Digest("sha256:" + letter * 64) for letter in "ab")
+    files = [RemoteFile("a/m-Q8_0.gguf", 1, same), RemoteFile("b/other-Q8_0.gguf", 1, same)]
+    assert select(files, Wish()).model.name == "a/m-Q8_0.gguf"
+    with pytest.raises(SeveralFit):
+        select([files[0], files[1].but(sha256=other)], Wish())
+    with pytest.raises(SeveralFit):
+        select([file.but(sha256=None) for file in files], Wish())
+
+
+def test_a_file_of_the_same_name_in_two_folders_must_be_named_with_its_folder() -> None:
+    files = listed("a/m-Q8_0.gguf", "b/m-Q8_0.gguf")
+    with pytest.raises(SeveralFit):
+        select(files, Wish(filename="m-Q8_0.gguf"))
+    assert select(files, Wish(filename="b/m-Q8_0.gguf")).model.name == "b/m-Q8_0.gguf"
+
+
+def test_the_plain_one_is_meant_unless_the_other_is_the_only_one() -> None:
+    files = listed("m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "m.i1-Q6_K.gguf")
+    assert select(files, Wish(quantization="q4_k_m")).model.name == "m-Q4_K_M.gguf"
+    assert select(files, Wish(quantization="ud-q4_k_m")).model.name == "m-UD-Q4_K_M.gguf"
+    assert select(files, Wish(quantization="q6_k")).model.name == "m.i1-Q6_K.gguf"
+    with pytest.raises(SeveralFit):
+        select(listed("m-UD-Q4_K_M.gguf", "m.i1-Q4_K_M.gguf"), Wish(quantization="q4_k_m"))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("mmproj-F16.gguf", "a projector"),
+        ("imatrix.dat", "an importance matrix"),
+        ("m-F16.gguf.part1of2", "one piece of a file"),
+    ],
+)
+def test_a_file_that_goes_with_a_model_cannot_be_asked_for_as_one(name: str, what: str) -> None:
+    with pytest.raises(NotTheModel, match=f"{re.escape(name)} is {what}\n  Q8_0"):
+        select(listed("m-Q8_0.gguf", name), Wish(filename=name))
+
+
+def test_what_is_there_in_pieces_is_said() -> None:
+    files = listed("m-Q8_0.gguf", "m-F16.gguf.part1of2", "m-F16.gguf.part2of2")
+    with pytest.raises(NoSuchQuantization) as caught:
+        select(files, Wish(quantization="f16"))
+    assert str(caught.value.hint).startswith("it is there in pieces (m-F16.gguf.part1of2, …)")
+
+
+@pytest.mark.parametrize("wish", [Wish(filename="no.gguf"), Wish(pattern="*Q3*"), Wish(filename="mm")])
+def test_a_name_or_pattern_that_nothing_has_lists_what_there_is(wish: Wish) -> None:
+    with pytest.raises(NoSuchFile, match=r"is called (no\.gguf|\*Q3\*|mm)\n  Q8_0 +1000\.0 B  m-Q8_0\.gguf"):
+        select(listed("m-Q8_0.gguf", "mmproj.gguf"), wish)
+
+
+def test_several_wishes_must_all_be_fulfilled() -> None:
+    files = listed("a-Q8_0.gguf", "b-Q8_0.gguf", "b-Q4_K_M.gguf")
+    assert select(files, Wish(pattern="B-*", quantization="Q8_0")).model.name == "b-Q8_0.gguf"
+    with pytest.raises(NoSuchQuantization, match=r"q2_k\n.*b-Q4_K_M\.gguf\n.*b-Q8_0\.gguf$"):
+        select(files, Wish(pattern="b-*", quantization="q2_k"))
+
+
+@pytest.mark.parametrize(
+    ("projectors", "taken"),
+    [
+        (["mmproj-F32.gguf", "mmproj-Q8_0.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf"], "mmproj-F16.gguf"),
+        (["mmproj-F32.gguf", "mmproj-Q8_0.gguf", "mmproj-BF16.gguf"], "mmproj-BF16.gguf"),
+        (["mmproj-F32.gguf", "mmproj-Q8_0.gguf"], "mmproj-Q8_0.gguf"),
+        (["mmproj-F32.gguf", "mmproj-Q4_0.gguf"], "mmproj-F32.gguf"),
+        (["mmproj.gguf"], "mmproj.gguf"),
+        (["mmproj-00001-of-00002.gguf", "mmproj-00002-of-00002.gguf"], None),
+        ([], None),
+    ],
+)
+def test_which_projector_comes_along(projectors: list[str], taken: str | None) -> None:
+    projector = select(listed("m-Q8_0.gguf", *projectors), Wish()).projector
+    assert (projector and projector.name) == taken
+
+
+def test_a_model_never_gets_the_projector_of_another() -> None:
+    files = listed("see-4b-Q8_0.gguf", "see-12b-Q8_0.gguf", "mmproj-see-4b-f16.gguf")
+    four, twelve = (select(files, Wish(filename=file.name)) for file in files[:2])
+    assert four.projector == files[2]
+    assert twelve.projector is None
+    folders = listed("4b/m-Q8_0.gguf", "4b/mmproj-F16.gguf", "12b/m-Q8_0.gguf", "12b/mmproj-F16.gguf")
+    chosen = select(folders, Wish(filename="12b/m-Q8_0.gguf"))
+    assert chosen.projector == folders[3]
+
+
+def test_whether_there_is_a_model_at_all() -> None:
+    assert has_models(listed("m.gguf"))
+    assert has_models(listed("draft-F16.gguf"))
+    assert not has_models(
+        listed("mmproj-F16.gguf", "imatrix.dat", "m-F16.gguf-split-a", "model.safetensors", "README.md")
+    )
+    with pytest.raises(NoSuchFile):
+        select(listed("mmproj-F16.gguf"), Wish())
+
+
+def test_every_quantization_has_its_place_in_both_orders() -> None:
+    assert len(set(listing.KNOWN)) == len(listing.KNOWN) == len(selection.NEAREST)
+    assert set(listing.KNOWN) == set(selection.NEAREST)
+
+
+def test_the_choice_does_not_depend_on_the_order_of_the_listing() -> None:
+    @settings(max_examples=200)
+    @given(st.sampled_from(SHAPES), st.randoms(use_true_random=False))
+    def law(shape: dict[str, Any], random: Any) -> None:
+        files = files_of(shape)
+        random.shuffle(files)
+        if shape["default"].startswith("!"):
+            with pytest.raises(getattr(selection, shape["default"][1:])):
+                select(files, Wish())
+        else:
+            assert select(files, Wish()) == select(files_of(shape), Wish())
+
+    law()
+
+
+NAMES = st.builds(
+    "{}{}{}{}.gguf".format,
+    st.sampled_from(["a", "b", "mmproj"]),
+    st.sampled_from("-."),
+    st.sampled_from(["Q4_K_M", "UD-Q8_0", "x"]),
+    st.sampled_from(["", "-00001-of-00002", "-00002-of-00002"]),
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.dictionaries(NAMES, st.integers(1, 100), min_size=1),
+    st.none() | st.integers(1, 200),
+    st.none() | st.sampled_from(["q4_k_m", "q8_0", "ud-q8_0", "q2_k"]),
+)
+def test_a_choice_is_whole_fits_and_is_what_was_asked_for_or_it_is_refused(
+    sizes: dict[str, int], limit: int | None, quantization: str | None
+) -> None:
+    files = [RemoteFile(name, size) for name, size in sizes.items()]
+    try:
+        choice = select(files, Wish(quantization=quantization, max_size=limit))
+    except SourceError:
+        return
+    assert len(choice.model.files) == choice.model.shards
+    assert choice.model.role == "model"
+    assert limit is None or choice.model.size + (choice.projector.size if choice.projector else 0) <= limit
+    assert quantization is None or listing.quantization_named(quantization) in (
+        (choice.model.variant, choice.model.quantization),
+        ("", choice.model.quantization),
+    )
