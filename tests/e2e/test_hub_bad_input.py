@@ -42,7 +42,7 @@ def untouched(root: Path) -> bool:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("acme/..", "no name that the Hub allows"),
+        ("acme/..", ". and .. are no part of a name"),
         ("../acme/model", "../acme/model"),
         ("acme/model/../../other", "acme/model/../../other"),
         ("acme/model@../../x", "'../../x' is no revision"),
@@ -53,13 +53,14 @@ def untouched(root: Path) -> bool:
         (f"acme/{'m' * 300}", "305 characters"),
         (f"acme/{'m' * 1000}", "1005 characters"),
         (f"acme/model@{'v' * 300}", "is no revision"),
-        ("acme/mödel", "no name that the Hub allows"),
+        ("acme/mödel", "characters other than A-Z"),
         ("/acme/model", "/acme/model"),
         ("C:\\acme\\model", "backslashes"),
         ("acme/model@", "missing after @"),
         ("acme/model:Q8_0:Q8_0", "more than one"),
         ("https://huggingface.co/datasets/acme/model", "datasets"),
-        ("https://user:secret@example.org/acme/model", "example.org is not the Hub"),
+        ("https://example.org/acme/model", "example.org is not the Hub"),
+        ("https://user:secret@example.org/acme/model", "user name or a password"),
         ("ftp://huggingface.co/acme/model", "ftp://"),
         ("", ""),
     ],
@@ -86,7 +87,7 @@ def test_a_file_that_is_asked_for_never_leads_out_of_the_repository(
     hub.repo(REPO, {"m-Q8_0.gguf": gguf})
     if "\x00" not in file:  # no argument can have one
         says(llama_runner("prepare", REPO, "--filename", file, "--root", root), 3, "m-Q8_0.gguf")
-    says(llama_runner("prepare", f"{hub.url}/{REPO}/resolve/main/{file}".replace("\x00", "%00"), "--root", root), 3)
+    says(llama_runner("prepare", f"{hub.url}/{REPO}/resolve/main/{file}".replace("\x00", "%00"), "--root", root), 2)
     assert fetched(hub) == []
     assert untouched(root)
 
@@ -102,8 +103,8 @@ def test_a_file_that_is_asked_for_never_leads_out_of_the_repository(
         ("/etc/x.gguf", "leave the directory"),
         ("a//x.gguf", "leave the directory"),
         ("./x.gguf", "leave the directory"),
-        ("C:\\x.gguf", "not possible everywhere"),
-        ("C:/x.gguf", "not possible everywhere"),
+        ("C:\\x.gguf", "leave the directory"),
+        ("C:/x.gguf", "leave the directory"),
         ("x\x1b[2J.gguf", "control characters"),
         ("x\n.gguf", "control characters"),
         (f"{'x' * 300}.gguf", "too long"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -155,6 +156,7 @@ def test_pain_01_it_ends_after_a_bounded_number_of_attempts_with_what_was_kept(
     assert dropped.happened.wait(60)
     hub.fault("503", path="*/resolve/*", times=None, retry_after=0)
     says(fetching.finish(), 4, f"{NAME} of {REPO} does not come", "12.0 MiB kept, run again to continue")
+    assert len([one for one in hub.requests if one.status == 503]) < 10
     hub.faults.clear()
     assert made(llama_runner("prepare", REPO, "--root", root, "--json")) == gguf.read_bytes()
     assert hub.bytes_sent(NAME) == gguf.stat().st_size
@@ -270,6 +272,8 @@ def test_a_clock_that_jumps_by_years_changes_nothing(
     assert made(result) == gguf.read_bytes()
     assert hub.bytes_sent(NAME) == gguf.stat().st_size
     assert 0 <= result.json["seconds"] < 600
+    assert re.search(r"download +done in \d+\.\d s", result.err), result
+    assert [one.status for one in hub.requests if "/api/" in one.path] == [500, 200], "nothing was given up too early"
     for command in (("prepare", "--json"), ("plan",), ("status",)):
         words = (REPO,) if command[0] != "status" else ()
         assert llama_runner(command[0], *words, *command[1:], "--root", root, env=env).code == 0

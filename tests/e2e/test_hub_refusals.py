@@ -103,6 +103,19 @@ def test_pain_09_a_bad_token_is_told_even_where_none_is_needed(
     )
 
 
+def test_nothing_is_asked_but_what_is_needed_and_nothing_is_left_in_the_users_cache(
+    hub: Hub, root: Path, llama_runner: Command, gguf: Path, tmp_path: Path
+) -> None:
+    commit = hub.repo(REPO, {NAME: gguf}).head
+    assert llama_runner("prepare", REPO, "--root", root).code == 0
+    assert [one.path.partition("?")[0] for one in hub.requests] == [
+        f"/api/models/{REPO}/revision/main",
+        f"/{REPO}/resolve/{commit}/{NAME}",
+        f"/cdn/{REPO}/{commit}/{NAME}",
+    ]
+    assert not list((tmp_path / "hf home").rglob("*"))
+
+
 def test_a_revision_or_a_tag_that_is_not_there(hub: Hub, root: Path, llama_runner: Command, gguf: Path) -> None:
     hub.repo(REPO, {NAME: gguf}).tag("v1", hub.repos[REPO].head)
     says(llama_runner("prepare", f"{REPO}@v2", "--root", root), 3, f"{REPO} has no branch, tag or commit called v2")

@@ -141,10 +141,7 @@ class HubClient:
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every request. The token is in them: not for logs."""
-        headers = {"User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}"}
-        if self._access.token is not None:
-            headers["Authorization"] = f"Bearer {self._access.token}"
-        return headers
+        return headers_of(self._access)
 
     def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
         url, headers = self._access.endpoint + path, {"Accept": "application/json"}
@@ -228,6 +225,14 @@ class HubClient:
                 text = f"status {response.status_code}"
                 raise HfHubHTTPError(text, response=response, server_message=_said(bytes(content)))
         return bytes(content[: limit + 1])
+
+
+def headers_of(access: Access) -> dict[str, str]:
+    """Return the headers of every request. The token is in them: not for logs."""
+    headers = {"User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}"}
+    if access.token is not None:
+        headers["Authorization"] = f"Bearer {access.token}"
+    return headers
 
 
 def _said(content: bytes) -> str | None:
