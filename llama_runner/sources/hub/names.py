@@ -27,6 +27,9 @@ _LONGEST_REVISION = 200
 _SHOWN = 12
 _HOSTS = ("huggingface.co", "hf.co")
 _KINDS = ("datasets", "spaces", "collections", "papers", "docs", "blog", "kernels", "buckets", "api")
+_CREDENTIALS = "it has a user name or a password; a token goes into HF_TOKEN"
+_NO_PORT = r"[^/@]*:(?!\d+(?:/|$))"
+"""A colon before the path that no port follows."""
 _FILE_PAGES = ("blob", "resolve", "raw", "blame", "edit")
 _FOLDER_PAGES = ("tree", "commit", "commits")
 
@@ -99,6 +102,8 @@ def parse(text: str, *, endpoint: str | None = None) -> HubName:
             raise BadName(text, f"it has {what}")
     if re.match(r"(?i)https?://", text):
         name = _parse_address(text, _without_host(text, endpoint))
+    elif _is_before_host(text):
+        raise BadName(text, _CREDENTIALS)
     elif is_path:
         name = _parse_path(text, text[len("hf://") :])
     elif "://" in text:
@@ -122,6 +127,11 @@ def meaning_of(
     raise UnknownTag(tag, [*branches, *tags])
 
 
+def _is_before_host(text: str) -> bool:
+    """Whether the Hub's host stands after an @: what is before it may be a secret."""
+    return "@" in text and _host_of(text.rpartition("@")[2]).partition(":")[0] in _HOSTS
+
+
 def _host_of(rest: str) -> str:
     return rest.partition("/")[0].lower().removeprefix("www.")
 
@@ -132,10 +142,10 @@ def _without_host(text: str, endpoint: str | None) -> str:
     own = (endpoint or "").partition("://")[2].strip("/")
     if own and f"{rest}/".lower().startswith(f"{own}/".lower()):
         return rest[len(own) :]
-    if "@" in rest.partition("/")[0] or re.match(r"[^/@]*:(?!\d+(?:/|$))", rest):
-        raise BadName(text, "it has a user name or a password; a token goes into HF_TOKEN")
     if _host_of(rest).removesuffix(":443") in _HOSTS:
         return rest.partition("/")[2]
+    if "@" in rest or re.match(_NO_PORT, rest):
+        raise BadName(text, _CREDENTIALS)
     raise BadName(text, f"{_host_of(rest)} is not the Hub (HF_ENDPOINT names another one)")
 
 
@@ -210,7 +220,7 @@ def _check(text: str, name: HubName) -> None:
             or any(piece in ("", ".", "..") for piece in what.split("/"))
             or re.search(r"^-|[\x00-\x20\x7f:?*\\^~\[@]|\.\.", what)
         ):
-            raise BadName(text, f"{what[:40]!r} is no revision")
+            raise BadName(text, "what stands after @ or : is no revision")
     if name.file is not None and (why := listing.what_is_wrong(name.file.removesuffix("/"))):
         raise BadName(text, f"of the file, {why}")
 
@@ -221,19 +231,25 @@ def _check_repository(text: str, repo: str) -> None:
         raise BadName(text, "it is an absolute path")
     if ".." in parts or "." in parts:
         raise BadName(text, "it is a path, and . and .. are no part of a name")
-    if parts[0] in _KINDS and len(parts) > 1:
-        raise BadName(text, f"it is one of the Hub's {parts[0]}")
+    if parts[0].lower() in (*_KINDS, *_HOSTS) and len(parts) > 1:
+        kind = parts[0].lower()
+        raise BadName(text, f"it is one of the Hub's {kind}" if kind in _KINDS else "it names no repository")
     if not all(parts) or len(parts) > 2:  # noqa: PLR2004 - organisation and model
         raise BadName(text, "an organisation and a model are expected, with one slash between them")
     if len(repo) > _LONGEST_REPOSITORY:
-        raise BadName(text, f"{repo[:20]}… has {len(repo)} characters, and no more than 96 are possible")
-    for part in parts:
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", part):
-            raise BadName(text, f"{part!r} has characters other than A-Z, a-z, 0-9, dot, dash and underscore")
-        if part.startswith((".", "-")) or part.endswith((".", "-", ".git")):
-            raise BadName(text, f"{part!r} begins or ends as no name does")
+        raise BadName(text, f"the repository has {len(repo)} characters, and no more than 96 are possible")
+    for what, part in zip(("organisation", "model")[-len(parts) :], parts, strict=True):
+        _check_part(text, what, part)
     if "--" in repo or ".." in repo:
         raise BadName(text, "-- and .. are not allowed")
+
+
+def _check_part(text: str, what: str, part: str) -> None:
+    """Hold a part of the repository's name to the Hub's rules. The part is not repeated: it may be a secret."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", part):
+        raise BadName(text, f"the {what} has characters other than A-Z, a-z, 0-9, dot, dash and underscore")
+    if part.startswith((".", "-")) or part.endswith((".", "-", ".git")):
+        raise BadName(text, f"the {what} begins or ends as no name does")
 
 
 def _unquoted(text: str) -> str:
@@ -249,13 +265,14 @@ def _quoted(text: str, safe: str = "") -> str:
 
 
 def _shown(text: str) -> str:
-    """Return what may be said of a text: short, without a query, credentials before a host, or a token of the Hub."""
+    """Return what may be said of a text: short, without a query, or what may be a password or a token."""
     text = text.partition("?")[0]
-    scheme, separator, rest = text.rpartition("://")
-    if re.match(r"[^/@]*@", rest) if separator else re.match(r"[^/@]*:[^@]*@", rest):
-        text = f"{scheme}{separator}…@{rest.rpartition('@')[2]}"
-    elif scheme.lower() in ("http", "https") and re.match(r"[^/@]*:(?!\d+(?:/|$))", rest):
-        text = f"{scheme}{separator}…@{rest.rpartition('@')[2]}"  # a password with a slash in it
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        before, _, after = text.rpartition("@")
+        text = f"…@{after}" if ":" in before or _is_before_host(text) else text
+    elif scheme.lower() != "hf" and _host_of(rest) not in _HOSTS and ("@" in rest or re.match(_NO_PORT, rest)):
+        text = f"{scheme}://…" + (f"@{rest.rpartition('@')[2]}" if "@" in rest else "")
     text = _without_token(text)
     return text if len(text) <= 80 else f"{text[:77]}…"  # noqa: PLR2004
 
