@@ -11,8 +11,7 @@ from llama_runner.sources.gguf import read_header
 from llama_runner.sources.hub.access import ENDPOINT
 from tests.conftest import Command
 
-REPO = "ggml-org/models"
-FILE = "tinyllamas/stories260K.gguf"
+REPO = "ggml-org/test-model-stories260K"
 """A model of a megabyte that llama.cpp itself is tested with."""
 
 
@@ -31,7 +30,7 @@ def the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.network
 @pytest.mark.usefixtures("the_hub")
 def test_a_tiny_public_model_comes_whole_and_a_rerun_does_nothing(root: Path, llama_runner: Command) -> None:
-    words = ("prepare", REPO, "--filename", FILE, "--root", root, "--json")
+    words = ("prepare", REPO, "--root", root, "--json")
     first = llama_runner(*words)
     assert first.code == 0, first
     assert first.json["ran"] == ["download"]
