@@ -144,16 +144,17 @@ def variants(files: Iterable[RemoteFile]) -> tuple[Variant, ...]:
     found: list[Variant] = []
     sets: dict[tuple[str, int, str], list[RemoteFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
-        stem, _, ending = file.name.rpartition(".")
-        shard = re.fullmatch(_SHARD, stem) if ending.lower() == "gguf" else None
+        stem, dot, ending = file.name.rpartition(".")
+        ending = ending.lower() if dot else ""
+        shard = re.fullmatch(_SHARD, stem) if ending == "gguf" else None
         piece = re.fullmatch(_PIECE, file.name, re.IGNORECASE)
-        if ending.lower() in ("imatrix", "dat", "gguf_file") and "imatrix" in file.name.lower():
+        if ending in ("imatrix", "dat", "gguf_file") and "imatrix" in file.name.lower():
             found.append(Variant(stem.lower(), "", "", "imatrix", (file,)))
         elif piece:
             sets.setdefault((piece["stem"], 0, ""), []).append(file)
         elif shard and 1 <= int(shard["index"]) <= int(shard["count"]):
-            sets.setdefault((shard["stem"], int(shard["count"]), ending), []).append(file)
-        elif ending.lower() == "gguf":
+            sets.setdefault((shard["stem"], int(shard["count"]), file.name[-4:]), []).append(file)
+        elif ending == "gguf":
             found.append(_variant(stem, (file,), 1))
     for (stem, count, _), shards in sets.items():
         one = _variant(stem, tuple(shards), count or len(shards))

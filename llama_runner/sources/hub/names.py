@@ -156,7 +156,7 @@ def _parse_address(text: str, rest: str) -> HubName:
         raise BadName(text, "it names no repository")
     parts = rest.split("/")
     for at in (1, 2):
-        if len(parts) > at and parts[at] in (*_FILE_PAGES, *_FOLDER_PAGES) and parts[0] not in _KINDS:
+        if len(parts) > at and parts[at] in (*_FILE_PAGES, *_FOLDER_PAGES):
             return _parse_page(text, "/".join(parts[:at]), parts[at], parts[at + 1 :])
     if len(parts) > 2 and parts[2] in ("discussions", "settings"):  # noqa: PLR2004 - after organisation and model
         raise BadName(text, "it is a page about a repository")

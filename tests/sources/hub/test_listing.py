@@ -156,6 +156,52 @@ def test_a_file_is_listed_once() -> None:
         check_names("acme/evil", [RemoteFile("a", 1), RemoteFile("a", 2)])
 
 
+def test_sizes_and_lengths_at_the_limit_are_fine() -> None:
+    check_names("acme/x", [RemoteFile("a", 0), RemoteFile("b", 1 << 50), RemoteFile("x" * 255, 1)])
+    with pytest.raises(UnsafeListing):
+        check_names("acme/x", [RemoteFile("b", (1 << 50) + 1)])
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("model-vocab.gguf", "vocabulary"),
+        ("vocab-only-x.gguf", "vocabulary"),
+        ("vocab-trimmed-Q8_0.gguf", "model"),
+        ("llava-projector-f16.gguf", "projector"),
+        ("imatrix-x-Q8_0.gguf", "imatrix"),
+        ("x-imatrix-Q8_0.gguf", "model"),
+        ("x.Q8_0.imatrix", "imatrix"),
+        ("x-lora-q8_0.gguf", "adapter"),
+        ("x-lora-merged-f16.gguf", "model"),
+        ("x-lora-Q4_K_M.gguf", "model"),
+        ("drafts/x.gguf", "draft"),
+        ("x-MTP-Q8_0.gguf", "model"),
+        ("x-Q8_0-mtp.gguf", "model"),
+        ("rwkv-eagle-7b-Q8_0.gguf", "model"),
+        ("t5-v1_1-text-encoder-Q8_0.gguf", "other"),
+        ("text-model-Q8_0.gguf", "model"),
+        ("x-Q8_0-chunk-001-of-018.gguf", "other"),
+        ("x-Q8_0.gguf.a", "other"),
+    ],
+)
+def test_what_a_file_is_for_is_told_by_its_name(name: str, role: str) -> None:
+    (variant,) = variants(listed(name))
+    assert variant.role == role
+
+
+@pytest.mark.parametrize("name", ["about-imatrix.md", "model.bin", "gguf", "x.gguf.txt", "x.gguf.sha256", "data.dat"])
+def test_other_files_are_no_variants(name: str) -> None:
+    assert variants(listed(name)) == ()
+
+
+def test_a_folder_of_another_quantization_is_part_of_the_name() -> None:
+    mixed, plain, made = variants(listed("BF16/m-Q8_0.gguf", "m-Q8_0.gguf", "q-UD-Q4_K_XL/m-Q4_K_XL.gguf"))
+    assert (mixed.base, mixed.quantization) == ("bf16/m", "q8_0")
+    assert plain.base == "m"
+    assert (made.base, made.label) == ("q/m", "UD-Q4_K_XL")
+
+
 def test_what_would_never_be_fetched_may_be_called_as_it_likes() -> None:
     check_names(
         "acme/x", listed("runs/12:30/events", "what?.md", "größe.png", "a b.gguf", "Case.json", "case.json", "..x")

@@ -24,6 +24,8 @@ OWN = "http://127.0.0.1:8000"
         ("org/model@refs/pr/1:Q4_K_M", HubName("org/model", "refs/pr/1", "Q4_K_M")),
         ("Org_1/Model-2.5_x", HubName("Org_1/Model-2.5_x")),
         ("gpt2", HubName("gpt2")),
+        ("o/" + "m" * 94, HubName("o/" + "m" * 94)),
+        ("https://huggingface.co/gpt2/tree/main/a%20b", HubName("gpt2", "main", None, "a b/")),
         ("gpt2@main", HubName("gpt2", "main")),
         ("hf://org/model", HubName("org/model")),
         ("hf://org/model/", HubName("org/model")),
@@ -239,6 +241,11 @@ def test_what_is_taken_for_a_name_unasked(text: str) -> None:
 @pytest.mark.parametrize("text", ["gpt2", "a/b/c", "model.gguf", "", "a b/c", "/x/y", "x:y"])
 def test_what_is_not_taken_for_a_name_unless_it_is_said_to_be_one(text: str) -> None:
     assert not looks_like_hub_name(text)
+
+
+def test_a_file_without_revision_is_one_of_the_main_branch_where_an_address_must_say_it() -> None:
+    assert str(HubName("gpt2", None, None, "x.gguf")) == "https://huggingface.co/gpt2/resolve/main/x.gguf"
+    assert str(HubName("gpt2", "a/b", None, "x/")) == "https://huggingface.co/gpt2/tree/a%2Fb/x/"
 
 
 def test_a_revision_wins_over_a_quantization_of_its_name() -> None:

@@ -248,6 +248,24 @@ def test_a_model_never_gets_the_projector_of_another() -> None:
     assert chosen.projector == folders[3]
 
 
+def test_a_pattern_is_held_against_the_whole_name_or_its_last_part() -> None:
+    files = listed("a/m-Q8_0.gguf", "b/n-Q8_0.gguf")
+    for pattern in ("n-*", "B/*", "b/N-Q8_0.gguf", "*/n*"):
+        assert select(files, Wish(pattern=pattern)).model.name == "b/n-Q8_0.gguf"
+
+
+def test_sizes_are_told_in_the_unit_that_suits_them() -> None:
+    sizes = (1023, 1024, 1 << 20, 1 << 30, 1 << 40, 1 << 50)
+    found = listing.variants([RemoteFile(f"m{size}-Q8_0.gguf", size) for size in sizes])
+    told = {one.size: selection.table([one]).split("  m")[0].removeprefix("  Q8_0").strip() for one in found}
+    assert list(map(told.get, sizes)) == ["1023.0 B", "1.0 KiB", "1.0 MiB", "1.0 GiB", "1.0 TiB", "1024.0 TiB"]
+
+
+def test_four_missing_shards_are_all_named() -> None:
+    with pytest.raises(IncompleteShards, match=r"lacks (m-0000\d-of-00005\.gguf(, )?){4}$"):
+        select(listed("m-00003-of-00005.gguf"), Wish())
+
+
 def test_whether_there_is_a_model_at_all() -> None:
     assert has_models(listed("m.gguf"))
     assert has_models(listed("draft-F16.gguf"))
