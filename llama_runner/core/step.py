@@ -36,6 +36,14 @@ def noted(default: Any) -> Any:  # noqa: ANN401 - as above
     return field(default=default, role="noted")
 
 
+def later(default: Any) -> Any:  # noqa: ANN401 - as above
+    """Mark a keyed field that came after the step was in use: at its default it is not in the recipe.
+
+    So what was made before stays valid, as it was made without it.
+    """
+    return field(default=default, role="later")
+
+
 class Place(Value):
     """Where an artifact lives: a directory relative to the root, and a file in it, or ``""`` for all of it."""
 
@@ -129,7 +137,7 @@ def _nodes(step: Step, role: str | None) -> dict[str, Node]:
     found: dict[str, Node] = {}
     for name, declared in step.fields.items():
         value = getattr(step, name)
-        if declared.role != role:
+        if (None if declared.role == "later" else declared.role) != role:
             continue
         if isinstance(value, (Step, Source)):
             found[name] = value
@@ -159,8 +167,9 @@ def params(step: Step) -> dict[str, object]:
     of_inputs = {name.partition(".")[0] for name in inputs(step)}
     found: dict[str, object] = {}
     for name, declared in step.fields.items():
-        if declared.role is None and name not in of_inputs:
-            value = getattr(step, name)
+        value = getattr(step, name)
+        is_keyed = declared.role is None or (declared.role == "later" and value != declared.default)
+        if is_keyed and name not in of_inputs:
             found[name] = list(value) if isinstance(value, tuple) else value
     return found
 

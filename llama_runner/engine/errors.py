@@ -53,7 +53,7 @@ class DiskFull(StoreError):
         figures = "" if need is None or free is None else f": {_mib(need)} needed, {_mib(free)} free"
         super().__init__(
             f"no room left in {where}{figures}",
-            hint="free some space or choose another --root; nothing was kept of the unfinished step",
+            hint="free some space or choose another --root, and run again: a download or a build goes on from there",
         )
 
 

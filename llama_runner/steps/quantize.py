@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
 from llama_runner.core.digest import short
-from llama_runner.core.step import Needs, Node, Place, Source, Step, noted, unkeyed
+from llama_runner.core.step import Needs, Node, Place, Source, Step, later, noted, unkeyed
 from llama_runner.sources.local import bucket
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Quantize(Step):
     tool: Node | None = noted(None)
     base_bytes: int = unkeyed(0)
     threads: int = unkeyed(1)
-    imatrix: Node | None = None
-    tuning: tuple[str, ...] = ()
+    imatrix: Node | None = later(None)
+    tuning: tuple[str, ...] = later(())
     """Options of llama-quantize, as ``Tuning.words`` gives them."""
     shards: int = unkeyed(0)
     """How many files there will be, when as many are asked for as the source has; else 0 for one."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from llama_runner.core.digest import Digest, canonical_json, key_of, tree_digest
-from llama_runner.core.step import recipe_of, step_key
+from llama_runner.core.step import Step, later, recipe_of, step_key
 from llama_runner.engine.stamps import hash_file, hash_tree
 from tests.engine.toys import File, Toy
 
@@ -60,3 +61,19 @@ def test_a_recipe_holds_parameters_and_input_digests_and_nothing_else(tmp_path: 
     }
     assert step_key(toy, digests) != step_key(toy, {**digests, "above.0": another})
     assert step_key(toy, digests) == step_key(toy, {**digests, "tool": another})
+
+
+def test_an_option_that_came_later_changes_no_key_until_it_is_used(tmp_path: Path) -> None:
+    class Older(Step):
+        name: str
+        kind: ClassVar[str] = "step"
+
+    class Newer(Older):
+        extra: Step | None = later(None)
+        words: tuple[str, ...] = later(())
+
+    assert step_key(Newer("a"), {}) == step_key(Older("a"), {})
+    assert step_key(Newer("a", words=("x",)), {}) != step_key(Older("a"), {})
+    source = File(tmp_path)
+    digests = {"extra": Digest("sha256:0")}
+    assert recipe_of(Newer("a", source), digests)["inputs"] == digests  # type: ignore[arg-type]

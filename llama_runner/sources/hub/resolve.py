@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
+from llama_runner.engine.errors import as_store_error
 from llama_runner.sources import quantization as quantizations
 from llama_runner.sources.hub import listing, selection
 from llama_runner.sources.hub.names import meaning_of
@@ -255,7 +256,10 @@ class Resolver:
     def _reading(self, directory: Path) -> Iterator[Path]:
         """Give the directory for small files: one that stays, or one that is gone afterwards."""
         if self._remember:
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise as_store_error(error, directory) from error
             yield directory
             return
         from pathlib import Path  # noqa: PLC0415 - as below
@@ -265,20 +269,25 @@ class Resolver:
             yield Path(temporary)
 
     def _fetch(self, pin: Pin, files: list[RemoteFile] | tuple[RemoteFile, ...], directory: Path) -> dict[str, Any]:
-        from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.errors import NotFetched, Offline  # noqa: PLC0415 - not on the warm path
         from llama_runner.sources.hub.transfer import transfer  # noqa: PLC0415
 
         if self._offline:
             raise Offline(f"{files[0].name} of {pin.repo}")
-        return transfer(
-            files,
-            pin=pin,
-            directory=directory,
-            access=self.access,
-            on_progress=lambda _done, _total: None,
-            notice=self._notice,
-            cancelled=lambda: False,
-        )
+        try:
+            return transfer(
+                files,
+                pin=pin,
+                directory=directory,
+                access=self.access,
+                on_progress=lambda _done, _total: None,
+                notice=self._notice,
+                cancelled=lambda: False,  # Ctrl-C comes as an exception here
+            )
+        except NotFetched as error:  # nothing is downloaded yet: the name is being resolved
+            raise error.reason from error
+        except OSError as error:
+            raise as_store_error(error, directory) from error
 
 
 def _drift(revision: str, before: Pin, after: Pin) -> Drifted:
