@@ -125,7 +125,7 @@ class Variant(Value):
     @property
     def missing(self) -> tuple[str, ...]:
         """Names of shards that are not listed; the first thousand of them."""
-        if self.role == "other" or len(self.files) == self.shards:
+        if len(self.files) == self.shards:
             return ()
         stem, _, ending = self.name.rpartition(".")
         prefix, here = stem[: -len("-00001-of-00001")], {file.name for file in self.files}

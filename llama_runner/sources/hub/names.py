@@ -207,8 +207,8 @@ def _parse_plain(text: str, rest: str) -> HubName:
         raise BadName(text, "something is missing after @ or :")
     if ":" in repo or ":" in revision:
         raise BadName(text, "it has more than one colon, or one before the revision")
-    if "@" in revision or "@" in tag:
-        raise BadName(text, "it has more than one @, or one after the colon")
+    if "@" in revision:
+        raise BadName(text, "it has more than one @")
     return HubName(repo, revision or None, tag or None)
 
 

@@ -244,15 +244,12 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _quantized(wanted: str, models: Sequence[Variant]) -> list[Variant]:
-    """Return the models of a quantization; the plain one where there are others made another way."""
+    """Return the models of a quantization, however they were made unless that was said."""
     parsed = listing.quantization_named(wanted)
     if parsed is None:
         return []
     variant, quantization = parsed
-    found = [one for one in models if one.quantization == quantization]
-    if variant:
-        return [one for one in found if one.variant == variant]
-    return [one for one in found if not one.variant] or found
+    return [one for one in models if one.quantization == quantization and variant in ("", one.variant)]
 
 
 def _within(limit: int, fitting: Sequence[Variant], offered: Sequence[Variant], wish: Wish) -> list[Variant]:
@@ -293,7 +290,7 @@ def _rank(one: Variant, order: tuple[str, ...]) -> float:
     if one.quantization in order:
         return order.index(one.quantization)
     family = one.quantization.rpartition("_")[0]
-    alike = [rank for rank, name in enumerate(order) if family and f"{name}_".startswith(f"{family}_")]
+    alike = [rank for rank, name in enumerate(order) if f"{name}_".startswith(f"{family}_")]
     return max(alike, default=len(order)) + 0.5
 
 

@@ -200,6 +200,8 @@ def test_a_folder_of_another_quantization_is_part_of_the_name() -> None:
     assert (mixed.base, mixed.quantization) == ("bf16/m", "q8_0")
     assert plain.base == "m"
     assert (made.base, made.label) == ("q/m", "UD-Q4_K_XL")
+    (made,) = variants(listed("Q4_K_XL/m-UD-Q4_K_XL.gguf"))
+    assert (made.base, made.label) == ("m", "UD-Q4_K_XL")
 
 
 def test_what_would_never_be_fetched_may_be_called_as_it_likes() -> None:

@@ -194,11 +194,24 @@ def test_the_plain_one_is_meant_unless_the_other_is_the_only_one() -> None:
         ("mmproj-F16.gguf", "a projector"),
         ("imatrix.dat", "an importance matrix"),
         ("m-F16.gguf.part1of2", "one piece of a file"),
+        ("m-F16.gguf-split-b", "one piece of a file"),
     ],
 )
 def test_a_file_that_goes_with_a_model_cannot_be_asked_for_as_one(name: str, what: str) -> None:
     with pytest.raises(NotTheModel, match=f"{re.escape(name)} is {what}\n  Q8_0"):
         select(listed("m-Q8_0.gguf", name), Wish(filename=name))
+
+
+def test_pieces_that_are_called_gguf_are_no_model_either() -> None:
+    pieces = [f"m-F16-chunk-00{number}-of-002.gguf" for number in (1, 2)]
+    with pytest.raises(NotTheModel, match=r"m-F16-chunk-002-of-002\.gguf is one piece"):
+        select(listed("m-Q8_0.gguf", *pieces), Wish(filename=pieces[1]))
+
+
+def test_a_part_that_only_seems_to_be_none_can_be_asked_for() -> None:
+    assert (
+        select(listed("m-Q8_0.gguf", "text-encoder-F16.gguf"), Wish(filename="text-encoder-F16.gguf")).projector is None
+    )
 
 
 def test_what_is_there_in_pieces_is_said() -> None:

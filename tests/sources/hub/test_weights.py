@@ -46,8 +46,8 @@ SMALL = ("README.md", "config.json", "generation_config.json", "tokenizer.json",
 def test_conversion_fetches_the_weights_it_reads_and_no_others(names: list[str], weights: list[str]) -> None:
     never = [
         "consolidated.00.pth", "pytorch_model.bin", "modeling_x.py", "original/config.json", "training_args.bin",
-        "onnx/model.onnx", "onnx/model.safetensors", "adapter_model.safetensors", "consolidated.safetensors", "LICENSE",
-        "original/model.safetensors", "x.gguf", "a/b/config.json", "notes/chat.jinja",
+        "onnx/model.onnx", "onnx/model.safetensors", "adapter_model.safetensors", "LICENSE", "consolidated.safetensors",
+        "original/model.safetensors", "model-old/x.safetensors", "x.gguf", "a/b/config.json", "notes/chat.jinja",
     ]  # fmt: skip
     wanted = ["1_Pooling/config.json", "additional_chat_templates/tool.jinja", "chat_template.jinja", "merges.txt"]
     found = weights_for_conversion(listed(*dict.fromkeys([*never, *names, *SMALL, *wanted])))
@@ -75,6 +75,11 @@ def test_a_shard_that_is_missing_from_the_middle_is_named(index: list[str]) -> N
     names = [f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 4)]
     with pytest.raises(IncompleteShards, match=r"one of 4 shards.*lacks model-00003-of-00004\.safetensors$"):
         weights_for_conversion(listed(*names, *index))
+
+
+def test_numbers_beyond_the_count_do_not_complete_a_set() -> None:
+    with pytest.raises(IncompleteShards, match=r"lacks model-00002-of-00002\.safetensors$"):
+        weights_for_conversion(listed("model-00001-of-00002.safetensors", "model-00003-of-00002.safetensors"))
 
 
 def test_two_names_that_would_become_one_file_are_refused_only_where_both_are_fetched() -> None:
