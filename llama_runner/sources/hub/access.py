@@ -7,11 +7,13 @@ value that never shows it, and handed to requests by ``client`` and ``transfer``
 from __future__ import annotations
 
 import os
+import platform
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from llama_runner import __version__
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
 from llama_runner.paths import user_path
@@ -73,6 +75,13 @@ class Access(Value):
     token: str | None
     origin: str
     """Where the token is from: ``HF_TOKEN``, ``token file``, ``--token-file PATH``, …, or ``none``."""
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of every request. The token is in them: not for logs."""
+        headers = {"User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return headers
 
     def hide(self, text: str) -> str:
         """Return ``text`` without the token, should somebody have repeated it there."""

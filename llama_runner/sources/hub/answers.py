@@ -77,7 +77,7 @@ def _file(sibling: object, where: str) -> RemoteFile:
     sha256 = _object(lfs, f"the LFS entry of {name!r}", where).get("sha256")
     if not _is_hex(sha256, 64):
         raise BadAnswer(where, f"the SHA-256 of {name!r} is {sha256!r}")
-    return RemoteFile(name, size, file_digest(sha256), blob)
+    return RemoteFile(name, size, file_digest(sha256))  # its blob is a pointer
 
 
 def _facts(gguf: object) -> dict[str, object] | None:

@@ -1,35 +1,32 @@
-"""The only door to the Hub's API: what is at a revision, which names there are, small files, a search.
+"""The only door to the Hub's API: what is at a revision, which names there are, a search.
 
 Requests go through huggingface_hub's session, so that what a program configures there holds here too, but not through
 its ``HfApi``: that has no time-out for some of them, sleeps for as long as a server tells it to, and before the first
-asks for a list of known agents. Large files are ``transfer``'s.
+asks for a list of known agents. Files are ``transfer``'s.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 import random
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from llama_runner import __version__
 from llama_runner.core.errors import Interrupted
-from llama_runner.core.value import Value, field
+from llama_runner.core.value import Value
 from llama_runner.sources.hub import answers
-from llama_runner.sources.hub.access import ANSWER_TIMEOUT, FILE_TIMEOUT, seconds
+from llama_runner.sources.hub.access import ANSWER_TIMEOUT, seconds
 from llama_runner.sources.hub.causes import explain, is_transient, retry_after
-from llama_runner.sources.hub.errors import BadAnswer, BadRepositoryName, NoSuchRepository, WrongBytes
+from llama_runner.sources.hub.errors import BadAnswer, BadRepositoryName, NoSuchRepository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.answers import Listed, Refs
-    from llama_runner.sources.hub.pins import Pin, RemoteFile
+    from llama_runner.sources.hub.pins import Pin
 
 T = TypeVar("T")
 
@@ -45,7 +42,7 @@ class Patience(Value):
 
     connect: float = 10.0
     read: float = 30.0
-    """Silence, at most; ``HF_HUB_ETAG_TIMEOUT`` and, for files, ``HF_HUB_DOWNLOAD_TIMEOUT`` go before it."""
+    """Silence, at most; ``HF_HUB_ETAG_TIMEOUT`` goes before it."""
     whole: float = 120.0
     """For one answer, however slowly it comes."""
     tries: int = 4
@@ -60,14 +57,9 @@ class _Question(Value):
     """One request, and what it is about."""
 
     url: str
-    limit: int
-    """Bytes of the answer that are wanted."""
-    silence: float
     repo: str
-    revision: str | None = None
-    file: str | None = None
-    params: dict[str, str] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    revision: str | None
+    params: dict[str, str]
 
 
 def _never() -> bool:
@@ -93,7 +85,6 @@ class HubClient:
         self._access, self._notice, self._cancelled = access, notice, cancelled
         self._patience = patience or Patience()
         self._answer_s = seconds(os.environ, ANSWER_TIMEOUT) or self._patience.read
-        self._file_s = seconds(os.environ, FILE_TIMEOUT) or self._patience.read
 
     def pin(self, repo: str, revision: str | None) -> Pin:
         """Return what the repository is at a branch, tag or commit: one request."""
@@ -115,39 +106,8 @@ class HubClient:
             raise BadAnswer(self._access.endpoint, "it cannot be searched") from None
         return answers.listed_of(answer, self._access.endpoint)[:limit]
 
-    def read(self, pin: Pin, file: RemoteFile, *, limit: int) -> bytes:
-        """Return a file of at most ``limit`` bytes, whole and verified; ``WrongBytes`` when it comes wrong twice."""
-        if file.size > limit:
-            what = f"{file.name} of {pin.repo} has {file.size} bytes, more than the {limit} that are read of it"
-            raise BadAnswer(self._access.endpoint, what)
-        if file.sha256 is None and not file.blob:
-            raise BadAnswer(self._access.endpoint, f"{file.name} of {pin.repo} is listed without a digest")
-        expected = file.sha256 or f"git blob {file.blob}"
-        question = _Question(
-            self.url(pin, file.name), file.size, self._file_s, pin.repo, revision=pin.commit, file=file.name
-        )
-        for fresh in ({}, {"Cache-Control": "no-cache"}):
-            content = self._get(question.but(headers={"Accept-Encoding": "identity", **fresh}))
-            found = _digest(content, file)
-            if found == expected:
-                return content
-            if not fresh:
-                self._notice("wrong_bytes", f"{file.name} of {pin.repo} came with wrong bytes; it is fetched once more")
-        raise WrongBytes(pin.repo, file.name, expected, found)
-
-    def url(self, pin: Pin, name: str) -> str:
-        """Return where a file is, at the pin's commit."""
-        return f"{self._access.endpoint}/{_path(pin.repo)}/resolve/{pin.commit}/{quote(name)}"
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers of every request. The token is in them: not for logs."""
-        return headers_of(self._access)
-
     def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
-        url, headers = self._access.endpoint + path, {"Accept": "application/json"}
-        content = self._get(
-            _Question(url, _LARGEST_ANSWER, self._answer_s, repo, revision=revision, params=params, headers=headers)
-        )
+        content = self._get(_Question(self._access.endpoint + path, repo, revision, params))
         if len(content) > _LARGEST_ANSWER:
             raise BadAnswer(self._access.endpoint, f"it sent more than {_LARGEST_ANSWER >> 20} MiB about {repo}")
         try:
@@ -159,7 +119,7 @@ class HubClient:
         return answer
 
     def _get(self, question: _Question) -> bytes:
-        """Return what the answer is: at most one byte more than its limit. Asks again where that may help."""
+        """Return what the answer is: at most one byte more than is listened to. Asks again where that may help."""
         for number in range(1, self._patience.tries + 1):
             if self._cancelled():
                 raise Interrupted
@@ -168,14 +128,7 @@ class HubClient:
             except Interrupted:
                 raise
             except Exception as error:
-                explained = explain(
-                    error,
-                    repo=question.repo,
-                    revision=question.revision,
-                    file=question.file,
-                    access=self._access,
-                    downloading=question.file is not None,
-                )
+                explained = explain(error, repo=question.repo, revision=question.revision, access=self._access)
                 pause = self._pause(error, number)
                 if pause is None:
                     raise explained from error
@@ -204,14 +157,14 @@ class HubClient:
         from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
         deadline = time.monotonic() + self._patience.whole
-        connect, read = self._patience.connect, question.silence
+        connect, read = self._patience.connect, self._answer_s
         options: Any = {
-            "headers": {**self.headers(), **question.headers},
+            "headers": {**self._access.headers(), "Accept": "application/json"},
             "params": question.params,
             "timeout": (connect, read, read, connect),  # the last is for a free connection
         }
         with get_session().stream("GET", question.url, **options) as response:
-            limit = question.limit if response.is_success else _LARGEST_REFUSAL
+            limit = _LARGEST_ANSWER if response.is_success else _LARGEST_REFUSAL
             content = bytearray()
             for chunk in response.iter_bytes():
                 content += chunk
@@ -227,14 +180,6 @@ class HubClient:
         return bytes(content[: limit + 1])
 
 
-def headers_of(access: Access) -> dict[str, str]:
-    """Return the headers of every request. The token is in them: not for logs."""
-    headers = {"User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}"}
-    if access.token is not None:
-        headers["Authorization"] = f"Bearer {access.token}"
-    return headers
-
-
 def _said(content: bytes) -> str | None:
     """Return the Hub's own words out of a refusal: ``{"error": "…"}``."""
     try:
@@ -243,17 +188,6 @@ def _said(content: bytes) -> str | None:
         return None
     error = answer.get("error") if isinstance(answer, dict) else None
     return error if isinstance(error, str) else None
-
-
-def _digest(content: bytes, file: RemoteFile) -> str:
-    """Return the digest of what came in the form in which the pin has it; its length if that is wrong."""
-    if len(content) != file.size:
-        return f"more than {file.size} bytes" if len(content) > file.size else f"{len(content)} bytes of {file.size}"
-    if file.sha256 is not None:
-        return f"sha256:{hashlib.sha256(content).hexdigest()}"
-    blob = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
-    blob.update(content)
-    return f"git blob {blob.hexdigest()}"
 
 
 def _path(repo: str) -> str:

@@ -29,17 +29,6 @@ class NotFetched(DownloadError):
         super().__init__(f"{what} could not be fetched: {reason}", hint=reason.hint)
 
 
-class WrongBytes(DownloadError):
-    """A file's content is not what the repository lists for it, twice."""
-
-    def __init__(self, repo: str, file: str, expected: str, found: str) -> None:
-        self.repo, self.file, self.expected, self.found = repo, file, expected, found
-        super().__init__(
-            f"{file} of {repo} came with other bytes than the repository lists: {found} instead of {expected}",
-            hint="nothing was kept of it; run again, and if it stays so the Hub, a mirror or a proxy is at fault",
-        )
-
-
 class Offline(SourceError):
     """The Hub would have to be asked, and must not be."""
 

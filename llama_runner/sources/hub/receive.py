@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import DownloadError, Interrupted, LlamaRunnerError
 from llama_runner.core.value import Value
 from llama_runner.sources.hub.causes import explain, is_transient, retry_after
-from llama_runner.sources.hub.client import headers_of
 from llama_runner.sources.hub.content import size_text
 from llama_runner.sources.hub.errors import ConnectionLost, TimedOut
 
@@ -261,7 +260,7 @@ class _Asking:
         partial, size = self._partial, self._partial.file.size
         end = min(partial.size + self._patience.piece, size)
         # not huggingface_hub's own: to make them it asks the Hub something, and writes the answer into the user's cache
-        headers = headers_of(self._access)
+        headers = self._access.headers()
         headers["Accept-Encoding"] = "identity"  # a part of a compressed file is of no use
         if self._ranges and (partial.size > 0 or end < size):
             headers["Range"] = f"bytes={partial.size}-{end - 1}"

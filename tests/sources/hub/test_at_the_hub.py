@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from llama_runner.sources.hub import errors
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, Patience
 from llama_runner.sources.hub.pins import Pin, RemoteFile
+from llama_runner.sources.hub.transfer import transfer
 from tests.fakehub.hub import Hub
 
 REPO = "acme/tiny"
@@ -56,28 +58,7 @@ def test_a_revision_is_a_branch_a_tag_a_commit_or_a_pull_request(hub: Hub) -> No
         client(hub).pin(REPO, "v2")
 
 
-def test_files_are_read_as_they_were_at_the_pin_though_the_branch_has_moved(hub: Hub) -> None:
-    stored = hub.repo(REPO, dict(FILES))
-    pin = client(hub).pin(REPO, "main")
-    stored.commit({"config.json": b'{"moved": true}'})
-    for file in pin.files:
-        assert client(hub).read(pin, file, limit=1 << 20) == FILES[file.name]
-
-
-def test_what_is_in_lfs_comes_from_where_it_is_kept_without_the_token(hub: Hub) -> None:
-    hub.repo(REPO, dict(FILES), gated=True)
-    hub.tokens[TOKEN] = {"accepted": {REPO}}
-    asking = client(hub, TOKEN)
-    pin = asking.pin(REPO, None)
-    hub.reset_log()
-    assert asking.read(pin, named(pin, "sub dir/tiny.Q8_0.gguf"), limit=4000).startswith(b"GGUF")
-    assert [(request.which, request.authorization) for request in hub.requests] == [
-        ("hub", f"Bearer {TOKEN}"),
-        ("cdn", None),
-    ]
-
-
-def test_pain_09_who_may_not_is_told_why_and_what_to_do(hub: Hub) -> None:
+def test_pain_09_who_may_not_is_told_why_and_what_to_do(hub: Hub, tmp_path: Path) -> None:
     hub.repo("acme/gated", {"config.json": b"{}"}, gated=True)
     hub.repo("acme/private", {"config.json": b"{}"}, private=True)
     hub.tokens[TOKEN] = {}
@@ -86,9 +67,16 @@ def test_pain_09_who_may_not_is_told_why_and_what_to_do(hub: Hub) -> None:
         """Return the error that reading a file of the repository ends with."""
 
         def read() -> None:
-            asking = client(hub, token)
-            pin = asking.pin(repo, None)
-            asking.read(pin, pin.files[0], limit=10)
+            pin = client(hub, token).pin(repo, None)
+            transfer(
+                pin.files,
+                pin=pin,
+                directory=tmp_path,
+                access=Access(hub.url, token, "none" if token is None else "HF_TOKEN"),
+                on_progress=lambda _done, _total: None,
+                notice=lambda _what, _text: None,
+                cancelled=lambda: False,
+            )
 
         with pytest.raises(LlamaRunnerError) as caught:
             read()
@@ -113,48 +101,11 @@ def test_pain_09_who_may_not_is_told_why_and_what_to_do(hub: Hub) -> None:
     assert f"accept its terms at {hub.url}/acme/gated" in str(told["acme/gated", TOKEN].hint)
 
 
-@pytest.mark.parametrize(
-    ("kind", "facts"),
-    [
-        ("drop", {"after": 1000}),
-        ("stall", {"after": 1000}),
-        ("wrong_bytes", {}),
-        ("wrong_length", {"length": 100}),
-        ("429", {"retry_after": 0}),
-        ("500", {}),
-        ("503", {}),
-    ],
-)
-@pytest.mark.parametrize("name", ["tokenizer.json", "sub dir/tiny.Q8_0.gguf"])
-def test_a_file_that_fails_once_is_read_all_the_same(hub: Hub, kind: str, facts: dict[str, Any], name: str) -> None:
-    hub.repo(REPO, dict(FILES))
-    pin = client(hub).pin(REPO, None)
-    fault = hub.fault(kind, path="*" + name.rpartition("/")[2], **facts)
-    assert client(hub, read=0.5).read(pin, named(pin, name), limit=1 << 20) == FILES[name]
-    assert fault.happened.is_set()
-
-
 def test_a_hub_in_trouble_twice_is_asked_a_third_time(hub: Hub) -> None:
     hub.repo(REPO, dict(FILES))
     hub.fault("500", times=2)
     client(hub).pin(REPO, None)
     assert hub.counted() == 3
-
-
-def test_a_repository_that_vanishes_after_it_was_pinned(hub: Hub) -> None:
-    hub.repo(REPO, dict(FILES))
-    hub.fault("vanish")
-    pin = client(hub).pin(REPO, None)
-    with pytest.raises(errors.NotFetched, match=r"config\.json of acme/tiny could not be fetched: acme/tiny does not"):
-        client(hub).read(pin, named(pin, "config.json"), limit=10)
-
-
-def test_a_listing_that_lies_about_a_size(hub: Hub) -> None:
-    stored = hub.repo(REPO, dict(FILES))
-    stored.sizes["config.json"] = 1
-    pin = client(hub).pin(REPO, None)
-    with pytest.raises(errors.WrongBytes, match="more than 1 bytes instead of git blob"):
-        client(hub).read(pin, named(pin, "config.json"), limit=10)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("html", "a web page"), ("redirect_loop", "redirect")])

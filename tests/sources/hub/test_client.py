@@ -84,7 +84,7 @@ def test_a_pin_is_one_request_for_the_revision_with_its_files() -> None:
     assert pin == Pin(
         "acme/tiny",
         COMMIT,
-        (RemoteFile("a.json", 0, None, BLOB), RemoteFile("b/z.gguf", 7, file_digest(SHA256), "a" * 40)),
+        (RemoteFile("a.json", 0, None, BLOB), RemoteFile("b/z.gguf", 7, file_digest(SHA256))),
         {"architecture": "llama", "context_length": 2048, "total": 1},
     )
 
@@ -146,89 +146,16 @@ def test_a_search_that_makes_no_sense_is_an_error(told: object) -> None:
 
 def test_an_answer_without_an_end_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_LARGEST_ANSWER", 3 << 20)
-    with answering(endless) as hub:
-        with pytest.raises(errors.BadAnswer, match="it sent more than 3 MiB about acme/tiny"):
-            Asking(hub).client.pin("acme/tiny", None)
-        with pytest.raises(errors.WrongBytes, match="more than 40 bytes instead of"):
-            Asking(hub).client.read(PIN, IN_GIT, limit=1000)
-
-
-# --- small files ---
-
-
-@pytest.mark.parametrize("file", [IN_LFS, IN_GIT], ids=["sha256", "git blob"])
-def test_a_small_file_is_read_at_the_commit_and_verified(file: RemoteFile) -> None:
-    with answering(answer(200, CONTENT)) as hub:
-        asking = Asking(hub)
-        assert asking.client.read(PIN, file, limit=1000) == CONTENT
-        assert [str(question) for question in hub.questions] == [f"GET /acme/tiny/resolve/{COMMIT}/config.json"]
-        assert asking.notices == []
-
-
-def test_an_empty_file_is_read() -> None:
-    empty = RemoteFile("empty", 0, None, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")
-    with answering(answer(200, b"")) as hub:
-        assert Asking(hub).client.read(PIN, empty, limit=0) == b""
-
-
-def test_names_with_odd_letters_are_asked_for_as_they_are() -> None:
-    with answering(answer(200, b"")) as hub:
-        asking = Asking(hub).client
-        expected = f"{hub.url}/acme/tiny/resolve/{COMMIT}/a%20b/%C3%BC%23%3F%25.json"
-        assert asking.url(PIN, "a b/ü#?%.json") == expected
-        assert asking.headers() == {**asking.headers(), "Authorization": f"Bearer {TOKEN}"}
-
-
-def test_wrong_bytes_are_fetched_once_more_past_every_cache() -> None:
-    with answering(answer(200, CONTENT.upper()), answer(200, CONTENT)) as hub:
-        asking = Asking(hub)
-        assert asking.client.read(PIN, IN_GIT, limit=1000) == CONTENT
-        assert len(hub.questions) == 2
-        assert hub.questions[1].headers["Cache-Control"] == "no-cache"
-    expected = "config.json of acme/tiny came with wrong bytes; it is fetched once more"
-    assert asking.notices == [("wrong_bytes", expected)]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "found"),
-    [
-        (IN_LFS, CONTENT.upper(), f"sha256:{hashlib.sha256(CONTENT.upper()).hexdigest()} instead of sha256:{SHA256}"),
-        (IN_GIT, CONTENT.upper(), f" instead of git blob {BLOB}"),
-        (IN_GIT, CONTENT[:-1], f"39 bytes of 40 instead of git blob {BLOB}"),
-        (IN_GIT, CONTENT + b" " * 1_000_000, f"more than 40 bytes instead of git blob {BLOB}"),
-    ],
-)
-def test_wrong_bytes_twice_are_an_error(file: RemoteFile, content: bytes, found: str) -> None:
-    with answering(answer(200, content)) as hub, pytest.raises(errors.WrongBytes) as caught:
-        Asking(hub).client.read(PIN, file, limit=1000)
-    assert len(hub.questions) == 2
-    assert str(caught.value).startswith("config.json of acme/tiny came with other bytes than the repository lists: ")
-    assert found in str(caught.value)
-
-
-def test_what_is_larger_than_expected_is_not_asked_for() -> None:
-    with answering(answer(200, CONTENT)) as hub:
-        asking = Asking(hub).client
-        with pytest.raises(errors.BadAnswer, match="has 40 bytes, more than the 39 that are read"):
-            asking.read(PIN, IN_GIT, limit=39)
-        with pytest.raises(errors.BadAnswer, match="without a digest"):
-            asking.read(PIN, RemoteFile("config.json", 40), limit=1000)
-        assert hub.questions == []
-
-
-def test_a_file_that_is_gone_is_a_failed_download_with_its_reason() -> None:
-    with answering(answer(404, X_Error_Code="EntryNotFound")) as hub, pytest.raises(errors.NotFetched) as caught:
-        Asking(hub).client.read(PIN, IN_GIT, limit=1000)
-    assert isinstance(caught.value.reason, errors.NoSuchFile)
-    assert caught.value.reason.file == "config.json"
+    with answering(endless) as hub, pytest.raises(errors.BadAnswer, match="it sent more than 3 MiB about acme/tiny"):
+        Asking(hub).client.pin("acme/tiny", None)
 
 
 # --- the token ---
 
 
 def test_the_token_is_sent_to_the_hub_and_to_nobody_it_sends_us_to() -> None:
-    with answering(answer(200, CONTENT)) as storage, answering(answer(302, Location=f"{storage.url}/x")) as hub:
-        assert Asking(hub).client.read(PIN, IN_GIT, limit=1000) == CONTENT
+    with answering(answer(200, EMPTY)) as storage, answering(answer(302, Location=f"{storage.url}/x")) as hub:
+        Asking(hub).client.pin("acme/tiny", None)
         assert hub.questions[0].headers["Authorization"] == f"Bearer {TOKEN}"
         assert "Authorization" not in storage.questions[0].headers
         assert TOKEN not in str(storage.questions[0].headers)
@@ -347,18 +274,12 @@ def test_who_wants_to_stop_does_not_wait_for_the_rest_of_an_answer() -> None:
             stopping.pin("acme/tiny", None)
 
 
-@pytest.mark.parametrize("variable", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
-def test_time_outs_of_the_environment_hold(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "1")
+def test_time_outs_of_the_environment_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
     timeouts: list[Any] = []
     with answering(answer(200, EMPTY)) as hub, requests_watched(timeouts):
-        asking = Asking(hub).client
-        asking.pin("acme/tiny", None)
-        with pytest.raises(errors.WrongBytes):
-            asking.read(PIN, IN_GIT, limit=1000)
-    answers, files = timeouts[0], timeouts[1]
-    assert answers == {"connect": 10, "pool": 10, **dict.fromkeys(("read", "write"), 1 if "ETAG" in variable else 30)}
-    assert files["read"] == (30 if "ETAG" in variable else 1)
+        Asking(hub).client.pin("acme/tiny", None)
+    assert timeouts == [{"connect": 10, "pool": 10, "read": 1, "write": 1}]
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
