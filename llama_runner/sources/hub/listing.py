@@ -19,32 +19,25 @@ if TYPE_CHECKING:
 
     from llama_runner.sources.hub.pins import RemoteFile
 
-Role = Literal["model", "projector", "draft", "imatrix", "adapter", "vocabulary", "other"]
+Role = Literal["model", "projector", "draft", "vocoder", "imatrix", "adapter", "vocabulary", "other"]
+
+FOREIGN = (
+    *("q4_0_8_8", "q4_0_4_8", "q4_0_4_4", "iq6_k", "iq5_k", "iq5_ks", "iq4_k", "iq4_ks", "iq4_kss", "iq4_kt"),
+    *("iq3_k", "iq3_ks", "iq3_kt", "iq2_kl", "iq2_k", "iq2_ks", "iq2_kt", "i2_s", "iq1_kt"),
+)
+"""Those that llama.cpp does not load: the repacked q4_0 of former versions, and the types of other programs."""
 
 KNOWN = (
-    *("f32", "bf16", "f16", "q8_k_xl", "q8_0_l", "q8_0", "q8", "q6_k_xl", "q6_k_l", "q6_k", "q6", "iq6_k"),
-    *("q5_k_xl", "q5_k_l", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q5", "iq5_k", "iq5_ks"),
+    *("f32", "bf16", "f16", "q8_k_xl", "q8_0_l", "q8_0", "q8", "q6_k_xl", "q6_k_l", "q6_k", "q6"),
+    *("q5_k_xl", "q5_k_l", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q5"),
     *("q4_k_xl", "q4_k_l", "q4_k_m", "q4_k_s", "q4_1", "iq4_nl_xl", "iq4_nl", "iq4_xs", "mxfp4_moe", "nvfp4", "q4_0"),
-    *("q4", "iq4_k", "iq4_ks", "iq4_kss", "iq4_kt", "q4_0_8_8", "q4_0_4_8", "q4_0_4_4"),
-    *(
-        "q3_k_xl",
-        "q3_k_l",
-        "q3_k_m",
-        "iq3_m",
-        "iq3_s",
-        "q3_k_s",
-        "iq3_xs",
-        "iq3_xxs",
-        "q3",
-        "iq3_k",
-        "iq3_ks",
-        "iq3_kt",
-    ),
+    *("q4", "q3_k_xl", "q3_k_l", "q3_k_m", "iq3_m", "iq3_s", "q3_k_s", "iq3_xs", "iq3_xxs", "q3"),
     *("q2_k_xl", "q2_k_l", "q2_k", "iq2_m", "iq2_s", "q2_k_s", "iq2_xs", "iq2_xxs", "q2"),
-    *("iq2_kl", "iq2_k", "iq2_ks", "iq2_kt", "tq2_0", "q2_0", "i2_s", "iq1_m", "iq1_s", "iq1_kt", "tq1_0", "q1_0"),
+    *("tq2_0", "q2_0", "iq1_m", "iq1_s", "tq1_0", "q1_0"),
+    *FOREIGN,
 )
-"""Quantizations that files are named after, from the best to the smallest. Those that llama-quantize does not list are
-their makers' own mixtures (``q4_k_xl``), of no certain type (``q4``), or of other programs (``iq4_ks``, ``i2_s``)."""
+"""Quantizations that files are named after, from the best to the smallest, and then those that cannot be loaded. What
+llama-quantize does not list is its maker's own mixture (``q4_k_xl``), of no certain type (``q4``), or foreign."""
 
 SPELLED = {
     "fp16": "f16",
@@ -260,6 +253,8 @@ def _role(stem: str, quantization: str) -> Role:
     drafts = {"draft", "drafter", "eagle3", "dflash", "dspark"}
     if words[0] == "mtp" or has & drafts or set(folder.split("/")) & {"mtp", "drafts", *drafts}:
         return "draft"  # MTP elsewhere in a name says that the model itself has such a head
+    if "wavtokenizer" in has:
+        return "vocoder"
     parts = {"vocoder", "audiodecoder", "detokenizer", "token2wav", "code2wav", "cvector"}
     pairs = ({"control", "vector"}, {"text", "encoder"})
     if has & parts or words[0] in ("tokenizer", "codec") or any(pair <= has for pair in pairs):

@@ -29,15 +29,16 @@ NEAREST = (
     *("bf16", "f16", "f32"),
     *("q2_k_xl", "q2_k_l", "q2_k", "iq2_m", "iq2_s", "q2_k_s", "iq2_xs", "iq2_xxs", "q2"),
     *("tq2_0", "q2_0", "iq1_m", "iq1_s", "tq1_0", "q1_0"),
-    *("q4_0_8_8", "q4_0_4_8", "q4_0_4_4", "iq4_k", "iq4_ks", "iq4_kss", "iq4_kt", "iq5_k", "iq5_ks", "iq6_k"),
-    *("iq3_k", "iq3_ks", "iq3_kt", "iq2_kl", "iq2_k", "iq2_ks", "iq2_kt", "iq1_kt", "i2_s"),
+    *listing.FOREIGN,
 )
 """What is taken when nothing is asked for, the first that is there: q4_k_m and its like, then what is better and larger
-up to 8 bits, then 3 bits, then 16, and then what loses most. Last is what llama.cpp does not load: the repacked q4_0 of
-former versions, and the types of other programs."""
+up to 8 bits, then 3 bits, then 16, and then what loses most. Last is what cannot be loaded."""
 
 PROJECTORS = ("f16", "bf16", "q8_0", "f32")
 """Which projector comes along: they are small, and f16 is what most are tested with."""
+
+_OTHER_PROGRAMS = ("original/", "onnx/", "openvino/")
+"""Folders of the same model for other programs, with a config.json of their own."""
 
 _NO_MODEL = {"projector": "a projector", "imatrix": "an importance matrix"}
 
@@ -116,12 +117,15 @@ class NothingFits(SourceError):
 class IncompleteShards(SourceError):
     """The model is in several files, and the repository lacks some."""
 
-    def __init__(self, name: str, count: int, missing: Sequence[str]) -> None:
-        self.name, self.count, self.missing = name, count, tuple(missing)
+    def __init__(self, name: str, count: int, missing: Sequence[str], whole: Sequence[Variant] = ()) -> None:
+        self.name, self.count, self.missing, self.whole = name, count, tuple(missing), tuple(whole)
         some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")  # noqa: PLR2004
         super().__init__(
-            f"{name} is one of {count} shards, and the repository lacks {some}",
-            hint="choose another quantization or another revision",
+            f"{name} is one of {count} shards, and the repository lacks {some}"
+            + (f"\n{table(whole)}" if whole else ""),
+            hint="ask for one of these, or for another revision: ORG/MODEL@REV"
+            if whole
+            else "use another revision: ORG/MODEL@REV",
         )
 
 
@@ -154,7 +158,7 @@ def select(files: Iterable[RemoteFile], wish: Wish) -> Choice:
     best = min(_rank(one, order) for one in fitting)
     chosen = _the_one([one for one in fitting if _rank(one, order) == best])
     if chosen.missing:
-        raise IncompleteShards(chosen.name, chosen.shards, chosen.missing)
+        raise IncompleteShards(chosen.name, chosen.shards, chosen.missing, [one for one in models if not one.missing])
     why = why or _why(chosen, models, wish.max_size)
     return Choice(chosen, _projector(chosen, offered) if wish.projector else None, why)
 
@@ -164,14 +168,14 @@ def weights_for_conversion(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...
 
     The weights are ``model.safetensors`` where there is no index beside it, else the shards
     ``model-00001-of-0000N.safetensors``, else whatever is called ``model*.safetensors``, of which the index then names
-    some. Never pickles, Python files, or what lies in ``original/``.
+    some. Never pickles, Python files, adapters, or the same model for another program.
     """
     weights = _weights({file.name for file in files if "/" not in file.name})
     if not weights:
         return None
     found: dict[str, RemoteFile] = {}
     for file in sorted(files, key=lambda file: file.name):
-        small = not file.name.endswith(".safetensors") and not file.name.startswith("original/")
+        small = not file.name.endswith(".safetensors") and not file.name.startswith(_OTHER_PROGRAMS)
         if file.name in weights or (small and any(_matches(file.name, pattern) for pattern in READ_BY_CONVERSION)):
             if file.name.lower() in found:
                 raise DifferInCase([found[file.name.lower()].name, file.name])
@@ -193,9 +197,9 @@ def _extent(one: Variant) -> str:
 
 
 def _models(offered: Sequence[Variant]) -> list[Variant]:
-    """Return the models; drafts where there is nothing else, as somebody keeps these apart for use with another one."""
-    models = [one for one in offered if one.role == "model"]
-    return models or [one for one in offered if one.role == "draft"]
+    """Return the models; where there are none, what goes with one: somebody keeps it in a repository of its own."""
+    by_role = ([one for one in offered if one.role == role] for role in ("model", "draft", "vocoder"))
+    return next(filter(None, by_role), [])
 
 
 def _asked_for(offered: Sequence[Variant], models: Sequence[Variant], wish: Wish) -> tuple[Sequence[Variant], str]:

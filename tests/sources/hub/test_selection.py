@@ -115,8 +115,14 @@ def test_pain_06_a_set_with_a_shard_missing_is_named_before_anything_is_fetched(
     assert caught.value.missing[:2] == ("m-Q4_K_M-00003-of-00009.gguf", "m-Q4_K_M-00004-of-00009.gguf")
     assert str(caught.value) == (
         "m-Q4_K_M-00001-of-00009.gguf is one of 9 shards, and the repository lacks m-Q4_K_M-00003-of-00009.gguf, "
-        "m-Q4_K_M-00004-of-00009.gguf, m-Q4_K_M-00005-of-00009.gguf, m-Q4_K_M-00006-of-00009.gguf and 2 more"
+        "m-Q4_K_M-00004-of-00009.gguf, m-Q4_K_M-00005-of-00009.gguf, m-Q4_K_M-00006-of-00009.gguf and 2 more\n"
+        "  Q8_0   1000.0 B  m-Q8_0.gguf"
     )
+    assert str(caught.value.hint).startswith("ask for one of these, or for another revision")
+    with pytest.raises(IncompleteShards) as caught:
+        select(files[:3], Wish())
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint == "use another revision: ORG/MODEL@REV"
     assert select(files, Wish(quantization="q8_0")).model.name == "m-Q8_0.gguf"
     with pytest.raises(NoSuchQuantization, match=r"\(3 of 9 shards\)"):
         select(files, Wish(quantization="q2_k"))
