@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llama_runner.status import Status
 
 _REPLANS = 5
+_NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
 
 
 class Runner:
@@ -236,7 +237,12 @@ class Runner:
         )
 
     def _file(self, step: Step, places: Mapping[Any, Place]) -> Path:
-        """Return the file to give to the server: of a model in several, the first."""
+        """Return the file to give to the server: of a model in several, the first.
+
+        A name with digits of the key is not known before what the key rests on has been made.
+        """
+        if step not in places:
+            return self.root / "models" / "gguf" / _NOT_KNOWN_YET
         path = self.store.path(places[step])
         return path / step.entry if step.entry else path
 

@@ -143,7 +143,7 @@ class Request:
                 raise OnlyForHub(given)
         else:
             self._resolver = resolver = self._make_resolver()
-            found = resolver.resolve(source, self._wish())
+            found = resolver.resolve(source, self._wish(), own_making=_tuning(wishes) != Tuning())
             hub = Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
             quantization = getattr(found, "quantization", None)
         options = Options(

@@ -69,6 +69,14 @@ def test_each_tensor_may_have_a_type_of_its_own(root: Path, llama_runner: Comman
     assert (again["ran"], again["model"]) == ([], answer["model"])
 
 
+def test_a_plan_tells_what_it_can_of_a_file_whose_name_is_not_known_yet(root: Path, llama_runner: Command) -> None:
+    before = llama_runner("plan", "--demo", "--pure", "--root", root, "--json")
+    assert before.json["launch"]["argv"][2].endswith("NAME-NOT-KNOWN-YET.gguf")
+    made = llama_runner("prepare", "--demo", "--pure", "--root", root, "--json").json
+    after = llama_runner("plan", "--demo", "--pure", "--root", root, "--json").json
+    assert after["launch"]["argv"][2] == made["model"]
+
+
 def test_pure_has_no_mixture(root: Path, bf16: Path) -> None:
     runner = Runner(root)
     mixed = types(runner.prepare(gguf_path=bf16, quantization="q4_k_m").model)

@@ -113,8 +113,11 @@ class Resolver:
             self._found_access = self._access()
         return self._found_access
 
-    def resolve(self, name: HubName, wish: Wish) -> HubSource:
-        """Return the model that a name means; a ``SourceError`` when there is none."""
+    def resolve(self, name: HubName, wish: Wish, *, own_making: bool = False) -> HubSource:
+        """Return the model that a name means; a ``SourceError`` when there is none.
+
+        With ``own_making`` the weights are taken rather than a GGUF file, where a repository has both.
+        """
         known = Known({}, {}) if self._update else self.pins.known(name.repo)
         revision, quantization = self._meaning(name, known)
         if quantization is not None:
@@ -124,7 +127,7 @@ class Resolver:
         if name.file is not None:
             wish = wish.but(filename=name.file)
         pin = known.pin(revision) or self._ask(name.repo, revision)
-        return self._choose(pin, revision, wish)
+        return self._choose(pin, revision, wish, own_making=own_making)
 
     def description(self, pin: Pin) -> Path:
         """Return where the small files of a model to be converted are, once they were read."""
@@ -195,20 +198,23 @@ class Resolver:
             self._unsettled.append((pin, revision))
         return pin
 
-    def _choose(self, pin: Pin, revision: str, wish: Wish) -> HubSource:
-        weights = selection.weights_for_conversion(pin.files)
-        if selection.has_models(pin.files):
+    def _choose(self, pin: Pin, revision: str, wish: Wish, *, own_making: bool) -> HubSource:
+        has_gguf, options = selection.has_models(pin.files), _gguf_options(wish)
+        missing: selection.NoSuchQuantization | None = None
+        if has_gguf and not (own_making and not options and selection.weights_for_conversion(pin.files)):
             try:
                 return HubGguf(pin, revision, selection.select(pin.files, wish))
             except selection.NoSuchQuantization as error:
-                if weights is None or not _can_be_made(str(wish.quantization)):
+                if not _can_be_made(str(wish.quantization)):
                     raise
-                self._notice("converted_here", f"{error}; it is made here from the safetensors beside them")
-        elif weights is None:
-            raise NothingToRun(pin.repo, pin.commit, sorted({_ending(file.name) for file in pin.files}))
-        elif options := _gguf_options(wish):
+                missing = error
+        weights = selection.weights_for_conversion(pin.files)
+        if weights is None:
+            raise missing or NothingToRun(pin.repo, pin.commit, sorted({_ending(file.name) for file in pin.files}))
+        if options:
             raise OnlyForGGUF(pin.repo, options)
-        assert weights is not None
+        if missing is not None:
+            self._notice("converted_here", f"{missing}\nit is made here from the safetensors beside them")
         return self._described(pin, revision, weights, self._quantization(weights, wish))
 
     def _quantization(self, weights: tuple[RemoteFile, ...], wish: Wish) -> str | None:
@@ -319,7 +325,8 @@ def _same(one: str, other: str) -> bool:
 
 def _can_be_made(quantization: str) -> bool:
     try:
-        quantizations.canonical(quantization)
+        for name in quantization.split(","):
+            quantizations.canonical(name, imatrix=True)  # without one, that is what will be told
     except UsageError:
         return False
     return True

@@ -11,6 +11,7 @@ from llama_runner import Runner
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.events import Drifted, Event, Noticed, Resolved, Warned
 from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.pipeline import NothingToTune
 from llama_runner.sources.hub.errors import NoSuchRepository, NoSuchRevision, Offline
 from llama_runner.sources.hub.resolve import (
     MissingOnHub,
@@ -95,6 +96,26 @@ def test_shards_that_the_index_names_must_be_there_before_any_is_fetched(hub: Hu
     with pytest.raises(LlamaRunnerError, match=r"model-extra\.safetensors"):
         runner.prepare("acme/x")
     assert not hub.bytes_sent("model.safetensors")
+
+
+def test_weights_that_are_not_complete_do_not_stand_in_the_way_of_a_gguf_file(hub: Hub, runner: Runner) -> None:
+    shards = {f"model-0000{number}-of-00003.safetensors": b"x" for number in (1, 3)}
+    hub.repo("acme/x", {"x-Q8_0.gguf": GGUF, "model.safetensors.index.json": b"{}", **shards})
+    assert runner.plan("acme/x").spec.model.name == "x-Q8_0.gguf"
+    with pytest.raises(LlamaRunnerError, match="model-00002-of-00003"):
+        runner.plan("acme/x:Q5_K_M")
+
+
+def test_who_says_how_to_quantize_gets_it_made_of_the_weights(hub: Hub, runner: Runner) -> None:
+    hub.repo("acme/both", {**demo(), "x-Q4_K_M.gguf": GGUF})
+    hub.repo("acme/gguf", {"x-Q4_K_M.gguf": GGUF})
+    steps = {planned.step.kind for planned in runner.plan("acme/both", pure=True).plan.steps}
+    assert {"download", "convert", "quantize"} <= steps
+    assert "convert" not in {planned.step.kind for planned in runner.plan("acme/both").plan.steps}
+    with pytest.raises(NothingToTune, match="--pure is about quantizing, and nothing will be quantized"):
+        runner.plan("acme/gguf", pure=True)
+    several = runner.plan("acme/both", quantization="q5_k_m,q6_k").plan.steps
+    assert [planned.step.kind for planned in several].count("quantize") == 2
 
 
 def test_a_repository_without_config_is_not_complete(hub: Hub, runner: Runner) -> None:
