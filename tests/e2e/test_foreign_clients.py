@@ -17,6 +17,7 @@ from llama_runner import Runner
 from llama_runner.demo import EXAMPLES
 from tests.e2e.serving import ask, request
 from tests.fakehub.hub import Hub
+from tests.fakehub.proxy import Proxy
 
 HF = Path(sys.executable).with_name("hf")
 REPO = "org/demo"
@@ -116,6 +117,15 @@ def test_hf_gets_a_gated_repository_with_the_right_token_only(hub: Hub, download
     assert done.returncode == 0, done
     assert download.files == {"a.gguf": b"abc"}
     assert {one.authorization for one in hub.requests if one.which == "cdn"} == {None}, "the CDN gets no token"
+
+
+def test_hf_downloads_through_a_proxy(hub: Hub, download: Downloading) -> None:
+    hub.repo(REPO, {"config.json": b"{}", "a.gguf": some_bytes(70_000)})
+    with Proxy() as proxy:
+        done = download(HTTP_PROXY=proxy.url, NO_PROXY="", no_proxy="")
+        assert done.returncode == 0, done
+        assert download.files == {"config.json": b"{}", "a.gguf": some_bytes(70_000)}
+        assert len(proxy.requests) == hub.counted() > 3
 
 
 def test_hf_goes_on_after_a_dropped_connection(hub: Hub, download: Downloading) -> None:

@@ -28,6 +28,8 @@ def main() -> None:
                 files = {path.relative_to(model).as_posix(): path for path in model.rglob("*") if path.is_file()}
                 hub.repo(f"{organisation.name}/{model.name}", dict(files))
         for fault in given.faults:
+            if "changes" in fault:  # of a branch that moves; JSON has no bytes
+                fault["changes"] = {name: text and text.encode() for name, text in fault["changes"].items()}
             hub.fault(fault.pop("kind"), **fault)
         sys.stdout.write(json.dumps({"hub": hub.url, "cdn": hub.cdn_url}) + "\n")
         sys.stdout.flush()

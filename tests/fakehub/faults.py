@@ -10,6 +10,8 @@ ANSWERS = ("401", "403", "404", "407", "408", "416", "429", "451", "500", "502",
 """Faults that answer with their status."""
 BODIES = ("drop", "stall", "trickle", "wrong_bytes", "wrong_length", "range_ignored")
 """Faults of the body of a file."""
+LISTINGS = ("lying_size", "extra_names")
+"""Faults of what a listing tells: ``sizes`` by name, ``names`` of files that are none."""
 EVENTS = ("moving_branch", "vanish", "redirect_loop", "html")
 
 
@@ -17,7 +19,7 @@ class Fault:
     """One fault; ``facts`` depend on its kind: ``after`` (bytes), ``retry_after`` (seconds), ``headers``…"""
 
     def __init__(self, kind: str, path: str, times: int | None, facts: dict[str, Any]) -> None:
-        if kind not in (*ANSWERS, *BODIES, *EVENTS):
+        if kind not in (*ANSWERS, *BODIES, *LISTINGS, *EVENTS):
             raise ValueError(f"no fault is called {kind}")
         self.kind, self.path, self.times, self.facts = kind, path, times, facts
         self.happened = threading.Event()

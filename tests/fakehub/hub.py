@@ -66,7 +66,8 @@ class Hub:
             server = _Server(("127.0.0.1", number), handler)
             server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                server.socket = tls.wrap_socket(server.socket, server_side=True)
+                # The handshake is done by the connection's own thread: who says nothing keeps nobody else waiting.
+                server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
             threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
             self._servers.append(server)
 
@@ -79,14 +80,17 @@ class Hub:
         return f"{self._scheme}://127.0.0.1:{self._servers[1].server_port}"
 
     def repo(self, repo_id: str, files: Mapping[str, bytes | Path], **about: Any) -> Repo:
-        """Make a repository: ``private``, ``gated``, ``downloads``, ``likes``, ``tags``, ``gguf`` may be said of it."""
+        """Make a repository: ``private``, ``gated``, ``downloads``, ``likes``, ``tags``, ``gguf`` may be said of it.
+
+        ``lfs_over`` is the size in bytes from which a file is in LFS whatever its name.
+        """
         found = self.repos[repo_id] = Repo(self.directory / quote(repo_id, safe=""), repo_id, **about)
         found.commit(dict(files))
         return found
 
     def remove(self, repo_id: str) -> None:
         """Make a repository vanish."""
-        del self.repos[repo_id]
+        self.repos.pop(repo_id, None)
 
     def fault(self, kind: str, *, path: str = "*", times: int | None = 1, **facts: Any) -> Fault:
         """Let something go wrong with requests whose path matches, ``times`` times or always."""

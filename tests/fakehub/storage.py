@@ -16,7 +16,7 @@ LFS_ENDINGS = (".gguf", ".safetensors", ".bin", ".model", ".imatrix", ".dat", ".
 class Stored:
     """The bytes of one file, on disk; hashed once."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, lfs_over: int = LFS_OVER) -> None:
         self.path, self.size = path, path.stat().st_size
         sha1 = hashlib.sha1(b"blob %d\0" % self.size)
         sha256 = hashlib.sha256()
@@ -25,7 +25,14 @@ class Stored:
                 sha1.update(block)
                 sha256.update(block)
         self.blob, self.sha256 = sha1.hexdigest(), sha256.hexdigest()
-        self.is_lfs = name.endswith(LFS_ENDINGS) or self.size > LFS_OVER
+        self.is_lfs = name.endswith(LFS_ENDINGS) or self.size > lfs_over
+        if self.is_lfs:  # what git has of it is the pointer, and that is what the blob's name is of
+            self.blob = hashlib.sha1(b"blob %d\0" % len(self.pointer) + self.pointer).hexdigest()
+
+    @property
+    def pointer(self) -> bytes:
+        """What git has instead of the bytes of a file in LFS."""
+        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size}\n".encode()
 
     @property
     def etag(self) -> str:
@@ -39,6 +46,7 @@ class Repo:
         self.id, self.directory, self.about = repo_id, directory, about
         self.private: bool = about.pop("private", False)
         self.gated: bool = about.pop("gated", False)
+        self.lfs_over: int = about.pop("lfs_over", LFS_OVER)
         self.commits: dict[str, dict[str, Stored]] = {}
         self.parent: dict[str, str | None] = {}
         self.branches: dict[str, str] = {}
@@ -80,14 +88,14 @@ class Repo:
 
     def _store(self, name: str, content: bytes | Path) -> Stored:
         if isinstance(content, Path):
-            return Stored(content, name)
+            return Stored(content, name, self.lfs_over)
         path = self.directory / hashlib.sha256(content).hexdigest()
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
             temporary.write_bytes(content)
             temporary.replace(path)
-        return Stored(path, name)
+        return Stored(path, name, self.lfs_over)
 
     def branch(self, name: str, commit: str) -> None:
         self.branches[name] = commit

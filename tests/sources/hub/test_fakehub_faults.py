@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -101,6 +103,13 @@ def test_wrong_length_is_what_the_answer_says_of_itself(hub: Hub, client: httpx2
         assert answer.headers["Content-Length"] == str(len(CONTENT) + 7)
     with client.stream("GET", url, headers={"Range": "bytes=7-"}) as answer:
         assert answer.headers["Content-Range"] == f"bytes 7-{len(CONTENT) + 13}/{len(CONTENT) + 14}"
+    content, error = received(client, url)
+    assert content == CONTENT
+    assert isinstance(error, httpx2.RemoteProtocolError), "whoever waits for the rest learns that none comes"
+    hub.faults.clear()
+    hub.fault("wrong_length", path="/cdn/*", length=100)
+    assert received(client, url) == (CONTENT[:100], None)
+    assert received(client, url) == (CONTENT, None)
 
 
 def test_range_ignored_sends_all_of_it(hub: Hub, client: httpx2.Client, url: str) -> None:
@@ -172,6 +181,35 @@ def test_listings_may_lie_about_sizes_and_names(hub: Hub, api: HfApi) -> None:
     assert told == {"config.json": 2, "m.gguf": 5, "../x": 1, "C:\\x": 1}
     tree = {one.path: one.size for one in api.list_repo_tree(REPO)}  # type: ignore[union-attr]
     assert tree == told
+
+
+def test_a_listing_may_lie_once(hub: Hub, api: HfApi) -> None:
+    truth = {"config.json": 2, "m.gguf": len(CONTENT)}
+    for kind, facts, lie in (
+        ("lying_size", {"sizes": {"m.gguf": 5}}, {"config.json": 2, "m.gguf": 5}),
+        ("extra_names", {"names": ["../x", "/etc/x"]}, {**truth, "../x": 1, "/etc/x": 1}),
+    ):
+        hub.fault(kind, path="/api/*/revision/*", **facts)
+        for told in (lie, truth):
+            siblings = api.model_info(REPO, revision="main", files_metadata=True).siblings or []
+            assert {one.rfilename: one.size for one in siblings} == told
+        hub.fault(kind, path="/api/*/tree/*", **facts)
+        for told in (lie, truth):
+            assert {one.path: one.size for one in api.list_repo_tree(REPO)} == told  # type: ignore[union-attr]
+
+
+def test_bytes_that_nobody_took_are_not_counted(hub: Hub, tmp_path: Path, url: str) -> None:
+    size = 32 << 20
+    with (tmp_path / "zeros").open("wb") as file:
+        file.truncate(size)
+    hub.repos[REPO].commit({"m.gguf": tmp_path / "zeros"})
+    with httpx2.Client(follow_redirects=True) as client, client.stream("GET", url) as answer:
+        assert next(answer.iter_raw())
+    deadline = time.monotonic() + 30
+    while (sent := hub.bytes_sent("m.gguf")) >= size // 2:  # counted before, and no more when it is known
+        assert time.monotonic() < deadline, sent
+        time.sleep(0.01)
+    assert sent > 0
 
 
 def test_a_fault_that_nobody_has_heard_of_is_a_mistake_of_the_test(hub: Hub) -> None:
