@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -138,6 +140,24 @@ def test_names_that_must_not_become_paths_are_refused_with_the_repository(name: 
     assert "\u202e" not in str(caught.value)
 
 
+@given(
+    st.text(max_size=40)
+    | st.lists(st.sampled_from(["a", "..", ".", "", "C:", "\\", "x.gguf", "\x00", "\n", "...", "~", " "])).map("/".join)
+)
+def test_a_name_that_is_let_through_stays_where_it_is_put_on_any_system(name: str) -> None:
+    try:
+        listing.check_name("acme/x", name)
+    except UnsafeListing:
+        return
+    for kind in (PurePosixPath, PureWindowsPath):
+        path = kind(name)
+        assert not path.anchor
+        assert not path.is_absolute()
+        assert ".." not in path.parts
+        assert "/".join(path.parts) == name
+    assert name.isprintable() or not {unicodedata.category(letter) for letter in name} & {"Cc", "Cs", "Zl", "Zp"}
+
+
 def test_a_file_cannot_be_a_folder_too() -> None:
     with pytest.raises(UnsafeListing, match="one of its folders is a file as well"):
         check_names("acme/evil", listed("a", "a/b/c.gguf"))
@@ -200,6 +220,8 @@ def test_a_folder_of_another_quantization_is_part_of_the_name() -> None:
     assert (mixed.base, mixed.quantization) == ("bf16/m", "q8_0")
     assert plain.base == "m"
     assert (made.base, made.label) == ("q/m", "UD-Q4_K_XL")
+    (deep,) = variants(listed("x/m-Q8_0/m-Q8_0.gguf"))
+    assert deep.base == "x"
     (made,) = variants(listed("Q4_K_XL/m-UD-Q4_K_XL.gguf"))
     assert (made.base, made.label) == ("m", "UD-Q4_K_XL")
 

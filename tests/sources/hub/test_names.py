@@ -245,10 +245,17 @@ def test_the_text_of_a_name_is_a_name_again(
 
 
 @settings(max_examples=500)
-@given(st.text(max_size=60) | st.text(alphabet="ab/@:.-%?#hf\\", max_size=30).map("https://hf.co/{}".format))
+@given(
+    st.text(max_size=60)
+    | st.builds(
+        "{}{}".format,
+        st.sampled_from(["", "hf://", "https://hf.co/", "hf.co/o/m", OWN, OWN + "/o/m/", "hf://o/m@", "a@https://"]),
+        st.text(alphabet="ab/@:.-%2e5c0F?# hf\\\x00ü[]", max_size=30),
+    )
+)
 def test_whatever_is_written_is_a_name_or_refused(text: str) -> None:
     try:
-        name = parse(text)
+        name = parse(text, endpoint=OWN)
     except BadName:
         return
     assert parse(str(name)) == name

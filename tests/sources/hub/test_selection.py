@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from typing import Any
 
@@ -313,6 +314,49 @@ def test_the_choice_does_not_depend_on_the_order_of_the_listing() -> None:
             assert select(files, Wish()) == select(files_of(shape), Wish())
 
     law()
+
+
+def outcome(files: list[RemoteFile], wish: Wish) -> selection.Choice | str:
+    try:
+        return select(files, wish)
+    except SourceError as error:
+        return str(error)
+
+
+QUANTIZATIONS = ["q4_k_m", "Q8_0", "UD-Q4_K_XL", "fp16", "mxfp4", "iq1_s", "i1-q2_k", "q4", "nonsense"]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(SHAPES), st.data(), st.randoms(use_true_random=False))
+def test_whatever_is_wished_is_fulfilled_exactly_or_refused_and_the_order_of_the_listing_changes_nothing(
+    shape: dict[str, Any], data: st.DataObject, random: Any
+) -> None:
+    files = files_of(shape)
+    names = st.sampled_from([*shape["files"], "no.gguf"])
+    wish = Wish(
+        data.draw(st.none() | st.sampled_from(QUANTIZATIONS), "quantization"),
+        data.draw(st.none() | names, "filename"),
+        data.draw(st.none() | st.sampled_from(["*", "*q8*", "*-of-*", "*.gguf"]), "pattern"),
+        data.draw(st.none() | st.integers(10**9, 10**10), "max_size"),
+        data.draw(st.booleans(), "projector"),
+    )
+    found = outcome(files, wish)
+    random.shuffle(files)
+    assert outcome(files, wish) == found
+    if isinstance(found, str):
+        return
+    model, names_of = found.model, [file.name for file in found.model.files]
+    assert len(model.files) == model.shards
+    assert set(model.files) <= set(files)
+    assert wish.filename is None or wish.filename in names_of
+    assert wish.pattern is None or any(fnmatch.fnmatchcase(name.lower(), wish.pattern) for name in names_of)
+    if wish.quantization is not None:
+        made, kind = listing.quantization_named(wish.quantization) or ("", "none")
+        assert model.quantization == kind
+        assert made in ("", model.variant)
+    assert wish.projector or found.projector is None
+    beside = found.projector.size if found.projector else 0
+    assert wish.max_size is None or model.size + beside <= wish.max_size
 
 
 NAMES = st.builds(

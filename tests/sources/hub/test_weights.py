@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import struct
+from pathlib import Path
+
 import pytest
 
+from llama_runner.convert import shards
+from llama_runner.convert.source import Source
 from llama_runner.sources.hub.selection import DifferInCase, IncompleteShards, weights_for_conversion
 from tests.sources.hub.listings import listed
 
@@ -47,6 +53,7 @@ def test_conversion_fetches_the_weights_it_reads_and_no_others(names: list[str],
     never = [
         "consolidated.00.pth", "pytorch_model.bin", "modeling_x.py", "original/config.json", "training_args.bin",
         "onnx/model.onnx", "onnx/model.safetensors", "adapter_model.safetensors", "LICENSE", "consolidated.safetensors",
+        "onnx/config.json", "openvino/config.json", "openvino/openvino_model.xml",
         "original/model.safetensors", "model-old/x.safetensors", "x.gguf", "a/b/config.json", "notes/chat.jinja",
     ]  # fmt: skip
     wanted = ["1_Pooling/config.json", "additional_chat_templates/tool.jinja", "chat_template.jinja", "merges.txt"]
@@ -86,3 +93,66 @@ def test_two_names_that_would_become_one_file_are_refused_only_where_both_are_fe
     with pytest.raises(DifferInCase, match=r"Config\.json and config\.json, which differ in nothing but case"):
         weights_for_conversion(listed("model.safetensors", "config.json", "Config.json"))
     assert weights_for_conversion(listed("model.safetensors", "README.md", "readme.md", "a.PNG", "A.png")) is not None
+
+
+LLAMA = [f"model-0000{number}-of-00004.safetensors" for number in range(1, 5)]
+MISTRAL = [f"model-0000{number}-of-00003.safetensors" for number in range(1, 4)]
+REPOSITORIES = {
+    "Llama 3": (
+        [*LLAMA, "original/consolidated.00.pth", "original/params.json", "original/tokenizer.model", "LICENSE"],
+        ["model.safetensors.index.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"],
+        LLAMA,
+    ),
+    "Mistral": (
+        [*MISTRAL, "consolidated.safetensors", "tokenizer.model.v3"],
+        ["model.safetensors.index.json", "params.json", "tekken.json", "tokenizer.json", "tokenizer.model"],
+        MISTRAL,
+    ),
+    "sentence-transformers": (
+        [
+            *("model.safetensors", "pytorch_model.bin", "tf_model.h5", "rust_model.ot", "onnx/model_O1.onnx"),
+            *("openvino/openvino_model.bin", "onnx/config.json", "train_script.py", "data_config.txt"),
+        ],
+        [
+            *("1_Pooling/config.json", "config_sentence_transformers.json", "modules.json", "vocab.txt"),
+            *("sentence_bert_config.json", "tokenizer.json"),
+        ],
+        ["model.safetensors"],
+    ),
+    "one file and shards of the same": (
+        ["model.safetensors", *MISTRAL],
+        ["model.safetensors.index.json", "tokenizer.json"],
+        MISTRAL,
+    ),
+    "one file, and another type beside it": (
+        ["model.safetensors", "model.fp16.safetensors", "flax_model.msgpack"],
+        ["tokenizer.json", "merges.txt", "vocab.json"],
+        ["model.safetensors"],
+    ),
+    "an adapter left in place": (
+        ["model.safetensors", "adapter_model.safetensors", "optimizer.bin", "checkpoint-10/model.safetensors"],
+        ["adapter_config.json", "tokenizer.json"],
+        ["model.safetensors"],
+    ),
+}
+
+
+def write_weights(path: Path) -> None:
+    """Write a file of one tensor, which has the name of the file."""
+    header = json.dumps({path.name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+
+
+@pytest.mark.parametrize("kind", REPOSITORIES)
+def test_what_is_fetched_is_what_conversion_then_reads(kind: str, tmp_path: Path) -> None:
+    large, small, weights = REPOSITORIES[kind]
+    found = weights_for_conversion(listed(*large, *small, "config.json", "README.md"))
+    assert found is not None
+    names = [file.name for file in found]
+    assert names == sorted([*weights, *small, "config.json", "README.md"])
+    for name in (name for name in names if "/" not in name):
+        if name.endswith(".safetensors"):
+            write_weights(tmp_path / name)
+        elif name == shards.INDEX:
+            (tmp_path / name).write_text(json.dumps({"weight_map": {name: name for name in weights}}))
+    assert [shard.path.name for shard in shards.find(Source(tmp_path))] == weights
