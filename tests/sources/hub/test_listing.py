@@ -221,7 +221,7 @@ def test_a_folder_of_another_quantization_is_part_of_the_name() -> None:
     assert plain.base == "m"
     assert (made.base, made.label) == ("q/m", "UD-Q4_K_XL")
     (deep,) = variants(listed("x/m-Q8_0/m-Q8_0.gguf"))
-    assert deep.base == "x"
+    assert deep.base == "x/m"
     (made,) = variants(listed("Q4_K_XL/m-UD-Q4_K_XL.gguf"))
     assert (made.base, made.label) == ("m", "UD-Q4_K_XL")
 
