@@ -71,6 +71,7 @@ class Runner:
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
         graph = request.graph
         plan = self._observer(remember=False).plan(graph.targets, request.snapshot)
+        request.announce(plan)
         places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
         return Forecast(graph, plan, _spec(self._located(graph, places, self._facts(graph, plan)), server))
 
@@ -116,7 +117,9 @@ class Runner:
         observer = self._observer(remember=True)
         for attempt in range(_REPLANS):
             plan = observer.plan(targets, request.snapshot)
-            request.announce(plan)
+            request.check_offline(plan)
+            if not attempt:
+                request.announce(plan)
             try:
                 outcome = self._execute(observer, plan)
                 break

@@ -114,18 +114,20 @@ class Request:
         self.snapshot = _snapshot(self.graph, wishes)
 
     def announce(self, plan: Plan) -> None:
-        """Say what will be fetched, before it is; raise ``Offline`` if nothing may be."""
-        fetching = [planned.step for planned in plan.pending if planned.step.needs().fetch]
-        if self._offline and fetching:
+        """Say what will be fetched, before it is."""
+        source = self.graph.source
+        files = [file for step in _fetching(plan) if isinstance(step, Download) for file in step.remote]
+        if files and not isinstance(source, (LocalFile, LocalModel)):
+            why = source.choice.why if isinstance(source, HubGguf) else "to be converted here"
+            names = tuple(file.name for file in sorted(files, key=lambda file: -file.size))
+            self._sink(Chosen(source.pin.repo, source.pin.commit, names, sum(file.size for file in files), why))
+
+    def check_offline(self, plan: Plan) -> None:
+        """Raise ``Offline`` if something would have to be fetched and must not be."""
+        if self._offline and (fetching := _fetching(plan)):
             from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
 
             raise Offline(", ".join(_what(step) for step in fetching))
-        files = [file for step in fetching if isinstance(step, Download) for file in step.remote]
-        source = self.graph.source
-        if files and not isinstance(source, (LocalFile, LocalModel)):
-            why = source.choice.why if isinstance(source, HubGguf) else "to be converted here"
-            names, size = tuple(file.name for file in files), sum(file.size for file in files)
-            self._sink(Chosen(source.pin.repo, source.pin.commit, names, size, why))
 
     def settle(self) -> None:
         """Everything is there: from now on a name that was updated means what it means on the Hub."""
@@ -234,6 +236,10 @@ def _toolchain(store: Store) -> Toolchain:
     """Find the compilers; those that built something here before are known by their stamps."""
     builds = (records.get(TREE) for _, records in store.directories(f"bins/{machine.platform_tag()}", "*"))
     return find_toolchain(os.environ, [record.noted for record in builds if record is not None])
+
+
+def _fetching(plan: Plan) -> list[Step]:
+    return [planned.step for planned in plan.pending if planned.step.needs().fetch]
 
 
 def _what(step: Step) -> str:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 
+_WORTH_TELLING = 1 << 20
+
+
 class Hub(Value):
     """Where the files are, and how to get at them. Nothing of this is keyed or written down."""
 
@@ -101,7 +104,8 @@ class Download(Step):
                 digest = adopt(candidate, workspace.work / file.name, file, workspace.is_cancelled)
                 if digest is not None:
                     digests[file.name] = digest
-                    workspace.notice("found_here", f"{file.name} is on this machine already: {candidate}")
+                    if file.size >= _WORTH_TELLING:
+                        workspace.notice("found_here", f"{file.name} is on this machine already: {candidate}")
                     break
         rest = [file for file in self.remote if file.name not in digests]
         if not rest:

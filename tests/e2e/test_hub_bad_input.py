@@ -150,7 +150,7 @@ def test_a_size_that_cannot_be_is_refused_at_once(
 
 def test_an_empty_repository_has_nothing_to_run(hub: Hub, root: Path, llama_runner: Command) -> None:
     hub.repo(REPO, {})
-    says(llama_runner("prepare", REPO, "--root", root), 3, "has neither GGUF files nor safetensors, but no files")
+    says(llama_runner("prepare", REPO, "--root", root), 3, "has neither a GGUF model nor safetensors, but no files")
     hub.repo(REPO, {"README.md": b"#", "model.pt": b"pickle", ".gitattributes": b""})
     says(llama_runner("prepare", REPO, "--root", root, "--update"), 3, "*.md, *.pt")
 

@@ -34,12 +34,12 @@ _SHORTEST_COMMIT = 7
 
 
 class NothingToRun(SourceError):
-    """A repository without GGUF files and without safetensors that could be converted."""
+    """A repository without a GGUF model and without safetensors that could be converted."""
 
     def __init__(self, repo: str, commit: str, endings: list[str]) -> None:
         self.repo, self.commit, self.endings = repo, commit, endings
         super().__init__(
-            f"{repo} at {commit[:12]} has neither GGUF files nor safetensors, but {', '.join(endings) or 'no files'}",
+            f"{repo} at {commit[:12]} has neither a GGUF model nor safetensors, but {', '.join(endings) or 'no files'}",
             hint="look for the model under another name: llama-runner search WORDS",
         )
 

@@ -69,7 +69,7 @@ def test_a_projector_comes_along_and_is_given_to_the_server_unless_it_is_left_ou
 
 def test_a_repository_without_any_model_says_what_it_has(hub: Hub, runner: Runner) -> None:
     hub.repo("acme/text", {"README.md": b"x", "pytorch_model.bin": b"x", "LICENSE": b"x"})
-    with pytest.raises(NothingToRun, match=r"neither GGUF files nor safetensors, but \*\.bin, \*\.md, LICENSE"):
+    with pytest.raises(NothingToRun, match=r"neither a GGUF model nor safetensors, but \*\.bin, \*\.md, LICENSE"):
         runner.plan("acme/text")
 
 
