@@ -60,18 +60,22 @@ _EXACT = (
     rf"|tq[12][-_]0|mxfp4(?:[-_]moe)?|nvfp4|i2_s|{_SIXTEEN}"
 )
 _BARE = r"q[2-8]|int[48]"
-_QUANTIZATION = rf"(?P<before>(?:(?:{_MADE})[-._])*)(?P<type>%s)(?P<after>[-._](?:imat(?:rix)?|\d+(?:\.\d+)?bpw))?"
-"""How it was made stands before the type (``UD-Q4_K_XL``, ``i1-Q4_K_M``; ``bf16-Q8_0``: the outer tensors) or after."""
+_QUANTIZATION = (
+    rf"(?P<before>(?:(?:{_MADE})[-._]){{0,4}})(?P<type>%s)(?P<after>[-._](?:imat(?:rix)?|\d+(?:\.\d+)?bpw))?"
+)
+"""How it was made stands before the type (``UD-Q4_K_XL``, ``i1-Q4_K_M``; ``bf16-Q8_0``: the outer tensors) or after.
+No more than a few are read: without a limit, a long name costs the square of its length."""
 
 _SHARD = r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})"
 _PIECE = r"(?P<stem>.+)(?:\.gguf(?:-split-[a-z]|\.part-?\d+of\d+|\.[a-z])|-chunk-\d+-of-\d+\.gguf)"
 """Pieces of a file that must be joined before any program can read them; shards are GGUF files themselves."""
 
-_UNSEEN = r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_UNSEEN = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 """Characters that make another name of it on a terminal, and those that no file system has."""
 
 _MOST_MISSING = 1000
 _LONGEST_COMPONENT = 255
+_LONGEST_NAME = 1000
 _LARGEST = 1 << 50
 
 
@@ -185,7 +189,7 @@ def what_is_wrong(name: str) -> str | None:
         return "it has control characters"
     if "\\" in name or re.match(r"[A-Za-z]:", name) or any(part in ("", ".", "..") for part in name.split("/")):
         return "it would leave the directory it is put into"
-    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_COMPONENT for part in name.split("/")):
+    if len(name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_COMPONENT for part in name.split("/")):
         return "it is too long"
     # others may have such names, a log of 12:30 for one: they are never fetched
     if name.lower().endswith((".gguf", ".safetensors", ".json", ".jinja")) and any(

@@ -70,7 +70,7 @@ class HubName(Value):
     """A file of the repository, or a folder: then it ends in a slash."""
 
     def __str__(self) -> str:
-        if self.file is not None and "/" not in self.repo:
+        if self.file is not None and ("/" not in self.repo or (self.revision is not None and ":" in self.file)):
             page = "tree" if self.file.endswith("/") else "resolve"
             revision, file = _quoted(self.revision or "main"), _quoted(self.file, "/")
             return f"https://huggingface.co/{self.repo}/{page}/{revision}/{file}"
@@ -278,4 +278,4 @@ def _shown(text: str) -> str:
 
 
 def _without_token(text: str) -> str:
-    return re.sub(r"\bhf_\w{8,}", "hf_…", text)
+    return re.sub(r"\bhf_\w{8,}|hf_\w{16,}", "hf_…", text)

@@ -248,12 +248,14 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _quantized(wanted: str, models: Sequence[Variant]) -> list[Variant]:
-    """Return the models of a quantization, however they were made unless that was said."""
+    """Return the models of a quantization; one made another way is not meant where the plain one is listed."""
     parsed = listing.quantization_named(wanted)
     if parsed is None:
         return []
     variant, quantization = parsed
-    return [one for one in models if one.quantization == quantization and variant in ("", one.variant)]
+    found = [one for one in models if one.quantization == quantization and variant in ("", one.variant)]
+    plain = {one.base for one in found if not one.variant}
+    return [one for one in found if not one.variant or one.base not in plain]
 
 
 def _within(limit: int, fitting: Sequence[Variant], offered: Sequence[Variant], wish: Wish) -> list[Variant]:
@@ -271,8 +273,8 @@ def _whole_size(one: Variant, offered: Sequence[Variant], wish: Wish) -> int:
 
 
 def _the_one(fitting: Sequence[Variant]) -> Variant:
-    """Return the one that is meant, of several of one rank: whole, plain, spelled out; else ``SeveralFit``."""
-    for better in (lambda one: not one.missing, lambda one: not one.variant, _is_spelled_out):
+    """Return the one that is meant, of several of one rank: plain, whole, spelled out; else ``SeveralFit``."""
+    for better in (lambda one: not one.variant, lambda one: not one.missing, _is_spelled_out):
         fitting = [one for one in fitting if better(one)] or fitting
     if len(fitting) > 1 and not _same_bytes(fitting):
         raise SeveralFit(fitting)
@@ -332,7 +334,7 @@ def _complete_shards(names: set[str]) -> set[str]:
     """Return the names of the shards of which none is missing; ``IncompleteShards`` where there are only others."""
     sets: dict[int, set[str]] = {}
     for name in names:
-        if match := re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name):
+        if match := re.fullmatch(r"model-\d{5}-of-(?!00000)(\d{5})\.safetensors", name):
             sets.setdefault(int(match[1]), set()).add(name)
     complete: set[str] = set()
     for count, found in sets.items():

@@ -48,7 +48,8 @@ def test_a_quantization_has_one_name_however_it_is_written(written: str, meant: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "main", "8B", "v0.3", "4bit", "AVQ2", "Q4_K_M-v2", "xQ4_0", "Q9_0", "IQ4", "latest"]
+    "text",
+    ["", "main", "8B", "v0.3", "4bit", "AVQ2", "Q4_K_M-v2", "xQ4_0", "Q9_0", "IQ4", "latest", "i1-" * 5 + "Q8_0"],
 )
 def test_other_texts_are_no_quantization(text: str) -> None:
     assert quantization_named(text) is None
@@ -123,9 +124,11 @@ def test_the_order_of_a_listing_does_not_matter(files: list[RemoteFile]) -> None
         ("a\nb", "control characters"),
         ("a\x9bb", "control characters"),
         ("ab\u202efugg.gguf", "control characters"),
+        ("ab\u061cfugg.gguf", "control characters"),
         ("\ud800.gguf", "control characters"),
         ("x" * 256, "too long"),
         ("ü" * 128, "too long"),
+        ("folder/" * 143 + "m.gguf", "too long"),
         ("ab:c.gguf", "not possible everywhere"),
         ("who?.json", "not possible everywhere"),
         ('"m".safetensors', "not possible everywhere"),

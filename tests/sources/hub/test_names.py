@@ -68,6 +68,7 @@ OWN = "http://127.0.0.1:8000"
             HubName("org/model", "refs/pr/1", None, "b.gguf"),
         ),
         ("https://huggingface.co/gpt2/resolve/main/b.gguf", HubName("gpt2", "main", None, "b.gguf")),
+        ("https://huggingface.co/org/model/blob/v1/run/log:2", HubName("org/model", "v1", None, "run/log:2")),
         ("http://127.0.0.1:8000/org/model", HubName("org/model")),
         ("http://127.0.0.1:8000/org/model/resolve/main/b.gguf", HubName("org/model", "main", None, "b.gguf")),
     ],
@@ -215,6 +216,13 @@ def test_a_long_text_is_shown_by_its_beginning() -> None:
     with pytest.raises(BadName) as caught:
         parse("x" * 97)
     assert caught.value.text == "x" * 77 + "…"
+
+
+@pytest.mark.parametrize("text", ["/org%2FTOKEN", "org/model_TOKEN!", "https://exampleTOKEN/org/model", "xTOKEN://a"])
+def test_a_token_is_not_repeated_even_where_it_sticks_to_a_word(text: str) -> None:
+    with pytest.raises(BadName) as caught:
+        parse(text.replace("TOKEN", "hf_0123456789abcdefABCDEF"))
+    assert "0123456789abcdef" not in f"{caught.value} {caught.value.text} {caught.value.why}"
 
 
 def test_credentials_say_where_a_token_belongs() -> None:

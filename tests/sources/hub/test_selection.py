@@ -195,6 +195,23 @@ def test_the_plain_one_is_meant_unless_the_other_is_the_only_one() -> None:
         select(listed("m-UD-Q4_K_M.gguf", "m.i1-Q4_K_M.gguf"), Wish(quantization="q4_k_m"))
 
 
+def test_pain_05_what_was_made_another_way_does_not_stand_in_for_the_plain_one() -> None:
+    large = [RemoteFile("m-Q4_K_M.gguf", 10), RemoteFile("m-UD-Q4_K_M.gguf", 8)]
+    with pytest.raises(NothingFits, match=r"the smallest needs 10\.0 B"):
+        select(large, Wish(quantization="q4_k_m", max_size=9))
+    for wish in (Wish(quantization="ud-q4_k_m", max_size=9), Wish(max_size=9)):
+        assert select(large, wish).model.name == "m-UD-Q4_K_M.gguf"
+    torn = listed("m-Q4_K_M-00001-of-00002.gguf", "m-UD-Q4_K_M.gguf")
+    for wish in (Wish(), Wish(quantization="q4_k_m")):
+        with pytest.raises(IncompleteShards):
+            select(torn, wish)
+
+
+def test_the_plain_one_of_a_model_does_not_hide_another_model() -> None:
+    with pytest.raises(SeveralFit):
+        select(listed("a-Q4_K_M.gguf", "b-UD-Q4_K_M.gguf"), Wish(quantization="q4_k_m"))
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [

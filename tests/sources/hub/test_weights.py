@@ -47,6 +47,19 @@ SMALL = ("README.md", "config.json", "generation_config.json", "tokenizer.json",
             ["model-extra.safetensors", "model.safetensors"],
         ),
         (["model.bf16.safetensors", "consolidated.safetensors"], ["model.bf16.safetensors"]),
+        (["model-00001-of-00000.safetensors"], ["model-00001-of-00000.safetensors"]),
+        (
+            ["model-00001-of-000002.safetensors", "model-00002-of-000002.safetensors", "model.safetensors.index.json"],
+            ["model-00001-of-000002.safetensors", "model-00002-of-000002.safetensors"],
+        ),
+        (
+            ["model-1-of-2.safetensors", "model-2-of-2.safetensors", "model.safetensors.index.json"],
+            ["model-1-of-2.safetensors", "model-2-of-2.safetensors"],
+        ),
+        (
+            ["model.safetensors-00001-of-00001.safetensors", "model.safetensors.index.json"],
+            ["model.safetensors-00001-of-00001.safetensors"],
+        ),
     ],
 )
 def test_conversion_fetches_the_weights_it_reads_and_no_others(names: list[str], weights: list[str]) -> None:
