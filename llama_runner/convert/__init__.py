@@ -5,33 +5,38 @@ model directory is ever run, and no pickle is loaded. Importing this module impo
 
 The pieces: `source` and `config` read the small files, `shards` and `safetensors` the headers, `families` say
 what is particular to an architecture, `vocab` writes the tokenizer, `metadata` and `hyperparameters` the rest,
-`tensors` plans the output, `cast` and `stream` write it.
+`tensors` plans the output, `rows`, `chunks`, `cast` and `stream` write it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llama_runner.convert.checkpoint import Checkpoint, Description
 
-Outtype = Literal["auto", "bf16", "f16", "f32"]
+Outtype = Literal["auto", "bf16", "f16", "f32", "q8_0"]
 
 __all__ = ["Converted", "Outtype", "convert", "describe", "inspect", "supported_architectures"]
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The file that was written: its SHA-256 in hex, its size, the type that was chosen, and what it was made from."""
+    """The file that was written: its SHA-256 in hex, its size, the type that was chosen, and what it was made from.
+
+    ``not_finite`` counts, per tensor of the output, the numbers that are infinite or none in float16, most often since
+    they are too large for it; tensors without any are left out.
+    """
 
     sha256: str
     bytes: int
     outtype: str
     architecture: str
+    not_finite: Mapping[str, int] = field(default_factory=dict)
 
 
 def supported_architectures() -> tuple[str, ...]:
@@ -51,14 +56,15 @@ def inspect(directory: Path) -> Checkpoint:
     return checkpoint.inspect(directory)
 
 
-def describe(directory: Path, *, vocabulary: bool = True) -> Description:
+def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:
     """Look at the small files of a model whose weights are not here yet: config.json and the tokenizer.
 
+    ``pre_tokenizer`` is as in `convert`.
     Raises a subclass of ``SourceError`` for everything in them that would stop the conversion.
     """
     from llama_runner.convert import checkpoint  # noqa: PLC0415
 
-    return checkpoint.describe(directory, vocabulary=vocabulary)
+    return checkpoint.describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
 
 
 def convert(
@@ -67,6 +73,7 @@ def convert(
     *,
     name: str,
     outtype: Outtype = "auto",
+    pre_tokenizer: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Converted:
@@ -75,14 +82,15 @@ def convert(
     ``name`` is the directory's base name that the metadata is made from (the directory itself may be called
     anything); ``auto`` keeps the source's own 16-bit type, f16 where it has none. ``on_progress`` is told the
     bytes written and the bytes in all; where ``cancelled`` says so, ``Interrupted`` is raised. ``destination``
-    must not exist, and does not exist after an error. Raises a subclass of ``SourceError`` for a bad source;
+    must not exist, and does not exist after an error. ``pre_tokenizer`` is llama.cpp's name for how the tokenizer
+    splits text (``tokenizer.ggml.pre``), for one that is not recognised; kinds of vocabulary that have none ignore it. Raises a subclass of ``SourceError`` for a bad source;
     ``OSError`` of the file system (a full disk) goes through.
     """
     from llama_runner.convert import checkpoint, stream  # noqa: PLC0415
 
-    prepared = checkpoint.prepare(directory, name=name, outtype=outtype)
+    prepared = checkpoint.prepare(directory, name=name, outtype=outtype, pre_tokenizer=pre_tokenizer)
     start = stream.head(prepared.values, prepared.planned)
-    digest = stream.write(
+    written = stream.write(
         destination,
         start,
         prepared.planned,
@@ -91,8 +99,9 @@ def convert(
         cancelled=cancelled,
     )
     return Converted(
-        sha256=digest,
+        sha256=written.sha256,
         bytes=destination.stat().st_size,
         outtype=prepared.outtype,
         architecture=prepared.checkpoint.architecture,
+        not_finite=written.not_finite,
     )

@@ -1,4 +1,4 @@
-"""Turns chunks of stored numbers into the type of the output, with the rounding of the official script.
+"""Turns stored numbers into the type of the output, with the rounding of the official script.
 
 bfloat16 is float32 without its lower half; it is rounded to even and NaNs are made quiet, as ggml does it. Where
 the type stays the same the bytes are copied, so a signalling NaN of a bfloat16 tensor stays one: the only bytes
@@ -15,21 +15,40 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LAYOUT = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+INFINITE = 0x7C00  # float16's bits from which on there are no numbers, the sign aside
+Q8_BLOCK = 32  # numbers that share a scale
+Q8_LARGEST = 127
+BELOW_HALF = np.float32(0.49999997)  # added before cutting, it rounds half away from zero
 
 
-def cast(data: NDArray[np.uint8], stored: str, wanted: str) -> NDArray[Any]:
-    """Raw bytes of one type as numbers of another; the same memory where nothing has to be done."""
-    numbers: NDArray[Any] = data.view(LAYOUT[stored])
-    if stored == wanted:
+def cast(numbers: NDArray[Any], stored: str, wanted: str, *, shift: float = 0.0) -> NDArray[Any]:
+    """Numbers, or their bytes, of one type as those of another; the same memory where nothing has to be done.
+
+    Flat, and for Q8_0 whole blocks, which come as bytes. ``shift`` is added before.
+    """
+    numbers = numbers.view(LAYOUT[stored])
+    if stored == wanted and not shift:
         return numbers
     with np.errstate(all="ignore"):  # too large for 16 bits becomes infinite, as everywhere
         exact: NDArray[Any] = _from_bfloat16(numbers) if stored == "BF16" else numbers
         if stored == "F64":
             exact = exact.astype("<f4")  # the official script goes through float32, and so rounds twice
+        if shift:
+            exact = exact + exact.dtype.type(shift)
+        if wanted == "Q8_0":
+            return _to_q8_0(exact.astype("<f4", copy=False))
         if wanted == "BF16":
             return _to_bfloat16(exact.astype("<f4", copy=False))
         narrow: NDArray[Any] = exact.astype(LAYOUT[wanted], copy=False)
     return narrow
+
+
+def not_finite(halves: NDArray[Any]) -> int:
+    """How many of these float16 numbers are infinite or no numbers."""
+    bits = halves.view("<u2")
+    if int(bits.view("<i2").max()) < INFINITE and int(bits.max()) < INFINITE | 0x8000:
+        return 0
+    return int(np.count_nonzero(~np.isfinite(halves)))
 
 
 def _from_bfloat16(numbers: NDArray[Any]) -> NDArray[Any]:
@@ -49,10 +68,13 @@ def _to_bfloat16(numbers: NDArray[Any]) -> NDArray[Any]:
     return upper
 
 
-def for_rope(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Whole heads with their rows reordered: llama.cpp rotates neighbours, Hugging Face the two halves of a head.
-
-    ``rows`` is two-dimensional; the result is a view, ``(heads, half, 2, columns)``.
-    """
-    view: NDArray[Any] = rows.reshape(heads, 2, rows.shape[0] // heads // 2, rows.shape[1]).swapaxes(1, 2)
-    return view
+def _to_q8_0(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Blocks of 32 numbers as a float16 scale and 32 bytes, the largest of them 127: ggml's Q8_0."""
+    blocks = numbers.reshape(-1, Q8_BLOCK)
+    scales = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(Q8_LARGEST)
+    scaled = blocks * np.where(scales == 0, np.float32(0), np.float32(1) / scales)
+    scaled += np.copysign(BELOW_HALF, scaled)
+    packed = np.empty((len(blocks), 2 + Q8_BLOCK), dtype=np.uint8)
+    packed[:, :2] = scales.astype("<f2").view(np.uint8)
+    packed[:, 2:] = scaled.astype(np.int8).view(np.uint8)
+    return packed.reshape(-1)

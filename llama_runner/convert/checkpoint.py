@@ -68,9 +68,9 @@ class Prepared:
     shards: tuple[Shard, ...]
 
 
-def describe(directory: Path, *, vocabulary: bool = True) -> Description:
+def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:
     """Look at config.json and, with ``vocabulary``, the tokenizer and the index. Raises as `inspect` does."""
-    source = Source(directory)
+    source = Source(directory, pre_tokenizer=pre_tokenizer)
     architecture = architecture_of(source)
     family = family_of(architecture)
     config = load(source, family)
@@ -91,9 +91,9 @@ def inspect(directory: Path) -> Checkpoint:
     return prepare(directory, name=directory.name, outtype="auto").checkpoint
 
 
-def prepare(directory: Path, *, name: str, outtype: str) -> Prepared:
+def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | None = None) -> Prepared:
     """Everything up to the first byte written; ``name`` is the directory's name that the metadata is made from."""
-    source = Source(directory)
+    source = Source(directory, pre_tokenizer=pre_tokenizer)
     architecture = architecture_of(source)
     family = family_of(architecture)
     config = load(source, family)

@@ -7,6 +7,7 @@ goes to the caller, who knows what it was writing for.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ExitCode, SourceError
@@ -224,10 +225,26 @@ class UnknownPreTokenizer(SourceError):
     def __init__(self, found: str, nearest: str) -> None:
         super().__init__(
             f"unknown BPE pre-tokenizer: {found}",
-            hint=f"the nearest known one is {nearest}; a wrong one would make the model answer worse in silence",
+            hint=f"the nearest known one is {nearest}; if llama.cpp splits text so, --pre-tokenizer {nearest} says it, "
+            "and a wrong one makes the model answer worse in silence",
         )
         self.found = found
         self.nearest = nearest
+
+
+class NoSuchPreTokenizer(SourceError):
+    """The name of a pre-tokenizer that the user gave is none that llama.cpp knows."""
+
+    code = ExitCode.USAGE
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(sorted(known))
+        near = get_close_matches(name, self.known, n=1, cutoff=0)
+        super().__init__(
+            f"llama.cpp knows no pre-tokenizer of that name: {name}",
+            hint=f"the nearest is {', '.join(near)}; all: {', '.join(self.known)}",
+        )
 
 
 class BadVocabulary(SourceError):

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """The small files of one checkpoint; what was read once is not read again."""
+    """The small files of one checkpoint; what was read once is not read again.
 
-    def __init__(self, directory: Path) -> None:
+    ``pre_tokenizer`` is llama.cpp's name for how the tokenizer splits text, where the user says it instead of the
+    files.
+    """
+
+    def __init__(self, directory: Path, *, pre_tokenizer: str | None = None) -> None:
         if not directory.is_dir():
             raise NoSuchDirectory(directory)
         self.directory = directory
+        self.pre_tokenizer = pre_tokenizer
         self._read: dict[str, Any] = {}
 
     def path(self, name: str) -> Path:

@@ -1,8 +1,8 @@
 """Writes a GGUF file from a plan, in chunks: memory does not grow with the model, and the file is read by no one again.
 
-The SHA-256 is computed by a second thread from the chunks as they are written. Shards are read into buffers
-rather than mapped: a shard that is cut short while it is read is then an error, where a mapping would kill the
-process. What stands in the chunks is `cast`'s business, what is written the plan's.
+Chunks are read and cast by two threads, written in order by a third, and hashed by a fourth as they are written.
+Shards are read into buffers rather than mapped: a shard that is cut short while it is read is then an error, where a
+mapping would kill the process. What stands in the chunks is `chunks`' business, what is written the plan's.
 """
 
 from __future__ import annotations
@@ -11,35 +11,39 @@ import hashlib
 import os
 import queue
 import threading
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_runner.convert.cast import cast, for_rope
+from llama_runner.convert.chunks import chunks_of
 from llama_runner.convert.errors import SourceChanged
 from llama_runner.convert.keyvalues import encode_string
 from llama_runner.convert.safetensors import Stamp
-from llama_runner.convert.tensors import ITEM_BYTES
 from llama_runner.core.errors import Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from io import FileIO
     from pathlib import Path
 
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from llama_runner.convert.chunks import Made
     from llama_runner.convert.keyvalues import KeyValues
     from llama_runner.convert.safetensors import Shard
     from llama_runner.convert.tensors import Planned
 
 ALIGNMENT = 32
-CHUNK = 2 << 20  # measured: the fastest of 256 KiB to 8 MiB, by a little
 WAITING = 3  # chunks that may wait to be hashed
-BUFFERS = WAITING + 3  # with one being hashed and one being filled, a buffer that comes round again is free
-GGML_TYPES = {"F32": 0, "F16": 1, "BF16": 30}
+WORKERS = 2
+AHEAD = 4  # chunks that are being made, or made and not yet written
+BUFFERS = WAITING + AHEAD + 2  # with one being hashed and one being written, a buffer that comes round again is free
+GGML_TYPES = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30}
 VERSION = 3
 
 
@@ -62,6 +66,14 @@ def padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+@dataclass(frozen=True)
+class Written:
+    """The file's SHA-256 in hex, and per tensor the numbers that 16 bits could not hold or that were none before."""
+
+    sha256: str
+    not_finite: Mapping[str, int]
+
+
 def write(
     destination: Path,
     start: bytes,
@@ -70,77 +82,77 @@ def write(
     *,
     on_progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> str:
-    """Write the file and return its SHA-256 in hex. On any error, and when cancelled, no file is left."""
+) -> Written:
+    """Write the file. On any error, and when cancelled, no file is left."""
     total = len(start) + sum(padded(tensor.nbytes) for tensor in planned)
     file = destination.open("xb", buffering=0)  # an existing file is not ours to remove
+    not_finite: Counter[str] = Counter()
     try:
         with file, ExitStack() as stack:
             sources = _Sources(stack, shards)
             sink = stack.enter_context(_Sink(file, total, on_progress, cancelled))
             sink.write(start)
-            for tensor in planned:
-                for chunk in _chunks(tensor, sources):
-                    sink.write(chunk)
-                sink.write(bytes(padded(tensor.nbytes) - tensor.nbytes))
+            left = 0
+            for tensor, made in _in_order(stack, planned, sources):
+                sink.write(made.data)
+                not_finite[tensor.name] += made.not_finite
+                left = (left or tensor.nbytes) - len(made.data)
+                if not left:
+                    sink.write(bytes(padded(tensor.nbytes) - tensor.nbytes))
             sources.check()
-            return sink.finish()
+            return Written(sink.finish(), +not_finite)
     except BaseException:
         destination.unlink(missing_ok=True)
         raise
 
 
-def _chunks(tensor: Planned, sources: _Sources) -> Iterator[memoryview]:
-    """The bytes of one tensor of the output, a chunk at a time."""
-    if tensor.source is None:
-        yield _bytes(np.asarray(tensor.values, dtype="<f4"))
-        return
-    stored = tensor.source.dtype
-    rows = tensor.shape[0] if tensor.heads else 1
-    unit = tensor.source.nbytes // tensor.heads if tensor.heads else ITEM_BYTES[stored]
-    step = max(1, CHUNK // max(unit, 1)) * unit
-    for start in range(0, tensor.source.nbytes, max(step, 1)):
-        size = min(step, tensor.source.nbytes - start)
-        data = sources.read(tensor.source.path, tensor.source.offset + start, size)
-        numbers = cast(data, stored, tensor.dtype)
-        if tensor.heads:
-            heads = size // unit
-            columns = tensor.elements // rows
-            numbers = np.ascontiguousarray(for_rope(numbers.reshape(-1, columns), heads))
-        yield _bytes(numbers)
+def _in_order(stack: ExitStack, planned: Iterable[Planned], sources: _Sources) -> Iterator[tuple[Planned, Made]]:
+    """All chunks of all tensors, made by the workers a little ahead of being asked for."""
+    workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="cast")
+    stack.callback(workers.shutdown, cancel_futures=True)
+    ahead: deque[tuple[Planned, Future[Made]]] = deque()
+    every = ((tensor, chunk) for tensor in planned for chunk in chunks_of(tensor))
+    for number, (made_of, chunk) in enumerate(every):
+        if len(ahead) == AHEAD:
+            first, future = ahead.popleft()
+            yield first, future.result()
+        ahead.append((made_of, workers.submit(chunk, sources.readers[number % BUFFERS])))
+    for first, future in ahead:
+        yield first, future.result()
 
 
-def _bytes(numbers: NDArray[Any]) -> memoryview:
-    return numbers.reshape(-1).view(np.uint8).data
+class Reader:
+    """Reads from the open shards into one buffer, which is free again when its chunk was hashed."""
+
+    def __init__(self, files: Mapping[Path, FileIO]) -> None:
+        self._files = files
+        self._buffer = np.empty(0, dtype=np.uint8)
+
+    def read(self, path: Path, ranges: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+        """The bytes of some ranges (offset and size) of a shard, one after the other, valid until the next call."""
+        size = sum(size for _, size in ranges)
+        if len(self._buffer) < size:
+            self._buffer = np.empty(size, dtype=np.uint8)
+        data = self._buffer[:size]
+        rest, descriptor = data.data, self._files[path].fileno()
+        for offset, length in ranges:
+            place = offset
+            while place < offset + length:
+                count = os.preadv(descriptor, [rest[: offset + length - place]], place)
+                if not count:
+                    raise SourceChanged(path)
+                rest, place = rest[count:], place + count
+        return data
 
 
 class _Sources:
-    """The open shards. Reads into a ring of buffers, of which each is used again only after it was hashed."""
+    """The open shards, and as many readers of them as there are buffers."""
 
     def __init__(self, stack: ExitStack, shards: Iterable[Shard]) -> None:
         self._shards = {shard.path: shard for shard in shards}
-        self._files: dict[Path, FileIO] = {}
-        for path in self._shards:
-            self._files[path] = stack.enter_context(path.open("rb", buffering=0))
-        self._buffers = [np.empty(0, dtype=np.uint8) for _ in range(BUFFERS)]
-        self._turn = 0
+        self._files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in self._shards}
+        self.readers = [Reader(self._files) for _ in range(BUFFERS)]
         self.check()
-
-    def read(self, path: Path, offset: int, size: int) -> NDArray[np.uint8]:
-        """Bytes of a shard, valid until as many others have been read as there are buffers."""
-        self._turn = (self._turn + 1) % BUFFERS
-        if len(self._buffers[self._turn]) < size:
-            self._buffers[self._turn] = np.empty(max(size, CHUNK), dtype=np.uint8)
-        data = self._buffers[self._turn][:size]
-        rest = data.data
-        file = self._files[path]
-        file.seek(offset)
-        while rest:
-            count = file.readinto(rest)
-            if not count:
-                raise SourceChanged(path)
-            rest = rest[count:]
-        return data
 
     def check(self) -> None:
         """Raise `SourceChanged` unless every shard is still the file whose header was read."""

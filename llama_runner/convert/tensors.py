@@ -18,6 +18,7 @@ from llama_runner.convert.errors import (
     UnsupportedDtype,
     WrongShape,
 )
+from llama_runner.convert.rows import for_rope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.config import Config
     from llama_runner.convert.families.family import Family, Rule
+    from llama_runner.convert.rows import Rows
     from llama_runner.convert.safetensors import Tensor
 
     class _NameMap(Protocol):
@@ -32,24 +34,43 @@ if TYPE_CHECKING:
 
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32}  # llama.cpp's LlamaFileType
+BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34)}  # elements and bytes of a block
+FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}  # llama.cpp's LlamaFileType
+SUFFIXES = (".weight", ".bias")
 BLOCK = re.compile(r"^blk\.(\d+)\.")
+NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 MATRIX = 2  # dimensions from which on a tensor is stored in 16 bits
+# Matrices that llama.cpp wants to be exact.
+EXACT = frozenset({"ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types"})
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One stored tensor that a tensor of the output is made of, or part of it.
+
+    ``width`` is the number of elements of one row, 1 for vectors; the rest is as in `Rule`.
+    """
+
+    source: Tensor
+    width: int = 1
+    rows: Rows | None = None
+    columns: slice | None = None
+    transposed: bool = False
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One tensor of the output; ``source`` is read for it, or ``values`` are written as they are.
+    """One tensor of the output: its ``pieces`` one after the other, or ``values`` as they are.
 
-    ``shape`` is row-major, ``dtype`` one of F32, F16, BF16; the rows of ``heads`` heads are reordered, 0 for none.
+    ``shape`` is row-major, ``dtype`` one of F32, F16, BF16, Q8_0.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    source: Tensor | None = None
+    pieces: tuple[Piece, ...] = ()
     values: Sequence[float] = ()
-    heads: int = 0
 
     @property
     def elements(self) -> int:
@@ -59,7 +80,19 @@ class Planned:
     @property
     def nbytes(self) -> int:
         """Bytes in the output, without padding."""
-        return self.elements * ITEM_BYTES[self.dtype]
+        elements, size = BLOCKS[self.dtype]
+        return self.elements // elements * size
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the output may have under one name: ``stored`` is the shape of each of the ``parts`` that it is made of."""
+
+    rule: Rule
+    shape: tuple[int, ...]
+    stored: tuple[int, ...]
+    rows: Rows | None
+    parts: int
 
 
 def guess_outtype(tensors: Iterable[Tensor]) -> str:
@@ -74,30 +107,136 @@ def plan(family: Family, config: Config, tensors: Sequence[Tensor], outtype: str
     sizes = family.dimensions(config)
     if sizes["blocks"] > len(kept):
         raise BadHyperparameter("num_hidden_layers", f"is {sizes['blocks']}, the weights are only {len(kept)} tensors")
-    expected = dict(_expected(family.rules, sizes))
-    named = _name_map(family.name, sizes["blocks"])
+    matching = _Matching(family, config, sizes, outtype)
     planned = [Planned(made.name, (len(made.values),), "F32", values=made.values) for made in family.made(config)]
-    taken: dict[str, Tensor] = {}
-    unknown = []
     for tensor, name in kept:
-        target = named.get_name(key=name, try_suffixes=(".weight", ".bias"))
-        if target not in expected:
-            unknown.append(tensor.name)
-            continue
-        if target in taken:
-            raise DuplicateTensor(target, (taken[target].path.name, tensor.path.name))
-        taken[target] = tensor
-        shape, heads = expected[target]
-        if tensor.shape != shape:
-            raise WrongShape(tensor.name, found=tensor.shape, expected=shape)
-        if tensor.dtype not in ITEM_BYTES:
-            raise UnsupportedDtype(tensor.name, tensor.dtype)
-        planned.append(Planned(target, shape, _stored(family, target, shape, outtype), tensor, heads=heads))
-    if unknown:
-        raise UnknownTensors(unknown, family.name)
-    if missing := [name for name in _required(family.rules, sizes, config) if name not in taken]:
-        raise MissingTensors(missing)
+        planned.extend(matching.take(tensor, name))
+    matching.check()
     return tuple(planned)
+
+
+class _Matching:
+    """The tensors that the output may have, and which of them have been found."""
+
+    def __init__(self, family: Family, config: Config, sizes: Mapping[str, int], outtype: str) -> None:
+        self.family, self.config, self.sizes, self.outtype = family, config, sizes, outtype
+        self.names = _name_map(family.name, sizes["blocks"])
+        self.together = {name: group for group in family.stacks for name in group}
+        self.expected = dict(self._expect())
+        self.found: dict[str, dict[int, Tensor]] = {}
+        self.unknown: list[str] = []
+
+    def take(self, tensor: Tensor, name: str) -> Iterator[Planned]:
+        """The tensors of the output that are complete with this one; ``name`` is what the family calls it."""
+        targets, number = self._targets(name)
+        if not targets or not all(self._fits(target, number) for target in targets):
+            self.unknown.append(tensor.name)
+            return
+        for target in targets:
+            expected = self.expected[target]
+            parts = self.found.setdefault(target, {})
+            place = number or 0
+            if place in parts:
+                raise DuplicateTensor(target, (parts[place].path.name, tensor.path.name))
+            if tensor.shape != expected.stored:
+                raise WrongShape(tensor.name, found=tensor.shape, expected=expected.stored)
+            if tensor.dtype not in ITEM_BYTES:
+                raise UnsupportedDtype(tensor.name, tensor.dtype)
+            parts[place] = tensor
+        group = self._group(targets[0]) if number is not None else targets
+        if all(len(self.found.get(target, ())) == self.expected[target].parts for target in group):
+            yield from (self._planned(target) for target in group)
+
+    def check(self) -> None:
+        """Raise unless every tensor was known and everything needed was found."""
+        if self.unknown:
+            raise UnknownTensors(self.unknown, self.family.name)
+        if missing := list(self._missing()):
+            raise MissingTensors(missing)
+
+    def _targets(self, name: str) -> tuple[tuple[str, ...], int | None]:
+        """The names in the output of a tensor, and its number where it is one of several that are stacked."""
+        number = None
+        numbers = list(NUMBER.finditer(name)) if self.family.stacks else []
+        if len(numbers) == 2:  # noqa: PLR2004 - the block's and its own
+            number = int(numbers[1][0])
+            name = name[: numbers[1].start() - 1] + name[numbers[1].end() :]
+        if self.family.targets:
+            suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+            first = NUMBER.search(name)
+            block = first[0] if first else ""
+            general = NUMBER.sub("{bid}", name, count=1).removesuffix(suffix)
+            if general in self.family.targets:
+                chosen = (target.format(bid=block) for target in self.family.targets[general])
+                return tuple(f"{target}{suffix or '.weight'}" for target in chosen), number
+        target = self.names.get_name(key=name, try_suffixes=SUFFIXES)
+        return ((target,) if target else ()), number
+
+    def _fits(self, target: str, number: int | None) -> bool:
+        expected = self.expected.get(target)
+        if expected is None:
+            return False
+        return (number is None) == (expected.rule.name not in self.together) and (number or 0) < expected.parts
+
+    def _group(self, target: str) -> tuple[str, ...]:
+        """The targets that are written together with this one."""
+        block, suffix = BLOCK.match(target), target[target.rindex(".") :]
+        bid = block[1] if block else ""
+        group = (f"{name.format(bid=bid)}{suffix}" for name in self.together[self.expected[target].rule.name])
+        return tuple(name for name in group if name in self.expected)
+
+    def _planned(self, target: str) -> Planned:
+        expected = self.expected[target]
+        rule = expected.rule
+        matrix = target.endswith(".weight") and len(expected.stored) >= MATRIX
+        pieces = (
+            Piece(
+                tensor,
+                width=tensor.shape[-1] if matrix else 1,
+                rows=expected.rows,
+                columns=rule.columns if matrix else None,
+                transposed=rule.transposed and matrix,
+                shift=rule.shift,
+            )
+            for _, tensor in sorted(self.found[target].items())
+        )
+        return Planned(target, expected.shape, _stored_as(target, expected.shape, self.outtype), tuple(pieces))
+
+    def _expect(self) -> Iterator[tuple[str, _Expected]]:
+        for rule in self.family.rules:
+            shape = tuple(self.sizes[name] for name in rule.shape)
+            stacked = rule.name in self.together
+            stored = tuple(self.sizes[name] for name in rule.stored) if rule.stored else shape[stacked:]
+            if rule.transposed and not rule.stored:
+                stored = (*stored[:-2], stored[-1], stored[-2])
+            rows = rule.rows(self.sizes) if rule.rows else None
+            if rule.heads:
+                rows = for_rope(stored[0], self.sizes[rule.heads])
+            parts = shape[0] if stacked else 1
+            for name in self._blocks(rule):
+                yield f"{name}.weight", _Expected(rule, shape, stored, rows, parts)
+                if rule.bias or rule.needs_bias:
+                    yield f"{name}.bias", _Expected(rule, _bias(shape), _bias(stored), rows, parts)
+
+    def _blocks(self, rule: Rule) -> Iterator[str]:
+        if "{bid}" not in rule.name:
+            yield rule.name
+            return
+        for block in range(self.sizes["blocks"]):
+            if rule.where(self.config, block):
+                yield rule.name.format(bid=block)
+
+    def _missing(self) -> Iterator[str]:
+        for rule in self.family.rules:
+            needed = not rule.optional or (rule.name == "output" and not self.config.tied)
+            for name in self._blocks(rule):
+                for target in (f"{name}.weight", *([f"{name}.bias"] if rule.needs_bias else [])):
+                    found, parts = self.found.get(target, {}), self.expected[target].parts
+                    if not found and needed:
+                        yield target
+                    elif found and len(found) < parts:
+                        absent = next(number for number in range(parts) if number not in found)
+                        yield f"{target} (number {absent} of {parts})"
 
 
 def _name_map(family: str, blocks: int) -> _NameMap:
@@ -108,32 +247,15 @@ def _name_map(family: str, blocks: int) -> _NameMap:
     return names
 
 
-def _blocks(rule: Rule, sizes: Mapping[str, int]) -> Iterator[str]:
-    if "{bid}" not in rule.name:
-        yield rule.name
-    else:
-        yield from (rule.name.format(bid=number) for number in range(sizes["blocks"]))
+def _bias(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[: max(1, len(shape) - 1)]
 
 
-def _expected(rules: Iterable[Rule], sizes: Mapping[str, int]) -> Iterator[tuple[str, tuple[tuple[int, ...], int]]]:
-    """Name, shape and heads of every tensor that the output may have."""
-    for rule in rules:
-        shape = tuple(sizes[name] for name in rule.shape)
-        heads = sizes[rule.heads] if rule.heads else 0
-        for name in _blocks(rule, sizes):
-            yield f"{name}.weight", (shape, heads)
-            if rule.bias:
-                yield f"{name}.bias", (shape[:1], heads)
-
-
-def _required(rules: Iterable[Rule], sizes: Mapping[str, int], config: Config) -> Iterator[str]:
-    for rule in rules:
-        if not rule.optional or (rule.name == "output" and not config.tied):
-            yield from (f"{name}.weight" for name in _blocks(rule, sizes))
-
-
-def _stored(family: Family, name: str, shape: tuple[int, ...], outtype: str) -> str:
+def _stored_as(name: str, shape: tuple[int, ...], outtype: str) -> str:
     """Vectors, norms and what llama.cpp wants to be exact stay in 32 bits, matrices take the chosen type."""
     plain = BLOCK.sub("", name).removesuffix(".weight")
     matrix = len(shape) >= MATRIX and name.endswith(".weight") and not name.endswith("_norm.weight")
-    return outtype.upper() if matrix and plain not in family.float32 else "F32"
+    if not matrix or plain in EXACT:
+        return "F32"
+    kind = outtype.upper()
+    return kind if shape[-1] % BLOCKS[kind][0] == 0 else "F16"  # rows that blocks do not fill, as the official script

@@ -8,11 +8,12 @@ import gguf
 import numpy as np
 import pytest
 
-from llama_runner.convert.cast import cast
+from llama_runner.convert.cast import cast, not_finite
 
 ALL_16 = np.arange(65536, dtype="<u2")
 TYPES = {"F32": gguf.GGMLQuantizationType.F32, "F16": gguf.GGMLQuantizationType.F16,
-         "BF16": gguf.GGMLQuantizationType.BF16}  # fmt: skip
+         "BF16": gguf.GGMLQuantizationType.BF16, "Q8_0": gguf.GGMLQuantizationType.Q8_0}  # fmt: skip
+SIMPLE = ["F32", "F16", "BF16"]
 
 
 def _official(numbers: np.ndarray[Any, Any], wanted: str) -> bytes:
@@ -26,7 +27,7 @@ def _singles() -> np.ndarray[Any, Any]:
     return np.concatenate([upper | low for low in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]).view("<f4")
 
 
-@pytest.mark.parametrize("wanted", TYPES)
+@pytest.mark.parametrize("wanted", SIMPLE)
 def test_every_half_precision_number(wanted: str) -> None:
     numbers = ALL_16.view("<f2")
     assert cast(numbers.view(np.uint8), "F16", wanted).tobytes() == _official(numbers, wanted)
@@ -38,13 +39,13 @@ def test_every_bfloat16_number(wanted: str) -> None:
     assert cast(ALL_16.view(np.uint8), "BF16", wanted).tobytes() == _official(single, wanted)
 
 
-@pytest.mark.parametrize("wanted", TYPES)
+@pytest.mark.parametrize("wanted", SIMPLE)
 def test_single_precision_where_rounding_is_delicate(wanted: str) -> None:
     numbers = _singles()
     assert cast(numbers.view(np.uint8), "F32", wanted).tobytes() == _official(numbers, wanted)
 
 
-@pytest.mark.parametrize("wanted", TYPES)
+@pytest.mark.parametrize("wanted", SIMPLE)
 def test_double_precision_is_rounded_by_way_of_single(wanted: str) -> None:
     with np.errstate(all="ignore"):
         numbers = _singles().astype("<f8") * (1 + 2**-40)
@@ -55,3 +56,40 @@ def test_double_precision_is_rounded_by_way_of_single(wanted: str) -> None:
 def test_the_same_type_is_not_copied() -> None:
     data = ALL_16.view(np.uint8)
     assert np.shares_memory(cast(data, "BF16", "BF16"), data)
+
+
+def test_blocks_of_8_bits_are_rounded_as_by_ggml() -> None:
+    """Ties between two bytes, blocks of zeros, of subnormal numbers, of very large ones and of all that is between."""
+    noise = np.random.RandomState(1).standard_normal((4096, 32)).astype("<f4")
+    noise *= np.float32(10.0) ** np.random.RandomState(2).randint(-44, 38, (4096, 1)).astype("<f4")
+    ties = (np.arange(32, dtype="<f4") - 15.5)[None] * np.array([[1.0], [0.5], [-1.0], [4.0]], dtype="<f4")
+    ties[:, 0] = 127.0
+    numbers = np.concatenate([noise, ties, np.zeros((1, 32), "<f4"), -np.zeros((1, 32), "<f4")]).reshape(-1)
+    assert np.isfinite(numbers).all()
+    assert cast(numbers.view(np.uint8), "F32", "Q8_0").tobytes() == _official(numbers, "Q8_0")
+
+
+@pytest.mark.parametrize("stored", ["F16", "BF16"])
+def test_blocks_of_8_bits_from_16_bits(stored: str) -> None:
+    bits = np.random.RandomState(3).permutation(ALL_16)
+    single = bits.view("<f2").astype("<f4") if stored == "F16" else (bits.astype("<u4") << 16).view("<f4")
+    fine = np.isfinite(single.reshape(-1, 32)).all(axis=1)
+    made = cast(bits.reshape(-1, 32)[fine].reshape(-1).view(np.uint8), stored, "Q8_0")
+    assert made.tobytes() == _official(single.reshape(-1, 32)[fine].reshape(-1), "Q8_0")
+
+
+@pytest.mark.parametrize(("stored", "exact"), [("F16", "<f2"), ("BF16", "<f4"), ("F32", "<f4")])
+def test_a_shift_is_added_in_the_precision_that_torch_adds_in(stored: str, exact: str) -> None:
+    bits = np.random.RandomState(4).standard_normal(4096).astype("<f4").view("<u4") >> 16
+    numbers = {"F16": (bits << 16).view("<f4").astype("<f2"), "BF16": bits.astype("<u2"),
+               "F32": (bits << 16).view("<f4")}[stored]  # fmt: skip
+    plain = numbers.view("<f2") if stored == "F16" else (bits << 16).view("<f4")
+    shifted = plain.astype(exact) + np.array(1.0, dtype=exact)
+    assert cast(numbers, stored, "F32", shift=1.0).tobytes() == shifted.astype("<f4").tobytes()
+
+
+def test_what_is_infinite_or_no_number_is_counted() -> None:
+    assert not_finite(ALL_16.view("<f2")) == 2 * 1024
+    assert not_finite(np.array([65504, -65504, 0.0, -0.0], dtype="<f2")) == 0
+    for number in (np.inf, -np.inf, np.nan, -np.nan):
+        assert not_finite(np.array([1.0, number, 65504], dtype="<f2")) == 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from llama_runner.convert import convert, errors, inspect, stream, supported_architectures
+from llama_runner.convert import chunks, convert, errors, inspect, supported_architectures
 from llama_runner.core.errors import Interrupted
 from tests.convert.checkpoints import bert, copy_tokenizer, llama, shard, write_json
 from tests.convert.gguf_file import read
@@ -50,9 +50,12 @@ def test_linked_files_are_followed(tmp_path: Path) -> None:
 
 def test_small_chunks_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = llama(tmp_path / "model", dtype="F32", biases=True)
-    whole = convert(directory, tmp_path / "1.gguf", name="m", outtype="bf16")
-    monkeypatch.setattr(stream, "CHUNK", 100)
-    assert convert(directory, tmp_path / "2.gguf", name="m", outtype="bf16").sha256 == whole.sha256
+    for outtype in ("bf16", "q8_0"):
+        whole = convert(directory, tmp_path / f"{outtype}-1.gguf", name="m", outtype=outtype)
+        with monkeypatch.context() as patch:
+            patch.setattr(chunks, "CHUNK", 100)
+            small = convert(directory, tmp_path / f"{outtype}-2.gguf", name="m", outtype=outtype)
+        assert small.sha256 == whole.sha256
 
 
 def test_progress_reaches_the_whole_file(tmp_path: Path) -> None:

@@ -151,5 +151,4 @@ FAMILY = Family(
     rename=rename,
     hyperparameters=write_hyperparameters,
     vocabulary=write_vocabulary,
-    float32=frozenset({"position_embd", "token_types"}),
 )

@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.config import Config
     from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.rows import Rows
     from llama_runner.convert.source import Source
     from llama_runner.convert.vocab import Vocabulary
+
+    Sizes = Mapping[str, int]
+
+
+def everywhere(config: Config, block: int) -> bool:  # noqa: ARG001 - the interface of `Rule.where`
+    """Every block has it."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -23,9 +31,12 @@ class Rule:
     """One tensor of the output.
 
     ``name`` is its GGUF name without ``.weight``/``.bias``, with ``{bid}`` for the block; ``shape`` names its
-    dimensions, row-major, each a key of `Family.dimensions`; ``bias`` says whether it may have one, and its
-    shape is then the first dimension. ``heads`` names the dimension by which the rows are reordered for
-    llama.cpp's RoPE, None to leave them alone.
+    dimensions, row-major, each a key of `Family.dimensions`; ``bias`` says whether it may have one, ``needs_bias``
+    that it must, and the bias has all dimensions but the last. ``where`` says which blocks have it.
+
+    The rest says how the stored tensor becomes this one, in this order: ``stored`` is its shape, where it is another;
+    ``rows`` are taken of it (``heads`` is short for: the rows of that many heads are reordered for llama.cpp's RoPE);
+    every ``columns`` is taken; it is ``transposed``; ``shift`` is added.
     """
 
     name: str
@@ -33,6 +44,13 @@ class Rule:
     bias: bool = False
     optional: bool = False
     heads: str | None = None
+    needs_bias: bool = False
+    where: Callable[[Config, int], bool] = everywhere
+    stored: tuple[str, ...] | None = None
+    rows: Callable[[Sizes], Rows] | None = None
+    columns: slice | None = None
+    transposed: bool = False
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,10 +75,14 @@ def nothing_made(config: Config) -> tuple[Made, ...]:  # noqa: ARG001 - the inte
 class Family:
     """Everything that is particular to one family of models; ``name`` is llama.cpp's name of it.
 
-    ``defaults`` has the values that transformers fills in, per ``model_type``; ``validated_rope`` names the
-    model types whose RoPE scaling it checks; ``derive`` fills in what follows from other values.
-    ``rename`` turns a checkpoint's tensor name into the one that gguf's name map knows, or None for a tensor
-    that is known and not needed.
+    ``defaults`` has the values that transformers fills in, per ``model_type``, and none for a type that it does not
+    know; ``validated_rope`` names the model types whose RoPE scaling it checks; ``derive`` fills in what follows from
+    other values. ``rename`` turns a checkpoint's tensor name into the one that gguf's name map knows, or None for a
+    tensor that is known and not needed.
+
+    ``targets`` has, for names that gguf's map does not know or that become several tensors, the rules they serve, in
+    the order of the output; ``{bid}`` stands for the first number. ``stacks`` are the rules whose first dimension is
+    stacked from numbered tensors (``experts.N.``); those named together are written together, once the last is there.
     """
 
     name: str
@@ -73,4 +95,5 @@ class Family:
     validated_rope: frozenset[str] = frozenset()
     derive: Callable[[dict[str, Any], str], dict[str, Any]] = unchanged
     made: Callable[[Config], tuple[Made, ...]] = nothing_made
-    float32: frozenset[str] = field(default=frozenset())
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stacks: tuple[tuple[str, ...], ...] = ()

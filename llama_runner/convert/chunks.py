@@ -1,0 +1,131 @@
+"""Cuts a tensor of the output into chunks that can be made one by one, in any thread, each from what it reads itself.
+
+A chunk is a function of a `Reader`. Three kinds: bytes in the order in which they are stored, rows in another order,
+and transposed matrices. However large a tensor is, what a chunk reads is not, but for a matrix that is transposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llama_runner.convert.cast import LAYOUT, cast, not_finite
+from llama_runner.convert.tensors import BLOCKS, ITEM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from typing import Protocol
+
+    from numpy.typing import NDArray
+
+    from llama_runner.convert.safetensors import Tensor
+    from llama_runner.convert.tensors import Piece, Planned
+
+    class Reader(Protocol):
+        """Reads shards."""
+
+        def read(self, path: Path, ranges: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+            """The bytes of some ranges (offset and size), one after the other."""
+
+    Chunk = Callable[[Reader], "Made"]
+
+CHUNK = 2 << 20  # bytes read; measured: the fastest of 256 KiB to 8 MiB, by a little
+TILE = 16 << 20  # of a matrix that is transposed, which is read again for each
+SPARSE = 4  # where fewer than one in so many rows are wanted, only those are read
+
+
+@dataclass(frozen=True)
+class Made:
+    """The bytes of a chunk, and how many numbers in it are infinite or none where they were to have 16 bits."""
+
+    data: memoryview
+    not_finite: int = 0
+
+
+def chunks_of(planned: Planned) -> Iterator[Chunk]:
+    """All chunks of a tensor, in order."""
+    if not planned.pieces:
+        yield partial(_values, planned.values)
+    for piece in planned.pieces:
+        if piece.transposed:
+            yield from _transposed(piece, planned.dtype, planned.shape[-1])
+        elif piece.rows is not None:
+            yield from _rows(piece, planned.dtype)
+        else:
+            yield from _bytes(piece, planned.dtype)
+
+
+def _values(values: Sequence[float], reader: Reader) -> Made:
+    del reader
+    return Made(np.asarray(values, dtype="<f4").view(np.uint8).data)
+
+
+def _bytes(piece: Piece, dtype: str) -> Iterator[Chunk]:
+    size, unit = piece.source.nbytes, BLOCKS[dtype][0] * ITEM_BYTES[piece.source.dtype]
+    step = max(1, CHUNK // unit) * unit
+    for start in range(0, size, step):
+        yield partial(_stored, piece, dtype, (piece.source.offset + start, min(step, size - start)))
+
+
+def _stored(piece: Piece, dtype: str, place: tuple[int, int], reader: Reader) -> Made:
+    return _made(reader.read(piece.source.path, [place]).view(LAYOUT[piece.source.dtype]), piece, dtype)
+
+
+def _rows(piece: Piece, dtype: str) -> Iterator[Chunk]:
+    assert piece.rows is not None
+    numbers, unit = piece.rows.numbers(), piece.rows.unit
+    step = max(1, CHUNK // (piece.width * ITEM_BYTES[piece.source.dtype]))
+    if step >= unit:  # whole units, so that none is read twice
+        step = step // unit * unit
+    for start in range(0, len(numbers), step):
+        yield partial(_reordered, piece, dtype, numbers[start : start + step])
+
+
+def _reordered(piece: Piece, dtype: str, numbers: NDArray[Any], reader: Reader) -> Made:
+    return _made(_gather(piece, numbers, reader).reshape(-1), piece, dtype)
+
+
+def _transposed(piece: Piece, dtype: str, height: int) -> Iterator[Chunk]:
+    """Matrices of ``height`` rows, made into such that have as many columns."""
+    source = piece.source
+    numbers = piece.rows.numbers() if piece.rows is not None else np.arange(source.elements // piece.width)
+    columns = range(piece.width)[piece.columns or slice(None)]
+    step = max(1, TILE // (height * ITEM_BYTES[source.dtype]))
+    for first in range(0, len(numbers), height):
+        for start in range(0, len(columns), step):
+            chosen = columns[start : start + step]
+            yield partial(_turned, piece, dtype, numbers[first : first + height], chosen)
+
+
+def _turned(piece: Piece, dtype: str, numbers: NDArray[Any], columns: range, reader: Reader) -> Made:
+    matrix = _gather(piece, numbers, reader)[:, columns.start : columns.stop : columns.step]
+    return _made(np.ascontiguousarray(matrix.T).reshape(-1), piece, dtype)
+
+
+def _gather(piece: Piece, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
+    """Rows of a stored tensor, in the order of their numbers."""
+    source, size = piece.source, piece.width * ITEM_BYTES[piece.source.dtype]
+    low, high = int(numbers.min()), int(numbers.max()) + 1
+    steady = bool((np.diff(numbers) == 1).all())
+    if steady or high - low <= SPARSE * len(numbers):
+        data = reader.read(source.path, [(source.offset + low * size, (high - low) * size)])
+        matrix: NDArray[Any] = data.view(LAYOUT[source.dtype]).reshape(high - low, piece.width)
+        return matrix if steady else matrix.take(numbers - low, axis=0)
+    return _scattered(source, numbers, size, reader).reshape(len(numbers), piece.width)
+
+
+def _scattered(source: Tensor, numbers: NDArray[Any], size: int, reader: Reader) -> NDArray[Any]:
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    ranges = [(source.offset + int(run[0]) * size, len(run) * size) for run in runs]
+    found: NDArray[Any] = reader.read(source.path, ranges).view(LAYOUT[source.dtype])
+    return found
+
+
+def _made(numbers: NDArray[Any], piece: Piece, dtype: str) -> Made:
+    cast_numbers = cast(numbers, piece.source.dtype, dtype, shift=piece.shift)
+    count = not_finite(cast_numbers) if dtype == "F16" and piece.source.dtype != "F16" else 0
+    return Made(cast_numbers.view(np.uint8).data, count)
