@@ -70,7 +70,7 @@ _SHARD = r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})"
 _PIECE = r"(?P<stem>.+)(?:\.gguf(?:-split-[a-z]|\.part-?\d+of\d+|\.[a-z])|-chunk-\d+-of-\d+\.gguf)"
 """Pieces of a file that must be joined before any program can read them; shards are GGUF files themselves."""
 
-_UNSEEN = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+UNSEEN = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 """Characters that make another name of it on a terminal, and those that no file system has."""
 
 _MOST_MISSING = 1000
@@ -185,7 +185,7 @@ def check_name(repo: str, name: str) -> None:
 
 def what_is_wrong(name: str) -> str | None:
     """Return why a name must not become a path here; None for a good one."""
-    if re.search(_UNSEEN, name):
+    if re.search(UNSEEN, name):
         return "it has control characters"
     if "\\" in name or re.match(r"[A-Za-z]:", name) or any(part in ("", ".", "..") for part in name.split("/")):
         return "it would leave the directory it is put into"

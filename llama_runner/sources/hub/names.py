@@ -97,7 +97,7 @@ def parse(text: str, *, endpoint: str | None = None) -> HubName:
     if len(text) > _LONGEST:
         raise BadName(text, f"it has {len(text)} characters")
     is_path = text.lower().startswith("hf://")  # in which a file's name stands as it is
-    for pattern, what in ((r"[\x00-\x1f\x7f-\x9f]", "control characters"), (r"\s", "spaces"), (r"\\", "backslashes")):
+    for pattern, what in ((listing.UNSEEN, "control characters"), (r"\s", "spaces"), (r"\\", "backslashes")):
         if re.search(pattern, text) and not (is_path and what == "spaces"):
             raise BadName(text, f"it has {what}")
     if re.match(r"(?i)https?://", text):
@@ -181,7 +181,8 @@ def _parse_path(text: str, rest: str) -> HubName:
     rest = rest.removeprefix("models/").rstrip("/")
     parts = rest.split("/")
     if len(parts) <= 2 or re.search(r"@[^:]*:[^:/]*$", rest):  # noqa: PLR2004 - no file
-        return _parse_plain(text, rest)
+        name = _parse_plain(text, rest)
+        return name.but(revision=name.revision and _unquoted(name.revision))
     model, _, revision = parts[1].partition("@")
     below = parts[2:]
     if revision:
@@ -218,7 +219,7 @@ def _check(text: str, name: HubName) -> None:
         if what is not None and (
             len(what) > _LONGEST_REVISION
             or any(piece in ("", ".", "..") for piece in what.split("/"))
-            or re.search(r"^-|[\x00-\x20\x7f:?*\\^~\[@]|\.\.", what)
+            or re.search(rf"^-|[\x00-\x20\x7f:?*\\^~\[@]|\.\.|{listing.UNSEEN}", what)
         ):
             raise BadName(text, "what stands after @ or : is no revision")
     if name.file is not None and (why := listing.what_is_wrong(name.file.removesuffix("/"))):

@@ -85,6 +85,11 @@ def test_size_is_that_of_all_shards() -> None:
     assert not variant.missing
 
 
+def test_what_there_is_comes_in_the_order_of_its_names() -> None:
+    names = ["a.gguf", "b-00001-of-00001.gguf", "c.gguf", "d-F16.gguf-split-a", "e-00001-of-00001.gguf", "f.imatrix"]
+    assert [variant.name for variant in variants(listed(*reversed(names)))] == names
+
+
 def test_shards_that_are_not_listed_are_named() -> None:
     (variant,) = variants(listed("d/m-Q8_0-00002-of-00003.gguf"))
     assert variant.missing == ("d/m-Q8_0-00001-of-00003.gguf", "d/m-Q8_0-00003-of-00003.gguf")

@@ -33,6 +33,9 @@ OWN = "http://127.0.0.1:8000"
         ("hf://org/model:Q8_0", HubName("org/model", None, "Q8_0")),
         ("hf://org/model@v1", HubName("org/model", "v1")),
         ("hf://org/model@refs/pr/1", HubName("org/model", "refs/pr/1")),
+        ("hf://org/model@refs%2Fpr%2F1", HubName("org/model", "refs/pr/1")),
+        ("hf://org/model@refs%2Fpr%2F1:Q8_0", HubName("org/model", "refs/pr/1", "Q8_0")),
+        ("org/model@100%25", HubName("org/model", "100%25")),
         ("hf://org/model@refs/pr/1:Q8_0", HubName("org/model", "refs/pr/1", "Q8_0")),
         ("hf://org/model/a/b.gguf", HubName("org/model", None, None, "a/b.gguf")),
         ("hf://org/model/a#1@x%20.gguf", HubName("org/model", None, None, "a#1@x%20.gguf")),
@@ -94,6 +97,9 @@ def test_a_hub_elsewhere_is_known_by_its_whole_address(endpoint: str) -> None:
         ("/org/model", "absolute path"),
         ("org\\model", "backslashes"),
         ("org/mo\x1bdel", "control characters"),
+        ("org/model@\udcff", "control characters"),
+        ("org/model:x\u202ey", "control characters"),
+        ("hf://org/model@v%E2%80%AE1", "is no revision"),
         ("org/mo del", "spaces"),
         ("org/mo\u3000del", "spaces"),
         ("hf://org/mo del", "characters other than"),
@@ -258,7 +264,7 @@ def test_the_text_of_a_name_is_a_name_again(
     | st.builds(
         "{}{}".format,
         st.sampled_from(["", "hf://", "https://hf.co/", "hf.co/o/m", OWN, OWN + "/o/m/", "hf://o/m@", "a@https://"]),
-        st.text(alphabet="ab/@:.-%2e5c0F?# hf\\\x00ü[]", max_size=30),
+        st.text(alphabet="ab/@:.-%2e5c0F?# hf\\\x00\ud800\u202eü[]", max_size=30),
     )
 )
 def test_whatever_is_written_is_a_name_or_refused(text: str) -> None:
