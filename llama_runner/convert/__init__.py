@@ -83,8 +83,9 @@ def convert(
     anything); ``auto`` keeps the source's own 16-bit type, f16 where it has none. ``on_progress`` is told the
     bytes written and the bytes in all; where ``cancelled`` says so, ``Interrupted`` is raised. ``destination``
     must not exist, and does not exist after an error. ``pre_tokenizer`` is llama.cpp's name for how the tokenizer
-    splits text (``tokenizer.ggml.pre``), for one that is not recognised; kinds of vocabulary that have none ignore it. Raises a subclass of ``SourceError`` for a bad source;
-    ``OSError`` of the file system (a full disk) goes through.
+    splits text (``tokenizer.ggml.pre``), for one that is not recognised; vocabularies that are no byte-level BPE
+    ignore it. Raises a subclass of ``SourceError`` for a bad source; ``OSError`` of the file system (a full disk)
+    goes through.
     """
     from llama_runner.convert import checkpoint, stream  # noqa: PLC0415
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import BadVocabulary, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, special
+from llama_runner.convert.errors import BadVocabulary, NoSuchPreTokenizer, UnsupportedOption
+from llama_runner.convert.vocab import Vocabulary, encoding, special
+from llama_runner.convert.vocab.known import NAMES
 from llama_runner.convert.vocab.pretokenizer import recognise
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
 
@@ -22,11 +23,23 @@ def write(values: KeyValues, config: Config, source: Source, tokenizer: Tokenize
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
     tokens, types = collect(tokenizer, config)
     values.string("tokenizer.ggml.model", "gpt2")
-    values.string("tokenizer.ggml.pre", recognise(tokenizer))
+    values.string("tokenizer.ggml.pre", pre_tokenizer(source, tokenizer))
     values.strings("tokenizer.ggml.tokens", tokens)
     values.integers("tokenizer.ggml.token_type", types)
     special.write(values, source, merges=True)
     return Vocabulary("bpe", len(tokens))
+
+
+def pre_tokenizer(source: Source, tokenizer: Tokenizer) -> str:
+    """llama.cpp's name for how a tokenizer splits text: said by the user, or by the official hash, or by structure.
+
+    Raises `UnknownPreTokenizer` where nobody knows, `NoSuchPreTokenizer` where llama.cpp does not know what was said.
+    """
+    if (said := source.pre_tokenizer) is None:
+        return encoding.name_of(tokenizer) or recognise(tokenizer)
+    if said not in NAMES:
+        raise NoSuchPreTokenizer(said, NAMES)
+    return said
 
 
 def collect(tokenizer: Tokenizer, config: Config) -> tuple[list[str], list[int]]:

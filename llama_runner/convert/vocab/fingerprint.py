@@ -11,6 +11,8 @@ import hashlib
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.convert.vocab.known import HASHES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -18,11 +20,6 @@ if TYPE_CHECKING:
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 COMMONEST = "jina-v2-en"
-NAMES = {
-    "0876d13b50744004aa9aeae05e7b0647eac9d801b5ba4668afc01e709c15e19f": "jina-v2-en",  # bert-base-uncased
-    "8e62295832751ca1e8f92f2226f403dea30dc5165e448b5bfa05af5340c64ec7": "bert-bge-large",  # Chinese
-    "0fe1cf6eda062318a1af7270f3331a85c539a01778ff948e24388e949c5282f4": "jina-v2-de",  # German_Semantic_V3
-}
 SAMPLE = (
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n🚀 (normal) 😶\u200d🌫️ (multiple emojis concatenated) ✅ 🦙🦙 "
     "3 33 333 3333 33333 333333 3333333 33333333 3.3 3..3 3...3 កាន់តែពិសេសអាច😁 ?我想在apple工作1314151天\uff5e "
@@ -44,7 +41,7 @@ IDEOGRAPHS = (
 
 def name_of(tokenizer: Tokenizer, source: Source) -> str:
     """The official name of a WordPiece vocabulary."""
-    return NAMES.get(hashlib.sha256(str(encode(tokenizer, source, SAMPLE)).encode()).hexdigest(), COMMONEST)
+    return HASHES.get(hashlib.sha256(str(encode(tokenizer, source, SAMPLE)).encode()).hexdigest(), COMMONEST)
 
 
 def encode(tokenizer: Tokenizer, source: Source, text: str) -> list[int]:

@@ -3,7 +3,24 @@ r"""Recognises how a byte-level BPE tokenizer splits text, from the structure of
 The official script encodes a sample text and looks up the hash of the result, so any vocabulary that it has not
 seen stops it. What the name stands for in llama.cpp is a list of regular expressions (src/llama-vocab.cpp),
 and tokenizer.json says the same thing in the open: here its steps are brought into such a list and looked up.
-Where several names share their expressions, they differ in normalizer, ``ignore_merges`` or special tokens.
+
+Many names stand for the same expressions. Where the official hash says which one, `bpe` has asked it first;
+otherwise these are taken, and llama.cpp splits alike for the names they stand for:
+
+* ``gpt-2`` for phi-2, mpt, jais, jina-*, a.x-4.0, mellum, modern-bert, trillion, granite-docling, exaone4, gigachat;
+  ``olmo`` with NFC; ``roberta-bpe`` where the post-processor is RoBERTa's, since llama.cpp adds separators for it
+* ``smollm`` for starcoder, codeshell, exaone, minerva-7b, mellum2; ``command-r`` with NFC; ``refact`` where there
+  are tokens to fill in the middle
+* ``llama-bpe`` for pixtral, falcon3, falcon-h1, lfm2, midm-2.0, jina-v5-nano, all of which take whole words from the
+  vocabulary (``ignore_merges``); without that ``smaug-bpe``, also for dbrx; ``glm4`` for chatglm-bpe where there
+  is ``[gMASK]``
+* ``qwen2`` for megrez, deepseek-r1-qwen, kormo, hunyuan, grok-2, solar-open, f2llmv2; ``stablelm2`` where
+  transformers would clean up spaces when it decodes
+* ``deepseek-v3`` for hunyuan-dense, joyai-llm; ``bloom`` for poro-chat, gpt3-finnish; ``tiny_aya`` for cohere2moe;
+  ``bailingmoe`` for bailingmoe2, llada-moe; ``gpt-4o`` for llama4, kanana2, talkie, minimax-m2, and
+  ``granite-embed-multi-97m`` where whole words are taken from the vocabulary
+
+NFC changes the name only where a name implies it: llama.cpp never normalizes.
 """
 
 from __future__ import annotations
@@ -12,93 +29,116 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import UnknownPreTokenizer
+from llama_runner.convert.vocab import expressions as known
+from llama_runner.convert.vocab.expressions import canonical
 
 if TYPE_CHECKING:
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_START, _TAIL = r"[^\r\n\p{L}\p{N}]?", r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PUNCTUATION_RUNS, PUNCTUATION = "<Punctuation Contiguous>", "<Punctuation Isolated>"
+LINE_ENDS_AHEAD = f"<Split MergedWithNext> {known.LINE_ENDS}"
+NO_BYTES = "<no ByteLevel>"
+PREFIX_SPACE = "<ByteLevel with add_prefix_space>"
+LONGEST_DESCRIPTION = 1000
 
-
-def _cased(ending: str) -> str:
-    return f"{_START}{_UPPER}*{_LOWER}+{ending}|{_START}{_UPPER}+{_LOWER}*{ending}"
-
-
-LLAMA3 = rf"{_ENGLISH}|{_WORD}|\p{{N}}{{1,3}}|{_REST}"
-QWEN2 = rf"{_ENGLISH}|{_WORD}|\p{{N}}|{_REST}"
-QWEN35 = (
-    rf"{_ENGLISH}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
-    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-TEKKEN = _cased("") + rf"|\p{{N}}|{_TAIL}"
-GPT4O = _cased(f"{_ENGLISH}?") + rf"|\p{{N}}{{1,3}}|{_TAIL}"
-SEED_CODER = rf"{_ENGLISH}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
-MINICPM5 = rf"{_ENGLISH}|{_WORD}|\p{{N}}+|{_REST}"
-DEEPSEEK3 = (
-    r"[!" + '"' + r"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
-KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
-DEEPSEEK_PUNCTUATION = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"
-WORDS_BEFORE_PUNCTUATION = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
-
-DIGIT, DIGITS, THREE_DIGITS = r"\p{N}", r"\p{N}+", r"\p{N}{1,3}"
-LETTERS = "<letters>"  # stands for DeepSeek's long list of cased letters
-
-NAMES: dict[tuple[str, ...], str] = {
-    (GPT2,): "gpt-2",
-    (LLAMA3,): "llama-bpe",
-    (QWEN2,): "qwen2",
-    (QWEN35,): "qwen35",
-    (TEKKEN,): "tekken",
-    (GPT4O,): "gpt-4o",
-    (SEED_CODER,): "seed-coder",
-    (THREE_DIGITS, MINICPM5): "minicpm5",
-    (DIGIT, GPT2): "smollm",
-    (THREE_DIGITS, KANA, DEEPSEEK3): "deepseek-v3",
-    (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, DIGIT): "deepseek-coder",
-    (r"[\r\n]", LETTERS, DEEPSEEK_PUNCTUATION, r"\s+$", CJK, DIGIT): "deepseek-llm",
-    (r"[\r\n]", LETTERS, DEEPSEEK_PUNCTUATION, r"\s+$", CJK, DIGITS): "deepseek-llm",
-    (WORDS_BEFORE_PUNCTUATION, DIGIT): "viking",
-    (WORDS_BEFORE_PUNCTUATION,): "bloom",
+STRUCTURES: dict[tuple[str, ...], str] = {
+    (known.GPT2,): "gpt-2",
+    (known.LLAMA3,): "llama-bpe",
+    (known.QWEN2,): "qwen2",
+    (known.QWEN35,): "qwen35",
+    (known.TEKKEN,): "tekken",
+    (known.GPT4O,): "gpt-4o",
+    (known.KIMI,): "kimi-k2",
+    (known.JAIS2,): "jais-2",
+    (known.BAILING,): "bailingmoe",
+    (known.EXAONE_MOE,): "exaone-moe",
+    (known.SEED_CODER,): "seed-coder",
+    (known.THREE_DIGITS, known.MINICPM5): "minicpm5",
+    (known.DIGIT, known.GPT2): "smollm",
+    (known.THOUSANDS, known.GPT4O): "tiny_aya",
+    (known.YOUTU_CJK, known.YOUTU): "youtu",
+    (known.DIGITS, known.THOUSANDS_AHEAD): "superbpe",
+    (LINE_ENDS_AHEAD, known.QWEN2): "laguna",
+    (known.THREE_DIGITS, known.KANA, known.DEEPSEEK3): "deepseek-v3",
+    (known.LINE_END, known.SPACED_LETTERS, known.SPACED_PUNCTUATION, known.CJK, known.DIGIT): "deepseek-coder",
+    (known.BEFORE_PUNCTUATION, known.DIGIT): "viking",
+    (known.BEFORE_PUNCTUATION,): "bloom",
+    (PUNCTUATION_RUNS, known.GPT2, known.DIGITS, known.THREE_ASCII_DIGITS): "falcon",
+    (known.SENTINEL, known.IMAGE, known.PAIRS_OF_SPACES, known.DIGIT, PUNCTUATION, known.GPT2): "chameleon",
 }
+_DEEPSEEK = (known.LINE_END, known.LETTERS, known.DEEPSEEK_PUNCTUATION, known.TRAILING_SPACES, known.CJK)
+STRUCTURES |= {(*_DEEPSEEK, digits): "deepseek-llm" for digits in (known.DIGIT, known.DIGITS)}
+
 # Names that share their expressions with another and are told apart by the normalizer or the vocabulary.
 WITH_NFC = {"gpt-2": "olmo", "smollm": "command-r"}
 FILL_IN_THE_MIDDLE = "<fim_prefix>"
+GLM_MASK = "[gMASK]"
 
 
 def recognise(tokenizer: Tokenizer) -> str:
     """llama.cpp's name for the way a tokenizer splits text. Raises `UnknownPreTokenizer`."""
-    steps = _steps(tokenizer.document.get("pre_tokenizer"))
+    steps = steps_of(tokenizer)
     normalizers = _normalizers(tokenizer.document.get("normalizer"))
-    name = NAMES.get(steps)
+    name = STRUCTURES.get(steps)
     if name is None or normalizers not in ((), ("NFC",)):
         raise UnknownPreTokenizer(_described(steps, normalizers), _nearest(steps))
-    if normalizers:
-        return WITH_NFC.get(name, name)
-    if name == "llama-bpe" and not tokenizer.model.get("ignore_merges"):
-        return "smaug-bpe"
-    if name == "smollm" and FILL_IN_THE_MIDDLE in tokenizer.base:
+    return _variant(name, tokenizer, nfc=bool(normalizers))
+
+
+def _variant(name: str, tokenizer: Tokenizer, *, nfc: bool) -> str:
+    """The name among those that share expressions."""
+    if nfc and name in WITH_NFC:
+        return WITH_NFC[name]
+    whole_words = bool(tokenizer.model.get("ignore_merges"))
+    added = {token.content for token in tokenizer.added.values()}
+    if name == "llama-bpe" and not whole_words:
+        return "glm4" if GLM_MASK in added else "smaug-bpe"
+    if name == "gpt-4o" and whole_words:
+        return "granite-embed-multi-97m"
+    if name == "smollm" and (FILL_IN_THE_MIDDLE in tokenizer.base or FILL_IN_THE_MIDDLE in added):
         return "refact"
-    return "stablelm2" if name == "qwen2" else name
+    if name == "gpt-2" and "RobertaProcessing" in _kinds(tokenizer.document.get("post_processor")):
+        return "roberta-bpe"
+    return "stablelm2" if name == "qwen2" and not nfc and tokenizer.clean_up else name
+
+
+def _kinds(processor: object) -> set[str]:
+    if not isinstance(processor, dict):
+        return set()
+    parts = processor.get("processors")
+    nested = (_kinds(part) for part in parts) if isinstance(parts, list) else ()
+    return {str(processor.get("type"))}.union(*nested)
+
+
+def steps_of(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The regular expressions that a pre-tokenizer applies one after the other; what is none stands in ``<>``."""
+    document = tokenizer.document
+    steps = _steps(document.get("pre_tokenizer"))
+    bytes_seen = "ByteLevel" in (*_all_types(document.get("pre_tokenizer")), *_normalizers(document.get("normalizer")))
+    return steps if bytes_seen else (*steps, NO_BYTES)
+
+
+def _all_types(step: object) -> tuple[str, ...]:
+    if not isinstance(step, dict):
+        return ()
+    parts = step.get("pretokenizers")
+    inner = tuple(kind for part in parts for kind in _all_types(part)) if isinstance(parts, list) else ()
+    return (str(step.get("type")), *inner)
 
 
 def _steps(step: object) -> tuple[str, ...]:
-    """The regular expressions that a pre-tokenizer applies one after the other."""
     if not isinstance(step, dict):
         return ()
     kind = step.get("type")
     if kind == "Sequence":
         return tuple(expression for part in step.get("pretokenizers", []) for expression in _steps(part))
     if kind == "ByteLevel":
-        return (GPT2,) if step.get("use_regex", True) else ()
+        prefix = (PREFIX_SPACE,) if step.get("add_prefix_space", True) else ()
+        return (*prefix, known.GPT2) if step.get("use_regex", True) else prefix
     if kind == "Digits":
-        return (DIGIT if step.get("individual_digits") else DIGITS,)
+        return (known.DIGIT if step.get("individual_digits") else known.DIGITS,)
+    if kind == "Punctuation":
+        return (f"<Punctuation {step.get('behavior', 'Isolated')}>",)
     if kind == "Split":
         return (_split(step),)
     return (f"<{kind}>",)
@@ -106,14 +146,14 @@ def _steps(step: object) -> tuple[str, ...]:
 
 def _split(step: dict[str, Any]) -> str:
     pattern = step.get("pattern")
-    text = pattern.get("Regex", pattern.get("String")) if isinstance(pattern, dict) else None
+    text = pattern.get("Regex") if isinstance(pattern, dict) else None
     if not isinstance(text, str):
-        return "<Split>"
-    if (step.get("behavior"), bool(step.get("invert"))) not in (("Isolated", False), ("Removed", True)):
-        return f"<Split {step.get('behavior')}> {text}"
-    # files hold line ends and some punctuation either raw or escaped
-    text = text.replace("\r", r"\r").replace("\n", r"\n")
-    return LETTERS if text.startswith("\\s?[A-Za-z\u00b5") else text
+        return f"<Split {pattern!r}>"
+    expression = canonical(text)
+    behavior, inverted = step.get("behavior"), bool(step.get("invert"))
+    if (behavior, inverted) in (("Isolated", False), ("Isolated", True), ("Removed", True)):
+        return expression
+    return f"<Split {behavior}{' inverted' * inverted}> {expression}"
 
 
 def _normalizers(normalizer: object) -> tuple[str, ...]:
@@ -126,11 +166,15 @@ def _normalizers(normalizer: object) -> tuple[str, ...]:
 
 def _described(steps: tuple[str, ...], normalizers: tuple[str, ...]) -> str:
     split = " then ".join(steps) or "no splitting"
+    if len(split) > LONGEST_DESCRIPTION:
+        split = f"{split[:LONGEST_DESCRIPTION]}…"
     return f"{split}, normalizer {'+'.join(normalizers)}" if normalizers else split
 
 
 def _nearest(steps: tuple[str, ...]) -> str:
-    def likeness(known: tuple[str, ...]) -> float:
-        return SequenceMatcher(None, " ".join(steps), " ".join(known), autojunk=False).ratio()
+    found = " ".join(steps)[:LONGEST_DESCRIPTION]
 
-    return NAMES[max(NAMES, key=likeness)]
+    def likeness(structure: tuple[str, ...]) -> float:
+        return SequenceMatcher(None, found, " ".join(structure)[:LONGEST_DESCRIPTION], autojunk=False).ratio()
+
+    return STRUCTURES[max(STRUCTURES, key=likeness)]

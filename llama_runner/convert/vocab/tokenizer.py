@@ -38,6 +38,8 @@ CLASSES: dict[str, dict[str, str]] = {
     "Qwen2Tokenizer": QWEN,
     "BertTokenizer": BERT,
 }
+# Classes that put BOS and EOS around a text whatever tokenizer.json says; whether they put BOS by default.
+FRAMING = {"LlamaTokenizer": True, "CodeLlamaTokenizer": True, "CohereTokenizer": True, "GPTNeoXTokenizer": False}
 CLASS_OF_MODEL_TYPE = {"llama": "LlamaTokenizer", "mistral": "LlamaTokenizer", "bert": "BertTokenizer"}
 CLEANED = (
     (" .", "."),
@@ -81,7 +83,10 @@ class Added:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The vocabulary of a fast tokenizer: ``base`` as trained, ``added`` by number, ``specials`` in order."""
+    """The vocabulary of a fast tokenizer: ``base`` as trained, ``added`` by number, ``specials`` in order.
+
+    ``document`` is tokenizer.json with what transformers changes in it when it loads it.
+    """
 
     model: Mapping[str, Any]
     document: Mapping[str, Any]
@@ -94,7 +99,8 @@ class Tokenizer:
     def load(cls, source: Source, config: Config) -> Tokenizer:
         """Read the tokenizer's files. Raises a typed error for what is missing or not known."""
         settings = source.optional_object("tokenizer_config.json")
-        defaults = CLASSES[_class_of(settings, config)]
+        own_class = _class_of(settings, config)
+        defaults = CLASSES[own_class]
         document = source.optional_object("tokenizer.json") or _from_word_list(source)
         model = document.get("model")
         if not isinstance(model, dict) or "vocab" not in model:
@@ -106,6 +112,13 @@ class Tokenizer:
         added = _Additions(base, document)
         added.bring_up_to(wanted, specials)
         clean_up = bool(settings.get("clean_up_tokenization_spaces", False))
+        framed = {key: settings.get(key, defaults.get(key)) for key in ("bos_token", "eos_token")}
+        framed |= {f"add_{key}": settings.get(f"add_{key}") for key in framed}
+        document = {
+            **document,
+            "pre_tokenizer": _prefixed(document.get("pre_tokenizer"), settings),
+            "post_processor": _framed(document.get("post_processor"), framed, added, FRAMING.get(own_class)),
+        }
         return cls(model, document, base, added.by_number, tuple(token.content for token in specials), clean_up)
 
     @property
@@ -146,6 +159,26 @@ def _class_of(settings: Mapping[str, Any], config: Config) -> str:
     if plain not in CLASSES:
         raise UnsupportedOption("tokenizer_class", name, hint=f"known are {', '.join(sorted(CLASSES))}")
     return plain
+
+
+def _prefixed(step: object, settings: Mapping[str, Any]) -> object:
+    """The pre-tokenizer; whether a space is put first is for the settings to say, where it has one step."""
+    if isinstance(step, dict) and "add_prefix_space" in step:
+        return {**step, "add_prefix_space": bool(settings.get("add_prefix_space", False))}
+    return step
+
+
+def _framed(processor: object, framed: Mapping[str, Any], added: _Additions, default: bool | None) -> object:
+    """The post-processor, replaced where the tokenizer's class makes its own; ``default`` is None where it does not."""
+    if default is None:
+        return processor
+    wanted = {"bos_token": default, "eos_token": False}
+    used = {key: framed[f"add_{key}"] if framed[f"add_{key}"] is not None else wanted[key] for key in wanted}
+    texts = {key: _text(framed[key]) for key, use in used.items() if use and framed[key] is not None}
+    around = {key: [{"SpecialToken": {"id": text}}] for key, text in texts.items()}
+    single = [*around.get("bos_token", []), {"Sequence": {"id": "A"}}, *around.get("eos_token", [])]
+    special = {text: {"id": text, "ids": [added.number(text)]} for text in texts.values()}
+    return {"type": "TemplateProcessing", "single": single, "special_tokens": special}
 
 
 def _from_word_list(source: Source) -> dict[str, Any]:
@@ -243,6 +276,10 @@ class _Additions:
             number = max(max(self._numbers.values(), default=-1) + 1, len(self.base))
         self._numbers[token.content] = number
         self.by_number[number] = token
+
+    def number(self, text: str) -> int | None:
+        """The number of a token, None where there is none of that text."""
+        return self._numbers.get(text, self.base.get(text))
 
     def bring_up_to(self, wanted: list[Added], specials: list[Added]) -> None:
         """Add what the settings ask for; what tokenizer.json has already takes their properties."""
