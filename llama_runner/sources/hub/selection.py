@@ -70,8 +70,8 @@ class NoSuchQuantization(SourceError):
     def __init__(self, quantization: str, offered: Sequence[Variant], *, in_pieces: str | None = None) -> None:
         self.quantization, self.offered, self.in_pieces = quantization, tuple(offered), in_pieces
         super().__init__(
-            f"no GGUF file there is {quantization}\n{table(offered)}",
-            hint="ask for one of these"
+            _with_table(f"no GGUF file there is {quantization}", offered),
+            hint=_ask(offered)
             if in_pieces is None
             else f"it is there in pieces ({in_pieces}, …), which must be joined by hand; or ask for one of these",
         )
@@ -82,7 +82,7 @@ class NoSuchFile(SourceError):
 
     def __init__(self, name: str, offered: Sequence[Variant]) -> None:
         self.name, self.offered = name, tuple(offered)
-        super().__init__(f"no GGUF file there is called {name}\n{table(offered)}", hint="ask for one of these")
+        super().__init__(_with_table(f"no GGUF file there is called {name}", offered), hint=_ask(offered))
 
 
 class NotTheModel(SourceError):
@@ -90,7 +90,7 @@ class NotTheModel(SourceError):
 
     def __init__(self, name: str, what: str, offered: Sequence[Variant]) -> None:
         self.name, self.what, self.offered = name, what, tuple(offered)
-        super().__init__(f"{name} is {what}\n{table(offered)}", hint="ask for one of these")
+        super().__init__(_with_table(f"{name} is {what}", offered), hint=_ask(offered))
 
 
 class SeveralFit(SourceError):
@@ -106,11 +106,13 @@ class SeveralFit(SourceError):
 class NothingFits(SourceError):
     """No file is as small as was asked for."""
 
-    def __init__(self, limit: int, needed: int, offered: Sequence[Variant]) -> None:
-        self.limit, self.needed, self.offered = limit, needed, tuple(offered)
+    def __init__(self, limit: int, needed: int, offered: Sequence[Variant], *, bare_fits: bool = False) -> None:
+        self.limit, self.needed, self.offered, self.bare_fits = limit, needed, tuple(offered), bare_fits
         super().__init__(
             f"nothing there fits into {_size(limit)}; the smallest needs {_size(needed)}\n{table(offered)}",
-            hint="allow more with --max-size, or choose a smaller model",
+            hint="leave out the projector with --no-projector, or allow more with --max-size"
+            if bare_fits
+            else "allow more with --max-size, or choose a smaller model",
         )
 
 
@@ -121,8 +123,7 @@ class IncompleteShards(SourceError):
         self.name, self.count, self.missing, self.whole = name, count, tuple(missing), tuple(whole)
         some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")  # noqa: PLR2004
         super().__init__(
-            f"{name} is one of {count} shards, and the repository lacks {some}"
-            + (f"\n{table(whole)}" if whole else ""),
+            _with_table(f"{name} is one of {count} shards, and the repository lacks {some}", whole),
             hint="ask for one of these, or for another revision: ORG/MODEL@REV"
             if whole
             else "use another revision: ORG/MODEL@REV",
@@ -188,6 +189,14 @@ def table(offered: Sequence[Variant]) -> str:
     rows = [(one.label or "?", _size(one.size), one.name, _extent(one)) for one in offered]
     width = max((len(label) for label, *_ in rows), default=0)
     return "\n".join(f"  {label:<{width}}  {size:>9}  {name}{extent}" for label, size, name, extent in rows)
+
+
+def _with_table(fact: str, offered: Sequence[Variant]) -> str:
+    return f"{fact}\n{table(offered)}" if offered else fact
+
+
+def _ask(offered: Sequence[Variant]) -> str:
+    return "ask for one of these" if offered else "choose a repository that has a model as GGUF"
 
 
 def _extent(one: Variant) -> str:
@@ -259,15 +268,15 @@ def _quantized(wanted: str, models: Sequence[Variant]) -> list[Variant]:
 
 
 def _within(limit: int, fitting: Sequence[Variant], offered: Sequence[Variant], wish: Wish) -> list[Variant]:
-    needed = {one.name: _whole_size(one, offered, wish) for one in fitting}
+    needed = {one.name: _whole_size(one, _projector(one, offered) if wish.projector else None) for one in fitting}
     small = [one for one in fitting if needed[one.name] <= limit]
     if not small:
-        raise NothingFits(limit, min(needed.values()), fitting)
+        bare_fits = any(_whole_size(one) <= limit for one in fitting)
+        raise NothingFits(limit, min(needed.values()), fitting, bare_fits=bare_fits)
     return small
 
 
-def _whole_size(one: Variant, offered: Sequence[Variant], wish: Wish) -> int:
-    projector = _projector(one, offered) if wish.projector else None
+def _whole_size(one: Variant, projector: RemoteFile | None = None) -> int:
     whole = one.size * one.shards // len(one.files)  # shards that are missing would not be small
     return whole + (0 if projector is None else projector.size)
 

@@ -161,6 +161,10 @@ def test_what_is_too_large_says_how_much_the_smallest_needs_with_its_projector()
     with pytest.raises(NothingFits, match=r"nothing there fits into 2\.0 GiB; the smallest needs 3\.0 GiB") as caught:
         select(files, Wish(max_size=2 * GIB))
     assert (caught.value.limit, caught.value.needed) == (2 * GIB, 3 * GIB)
+    assert str(caught.value.hint).startswith("leave out the projector with --no-projector")
+    with pytest.raises(NothingFits) as caught:
+        select(files, Wish(max_size=GIB))
+    assert str(caught.value.hint).startswith("allow more with --max-size, or")
     assert select(files, Wish(max_size=2 * GIB, projector=False)).projector is None
 
 
@@ -236,6 +240,22 @@ def test_a_part_that_only_seems_to_be_none_can_be_asked_for() -> None:
     assert (
         select(listed("m-Q8_0.gguf", "text-encoder-F16.gguf"), Wish(filename="text-encoder-F16.gguf")).projector is None
     )
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (Wish(), "no GGUF file there is called *.gguf"),
+        (Wish(filename="mmproj-F16.gguf"), "mmproj-F16.gguf is a projector"),
+        (Wish(filename="x.gguf"), "no GGUF file there is called x.gguf"),
+        (Wish(quantization="f16"), "no GGUF file there is f16"),
+    ],
+)
+def test_where_there_is_no_model_nothing_is_listed_and_none_of_it_can_be_asked_for(wish: Wish, said: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        select(listed("mmproj-F16.gguf"), wish)
+    assert str(caught.value) == said
+    assert caught.value.hint == "choose a repository that has a model as GGUF"
 
 
 def test_what_is_there_in_pieces_is_said() -> None:
