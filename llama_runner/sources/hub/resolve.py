@@ -63,6 +63,17 @@ class OnlyForGGUF(UsageError):
         )
 
 
+class OddIndex(SourceError):
+    """The index names weights that are not called as a model's are, beside others that are."""
+
+    def __init__(self, repo: str, names: list[str]) -> None:
+        self.repo, self.names = repo, names
+        super().__init__(
+            f"the index of {repo} names {', '.join(names[:4])}, beside weights that are called as a model's are",
+            hint="download what the model consists of yourself, and pass the directory with --safetensors-dir",
+        )
+
+
 class NothingSoSmall(SourceError):
     """No quantization makes a file of the size that was asked for."""
 
@@ -247,8 +258,11 @@ class Resolver:
             if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
                 return found.but(context_length=described.context_length)
             digests = self._fetch(pin, small, target)
-            if missing := [name for name in describe(target).shards if pin.file(name) is None]:
+            named = describe(target).shards
+            if missing := [name for name in named if pin.file(name) is None]:
                 raise MissingOnHub(pin.repo, missing)
+            if other := [name for name in named if name not in {file.name for file in weights}]:
+                raise OddIndex(pin.repo, other)
         pin = pin.knowing(digests)
         self.pins.add(pin.repo, pin)
         by_name = {file.name: file for file in pin.files}

@@ -17,6 +17,7 @@ from llama_runner.sources.hub.resolve import (
     MissingOnHub,
     NothingSoSmall,
     NothingToRun,
+    OddIndex,
     OnlyForGGUF,
     TwoQuantizations,
 )
@@ -96,6 +97,15 @@ def test_shards_that_the_index_names_must_be_there_before_any_is_fetched(hub: Hu
     with pytest.raises(LlamaRunnerError, match=r"model-extra\.safetensors"):
         runner.prepare("acme/x")
     assert not hub.bytes_sent("model.safetensors")
+
+
+def test_an_index_that_names_other_weights_is_told_before_any_is_fetched(hub: Hub, runner: Runner) -> None:
+    index = json.dumps({"weight_map": {"a": "model.fp32.safetensors"}}).encode()
+    files = {"model.safetensors.index.json": index, "model.fp32.safetensors": b"x"}
+    hub.repo("acme/x", {**demo(model__safetensors=None), **files, "model-00001-of-00001.safetensors": b"y"})
+    with pytest.raises(OddIndex, match=r"names model\.fp32\.safetensors"):
+        runner.prepare("acme/x")
+    assert not hub.bytes_sent(".safetensors")
 
 
 def test_weights_that_are_not_complete_do_not_stand_in_the_way_of_a_gguf_file(hub: Hub, runner: Runner) -> None:
