@@ -46,14 +46,14 @@ def supported_architectures() -> tuple[str, ...]:
     return tuple(sorted(ARCHITECTURES))
 
 
-def inspect(directory: Path) -> Checkpoint:
-    """Look at a model directory: small files and headers only.
+def inspect(directory: Path, *, pre_tokenizer: str | None = None) -> Checkpoint:
+    """Look at a model directory: small files and headers only. ``pre_tokenizer`` is as in `convert`.
 
     Raises a subclass of ``SourceError`` for everything that would stop the conversion.
     """
     from llama_runner.convert import checkpoint  # noqa: PLC0415
 
-    return checkpoint.inspect(directory)
+    return checkpoint.prepare(directory, name=directory.name, outtype="auto", pre_tokenizer=pre_tokenizer).checkpoint
 
 
 def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:

@@ -65,6 +65,7 @@ SCORE_FUNCTIONS = (
     "moe_router_activation_func",
     "expert_selection_fn",
 )
+GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp's numbers
 YARN = (
     ("yarn_ext_factor", ("extrapolation_factor",)),
     ("yarn_attn_factor", ("attention_factor", "attn_factor")),
@@ -82,7 +83,9 @@ def write(values: KeyValues, config: Config, file_type: int) -> None:
     _rope(values, config)
     _rows(values, config, NORMS_AND_EXPERTS)
     if (function := config.find(*SCORE_FUNCTIONS)) is not None:
-        raise UnsupportedOption("the experts' score function", function)
+        if function not in GATING:
+            raise UnsupportedOption("the experts' score function", function)
+        values.uint32("{arch}.expert_gating_func", GATING[function])
     _rows(values, config, HEAD_SIZES)
     values.uint32("general.file_type", file_type)
 

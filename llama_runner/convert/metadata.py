@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.keyvalues import KeyValues
     from llama_runner.convert.source import Source
+    from llama_runner.convert.tensors import Planned
 
 MODEL_CARD = "README.md"
+STACKED = 3  # dimensions of the matrices of all experts
 SAMPLING = (
     ("sequence", "sampling_sequence"),
     ("top_k", "sampling_top_k"),
@@ -37,8 +40,32 @@ SAMPLING = (
 )
 
 
-def write(values: KeyValues, source: Source, *, name: str, parameters: int) -> None:
-    """Write the general metadata of a model of that directory name and number of parameters."""
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters, counted as in the official script: of a mean expert, and of what is not in experts."""
+
+    total: int
+    shared: int
+    of_one_expert: int
+    experts: int
+
+    @classmethod
+    def of(cls, planned: Sequence[Planned]) -> Parameters:
+        """Count those of a plan."""
+        total = shared = of_one = numbers = stacks = 0
+        for tensor in planned:
+            total += tensor.elements
+            matrix = STACKED - (".bias" in tensor.name)
+            if "_exps." in tensor.name and len(tensor.shape) >= STACKED:
+                count = tensor.shape[-matrix]
+                of_one, numbers, stacks = of_one + tensor.elements // count, numbers + count, stacks + 1
+            else:
+                shared += tensor.elements
+        return cls(total, shared, of_one, numbers // stacks if stacks else 0)
+
+
+def write(values: KeyValues, source: Source, *, name: str, parameters: Parameters) -> None:
+    """Write the general metadata of a model of that directory name and those numbers of parameters."""
     import gguf  # noqa: PLC0415 - numpy comes with it
 
     logging.getLogger("gguf").addHandler(logging.NullHandler())  # a library does not print
@@ -54,7 +81,7 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: int) -> N
         raise UnreadableFile(source.path(MODEL_CARD), f"its front matter cannot be used ({error})") from error
 
 
-def _guess(source: Source, name: str, parameters: int) -> Any:  # noqa: ANN401 - gguf is not typed
+def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: ANN401 - gguf is not typed
     import gguf  # noqa: PLC0415
     import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with gguf
 
@@ -64,7 +91,7 @@ def _guess(source: Source, name: str, parameters: int) -> Any:  # noqa: ANN401 -
         raise UnreadableFile(source.path(MODEL_CARD), "its front matter is not YAML") from error
     config = source.optional_object("config.json")
     metadata = gguf.Metadata.apply_metadata_heuristic(
-        gguf.Metadata(), card, config, cast("Path", PurePath(name)), parameters
+        gguf.Metadata(), card, config, cast("Path", PurePath(name)), parameters.total
     )
     for key, attribute in SAMPLING:
         generation = _generation(source)
@@ -72,8 +99,10 @@ def _guess(source: Source, name: str, parameters: int) -> Any:  # noqa: ANN401 -
             setattr(metadata, attribute, generation[key])
     if metadata.name is None:
         metadata.name = name
-    if metadata.size_label is None and parameters > 0:
-        metadata.size_label = gguf.size_label(parameters, parameters, 0, 0)
+    if metadata.size_label is None and parameters.total > 0:
+        metadata.size_label = gguf.size_label(
+            parameters.total, parameters.shared, parameters.of_one_expert, parameters.experts
+        )
     return metadata
 
 

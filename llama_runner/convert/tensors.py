@@ -228,7 +228,8 @@ class _Matching:
 
     def _missing(self) -> Iterator[str]:
         for rule in self.family.rules:
-            needed = not rule.optional or (rule.name == "output" and not self.config.tied)
+            headless = self.config.tied or self.config.architecture.endswith("Model")
+            needed = not rule.optional or (rule.name == "output" and not headless)
             for name in self._blocks(rule):
                 for target in (f"{name}.weight", *([f"{name}.bias"] if rule.needs_bias else [])):
                     found, parts = self.found.get(target, {}), self.expected[target].parts

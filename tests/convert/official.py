@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import json
 import subprocess
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.convert.cases import CASES
 from tests.convert.checkpoints import DATA
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def run_official(python: Path, tree: Path, folder: Path, *, keep: bool = False) -> dict[str, str]:
+    from tests.convert.cases import Case
+
+FAMILIES = sorted(path.stem for path in (Path(__file__).parent / "families").glob("[a-z]*.py"))
+FIRST = "first"  # the cases of `tests.convert.cases`, Llama and BERT with all that is in metadata and vocabularies
+
+
+def cases_of(group: str) -> dict[str, Case]:
+    """The cases of a family, or the first ones."""
+    if group == FIRST:
+        return CASES
+    cases: dict[str, Case] = import_module(f"tests.convert.families.{group}").CASES
+    return cases
+
+
+def goldens_of(group: str) -> Path:
+    """The file with the digests of the official output."""
+    return DATA / "official.json" if group == FIRST else DATA / "official" / f"{group}.json"
+
+
+def run_official(
+    python: Path, tree: Path, folder: Path, cases: Mapping[str, Case] = CASES, *, keep: bool = False
+) -> dict[str, str]:
     """The SHA-256 of the official output per ``case/outtype``, or the error, which holds a colon."""
     jobs, keys = [], {}
-    for title, case in CASES.items():
+    for title, case in cases.items():
         directory = folder / title / case.name
         case.build(directory)
         for outtype in case.outtypes:

@@ -10,27 +10,35 @@ from pathlib import Path
 import pytest
 
 from llama_runner.convert import convert
-from tests.convert.cases import CASES
-from tests.convert.checkpoints import DATA
-from tests.convert.official import run_official
+from tests.convert.official import FAMILIES, FIRST, cases_of, goldens_of, run_official
 
-GOLDENS: dict[str, str] = json.loads((DATA / "official.json").read_text(encoding="utf-8"))
-EVERY = [f"{title}/{outtype}" for title, case in CASES.items() for outtype in case.outtypes]
+GROUPS = [FIRST, *FAMILIES]
+GOLDENS: dict[str, dict[str, str]] = {
+    group: json.loads(goldens_of(group).read_text(encoding="utf-8")) for group in GROUPS
+}
+EVERY = [
+    f"{group}/{title}/{outtype}"
+    for group in GROUPS
+    for title, case in cases_of(group).items()
+    for outtype in case.outtypes
+]
 MINILM_F16 = "7e01259cec4346ed6884939d130b8b103472ab310dc296a60cf1349d90e5541a"  # directory name: model
 PYTHON, TREE = (os.environ.get(f"LLAMA_RUNNER_REFERENCE_{name}") for name in ("PYTHON", "TREE"))
 
 
-def test_every_case_has_a_golden() -> None:
-    assert sorted(GOLDENS) == sorted(EVERY)
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_case_has_a_golden(group: str) -> None:
+    cases = cases_of(group)
+    assert sorted(GOLDENS[group]) == sorted(f"{title}/{kind}" for title in cases for kind in cases[title].outtypes)
 
 
 @pytest.mark.parametrize("key", EVERY)
 def test_output_is_the_official_one(key: str, tmp_path: Path) -> None:
-    title, outtype = key.split("/")
-    case = CASES[title]
+    group, title, outtype = key.split("/")
+    case = cases_of(group)[title]
     case.build(tmp_path / "staging")  # never the name that the metadata is made from
     made = convert(tmp_path / "staging", tmp_path / "out.gguf", name=case.name, outtype=outtype)  # type: ignore[arg-type]
-    assert made.sha256 == GOLDENS[key]
+    assert made.sha256 == GOLDENS[group][f"{title}/{outtype}"]
     assert made.bytes == (tmp_path / "out.gguf").stat().st_size
 
 
@@ -47,7 +55,8 @@ def test_a_real_sentence_encoder_becomes_the_official_file(tmp_path: Path) -> No
 @pytest.mark.skipif(
     not (PYTHON and TREE), reason="LLAMA_RUNNER_REFERENCE_PYTHON and LLAMA_RUNNER_REFERENCE_TREE are not set"
 )
-def test_the_official_script_gives_the_goldens_today(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_official_script_gives_the_goldens_today(group: str, tmp_path: Path) -> None:
     assert PYTHON
     assert TREE
-    assert run_official(Path(PYTHON), Path(TREE), tmp_path) == GOLDENS
+    assert run_official(Path(PYTHON), Path(TREE), tmp_path, cases_of(group)) == GOLDENS[group]

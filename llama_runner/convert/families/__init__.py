@@ -1,8 +1,8 @@
 """The architectures that can be converted, and which module knows each.
 
-To add one: write ``families/<family>.py`` with a ``FAMILY`` (read llama.py or bert.py, they are complete), and
-name its architectures here. Nothing else has to change. This table is apart from the modules so that listing
-the architectures imports none of them.
+To add one: write ``families/<family>.py`` with a `Family` (read llama.py or qwen.py, they are complete), and name its
+architectures here, with the module and its constant. Nothing else has to change. This table is apart from the modules
+so that listing the architectures imports none of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from llama_runner.convert.families.family import Family
 
 ARCHITECTURES = {
-    "BertForMaskedLM": "bert",
-    "BertForSequenceClassification": "bert",
-    "BertModel": "bert",
-    "LLaMAForCausalLM": "llama",
-    "LlamaForCausalLM": "llama",
-    "LlamaModel": "llama",
-    "MistralForCausalLM": "llama",
+    "BertForMaskedLM": "bert.FAMILY",
+    "BertForSequenceClassification": "bert.FAMILY",
+    "BertModel": "bert.FAMILY",
+    "LLaMAForCausalLM": "llama.FAMILY",
+    "LlamaForCausalLM": "llama.FAMILY",
+    "LlamaModel": "llama.FAMILY",
+    "MistralForCausalLM": "llama.FAMILY",
+    "Qwen2ForCausalLM": "qwen.QWEN2",
+    "Qwen2Model": "qwen.QWEN2",
+    "Qwen2MoeForCausalLM": "qwen.QWEN2MOE",
+    "Qwen3ForCausalLM": "qwen.QWEN3",
+    "Qwen3Model": "qwen.QWEN3",
+    "Qwen3MoeForCausalLM": "qwen.QWEN3MOE",
 }
 
 
@@ -30,5 +36,5 @@ def family_of(architecture: str) -> Family:
     """The family that converts an architecture. Raises `UnsupportedArchitecture`."""
     if architecture not in ARCHITECTURES:
         raise UnsupportedArchitecture(architecture, sorted(ARCHITECTURES))
-    module = import_module(f"llama_runner.convert.families.{ARCHITECTURES[architecture]}")
-    return cast("Family", module.FAMILY)
+    module, _, name = ARCHITECTURES[architecture].partition(".")
+    return cast("Family", getattr(import_module(f"llama_runner.convert.families.{module}"), name))

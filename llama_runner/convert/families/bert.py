@@ -6,12 +6,12 @@ pre-training are dropped, and a classifier is kept where it is one.
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.errors import BadHyperparameter, UnreadableFile, UnsupportedOption
+from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families.pooling import pooling_of
 from llama_runner.convert.vocab import wordpiece
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ RULES = (
 
 IGNORED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
 IGNORED_HEADS = ("cls.predictions", "cls.seq_relationship")
-POOLING = (("pooling_mode_mean_tokens", 1), ("pooling_mode_cls_token", 2), ("pooling_mode_lasttoken", 3))
-POOLING_NAMES = {"mean": 1, "cls": 2, "lasttoken": 3}
 DUMMY_LABELS = 2  # transformers fills in LABEL_0 and LABEL_1 where a model has no labels
 
 
@@ -114,27 +112,6 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
         values.uint32("{arch}.pooling_type", pooling)
     if labels := labels_of(config):
         values.strings("{arch}.classifier.output_labels", [label for _, label in sorted(labels.items())])
-
-
-def pooling_of(source: Source) -> int | None:
-    """How a sentence-transformers model makes one vector of many: llama.cpp's number for it."""
-    modules = source.optional_json("modules.json") or []
-    try:
-        folder = next((PurePosixPath(module["path"]) for module in modules if module["type"].endswith("Pooling")), None)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise UnreadableFile(source.path("modules.json"), "modules with type and path are expected") from error
-    if folder is None:
-        return None
-    if len(folder.parts) > 1 or folder.is_absolute() or ".." in folder.parts:  # what is elsewhere is not hashed
-        raise UnreadableFile(source.path("modules.json"), f"the path {folder} is not a folder of the model's own")
-    name = str(folder / "config.json")
-    pooling = source.object(name, purpose="the kind of pooling")
-    chosen = next((number for key, number in POOLING if pooling.get(key)), None)
-    if chosen is None:
-        chosen = POOLING_NAMES.get(str(pooling.get("pooling_mode")))
-    if chosen is None:
-        raise UnsupportedOption(f"the pooling in {name}", pooling.get("pooling_mode"))
-    return chosen
 
 
 def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.config import full_rope
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Made, Rule
 from llama_runner.convert.vocab import bpe, sentencepiece, special
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -83,39 +84,10 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     return values
 
 
-def head_size(config: Config) -> int:
-    """Elements of one attention head."""
-    if config.find("head_dim") is not None:
-        return config.integer("head_dim")
-    return config.integer("hidden_size") // config.integer("num_attention_heads")
-
-
-def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
-    heads, size = config.integer("num_attention_heads"), head_size(config)
-    kv_heads = config.integer("num_key_value_heads") if config.find("num_key_value_heads") is not None else heads
-    if heads % kv_heads:
-        raise BadHyperparameter("num_key_value_heads", f"is {kv_heads}, which does not divide {heads} heads")
-    if size % 2:
-        raise BadHyperparameter("head_dim", f"is {size}; rotary embeddings need an even number")
-    return {
-        "blocks": config.integer("num_hidden_layers"),
-        "vocabulary": config.integer("vocab_size"),
-        "width": config.integer("hidden_size"),
-        "inner": config.integer("intermediate_size"),
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "queries": heads * size,
-        "keys": kv_heads * size,
-    }
-
-
 def rename(name: str, config: Config) -> str | None:
     """Bare ``LlamaModel`` checkpoints leave out the prefix; tables of rotary frequencies are computed anyway."""
-    if name.endswith(("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")):
-        return None
     bare = config.architecture == "LlamaModel" and name != "lm_head.weight"
-    return f"model.{name}" if bare else name
+    return decoder.rename(f"model.{name}" if bare else name, config)
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
@@ -123,7 +95,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
     del source
     hyperparameters.write(values, config, file_type)
     values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
-    values.uint32("{arch}.rope.dimension_count", head_size(config))
+    values.uint32("{arch}.rope.dimension_count", decoder.head_size(config))
 
 
 def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
@@ -166,7 +138,7 @@ def rope_frequencies(config: Config) -> tuple[Made, ...]:
     rope = full_rope(config)
     if str(rope.get("rope_type", "")).lower() != "llama3":
         return ()
-    size = head_size(config)
+    size = decoder.head_size(config)
     try:
         base = float(rope.get("rope_theta", 10000.0))
         factor = float(rope.get("factor", 8.0))
@@ -197,7 +169,7 @@ FAMILY = Family(
     validated_rope=frozenset({"llama"}),
     derive=derive,
     rules=RULES,
-    dimensions=dimensions,
+    dimensions=decoder.dimensions,
     rename=rename,
     hyperparameters=write_hyperparameters,
     vocabulary=write_vocabulary,

@@ -1,0 +1,104 @@
+"""What most decoders have in common: parts of the table of tensors, sizes, names and vocabularies.
+
+A family takes from here what fits and writes down the rest itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.families.family import Rule
+from llama_runner.convert.vocab import bpe, sentencepiece
+from llama_runner.convert.vocab.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.source import Source
+    from llama_runner.convert.vocab import Vocabulary
+
+EMBEDDINGS = (
+    Rule("token_embd", ("vocabulary", "width")),
+    Rule("output_norm", ("width",)),
+    Rule("output", ("vocabulary", "width"), optional=True),
+)
+ATTENTION = (
+    Rule("blk.{bid}.attn_norm", ("width",)),
+    Rule("blk.{bid}.attn_q", ("queries", "width"), bias=True),
+    Rule("blk.{bid}.attn_k", ("keys", "width"), bias=True),
+    Rule("blk.{bid}.attn_v", ("keys", "width"), bias=True),
+    Rule("blk.{bid}.attn_output", ("width", "queries"), bias=True),
+)
+HEAD_NORMS = (Rule("blk.{bid}.attn_q_norm", ("head",)), Rule("blk.{bid}.attn_k_norm", ("head",)))
+FEED_FORWARD = (
+    Rule("blk.{bid}.ffn_norm", ("width",)),
+    Rule("blk.{bid}.ffn_gate", ("inner", "width"), bias=True),
+    Rule("blk.{bid}.ffn_up", ("inner", "width"), bias=True),
+    Rule("blk.{bid}.ffn_down", ("width", "inner"), bias=True),
+)
+ROUTER = Rule("blk.{bid}.ffn_gate_inp", ("experts", "width"))
+EXPERTS = (
+    Rule("blk.{bid}.ffn_down_exps", ("experts", "width", "expert_inner")),
+    Rule("blk.{bid}.ffn_gate_exps", ("experts", "expert_inner", "width")),
+    Rule("blk.{bid}.ffn_up_exps", ("experts", "expert_inner", "width")),
+)
+STACKS = (tuple(rule.name for rule in EXPERTS),)  # in the order in which the official script writes them
+COMPUTED_ANYWAY = ("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")  # tables and masks
+
+
+def head_size(config: Config) -> int:
+    """Elements of one attention head."""
+    if config.find("head_dim") is not None:
+        return config.integer("head_dim")
+    return config.integer("hidden_size") // config.integer("num_attention_heads")
+
+
+def dimensions(config: Config) -> dict[str, int]:
+    """The sizes that the shapes in the rules are made of."""
+    heads, size = config.integer("num_attention_heads"), head_size(config)
+    kv_heads = config.integer("num_key_value_heads") if config.find("num_key_value_heads") is not None else heads
+    if heads % kv_heads:
+        raise BadHyperparameter("num_key_value_heads", f"is {kv_heads}, which does not divide {heads} heads")
+    if size % 2:
+        raise BadHyperparameter("head_dim", f"is {size}; rotary embeddings need an even number")
+    return {
+        "blocks": config.integer("num_hidden_layers"),
+        "vocabulary": config.integer("vocab_size"),
+        "width": config.integer("hidden_size"),
+        "inner": config.integer("intermediate_size"),
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head": size,
+        "queries": heads * size,
+        "keys": kv_heads * size,
+    }
+
+
+def rename(name: str, config: Config) -> str | None:
+    """Take names as they are, but leave out tables of rotary frequencies and masks."""
+    del config
+    return None if name.endswith(COMPUTED_ANYWAY) else name
+
+
+def rename_bare(name: str, config: Config) -> str | None:
+    """The same for architectures of which there are bare models as well: those leave out the prefix."""
+    bare = config.architecture.endswith("Model") and not name.startswith(("model.", "lm_head."))
+    return rename(f"model.{name}" if bare else name, config)
+
+
+def byte_level(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+    """Write the byte-level BPE vocabulary of tokenizer.json."""
+    return bpe.write(values, config, source, Tokenizer.load(source, config))
+
+
+def sentence_pieces(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model, which has to be there."""
+    if not source.has("tokenizer.model"):
+        raise UnsupportedOption("the tokenizer of this architecture without tokenizer.model", "tokenizer.json")
+    return sentencepiece.write(values, config, source)
+
+
+def pieces_or_bytes(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model where there is one, else a byte-level BPE."""
+    return (sentence_pieces if source.has("tokenizer.model") else byte_level)(values, config, source)

@@ -1,0 +1,168 @@
+"""Qwen 2, 2.5 and 3, dense and with experts: Llama's block with biases (2) or norms of heads (3).
+
+Follows ``Qwen2Model``, ``Qwen2MoeModel``, ``Qwen3Model`` and ``Qwen3MoeModel`` of llama.cpp's conversion/qwen.py. A
+Qwen3 that ranks is refused: it gets a head made of two rows of the output matrix there. So are blocks without experts
+among such with them: llama.cpp knows none in these architectures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert import hyperparameters
+from llama_runner.convert.errors import UnsupportedOption
+from llama_runner.convert.families import decoder
+from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families.pooling import pooling_of
+
+if TYPE_CHECKING:
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.source import Source
+
+SHARED: dict[str, Any] = {
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "tie_word_embeddings": False,
+}
+DENSE = {
+    **SHARED,
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
+SPARSE = {
+    **SHARED,
+    "hidden_size": 2048,
+    "num_hidden_layers": 24,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "qwen2": DENSE,
+    "qwen3": {**DENSE, "head_dim": 128},
+    "qwen2_moe": {
+        **SPARSE,
+        "intermediate_size": 5632,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+        "num_experts_per_tok": 4,
+        "num_experts": 60,
+    },
+    "qwen3_moe": {
+        **SPARSE,
+        "intermediate_size": 6144,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "moe_intermediate_size": 768,
+        "num_experts_per_tok": 8,
+        "num_experts": 128,
+    },
+}
+
+
+SHARED_EXPERT = (
+    Rule("blk.{bid}.ffn_gate_inp_shexp", ("one", "width")),
+    Rule("blk.{bid}.ffn_gate_shexp", ("shared_inner", "width")),
+    Rule("blk.{bid}.ffn_up_shexp", ("shared_inner", "width")),
+    Rule("blk.{bid}.ffn_down_shexp", ("width", "shared_inner")),
+)
+
+
+def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """As many key heads as heads where the file says null, which transformers does for the older two."""
+    if values.get("num_key_value_heads") is None and model_type in ("qwen2", "qwen3"):
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    return values
+
+
+def sparse_dimensions(config: Config) -> dict[str, int]:
+    """The sizes that the shapes in the rules are made of, experts included."""
+    sizes = decoder.dimensions(config)
+    sizes.update(experts=config.integer("num_experts"), expert_inner=config.integer("moe_intermediate_size"), one=1)
+    if config.find("shared_expert_intermediate_size") is not None:
+        sizes["shared_inner"] = config.integer("shared_expert_intermediate_size")
+    return sizes
+
+
+def write_dense(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+    """Write the text model's hyperparameters, and how embeddings are pooled."""
+    _refuse_reranker(config, source)
+    hyperparameters.write(values, config, file_type)
+    if (pooling := pooling_of(source)) is not None:
+        values.uint32("{arch}.pooling_type", pooling)
+
+
+def write_sparse(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+    """Write the text model's hyperparameters, and the sizes of the experts."""
+    del source
+    hyperparameters.write(values, config, file_type)
+    if (size := config.find("moe_intermediate_size")) is not None:
+        values.uint32("{arch}.expert_feed_forward_length", size)
+    if (size := config.find("shared_expert_intermediate_size")) is not None:
+        values.uint32("{arch}.expert_shared_feed_forward_length", size)
+
+
+def _refuse_reranker(config: Config, source: Source) -> None:
+    card = source.text("README.md") if source.has("README.md") else ""
+    hints = (str(config.find("_name_or_path")), source.directory.name, config.architecture)
+    if "# qwen3-reranker" in card.lower() or any("qwen3-reranker" in hint.lower() for hint in hints):
+        raise UnsupportedOption("the kind of model", "Qwen3-Reranker")
+
+
+QWEN2 = Family(
+    name="qwen2",
+    defaults={"qwen2": DEFAULTS["qwen2"]},
+    validated_rope=frozenset({"qwen2"}),
+    derive=derive,
+    rules=(*decoder.EMBEDDINGS, *decoder.ATTENTION, *decoder.FEED_FORWARD),
+    dimensions=decoder.dimensions,
+    rename=decoder.rename_bare,
+    hyperparameters=write_dense,
+    vocabulary=decoder.pieces_or_bytes,
+)
+QWEN3 = replace(
+    QWEN2,
+    name="qwen3",
+    defaults={"qwen3": DEFAULTS["qwen3"]},
+    validated_rope=frozenset({"qwen3"}),
+    rules=(*QWEN2.rules, *decoder.HEAD_NORMS),
+)
+QWEN2MOE = Family(
+    name="qwen2moe",
+    defaults={"qwen2_moe": DEFAULTS["qwen2_moe"]},
+    validated_rope=frozenset({"qwen2_moe"}),
+    rules=(
+        *decoder.EMBEDDINGS,
+        *decoder.ATTENTION,
+        decoder.FEED_FORWARD[0],
+        decoder.ROUTER,
+        *decoder.EXPERTS,
+        *SHARED_EXPERT,
+    ),
+    dimensions=sparse_dimensions,
+    rename=decoder.rename,
+    hyperparameters=write_sparse,
+    vocabulary=decoder.byte_level,
+    stacks=decoder.STACKS,
+)
+QWEN3MOE = replace(
+    QWEN2MOE,
+    name="qwen3moe",
+    defaults={"qwen3_moe": DEFAULTS["qwen3_moe"]},
+    validated_rope=frozenset({"qwen3_moe"}),
+    rules=(
+        *decoder.EMBEDDINGS,
+        *decoder.ATTENTION,
+        *decoder.HEAD_NORMS,
+        decoder.FEED_FORWARD[0],
+        decoder.ROUTER,
+        *decoder.EXPERTS,
+    ),
+)

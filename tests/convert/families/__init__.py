@@ -1,0 +1,1 @@
+"""Tiny checkpoints of every family, and the variations of which the output is compared with the official script's."""
