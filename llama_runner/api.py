@@ -70,10 +70,12 @@ class Runner:
         """Say what ``serve`` would run and why. Writes nothing."""
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
         graph = request.graph
-        plan = self._observer(remember=False).plan(graph.targets, request.snapshot)
+        plan = self._observer(remember=False, pre_tokenizer=wishes.get("pre_tokenizer")).plan(
+            graph.targets, request.snapshot
+        )
         request.announce(plan)
         places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-        return Forecast(graph, plan, _spec(self._located(graph, places, self._facts(graph, plan)), server))
+        return Forecast(graph, plan, _spec(self._located(graph, places, self._facts(graph, plan, wishes)), server))
 
     def prepare(self, model: str | Path | None = None, **wishes: Unpack[Wishes]) -> Prepared:
         """Make what is missing, and return where everything is."""
@@ -114,7 +116,7 @@ class Runner:
 
     def _bring(self, request: Request, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""
-        observer = self._observer(remember=True)
+        observer = self._observer(remember=True, pre_tokenizer=request.pre_tokenizer)
         for attempt in range(_REPLANS):
             plan = observer.plan(targets, request.snapshot)
             request.check_offline(plan)
@@ -203,11 +205,11 @@ class Runner:
 
         return take_stock(self.store)
 
-    def _observer(self, *, remember: bool) -> Observer:
+    def _observer(self, *, remember: bool, pre_tokenizer: str | None = None) -> Observer:
         from_disk = LocalSources(
             self.store,
             remember=remember,
-            inspect=_inspect,
+            inspect=lambda directory: _inspect(directory, pre_tokenizer),
             on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
         )
         return Observer(self.store, from_disk)
@@ -249,7 +251,7 @@ class Runner:
         path = self.store.path(places[step])
         return path / step.entry if step.entry else path
 
-    def _facts(self, graph: Pipeline, plan: Plan) -> dict[str, Any]:
+    def _facts(self, graph: Pipeline, plan: Plan, wishes: Wishes) -> dict[str, Any]:
         """Return what is known of a model that may not have been made yet."""
         place = None if graph.model is None else plan.of(graph.model).place
         record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
@@ -257,7 +259,7 @@ class Runner:
             return record.facts
         match graph.source:
             case LocalModel(path=path):
-                return {"context_length": _inspect(path).context_length}
+                return {"context_length": _inspect(path, wishes.get("pre_tokenizer")).context_length}
             case HubSafetensors(context_length=context):
                 return {"context_length": context}
             case HubGguf(pin=pin):
@@ -265,10 +267,10 @@ class Runner:
         return _header_facts(graph.source)
 
 
-def _inspect(directory: Path) -> Checkpoint:
+def _inspect(directory: Path, pre_tokenizer: str | None) -> Checkpoint:
     from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
 
-    return inspect(directory)
+    return inspect(directory, pre_tokenizer=pre_tokenizer)
 
 
 def _header_facts(source: AnySource) -> dict[str, Any]:

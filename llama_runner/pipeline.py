@@ -55,6 +55,7 @@ class Options(Value):
     """None: q4_k_m for safetensors, as it is for a GGUF file. Several, with commas between them, share a conversion."""
     tuning: Tuning = field(default_factory=Tuning)
     outtype: Outtype = "auto"
+    pre_tokenizer: str | None = None
     keep_f16: bool = False
     device: str = "auto"
     """What the binaries compute on: ``cpu``, ``metal``, or the best that this version can build for here."""
@@ -181,9 +182,12 @@ def _from_weights(
     wanted = _wanted(options) or [quantizations.DEFAULT]
     if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
         raise NothingToTune(_tuned(options.tuning))
-    base = Convert(model, source.name, options.outtype, size, options.keep_f16)
+    splits = options.pre_tokenizer
+    base = Convert(model, source.name, options.outtype, size, options.keep_f16, splits)
     converted = [kind for kind in wanted if kind in (*quantizations.FLOAT, AS_IT_COMES)]
-    made: dict[str, Step] = {kind: Convert(model, source.name, cast("Outtype", kind), size) for kind in converted}
+    made: dict[str, Step] = {
+        kind: Convert(model, source.name, cast("Outtype", kind), size, pre_tokenizer=splits) for kind in converted
+    }
     kinds = [kind for kind in wanted if kind not in made]
     made |= zip(kinds, _quantized(base, kinds, binaries, size, options.tuning, 1), strict=True)
     first, *others = (made[kind] for kind in wanted)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         demo: bool
         quantization: str | None
         outtype: Outtype
+        pre_tokenizer: str | None
+        """llama.cpp's name for how the tokenizer splits text, where it is not recognised."""
         keep_f16: bool
         device: str
         jobs: int | None
@@ -109,6 +111,7 @@ class Request:
             demo=wishes.get("demo", False),
         )
         self._remember = remember
+        self.pre_tokenizer = wishes.get("pre_tokenizer")
         self._resolver: Resolver | None = None
         self.graph = self._graph(source)
         self.snapshot = _snapshot(self.graph, wishes)
@@ -152,6 +155,7 @@ class Request:
             quantization=quantization,
             tuning=_tuning(wishes),
             outtype=wishes.get("outtype", "auto"),
+            pre_tokenizer=wishes.get("pre_tokenizer"),
             keep_f16=wishes.get("keep_f16", False),
             device=wishes.get("device", "auto"),
             jobs=wishes.get("jobs"),
@@ -175,6 +179,7 @@ class Request:
             offline=self._offline,
             update=self._wishes.get("update", False),
             remember=self._remember,
+            pre_tokenizer=self._wishes.get("pre_tokenizer"),
         )
 
     def _wish(self) -> Wish:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import __version__
 from llama_runner.core.digest import file_digest
-from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
 from llama_runner.sources.local import bucket
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class Convert(Step):
     outtype: Outtype
     weight_bytes: int = unkeyed(0)
     keep: bool = unkeyed(True)
+    pre_tokenizer: str | None = later(None)
+    """How the tokenizer splits text, where it is not recognised: llama.cpp's name for it."""
     kind: ClassVar[str] = "convert"
 
     @property
@@ -62,6 +64,7 @@ class Convert(Step):
             target,
             name=self.name,
             outtype=self.outtype,
+            pre_tokenizer=self.pre_tokenizer,
             on_progress=lambda done, total: workspace.progress(done, total, "bytes"),
             cancelled=workspace.is_cancelled,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,18 @@ def test_inspect_of_a_large_vocabulary_reads_no_token(llama_runner: Command, tmp
     writer.write_tensors_to_file()
     writer.close()
     assert json.loads(llama_runner("inspect", tmp_path / "x.gguf", "--json").out)["vocabulary"] == 150_000
+
+
+def test_who_knows_how_a_tokenizer_splits_may_say_so(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "odd")
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    split = {"type": "Split", "pattern": {"Regex": "odd+"}, "behavior": "Isolated", "invert": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, level]}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    says(llama_runner("convert", model, "--root", root), 3, "unknown BPE pre-tokenizer", "--pre-tokenizer ")
+    (made,) = llama_runner("convert", model, "--pre-tokenizer", "gpt-2", "--root", root, "--json").json
+    found = llama_runner("inspect", made["path"], "--json").json
+    assert found["metadata"]["tokenizer.ggml.pre"] == "gpt-2"
+    assert llama_runner("plan", model, "--pre-tokenizer", "gpt-2", "--root", root).code == 0
+    says(llama_runner("convert", model, "--pre-tokenizer", "gtp-2", "--root", root), 2, "the nearest is gpt-2")

@@ -108,12 +108,14 @@ class Resolver:
         offline: bool = False,
         update: bool = False,
         remember: bool = True,
+        pre_tokenizer: str | None = None,
     ) -> None:
         """Remember below ``private``, unless not to ``remember``; then also the weights' description is not kept."""
         self.pins = PinStore(private / "pins", lambda text: sink(Warned("damaged_pin", text)))
         self._descriptions = private / "descriptions"
         self._access, self._sink = access, sink
         self._offline, self._update, self._remember = offline, update, remember
+        self._pre_tokenizer = pre_tokenizer
         self._found_access: Access | None = None
         self._unsettled: list[tuple[Pin, str]] = []
 
@@ -258,7 +260,7 @@ class Resolver:
             if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
                 return found.but(context_length=described.context_length)
             digests = self._fetch(pin, small, target)
-            named = describe(target).shards
+            named = describe(target, pre_tokenizer=self._pre_tokenizer).shards
             if missing := [name for name in named if pin.file(name) is None]:
                 raise MissingOnHub(pin.repo, missing)
             if other := [name for name in named if name not in {file.name for file in weights}]:
