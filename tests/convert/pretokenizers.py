@@ -85,7 +85,10 @@ KIMI = r"[\p{Han}]+|" + cased(f"{ENGLISH}?", r"\p{N}{1,3}", UPPER_NOT_HAN, LOWER
 
 @dataclass(frozen=True)
 class Structure:
-    """What of a tokenizer.json tells how it splits text."""
+    """What of a tokenizer.json tells how it splits text.
+
+    ``recognised_as`` is llama_runner's name for it, where that is not llama.cpp's for the model it comes from.
+    """
 
     steps: tuple[Json, ...]
     normalizer: Json | None = None
@@ -93,6 +96,7 @@ class Structure:
     added: tuple[str, ...] = ()
     post_processor: Json | None = None
     settings: Json = field(default_factory=dict)
+    recognised_as: str | None = None
 
     @property
     def pre_tokenizer(self) -> Json:
@@ -122,7 +126,9 @@ STRUCTURES: dict[str, Structure] = {
     "laguna": Structure((split(r"(?:\r?\n)+(?!\r?\n)", "MergedWithNext"), split(QWEN2), BYTES)),
     "minicpm5": Structure((split(r"\p{N}{1,3}"), split(words(r"\p{N}+")), BYTES), ignore_merges=True),
     "tekken": Structure((split(cased("", r"\p{N}")), BYTES), ignore_merges=True),
-    "gpt-4o": Structure((split(GPT4O, "Removed", inverted=True), BYTES)),
+    "gpt-4o": Structure(
+        (split(GPT4O, "Removed", inverted=True), BYTES), recognised_as="granite-embed-multi-97m"
+    ),
     "granite-embed-multi-97m": Structure((split(GPT4O), BYTES), ignore_merges=True),
     "tiny_aya": Structure((split(r"\d{1,3}(?=(?:\d{3})*\b)"), split(GPT4O), BYTES), NFC),
     "youtu": Structure((split(YOUTU_CJK), split(cased(f"{ENGLISH}?", r"\p{N}")), BYTES), ignore_merges=True),

@@ -49,9 +49,9 @@ def model(texts: Iterable[str], *, ignore_merges: bool = False) -> dict[str, Any
     }  # fmt: skip
 
 
-def document(structure: Structure, texts: Iterable[str]) -> dict[str, Any]:
+def document(structure: Structure, texts: Iterable[str], *, trained: bool = False) -> dict[str, Any]:
     """A tokenizer.json with that structure."""
-    made = model(texts, ignore_merges=structure.ignore_merges)
+    made = train(structure, texts) if trained else model(texts, ignore_merges=structure.ignore_merges)
     first = len(made["vocab"])
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
@@ -62,10 +62,25 @@ def document(structure: Structure, texts: Iterable[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write(directory: Path, structure: Structure, texts: Iterable[str]) -> int:
+def write(directory: Path, structure: Structure, texts: Iterable[str], *, trained: bool = False) -> int:
     """tokenizer.json and tokenizer_config.json; the number of tokens."""
-    made = document(structure, texts)
+    made = document(structure, texts, trained=trained)
     (directory / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", **structure.settings}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return len(made["model"]["vocab"]) + len(structure.added)
+
+
+def train(structure: Structure, texts: Iterable[str], *, size: int = 2000) -> dict[str, Any]:
+    """A model trained on the texts, split as the structure says; needs the tokenizers library."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    made = document(structure, ())
+    trained = Tokenizer.from_str(json.dumps({**made, "post_processor": None, "added_tokens": []}))
+    trained.model = models.BPE()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False, min_frequency=0)
+    trained.train_from_iterator(texts, trainer)
+    model: dict[str, Any] = json.loads(trained.to_str())["model"]
+    model["ignore_merges"] = structure.ignore_merges
+    return model

@@ -17,8 +17,10 @@ otherwise these are taken, and llama.cpp splits alike for the names they stand f
 * ``qwen2`` for megrez, deepseek-r1-qwen, kormo, hunyuan, grok-2, solar-open, f2llmv2; ``stablelm2`` where
   transformers would clean up spaces when it decodes
 * ``deepseek-v3`` for hunyuan-dense, joyai-llm; ``bloom`` for poro-chat, gpt3-finnish; ``tiny_aya`` for cohere2moe;
-  ``bailingmoe`` for bailingmoe2, llada-moe; ``gpt-4o`` for llama4, kanana2, talkie, minimax-m2, and
-  ``granite-embed-multi-97m`` where whole words are taken from the vocabulary
+  ``bailingmoe`` for bailingmoe2, llada-moe
+* ``granite-embed-multi-97m`` for gpt-4o, llama4, kanana2, talkie, minimax-m2: llama.cpp ends a word at a combining
+  mark for those, and not for this one. It also takes whole words from the vocabulary, which gives the same where each
+  of them is made by merges, as in a trained vocabulary
 
 NFC changes the name only where a name implies it: llama.cpp never normalizes.
 """
@@ -47,7 +49,7 @@ STRUCTURES: dict[tuple[str, ...], str] = {
     (known.QWEN2,): "qwen2",
     (known.QWEN35,): "qwen35",
     (known.TEKKEN,): "tekken",
-    (known.GPT4O,): "gpt-4o",
+    (known.GPT4O,): "granite-embed-multi-97m",
     (known.KIMI,): "kimi-k2",
     (known.JAIS2,): "jais-2",
     (known.BAILING,): "bailingmoe",
@@ -93,8 +95,6 @@ def _variant(name: str, tokenizer: Tokenizer, *, nfc: bool) -> str:
     added = {token.content for token in tokenizer.added.values()}
     if name == "llama-bpe" and not whole_words:
         return "glm4" if GLM_MASK in added else "smaug-bpe"
-    if name == "gpt-4o" and whole_words:
-        return "granite-embed-multi-97m"
     if name == "smollm" and (FILL_IN_THE_MIDDLE in tokenizer.base or FILL_IN_THE_MIDDLE in added):
         return "refact"
     if name == "gpt-2" and "RobertaProcessing" in _kinds(tokenizer.document.get("post_processor")):

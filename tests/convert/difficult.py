@@ -1,0 +1,15 @@
+"""Text on which tokenizers differ, by what is difficult about it."""
+
+from __future__ import annotations
+
+import json
+
+from llama_runner.convert.vocab.fingerprint import SAMPLE
+from tests.convert.checkpoints import DATA
+
+TEXTS: dict[str, str] = {
+    "official-sample": SAMPLE,
+    **json.loads((DATA / "tokenizers" / "difficult.json").read_text(encoding="utf-8")),
+    "long-word": "Donaudampfschifffahrtsgesellschaftskapitän" * 3,
+    "long-run": "a" * 70 + " " * 70 + "." * 70 + "\n" * 20 + "1" * 40 + "=" * 33,
+}
