@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from llama_runner import __version__
 from llama_runner.cli import options as shared
-from llama_runner.cli.make import convert, inspect, quantize
-from llama_runner.cli.search import search
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError
 
 if TYPE_CHECKING:
@@ -33,7 +31,26 @@ def _on_terminate(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-@click.group(context_settings=_CONTEXT)
+class _Commands(click.Group):
+    """Loads the commands that stand elsewhere when they are asked for: ``run`` need not wait for them."""
+
+    elsewhere: ClassVar = {"convert": "make", "quantize": "make", "inspect": "make", "search": "search"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click."""
+        return sorted([*super().list_commands(ctx), *self.elsewhere])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click."""
+        if cmd_name not in self.elsewhere:
+            return super().get_command(ctx, cmd_name)
+        from importlib import import_module  # noqa: PLC0415 - as said
+
+        command: click.Command = getattr(import_module(f"llama_runner.cli.{self.elsewhere[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="llama-runner")
 def cli() -> None:
     """Turn any model source into a running llama-server, doing only the work that has not been done."""
@@ -162,10 +179,6 @@ def stop(**given: Any) -> None:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
         click.echo(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
-
-
-for command in (convert, quantize, inspect, search):
-    cli.add_command(command)
 
 
 def _runner(given: dict[str, Any], *, events: bool = False) -> Runner:
