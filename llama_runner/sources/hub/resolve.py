@@ -225,7 +225,7 @@ class Resolver:
         if weights is None:
             raise missing or NothingToRun(pin.repo, pin.commit, sorted({_ending(file.name) for file in pin.files}))
         if options:
-            raise OnlyForGGUF(pin.repo, options)
+            raise missing or OnlyForGGUF(pin.repo, options)
         if missing is not None:
             self._notice("converted_here", f"{missing}\nit is made here from the safetensors beside them")
         return self._described(pin, revision, weights, self._quantization(weights, wish))

@@ -21,6 +21,7 @@ from llama_runner.sources.hub.resolve import (
     OnlyForGGUF,
     TwoQuantizations,
 )
+from llama_runner.sources.hub.selection import NoSuchQuantization
 from tests.fakehub.hub import Hub
 
 GGUF = b"GGUF" + bytes(60)
@@ -76,6 +77,9 @@ def test_a_repository_without_any_model_says_what_it_has(hub: Hub, runner: Runne
 
 def test_wishes_that_choose_among_gguf_files_need_some(hub: Hub, runner: Runner) -> None:
     hub.repo("acme/x", demo())
+    hub.repo("acme/both", {**demo(), "x-Q8_0.gguf": GGUF})
+    with pytest.raises(NoSuchQuantization, match=r"x-Q8_0\.gguf"):
+        runner.plan("acme/both:Q5_K_M", pattern="*")
     with pytest.raises(OnlyForGGUF, match="--filename and --pattern choose among GGUF files, and acme/x has none"):
         runner.plan("acme/x", filename="a", pattern="b")
 
