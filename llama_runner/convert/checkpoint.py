@@ -104,6 +104,7 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
         outtype = guess_outtype(kept)
     planned = plan(family, config, tensors, outtype)
     values = KeyValues(family.name)
+    family.early(values, config)
     metadata.write(values, source, name=name, parameters=metadata.Parameters.of(planned))
     family.hyperparameters(values, config, source, FILE_TYPES[outtype])
     values.uint32("general.quantization_version", QUANTIZATION_VERSION)

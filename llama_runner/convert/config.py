@@ -115,13 +115,17 @@ def _filled(raw: Mapping[str, Any], family: Family, model_type: str) -> Mapping[
     scaling = raw.get("rope_scaling")
     if scaling is not None and not isinstance(scaling, dict):
         raise BadHyperparameter("rope_scaling", f"is {scaling!r}, an object is expected")
-    if scaling is not None and model_type in family.validated_rope:
-        if "type" in scaling:
+    if scaling is not None and family.scaling is not None:
+        scaling = family.scaling({**defaults, **raw}, scaling)
+        if scaling is None:
+            return dict(raw)
+    elif scaling is not None and model_type in family.validated_rope:
+        if "type" in scaling and model_type not in family.new_rope:
             scaling = {**scaling, "rope_type": scaling["type"]}
         kind = scaling.get("rope_type", "default")
         if not isinstance(kind, str):
             raise BadHyperparameter("rope_scaling.rope_type", f"is {kind!r}, a name is expected")
-        if not ROPE_NEEDS.get(kind, set()) <= set(scaling):
+        if "rope_type" not in scaling or not ROPE_NEEDS.get(kind, set()) <= set(scaling):
             return dict(raw)  # transformers refuses this file, so no default is filled in
     values = {**defaults, **raw}
     if scaling is not None:

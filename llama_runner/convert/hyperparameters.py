@@ -1,6 +1,7 @@
 """The hyperparameters that llama.cpp's converter writes for every text model, as one table and RoPE.
 
-A family calls `write` and then adds what is its own. The order of the rows is the order in the file.
+A family calls `write` and then adds what is its own, or writes `rows` of its own. The order of the rows is the order in
+the file. A row is a key, the type, and the names in config.json, of which the first that is there counts.
 """
 
 from __future__ import annotations
@@ -77,23 +78,24 @@ MROPE_SECTIONS = 4
 
 def write(values: KeyValues, config: Config, file_type: int) -> None:
     """Write what every text model has; ``file_type`` is llama.cpp's number of the output type."""
-    _rows(values, config, SIZES)
+    rows(values, config, SIZES)
     if config.find("is_causal") is False:
         values.boolean("{arch}.attention.causal", value=False)
     _rope(values, config)
-    _rows(values, config, NORMS_AND_EXPERTS)
+    rows(values, config, NORMS_AND_EXPERTS)
     if (function := config.find(*SCORE_FUNCTIONS)) is not None:
         if function not in GATING:
             raise UnsupportedOption("the experts' score function", function)
         values.uint32("{arch}.expert_gating_func", GATING[function])
-    _rows(values, config, HEAD_SIZES)
+    rows(values, config, HEAD_SIZES)
     values.uint32("general.file_type", file_type)
 
 
-def _rows(values: KeyValues, config: Config, rows: tuple[Row, ...]) -> None:
-    for key, kind, names in rows:
+def rows(values: KeyValues, config: Config, table: tuple[Row, ...]) -> None:
+    """Write the rows of a table for which config.json has a value."""
+    for key, kind, names in table:
         if (value := config.find(*names)) is not None:
-            (values.uint32 if kind == "uint32" else values.float32)(f"{{arch}}.{key}", value)
+            getattr(values, kind)(f"{{arch}}.{key}", value)
 
 
 def _rope(values: KeyValues, config: Config) -> None:

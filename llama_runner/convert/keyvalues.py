@@ -16,7 +16,7 @@ from llama_runner.convert.errors import BadHyperparameter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 0, 4, 5, 6, 7, 8, 9
 
 
 def encode_string(text: str | bytes) -> bytes:
@@ -87,6 +87,14 @@ class KeyValues:
     def integers(self, key: str, values: Sequence[int]) -> None:
         """Set an array of 32-bit signed integers; an empty one is left out."""
         self._array(key, INT32, len(values), _little_endian(array("i", values)))
+
+    def booleans(self, key: str, values: Sequence[object]) -> None:
+        """Set an array of truth values; an empty one is left out."""
+        self._array(key, BOOL, len(values), bytes(bool(value) for value in values))
+
+    def octets(self, key: str, values: bytes) -> None:
+        """Set an array of bytes; an empty one is left out."""
+        self._array(key, UINT8, len(values), values)
 
     def _array(self, key: str, kind: int, count: int, data: bytes) -> None:
         if count:

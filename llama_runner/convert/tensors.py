@@ -167,8 +167,9 @@ class _Matching:
             block = first[0] if first else ""
             general = NUMBER.sub("{bid}", name, count=1).removesuffix(suffix)
             if general in self.family.targets:
-                chosen = (target.format(bid=block) for target in self.family.targets[general])
-                return tuple(f"{target}{suffix or '.weight'}" for target in chosen), number
+                every = (target.format(bid=block) for target in self.family.targets[general])
+                named = (f"{target}{suffix or '.weight'}" for target in every)
+                return tuple(name for name in named if name in self.expected), number
         target = self.names.get_name(key=name, try_suffixes=SUFFIXES)
         return ((target,) if target else ()), number
 

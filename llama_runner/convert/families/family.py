@@ -71,18 +71,24 @@ def nothing_made(config: Config) -> tuple[Made, ...]:  # noqa: ARG001 - the inte
     return ()
 
 
+def nothing_early(values: KeyValues, config: Config) -> None:
+    """No metadata that the official script writes while it makes the tensors, and so before the model's name."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Everything that is particular to one family of models; ``name`` is llama.cpp's name of it.
 
     ``defaults`` has the values that transformers fills in, per ``model_type``, and none for a type that it does not
-    know; ``validated_rope`` names the model types whose RoPE scaling it checks; ``derive`` fills in what follows from
-    other values. ``rename`` turns a checkpoint's tensor name into the one that gguf's name map knows, or None for a
-    tensor that is known and not needed.
+    know; ``validated_rope`` names the model types whose RoPE scaling it checks, ``new_rope`` those of them that have to
+    say ``rope_type`` rather than ``type``; ``scaling`` does it for a type with rules of its own, and returns None where
+    transformers refuses the file. ``derive`` fills in what follows from other values. ``rename`` turns a checkpoint's
+    tensor name into the one that gguf's name map knows, or None for a tensor that is known and not needed.
 
     ``targets`` has, for names that gguf's map does not know or that become several tensors, the rules they serve, in
     the order of the output; ``{bid}`` stands for the first number. ``stacks`` are the rules whose first dimension is
     stacked from numbered tensors (``experts.N.``); those named together are written together, once the last is there.
+    ``early`` writes metadata that stands before all other.
     """
 
     name: str
@@ -93,7 +99,10 @@ class Family:
     hyperparameters: Callable[[KeyValues, Config, Source, int], None]
     vocabulary: Callable[[KeyValues, Config, Source], Vocabulary]
     validated_rope: frozenset[str] = frozenset()
+    new_rope: frozenset[str] = frozenset()
+    scaling: Callable[[Mapping[str, Any], dict[str, Any]], dict[str, Any] | None] | None = None
     derive: Callable[[dict[str, Any], str], dict[str, Any]] = unchanged
     made: Callable[[Config], tuple[Made, ...]] = nothing_made
+    early: Callable[[KeyValues, Config], None] = nothing_early
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stacks: tuple[tuple[str, ...], ...] = ()

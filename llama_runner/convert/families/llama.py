@@ -1,13 +1,14 @@
-"""Llama and Mistral: rotary attention with grouped heads, RMS norms and a gated feed-forward network.
+"""Llama, Mistral and Mixtral: rotary attention with grouped heads, RMS norms and a gated feed-forward network.
 
-Follows ``LlamaModel`` of llama.cpp's conversion/llama.py. Mixtures of experts (Mixtral), drafts (EAGLE) and
-models that see or hear share that class there; they are refused here.
+Follows ``LlamaModel`` of llama.cpp's conversion/llama.py. Drafts (EAGLE) and models that see or hear share that class
+there; they are refused here.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
@@ -52,22 +53,36 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "head_dim": None,
     },
+    "mixtral": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": False,
+        "head_dim": None,
+        "num_experts_per_tok": 2,
+        "num_local_experts": 8,
+    },
 }
 
-RULES = (
-    Rule("token_embd", ("vocabulary", "width")),
-    Rule("output_norm", ("width",)),
-    Rule("output", ("vocabulary", "width"), optional=True),
-    Rule("blk.{bid}.attn_norm", ("width",)),
-    Rule("blk.{bid}.attn_q", ("queries", "width"), bias=True, heads="heads"),
-    Rule("blk.{bid}.attn_k", ("keys", "width"), bias=True, heads="kv_heads"),
-    Rule("blk.{bid}.attn_v", ("keys", "width"), bias=True),
-    Rule("blk.{bid}.attn_output", ("width", "queries"), bias=True),
-    Rule("blk.{bid}.ffn_norm", ("width",)),
-    Rule("blk.{bid}.ffn_gate", ("inner", "width"), bias=True),
-    Rule("blk.{bid}.ffn_up", ("inner", "width"), bias=True),
-    Rule("blk.{bid}.ffn_down", ("width", "inner"), bias=True),
+ATTENTION = tuple(
+    replace(rule, heads={"attn_q": "heads", "attn_k": "kv_heads"}.get(rule.name.rpartition(".")[2]))
+    for rule in decoder.ATTENTION
 )
+RULES = (*decoder.EMBEDDINGS, *ATTENTION, *decoder.FEED_FORWARD)
+MIXTRAL_EXPERTS = (
+    Rule("blk.{bid}.ffn_norm", ("width",)),
+    decoder.ROUTER,
+    Rule("blk.{bid}.ffn_gate_exps", ("experts", "inner", "width")),
+    Rule("blk.{bid}.ffn_down_exps", ("experts", "width", "inner")),
+    Rule("blk.{bid}.ffn_up_exps", ("experts", "inner", "width")),
+)
+MIXTRAL_STACKS = (tuple(rule.name for rule in MIXTRAL_EXPERTS[2:]),)
 
 CODE_LLAMA_VOCABULARY = 32016
 CODE_LLAMA_INFILL = {"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010}
@@ -163,9 +178,14 @@ def _rope_factor(frequency: float, factor: float, low: float, high: float, conte
     return _inverse(_float32(_float32(_float32(1 - smooth) / _float32(factor)) + smooth))
 
 
+def sparse_dimensions(config: Config) -> dict[str, int]:
+    """The sizes that the shapes in the rules are made of, experts included."""
+    return {**decoder.dimensions(config), "experts": config.integer("num_local_experts")}
+
+
 FAMILY = Family(
     name="llama",
-    defaults=DEFAULTS,
+    defaults={name: DEFAULTS[name] for name in ("llama", "mistral")},
     validated_rope=frozenset({"llama"}),
     derive=derive,
     rules=RULES,
@@ -174,4 +194,12 @@ FAMILY = Family(
     hyperparameters=write_hyperparameters,
     vocabulary=write_vocabulary,
     made=rope_frequencies,
+)
+MIXTRAL = replace(
+    FAMILY,
+    defaults={"mixtral": DEFAULTS["mixtral"]},
+    validated_rope=frozenset(),
+    rules=(*decoder.EMBEDDINGS, *ATTENTION, *MIXTRAL_EXPERTS),
+    dimensions=sparse_dimensions,
+    stacks=MIXTRAL_STACKS,
 )

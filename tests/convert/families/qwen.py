@@ -96,7 +96,7 @@ CASES = {
     "qwen2-f16": Case(lambda d: qwen(d, dtype="F16", tie_word_embeddings=True), ALL, pre="gpt-2"),
     "qwen2-f32": Case(lambda d: qwen(d, dtype="F32", shards=3), ("auto", "f16", "q8_0"), pre="gpt-2"),
     "qwen2-few": Case(lambda d: qwen(d, **FEW), pre="gpt-2"),
-    "qwen2-yarn": Case(lambda d: qwen(d, rope_scaling=YARN, num_key_value_heads=4, use_sliding_window=True), pre="gpt-2"),
+    "qwen2-yarn": Case(lambda d: qwen(d, rope_scaling=YARN, use_sliding_window=True), pre="gpt-2"),
     "qwen2-pooled": Case(_pooled, pre="gpt-2"),
     "qwen2-odd": Case(lambda d: qwen(d, hidden_size=40, intermediate_size=72), ("q8_0",), pre="gpt-2"),
     "qwen3": Case(lambda d: qwen(d, **QWEN3), ALL, pre="gpt-2"),
