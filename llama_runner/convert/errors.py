@@ -253,3 +253,15 @@ class BadVocabulary(SourceError):
     def __init__(self, problem: str, *, hint: str | None = None) -> None:
         super().__init__(f"tokenizer: {problem}", hint=hint or "fetch the tokenizer's files again")
         self.problem = problem
+
+
+class TooManyTokens(BadVocabulary):
+    """The tokenizer has tokens for which the embedding has no row."""
+
+    def __init__(self, tokens: int, room: int) -> None:
+        super().__init__(
+            f"it has {tokens} tokens, the embedding has room for {room}",
+            hint="tokens were added without resizing the model, or the tokenizer is another model's",
+        )
+        self.tokens = tokens
+        self.room = room

@@ -59,3 +59,15 @@ def read(path: Path) -> Gguf:
         found.append((name, dimensions, reader.unpack("<I"), reader.unpack("<Q")))
     start = -(-reader.place // 32) * 32
     return Gguf(values, {name: (dimensions, kind, start + offset) for name, dimensions, kind, offset in found})
+
+
+def raw_values(data: bytes, count: int) -> list[tuple[str, bytes]]:
+    """Keys and encoded values, in their order; ``data`` begins with the first of ``count`` keys."""
+    reader = _Reader(data)
+    found = []
+    for _ in range(count):
+        key = reader.string()
+        start = reader.place
+        reader.value(reader.unpack("<I"))
+        found.append((key, data[start : reader.place]))
+    return found

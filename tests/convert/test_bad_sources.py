@@ -246,7 +246,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
         lambda d: (_remove("tokenizer.model")(d), _replace("tekken.json", "{}")(d)), E.UnsupportedOption,
         "tekken.json"),
     "vocabulary larger than the embedding": (
-        _beyond_the_embedding, E.BadVocabulary, "it has 422 tokens, the embedding has room for 420"),
+        _beyond_the_embedding, E.TooManyTokens, "it has 422 tokens, the embedding has room for 420"),
     "unknown pre-tokenizer": (
         _unknown_split, E.UnknownPreTokenizer, "unknown BPE pre-tokenizer: <Whitespace>"),
     "BPE with a normalizer": (_lowercase_bpe, E.UnknownPreTokenizer, "normalizer Lowercase"),
@@ -295,8 +295,8 @@ BAD_BERT: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
         _config(position_embedding_type="relative_key"), E.UnsupportedOption, "position_embedding_type"),
     "labels are a list": (_config(id2label=["a"]), E.BadHyperparameter, "id2label is ['a']"),
     "token beyond the embedding": (
-        lambda d: (bert(d, vocab_size=190)), E.BadVocabulary,
-        "a token with the number 199, the embedding has room for 190"),
+        lambda d: (bert(d, vocab_size=190)), E.TooManyTokens,
+        "it has 200 tokens, the embedding has room for 190"),
 }  # fmt: skip
 
 

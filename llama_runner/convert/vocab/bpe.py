@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import BadVocabulary, NoSuchPreTokenizer, UnsupportedOption
+from llama_runner.convert.errors import NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, encoding, special
 from llama_runner.convert.vocab.known import NAMES
 from llama_runner.convert.vocab.pretokenizer import recognise
@@ -47,10 +47,7 @@ def collect(tokenizer: Tokenizer, config: Config) -> tuple[list[str], list[int]]
     known = tokenizer.numbered()
     size = config.integer("vocab_size")
     if max(known, default=0) >= size:
-        raise BadVocabulary(
-            f"it has a token with the number {max(known)}, the embedding has room for {size}",
-            hint="tokens were added without resizing the model, or the tokenizer is another model's",
-        )
+        raise TooManyTokens(max(known) + 1, size)
     tokens, types = [f"[PAD{number}]" for number in range(size)], [UNUSED] * size
     for number, text in known.items():
         tokens[number], types[number] = text, NORMAL

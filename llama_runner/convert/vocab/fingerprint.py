@@ -27,6 +27,7 @@ SAMPLE = (
     "'RE you sure? 'M not sure I'll make it, 'D you like some tea? We'Ve a'lL"
 )
 LONGEST_WORD = 100
+CLASSES_WITH_SETTINGS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 IDEOGRAPHS = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -48,7 +49,7 @@ def encode(tokenizer: Tokenizer, source: Source, text: str) -> list[int]:
     """The numbers of a text's pieces, with [CLS] before and [SEP] after them."""
     options = dict(tokenizer.document.get("normalizer") or {})
     settings = source.optional_object("tokenizer_config.json")
-    own_class = str(settings.get("tokenizer_class") or "BertTokenizer").startswith("BertTokenizer")
+    own_class = str(settings.get("tokenizer_class") or "BertTokenizer").startswith(CLASSES_WITH_SETTINGS)
     for key, setting, default in (
         ("lowercase", "do_lower_case", True),
         ("strip_accents", "strip_accents", None),

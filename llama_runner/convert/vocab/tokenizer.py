@@ -3,7 +3,7 @@
 Which tokens count as added and as special depends on tokenizer.json, tokenizer_config.json,
 special_tokens_map.json, added_tokens.json and on what the tokenizer's class adds by itself; this module plays
 that through (transformers 4.57, ``PreTrainedTokenizerFast``) without running any of it. A class that is not
-listed here is refused, since what it adds is not known.
+listed in `classes` is refused, since what it adds is not known.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadVocabulary, MissingFile, UnsupportedOption
+from llama_runner.convert.vocab.classes import CLASS_OF_MODEL_TYPE, CLASSES, FRAMING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,27 +21,6 @@ if TYPE_CHECKING:
     from llama_runner.convert.source import Source
 
 ATTRIBUTES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-LLAMA = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-GPT2 = {"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
-QWEN = {"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-BERT = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-CLASSES: dict[str, dict[str, str]] = {
-    "PreTrainedTokenizer": {},
-    "LlamaTokenizer": LLAMA,
-    "CodeLlamaTokenizer": LLAMA,
-    "GPT2Tokenizer": GPT2,
-    "Qwen2Tokenizer": QWEN,
-    "BertTokenizer": BERT,
-}
-# Classes that put BOS and EOS around a text whatever tokenizer.json says; whether they put BOS by default.
-FRAMING = {"LlamaTokenizer": True, "CodeLlamaTokenizer": True, "CohereTokenizer": True, "GPTNeoXTokenizer": False}
-CLASS_OF_MODEL_TYPE = {"llama": "LlamaTokenizer", "mistral": "LlamaTokenizer", "bert": "BertTokenizer"}
 CLEANED = (
     (" .", "."),
     (" ?", "?"),
@@ -105,9 +85,7 @@ class Tokenizer:
         model = document.get("model")
         if not isinstance(model, dict) or "vocab" not in model:
             raise BadVocabulary("tokenizer.json has no vocabulary")
-        base = model["vocab"]
-        if model.get("type", "BPE") not in ("BPE", "WordPiece") or not _is_vocabulary(base):
-            raise UnsupportedOption("the tokenizer's model", model.get("type"))
+        base = _base(model)
         wanted, specials = _settings(source, settings, defaults, document)
         added = _Additions(base, document)
         added.bring_up_to(wanted, specials)
@@ -147,8 +125,18 @@ class Tokenizer:
         return _cleaned(text) if self.clean_up else text
 
 
-def _is_vocabulary(base: object) -> bool:
-    return isinstance(base, dict) and all(type(number) is int and number >= 0 for number in base.values())
+def _base(model: Mapping[str, Any]) -> dict[str, int]:
+    """The trained tokens and their numbers."""
+    vocabulary, kind = model["vocab"], model.get("type", "BPE")
+    if kind not in ("BPE", "WordPiece", "Unigram"):
+        raise UnsupportedOption("the tokenizer's model", kind)
+    if kind == "Unigram":  # pieces with scores, in the order of their numbers
+        vocabulary = {piece: number for number, (piece, _) in enumerate(vocabulary)}
+    if not isinstance(vocabulary, dict) or not all(type(n) is int and n >= 0 for n in vocabulary.values()):
+        raise BadVocabulary("tokenizer.json has a vocabulary that is no table of numbers")
+    if len(set(vocabulary.values())) < len(vocabulary):
+        raise BadVocabulary("tokenizer.json gives two tokens the same number")
+    return vocabulary
 
 
 def _class_of(settings: Mapping[str, Any], config: Config) -> str:

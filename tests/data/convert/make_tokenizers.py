@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = Path(__file__).resolve().parent / "tokenizers"
+sys.path.insert(0, str(HERE.parents[3]))
+
+from llama_runner.convert.vocab import protobuf  # noqa: E402
+
 TEXT = """The store keeps what was made. A model is converted once, quantized once and served many times.
 Nothing is done twice: the same inputs give the same bytes, the same digests and the same keys on every machine.
 When something has changed, the plan says what will run and why. Größe, naïve, café, 東京, Москва, emoji 🙂.
@@ -49,6 +54,68 @@ def spm() -> None:
         minloglevel=2,
     )
     (folder / "tokenizer.vocab").unlink()
+
+
+def unigram() -> None:
+    """T5's kind of model and XLM-RoBERTa's, with a small table of normalization, and the latter as tokenizer.json."""
+    rules = HERE / "rules.tsv"
+    rules.write_text("FB01\t66 69\nE9\t65 301\n2014\t2D\n", encoding="utf-8")
+    for folder, name, unknown in (("t5", "spiece", 2), ("xlm-roberta", "sentencepiece.bpe", 0)):
+        (HERE / folder).mkdir(parents=True, exist_ok=True)
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(LINES),
+            model_prefix=str(HERE / folder / name),
+            model_type="unigram",
+            vocab_size=150,
+            hard_vocab_limit=False,
+            normalization_rule_tsv=str(rules),
+            pad_id=0 if unknown else -1,
+            eos_id=1 if unknown else 2,
+            unk_id=unknown,
+            bos_id=-1 if unknown else 1,
+            user_defined_symbols=["<mark>"] if unknown else [],
+            num_threads=1,
+            minloglevel=2,
+        )
+        (HERE / folder / f"{name}.vocab").unlink()
+    rules.unlink()
+    fast()
+
+
+def fast() -> None:
+    """XLM-RoBERTa's vocabulary as transformers turns it into a tokenizer.json."""
+    path = str(HERE / "xlm-roberta" / "sentencepiece.bpe.model")
+    model = sentencepiece.SentencePieceProcessor(model_file=path)
+    pieces = [(model.IdToPiece(number), model.GetScore(number)) for number in range(3, model.vocab_size())]
+    vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *pieces, ("<mask>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3))
+    tokenizer.normalizer = normalizers.Precompiled(protobuf.read(Path(path)).charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True)])
+    folder = HERE / "xlm-roberta-fast"
+    folder.mkdir(parents=True, exist_ok=True)
+    document = json.loads(tokenizer.to_str())
+    (folder / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def roberta() -> None:
+    """Byte-level BPE with RoBERTa's special tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    save(tokenizer, "roberta")
 
 
 def byte_fallback() -> None:
@@ -139,6 +206,8 @@ def save(tokenizer: Any, name: str) -> None:
 
 if __name__ == "__main__":
     spm()
+    unigram()
+    roberta()
     byte_fallback()
     byte_level()
     wordpiece()

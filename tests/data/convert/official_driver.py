@@ -2,8 +2,9 @@
 
     python official_driver.py TREE < jobs.json
 
-A job is {"directory", "destination", "outtype", "pre"}; "pre" names the pre-tokenizer for vocabularies that the
-script has never seen, "-" leaves it to recognise one. Prints {"destination": sha256 or error} as JSON.
+A job is {"directory", "destination", "outtype", "pre"}, and "vocab" where nothing but that is wanted; "pre" names the
+pre-tokenizer for vocabularies that the script has never seen, "-" leaves it to recognise one. Prints {"destination":
+sha256 or error} as JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if __name__ == "__main__":
         pre = job["pre"]
         TextModel.get_vocab_base_pre = recognise if pre == "-" else lambda *_, pre=pre: pre
         arguments = [job["directory"], "--outfile", job["destination"], "--outtype", job["outtype"]]
+        arguments += ["--vocab-only"] * job.get("vocab", False)
         sys.argv = [str(tree / "convert_hf_to_gguf.py"), *arguments]
         try:
             script.main()

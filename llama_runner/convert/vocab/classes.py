@@ -1,0 +1,76 @@
+"""The tokenizer classes of transformers 4.57, and what each adds to a vocabulary by itself.
+
+Only the special tokens that a class has by default, and whether it puts some around a text; tokenizer_config.json
+outranks it. A class that adds anything else (T5's sentinels, CamemBERT's unused tokens) is not listed, and so refused.
+"""
+
+from __future__ import annotations
+
+_BERT = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_ROBERTA = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+_LLAMA = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+_GPT2 = {"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+_QWEN = {"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+_GEMMA = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+_COHERE = {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "unk_token": "<UNK>"}
+_BLOOM = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+CLASSES: dict[str, dict[str, str]] = {
+    "PreTrainedTokenizer": {},
+    "LlamaTokenizer": _LLAMA,
+    "CodeLlamaTokenizer": _LLAMA,
+    "GPT2Tokenizer": _GPT2,
+    "GPTNeoXTokenizer": _GPT2,
+    "CodeGenTokenizer": _GPT2,
+    "Qwen2Tokenizer": _QWEN,
+    "GemmaTokenizer": _GEMMA,
+    "CohereTokenizer": _COHERE,
+    "BloomTokenizer": _BLOOM,
+    "BertTokenizer": _BERT,
+    "DistilBertTokenizer": _BERT,
+    "ElectraTokenizer": _BERT,
+    "RobertaTokenizer": _ROBERTA,
+    "XLMRobertaTokenizer": _ROBERTA,
+    "MPNetTokenizer": {**_ROBERTA, "unk_token": "[UNK]"},
+}
+# Classes that put BOS and EOS around a text whatever tokenizer.json says; whether they put BOS by default.
+FRAMING = {
+    "LlamaTokenizer": True,
+    "CodeLlamaTokenizer": True,
+    "GemmaTokenizer": True,
+    "CohereTokenizer": True,
+    "GPTNeoXTokenizer": False,
+}
+# What transformers takes where neither tokenizer_config.json nor config.json names a class.
+CLASS_OF_MODEL_TYPE = {
+    **dict.fromkeys(("llama", "mistral", "mixtral", "ministral", "phi3", "phimoe", "arcee", "jamba"), "LlamaTokenizer"),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "ernie4_5"), "LlamaTokenizer"),
+    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
+    **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode", "starcoder2", "dbrx", "exaone4", "opt"), "GPT2Tokenizer"),
+    **dict.fromkeys(("gpt_neox", "olmo", "olmo2", "olmoe", "stablelm", "mpt"), "GPTNeoXTokenizer"),
+    **dict.fromkeys(("falcon", "glm", "glm4", "nemotron", "gpt_oss", "modernbert", "smollm3"), "PreTrainedTokenizer"),
+    **dict.fromkeys(("phi", "codegen"), "CodeGenTokenizer"),
+    **dict.fromkeys(("cohere", "cohere2"), "CohereTokenizer"),
+    "bloom": "BloomTokenizer",
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "mpnet": "MPNetTokenizer",
+}
