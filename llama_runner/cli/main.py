@@ -93,6 +93,7 @@ class _StopSignals:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._asked = False
         self._server: Server | None = None
         self._before: dict[int, Any] = {}
 
@@ -109,6 +110,7 @@ class _StopSignals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         again, self.number = self.number is not None, self.number or number
         if self._server is not None:
+            self._asked = True
             self._server.request_stop()
         elif again:
             raise KeyboardInterrupt
@@ -120,7 +122,7 @@ class _StopSignals:
     def hand_to(self, server: Server) -> None:
         """Let this server hear of the wish, also of one that came before."""
         self._server = server
-        if self.number is not None:
+        if self.number is not None and not self._asked:  # a signal in between has asked; twice would kill it
             server.request_stop()
 
 

@@ -112,10 +112,11 @@ class Asked(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """The name that the vocabulary has in the file, and the texts to which llama.cpp gives other numbers."""
+    """The name in the file, the texts to which llama.cpp gives other numbers, and one with what is put around it."""
 
     pre: str
     different: frozenset[str]
+    framed: tuple[list[int], list[int]]
 
 
 Compare = Callable[[Asked], Compared]
@@ -146,16 +147,24 @@ def compare(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Compare
                 for title, text in TEXTS.items()
                 if server.tokens(text) != library.encode(text, add_special_tokens=False).ids
             )
-        return Compared(read(folder / "model.gguf").values["tokenizer.ggml.pre"], different)
+            framed = server.tokens("Hello", special=True), library.encode("Hello").ids
+        return Compared(read(folder / "model.gguf").values["tokenizer.ggml.pre"], different, framed)
 
     return compared
 
 
 @pytest.mark.parametrize("asked", EVERY, ids=str)
 def test_numbers_are_the_same(asked: Asked, compare: Compare) -> None:
-    pre, different = compare(asked)
-    assert pre == asked.structure
-    assert different <= asked.different.keys()
+    found = compare(asked)
+    assert found.pre == asked.structure
+    assert found.different <= asked.different.keys()
+
+
+@pytest.mark.parametrize("asked", EVERY, ids=str)
+def test_the_same_is_put_around_a_text(asked: Asked, compare: Compare) -> None:
+    """llama.cpp puts BOS first for some names by itself, also where the tokenizer does not."""
+    mine, library = compare(asked).framed
+    assert mine == library
 
 
 @pytest.mark.parametrize(("asked", "title"), DIFFERENT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
+from llama_runner.convert.errors import BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, encoding, special
 from llama_runner.convert.vocab.known import NAMES
 from llama_runner.convert.vocab.pretokenizer import recognise
@@ -16,17 +16,25 @@ if TYPE_CHECKING:
     from llama_runner.convert.source import Source
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
+ADD_BOS = "tokenizer.ggml.add_bos_token"
+PUT_BOS = frozenset({"llama-bpe", "tekken", "chameleon"})  # names for which llama.cpp puts BOS first unless told not to
+
 
 def write(values: KeyValues, config: Config, source: Source, tokenizer: Tokenizer) -> Vocabulary:
     """Write tokens, types and merges of a byte-level BPE tokenizer."""
     if tokenizer.model.get("type", "BPE") != "BPE":
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
     tokens, types = collect(tokenizer, config)
+    check_merges(tokenizer)
+    given = given_name(source, tokenizer)
+    name = given or recognise(tokenizer)
     values.string("tokenizer.ggml.model", "gpt2")
-    values.string("tokenizer.ggml.pre", pre_tokenizer(source, tokenizer))
+    values.string("tokenizer.ggml.pre", name)
     values.strings("tokenizer.ggml.tokens", tokens)
     values.integers("tokenizer.ggml.token_type", types)
     special.write(values, source, merges=True)
+    if given is None and name in PUT_BOS and ADD_BOS not in values:
+        values.boolean(ADD_BOS, value=False)  # neither the settings nor the post-processor ask for one
     return Vocabulary("bpe", len(tokens))
 
 
@@ -35,11 +43,24 @@ def pre_tokenizer(source: Source, tokenizer: Tokenizer) -> str:
 
     Raises `UnknownPreTokenizer` where nobody knows, `NoSuchPreTokenizer` where llama.cpp does not know what was said.
     """
+    return given_name(source, tokenizer) or recognise(tokenizer)
+
+
+def given_name(source: Source, tokenizer: Tokenizer) -> str | None:
+    """The name that the user says or the official script's table has, None for neither. Raises `NoSuchPreTokenizer`."""
     if (said := source.pre_tokenizer) is None:
-        return encoding.name_of(tokenizer) or recognise(tokenizer)
+        return encoding.name_of(tokenizer)
     if said not in NAMES:
         raise NoSuchPreTokenizer(said, NAMES)
     return said
+
+
+def check_merges(tokenizer: Tokenizer) -> None:
+    """Raise `BadVocabulary` for a merge of, or to, a token that there is not, as the tokenizers library does."""
+    for merge in tokenizer.model.get("merges") or []:
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if len(parts) != 2 or any(part not in tokenizer.base for part in (*parts, "".join(parts))):  # noqa: PLR2004
+            raise BadVocabulary(f"the merge {merge!r} in tokenizer.json is not one of two known tokens to a third")
 
 
 def collect(tokenizer: Tokenizer, config: Config) -> tuple[list[str], list[int]]:

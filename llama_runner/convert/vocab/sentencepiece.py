@@ -44,7 +44,23 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
         if (number := int(key)) < len(tokens):
             text, kind = added_token(entry["content"], special=bool(entry.get("special")))
             tokens[number] = Token(text, ADDED_SCORE, kind)
+    _compare(tokens, source)
     return _write(values, source, tokens, "sentencepiece")
+
+
+def _compare(tokens: list[Token], source: Source) -> None:
+    """Raise `BadVocabulary` where tokenizer.json has another vocabulary; transformers would read that one."""
+    model = source.optional_object("tokenizer.json").get("model")
+    base = model.get("vocab") if isinstance(model, dict) and model.get("type") == "BPE" else None
+    if not isinstance(base, dict):
+        return
+    texts = {number: text for text, number in base.items()}
+    for number, token in enumerate(tokens):
+        if token.kind == NORMAL and (other := texts.get(number, token.text)) != token.text:
+            raise BadVocabulary(
+                f"token {number} is {token.text!r} in tokenizer.model and {other!r} in tokenizer.json",
+                hint="one of the two files is another model's; remove that one, or fetch both again",
+            )
 
 
 def padded(pieces: Iterable[tuple[str, float, int]], size: int) -> list[Token]:
