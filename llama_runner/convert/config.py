@@ -64,6 +64,13 @@ class Config:
         """The value of the first name that is there, be it null; None where none is."""
         return next((self.values[name] for name in names if name in self.values), None)
 
+    def number(self, *names: str) -> float:
+        """A number that has to be there."""
+        value = self.find(*names)
+        if type(value) not in (int, float):
+            raise BadHyperparameter(names[0], f"is {value!r}, a number is expected")
+        return float(value)
+
     def integer(self, *names: str) -> int:
         """A whole number above zero that has to be there."""
         value = self.find(*names)
@@ -72,11 +79,6 @@ class Config:
         if type(value) is not int or value <= 0:
             raise BadHyperparameter(names[0], f"is {value!r}, a number above zero is expected")
         return value
-
-    @property
-    def tied(self) -> bool:
-        """Whether the output matrix is the embedding matrix."""
-        return bool(self.find("tie_word_embeddings"))
 
 
 def architecture_of(source: Source) -> str:

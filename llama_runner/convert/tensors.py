@@ -91,7 +91,7 @@ class _Expected:
     rule: Rule
     shape: tuple[int, ...]
     stored: tuple[int, ...]
-    rows: Rows | None
+    rows: tuple[Rows | None, ...]
     parts: int
 
 
@@ -194,12 +194,13 @@ class _Matching:
             Piece(
                 tensor,
                 width=tensor.shape[-1] if matrix else 1,
-                rows=expected.rows,
+                rows=rows,
                 columns=rule.columns if matrix else None,
                 transposed=rule.transposed and matrix,
-                shift=rule.shift,
+                shift=rule.shift if target.endswith(".weight") else 0.0,
             )
             for _, tensor in sorted(self.found[target].items())
+            for rows in expected.rows
         )
         return Planned(target, expected.shape, _stored_as(target, expected.shape, self.outtype), tuple(pieces))
 
@@ -210,14 +211,16 @@ class _Matching:
             stored = tuple(self.sizes[name] for name in rule.stored) if rule.stored else shape[stacked:]
             if rule.transposed and not rule.stored:
                 stored = (*stored[:-2], stored[-1], stored[-2])
-            rows = rule.rows(self.sizes) if rule.rows else None
+            chosen = rule.rows(self.sizes) if rule.rows else None
             if rule.heads:
-                rows = for_rope(stored[0], self.sizes[rule.heads])
+                chosen = for_rope(stored[0], self.sizes[rule.heads])
+            rows = chosen if isinstance(chosen, tuple) else (chosen,)
             parts = shape[0] if stacked else 1
+            stored_bias = _bias(shape[stacked:] if rule.transposed else stored)
             for name in self._blocks(rule):
                 yield f"{name}.weight", _Expected(rule, shape, stored, rows, parts)
                 if rule.bias or rule.needs_bias:
-                    yield f"{name}.bias", _Expected(rule, _bias(shape), _bias(stored), rows, parts)
+                    yield f"{name}.bias", _Expected(rule, _bias(shape), stored_bias, rows, parts)
 
     def _blocks(self, rule: Rule) -> Iterator[str]:
         if "{bid}" not in rule.name:
@@ -228,8 +231,9 @@ class _Matching:
                 yield rule.name.format(bid=block)
 
     def _missing(self) -> Iterator[str]:
+        bare = self.config.architecture.endswith("Model")
         for rule in self.family.rules:
-            headless = self.config.tied or self.config.architecture.endswith("Model")
+            headless = self.config.find("tie_word_embeddings") is not False or bare
             needed = not rule.optional or (rule.name == "output" and not headless)
             for name in self._blocks(rule):
                 for target in (f"{name}.weight", *([f"{name}.bias"] if rule.needs_bias else [])):

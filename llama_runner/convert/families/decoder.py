@@ -5,7 +5,7 @@ A family takes from here what fits and writes down the rest itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families.family import Rule
@@ -44,6 +44,7 @@ EXPERTS = (
     Rule("blk.{bid}.ffn_up_exps", ("experts", "expert_inner", "width")),
 )
 STACKS = (tuple(rule.name for rule in EXPERTS),)  # in the order in which the official script writes them
+BLOCKS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 COMPUTED_ANYWAY = ("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")  # tables and masks
 
 
@@ -63,7 +64,7 @@ def dimensions(config: Config) -> dict[str, int]:
     if size % 2:
         raise BadHyperparameter("head_dim", f"is {size}; rotary embeddings need an even number")
     return {
-        "blocks": config.integer("num_hidden_layers"),
+        "blocks": config.integer(*BLOCKS),
         "vocabulary": config.integer("vocab_size"),
         "width": config.integer("hidden_size"),
         "inner": config.integer("intermediate_size"),
@@ -73,6 +74,22 @@ def dimensions(config: Config) -> dict[str, int]:
         "queries": heads * size,
         "keys": kv_heads * size,
     }
+
+
+def rotary_share(config: Config) -> float:
+    """The share of a head's elements that is rotated, which has to be said."""
+    share = config.rope.get("partial_rotary_factor")
+    if not isinstance(share, (int, float)):
+        raise BadHyperparameter("partial_rotary_factor", f"is {share!r}, a number is expected")
+    return float(share)
+
+
+def key_heads(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """As many key heads as heads where the file does not say, which most configuration classes fill in."""
+    del model_type
+    if values.get("num_key_value_heads") is None:
+        values["num_key_value_heads"] = values.get("num_attention_heads")
+    return values
 
 
 def rename(name: str, config: Config) -> str | None:

@@ -35,7 +35,8 @@ class Rule:
     that it must, and the bias has all dimensions but the last. ``where`` says which blocks have it.
 
     The rest says how the stored tensor becomes this one, in this order: ``stored`` is its shape, where it is another;
-    ``rows`` are taken of it (``heads`` is short for: the rows of that many heads are reordered for llama.cpp's RoPE);
+    ``rows`` are taken of it, or several such choices one after the other (``heads`` is short for: the rows of that many
+    heads are reordered for llama.cpp's RoPE);
     every ``columns`` is taken; it is ``transposed``; ``shift`` is added.
     """
 
@@ -47,7 +48,7 @@ class Rule:
     needs_bias: bool = False
     where: Callable[[Config, int], bool] = everywhere
     stored: tuple[str, ...] | None = None
-    rows: Callable[[Sizes], Rows] | None = None
+    rows: Callable[[Sizes], Rows | tuple[Rows, ...]] | None = None
     columns: slice | None = None
     transposed: bool = False
     shift: float = 0.0

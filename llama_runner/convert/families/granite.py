@@ -106,11 +106,8 @@ TARGETS = {
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """As many key heads as heads where the file does not say; a size of heads is not looked at."""
-    del model_type
     values.pop("head_dim", None)
-    if values.get("num_key_value_heads") is None:
-        values["num_key_value_heads"] = values.get("num_attention_heads")
-    return values
+    return decoder.key_heads(values, model_type)
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:

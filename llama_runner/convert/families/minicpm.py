@@ -1,0 +1,50 @@
+"""MiniCPM: Llama with scaled embeddings, residuals and logits, and sometimes a long RoPE.
+
+Follows ``MiniCPMModel`` of llama.cpp's conversion/minicpm.py. transformers does not know it, so nothing is filled in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llama_runner.convert import hyperparameters
+from llama_runner.convert.families import decoder, llama
+from llama_runner.convert.families.family import Family, Made
+from llama_runner.convert.families.phi import factors
+
+if TYPE_CHECKING:
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.source import Source
+
+
+def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+    """Write MiniCPM's hyperparameters."""
+    del source
+    hyperparameters.write(values, config, file_type)
+    values.float32("{arch}.embedding_scale", config.number("scale_emb"))
+    residual = config.number("scale_depth") / config.integer("num_hidden_layers") ** 0.5
+    values.float32("{arch}.residual_scale", residual)
+    values.float32("{arch}.logit_scale", config.integer("hidden_size") / config.number("dim_model_base"))
+
+
+def long_factors(config: Config) -> tuple[Made, ...]:
+    """The factors of a long RoPE."""
+    return factors(config, config.integer("hidden_size") // config.integer("num_attention_heads"))
+
+
+FAMILY = Family(
+    name="minicpm",
+    defaults={"minicpm": {}},
+    rules=(
+        *decoder.EMBEDDINGS,
+        *(replace(rule, bias=False) for rule in llama.ATTENTION),
+        *decoder.FEED_FORWARD,
+    ),
+    dimensions=decoder.dimensions,
+    rename=decoder.rename,
+    hyperparameters=write_hyperparameters,
+    vocabulary=decoder.sentence_pieces,
+    made=long_factors,
+)
