@@ -39,6 +39,15 @@ def test_every_bfloat16_number(wanted: str) -> None:
     assert cast(ALL_16.view(np.uint8), "BF16", wanted).tobytes() == _official(single, wanted)
 
 
+@pytest.mark.parametrize("wanted", ["F32", "F16"])
+def test_more_numbers_than_are_cast_at_once(wanted: str) -> None:
+    bits = np.random.RandomState(4).permutation(np.concatenate([ALL_16, ALL_16, ALL_16[:5]]))
+    single = (bits.astype("<u4") << 16).view("<f4")
+    with np.errstate(all="ignore"):
+        expected = single.astype({"F32": "<f4", "F16": "<f2"}[wanted])
+    assert cast(bits.view(np.uint8), "BF16", wanted).tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("wanted", SIMPLE)
 def test_single_precision_where_rounding_is_delicate(wanted: str) -> None:
     numbers = _singles()
