@@ -162,7 +162,7 @@ def timed(argv: list[Any], *, environment: dict[str, str] | None = None) -> tupl
 def contest(
     directory: Path, folder: Path, options: argparse.Namespace, outtype: str = "auto", *, pre: str = "-"
 ) -> dict[str, Any]:
-    """Time all contestants on one checkpoint, a round after the other; ``pre`` is its pre-tokenizer, where it has one."""
+    """Time all contestants on one checkpoint, round after round; ``pre`` is its pre-tokenizer, where it has one."""
     out = folder / "out.gguf"
     seconds: dict[str, list[float]] = {}
     memory: dict[str, int] = {}
