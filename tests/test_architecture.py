@@ -22,7 +22,7 @@ LAYERS = [
     {"status", "request", "results", "inspection"},
     {"pipeline"},
     {"steps"},
-    {"engine", "sources", "convert", "binaries", "server", "demo", "machine", "paths"},
+    {"engine", "sources", "convert", "binaries", "server", "client", "demo", "machine", "paths"},
     {"core"},
 ]
 """From the top down; a module may import from its own layer and those below. ``__init__`` is outside."""
@@ -30,7 +30,7 @@ LAYERS = [
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
     "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures", "asyncio",
-    "email", "llama_runner.convert", "llama_runner.status",
+    "email", "llama_runner.convert", "llama_runner.status", "llama_runner.client",
 }  # fmt: skip
 
 

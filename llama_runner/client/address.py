@@ -1,0 +1,113 @@
+"""Where a server is, how one connects to it, and what a failing connection is called: the same for both shells."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+
+from llama_runner.client.errors import ConnectionLost, StrangeAnswer, TimedOut, Unreachable
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from llama_runner.client.protocol import Gathered
+
+TIMEOUT_S = 600.0
+"""Seconds that a server may think before it says something."""
+
+_CONNECT_S = 10.0
+_KEPT_S = 3.0
+"""Idle connections are dropped before llama-server does it, after 5 s: a request might just be on its way."""
+
+_SOCKET = "unix://"
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - who listens everywhere is asked at the loopback
+_LOOPBACK = ("localhost", "127.", "::1")
+
+
+class Address:
+    """The base address of a server, without ``/v1``, and what it takes to be let in."""
+
+    def __init__(self, url: str, api_key: str | None, certificate: Path | None, timeout: float) -> None:
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
+        self.timeout = timeout
+        self._key, self._certificate = api_key, certificate
+        self._socket: str | None = None
+        if self.url.startswith(_SOCKET):
+            path, dot, prefix = self.url.removeprefix(_SOCKET).rpartition(".sock")
+            self._socket, self._base = path + dot, f"http://localhost{prefix.removeprefix(':')}"
+            return
+        try:
+            where = urlsplit(self.url)
+            if reachable := _EVERYWHERE.get(where.hostname or ""):
+                where = where._replace(netloc=reachable if where.port is None else f"{reachable}:{where.port}")
+        except ValueError as error:
+            raise Unreachable(self.url, str(error)) from None
+        self._base = urlunsplit(where)
+
+    @property
+    def openai(self) -> str:
+        """What programs for the OpenAI API want as base URL."""
+        return f"{self._base}/v1"
+
+    def client(self) -> dict[str, Any]:
+        """Return the arguments of a client of ``httpx2``, but for the transport."""
+        return {
+            "base_url": self._base,
+            "headers": {} if self._key is None else {"Authorization": f"Bearer {self._key}"},
+            "timeout": httpx2.Timeout(self.timeout, connect=_CONNECT_S),
+            "trust_env": not self._is_here,  # a proxy cannot reach our loopback
+        }
+
+    def transport(self) -> dict[str, Any]:
+        """Return the arguments of its transport."""
+        return {
+            "uds": self._socket,
+            "verify": self._trust(),
+            "trust_env": not self._is_here,
+            # as many connections as somebody wants requests at once: the server queues them
+            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_S),
+        }
+
+    @property
+    def _is_here(self) -> bool:
+        return self._socket is not None or (urlsplit(self._base).hostname or "").startswith(_LOOPBACK)
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        if not self._base.startswith("https:"):
+            return False  # loading the certificates of the world takes 20 ms
+        if self._certificate is None:
+            return True
+        import ssl  # noqa: PLC0415 - for servers with TLS only
+
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trust.check_hostname = False  # we know the certificate itself, whatever names it has
+        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        trust.load_verify_locations(self._certificate)
+        return trust
+
+    @contextmanager
+    def told(self, gathered: Gathered | None = None) -> Iterator[None]:
+        """Raise what goes wrong inside under its name here; ``gathered`` is what has come of a stream."""
+        text = ""
+        try:
+            yield
+        except httpx2.SSEError as error:
+            raise StrangeAnswer(self.url, str(error)) from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+            raise Unreachable(self.url, str(error) or type(error).__name__) from None
+        except httpx2.TimeoutException:
+            text = "" if gathered is None else gathered.text
+            raise TimedOut(self.url, self.timeout, text) from None
+        except httpx2.HTTPError as error:
+            text = "" if gathered is None else gathered.text
+            raise ConnectionLost(self.url, str(error) or type(error).__name__, text) from None
+
+    def must_be_whole(self, gathered: Gathered) -> None:
+        """Raise ``ConnectionLost`` for a stream that ended before the server said that this is all."""
+        if not gathered.whole:
+            raise ConnectionLost(self.url, "the stream ended early", gathered.text)
