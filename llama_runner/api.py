@@ -20,7 +20,7 @@ from llama_runner.engine.store import Store
 from llama_runner.pipeline import NothingToMake
 from llama_runner.request import Request
 from llama_runner.results import Forecast, Made, OutputExists, Prepared
-from llama_runner.server.port import check_port
+from llama_runner.server.port import check_launch
 from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
@@ -63,6 +63,11 @@ class Runner:
         self.root = paths.find_root(root)
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
+
+    @property
+    def servers(self) -> Path:
+        """Where the servers that run are written down."""
+        return self.store.private / "servers"
 
     def plan(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -155,7 +160,7 @@ class Runner:
             _spec(prepared, server),
             log=self.root / log_name,
             log_name=log_name,
-            registry=self.store.private / "servers",
+            registry=self.servers,
             sink=self._sink,
             terminal=terminal,
         )
@@ -175,7 +180,7 @@ class Runner:
         The port is tried before any work is done.
         """
         options = server or ServerOptions()
-        check_port(options.host, options.port)
+        check_launch(options, self.servers)
         return self.launch(self.prepare(model, **wishes), server=options, terminal=terminal)
 
     def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[Found]:
@@ -197,7 +202,7 @@ class Runner:
         """
         from llama_runner.server.registry import stop  # noqa: PLC0415 - not on the warm path
 
-        return stop(self.store.private / "servers", name)
+        return stop(self.servers, name)
 
     def status(self) -> Status:
         """Say what the store holds and which servers run. Reads records only."""

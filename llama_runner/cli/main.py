@@ -62,11 +62,11 @@ def cli() -> None:
 @shared.server
 def run(**given: Any) -> None:
     """Prepare a model and serve it until Ctrl-C. Options after -- go to llama-server unchanged."""
-    from llama_runner.server.port import check_port  # noqa: PLC0415 - not for --help
+    from llama_runner.server.port import check_launch  # noqa: PLC0415 - not for --help
 
     server_options = shared.server_options(given)
-    check_port(server_options.host, server_options.port)
     runner = _runner(given, events=given["as_json"])
+    check_launch(server_options, runner.servers)
     prepared = runner.prepare(**shared.wishes(given))
     # with --json, stdout is for events
     stream = sys.stderr if given["as_json"] else sys.stdout
@@ -78,6 +78,8 @@ def run(**given: Any) -> None:
                 from llama_runner.cli import render  # noqa: PLC0415
 
                 click.echo(render.summary(prepared, server, server.spec.threads))
+            elif server_options.api_key == "auto":  # stdout is kept by whoever reads the events
+                click.echo(f"API key   {server.api_key}   (shown this once)", err=True)
             status = server.wait()
         if wish.number == signal.SIGINT:
             raise Interrupted

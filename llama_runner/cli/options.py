@@ -133,6 +133,12 @@ server = _together(
     click.option(
         "--load-timeout", type=click.FloatRange(0), default=300.0, metavar="S", help="Silence while loading, at most."
     ),
+    click.option("--canary", is_flag=True, help="Ready only when the model has given a token."),
+    click.option("--api-key", metavar="auto", help="auto: make a key and show it once. Yours: LLAMA_API_KEY."),
+    click.option("--api-key-file", metavar="FILE", help="Keys, one per line, in a file that only you may read."),
+    click.option("--insecure", is_flag=True, help="Let other machines use the server without a key."),
+    click.option("--tls-cert", metavar="FILE", help="The certificate to serve HTTPS with."),
+    click.option("--tls-key", metavar="FILE", help="Its private key."),
 )
 
 
@@ -173,10 +179,16 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_FILES = ("api_key_file", "tls_cert", "tls_key")
+
+
 def server_options(options: dict[str, Any]) -> ServerOptions:
     """Take the ``ServerOptions`` out of a command's options."""
-    from llama_runner.server.spec import ServerOptions  # noqa: PLC0415 - not for --help
+    from llama_runner import paths  # noqa: PLC0415 - not for --help
+    from llama_runner.server.spec import ServerOptions  # noqa: PLC0415
 
+    if options["api_key"] not in (None, "auto"):
+        raise click.UsageError("a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file")
     return ServerOptions(
         host=options["host"],
         port=options["port"],
@@ -186,4 +198,8 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
         extra=click.get_current_context().obj or (),
         inherit_environment=options["llama_env"],
         load_timeout=options["load_timeout"],
+        canary=options["canary"],
+        api_key=options["api_key"],
+        insecure=options["insecure"],
+        **{name: options[name] and paths.user_path(options[name]).absolute() for name in _FILES},
     )

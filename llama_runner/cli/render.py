@@ -228,6 +228,8 @@ def summary(of: Prepared, server: Server, threads: int) -> str:
         "log": server.log_name,
         "listening": f"{server.url}   (a web UI; the OpenAI API is at {server.url}/v1)",
     }
+    if spec.api_key == "auto":
+        lines["API key"] = f"{server.api_key}   (shown this once)"
     text = "\n".join(f"{name:<9} {value}" for name, value in lines.items())
     return f"\n{text}\n{'try':<9} {example(of, server)}\n{'stop':<9} Ctrl-C\n"
 
@@ -241,7 +243,16 @@ def example(of: Prepared, server: Server) -> str:
         path, body = "/v1/chat/completions", {"messages": [{"role": "user", "content": "what is a step?"}]}
     else:
         path, body = "/v1/completions", {"prompt": "A step is", "max_tokens": 32}
-    return f"curl -s {server.url}{path} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+    spec, url = server.spec, server.url
+    words = ["curl -s"]
+    if spec.socket is not None:
+        words, url = [*words, "--unix-socket", shlex.quote(str(spec.socket))], f"http://localhost{spec.api_prefix}"
+    if spec.tls_cert is not None:
+        words += ["--cacert", shlex.quote(str(spec.tls_cert))]
+    words += [url + path, "-H 'Content-Type: application/json'"]
+    if server.api_key is not None:
+        words.append('-H "Authorization: Bearer $LLAMA_API_KEY"')
+    return " ".join([*words, "-d", shlex.quote(json.dumps(body))])
 
 
 def status(of: Status) -> str:

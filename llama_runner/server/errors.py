@@ -8,19 +8,28 @@ _NAMES = 3
 
 
 class PortTaken(ServerError):
-    """Somebody listens there already; found before any work."""
+    """Somebody listens there already; found before any work.
 
-    def __init__(self, host: str, port: int) -> None:
-        self.host, self.port = host, port
-        super().__init__(f"port {port} on {host} is taken", hint="stop what listens there, or choose another --port")
+    ``holder`` is the process that does, id and name, where the system tells; ``server`` its name if it is ours.
+    """
+
+    def __init__(
+        self, host: str, port: int | None, *, holder: tuple[int, str] | None = None, server: str | None = None
+    ) -> None:
+        self.host, self.port, self.holder, self.server = host, port, holder, server
+        what = f"{host} is taken" if port is None else f"port {port} on {host} is taken"
+        by = "" if holder is None else f" by {server or holder[1]}, process {holder[0]}"
+        end = "stop what listens there" if server is None else f"llama-runner stop {server}"
+        super().__init__(what + by, hint=f"{end}, or choose another {'--host' if port is None else '--port'}")
 
 
 class CannotListen(ServerError):
     """The address is not one of this machine's, or not ours to use."""
 
-    def __init__(self, host: str, port: int, why: str) -> None:
+    def __init__(self, host: str, port: int | None, why: str) -> None:
         self.host, self.port, self.why = host, port, why
-        super().__init__(f"cannot listen on {host}:{port}: {why}", hint="choose another --host or --port")
+        where = host if port is None else f"{host}:{port}"
+        super().__init__(f"cannot listen on {where}: {why}", hint="choose another --host or --port")
 
 
 class OwnOption(UsageError):
@@ -83,6 +92,51 @@ class KeyRefused(ServerError):
         super().__init__(
             f"{url} asks for an API key and refuses ours", hint="set LLAMA_API_KEY; if it is set, another took the port"
         )
+
+
+class CanaryFailed(ServerError):
+    """The server says that it is ready, and gives no token."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(f"{url} is ready but gives no token", hint="see its log; --canary is what asks for one")
+
+
+class NoTls(ServerError):
+    """This llama-server was built without TLS."""
+
+    def __init__(self, binary: str) -> None:
+        self.binary = binary
+        super().__init__(
+            f"{binary} was built without TLS", hint="put a proxy with TLS before it, or use one that was built with it"
+        )
+
+
+class UnsafeHost(UsageError):
+    """Other machines would reach a server that asks nobody for a key."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(
+            f"whoever reaches {host} could use the server: it has no API key",
+            hint="--api-key auto makes one, --api-key-file or LLAMA_API_KEY has yours; --insecure goes on without",
+        )
+
+
+class BadKeyFile(UsageError):
+    """A file of API keys that cannot be used as it is."""
+
+    def __init__(self, path: object, why: str, hint: str | None = None) -> None:
+        self.path, self.why = str(path), why
+        super().__init__(f"API key file {path}: {why}", hint=hint)
+
+
+class BadCertificate(UsageError):
+    """A certificate and its key that cannot be used."""
+
+    def __init__(self, path: object, why: str) -> None:
+        self.path, self.why = str(path), why
+        super().__init__(f"certificate {path}: {why}", hint="--tls-cert and --tls-key are a pair of PEM files")
 
 
 def _hint(status: int, tail: list[str]) -> str | None:

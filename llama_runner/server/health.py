@@ -4,35 +4,101 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llama_runner.server.errors import KeyRefused
+from llama_runner.server.errors import CanaryFailed, KeyRefused
 
-_TIMEOUT_S = 5
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TIMEOUT_S = 5.0
+_CANARY_S = 300.0
 _LONGEST = 1 << 20
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - who listens everywhere is asked at the loopback
 
 
-def answer(url: str, path: str, key: str | None) -> dict[str, Any] | None:
-    """Return the JSON object at a path, or None while there is no good answer; ``KeyRefused`` when asked for a key."""
-    where = urlsplit(url)
-    host = where.hostname or ""
-    connection = http.client.HTTPConnection(_REACHABLE.get(host, host), where.port, timeout=_TIMEOUT_S)
-    headers = {} if key is None else {"Authorization": f"Bearer {key}".encode()}
-    try:
-        connection.request("GET", where.path + path, headers=headers)
-        reply = connection.getresponse()
-        body = reply.read(_LONGEST)
+class Asked:
+    """Whoever answers at an address: asked with our key, over TLS with no other certificate than ours."""
+
+    def __init__(self, url: str, key: str | None, certificate: Path | None = None) -> None:
+        self.url = url
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}".encode()}
+        self._certificate = certificate
+        if url.startswith("unix://"):
+            path, dot, prefix = url.removeprefix("unix://").rpartition(".sock")
+            self._socket, self._prefix = path + dot, prefix.removeprefix(":")
+        else:
+            self._socket, self._prefix = "", urlsplit(url).path
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        """Return the JSON object at a path, or None without a good answer; ``KeyRefused`` when it wants a key."""
+        text = self.ask("GET", path)
+        try:
+            found = None if text is None else json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def ask(self, method: str, path: str, body: object = None, *, timeout: float = _TIMEOUT_S) -> bytes | None:
+        """Return what is answered with 200, or None; ``KeyRefused`` when it wants a key."""
+        connection = self._connection(timeout)
+        content = None if body is None else json.dumps(body)
+        headers = dict(self._headers) if body is None else {**self._headers, "Content-Type": b"application/json"}
+        try:
+            connection.request(method, self._prefix + path, content, headers)
+            reply = connection.getresponse()
+            text = reply.read(_LONGEST)
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
         if reply.status == HTTPStatus.UNAUTHORIZED:
-            raise KeyRefused(url)
-        found = json.loads(body) if reply.status == HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException, ValueError, RecursionError):
-        return None
-    finally:
-        connection.close()
-    return found if isinstance(found, dict) else None
+            raise KeyRefused(self.url)
+        return text if reply.status == HTTPStatus.OK else None
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self._socket:
+            return _Socket(self._socket, timeout)
+        where = urlsplit(self.url)
+        host = where.hostname or ""
+        host = _REACHABLE.get(host, host)
+        if where.scheme != "https":
+            return http.client.HTTPConnection(host, where.port, timeout=timeout)
+        import ssl  # noqa: PLC0415 - loaded for servers with TLS only
+
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trust.check_hostname = False  # we know the certificate itself, whatever names it has
+        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if self._certificate is not None:
+            trust.load_verify_locations(self._certificate)
+        return http.client.HTTPSConnection(host, where.port, timeout=timeout, context=trust)
+
+
+class _Socket(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """See ``http.client``."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def canary(asked: Asked, *, embeddings: bool) -> None:
+    """Raise ``CanaryFailed`` unless a server that says it is ready gives one token, or one vector."""
+    if embeddings:
+        found = asked.ask("POST", "/v1/embeddings", {"input": "a"}, timeout=_CANARY_S)
+    else:
+        found = asked.ask("POST", "/completion", {"prompt": "a", "n_predict": 1}, timeout=_CANARY_S)
+    if found is None:
+        raise CanaryFailed(asked.url)
 
 
 def models(listed: dict[str, Any]) -> dict[str, dict[str, Any]]:

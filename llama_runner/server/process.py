@@ -11,23 +11,30 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
-from llama_runner.server.errors import AnotherModel, ServerDied, ServerStalled
+from llama_runner.server.errors import AnotherModel, NoTls, ServerDied, ServerStalled
+from llama_runner.server.log import Log
+from llama_runner.server.port import clear_socket
 from llama_runner.server.registry import GRACE_S, register
+from llama_runner.server.spec import needs_care
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
+    from llama_runner.server.orphans import Watcher
     from llama_runner.server.spec import ServerSpec
 
-__all__ = ["GRACE_S", "Server"]
+__all__ = ["GRACE_S", "Server", "State"]
+
+State = Literal["starting", "loading", "ready", "stopping", "stopped", "failed"]
+"""``starting``: no process yet; ``stopping``: asked to end; ``stopped``: ended as asked, or with 0 by itself."""
 
 _TAIL = 20
 _LINE = 1000
@@ -37,29 +44,49 @@ _DRAIN_S = 5.0
 
 
 class Server:
-    """A llama-server and the log it writes. Use as a context manager, or call ``stop``.
+    """A llama-server and the log it writes. Use as a context manager, or call ``stop``. Thread-safe.
 
     Attributes that say something once it is ready: ``url``, ``context`` (tokens), ``trained_context``.
+    ``api_key`` is one that the server accepts, or None where it asks for none.
     """
 
     _child: subprocess.Popen[bytes]
     _asked = False
-    _failure: Exception | None = None
+    _ending = False
+    _ready = False
+    _failure: BaseException | None = None
     _no_log: OSError | None = None
     _registered: Path | None = None
+    _watcher: Watcher | None = None
 
     def __init__(
-        self, spec: ServerSpec, *, log: Path, log_name: str, registry: Path, sink: Sink, terminal: IO[bytes] | None
+        self,
+        spec: ServerSpec,
+        *,
+        log: Path,
+        log_name: str,
+        registry: Path,
+        sink: Sink,
+        terminal: IO[bytes] | None,
+        about: dict[str, Any] | None = None,
     ) -> None:
-        """Start it. ``log`` is appended to; ``registry`` is where running servers are written down."""
+        """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``."""
         self.spec, self.log, self.log_name = spec, log, log_name
         self.url = spec.url
         self.context: int | None = None
         self.trained_context: int | None = None
         self._environment = spec.environment(os.environ)
+        self._mark = os.urandom(8).hex()
+        self._environment["LLAMA_RUNNER_SERVER"] = self._mark
+        if needs_care(spec):
+            from llama_runner.server.access import check_access, key_for  # noqa: PLC0415 - not for the usual server
+
+            check_access(spec, self._environment)
+            self._environment.update(key_for(spec))
+        self.api_key = self._find_key()
         self._sink, self._terminal = sink, terminal
         self._tail: deque[str] = deque(maxlen=_TAIL)
-        self._registry = registry
+        self._registry, self._about = registry, about or {}
         self._begun, self._heard, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
         self._spoke_at = self._began = time.monotonic()
@@ -75,14 +102,30 @@ class Server:
             self.stop()
             raise
 
+    @property
+    def state(self) -> State:
+        """What it is now. Derived from what is known, so that nothing has to be kept in step."""
+        if not self._begun.is_set():
+            return "starting"
+        status = None if self._failure is None else -1
+        if status is None:
+            status = self._child.poll()
+        asked = self._asked or self._ending
+        if status is not None:
+            return "stopped" if self._failure is None and (asked or status == 0) else "failed"
+        return "stopping" if asked else "ready" if self._ready else "loading"
+
     def _begin(self) -> None:
         """Wait until there is a process, and raise what hindered it."""
         self._begun.wait()
-        if self._failure is not None:
+        if not hasattr(self, "_child"):
+            assert self._failure is not None
             raise self._failure
 
     def _register(self) -> None:
-        about = {"url": self.url, "alias": self.spec.alias, "model": str(self.spec.model), "log": self.log_name}
+        spec = self.spec
+        about = {"url": self.url, "alias": spec.alias, "model": str(spec.model), "log": self.log_name}
+        about |= {"state": "ready" if self._ready else "loading", "spec": spec.digest} | self._about
         self._registered = register(self._registry, self.pid, about)
 
     def _keep(self) -> None:
@@ -93,7 +136,9 @@ class Server:
         """
         try:
             self._child = self._start()
-            log = self._open_log()
+            if not dying_with_parent():
+                self._watch()
+            log = Log(self.log, self._no_room)
         except Exception as error:  # noqa: BLE001 - raised again by the constructor
             self._failure = error
             return
@@ -102,11 +147,27 @@ class Server:
         self._pump(log)
         self._ended.wait()
 
+    def _no_room(self, error: OSError) -> None:
+        """Tell, once, that the log cannot be written. The server goes on."""
+        if not self._begun.is_set():
+            self._no_log = error  # told by the constructor, after the start
+            return
+        with suppress(Exception):  # the keeper must go on: a server that is not listened to stands still
+            self._sink(Warned("no_log", f"cannot write {self.log}: {error.strerror}"))
+
+    def _watch(self) -> None:
+        """Let somebody else end the server when we are killed."""
+        from llama_runner.server.orphans import Watcher  # noqa: PLC0415 - not before the server is ready
+
+        self._watcher = Watcher(self.pid, self._mark)
+
     def _start(self) -> subprocess.Popen[bytes]:
         if find_program(str(self.spec.binary)) is None:  # setpriv would start, and then tell it in its own words
             raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
+        if self.spec.socket is not None:
+            clear_socket(self.spec.socket)
         try:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 [*dying_with_parent(), *self.spec.argv()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -117,6 +178,11 @@ class Server:
             )
         except OSError as error:
             raise ServerError(f"cannot start {self.spec.binary}: {error.strerror or error}") from error
+        if os.name == "nt":
+            from llama_runner.server.orphans import bind_to_our_life  # noqa: PLC0415 - only there
+
+            self._job = bind_to_our_life(child)
+        return child
 
     @property
     def pid(self) -> int:
@@ -129,26 +195,15 @@ class Server:
     def __exit__(self, *_exception: object) -> None:
         self.stop()
 
-    def _open_log(self) -> IO[bytes] | None:
-        try:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError as error:
-            self._no_log = error
-            return None
-        return os.fdopen(descriptor, "ab", buffering=0)
-
-    def _pump(self, log: IO[bytes] | None) -> None:
+    def _pump(self, log: Log) -> None:
         """Copy what the server says to the log and the terminal, and remember the end of it."""
         rest = b""
         stream = self._child.stdout
         assert stream is not None
         while block := os.read(stream.fileno(), 1 << 16):
             self._spoke_at = time.monotonic()
-            with suppress(OSError, ValueError):  # a full disk or a closed terminal does not stop the server
-                if log is not None:
-                    log.write(block)
-            with suppress(OSError, ValueError):
+            log.write(block)
+            with suppress(OSError, ValueError):  # a closed terminal does not stop the server
                 if self._terminal is not None:
                     self._terminal.write(block)
                     self._terminal.flush()
@@ -158,67 +213,77 @@ class Server:
             rest = rest[-_LINE:]
         self._hear(rest)
         stream.close()
-        if log is not None:
-            log.close()
+        log.close()
 
     def _hear(self, said: bytes) -> None:
         line = said[-_LINE:].decode("utf-8", "replace").rstrip()
         if line:
             self._tail.append(line)
         if not self._heard.is_set() and (match := _LISTENING.search(line)):
-            if self.spec.port == 0:
+            if self.spec.port == 0 and self.spec.socket is None:
                 self.url = self.spec.url_at(int(match[1]))
             self._heard.set()
 
     def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
 
-        Ready is: alive, ``/health`` says 200, and our model is listed. Raises ``ServerDied``, ``AnotherModel``,
-        ``KeyRefused``, or ``ServerStalled`` when it has been silent for ``load_timeout`` seconds; the server is
-        stopped then.
+        Ready is: alive, ``/health`` says 200, our model is listed, and with ``canary`` it has given a token. Raises
+        ``ServerDied``, ``AnotherModel``, ``KeyRefused``, ``NoTls``, ``CanaryFailed``, or ``ServerStalled`` when it
+        has been silent for ``load_timeout`` seconds; the server is stopped then.
         """
         pause, longest = _POLL_S
         try:
-            key = self._api_key()
-            while not (self._is_ready(key) and self._announce()):
+            while not (self._is_ready() and self._announce()):
                 if self._child.poll() is not None:
-                    status = self.stop()  # after which nothing more can come into the log
-                    raise ServerDied(status, list(self._tail), self.log_name)
+                    raise self._death(self.stop())  # after which nothing more can come into the log
                 if cancelled():
                     raise Interrupted
                 if time.monotonic() - self._spoke_at > self.spec.load_timeout:
                     raise ServerStalled(self.spec.load_timeout, list(self._tail), self.log_name)
                 self._heard.wait(pause) if not self._heard.is_set() else time.sleep(pause)
                 pause = min(pause * 1.5, longest)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Interrupted):
+                self._failure = error
             self.stop()
             raise
+
+    def _death(self, status: int) -> ServerError:
+        tail = list(self._tail)
+        if any("built without SSL support" in line for line in tail):
+            return NoTls(str(self.spec.binary))
+        return ServerDied(status, tail, self.log_name)
 
     def _announce(self) -> bool:
         """Say that the server is ready, unless somebody has stopped it."""
         with self._stopping:
             if self._ended.is_set():
                 return False
-            if self.spec.port == 0:
-                self._register()  # now that the port is known
+            self._ready = True
+            if self._watcher is None:
+                self._watch()
+            self._register()  # now that its port and state are known
             self._sink(ServerReady(self.url, self.pid, round(time.monotonic() - self._began, 3)))
             return True
 
-    def _is_ready(self, key: str | None) -> bool:
+    def _is_ready(self) -> bool:
         from llama_runner.server import health  # noqa: PLC0415 - loaded while the server loads its model
 
         if self.spec.port == 0 and not self._heard.is_set():
             return False
+        asked = health.Asked(self.url, self.api_key, self.spec.tls_cert)
         try:
-            if health.answer(self.url, "/health", key) is None:
+            if asked.get("/health") is None:
                 return False
-            listed = health.answer(self.url, "/v1/models", key)
+            listed = asked.get("/v1/models")
             if listed is None:
                 return False
             models = health.models(listed)
             ours = next((models[name] for name in self.spec.names if name in models), None)
             if ours is None:
                 raise AnotherModel(self.url, self.spec.alias, sorted(models))
+            if self.spec.canary:
+                health.canary(asked, embeddings=self.spec.embeddings)
         except ServerError:
             if self._child.poll() is not None:
                 return False  # ours could not bind and is gone: that is what to report
@@ -226,9 +291,9 @@ class Server:
         self.context, self.trained_context = health.context(ours)
         return self._child.poll() is None
 
-    def _api_key(self) -> str | None:
+    def _find_key(self) -> str | None:
         """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
-        key, file = self.spec.api_key(self._environment)
+        key, file = self.spec.api_key_in(self._environment)
         if key is None and file is not None:
             with suppress(OSError, ValueError):
                 lines = Path(file).read_text(encoding="utf-8").splitlines()
@@ -265,6 +330,7 @@ class Server:
                 return self._child.wait()
             try:
                 if self._child.poll() is None:
+                    self._ending = True
                     signal_group(self._child, signal.SIGTERM)
                     with suppress(subprocess.TimeoutExpired):
                         self._child.wait(GRACE_S)
@@ -275,10 +341,17 @@ class Server:
             return status
 
     def _finish(self, status: int) -> None:
+        from llama_runner.server.orphans import kill_marked  # noqa: PLC0415 - not before the server ends
+
         self._ended.set()
-        if self._registered is not None:
-            with suppress(OSError):
+        if self._watcher is not None:
+            self._watcher.dismiss()
+        kill_marked(self._mark)
+        with suppress(OSError):
+            if self._registered is not None:
                 self._registered.unlink(missing_ok=True)
+            if self.spec.socket is not None:
+                clear_socket(self.spec.socket)
         try:
             self._keeper.join(timeout=_DRAIN_S)
         finally:

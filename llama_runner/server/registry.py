@@ -27,7 +27,9 @@ def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"pid": pid, "began": _began(pid), **about}), encoding="utf-8")
+        text = json.dumps({"pid": pid, "began": _began(pid), **about})
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
         temporary.replace(path)
     except (OSError, ValueError):
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.value import Value
@@ -10,16 +12,19 @@ from llama_runner.server.errors import OwnOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 DEFAULT_CONTEXT = 4096
 
 _SOURCES = "-m --model -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file"
 _OURS = {**dict.fromkeys(_SOURCES.split(), "a model source"), "--host": "--host", "--port": "--port"}
+_OURS |= {"--api-key": "--api-key-file or LLAMA_API_KEY", "--api-key-file": "--api-key-file"}
+_OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
 """Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
 
 _PRESET = re.compile(r"--(embd|fim|gpt-oss|vision)-.+-(default|spec)")
 """Options of llama-server that download and serve a model of its own choice."""
+
+_LOOPBACK = re.compile(r"127(\.\d{1,3}){3}")
 
 
 class ServerOptions(Value):
@@ -40,6 +45,16 @@ class ServerOptions(Value):
     """Whether ``LLAMA_ARG_*`` variables of our environment configure the server."""
     load_timeout: float = 300.0
     """Seconds that the server may be silent and not ready."""
+    canary: bool = False
+    """Whether a server is ready only when it has given a token."""
+    api_key: Literal["auto"] | None = None
+    """``auto``: one is made for this server, ``Server.api_key``. One of your own comes in ``LLAMA_API_KEY``."""
+    api_key_file: Path | None = None
+    """Keys that the server accepts, one per line; for its owner's eyes only."""
+    insecure: bool = False
+    """Whether other machines may use the server without a key."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
 
 class ServerSpec(Value):
@@ -59,6 +74,30 @@ class ServerSpec(Value):
     extra: tuple[str, ...]
     inherit_environment: bool
     load_timeout: float
+    canary: bool = False
+    api_key: Literal["auto"] | None = None
+    api_key_file: Path | None = None
+    insecure: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def socket(self) -> Path | None:
+        """The UNIX socket that it listens at instead of a port; llama-server knows one by its name."""
+        return Path(self.host) if is_socket(self.host) else None
+
+    @property
+    def embeddings(self) -> bool:
+        """Whether it gives vectors, not text."""
+        return any(word in ("--embedding", "--embeddings", "--rerank", "--reranking") for word in self.extra)
+
+    @property
+    def digest(self) -> str:
+        """What tells it from another server: the launch, not how long we wait for it. No secret is in it."""
+        import hashlib  # noqa: PLC0415 - not for plan
+
+        what = [*self.argv(), str(self.api_key), str(self.inherit_environment)]
+        return hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def url(self) -> str:
@@ -66,9 +105,11 @@ class ServerSpec(Value):
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """Return the base address once the port is known."""
+        """Return the base address once the port is known; ``unix:///path.sock:/prefix`` for a socket."""
+        if is_socket(self.host):
+            return f"unix://{self.host}{self.api_prefix and ':'}{self.api_prefix}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}{self.api_prefix}"
+        return f"{'http' if self.tls_cert is None else 'https'}://{host}:{port}{self.api_prefix}"
 
     @property
     def api_prefix(self) -> str:
@@ -85,10 +126,10 @@ class ServerSpec(Value):
         """The names that the extra options give the model, instead of ours."""
         return [*_values_of("--alias", self.extra), *_values_of("-a", self.extra)]
 
-    def api_key(self, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
+    def api_key_in(self, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
         """Return a key that the server accepts, or else the file that holds its keys, for the server's environment."""
-        keys = _value_of("--api-key", self.extra) or environment.get("LLAMA_API_KEY") or ""
-        file = _value_of("--api-key-file", self.extra) or environment.get("LLAMA_ARG_API_KEY_FILE")
+        keys = environment.get("LLAMA_API_KEY") or ""
+        file = str(self.api_key_file) if self.api_key_file else environment.get("LLAMA_ARG_API_KEY_FILE")
         return next(filter(None, keys.split(",")), None), file
 
     def argv(self) -> list[str]:
@@ -107,6 +148,9 @@ class ServerSpec(Value):
             words += ["--ctx-size", str(self.ctx_size)]
         if self.gpu_layers is not None:
             words += ["--gpu-layers", str(self.gpu_layers)]
+        files = (("--api-key-file", self.api_key_file), ("--ssl-cert-file", self.tls_cert))
+        for option, file in (*files, ("--ssl-key-file", self.tls_key)):
+            words += [] if file is None else [option, str(file)]
         return [*words, *self.extra]
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
@@ -139,7 +183,7 @@ def spec_of(
         model=model,
         projector=projector,
         alias=alias,
-        host=options.host,
+        host=os.path.abspath(options.host) if is_socket(options.host) else options.host,  # noqa: PTH100
         port=options.port,
         ctx_size=None if context == "auto" else context,
         threads=options.threads or cores,
@@ -147,7 +191,28 @@ def spec_of(
         extra=options.extra,
         inherit_environment=options.inherit_environment,
         load_timeout=options.load_timeout,
+        canary=options.canary,
+        api_key=options.api_key,
+        api_key_file=options.api_key_file,
+        insecure=options.insecure,
+        tls_cert=options.tls_cert,
+        tls_key=options.tls_key,
     )
+
+
+def is_socket(host: str) -> bool:
+    """Return whether llama-server takes a host for a UNIX socket."""
+    return host.endswith(".sock")
+
+
+def needs_care(wanted: ServerOptions | ServerSpec) -> bool:
+    """Return whether other machines might reach it, or it has keys or certificates that should be looked at."""
+    return any((wanted.api_key, wanted.api_key_file, wanted.tls_cert, wanted.tls_key)) or not is_loopback(wanted.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is certainly one that only this machine reaches."""
+    return host in ("localhost", "::1") or bool(_LOOPBACK.fullmatch(host)) or is_socket(host)
 
 
 def _value_of(option: str, words: tuple[str, ...]) -> str | None:

@@ -7,12 +7,15 @@ What ``FAKE`` may contain:
     say: TEXT               before anything else; one byte for each character (Latin-1)
     flood: N                then N bytes without a newline
     grandchild: PATH        then start a process that does not hear SIGTERM and holds our output; its pid goes there
+    session: true           it goes into a session of its own, and its parent ends at once
     ignore_term: true       ignore SIGTERM, and say when it comes
     load_until: PATH        answer 503 until there is such a file; for ever if it never comes
     close_output: true      once loaded, say nothing more
     die_loading: N          exit with N while loading, or die of signal -N
     name: TEXT              list another model
     models: ANY             the answer of /v1/models, a text as it is
+    no_tokens: true         have no completions
+    no_tls: true            be built without TLS
 """
 
 from __future__ import annotations
@@ -63,8 +66,16 @@ def publish(path: str, text: str) -> None:
 
 def grandchild(path: str) -> None:
     program = "import time; time.sleep(3600)"  # SIGTERM is blocked in it, as it is in us
+    if FAKE.get("session"):
+        middle = os.fork()
+        if middle:
+            os.waitpid(middle, 0)
+            return
+        os.setsid()
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", program])
     publish(path, str(child.pid))
+    if FAKE.get("session"):
+        os._exit(0)
 
 
 class Options:
@@ -76,7 +87,7 @@ class Options:
         self.aliases = sorted(name.strip() for value in self.of("-a", "--alias") for name in value.split(","))
         self.host, self.port = self.of("--host")[-1], int(self.of("--port")[-1])
         self.prefix = (self.of("--api-prefix") or [""])[-1]
-        self.keys = ",".join([*self.of("--api-key"), os.environ.get("LLAMA_API_KEY", "")]).split(",")
+        self.keys = ",".join([os.environ.get("LLAMA_API_KEY", "")]).split(",")
         for path in self.of("--api-key-file"):
             lines = Path(path).read_text(encoding="utf-8").splitlines()
             self.keys += [line for line in lines if line and not line.startswith("#")]
@@ -109,6 +120,13 @@ class Fake:
             return 503, '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
         if path == "/health":
             return 200, '{"status":"ok"}'
+        if path == "/completion" and not FAKE.get("no_tokens"):
+            say("I slot      release: stop processing: n_tokens = 2")
+            return 200, '{"content":"b","tokens_predicted":1}'
+        if path == "/slots":
+            return 200, json.dumps([{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}])
+        if path == "/metrics" and "--metrics" in sys.argv:
+            return 200, "# TYPE llamacpp:predicted_tokens_seconds gauge\nllamacpp:predicted_tokens_seconds 12.5\n"
         if path == "/v1/models":
             return 200, self.models()
         return 404, '{"error":{"message":"File Not Found","type":"not_found_error","code":404}}'
@@ -140,22 +158,39 @@ class Fake:
             )
 
     def serve(self) -> None:
-        family = socket.AF_INET6 if ":" in self.options.host else socket.AF_INET
+        host, here = self.options.host, self.options.host.endswith(".sock")
+        family = socket.AF_UNIX if here else socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((self.options.host, self.options.port))
+            listener.bind(host if here else (host, self.options.port))
         except OSError:
             say(f"E srv    start: couldn't bind HTTP server socket, hostname: {self.options.host}")
             die(1)
         listener.listen()
-        host, port = listener.getsockname()[:2]
-        say(f"0.00.019.232 I srv  llama_server: listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        tls = self.options.of("--ssl-cert-file")
+        if tls and FAKE.get("no_tls"):
+            say("E srv          init: the server is built without SSL support")
+            die(1)
+        if tls:
+            import ssl
+
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls[0], self.options.of("--ssl-key-file")[0])
+            listener = context.wrap_socket(listener, server_side=True)
+        address = f"unix://{host}"
+        if not here:
+            host, port = listener.getsockname()[:2]
+            address = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+        say(f"0.00.019.232 I srv  llama_server: listening on {address}")
         threading.Thread(target=self.accept, args=[listener], daemon=True).start()
 
     def accept(self, listener: socket.socket) -> None:
         while True:
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # a client that does not trust us
+                continue
             threading.Thread(target=self.converse, args=[connection], daemon=True).start()
 
 

@@ -6,11 +6,13 @@ import os
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llama_runner.core.events import Warned
+from llama_runner.server import log
 from llama_runner.server.errors import ServerDied
 from tests.server.play import get
 
@@ -92,3 +94,76 @@ def test_a_terminal_that_is_gone_does_not_stop_the_server(stage: Stage, how: str
         server.wait_ready()
         server.stop()
     assert stage.log.read_bytes().startswith(b"x" * (1 << 18))
+
+
+def whole(log: Path) -> bytes:
+    """Return a log with what was set aside before it."""
+    aside = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
+    return b"".join(path.read_bytes() for path in [*aside, log])
+
+
+def refuse(error: OSError) -> None:
+    raise AssertionError(error)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "LARGEST", 1000)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_large_log_is_set_aside_at_the_end_of_a_line_and_nothing_is_lost(stage: Stage) -> None:
+    say = "".join(f"line {number:04}\n" for number in range(400))
+    stage.ready(say=say).stop()
+    assert whole(stage.log) == stage.terminal.getvalue()
+    files = list(stage.log.parent.iterdir())
+    assert 2 <= len(files) <= log.KEPT + 1
+    assert all(file.read_bytes().endswith(b"\n") for file in files)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+@pytest.mark.usefixtures("small")
+def test_only_so_many_logs_are_kept(tmp_path: Path) -> None:
+    file = log.Log(tmp_path / "x.log", refuse)
+    for number in range(20):
+        file.write(b"%03d" % number + b"x" * 1000 + b"\n")
+    file.close()
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["x.log", *(f"x.log.{number}" for number in range(1, log.KEPT + 1))]
+    assert (tmp_path / "x.log").read_bytes().startswith(b"019")
+    assert (tmp_path / f"x.log.{log.KEPT}").read_bytes().startswith(b"014")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_line_is_cut_only_when_it_is_longer_than_a_log_may_be(tmp_path: Path) -> None:
+    file = log.Log(tmp_path / "x.log", refuse)
+    for _ in range(30):
+        file.write(b"x" * 100)
+    file.close()
+    assert whole(tmp_path / "x.log") == b"x" * 3000
+    assert (tmp_path / "x.log.1").stat().st_size == 2000
+
+
+def test_an_old_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    file = log.Log(tmp_path / "x.log", refuse)
+    file.write(b"old\nol")
+    now[0] += log.OLDEST_S
+    file.write(b"d\nnew\n")
+    file.close()
+    assert (tmp_path / "x.log.1").read_bytes() == b"old\nold\n"
+    assert (tmp_path / "x.log").read_bytes() == b"new\n"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_log_that_cannot_be_set_aside_goes_on_and_that_is_said_once(tmp_path: Path) -> None:
+    said: list[OSError] = []
+    for number in range(1, log.KEPT + 1):
+        (tmp_path / f"x.log.{number}" / "full").mkdir(parents=True)
+    file = log.Log(tmp_path / "x.log", said.append)
+    for _ in range(20):
+        file.write(b"x" * 999 + b"\n")
+    file.close()
+    assert len(said) == 1
+    assert (tmp_path / "x.log").stat().st_size == 20_000

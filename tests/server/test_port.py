@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from llama_runner.core.errors import ExitCode
 from llama_runner.server.errors import CannotListen, PortTaken
 from llama_runner.server.port import check_port
+
+if TYPE_CHECKING:
+    from tests.server.play import Stage
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux")
 
 ELSEWHERE = "192.0.2.1"  # RFC 5737: nobody has it
 
@@ -25,9 +33,68 @@ def taken() -> Any:
 def test_a_port_that_somebody_listens_on_is_taken(host: str, taken: int) -> None:
     with pytest.raises(PortTaken) as caught:
         check_port(host, taken)
-    assert str(caught.value) == f"port {taken} on {host} is taken"
+    assert str(caught.value).startswith(f"port {taken} on {host} is taken")
     assert caught.value.hint == "stop what listens there, or choose another --port"
     assert caught.value.code == ExitCode.SERVER
+
+
+@linux
+def test_another_program_that_has_the_port_is_named(taken: int) -> None:
+    with pytest.raises(PortTaken) as caught:
+        check_port("127.0.0.1", taken)
+    assert caught.value.holder == (os.getpid(), Path("/proc/self/comm").read_text().strip())
+    assert str(caught.value).endswith(f" is taken by {caught.value.holder[1]}, process {os.getpid()}")
+
+
+def test_a_server_of_ours_that_has_the_port_is_named_with_the_way_to_end_it(stage: Stage) -> None:
+    server = stage.ready(alias="acme/tiny")
+    port = urlsplit(server.url).port
+    assert port
+    with pytest.raises(PortTaken) as caught:
+        check_port("127.0.0.1", port, stage.registry)
+    assert str(caught.value) == f"port {port} on 127.0.0.1 is taken by acme/tiny, process {server.pid}"
+    assert caught.value.hint == "llama-runner stop acme/tiny, or choose another --port"
+
+
+@pytest.fixture
+def socket_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("s") / "x.sock"
+
+
+def test_a_socket_that_nobody_has_is_free(socket_path: Path) -> None:
+    check_port(str(socket_path), 8080)
+    assert not socket_path.exists()
+
+
+def test_a_socket_of_one_that_was_killed_is_free(socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(socket_path))
+    check_port(str(socket_path), 8080)
+    assert socket_path.exists(), "asking changes nothing"
+
+
+def test_a_socket_that_somebody_listens_at_is_taken(socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(socket_path))
+        listener.listen()
+        with pytest.raises(PortTaken, match=f"^{socket_path} is taken$") as caught:
+            check_port(str(socket_path), 8080)
+    assert caught.value.hint == "stop what listens there, or choose another --host"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a/x.sock", "no such directory"),
+        ("x" * 120 + ".sock", "107 bytes at most"),
+        ("f.sock", "not a socket"),
+    ],
+)
+def test_a_path_where_no_socket_can_be_is_refused(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "f.sock").write_text("precious")
+    with pytest.raises(CannotListen, match=why):
+        check_port(str(tmp_path / name), 8080)
+    assert (tmp_path / "f.sock").read_text() == "precious"
 
 
 def test_a_port_that_was_just_given_back_is_free(taken: int) -> None:

@@ -19,7 +19,7 @@ import pytest
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped
 from llama_runner.server import health, process
-from llama_runner.server.errors import AnotherModel, KeyRefused, ServerDied, ServerStalled
+from llama_runner.server.errors import AnotherModel, CanaryFailed, KeyRefused, ServerDied, ServerStalled
 from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions
 from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
@@ -110,7 +110,51 @@ def test_an_ipv6_address_is_served_and_asked(stage: Stage) -> None:
 
 
 def test_a_server_that_listens_everywhere_is_asked_at_the_loopback(stage: Stage) -> None:
-    assert stage.ready(ServerOptions(host="0.0.0.0", port=0)).url.startswith("http://0.0.0.0:")
+    assert stage.ready(ServerOptions(host="0.0.0.0", port=0, insecure=True)).url.startswith("http://0.0.0.0:")
+
+
+def test_a_socket_is_served_and_asked(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("s") / "x.sock"
+    for _ in range(2):  # the second finds what one that was killed leaves
+        server = stage.ready(ServerOptions(host=str(path), extra=("--api-prefix", "/v")))
+        assert (server.url, server.spec.socket) == (f"unix://{path}:/v", path)
+        server.stop()
+        assert not path.exists()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+
+
+def test_with_a_canary_it_is_ready_when_it_has_given_a_token(stage: Stage) -> None:
+    stage.ready(ServerOptions(port=0, canary=True)).stop()
+    assert b"stop processing" in stage.log.read_bytes()
+    server = stage.start(ServerOptions(port=0, canary=True), no_tokens=True)
+    with pytest.raises(CanaryFailed, match=r"^http://127\.0\.0\.1:\d+ is ready but gives no token$"):
+        server.wait_ready()
+    assert not lives(server.pid)
+    assert server.state == "failed"
+
+
+def test_its_state_is_what_it_is(stage: Stage, tmp_path: Path) -> None:
+    server = stage.start(load_until=str(tmp_path / "loaded"), ignore_term=True)
+    seen: list[str] = [server.state]
+    (tmp_path / "loaded").touch()
+    server.wait_ready()
+    seen.append(server.state)
+    server.request_stop()
+    seen.append(server.state)
+    server.request_stop()
+    server.wait()
+    seen.append(server.state)
+    assert seen == ["loading", "ready", "stopping", "stopped"]
+
+
+@pytest.mark.parametrize(("path", "state"), [("exit/0", "stopped"), ("exit/1", "failed"), ("kill/9", "failed")])
+def test_one_that_ends_by_itself_is_seen_to_have(stage: Stage, path: str, state: str) -> None:
+    server = stage.ready()
+    get(f"{server.url}/{path}")
+    until(lambda: server.state == state, "the state to show")
+    server.wait()
+    assert server.state == state
 
 
 def test_a_given_port_needs_no_word_in_the_log(stage: Stage) -> None:
@@ -143,22 +187,29 @@ def test_a_model_by_an_alias_of_the_extra_options_is_ours(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("prefix", [(), ("--api-prefix", "/v")])
-@pytest.mark.parametrize("way", ["option", "environment", "file"])
+@pytest.mark.parametrize("way", ["made", "environment", "file"])
 def test_a_server_that_asks_for_a_key_gets_it(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, prefix: tuple[str, ...]
 ) -> None:
     (tmp_path / "keys").write_text("# mine\n\nfrom-file\nanother\n")
-    extra = {"option": ("--api-key", "a,b"), "file": ("--api-key-file", str(tmp_path / "keys"))}.get(way, ())
+    (tmp_path / "keys").chmod(0o600)
     if way == "environment":
         monkeypatch.setenv("LLAMA_API_KEY", "secret,spare")
-    stage.ready(ServerOptions(port=0, extra=(*prefix, *extra)))
-    stage.servers[-1].stop()
+    options = ServerOptions(port=0, extra=prefix)
+    if way == "made":
+        options = options.but(api_key="auto")
+    server = stage.ready(options.but(api_key_file=tmp_path / "keys") if way == "file" else options)
+    expected = {"environment": "secret", "file": "from-file"}.get(way, server.api_key)
+    assert server.api_key == expected
+    assert server.api_key
+    server.stop()
     assert b"unauthorized" not in stage.log.read_bytes()
 
 
 def test_a_key_that_is_refused_is_said_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = stage.start(ServerOptions(port=0, extra=("--api-key", "right")))
-    monkeypatch.setattr(server, "_api_key", lambda: "wrong")
+    monkeypatch.setenv("LLAMA_API_KEY", "right")
+    server = stage.start()
+    server.api_key = "wrong"
     with pytest.raises(KeyRefused, match=r"^http://127\.0\.0\.1:\d+ asks for an API key and refuses ours$"):
         server.wait_ready()
     assert not lives(server.pid)
@@ -284,7 +335,7 @@ def test_one_that_is_stopped_at_the_last_moment_is_not_called_ready(
 ) -> None:
     server = stage.start()
     is_ready = server._is_ready
-    monkeypatch.setattr(server, "_is_ready", lambda key: is_ready(key) and server.stop() == 0)
+    monkeypatch.setattr(server, "_is_ready", lambda: is_ready() and server.stop() == 0)
     with pytest.raises(ServerDied):
         server.wait_ready()
     assert stage.names() == ["server_started", "server_stopped"]

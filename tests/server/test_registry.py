@@ -34,12 +34,14 @@ def test_a_server_is_written_down_from_its_start_to_its_end(stage: Stage) -> Non
     server = stage.start(load_until="/nonexistent")
     (about,) = running(stage.registry)
     assert about.pop("began")
+    assert about.pop("spec") == server.spec.digest
     assert about == {
         "pid": server.pid,
         "url": server.url,
         "alias": "acme/tiny:Q4_K_M",
         "model": str(stage.root / "model.gguf"),
         "log": "logs/run-server.log",
+        "state": "loading",
     }
     server.stop()
     assert running(stage.registry) == []

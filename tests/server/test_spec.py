@@ -109,6 +109,8 @@ def test_llama_arg_variables_reach_the_server_when_asked() -> None:
         ("--port", "use --port before it"),
         ("--port=1", "use --port before it"),
         ("--host", "use --host before it"),
+        ("--api-key", "use --api-key-file or LLAMA_API_KEY before it"),
+        ("--ssl-key-file", "use --tls-key before it"),
     ],
 )
 def test_an_extra_option_that_we_must_know_is_refused_with_the_one_to_use(word: str, hint: str) -> None:
@@ -145,17 +147,16 @@ def test_the_url_has_the_api_prefix_of_the_extra_options(extra: tuple[str, ...],
 
 
 @pytest.mark.parametrize(
-    ("extra", "environment", "expected"),
+    ("options", "environment", "expected"),
     [
-        ((), {}, (None, None)),
-        (("--api-key", "a,b"), {"LLAMA_API_KEY": "c"}, ("a", None)),
-        ((), {"LLAMA_API_KEY": "c,d"}, ("c", None)),
-        (("--api-key-file", "keys"), {}, (None, "keys")),
-        ((), {"LLAMA_ARG_API_KEY_FILE": "keys"}, (None, "keys")),
-        ((), {"LLAMA_API_KEY": ""}, (None, None)),
+        ({}, {}, (None, None)),
+        ({}, {"LLAMA_API_KEY": "c,d"}, ("c", None)),
+        ({"api_key_file": Path("keys")}, {}, (None, "keys")),
+        ({}, {"LLAMA_ARG_API_KEY_FILE": "keys"}, (None, "keys")),
+        ({}, {"LLAMA_API_KEY": ""}, (None, None)),
     ],
 )
 def test_the_api_key_is_found_where_the_server_looks(
-    extra: tuple[str, ...], environment: dict[str, str], expected: tuple[str | None, str | None]
+    options: dict[str, Any], environment: dict[str, str], expected: tuple[str | None, str | None]
 ) -> None:
-    assert spec(*extra).api_key(environment) == expected
+    assert spec(**options).api_key_in(environment) == expected

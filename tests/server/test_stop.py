@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import pytest
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Event, ServerStopped
-from llama_runner.engine.process import dying_with_parent
 from llama_runner.server import process
 from llama_runner.server.errors import ServerDied
 from tests.server.play import PATIENCE_S, Stage, get, lives, wait_gone
@@ -84,6 +84,23 @@ def test_what_the_server_started_does_not_survive_it(stage: Stage, tmp_path: Pat
     else:
         get(f"{server.url}/{how}/6")
         assert server.wait() == {"exit": 6, "kill": -6}[how]
+    wait_gone(grandchild)
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs to see the environment of processes")
+
+
+@linux
+@pytest.mark.parametrize("how", ["stop", "exit"])
+def test_what_went_into_a_session_of_its_own_does_not_survive_it(stage: Stage, tmp_path: Path, how: str) -> None:
+    server = stage.ready(grandchild=str(tmp_path / "grandchild"), session=True)
+    grandchild = int((tmp_path / "grandchild").read_text())
+    assert os.getsid(grandchild) != os.getsid(server.pid)
+    if how == "stop":
+        server.stop()
+    else:
+        get(f"{server.url}/exit/0")
+        server.wait()
     wait_gone(grandchild)
 
 
@@ -275,10 +292,39 @@ def test_the_status_of_the_server_can_be_passed_on(program: Callable[..., Progra
     assert running.end() == (42, [{"event": "server_stopped", "status": 42}])
 
 
-@pytest.mark.skipif(not dying_with_parent(), reason="needs setpriv of util-linux")
-def test_sigkill_of_its_parent_kills_the_server(program: Callable[..., Program]) -> None:
+@pytest.mark.parametrize("setpriv", [True, False])
+def test_sigkill_of_its_parent_kills_the_server(
+    program: Callable[..., Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, setpriv: bool
+) -> None:
+    if not setpriv:
+        (tmp_path / "bin").mkdir()
+        for name in ("sh", "grep"):
+            (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     running = program(ignore_term=True)
     assert lives(running.server)
     running.process.kill()
     assert running.end() == (-signal.SIGKILL, [])
     wait_gone(running.server)
+
+
+@linux
+@pytest.mark.parametrize("session", [True, False])
+def test_sigkill_of_its_parent_kills_what_the_server_started(
+    program: Callable[..., Program], tmp_path: Path, *, session: bool
+) -> None:
+    running = program(ignore_term=True, grandchild=str(tmp_path / "grandchild"), session=session)
+    running.process.kill()
+    running.end()
+    wait_gone(running.server)
+    wait_gone(int((tmp_path / "grandchild").read_text()))
+
+
+def test_a_server_that_has_ended_is_watched_no_more(stage: Stage) -> None:
+    import psutil
+
+    before = set(psutil.Process().children())
+    server = stage.ready()
+    assert len(set(psutil.Process().children()) - before) == 2, "the server and its watcher"
+    server.stop()
+    assert set(psutil.Process().children()) == before

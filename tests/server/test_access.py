@@ -1,0 +1,161 @@
+"""Who may use a server: nobody from elsewhere without a key, and no key is to be seen anywhere."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+
+from llama_runner.core.errors import ExitCode, UsageError
+from llama_runner.server.access import check_access
+from llama_runner.server.errors import BadCertificate, BadKeyFile, KeyRefused, NoTls, UnsafeHost
+from llama_runner.server.spec import ServerOptions
+from tests.server.play import Stage
+
+needs_openssl = pytest.mark.skipif(which("openssl") is None, reason="makes certificates with openssl")
+
+
+def key_file(path: Path, text: str, mode: int = 0o600) -> Path:
+    path.write_bytes(text.encode())
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
+def test_other_machines_need_a_key(host: str) -> None:
+    with pytest.raises(UnsafeHost, match=f"^whoever reaches {host} could use the server: it has no API key$") as caught:
+        check_access(ServerOptions(host=host), {"LLAMA_API_KEY": ","})
+    assert caught.value.code == ExitCode.USAGE
+    assert "--api-key auto" in str(caught.value.hint)
+
+
+def test_any_key_will_do_or_the_word_that_none_is_needed(tmp_path: Path) -> None:
+    options = ServerOptions(host="0.0.0.0")
+    check_access(options.but(insecure=True), {})
+    check_access(options.but(api_key="auto"), {})
+    check_access(options.but(api_key_file=key_file(tmp_path / "keys", "k\n")), {})
+    check_access(options, {"LLAMA_API_KEY": "k"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "/run/x.sock"])
+def test_this_machine_needs_none(host: str) -> None:
+    check_access(ServerOptions(host=host), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "there is no key in it"),
+        ("# nothing\n\n", "there is no key in it"),
+        ("key\r\n", "line 1 has white space in it"),
+        ("# mine\na key\n", "line 2 has white space in it"),
+        (" key\n", "line 1 has white space in it"),
+    ],
+)
+def test_a_key_file_that_would_not_do_what_it_seems_to_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    path = key_file(tmp_path / "keys", text)
+    with pytest.raises(BadKeyFile, match=f"^API key file {path}: {why}$"):
+        check_access(ServerOptions(api_key_file=path), {})
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = key_file(tmp_path / "keys", "key\n", 0o640)
+    with pytest.raises(BadKeyFile, match=r"others may use it \(mode 640\)$") as caught:
+        check_access(ServerOptions(api_key_file=path), {})
+    assert caught.value.hint == f"chmod 600 {path}"
+
+
+def test_a_key_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadKeyFile, match="No such file"):
+        check_access(ServerOptions(api_key_file=tmp_path / "none"), {})
+
+
+def test_a_key_with_a_newline_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^LLAMA_API_KEY has white space in it$"):
+        check_access(ServerOptions(), {"LLAMA_API_KEY": "key\n"})
+
+
+def test_a_key_is_in_no_argument_event_log_or_registry(stage: Stage, tmp_path: Path) -> None:
+    server = stage.ready(ServerOptions(port=0, api_key="auto"), inspect=str(tmp_path / "seen"))
+    key = server.api_key
+    assert key is not None
+    assert len(key) >= 40
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert seen["environment"]["LLAMA_API_KEY"] == key
+    (written,) = stage.registry.iterdir()
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    said = [json.dumps(event.to_json()) for event in stage.events]
+    for text in (*seen["argv"], *said, written.read_text(), stage.log.read_text(), repr(server.spec)):
+        assert key not in text
+
+
+def test_each_server_has_a_key_of_its_own(stage: Stage) -> None:
+    options = ServerOptions(port=0, api_key="auto")
+    assert stage.ready(options).api_key != stage.ready(options).api_key
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a certificate and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=elsewhere.example"
+    command: list[str | Path] = ["openssl", *words.split(), "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+@needs_openssl
+def test_a_server_with_a_certificate_is_asked_over_tls(stage: Stage, pair: tuple[Path, Path]) -> None:
+    server = stage.ready(ServerOptions(port=0, tls_cert=pair[0], tls_key=pair[1], api_key="auto"))
+    assert server.url.startswith("https://127.0.0.1:")
+
+
+@needs_openssl
+def test_a_server_that_was_built_without_tls_says_so(stage: Stage, pair: tuple[Path, Path]) -> None:
+    server = stage.start(ServerOptions(port=0, tls_cert=pair[0], tls_key=pair[1]), no_tls=True)
+    with pytest.raises(NoTls, match=r"llama-server was built without TLS$") as caught:
+        server.wait_ready()
+    assert caught.value.code == ExitCode.SERVER
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("swap", "why"), [("other", "other.pem is not its key"), ("text", "[a-z ]+"), ("none", "No such file")]
+)
+def test_a_certificate_that_does_not_fit_is_refused_before_anything_starts(
+    tmp_path: Path, pair: tuple[Path, Path], swap: str, why: str
+) -> None:
+    key = tmp_path / f"{swap}.pem"
+    if swap == "other":
+        command: list[Any] = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        subprocess.run([*command, "-out", key], check=True, capture_output=True)
+    elif swap == "text":
+        key.write_text("no key")
+    with pytest.raises(BadCertificate, match=f"^certificate {pair[0]}: .*{why}") as caught:
+        check_access(ServerOptions(tls_cert=pair[0], tls_key=key), {})
+    assert caught.value.hint == "--tls-cert and --tls-key are a pair of PEM files"
+
+
+def test_half_a_pair_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="belong together"):
+        check_access(ServerOptions(tls_cert=tmp_path / "cert.pem"), {})
+
+
+@needs_openssl
+def test_whoever_has_another_certificate_is_not_told_the_key(
+    stage: Stage, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llama_runner.server.health import Asked
+
+    monkeypatch.setenv("LLAMA_API_KEY", "right")
+    server = stage.ready(ServerOptions(port=0, tls_cert=pair[0], tls_key=pair[1]))
+    assert Asked(server.url, "right", server.spec.tls_cert).get("/v1/models") is not None
+    assert Asked(server.url, "right").get("/v1/models") is None
+    with pytest.raises(KeyRefused):
+        Asked(server.url, "wrong", server.spec.tls_cert).get("/v1/models")
