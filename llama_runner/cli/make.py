@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.inspection import Inspection
@@ -60,13 +61,11 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, template: bool) -> None
 
 def describe(found: Inspection, *, tensors: bool) -> str:
     """Return a model's headers as text for people."""
-    from llama_runner.cli.render import size  # noqa: PLC0415 - not for --help
-
     more = f" and {len(found.files) - 1} more" if len(found.files) > 1 else ""
     types = ", ".join(f"{count} {name}" for name, count in found.types.items())
     lines = [
         f"file      {found.files[0]}{more}",
-        f"size      {size(found.bytes)}, {found.bits_per_weight:.2f} bits a weight",
+        f"size      {size_text(found.bytes)}, {found.bits_per_weight:.2f} bits a weight",
         f"model     {found.architecture}, {found.parameters:,} parameters",
         f"tensors   {types}",
         f"context   {found.context_length} tokens, vocabulary {found.vocabulary}",
@@ -75,7 +74,7 @@ def describe(found: Inspection, *, tensors: bool) -> str:
     width = max((len(name) for name in found.metadata), default=0)
     lines += [f"  {name:<{width}}  {_brief(value)}" for name, value in found.metadata.items()]
     if tensors:
-        lines += [f"  {t.name}  {' x '.join(map(str, t.shape))}  {t.type}  {size(t.bytes)}" for t in found.tensors]
+        lines += [f"  {t.name}  {' x '.join(map(str, t.shape))}  {t.type}  {size_text(t.bytes)}" for t in found.tensors]
     return "\n".join(lines)
 
 
@@ -99,8 +98,6 @@ def _make(given: dict[str, Any]) -> None:
 
 
 def _line(made: Made) -> str:
-    from llama_runner.cli.render import size  # noqa: PLC0415 - not for --help
-
     bits = made.facts.get("bits_per_weight")
-    told = (made.facts.get("quantization"), size(made.bytes), bits and f"{bits} bits a weight")
+    told = (made.facts.get("quantization"), size_text(made.bytes), bits and f"{bits} bits a weight")
     return f"{'made' if made.ran else 'is there':<9} {made.path} ({', '.join(filter(None, told))})"

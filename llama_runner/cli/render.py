@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core import events
+from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.core.plan import Planned, Reason
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 10.0
 _NAMES = 12
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def size(count: float) -> str:
-    """Return a number of bytes for people."""
-    unit = 0
-    while count >= 1024 and unit < len(_UNITS) - 1:  # noqa: PLR2004
-        count, unit = count / 1024, unit + 1
-    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
 
 
 def seconds(count: float) -> str:
@@ -88,7 +80,7 @@ class Printer:
         now = time.monotonic()
         share = event.done / event.total if event.total else 1.0
         if event.unit == "bytes":
-            text = f"{size(event.done)} of {size(event.total)}{self._rate(event, now)}"
+            text = f"{size_text(event.done)} of {size_text(event.total)}{self._rate(event, now)}"
         else:
             text = f"{event.done} of {event.total} {event.unit}"
         line = f"{event.step:<9} {share:4.0%}  {text}"
@@ -119,7 +111,7 @@ class Printer:
         if elapsed < 1 or got <= 0:
             return ""
         left = f", {seconds((event.total - event.done) * elapsed / got)} left" if event.done < event.total else ""
-        return f"  {size(got / elapsed)}/s{left}"
+        return f"  {size_text(got / elapsed)}/s{left}"
 
     def _say(self, line: str) -> None:
         clear = "\r\x1b[K" if self._open else ""
@@ -146,7 +138,7 @@ def drifted(of: events.Drifted) -> str:
 def chosen(of: events.Chosen) -> str:
     """Return what will be fetched, how much it is, and why."""
     more = f" and {len(of.files) - 1} more" if len(of.files) > 1 else ""
-    return f"{of.files[0]}{more}, {size(of.bytes)}: {of.why}"
+    return f"{of.files[0]}{more}, {size_text(of.bytes)}: {of.why}"
 
 
 def line(event: events.Event) -> str | None:  # noqa: C901 - a table
@@ -155,7 +147,7 @@ def line(event: events.Event) -> str | None:  # noqa: C901 - a table
         case events.StepStarted():
             return f"{event.step:<9} {'; '.join(dict.fromkeys(map(reason, event.reasons)))}"
         case events.StepFinished():
-            return f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size(event.bytes)})"
+            return f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size_text(event.bytes)})"
         case events.StepUnchanged():
             return f"{event.step:<9} gave the same bytes as before: nothing after it has to run"
         case events.StepSkipped() if event.by_another:
@@ -168,6 +160,9 @@ def line(event: events.Event) -> str | None:  # noqa: C901 - a table
             return f"note      {event.text}"
         case events.Resolved():
             return f"resolve   {resolved(event)}"
+        case events.ServerRestarting():
+            how = f"exited with {event.status}" if event.status >= 0 else f"was killed by signal {-event.status}"
+            return f"restart   the server {how}; start {event.attempt} of {event.limit} in {event.seconds:g} s"
         case events.Drifted():
             return f"update    {drifted(event)}"
         case events.Chosen():
@@ -191,7 +186,7 @@ def plan(forecast: Forecast) -> str:
         lines += [f"{'':<15} {why}" for why in _why(planned)]
     needs = forecast.plan.needs
     if needs.fetch or needs.disk:
-        lines.append(f"needs     {size(needs.fetch)} from the network, {size(needs.disk)} of disk")
+        lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
     lines.append(f"launch    {shlex.join(forecast.spec.argv())}")
     return "\n".join(lines)
 
@@ -213,7 +208,7 @@ def prepared(of: Prepared) -> str:
 def summary(of: Prepared, server: Server, threads: int) -> str:
     """Return what is running, once it is ready."""
     facts, spec = of.facts, server.spec
-    about = [facts.get("architecture"), facts.get("quantization"), size(of.model.stat().st_size)]
+    about = [facts.get("architecture"), facts.get("quantization"), size_text(of.model.stat().st_size)]
     steps = [f"{name} {seconds(of.step_seconds[name])}" for name in of.ran] + [f"{name} skipped" for name in of.skipped]
     context = f"{server.context} tokens"
     if server.trained_context:
@@ -259,9 +254,9 @@ def status(of: Status) -> str:
     """Return what the store holds and what is running."""
     lines = [f"root      {of.root}"]
     for artifact in of.artifacts:
-        there = size(artifact.bytes) if artifact.present else "deleted, its record is kept"
+        there = size_text(artifact.bytes) if artifact.present else "deleted, its record is kept"
         lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
-    lines += [f"unfinished {name}  ({size(count)})" for name, count in of.unfinished.items()]
+    lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
     lines += [f"running   {server['alias']} at {server['url']}, process {server['pid']}" for server in of.servers]
     if len(lines) == 1:
         lines.append("empty: nothing was made here yet")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.search import Found
@@ -41,21 +42,19 @@ def search(**given: Any) -> None:
 
 def table(found: list[Found], budget: int) -> str:
     """Return a block of lines for each repository; the last line says what "fits" was measured against."""
-    from llama_runner.cli.render import size  # noqa: PLC0415 - not for --help
-
     every = [quantization for repo in found for quantization in repo.quantizations]
     wide = max((len(quantization.name) for quantization in every), default=0)
-    wider = max((len(size(quantization.size)) for quantization in every), default=0)
+    wider = max((len(size_text(quantization.size)) for quantization in every), default=0)
     lines = []
     for repo in found:
         lines.append(f"{repo.repo}   {_about(repo)}")
         lines += [
-            f"  {quantization.name:<{wide}}  {size(quantization.size):>{wider}}  {_FITS[quantization.fits]}"
+            f"  {quantization.name:<{wide}}  {size_text(quantization.size):>{wider}}  {_FITS[quantization.fits]}"
             for quantization in repo.quantizations
         ]
         if not repo.quantizations:
             lines.append(f"  {repo.problem or 'no whole GGUF file of a model at the branch main'}")
-    lines.append(f"\nup to {size(budget)} fits this machine; run one with: llama-runner run {_example(found)}")
+    lines.append(f"\nup to {size_text(budget)} fits this machine; run one with: llama-runner run {_example(found)}")
     return "\n".join(lines)
 
 

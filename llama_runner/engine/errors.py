@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StepError, StoreError
+from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ class DiskFull(StoreError):
 
     def __init__(self, where: Path | str, *, need: int | None = None, free: int | None = None) -> None:
         self.where, self.need, self.free = where, need, free
-        figures = "" if need is None or free is None else f": {_mib(need)} needed, {_mib(free)} free"
+        figures = "" if need is None or free is None else f": {size_text(need)} needed, {size_text(free)} free"
         super().__init__(
             f"no room left in {where}{figures}",
             hint="free some space or choose another --root, and run again: a download or a build goes on from there",
@@ -103,7 +104,3 @@ def as_store_error(error: OSError, where: Path) -> StoreError:
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
         return InTheWay(path)
     return StoreNotWritable(path, error.strerror or str(error))
-
-
-def _mib(count: int) -> str:
-    return f"{count / (1 << 20):.0f} MiB"

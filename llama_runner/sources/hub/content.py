@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 BLOCK = 1 << 20
 INCOMPLETE = ".incomplete"
 """What the name of a file ends with as long as it is not known to be whole and right."""
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class Content(Value):
@@ -138,11 +137,3 @@ class Following:
             with self._change:
                 self._change.wait_for(lambda: self._last or self._limit - at >= BLOCK)
         return self._limit
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes for people."""
-    unit = 0
-    while count >= 1024 and unit < len(_UNITS) - 1:  # noqa: PLR2004
-        count, unit = count / 1024, unit + 1
-    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"

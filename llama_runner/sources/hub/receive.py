@@ -17,9 +17,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import DownloadError, Interrupted, LlamaRunnerError
+from llama_runner.core.sizes import size_text
 from llama_runner.core.value import Value
 from llama_runner.sources.hub.causes import explain, is_transient, retry_after
-from llama_runner.sources.hub.content import size_text
 from llama_runner.sources.hub.errors import ConnectionLost, TimedOut
 
 if TYPE_CHECKING:

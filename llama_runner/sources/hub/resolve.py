@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
+from llama_runner.core.sizes import size_text
 from llama_runner.engine.errors import as_store_error
 from llama_runner.sources import quantization as quantizations
 from llama_runner.sources.hub import listing, selection
@@ -80,7 +81,7 @@ class NothingSoSmall(SourceError):
     def __init__(self, weight_bytes: int, limit: int) -> None:
         self.weight_bytes, self.limit = weight_bytes, limit
         super().__init__(
-            f"weights of {weight_bytes >> 20} MiB cannot be made to fit into {limit >> 20} MiB",
+            f"weights of {size_text(weight_bytes)} cannot be made to fit into {size_text(limit)}",
             hint="allow more with --max-size, or choose a smaller model",
         )
 

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import SourceError
+from llama_runner.core.sizes import size_text
 from llama_runner.core.value import Value
 from llama_runner.sources.hub import listing
 from llama_runner.sources.local import READ_BY_CONVERSION
@@ -109,7 +110,7 @@ class NothingFits(SourceError):
     def __init__(self, limit: int, needed: int, offered: Sequence[Variant], *, bare_fits: bool = False) -> None:
         self.limit, self.needed, self.offered, self.bare_fits = limit, needed, tuple(offered), bare_fits
         super().__init__(
-            f"nothing there fits into {_size(limit)}; the smallest needs {_size(needed)}\n{table(offered)}",
+            f"nothing there fits into {size_text(limit)}; the smallest needs {size_text(needed)}\n{table(offered)}",
             hint="leave out the projector with --no-projector, or allow more with --max-size"
             if bare_fits
             else "allow more with --max-size, or choose a smaller model",
@@ -186,7 +187,7 @@ def weights_for_conversion(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...
 
 def table(offered: Sequence[Variant]) -> str:
     """Return what there is, a line each: quantization, size, file."""
-    rows = [(one.label or "?", _size(one.size), one.name, _extent(one)) for one in offered]
+    rows = [(one.label or "?", size_text(one.size), one.name, _extent(one)) for one in offered]
     width = max((len(label) for label, *_ in rows), default=0)
     return "\n".join(f"  {label:<{width}}  {size:>9}  {name}{extent}" for label, size, name, extent in rows)
 
@@ -313,7 +314,7 @@ def _why(one: Variant, models: Sequence[Variant], max_size: int | None) -> str:
     if len(models) == 1:
         return "the only one there"
     if max_size is not None:
-        return f"the best within {_size(max_size)}"
+        return f"the best within {size_text(max_size)}"
     return "the default" if one.quantization == NEAREST[0] else f"the nearest to {NEAREST[0]} that is there"
 
 
@@ -371,10 +372,3 @@ def _weights(names: set[str]) -> set[str]:
 def _matches(name: str, pattern: str) -> bool:
     """Whether a name fits a pattern in which ``*`` stands for no slash."""
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
-
-
-def _size(count: int) -> str:
-    value, unit = float(count), 0
-    while value >= 1024 and unit < 4:  # noqa: PLR2004
-        value, unit = value / 1024, unit + 1
-    return f"{value:.1f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.errors import DownloadError, Interrupted
+from llama_runner.core.sizes import size_text
 from llama_runner.sources.hub.causes import explain
-from llama_runner.sources.hub.content import INCOMPLETE, Content, Following, content_of, size_text
+from llama_runner.sources.hub.content import INCOMPLETE, Content, Following, content_of
 from llama_runner.sources.hub.receive import Control, Partial, Patience, Receiver
 
 if TYPE_CHECKING:
