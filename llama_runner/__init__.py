@@ -4,15 +4,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama_runner.api import Runner
+    from llama_runner.client.aio import AsyncClient
+    from llama_runner.client.sync import Client
     from llama_runner.core.errors import LlamaRunnerError
     from llama_runner.results import Forecast, Made, Prepared
     from llama_runner.server.process import Server
     from llama_runner.server.spec import ServerOptions
 
 __version__ = "0.1.0"
-__all__ = ["Forecast", "LlamaRunnerError", "Made", "Prepared", "Runner", "Server", "ServerOptions", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Forecast",
+    "LlamaRunnerError",
+    "Made",
+    "Prepared",
+    "Runner",
+    "Server",
+    "ServerOptions",
+    "__version__",
+]
 
 _WHERE = {
+    "AsyncClient": "llama_runner.client.aio",
+    "Client": "llama_runner.client.sync",
     "Forecast": "llama_runner.results",
     "LlamaRunnerError": "llama_runner.core.errors",
     "Made": "llama_runner.results",

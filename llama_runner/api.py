@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from llama_runner.client.aio import AsyncServer
     from llama_runner.convert.checkpoint import Checkpoint
     from llama_runner.core.record import Record
     from llama_runner.core.step import Place, Step
@@ -173,6 +174,7 @@ class Runner:
         *,
         server: ServerOptions | None = None,
         terminal: IO[bytes] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
         **wishes: Unpack[Wishes],
     ) -> Server:
         """Prepare, launch, and return the server once it answers. It is a context manager.
@@ -181,7 +183,15 @@ class Runner:
         """
         options = server or ServerOptions()
         check_launch(options, self.servers)
-        return self.launch(self.prepare(model, **wishes), server=options, terminal=terminal)
+        return self.launch(self.prepare(model, **wishes), server=options, terminal=terminal, cancelled=cancelled)
+
+    def serve_async(
+        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+    ) -> AsyncServer:
+        """Return what ``serve`` does, for ``async with``: its calls are awaited, the event loop goes on meanwhile."""
+        from llama_runner.client.aio import AsyncServer  # noqa: PLC0415 - not on the warm path
+
+        return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **wishes))
 
     def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[Found]:
         """Return repositories on the Hub with GGUF files that fit the words, the most downloaded first."""

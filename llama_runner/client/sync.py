@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx2
@@ -72,14 +71,14 @@ class Stream:
         self.close()
 
 
-class Requests(ABC):
+class Requests:
     """What can be asked of a server. Raises the errors of ``llama_runner.client.errors``."""
 
-    @abstractmethod
-    def _send(self, call: Call[T]) -> T: ...
+    def _send(self, call: Call[T]) -> T:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _stream(self, call: Call[Reply]) -> Stream: ...
+    def _stream(self, call: Call[Reply]) -> Stream:
+        raise NotImplementedError
 
     def chat(self, messages: Messages, **options: Unpack[Chatting]) -> Reply:
         """Return the next message of a conversation; a text alone is what the user says."""

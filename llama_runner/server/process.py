@@ -22,6 +22,7 @@ from llama_runner.server.log import Log
 from llama_runner.server.port import clear_socket
 from llama_runner.server.registry import GRACE_S, register
 from llama_runner.server.spec import needs_care
+from llama_runner.server.talk import Talks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +44,10 @@ _POLL_S = (0.002, 0.05)
 _DRAIN_S = 5.0
 
 
-class Server:
+class Server(Talks):
     """A llama-server and the log it writes. Use as a context manager, or call ``stop``. Thread-safe.
+
+    ``chat``, ``complete``, ``embed``, ``props``, ``metrics``, ``slots`` ask it: see ``client``.
 
     Attributes that say something once it is ready: ``url``, ``context`` (tokens), ``trained_context``.
     ``api_key`` is one that the server accepts, or None where it asks for none.
@@ -344,6 +347,7 @@ class Server:
         from llama_runner.server.orphans import kill_marked  # noqa: PLC0415 - not before the server ends
 
         self._ended.set()
+        self._hang_up()
         if self._watcher is not None:
             self._watcher.dismiss()
         kill_marked(self._mark)
