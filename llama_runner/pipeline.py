@@ -45,7 +45,7 @@ AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
 
 
 AS_IT_COMES = "auto"
-"""Not quantized, in the 16-bit type that the weights have."""
+"""Not quantized: in the type of the conversion, which is the 16-bit one of the weights unless one is asked for."""
 
 
 class Options(Value):
@@ -87,8 +87,8 @@ class QuantizedAlready(UsageError):
     def __init__(self, found: str, wanted: str) -> None:
         self.found, self.wanted = found, wanted
         super().__init__(
-            f"the file is {found} already, and {wanted} made of that would be worse than either",
-            hint="start from f16, bf16 or f32, leave --quantization out to use the file as it is, "
+            f"the model is {found} already, and {wanted} made of that would be worse than either",
+            hint="start from f16, bf16 or f32, leave --quantization out to use it as it is, "
             "or insist with --allow-requantize",
         )
 
@@ -179,16 +179,19 @@ def _from_file(source: LocalFile, options: Options, binaries: CompileLlama) -> P
 def _from_weights(
     source: LocalModel | HubSafetensors, model: Node, size: int, options: Options, binaries: CompileLlama
 ) -> Pipeline:
-    wanted = _wanted(options) or [quantizations.DEFAULT]
+    wanted = _wanted(options) or [AS_IT_COMES if options.outtype == "q8_0" else quantizations.DEFAULT]
     if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
         raise NothingToTune(_tuned(options.tuning))
     splits = options.pre_tokenizer
     base = Convert(model, source.name, options.outtype, size, options.keep_f16, splits)
     converted = [kind for kind in wanted if kind in (*quantizations.FLOAT, AS_IT_COMES)]
-    made: dict[str, Step] = {
-        kind: Convert(model, source.name, cast("Outtype", kind), size, pre_tokenizer=splits) for kind in converted
-    }
+    made: dict[str, Step] = {}
+    for kind in converted:
+        outtype = options.outtype if kind == AS_IT_COMES else cast("Outtype", kind)
+        made[kind] = Convert(model, source.name, outtype, size, pre_tokenizer=splits)
     kinds = [kind for kind in wanted if kind not in made]
+    if kinds and options.outtype == "q8_0" and not options.tuning.allow_requantize:
+        raise QuantizedAlready(options.outtype, kinds[0])
     made |= zip(kinds, _quantized(base, kinds, binaries, size, options.tuning, 1), strict=True)
     first, *others = (made[kind] for kind in wanted)
     return Pipeline(source, first, binaries, others=tuple(others))

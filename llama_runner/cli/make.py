@@ -26,8 +26,8 @@ _OUTPUT = click.option(
 @_OUTPUT
 def convert(**given: Any) -> None:
     """Convert a model's safetensors to GGUF, and nothing else: --outtype says to which type."""
-    outtype = given["quantization"] or given["outtype"]
-    _make({**given, "quantization": outtype, "keep_f16": True})
+    outtype = "auto" if given["outtype"] == "q8_0" else given["outtype"]  # -q q8_0 is llama-quantize's
+    _make({**given, "quantization": given["quantization"] or outtype, "keep_f16": True})
 
 
 @click.command()

@@ -92,9 +92,9 @@ model = _together(
     click.option("--token-file", metavar="FILE", help="The token for the Hub, if not in HF_TOKEN or logged in."),
     click.option(
         "--outtype",
-        type=click.Choice(["auto", "bf16", "f16", "f32"]),
+        type=click.Choice(["auto", "bf16", "f16", "f32", "q8_0"]),
         default="auto",
-        help="What safetensors are converted to before quantizing; auto keeps their own 16-bit type.",
+        help="What safetensors are converted to first: auto is their own 16-bit type, q8_0 is not quantized further.",
     ),
     click.option("--pre-tokenizer", metavar="NAME", help="How the tokenizer splits text, if it is not recognised."),
     click.option("--imatrix", metavar="FILE", help="An importance matrix to quantize with."),

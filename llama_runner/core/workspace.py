@@ -73,6 +73,9 @@ class Workspace(Protocol):
     def notice(self, what: str, text: str) -> None:
         """Tell the user something that is worth knowing; ``what`` is a word, ``text`` a clause."""
 
+    def warn(self, what: str, text: str) -> None:
+        """Tell the user that something is not as it should be, though the step goes on; the words are as above."""
+
     def fact(self, **facts: object) -> None:
         """Keep what was learned about the artifact (canonical JSON values) in its record."""
 

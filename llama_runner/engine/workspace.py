@@ -9,7 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, short
-from llama_runner.core.events import Noticed, Sink, StepProgress
+from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.step import Source, Step, all_inputs
 from llama_runner.engine import process
 from llama_runner.engine.errors import InputVanished
@@ -165,6 +165,10 @@ class StagedWorkspace:
     def notice(self, what: str, text: str) -> None:
         """See ``Workspace``."""
         self._sink(Noticed(what, text))
+
+    def warn(self, what: str, text: str) -> None:
+        """See ``Workspace``."""
+        self._sink(Warned(what, text))
 
     def fact(self, **facts: object) -> None:
         """See ``Workspace``."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.workspace import Workspace
 
+_NAMED = 3
+
 
 class Convert(Step):
     """The base model: every weight in 16 bits (or 32), for serving or for quantizing."""
@@ -41,9 +43,13 @@ class Convert(Step):
         return {"converter": {"name": "llama_runner", "version": __version__}}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """``model.gguf`` in the directory of the source, with the type in its name when it was asked for."""
+        """``model.gguf`` in the directory of the source, with the type in its name when it was asked for.
+
+        ``model.q8_0.gguf`` is what llama-quantize makes, of a base that is there too.
+        """
         del key
-        name = "model.gguf" if self.outtype == "auto" else f"model.{self.outtype}.gguf"
+        types = {"auto": "", "q8_0": ".q8_0-converted"}
+        name = f"model{types.get(self.outtype, f'.{self.outtype}')}.gguf"
         if fetched := places.get("model"):
             return Place(f"models/gguf/{fetched.directory.rpartition('/')[2]}", name)
         digest = digests["model"]
@@ -70,3 +76,17 @@ class Convert(Step):
         )
         workspace.hashed(target.name, file_digest(converted.sha256))
         workspace.fact(**read_header(target).facts())
+        if converted.not_finite:
+            workspace.fact(not_finite=dict(converted.not_finite))
+            workspace.warn("not_finite", _broken(converted.not_finite))
+
+
+def _broken(not_finite: Mapping[str, int]) -> str:
+    """Return which tensors have lost numbers, the worst first."""
+    worst = sorted(not_finite, key=lambda name: -not_finite[name])
+    named = ", ".join(f"{name} ({not_finite[name]})" for name in worst[:_NAMED])
+    more = f" and {len(worst) - _NAMED} more tensors" if len(worst) > _NAMED else ""
+    return (
+        f"{sum(not_finite.values())} weights are infinite or no numbers in f16: {named}{more}; "
+        "those that are merely too large for it fit into --outtype bf16"
+    )

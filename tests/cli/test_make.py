@@ -14,6 +14,7 @@ from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.cli.test_bad_input import says
 from tests.conftest import Command
+from tests.convert.checkpoints import bf16, copy_tokenizer, llama
 from tests.e2e.test_hub import split
 
 
@@ -31,6 +32,50 @@ def test_convert_makes_one_file_and_needs_no_binaries(tmp_path: Path, llama_runn
     says(llama_runner("convert", MODEL_DIRECTORY, "-o", target, "--root", root), 2, f"{target} exists")
     says(llama_runner("convert", MODEL_DIRECTORY, "-o", tmp_path / "no" / "x", "--root", root), 7)
     says(llama_runner("convert", made["path"], "--root", root), 2, "is a GGUF file already")
+
+
+def test_what_is_converted_to_q8_0_and_what_is_quantized_to_it_are_two_files(root: Path, llama_runner: Command) -> None:
+    (converted,) = llama_runner("convert", MODEL_DIRECTORY, "--outtype", "q8_0", "--root", root, "--json").json
+    assert Path(converted["path"]).name == "model.q8_0-converted.gguf"
+    assert converted["facts"]["quantization"] == "q8_0"
+    quantized = llama_runner("prepare", MODEL_DIRECTORY, "-q", "q8_0", "--root", root, "--json").json
+    assert quantized["model"] == str(Path(converted["path"]).with_name("model.q8_0.gguf"))
+    assert Path(converted["path"]).exists()
+    served = llama_runner("prepare", MODEL_DIRECTORY, "--outtype", "q8_0", "--root", root, "--json").json
+    assert (served["model"], served["ran"]) == (converted["path"], [])
+    words = ("prepare", MODEL_DIRECTORY, "--outtype", "q8_0", "-q", "q4_k_m", "--root", root)
+    says(llama_runner(*words), 2, "the model is q8_0 already", "--allow-requantize")
+    again = llama_runner(*words, "--allow-requantize", "--json").json
+    assert Path(again["model"]).name.startswith("model.q8_0-converted.q4_k_m-")
+
+
+def overwrite(model: Path, tensor: str, numbers: list[float]) -> None:
+    """Put numbers in bf16 where a tensor begins."""
+    path = model / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    at = start + json.loads(content[8:start])[tensor]["data_offsets"][0]
+    bits = bf16(np.array(numbers))
+    content[at : at + len(bits)] = bits
+    path.write_bytes(content)
+
+
+def test_numbers_that_f16_cannot_hold_are_counted(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    model = tmp_path / "broken"
+    model.mkdir()
+    llama(model)
+    copy_tokenizer(model, "byte-fallback")
+    overwrite(model, "model.layers.0.mlp.up_proj.weight", [1e6, float("nan"), -1e6])
+    overwrite(model, "model.layers.1.mlp.up_proj.weight", [float("nan")])
+    result = llama_runner("convert", model, "--outtype", "f16", "--root", root, "--json")
+    lost = result.json[0]["facts"]["not_finite"]
+    assert lost == {"blk.0.ffn_up.weight": 3, "blk.1.ffn_up.weight": 1}
+    told = "warning: 4 weights are infinite or no numbers in f16: blk.0.ffn_up.weight (3), blk.1.ffn_up.weight (1); "
+    assert told in result.err
+    again = llama_runner("convert", model, "--outtype", "f16", "--root", root, "--json").json
+    assert again[0]["facts"]["not_finite"] == lost, "the record has it"
+    (sound,) = llama_runner("convert", model, "--outtype", "bf16", "--root", root, "--json").json
+    assert "not_finite" not in sound["facts"]
 
 
 def test_quantize_makes_several_at_once(root: Path, llama_runner: Command, tmp_path: Path) -> None:

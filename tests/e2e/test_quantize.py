@@ -112,7 +112,7 @@ def test_as_many_files_as_the_source_has(root: Path, bf16: Path, tmp_path: Path)
 def test_what_is_quantized_is_quantized_again_only_if_one_insists(root: Path, llama_runner: Command) -> None:
     file = Runner(root).prepare(demo=True, quantization="q8_0").model
     words = ("prepare", "--gguf-path", file, "-q", "q4_k_m", "--root", root)
-    says(llama_runner(*words), 2, "the file is q8_0 already", "--allow-requantize")
+    says(llama_runner(*words), 2, "the model is q8_0 already", "--allow-requantize")
     assert llama_runner(*words, "--allow-requantize", "--json").json["ran"] == ["quantize"]
 
 
