@@ -49,6 +49,12 @@ def binaries() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def llama_root(binaries: Path) -> Path:
+    """Let the fixture that comes with the package use the binaries that are built."""
+    return binaries
+
+
 @pytest.fixture
 def root(tmp_path: Path, binaries: Path) -> Path:
     """Return a root of its own, with a space and an umlaut, that has the built binaries and no models."""

@@ -17,7 +17,7 @@ from tests.conftest import Command
 PACKAGE = Path(__file__).parents[1] / "llama_runner"
 
 LAYERS = [
-    {"__main__", "run_server", "cli"},
+    {"__main__", "run_server", "cli", "pytest_plugin", "pytest_servers"},
     {"api"},
     {"status", "request", "results", "inspection"},
     {"pipeline"},

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
+class Answer(Value):
+    """What a server said, and ``raw``, which is too long to be shown."""
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in self.__dict__.items() if name != "raw")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
 class Usage(Value):
     """Tokens of one request."""
 
@@ -52,7 +60,7 @@ class Piece(Value):
     reasoning: str = ""
 
 
-class Reply(Value):
+class Reply(Answer):
     """A whole answer."""
 
     text: str
@@ -77,7 +85,7 @@ class Reply(Value):
         return {"role": "assistant", "content": self.text} | ({"tool_calls": calls} if calls else {})
 
 
-class Props(Value):
+class Props(Answer):
     """What a server says of itself."""
 
     model: str
@@ -91,7 +99,7 @@ class Props(Value):
     raw: Json = field(default_factory=dict)
 
 
-class Slot(Value):
+class Slot(Answer):
     """One of the conversations that a server can hold at once."""
 
     id: int

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 
-def test_an_installed_wheel_has_the_pin_and_the_demo_model(tmp_path: Path, root: Path) -> None:
+def test_an_installed_wheel_has_the_pin_the_demo_model_and_the_pytest_plugin(tmp_path: Path, root: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(REPOSITORY)],
         check=False,
@@ -41,3 +41,18 @@ def test_an_installed_wheel_has_the_pin_and_the_demo_model(tmp_path: Path, root:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["ran"] == ["convert", "quantize"]
+    test = (
+        "import llama_runner, pytest, sys\n"
+        f"def test_it(llama_server):\n    assert llama_runner.__file__.startswith({str(site)!r})\n"
+        "    assert llama_server.chat('what is a step?', temperature=0).text.startswith('A step is')\n"
+    )
+    (tmp_path / "test_it.py").write_text(test)
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", "test_it.py"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "LLAMA_RUNNER_ROOT": str(root), "PYTHONPATH": str(site)},
+    )
+    assert "1 passed" in tested.stdout, tested.stdout + tested.stderr
