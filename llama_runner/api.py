@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from llama_runner.pipeline import AnySource, Pipeline
     from llama_runner.request import Wishes
     from llama_runner.sources.hub.search import Found
+    from llama_runner.server.elsewhere import RunningServer
+    from llama_runner.server.supervise import Policy
     from llama_runner.status import Status
 
 _REPLANS = 5
@@ -154,11 +156,12 @@ class Runner:
         """Launch what was prepared and return the server once it answers.
 
         ``terminal`` gets what the server says, as its log does. Once ``cancelled`` says so, a server that still
-        loads is stopped and ``Interrupted`` raised.
+        loads is stopped and ``Interrupted`` raised. ``about`` is written down with the running server.
         """
-        log_name = f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
+        log_name = _log_name()
         running = Server(
             _spec(prepared, server),
+        about: dict[str, Any] | None = None,
             log=self.root / log_name,
             log_name=log_name,
             registry=self.servers,
@@ -173,10 +176,56 @@ class Runner:
         model: str | Path | None = None,
         *,
         server: ServerOptions | None = None,
+            about={"build": prepared.build.get("version")} | (about or {}),
         terminal: IO[bytes] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         **wishes: Unpack[Wishes],
     ) -> Server:
+    def detach(
+        self,
+        prepared: Prepared,
+        *,
+        server: ServerOptions | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        policy: Policy = "no",
+        limit: int = 5,
+    ) -> RunningServer:
+        """Launch what was prepared in a process of its own, and return the server once it answers.
+
+        It goes on when we end. ``policy`` says whether it is started again when it ends, ``limit`` how many starts
+        in a row may be in vain.
+        """
+        from llama_runner.server.access import key_for  # noqa: PLC0415 - not on the warm path
+        from llama_runner.server.background import detach  # noqa: PLC0415
+
+        spec, log_name = _spec(prepared, server), _log_name()
+        return detach(
+            spec,
+            log=self.root / log_name,
+            log_name=log_name,
+            registry=self.servers,
+            sink=self._sink,
+            about={"build": prepared.build.get("version")},
+            policy=policy,
+            limit=limit,
+            key=key_for(spec).get("LLAMA_API_KEY"),
+            cancelled=cancelled,
+        )
+
+    def ensure_ready(
+        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+    ) -> Server | RunningServer:
+        """Prepare, and return a server that answers: one that runs with the same options, or else a new one.
+
+        Leaving the ``with`` block of one that ran before does not end it. Another server at its address is a
+        ``PortTaken`` that names it.
+        """
+        from llama_runner.server.elsewhere import ensure_ready  # noqa: PLC0415 - not on the warm path
+
+        prepared = self.prepare(model, **wishes)
+        spec = _spec(prepared, server)
+        return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server))
+
         """Prepare, launch, and return the server once it answers. It is a context manager.
 
         The port is tried before any work is done.
@@ -210,7 +259,7 @@ class Runner:
 
         Raises ``NoSuchServer`` when a name was given that fits none.
         """
-        from llama_runner.server.registry import stop  # noqa: PLC0415 - not on the warm path
+        from llama_runner.server.control import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name)
 
@@ -223,6 +272,18 @@ class Runner:
     def _observer(self, *, remember: bool, pre_tokenizer: str | None = None) -> Observer:
         from_disk = LocalSources(
             self.store,
+    def restart(self, name: str) -> dict[str, Any]:
+        """End a detached server and start it anew; return what is written down of it once it is ready."""
+        from llama_runner.server.control import restart  # noqa: PLC0415 - not on the warm path
+
+        return restart(self.servers, name)
+
+    def running(self) -> list[dict[str, Any]]:
+        """Return the servers of this root that run, with what they do now."""
+        from llama_runner.server.live import look_at_all  # noqa: PLC0415 - not on the warm path
+
+        return look_at_all(self.servers)
+
             remember=remember,
             inspect=lambda directory: _inspect(directory, pre_tokenizer),
             on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
@@ -290,6 +351,10 @@ def _inspect(directory: Path, pre_tokenizer: str | None) -> Checkpoint:
 
 def _header_facts(source: AnySource) -> dict[str, Any]:
     return source.header.facts() if isinstance(source, LocalFile) else {}
+
+def _log_name() -> str:
+    return f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
+
 
 
 def _path(source: AnySource) -> Path:

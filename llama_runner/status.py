@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.record import STATE_FILE, TREE
 from llama_runner.core.value import Value
-from llama_runner.server.registry import running
+from llama_runner.server.live import look_at_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ class Status(Value):
 
 
 def take_stock(store: Store) -> Status:
-    """Read every record below the root."""
+    """Read every record below the root, and look at what runs."""
     found: list[Holding] = []
     places = ((".", "vendor"), ("vendor", "*"), ("bins", "*/*"), ("models/*", "*"), ("models/gguf/*", "*"))
     for parent, pattern in places:
@@ -58,7 +58,7 @@ def take_stock(store: Store) -> Status:
             found += [_holding(store.root, directory, name, record) for name, record in sorted(records.items())]
     work = store.private / "work"
     unfinished = {path.name: _size(path) for path in sorted(work.iterdir())} if work.is_dir() else {}
-    return Status(store.root, tuple(found), tuple(running(store.private / "servers")), unfinished)
+    return Status(store.root, tuple(found), tuple(look_at_all(store.private / "servers")), unfinished)
 
 
 def _holding(root: Path, directory: Path, name: str, record: Record) -> Holding:

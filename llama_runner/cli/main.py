@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from typing import IO, TYPE_CHECKING, Any, ClassVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from llama_runner.api import Runner
     from llama_runner.server.process import Server
+    from llama_runner.server.supervise import Supervisor
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -34,7 +36,11 @@ def _on_terminate(_number: int, _frame: FrameType | None) -> None:
 class _Commands(click.Group):
     """Loads the commands that stand elsewhere when they are asked for: ``run`` need not wait for them."""
 
-    elsewhere: ClassVar = {"convert": "make", "quantize": "make", "inspect": "make", "search": "search"}
+    elsewhere: ClassVar = {
+        **dict.fromkeys(("convert", "quantize", "inspect"), "make"),
+        **dict.fromkeys(("ps", "logs", "stop", "restart", "service"), "services"),
+        "search": "search",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See click."""
@@ -60,6 +66,7 @@ def cli() -> None:
 @shared.store
 @shared.model
 @shared.server
+@shared.keeping
 def run(**given: Any) -> None:
     """Prepare a model and serve it until Ctrl-C. Options after -- go to llama-server unchanged."""
     from llama_runner.server.port import check_launch  # noqa: PLC0415 - not for --help
@@ -68,23 +75,54 @@ def run(**given: Any) -> None:
     runner = _runner(given, events=given["as_json"])
     check_launch(server_options, runner.servers)
     prepared = runner.prepare(**shared.wishes(given))
+    if given["detach"]:
+        from llama_runner.cli.services import detach  # noqa: PLC0415 - only then
+
+        with _StopSignals() as wish:
+            detach(runner, prepared, server_options, given, wish.is_set)
+        return
     # with --json, stdout is for events
     stream = sys.stderr if given["as_json"] else sys.stdout
     terminal = getattr(stream, "buffer", None)  # a closed stream is None
     with _StopSignals() as wish:
-        with runner.launch(prepared, server=server_options, terminal=terminal, cancelled=wish.is_set) as server:
-            wish.hand_to(server)
+        with runner.launch(
+            prepared, server=server_options, terminal=terminal, cancelled=wish.is_set, about=_about(given)
+        ) as server:
+            keeper = _keeper(server, given)
+            wish.hand_to(keeper)
+            if "NOTIFY_SOCKET" in os.environ:
+                from llama_runner.server.units import notify_ready  # noqa: PLC0415 - only for a service of the system
+
+                notify_ready(os.environ)
             if not given["as_json"]:
                 from llama_runner.cli import render  # noqa: PLC0415
 
                 click.echo(render.summary(prepared, server, server.spec.threads))
             elif server_options.api_key == "auto":  # stdout is kept by whoever reads the events
                 click.echo(f"API key   {server.api_key}   (shown this once)", err=True)
-            status = server.wait()
+            status = keeper.wait()
         if wish.number == signal.SIGINT:
             raise Interrupted
     if status:
         raise SystemExit(128 - status if status < 0 else status)
+
+
+def _about(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is written down of who looks after a server."""
+    if given["restart"] == "no":
+        return {}
+    from llama_runner.server.supervise import looked_after  # noqa: PLC0415 - only then
+
+    return looked_after(detached=False)
+
+
+def _keeper(server: Server, given: dict[str, Any]) -> Server | Supervisor:
+    """Return what waits for the end of a server: it itself, or who starts it again."""
+    if given["restart"] == "no":
+        return server
+    from llama_runner.server.supervise import Supervisor  # noqa: PLC0415 - only then
+
+    return Supervisor(server, given["restart"], limit=given["restart_limit"])
 
 
 class _StopSignals:
@@ -96,7 +134,7 @@ class _StopSignals:
     def __init__(self) -> None:
         self.number: int | None = None
         self._asked = False
-        self._server: Server | None = None
+        self._server: Server | Supervisor | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -121,7 +159,7 @@ class _StopSignals:
         """Whether a signal came."""
         return self.number is not None
 
-    def hand_to(self, server: Server) -> None:
+    def hand_to(self, server: Server | Supervisor) -> None:
         """Let this server hear of the wish, also of one that came before."""
         self._server = server
         if self.number is not None and not self._asked:  # a signal in between has asked; twice would kill it
@@ -170,21 +208,6 @@ def status(**given: Any) -> None:
         click.echo(render.status(found))
 
 
-@cli.command()
-@shared.store
-@click.argument("server", required=False)
-@click.option("--all", "every", is_flag=True, help="All servers of this root.")
-def stop(**given: Any) -> None:
-    """End a running server, named by its model, URL or process id as status shows them, or all."""
-    if bool(given["server"]) == given["every"]:
-        raise click.UsageError("name one server, or use --all")
-    stopped = _runner(given).stop(given["server"])
-    if given["as_json"]:
-        click.echo(json.dumps(stopped))
-    for about in () if given["as_json"] else stopped:
-        click.echo(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
-
-
 def _runner(given: dict[str, Any], *, events: bool = False) -> Runner:
     """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout."""
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
@@ -200,7 +223,7 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
         return argv, ()
     at = argv.index("--")
     before, extra = argv[:at], tuple(argv[at + 1 :])
-    if command is cli and extra and not {"run", "plan"} & set(before[:1]):
+    if command is cli and extra and not {"run", "plan", "service"} & set(before[:1]):
         raise click.UsageError("only run and plan take options after --")
     return before, extra
 

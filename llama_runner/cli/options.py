@@ -146,6 +146,19 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")
     choosing = ("quantization", "filename", "pattern", "max_size", "fit_memory")
+keeping = _together(
+    click.option("--detach", is_flag=True, help="Return once it is ready; see ps, logs, stop, restart."),
+    click.option(
+        "--restart",
+        type=click.Choice(["no", "on-failure", "always"]),
+        default="no",
+        show_default=True,
+        help="Start it again when it ends.",
+    ),
+    click.option("--restart-limit", type=click.IntRange(0), default=5, metavar="N", help="Starts in vain in a row."),
+)
+
+
     tuning = (
         "imatrix",
         "calibration",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llama_runner.results import Forecast, Prepared
     from llama_runner.server.process import Server
     from llama_runner.status import Status
+    from llama_runner.server.elsewhere import RunningServer
 
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 10.0
@@ -205,7 +206,8 @@ def prepared(of: Prepared) -> str:
     return f"model     {of.model}\nserver    {of.server}"
 
 
-def summary(of: Prepared, server: Server, threads: int) -> str:
+
+def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop: str = "Ctrl-C") -> str:
     """Return what is running, once it is ready."""
     facts, spec = of.facts, server.spec
     about = [facts.get("architecture"), facts.get("quantization"), size_text(of.model.stat().st_size)]
@@ -226,10 +228,10 @@ def summary(of: Prepared, server: Server, threads: int) -> str:
     if spec.api_key == "auto":
         lines["API key"] = f"{server.api_key}   (shown this once)"
     text = "\n".join(f"{name:<9} {value}" for name, value in lines.items())
-    return f"\n{text}\n{'try':<9} {example(of, server)}\n{'stop':<9} Ctrl-C\n"
+    return f"\n{text}\n{'try':<9} {example(of, server)}\n{'stop':<9} {stop}\n"
 
 
-def example(of: Prepared, server: Server) -> str:
+def example(of: Prepared, server: Server | RunningServer) -> str:
     """Return a command that talks to the server."""
     body: dict[str, Any]
     if "--embedding" in server.spec.extra or "--embeddings" in server.spec.extra:
@@ -257,7 +259,27 @@ def status(of: Status) -> str:
         there = size_text(artifact.bytes) if artifact.present else "deleted, its record is kept"
         lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
     lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
-    lines += [f"running   {server['alias']} at {server['url']}, process {server['pid']}" for server in of.servers]
+    lines += [f"running   {running(server)}" for server in of.servers]
     if len(lines) == 1:
         lines.append("empty: nothing was made here yet")
     return "\n".join(lines)
+def running(server: dict[str, Any]) -> str:
+    """Return what a server does now."""
+    told = [f"{server['alias']} at {server['url']}", f"process {server['pid']}", server["state"]]
+    told += [server["build"] and f"llama.cpp {server['build']}", server["age_s"] and f"for {age(server['age_s'])}"]
+    told += [server["rss"] and f"{size_text(server['rss'])} of memory"]
+    if server["slots"] is not None:
+        told.append(f"{server['slots_busy']} of {server['slots']} slots busy")
+    if server["tokens_per_second"] is not None:
+        told.append(f"{server['tokens_per_second']:.1f} tokens/s")
+    return ", ".join(filter(None, told))
+
+
+def age(count: float) -> str:
+    """Return how long something has been so, roughly."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if count >= length:
+            return f"{count / length:.0f} {unit}"
+    return f"{count:.0f} s"
+
+

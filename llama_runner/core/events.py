@@ -152,6 +152,15 @@ class ServerReady(Event):
     seconds: float
 
 
+class ServerRestarting(Event):
+    """The server has ended with ``status`` and is started again after a pause; the ``attempt``-th time in a row."""
+
+    status: int
+    attempt: int
+    limit: int
+    seconds: float
+
+
 class ServerStopped(Event):
     """The server has ended; ``status`` is its exit status, negative for a signal."""
 

@@ -37,13 +37,25 @@ def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, s
         raise UnsafeHost(wanted.host)
 
 
-def key_for(wanted: ServerOptions | ServerSpec) -> dict[str, str]:
-    """Return the variable with a new key, if one is wished for."""
+def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> dict[str, str]:
+    """Return the variable with a key, a new one if there is none yet, where one is wished for."""
     if wanted.api_key != "auto":
         return {}
+    if key is not None:
+        return {"LLAMA_API_KEY": key}
     import secrets  # noqa: PLC0415 - only then
 
     return {"LLAMA_API_KEY": secrets.token_urlsafe(32)}
+
+
+def first_key(path: str | Path) -> str | None:
+    """Return the first key of a file, or None where it cannot be read or has none."""
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - either kind of path
+            lines = file.read().splitlines()
+    except (OSError, ValueError):
+        return None
+    return next((line for line in lines if line and not line.startswith("#")), None)
 
 
 def check_key_file(path: Path) -> None:

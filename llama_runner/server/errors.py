@@ -46,8 +46,62 @@ class NoSuchServer(UsageError):
     def __init__(self, name: str, running: list[str]) -> None:
         self.name, self.running = name, running
         super().__init__(
-            f"no server called {name!r} runs", hint=f"running: {', '.join(running)}" if running else "none runs here"
+            f"no server called {name!r} runs" if name else "no server has run here",
+            hint=f"running: {', '.join(running)}" if running else "none runs here",
         )
+
+
+class AmbiguousName(UsageError):
+    """Several running servers have that name."""
+
+    def __init__(self, name: str, urls: list[str]) -> None:
+        self.name, self.urls = name, urls
+        what = f"servers are called {name!r}" if name else "servers run"
+        super().__init__(f"{len(urls)} {what}", hint=f"name one by its URL: {', '.join(urls)}")
+
+
+class RunsInForeground(UsageError):
+    """A server that another command shows, which would end with it."""
+
+    def __init__(self, name: str, pid: int) -> None:
+        self.name, self.pid = name, pid
+        super().__init__(
+            f"{name}, process {pid}, runs in the foreground of another command",
+            hint="restart that command; servers of run --detach can be restarted",
+        )
+
+
+class EndedElsewhere(ServerError):
+    """A server that another process holds ended before it was ready."""
+
+    def __init__(self, name: str, log: str) -> None:
+        self.name, self.log = name, log
+        super().__init__(f"{name} ended before it was ready\nfull log: {log}")
+
+
+class NotRestarted(ServerError):
+    """A server was ended to be started anew, and that failed."""
+
+    def __init__(self, name: str, log: str) -> None:
+        self.name, self.log = name, log
+        super().__init__(f"{name} did not start again\nfull log: {log}")
+
+
+class GaveUp(ServerError):
+    """A server ended again and again; it is not started any more."""
+
+    def __init__(self, name: str, starts: int, last: ServerError | None) -> None:
+        self.name, self.starts, self.last = name, starts, last
+        why = "" if last is None else f"; the last time:\n{last}"
+        super().__init__(f"{name} was started {starts} times in vain{why}", hint=last.hint if last else None)
+
+
+class ModelGone(ServerError):
+    """The file of a model that was served is not there any more."""
+
+    def __init__(self, model: object) -> None:
+        self.model = str(model)
+        super().__init__(f"{model} is gone: the server cannot be started again", hint="run makes it again")
 
 
 class ServerDied(ServerError):

@@ -35,12 +35,20 @@ class Asked:
 
     def get(self, path: str) -> dict[str, Any] | None:
         """Return the JSON object at a path, or None without a good answer; ``KeyRefused`` when it wants a key."""
+        found = self._json(path)
+        return found if isinstance(found, dict) else None
+
+    def list(self, path: str) -> list[Any] | None:
+        """Return the JSON array at a path, likewise."""
+        found = self._json(path)
+        return found if isinstance(found, list) else None
+
+    def _json(self, path: str) -> object:
         text = self.ask("GET", path)
         try:
-            found = None if text is None else json.loads(text)
+            return None if text is None else json.loads(text)
         except (ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) else None
 
     def ask(self, method: str, path: str, body: object = None, *, timeout: float = _TIMEOUT_S) -> bytes | None:
         """Return what is answered with 200, or None; ``KeyRefused`` when it wants a key."""

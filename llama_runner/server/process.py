@@ -10,11 +10,10 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.errors import Interrupted, ServerError
-from llama_runner.core.events import ServerReady, ServerStarted, ServerStopped, Sink, Warned
+from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
 from llama_runner.server.errors import AnotherModel, NoTls, ServerDied, ServerStalled
@@ -26,6 +25,7 @@ from llama_runner.server.talk import Talks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from typing_extensions import Self
 
@@ -40,6 +40,7 @@ State = Literal["starting", "loading", "ready", "stopping", "stopped", "failed"]
 _TAIL = 20
 _LINE = 1000
 _LISTENING = re.compile(r"listening on https?://\S*:(\d+)")
+_PORT = re.compile(r":(\d+)(?:/|$)")
 _POLL_S = (0.002, 0.05)
 _DRAIN_S = 5.0
 
@@ -72,8 +73,12 @@ class Server(Talks):
         sink: Sink,
         terminal: IO[bytes] | None,
         about: dict[str, Any] | None = None,
+        key: str | None = None,
     ) -> None:
-        """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``."""
+        """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``.
+
+        ``key`` is the API key where the spec says ``auto``; else a new one is made.
+        """
         self.spec, self.log, self.log_name = spec, log, log_name
         self.url = spec.url
         self.context: int | None = None
@@ -85,11 +90,11 @@ class Server(Talks):
             from llama_runner.server.access import check_access, key_for  # noqa: PLC0415 - not for the usual server
 
             check_access(spec, self._environment)
-            self._environment.update(key_for(spec))
+            self._environment.update(key_for(spec, key))
         self.api_key = self._find_key()
         self._sink, self._terminal = sink, terminal
         self._tail: deque[str] = deque(maxlen=_TAIL)
-        self._registry, self._about = registry, about or {}
+        self.registry, self._about = registry, {"spec": spec.digest} | (about or {})
         self._begun, self._heard, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
         self._spoke_at = self._began = time.monotonic()
@@ -126,10 +131,42 @@ class Server(Talks):
             raise self._failure
 
     def _register(self) -> None:
+        self._registered = register(self.registry, self.pid, self.entry("ready" if self._ready else "loading"))
+
+    def entry(self, state: str) -> dict[str, Any]:
+        """Return what the registry says of it. No secret is in it."""
         spec = self.spec
-        about = {"url": self.url, "alias": spec.alias, "model": str(spec.model), "log": self.log_name}
-        about |= {"state": "ready" if self._ready else "loading", "spec": spec.digest} | self._about
-        self._registered = register(self._registry, self.pid, about)
+        about: dict[str, Any] = {
+            "url": self.url,
+            "alias": spec.alias,
+            "model": str(spec.model),
+            "log": self.log_name,
+            "state": state,
+            "wants_key": self.api_key is not None,
+        }
+        about |= {"context": self.context, "trained_context": self.trained_context}
+        files = {"api_key_file": spec.api_key_file, "tls_cert": spec.tls_cert}
+        return about | {name: str(file) for name, file in files.items() if file is not None} | self._about
+
+    def tell(self, event: Event) -> None:
+        """Send an event about it to whoever listens."""
+        self._sink(event)
+
+    def again(self) -> Server:
+        """Start it anew once it has ended: the same port, the same key, the same log."""
+        spec = self.spec
+        if spec.port == 0 and spec.socket is None and (match := _PORT.search(self.url)):
+            spec = spec.but(port=int(match[1]))
+        return Server(
+            spec,
+            log=self.log,
+            log_name=self.log_name,
+            registry=self.registry,
+            sink=self._sink,
+            terminal=self._terminal,
+            about=self._about,
+            key=self.api_key,
+        )
 
     def _keep(self) -> None:
         """Start the server, copy what it says, and stay until it is gone.
@@ -298,9 +335,9 @@ class Server(Talks):
         """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
         key, file = self.spec.api_key_in(self._environment)
         if key is None and file is not None:
-            with suppress(OSError, ValueError):
-                lines = Path(file).read_text(encoding="utf-8").splitlines()
-                key = next((line for line in lines if line and not line.startswith("#")), None)
+            from llama_runner.server.access import first_key  # noqa: PLC0415 - not for the usual server
+
+            key = first_key(file)
         return key
 
     def wait(self) -> int:

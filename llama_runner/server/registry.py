@@ -1,16 +1,15 @@
-"""Which of our servers run: one small file each, believed only while its process lives."""
+"""Which of our servers run: one small file each, believed only while its process lives.
+
+A process is told from another that has its id by when it started, in the kernel's own count: setting the clock
+changes nothing. What was written on another machine, before a reboot or in another container is not believed.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-from llama_runner.core.errors import ServerError
-from llama_runner.server.errors import NoSuchServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +17,14 @@ if TYPE_CHECKING:
 GRACE_S = 10.0
 """How long a server may take to end after SIGTERM: it lets requests in flight finish."""
 
-_POLL_S = 0.05
-
 
 def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
-    """Write down a running server; None where the store is read-only, or when it has ended already."""
+    """Write down a running process; None where the store is read-only, or when it has ended already."""
     path = directory / f"{pid}.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        text = json.dumps({"pid": pid, "began": _began(pid), **about})
+        text = json.dumps({"pid": pid, "began": began(pid), "machine": machine(), **about})
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
         temporary.replace(path)
@@ -37,57 +34,50 @@ def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
 
 
 def running(directory: Path) -> list[dict[str, Any]]:
-    """Return what is known of the servers that still run; a pid that was given to another process does not count."""
+    """Return what is known of the servers that still run, the oldest first."""
     found = []
     for path in sorted(directory.glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            about = json.loads(path.read_text(encoding="utf-8"))
-            if _lives(about):
-                found.append(about)
-    return found
+        about = _read(path)
+        if about is not None and lives(about):
+            found.append(about)
+    return sorted(found, key=lambda about: int(about["began"]))
 
 
-def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
-    """Ask the running servers, or those of one model name, URL or process id, to end, and wait until they have.
-
-    Those that have not after ``GRACE_S`` are killed.
-    """
-    chosen = [about for about in running(directory) if name in (None, about["alias"], about["url"], str(about["pid"]))]
-    if name is not None and not chosen:
-        raise NoSuchServer(name, [about["alias"] for about in running(directory)])
-    for about in chosen:
-        _signal(about, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
-    while left := [about for about in chosen if _lives(about)]:
-        time.sleep(_POLL_S)
-        if time.monotonic() > deadline:
-            for about in left:
-                _signal(about, signal.SIGKILL)
-    return chosen
+def forget_ended(directory: Path) -> None:
+    """Remove the files of processes of this machine that have ended: one that was killed leaves its own."""
+    for path in directory.glob("*.json"):
+        about = _read(path)
+        if about is not None and about["machine"] == machine() and not lives(about):
+            with suppress(OSError):
+                path.unlink()
 
 
-def _signal(about: dict[str, Any], number: int) -> None:
-    pid = int(about["pid"])
-    with suppress(ProcessLookupError):
-        try:
-            os.killpg(pid, number)
-        except PermissionError:
-            raise ServerError(f"process {pid} is not ours to stop", hint="it is another user's") from None
-
-
-def _lives(about: dict[str, Any]) -> bool:
+def lives(about: dict[str, Any]) -> bool:
+    """Return whether the process that was written down still runs, and is the same."""
     try:
-        return bool(_began(int(about["pid"])) == about["began"])
+        return bool(about["machine"] == machine() and began(int(about["pid"])) == about["began"])
     except (OSError, ValueError):
         return False
 
 
-def _began(pid: int) -> int:
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a file says, or None where it is damaged."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    texts = ("alias", "url", "log", "machine")
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), str) for name in texts):
+        return None
+    return about if isinstance(about.get("pid"), int) and isinstance(about.get("began"), int) else None
+
+
+def began(pid: int) -> int:
     """Return when a running process started, in the system's own clock; ``ValueError`` when there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a path that only Linux has
             fields = file.read().rpartition(b")")[2].split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if os.path.isdir("/proc/self"):  # noqa: PTH112
             raise ValueError(f"no process {pid}") from None
     else:
@@ -100,3 +90,12 @@ def _began(pid: int) -> int:
         return round(float(psutil.Process(pid).create_time()) * 1000)
     except psutil.Error:
         raise ValueError(f"no process {pid}") from None
+
+
+def machine() -> str:
+    """Return what a process id is unique in: on Linux this boot of this machine, and the container."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - as above
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
+    except OSError:
+        return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")

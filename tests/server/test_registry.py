@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError
-from llama_runner.server import registry
+from llama_runner.server import control
+from llama_runner.server.control import stop
 from llama_runner.server.errors import NoSuchServer
-from llama_runner.server.registry import register, running, stop
+from llama_runner.server.registry import forget_ended, register, running
 from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+ABOUT: dict[str, Any] = {"alias": "a", "url": "http://127.0.0.1:1", "log": "logs/x.log"}
 
 
 def ended_pid() -> int:
@@ -34,6 +38,7 @@ def test_a_server_is_written_down_from_its_start_to_its_end(stage: Stage) -> Non
     server = stage.start(load_until="/nonexistent")
     (about,) = running(stage.registry)
     assert about.pop("began")
+    assert about.pop("machine")
     assert about.pop("spec") == server.spec.digest
     assert about == {
         "pid": server.pid,
@@ -42,6 +47,9 @@ def test_a_server_is_written_down_from_its_start_to_its_end(stage: Stage) -> Non
         "model": str(stage.root / "model.gguf"),
         "log": "logs/run-server.log",
         "state": "loading",
+        "wants_key": False,
+        "context": None,
+        "trained_context": None,
     }
     server.stop()
     assert running(stage.registry) == []
@@ -70,7 +78,7 @@ def test_several_servers_stand_side_by_side(stage: Stage) -> None:
 
 
 def test_a_pid_that_is_gone_is_not_believed(tmp_path: Path) -> None:
-    register(tmp_path, os.getpid(), {})
+    register(tmp_path, os.getpid(), ABOUT)
     (about,) = running(tmp_path)
     gone = about | {"pid": ended_pid()}
     (tmp_path / "stale.json").write_text(json.dumps(gone))
@@ -78,18 +86,43 @@ def test_a_pid_that_is_gone_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_believed(tmp_path: Path) -> None:
-    path = register(tmp_path, os.getpid(), {})
+    path = register(tmp_path, os.getpid(), ABOUT)
     assert path is not None
     about = json.loads(path.read_text())
     path.write_text(json.dumps(about | {"began": about["began"] - 1}))
     assert running(tmp_path) == []
 
 
+def test_what_another_machine_or_an_earlier_boot_wrote_is_not_believed_and_not_touched(tmp_path: Path) -> None:
+    path = register(tmp_path, os.getpid(), ABOUT)
+    assert path is not None
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"machine": "another"}))
+    assert running(tmp_path) == []
+    forget_ended(tmp_path)
+    assert path.exists(), "it may run there"
+
+
+def test_what_a_killed_process_left_is_forgotten_when_somebody_cleans_up(stage: Stage, tmp_path: Path) -> None:
+    path = register(stage.registry, os.getpid(), ABOUT)
+    assert path is not None
+    (stage.registry / "1.json").write_text(json.dumps(json.loads(path.read_text()) | {"pid": ended_pid()}))
+    (stage.registry / "2.json").write_text("damaged")
+    forget_ended(stage.registry)
+    assert {file.name for file in stage.registry.iterdir()} == {"2.json", path.name}
+
+
+def test_setting_the_clock_changes_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = stage.ready()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert [about["pid"] for about in running(stage.registry)] == [server.pid]
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "1", "{}", '{"pid": 1}', '{"pid": "x", "began": 1}', '{"pid": null, "began": 1}', "\xff"]
 )
 def test_a_damaged_file_is_passed_over(tmp_path: Path, text: str) -> None:
-    register(tmp_path, os.getpid(), {})
+    register(tmp_path, os.getpid(), ABOUT)
     (tmp_path / "0.json").write_bytes(text.encode("latin-1"))
     (tmp_path / "1.json").mkdir()
     (tmp_path / "2.tmp").write_text("{")
@@ -108,8 +141,7 @@ def test_a_server_runs_also_where_it_cannot_be_written_down(stage: Stage) -> Non
 
 
 def test_a_process_that_has_ended_is_not_written_down(tmp_path: Path) -> None:
-    about: dict[str, Any] = {}
-    assert register(tmp_path, ended_pid(), about) is None
+    assert register(tmp_path, ended_pid(), ABOUT) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,7 +176,7 @@ def test_a_name_that_nobody_has_names_those_that_run(stage: Stage) -> None:
 def test_one_that_ignores_sigterm_is_killed_with_what_it_started(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "GRACE_S", 0.05)
+    monkeypatch.setattr(control, "GRACE_S", 0.05)
     server = stage.ready(ignore_term=True, grandchild=str(tmp_path / "grandchild"))
     stop(stage.registry, None)
     assert not lives(server.pid)
@@ -157,7 +189,7 @@ def test_stopping_lasts_until_the_server_is_gone_whatever_is_written_meanwhile(
 ) -> None:
     looks: list[None] = []
     clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: looks.append(time.sleep(0.005)))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(registry, "time", clock)
+    monkeypatch.setattr(control, "time", clock)
     server = stage.start(ignore_term=True)
     stage.wait_said("model loaded")
     stopping = threading.Thread(target=stop, args=[stage.registry, None], daemon=True)

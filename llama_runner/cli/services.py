@@ -1,0 +1,242 @@
+"""Commands about servers that run in the background, and about services of the system."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llama_runner.api import Runner
+    from llama_runner.results import Prepared
+    from llama_runner.server.spec import ServerOptions
+
+_POLL_S = 0.2
+_BLOCK = 1 << 16
+_COLUMNS = ("name", "state", "url", "pid", "age", "memory", "slots", "tokens/s", "llama.cpp")
+
+
+def detach(
+    runner: Runner, prepared: Prepared, options: ServerOptions, given: dict[str, Any], cancelled: Callable[[], bool]
+) -> None:
+    """Start a server in the background and say where it is: the end of ``run --detach``."""
+    from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+
+    server = runner.detach(
+        prepared, server=options, cancelled=cancelled, policy=given["restart"], limit=given["restart_limit"]
+    )
+    if not given["as_json"]:
+        stop = f"llama-runner stop {server.spec.alias}"
+        click.echo(render.summary(prepared, server, server.spec.threads, stop=stop))
+    elif options.api_key == "auto":
+        click.echo(f"API key   {server.api_key}   (shown this once)", err=True)
+
+
+@click.command()
+@shared.store
+def ps(**given: Any) -> None:
+    """List the servers that run: state, age, memory, slots that are busy, tokens per second (with -- --metrics)."""
+    found = _runner(given).running()
+    if given["as_json"]:
+        click.echo(json.dumps(found))
+        return
+    rows = [_COLUMNS, *map(_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if found else ():
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    if not found:
+        click.echo("none runs", err=True)
+
+
+def _row(server: dict[str, Any]) -> tuple[str, ...]:
+    from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+    from llama_runner.core.sizes import size_text  # noqa: PLC0415
+
+    def told(value: Any, text: Callable[[Any], str] = str) -> str:
+        return "-" if value is None else text(value)
+
+    slots = None if server["slots"] is None else f"{server['slots_busy']} of {server['slots']} busy"
+    return (
+        server["alias"],
+        told(server["state"]),
+        server["url"],
+        str(server["pid"]),
+        told(server["age_s"], render.age),
+        told(server["rss"], size_text),
+        told(slots),
+        told(server["tokens_per_second"], "{:.1f}".format),
+        told(server["build"]),
+    )
+
+
+@click.command()
+@shared.store
+@click.argument("server", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what it says, until it ends or Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last ones.")
+def logs(**given: Any) -> None:
+    """Print what a server said, named as status shows it; without a name the one that runs, or ran last."""
+    from llama_runner.server.control import log_of  # noqa: PLC0415 - not for --help
+
+    runner = _runner(given)
+    path, runs = log_of(runner.servers, runner.root, given["server"])
+    out = sys.stdout.buffer
+    with path.open("rb") as file:
+        out.write(b"".join(_last_lines(file, given["lines"])))
+        out.flush()
+        for block in _follow(path, file, runs) if given["follow"] else ():
+            out.write(block)
+            out.flush()
+
+
+def _last_lines(file: Any, count: int) -> list[bytes]:
+    """Return the last lines of a file; it is read from its end."""
+    end = at = file.seek(0, os.SEEK_END)
+    data = b""
+    while at > 0 and data.count(b"\n") <= count:
+        at = max(0, at - _BLOCK)
+        file.seek(at)
+        data = file.read(end - at)
+    file.seek(end)
+    return data.splitlines(keepends=True)[-count:] if count else []
+
+
+def _follow(path: Path, file: Any, runs: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield what is added, also when the log is set aside and begun anew."""
+    try:
+        while True:
+            alive = runs()  # looked at first: what it said before its end is still to be read
+            yield from _rest(file)
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                    yield from _rest(file)
+                    file.close()
+                    file = path.open("rb")
+                    continue
+            if not alive:
+                return
+            time.sleep(_POLL_S)
+    finally:
+        file.close()
+
+
+def _rest(file: Any) -> Iterator[bytes]:
+    while block := file.read(_BLOCK):
+        yield block
+
+
+@click.command()
+@shared.store
+@click.argument("server", required=False)
+@click.option("--all", "every", is_flag=True, help="All servers of this root.")
+def stop(**given: Any) -> None:
+    """End a running server, named by its model, URL or process id as status shows them, or all."""
+    if bool(given["server"]) == given["every"]:
+        raise click.UsageError("name one server, or use --all")
+    stopped = _runner(given).stop(given["server"])
+    if given["as_json"]:
+        click.echo(json.dumps(stopped))
+    for about in () if given["as_json"] else stopped:
+        click.echo(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
+
+
+@click.command()
+@shared.store
+@click.argument("server")
+def restart(**given: Any) -> None:
+    """End a server that was started with run --detach and start it anew: same model, port, key."""
+    about = _runner(given).restart(given["server"])
+    if given["as_json"]:
+        click.echo(json.dumps(about))
+    else:
+        click.echo(f"restarted {about['alias']} at {about['url']}, process {about['pid']}")
+
+
+@click.group()
+def service() -> None:
+    """Let the system start a server: a systemd user unit, or a launchd agent on macOS."""
+
+
+_service_words = click.argument("run_options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS AND MODEL OF run]…")
+_service_name = click.option("--name", help="Of the service; default: made from the model.")
+_AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+
+
+@service.command(context_settings=_AS_THEY_ARE)
+@_service_name
+@_service_words
+def install(name: str | None, run_options: tuple[str, ...]) -> None:
+    """Write the unit for llama-runner run with these options, and say how to start it."""
+    from llama_runner.server import units  # noqa: PLC0415 - not for --help
+
+    path, text = _unit(name, run_options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    start, stop = units.commands(path)
+    click.echo(f"written   {path}\nstart     {start}\nstop      {stop}")
+
+
+@service.command(context_settings=_AS_THEY_ARE)
+@_service_name
+@_service_words
+def show(name: str | None, run_options: tuple[str, ...]) -> None:
+    """Print the unit that install would write; with --name alone the one that is installed."""
+    from llama_runner.server import units  # noqa: PLC0415 - not for --help
+
+    if name is not None and not run_options:
+        path = units.where(name, os.environ)
+        if not path.exists():
+            raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
+        click.echo(path.read_text(encoding="utf-8"), nl=False)
+        return
+    click.echo(_unit(name, run_options)[1], nl=False)
+
+
+@service.command()
+@click.argument("name")
+def uninstall(name: str) -> None:
+    """Remove a unit; a server that it started is ended by the command that this prints."""
+    from llama_runner.server import units  # noqa: PLC0415 - not for --help
+
+    path = units.where(name, os.environ)
+    if not path.exists():
+        raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
+    path.unlink()
+    click.echo(f"removed   {path}\nstop      {units.commands(path)[1]}")
+
+
+def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
+    """Return where a unit belongs and its text; the words must be such that ``run`` takes them."""
+    from llama_runner.cli.main import run  # noqa: PLC0415 - it is loaded already
+    from llama_runner.server import units  # noqa: PLC0415 - not for --help
+
+    extra = click.get_current_context().obj or ()
+    given = run.make_context("llama-runner run", list(words), obj=extra).params
+    if given["api_key"]:
+        raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
+    if given["detach"]:
+        raise click.UsageError("the system holds it: leave --detach out")
+    shared.server_options(given | {"llama_env": given["llama_env"]})
+    sources = ("model", "hf_model", "gguf_path", "safetensors_dir")
+    source = next((str(given[of]) for of in sources if given[of]), "demo" if given["demo"] else None)
+    if source is None:
+        raise click.UsageError("say which model, as for run")
+    name = name or Path(source).name
+    argv = [str(Path(sys.executable)), "-m", "llama_runner", "run", *words, *(["--", *extra] if extra else [])]
+    return units.where(name, os.environ), units.unit(name, argv, Path.cwd())
+
+
+def _runner(given: dict[str, Any]) -> Runner:
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+
+    return Runner(given["root"])

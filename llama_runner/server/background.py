@@ -1,0 +1,215 @@
+"""A server in the background: a process of ours that holds it, pumps its log and starts it again.
+
+``detach`` starts that process and waits until its server is ready. What is to be done goes to its standard input,
+the API key too: it is in no argument. Back come the events, each a line of JSON, and how it went.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from llama_runner.core import events
+from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
+from llama_runner.server.registry import began, machine
+from llama_runner.server.spec import ServerSpec
+from llama_runner.server.supervise import LIMIT, Policy, Supervisor, looked_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llama_runner.core.events import Event, Sink
+    from llama_runner.server.elsewhere import RunningServer
+
+_POLL_S = 0.05
+_PATHS = ("binary", "model", "projector", "api_key_file", "tls_cert", "tls_key")
+_EVENTS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (events.ServerStarted, events.ServerReady, events.ServerStopped, events.ServerRestarting, events.Warned)
+}
+
+
+def detach(
+    spec: ServerSpec,
+    *,
+    log: Path,
+    log_name: str,
+    registry: Path,
+    sink: Sink,
+    about: dict[str, Any] | None = None,
+    policy: Policy = "no",
+    limit: int = LIMIT,
+    key: str | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> RunningServer:
+    """Start a server that outlives us, and return once it is ready; ``ServerError`` as it was told there.
+
+    ``key`` is the API key where the spec says ``auto``.
+    """
+    from llama_runner.server.elsewhere import RunningServer  # noqa: PLC0415 - not in the process that holds it
+
+    job = {
+        "spec": {name: _plain(value) for name, value in spec.__dict__.items()},
+        "log": str(log),
+        "log_name": log_name,
+        "registry": str(registry),
+        "about": about or {},
+        "policy": policy,
+        "limit": limit,
+        "key": key,
+    }
+    holder = subprocess.Popen(
+        [sys.executable, "-m", "llama_runner.server.background"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with holder.stdin, holder.stdout, suppress(BrokenPipeError):
+        try:
+            holder.stdin.write(json.dumps(job).encode())
+            holder.stdin.close()
+            entry = _told(holder.stdout, sink, cancelled)
+        except BaseException:
+            holder.terminate()  # it ends its server first
+            holder.wait()
+            raise
+    threading.Thread(target=holder.wait, daemon=True).start()  # it goes on; when it ends, it is taken note of
+    return RunningServer(spec, entry, registry, key)
+
+
+def _told(stream: IO[bytes], sink: Sink, cancelled: Callable[[], bool]) -> dict[str, Any]:
+    """Pass events on until the server is ready, and return its entry in the registry."""
+    for line in _lines(stream, cancelled):
+        word, said = json.loads(line)
+        if word == "ready":
+            return dict(said)
+        if word == "failed":
+            error = ServerError(said["text"], hint=said["hint"])
+            error.code = said["code"]
+            raise error
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in said.items()}
+        sink(_EVENTS[word](**fields))
+    raise ServerError("the process that was to hold the server has ended without a word")
+
+
+def _lines(stream: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield lines as they come; a signal does not end a read, so none is begun before there is something."""
+    rest, descriptor = b"", stream.fileno()
+    while True:
+        while not select.select([descriptor], [], [], _POLL_S)[0]:
+            if cancelled():
+                raise Interrupted
+        block = os.read(descriptor, 1 << 16)
+        if not block:
+            return
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _spec(told: dict[str, Any]) -> ServerSpec:
+    paths = {name: Path(told[name]) for name in _PATHS if told[name] is not None}
+    return ServerSpec(**{**told, **paths, "extra": tuple(told["extra"])})
+
+
+class _Held:
+    """The server, for signal handlers that may come before it is there."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.supervisor: Supervisor | None = None
+
+    def stop(self, *_: object) -> None:
+        self.stopped = True
+        if self.supervisor is not None:
+            self.supervisor.request_stop()
+
+    def restart(self, *_: object) -> None:
+        if self.supervisor is not None:
+            self.supervisor.request_restart()
+
+
+class _Wire:
+    """What goes back to whoever started us, while they listen; what happens later goes to the server's log."""
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._open = log, True
+
+    def tell(self, word: str, said: dict[str, Any]) -> None:
+        with suppress(OSError):
+            os.write(1, json.dumps([word, said]).encode() + b"\n")
+
+    def event(self, event: Event) -> None:
+        if self._open:
+            self.tell(type(event).__name__, event.__dict__)
+        elif not isinstance(event, (events.ServerStarted, events.ServerReady)):
+            self.note(json.dumps(event.to_json()))
+
+    def note(self, text: str) -> None:
+        with suppress(OSError), self._log.open("ab", buffering=0) as file:
+            file.write(f"llama-runner: {text}\n".encode())
+
+    def close(self) -> None:
+        self._open = False
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+
+
+def main() -> int:
+    """Hold a server until it has ended for good."""
+    from llama_runner.server.process import Server  # noqa: PLC0415 - not in the process that starts us
+
+    job = json.loads(sys.stdin.buffer.read())
+    held, wire = _Held(), _Wire(Path(job["log"]))
+    for name in ("SIGTERM", "SIGINT"):
+        signal.signal(getattr(signal, name), held.stop)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, held.restart)
+    try:
+        server = Server(
+            _spec(job["spec"]),
+            log=Path(job["log"]),
+            log_name=job["log_name"],
+            registry=Path(job["registry"]),
+            sink=wire.event,
+            terminal=None,
+            about=job["about"] | looked_after(detached=True),
+            key=job["key"],
+        )
+        server.wait_ready(lambda: held.stopped)
+    except LlamaRunnerError as error:
+        wire.tell("failed", {"text": str(error), "hint": error.hint, "code": error.code})
+        return error.code
+    supervisor = held.supervisor = Supervisor(server, job["policy"], limit=job["limit"])
+    if held.stopped:
+        supervisor.request_stop()
+    about = server.entry("ready")
+    about |= {"pid": server.pid, "began": 0, "machine": machine()}
+    with suppress(ValueError):  # it has ended meanwhile: whoever started us will find that out
+        about["began"] = began(server.pid)
+    wire.tell("ready", about)
+    wire.close()
+    try:
+        return supervisor.wait()
+    except LlamaRunnerError as error:
+        wire.note(f"error: {error}")
+        return error.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Servers that run elsewhere: which one a name means, ending it, starting it anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import ServerError
+from llama_runner.server.errors import AmbiguousName, NoSuchServer, NotRestarted, RunsInForeground
+from llama_runner.server.registry import GRACE_S, forget_ended, lives, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_POLL_S = 0.05
+_MERCY_S = 5.0
+"""How much longer than its server the process that looks after it may take to end."""
+
+
+def named(directory: Path, name: str) -> dict[str, Any]:
+    """Return the one running server that a model name, URL or process id means."""
+    chosen = _chosen(directory, name)
+    if len(chosen) > 1:
+        raise AmbiguousName(name, [str(about["url"]) for about in chosen])
+    return chosen[0]
+
+
+def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
+    """Ask the running servers, or those of one model name, URL or process id, to end, and wait until they have.
+
+    Those that have not after ``GRACE_S`` are killed. What looks after a server is asked to, or it would start it
+    again.
+    """
+    chosen = running(directory) if name is None else _chosen(directory, name)
+    for about in chosen:
+        keeper = _keeper(about)
+        if keeper is None:
+            _signal_group(about, signal.SIGTERM)
+        else:
+            _signal(keeper, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    everybody = [each for about in chosen for each in (about, _keeper(about)) if each is not None]
+    while left := [each for each in everybody if lives(each)]:
+        time.sleep(_POLL_S)
+        late = time.monotonic() - deadline
+        if late > 0:
+            for about in left:
+                if about in chosen:
+                    _signal_group(about, signal.SIGKILL)
+                elif late > _MERCY_S:
+                    _signal(about, signal.SIGKILL)
+    forget_ended(directory)
+    return chosen
+
+
+def restart(directory: Path, name: str) -> dict[str, Any]:
+    """End a server that runs in the background and start it anew; return what is known of it once it is ready."""
+    before = named(directory, name)
+    keeper = _keeper(before)
+    if keeper is None or not before.get("detached"):
+        raise RunsInForeground(name, int(before["pid"]))
+    _signal(keeper, signal.SIGHUP)
+    while lives(keeper):
+        for about in running(directory):
+            if _keeper(about) == keeper and about["pid"] != before["pid"] and about.get("state") == "ready":
+                return about
+        time.sleep(_POLL_S)
+    raise NotRestarted(name, str(before["log"]))
+
+
+def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callable[[], bool]]:
+    """Return where a server's log is, and a function that says whether it runs still.
+
+    Without a name it is the one that runs, or else the one that ran last.
+    """
+    found = running(directory)
+    if name is None and not found:
+        ended = sorted((root / "logs").glob("run-server-*.log"), key=lambda path: path.stat().st_mtime)
+        if not ended:
+            raise NoSuchServer("", [])
+        return ended[-1], lambda: False
+    if name is None and len(found) > 1:
+        raise AmbiguousName("", [str(about["url"]) for about in found])
+    about = found[0] if name is None else named(directory, name)
+    kept = [each for each in (_keeper(about), about) if each is not None]
+    return root / str(about["log"]), lambda: any(map(lives, kept))
+
+
+def _chosen(directory: Path, name: str) -> list[dict[str, Any]]:
+    found = running(directory)
+    chosen = [about for about in found if name in (about["alias"], about["url"], str(about["pid"]))]
+    if not chosen:
+        raise NoSuchServer(name, [about["alias"] for about in found])
+    return chosen
+
+
+def _keeper(about: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the process that looks after a server, as far as it is written down."""
+    pid, began = about.get("supervisor"), about.get("supervisor_began")
+    if not isinstance(pid, int) or not isinstance(began, int):
+        return None
+    return {"pid": pid, "began": began, "machine": about["machine"]}
+
+
+def _signal(about: dict[str, Any], number: int) -> None:
+    if lives(about):
+        _send(os.kill, int(about["pid"]), number)
+
+
+def _signal_group(about: dict[str, Any], number: int) -> None:
+    if about["pid"] != about.get("supervisor"):  # that one leads no group of its own
+        _send(os.killpg, int(about["pid"]), number)
+
+
+def _send(kill: Any, pid: int, number: int) -> None:  # noqa: ANN401 - os.kill or os.killpg
+    with suppress(ProcessLookupError):
+        try:
+            kill(pid, number)
+        except PermissionError:
+            raise ServerError(f"process {pid} is not ours to stop", hint="it is another user's") from None

@@ -1,0 +1,297 @@
+"""A server in the background: held by a process of its own, found, ended and started anew from anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from llama_runner.core.errors import ExitCode, Interrupted, ServerError
+from llama_runner.server import control
+from llama_runner.server.background import detach
+from llama_runner.server.elsewhere import RunningServer, ensure_ready
+from llama_runner.server.errors import AmbiguousName, EndedElsewhere, NoSuchServer, PortTaken, RunsInForeground
+from llama_runner.server.health import Asked
+from llama_runner.server.live import look_at_all
+from llama_runner.server.registry import running
+from llama_runner.server.spec import ServerOptions, spec_of
+from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llama_runner.server.process import Server
+    from llama_runner.server.spec import ServerSpec
+
+
+def spec(stage: Stage, options: ServerOptions | None = None, alias: str = "acme/tiny") -> ServerSpec:
+    return spec_of(
+        options or ServerOptions(port=0, load_timeout=PATIENCE_S),
+        binary=stage.binary(),
+        model=stage.root / "model.gguf",
+        alias=alias,
+        trained_context=512,
+        cores=2,
+    )
+
+
+@pytest.fixture
+def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
+    (stage.root / "model.gguf").touch()
+
+    def start(options: ServerOptions | None = None, **given: Any) -> RunningServer:
+        policy, key = given.pop("policy", "no"), given.pop("key", None)
+        cancelled = given.pop("cancelled", lambda: False)
+        os.environ["FAKE"] = json.dumps(given)
+        return detach(
+            spec(stage, options),
+            log=stage.log,
+            log_name="logs/run-server.log",
+            registry=stage.registry,
+            sink=stage.events.append,
+            policy=policy,
+            key=key,
+            cancelled=cancelled,
+        )
+
+    yield start
+    control.stop(stage.registry, None)
+    until(lambda: not [child for child in psutil.Process().children() if holds(child)], "the end of all holders")
+
+
+def holds(process: psutil.Process) -> bool:
+    try:
+        return "llama_runner.server.background" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def holder(server: RunningServer) -> int:
+    return int(server.about["supervisor"])
+
+
+def test_it_is_ready_when_detach_returns_and_no_child_of_ours(
+    stage: Stage, background: Callable[..., RunningServer]
+) -> None:
+    server = background()
+    assert stage.names() == ["server_started", "server_ready"]
+    assert server.state == "ready"
+    assert psutil.Process(server.pid).ppid() == holder(server)
+    assert os.getsid(holder(server)) != os.getsid(0), "the end of this terminal is not its end"
+    with server:
+        get(f"{server.url}/say")
+    assert lives(server.pid)
+    stage.wait_said("still here")
+
+
+@pytest.mark.parametrize("by", ["name", "handle"])
+def test_stopping_ends_it_and_who_holds_it(
+    stage: Stage, background: Callable[..., RunningServer], tmp_path: Path, by: str
+) -> None:
+    server = background(policy="always", grandchild=str(tmp_path / "grandchild"))
+    server.stop() if by == "handle" else control.stop(stage.registry, "acme/tiny")
+    assert not lives(server.pid)
+    assert not lives(holder(server))
+    wait_gone(int((tmp_path / "grandchild").read_text()))
+    assert list(stage.registry.iterdir()) == []
+    assert server.state == "stopped"
+
+
+def test_what_hinders_it_is_told_as_in_the_foreground(stage: Stage, background: Callable[..., RunningServer]) -> None:
+    with pytest.raises(ServerError) as caught:
+        background(die_loading=-9)
+    assert str(caught.value).startswith("llama-server was killed by signal 9 before it was ready\n  ")
+    assert str(caught.value.hint).startswith("there may be too little memory")
+    assert caught.value.code == ExitCode.SERVER
+    assert running(stage.registry) == []
+
+
+def test_what_cannot_be_written_is_told(stage: Stage, background: Callable[..., RunningServer]) -> None:
+    (stage.root / "logs").write_text("a file")
+    background()
+    assert "warned" in stage.names()
+
+
+def test_whoever_does_not_want_to_wait_any_more_leaves_nothing(
+    stage: Stage, background: Callable[..., RunningServer]
+) -> None:
+    with pytest.raises(Interrupted):
+        background(load_until="/nonexistent", cancelled=lambda: "server_started" in stage.names())
+    assert running(stage.registry) == []
+
+
+def test_killing_who_holds_it_kills_it(stage: Stage, background: Callable[..., RunningServer]) -> None:
+    server = background(ignore_term=True)
+    os.kill(holder(server), signal.SIGKILL)
+    wait_gone(server.pid)
+    assert running(stage.registry) == []
+
+
+def test_the_key_is_in_no_argument_and_no_file(
+    stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    options = ServerOptions(port=0, api_key="auto")
+    server = background(options, key="a-key-of-ours", inspect=str(tmp_path / "seen"))
+    assert server.api_key == "a-key-of-ours"
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert seen["environment"]["LLAMA_API_KEY"] == "a-key-of-ours"
+    [entry] = stage.registry.iterdir()
+    for text in (*seen["argv"], *psutil.Process(holder(server)).cmdline(), entry.read_text(), stage.log.read_text()):
+        assert "a-key-of-ours" not in text
+
+
+def test_restart_starts_it_anew_at_the_same_place_with_the_same_key(
+    stage: Stage, background: Callable[..., RunningServer]
+) -> None:
+    server = background(ServerOptions(port=0, api_key="auto"), key="a-key-of-ours")
+    after = control.restart(stage.registry, "acme/tiny")
+    assert after["url"] == server.url
+    assert after["pid"] != server.pid
+    assert not lives(server.pid)
+    assert Asked(server.url, "a-key-of-ours").get("/v1/models") is not None
+
+
+def test_restart_that_fails_is_told(stage: Stage, background: Callable[..., RunningServer]) -> None:
+    server = background()
+    server.spec.model.unlink()
+    with pytest.raises(ServerError, match=r"^acme/tiny did not start again\nfull log: logs/run-server\.log$"):
+        control.restart(stage.registry, "acme/tiny")
+    stage.wait_said(f"llama-runner: error: {server.spec.model} is gone")
+
+
+def test_a_server_of_the_foreground_is_not_restarted_from_elsewhere(stage: Stage) -> None:
+    server = stage.ready(alias="a")
+    with pytest.raises(RunsInForeground, match=f"^a, process {server.pid}, runs in the foreground"):
+        control.restart(stage.registry, "a")
+    assert lives(server.pid)
+
+
+def test_a_name_of_several_servers_is_not_enough(stage: Stage) -> None:
+    servers = [stage.ready(alias="a"), stage.ready(alias="a")]
+    with pytest.raises(AmbiguousName, match=r"^2 servers are called 'a'$") as caught:
+        control.named(stage.registry, "a")
+    assert caught.value.hint == f"name one by its URL: {servers[0].url}, {servers[1].url}"
+    assert control.named(stage.registry, servers[1].url)["pid"] == servers[1].pid
+
+
+def test_one_that_crashes_is_started_again(stage: Stage, background: Callable[..., RunningServer]) -> None:
+    server = background(policy="on-failure")
+    get(f"{server.url}/kill/9")
+    until(
+        lambda: [a for a in running(stage.registry) if a["pid"] != server.pid and a["state"] == "ready"],
+        "its next start",
+    )
+    [about] = running(stage.registry)
+    assert about["url"] == server.url
+    stage.wait_said('llama-runner: {"event": "server_restarting", "status": -9, "attempt": 1')
+
+
+def test_what_it_does_now_can_be_seen(stage: Stage, background: Callable[..., RunningServer]) -> None:
+    server = background(ServerOptions(port=0, extra=("--metrics",)))
+    [seen] = look_at_all(stage.registry)
+    assert (seen["pid"], seen["state"], seen["context"]) == (server.pid, "ready", 512)
+    assert (seen["slots"], seen["slots_busy"], seen["tokens_per_second"]) == (2, 1, 12.5)
+    assert 0 <= seen["age_s"] < PATIENCE_S
+    assert seen["rss"] > 1 << 20
+
+
+def test_what_a_server_does_is_seen_with_the_right_key_only(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("right\n")
+    (tmp_path / "keys").chmod(0o600)
+    by_file = stage.ready(ServerOptions(port=0, api_key_file=tmp_path / "keys"))
+    assert look_at_all(stage.registry)[0]["slots"] == 2, "whoever may read the file"
+    by_file.stop()
+    monkeypatch.setenv("LLAMA_API_KEY", "right")
+    stage.ready()
+    assert look_at_all(stage.registry)[0]["slots"] == 2
+    monkeypatch.setenv("LLAMA_API_KEY", "wrong")
+    assert look_at_all(stage.registry)[0]["slots"] is None
+    monkeypatch.delenv("LLAMA_API_KEY")
+    assert look_at_all(stage.registry)[0]["slots"] is None
+
+
+def never() -> Server:
+    raise AssertionError("a second one was started")
+
+
+def test_a_server_that_runs_already_is_returned(stage: Stage) -> None:
+    first = stage.ready(alias="acme/tiny")
+    with ensure_ready(first.spec, stage.registry, never) as found:
+        assert isinstance(found, RunningServer)
+        assert (found.pid, found.url, found.context) == (first.pid, first.url, 512)
+    assert lives(first.pid), "whoever did not start it does not end it"
+
+
+def test_a_server_that_still_loads_is_waited_for(stage: Stage, tmp_path: Path) -> None:
+    loading = stage.start(load_until=str(tmp_path / "loaded"))
+
+    def cancelled() -> bool:
+        (tmp_path / "loaded").touch()
+        if loading.state == "loading":
+            loading.wait_ready()
+        return False
+
+    assert ensure_ready(loading.spec, stage.registry, never, cancelled).url == loading.url
+
+
+def test_one_that_ends_while_it_is_waited_for_is_told(stage: Stage) -> None:
+    loading = stage.start(load_until="/nonexistent")
+    with pytest.raises(EndedElsewhere, match="ended before it was ready"):
+        ensure_ready(loading.spec, stage.registry, never, lambda: loading.stop() == 1)
+
+
+def test_one_is_started_where_none_runs_or_another(stage: Stage) -> None:
+    first = stage.ready(alias="a")
+    started: list[Server] = []
+
+    def start() -> Server:
+        started.append(stage.ready(alias="b"))
+        return started[0]
+
+    assert ensure_ready(spec(stage, alias="b"), stage.registry, start) is started[0]
+    port = int(first.url.rpartition(":")[2])
+    with pytest.raises(PortTaken, match=f"^port {port} on 127.0.0.1 is taken by a, process {first.pid}$"):
+        ensure_ready(spec(stage, ServerOptions(port=port)), stage.registry, never)
+
+
+def test_a_server_asked_to_wait_longer_is_the_same(stage: Stage) -> None:
+    first = stage.ready(alias="acme/tiny")
+    assert spec(stage, ServerOptions(port=0, load_timeout=1)).digest == first.spec.digest
+    assert spec(stage, ServerOptions(port=0, ctx_size=64)).digest != first.spec.digest
+
+
+def test_the_log_of_the_one_that_runs_or_ran_last_is_found(stage: Stage) -> None:
+    with pytest.raises(NoSuchServer, match=r"^no server has run here$"):
+        control.log_of(stage.registry, stage.root, None)
+    server = stage.ready(alias="a")
+    assert control.log_of(stage.registry, stage.root, None)[0] == stage.log
+    path, runs = control.log_of(stage.registry, stage.root, "a")
+    assert path == stage.log
+    assert runs()
+    server.stop()
+    assert not runs()
+    stage.log.rename(stage.log.with_name("run-server-1.log"))
+    assert control.log_of(stage.registry, stage.root, None)[0].name == "run-server-1.log"
+
+
+def test_it_outlives_who_started_it(stage: Stage) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.server.play import Stage; "
+        "from tests.server import test_background as t; from llama_runner.server.background import detach\n"
+        "s = Stage(Path(sys.argv[1])); (s.root / 'model.gguf').touch()\n"
+        "detach(t.spec(s), log=s.log, log_name='x', registry=s.registry, sink=s.events.append)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(stage.root)], check=True, cwd=Path(__file__).parents[2])
+    [about] = running(stage.registry)
+    get(f"{about['url']}/say")
+    stage.wait_said("still here")
+    assert [each["pid"] for each in control.stop(stage.registry, None)] == [about["pid"]]
