@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LAYOUT = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+LAYOUT = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "MXFP4": "u1"}
 INFINITE = 0x7C00  # float16's bits from which on there are no numbers, the sign aside
 Q8_BLOCK = 32  # numbers that share a scale
 Q8_LARGEST = 127

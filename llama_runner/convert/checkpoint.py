@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_runner.convert import metadata, shards
+from llama_runner.convert.assemble import assemble
 from llama_runner.convert.config import architecture_of, load
 from llama_runner.convert.errors import BadVocabulary
 from llama_runner.convert.families import family_of
 from llama_runner.convert.keyvalues import KeyValues
 from llama_runner.convert.source import Source
-from llama_runner.convert.tensors import FILE_TYPES, guess_outtype, plan
+from llama_runner.convert.tensors import FILE_TYPES, MXFP4_FILE_TYPE, guess_outtype, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +82,11 @@ def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | N
     return Description(architecture, family.name, _context(config), tuple(shards.named_by_index(source)))
 
 
+def _file_type(config: Config, outtype: str) -> int:
+    mixed = config.quantization is not None and config.quantization.layout == "mxfp4" and outtype != "q8_0"
+    return MXFP4_FILE_TYPE if mixed else FILE_TYPES[outtype]
+
+
 def _context(config: Config) -> int | None:
     context = config.find("max_position_embeddings", "n_ctx", "n_positions")
     return context if isinstance(context, int) else None
@@ -102,11 +108,12 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
     if outtype == "auto":
         kept = (tensor for tensor in tensors if family.rename(tensor.name, config) is not None)
         outtype = guess_outtype(kept)
-    planned = plan(family, config, tensors, outtype)
+    combined = family.combine(assemble(config.quantization, tensors))
+    planned = plan(family, config, combined, outtype)
     values = KeyValues(family.name)
     family.early(values, config)
     metadata.write(values, source, name=name, parameters=metadata.Parameters.of(planned))
-    family.hyperparameters(values, config, source, FILE_TYPES[outtype])
+    family.hyperparameters(values, config, source, _file_type(config, outtype))
     values.uint32("general.quantization_version", QUANTIZATION_VERSION)
     vocabulary = _vocabulary(family, values, config, source)
     sizes: Counter[str] = Counter()
@@ -116,7 +123,7 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
         architecture=architecture,
         family=family.name,
         dtype=sizes.most_common(1)[0][0],
-        parameters=sum(tensor.elements for tensor in tensors),
+        parameters=sum(tensor.elements for tensor in combined),
         weight_bytes=sum(sizes.values()),
         context_length=_context(config),
         vocabulary_kind=vocabulary.kind,

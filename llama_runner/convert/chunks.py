@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llama_runner.convert.cast import LAYOUT, cast, not_finite
+from llama_runner.convert.dequantize import Combined
 from llama_runner.convert.tensors import BLOCKS, ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def chunks_of(planned: Planned) -> Iterator[Chunk]:
     for piece in planned.pieces:
         if piece.transposed:
             yield from _transposed(piece, planned.dtype, planned.shape[-1])
-        elif piece.rows is not None:
+        elif piece.rows is not None or isinstance(piece.source, Combined):
             yield from _rows(piece, planned.dtype)
         else:
             yield from _bytes(piece, planned.dtype)
@@ -76,9 +77,13 @@ def _stored(piece: Piece, dtype: str, place: tuple[int, int], reader: Reader) ->
 
 
 def _rows(piece: Piece, dtype: str) -> Iterator[Chunk]:
-    assert piece.rows is not None
-    numbers, unit = piece.rows.numbers(), piece.rows.unit
-    step = max(1, CHUNK // (piece.width * ITEM_BYTES[piece.source.dtype]))
+    source = piece.source
+    numbers = piece.rows.numbers() if piece.rows is not None else np.arange(source.elements // piece.width)
+    unit = piece.rows.unit if piece.rows is not None else 1
+    if isinstance(source, Combined):
+        step = max(1, source.chunk // source.row_bytes)
+    else:
+        step = max(1, CHUNK // (piece.width * ITEM_BYTES[source.dtype]))
     if step >= unit:  # whole units, so that none is read twice
         step = step // unit * unit
     for start in range(0, len(numbers), step):
@@ -108,14 +113,25 @@ def _turned(piece: Piece, dtype: str, numbers: NDArray[Any], columns: range, rea
 
 def _gather(piece: Piece, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
     """Rows of a stored tensor, in the order of their numbers."""
-    source, size = piece.source, piece.width * ITEM_BYTES[piece.source.dtype]
-    low, high = int(numbers.min()), int(numbers.max()) + 1
+    source, low, high = piece.source, int(numbers.min()), int(numbers.max()) + 1
     steady = bool((np.diff(numbers) == 1).all())
+    if isinstance(source, Combined):
+        return _combined(source, numbers, reader) if not steady else source.rows(low, high, reader)
+    size = piece.width * ITEM_BYTES[source.dtype]
     if steady or high - low <= SPARSE * len(numbers):
         data = reader.read(source.path, [(source.offset + low * size, (high - low) * size)])
         matrix: NDArray[Any] = data.view(LAYOUT[source.dtype]).reshape(high - low, piece.width)
         return matrix if steady else matrix.take(numbers - low, axis=0)
     return _scattered(source, numbers, size, reader).reshape(len(numbers), piece.width)
+
+
+def _combined(source: Combined, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
+    """Rows that do not follow each other; where they are far apart, no others are made."""
+    low, high = int(numbers.min()), int(numbers.max()) + 1
+    if high - low <= SPARSE * len(numbers):
+        return source.rows(low, high, reader).take(numbers - low, axis=0)
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return np.concatenate([source.rows(int(run[0]), int(run[-1]) + 1, reader) for run in runs])
 
 
 def _scattered(source: Tensor, numbers: NDArray[Any], size: int, reader: Reader) -> NDArray[Any]:

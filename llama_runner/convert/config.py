@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import AlreadyQuantized, BadHyperparameter, UnsupportedOption
+from llama_runner.convert import quantized
+from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from llama_runner.convert.families.family import Family
+    from llama_runner.convert.quantized import Quantization
     from llama_runner.convert.source import Source
 
 # What transformers insists on for each kind of RoPE scaling; without it, it refuses the whole file.
@@ -53,11 +55,17 @@ COMPOSITES = (
 
 
 class Config:
-    """The hyperparameters of one model, with typed access and the RoPE settings gathered in ``rope``."""
+    """The hyperparameters of one model, with typed access and the RoPE settings gathered in ``rope``.
 
-    def __init__(self, architecture: str, values: Mapping[str, Any]) -> None:
+    ``quantization`` says how the weights are stored, where they are not plain numbers.
+    """
+
+    def __init__(
+        self, architecture: str, values: Mapping[str, Any], *, quantization: Quantization | None = None
+    ) -> None:
         self.architecture = architecture
         self.values = values
+        self.quantization = quantization
         self.rope = _rope(self)
 
     def find(self, *names: str) -> Any:  # noqa: ANN401 - JSON is anything
@@ -93,20 +101,17 @@ def load(source: Source, family: Family) -> Config:
     """config.json with the defaults of its model type. Raises for what cannot be converted faithfully."""
     raw = source.object("config.json", purpose="the model's hyperparameters")
     architecture = architecture_of(source)
-    _refuse(source, raw)
+    quantization = quantized.find(source, architecture)
+    _refuse(raw)
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in family.defaults:
         # transformers would guess from the path, or take another model's defaults
         known = ", ".join(sorted(family.defaults))
         raise UnsupportedOption("model_type in config.json", model_type, hint=f"{architecture} is known with {known}")
-    return Config(architecture, _filled(raw, family, model_type))
+    return Config(architecture, _filled(raw, family, model_type), quantization=quantization)
 
 
-def _refuse(source: Source, raw: Mapping[str, Any]) -> None:
-    quantization = raw.get("quantization_config") or source.optional_object("hf_quant_config.json").get("quantization")
-    if quantization:
-        method = quantization.get("quant_method") or quantization.get("quant_algo") if type(quantization) is dict else 0
-        raise AlreadyQuantized(str(method or "quantization_config in config.json"))
+def _refuse(raw: Mapping[str, Any]) -> None:
     for name in COMPOSITES:
         if raw.get(name) is not None:
             raise UnsupportedOption(f"{name} in config.json", type(raw[name]).__name__)

@@ -155,14 +155,45 @@ class UnsupportedOption(SourceError):
 
 
 class AlreadyQuantized(SourceError):
-    """The checkpoint's weights are quantized already (GPTQ, AWQ, FP8, …)."""
+    """The checkpoint's weights are quantized already, in a way that is not undone here (AWQ, bitsandbytes, …).
 
-    def __init__(self, method: str) -> None:
+    ``official`` says whether llama.cpp's own script converts it, ``originals`` the models that its card names.
+    """
+
+    def __init__(self, method: str, *, official: bool = False, originals: Iterable[str] = ()) -> None:
+        self.method = method
+        self.official = official
+        self.originals = tuple(originals)
+        original = f"the original checkpoint ({_some(self.originals)})" if self.originals else "the original checkpoint"
+        way = f"convert {original}, which is not quantized, and choose a quantization of your own"
         super().__init__(
             f"the checkpoint is already quantized: {method}",
-            hint="convert the original 16-bit checkpoint and choose a quantization of your own",
+            hint=f"llama.cpp's own script converts it; or {way}" if official else way,
         )
-        self.method = method
+
+
+class BrokenQuantization(SourceError):
+    """The tensors that a quantized tensor is stored in do not fit together."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(
+            f"tensor {name} {problem}",
+            hint="config.json and the weights belong to different models or versions; fetch all files again",
+        )
+        self.name = name
+        self.problem = problem
+
+
+class UndeclaredQuantization(SourceError):
+    """Weights are quantized, and config.json does not say how."""
+
+    def __init__(self, name: str, dtype: str) -> None:
+        super().__init__(
+            f"the weights are quantized, and config.json has no quantization_config: {name} is stored as {dtype}",
+            hint="fetch config.json again, or convert the original checkpoint, which is not quantized",
+        )
+        self.name = name
+        self.dtype = dtype
 
 
 class BadHyperparameter(SourceError):

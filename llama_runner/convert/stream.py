@@ -43,7 +43,7 @@ WAITING = 3  # chunks that may wait to be hashed
 WORKERS = 2
 AHEAD = 4  # chunks that are being made, or made and not yet written
 BUFFERS = WAITING + AHEAD + 2  # with one being hashed and one being written, a buffer that comes round again is free
-GGML_TYPES = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30}
+GGML_TYPES = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30, "MXFP4": 39}
 VERSION = 3
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from llama_runner.convert.dequantize import Combined
 from llama_runner.convert.errors import (
     BadHyperparameter,
     DuplicateTensor,
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34)}  # elements and bytes of a block
+# Elements and bytes of a block.
+BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "MXFP4": (32, 17)}
 FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}  # llama.cpp's LlamaFileType
+MXFP4_FILE_TYPE = 38  # of files with experts in it, whatever the type of the rest, but for q8_0
 SUFFIXES = (".weight", ".bias")
 BLOCK = re.compile(r"^blk\.(\d+)\.")
 NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
@@ -63,7 +66,7 @@ class Piece:
 class Planned:
     """One tensor of the output: its ``pieces`` one after the other, or ``values`` as they are.
 
-    ``shape`` is row-major, ``dtype`` one of F32, F16, BF16, Q8_0.
+    ``shape`` is row-major, ``dtype`` one of F32, F16, BF16, Q8_0, MXFP4.
     """
 
     name: str
@@ -140,7 +143,7 @@ class _Matching:
                 raise DuplicateTensor(target, (parts[place].path.name, tensor.path.name))
             if tensor.shape != expected.stored:
                 raise WrongShape(tensor.name, found=tensor.shape, expected=expected.stored)
-            if tensor.dtype not in ITEM_BYTES:
+            if tensor.dtype not in ITEM_BYTES and not isinstance(tensor, Combined):
                 raise UnsupportedDtype(tensor.name, tensor.dtype)
             parts[place] = tensor
         group = self._group(targets[0]) if number is not None else targets
@@ -202,7 +205,9 @@ class _Matching:
             for _, tensor in sorted(self.found[target].items())
             for rows in expected.rows
         )
-        return Planned(target, expected.shape, _stored_as(target, expected.shape, self.outtype), tuple(pieces))
+        quantized = next((part.dtype for part in self.found[target].values() if part.dtype not in ITEM_BYTES), None)
+        dtype = quantized or _stored_as(target, expected.shape, self.outtype)
+        return Planned(target, expected.shape, dtype, tuple(pieces))
 
     def _expect(self) -> Iterator[tuple[str, _Expected]]:
         for rule in self.family.rules:

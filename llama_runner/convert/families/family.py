@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.config import Config
     from llama_runner.convert.keyvalues import KeyValues
     from llama_runner.convert.rows import Rows
+    from llama_runner.convert.safetensors import Tensor
     from llama_runner.convert.source import Source
     from llama_runner.convert.vocab import Vocabulary
 
@@ -72,6 +73,11 @@ def nothing_made(config: Config) -> tuple[Made, ...]:  # noqa: ARG001 - the inte
     return ()
 
 
+def as_stored(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Every tensor is stored as one."""
+    return tensors
+
+
 def nothing_early(values: KeyValues, config: Config) -> None:
     """No metadata that the official script writes while it makes the tensors, and so before the model's name."""
 
@@ -89,7 +95,8 @@ class Family:
     ``targets`` has, for names that gguf's map does not know or that become several tensors, the rules they serve, in
     the order of the output; ``{bid}`` stands for the first number. ``stacks`` are the rules whose first dimension is
     stacked from numbered tensors (``experts.N.``); those named together are written together, once the last is there.
-    ``early`` writes metadata that stands before all other.
+    ``combine`` makes tensors of those that are stored in several or on their side, where that is the architecture's
+    own; ``early`` writes metadata that stands before all other.
     """
 
     name: str
@@ -104,6 +111,7 @@ class Family:
     scaling: Callable[[Mapping[str, Any], dict[str, Any]], dict[str, Any] | None] | None = None
     derive: Callable[[dict[str, Any], str], dict[str, Any]] = unchanged
     made: Callable[[Config], tuple[Made, ...]] = nothing_made
+    combine: Callable[[Sequence[Tensor]], Sequence[Tensor]] = as_stored
     early: Callable[[KeyValues, Config], None] = nothing_early
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stacks: tuple[tuple[str, ...], ...] = ()
