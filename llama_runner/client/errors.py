@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from llama_runner.core.errors import LlamaRunnerError
 
 _LONGEST = 500
+_NO_LOGITS = "not logits computation"
+"""What llama-server says, with status 500, when one that was started with ``--embeddings`` is to write."""
+
 _NOT_FOUND, _UNAUTHORIZED, _UNAVAILABLE, _SERVER = 404, 401, 503, 500
 
 
@@ -94,6 +97,8 @@ def refusal(url: str, status: int, body: Json | None, text: str) -> LlamaRunnerE
         return ContextExceeded(url, said, tokens, context)
     if about.get("type") == "not_supported_error":
         return RequestRefused(url, status, said)
+    if _NO_LOGITS in said:
+        return RequestRefused(url, status, said, hint="it gives vectors, not text; start one without --embeddings")
     if status >= _SERVER:
         return RequestFailed(url, status, said)
     hint = "is the address right? it ends before /v1" if status == _NOT_FOUND else None
