@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Place, Step
     from llama_runner.pipeline import AnySource, Pipeline
     from llama_runner.request import Wishes
-    from llama_runner.sources.hub.search import Found
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.supervise import Policy
+    from llama_runner.sources.hub.search import Found
     from llama_runner.status import Status
 
 _REPLANS = 5
@@ -152,6 +152,7 @@ class Runner:
         server: ServerOptions | None = None,
         terminal: IO[bytes] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
+        about: dict[str, Any] | None = None,
     ) -> Server:
         """Launch what was prepared and return the server once it answers.
 
@@ -161,26 +162,16 @@ class Runner:
         log_name = _log_name()
         running = Server(
             _spec(prepared, server),
-        about: dict[str, Any] | None = None,
             log=self.root / log_name,
             log_name=log_name,
             registry=self.servers,
             sink=self._sink,
             terminal=terminal,
+            about={"build": prepared.build.get("version")} | (about or {}),
         )
         running.wait_ready(cancelled)
         return running
 
-    def serve(
-        self,
-        model: str | Path | None = None,
-        *,
-        server: ServerOptions | None = None,
-            about={"build": prepared.build.get("version")} | (about or {}),
-        terminal: IO[bytes] | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
-        **wishes: Unpack[Wishes],
-    ) -> Server:
     def detach(
         self,
         prepared: Prepared,
@@ -226,6 +217,15 @@ class Runner:
         spec = _spec(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server))
 
+    def serve(
+        self,
+        model: str | Path | None = None,
+        *,
+        server: ServerOptions | None = None,
+        terminal: IO[bytes] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        **wishes: Unpack[Wishes],
+    ) -> Server:
         """Prepare, launch, and return the server once it answers. It is a context manager.
 
         The port is tried before any work is done.
@@ -263,15 +263,6 @@ class Runner:
 
         return stop(self.servers, name)
 
-    def status(self) -> Status:
-        """Say what the store holds and which servers run. Reads records only."""
-        from llama_runner.status import take_stock  # noqa: PLC0415 - not on the warm path
-
-        return take_stock(self.store)
-
-    def _observer(self, *, remember: bool, pre_tokenizer: str | None = None) -> Observer:
-        from_disk = LocalSources(
-            self.store,
     def restart(self, name: str) -> dict[str, Any]:
         """End a detached server and start it anew; return what is written down of it once it is ready."""
         from llama_runner.server.control import restart  # noqa: PLC0415 - not on the warm path
@@ -284,6 +275,15 @@ class Runner:
 
         return look_at_all(self.servers)
 
+    def status(self) -> Status:
+        """Say what the store holds and which servers run. Reads records only."""
+        from llama_runner.status import take_stock  # noqa: PLC0415 - not on the warm path
+
+        return take_stock(self.store)
+
+    def _observer(self, *, remember: bool, pre_tokenizer: str | None = None) -> Observer:
+        from_disk = LocalSources(
+            self.store,
             remember=remember,
             inspect=lambda directory: _inspect(directory, pre_tokenizer),
             on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
@@ -343,6 +343,10 @@ class Runner:
         return _header_facts(graph.source)
 
 
+def _log_name() -> str:
+    return f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
+
+
 def _inspect(directory: Path, pre_tokenizer: str | None) -> Checkpoint:
     from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
 
@@ -351,10 +355,6 @@ def _inspect(directory: Path, pre_tokenizer: str | None) -> Checkpoint:
 
 def _header_facts(source: AnySource) -> dict[str, Any]:
     return source.header.facts() if isinstance(source, LocalFile) else {}
-
-def _log_name() -> str:
-    return f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
-
 
 
 def _path(source: AnySource) -> Path:

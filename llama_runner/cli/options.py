@@ -142,10 +142,6 @@ server = _together(
 )
 
 
-def wishes(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the arguments of ``Runner.prepare`` out of a command's options."""
-    sources = ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")
-    choosing = ("quantization", "filename", "pattern", "max_size", "fit_memory")
 keeping = _together(
     click.option("--detach", is_flag=True, help="Return once it is ready; see ps, logs, stop, restart."),
     click.option(
@@ -159,6 +155,10 @@ keeping = _together(
 )
 
 
+def wishes(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments of ``Runner.prepare`` out of a command's options."""
+    sources = ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")
+    choosing = ("quantization", "filename", "pattern", "max_size", "fit_memory")
     tuning = (
         "imatrix",
         "calibration",

@@ -17,9 +17,9 @@ from llama_runner.core.sizes import size_text
 if TYPE_CHECKING:
     from llama_runner.core.plan import Planned, Reason
     from llama_runner.results import Forecast, Prepared
+    from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.process import Server
     from llama_runner.status import Status
-    from llama_runner.server.elsewhere import RunningServer
 
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 10.0
@@ -206,8 +206,7 @@ def prepared(of: Prepared) -> str:
     return f"model     {of.model}\nserver    {of.server}"
 
 
-
-def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop: str = "Ctrl-C") -> str:
+def summary(of: Prepared, server: Server, threads: int) -> str:
     """Return what is running, once it is ready."""
     facts, spec = of.facts, server.spec
     about = [facts.get("architecture"), facts.get("quantization"), size_text(of.model.stat().st_size)]
@@ -252,17 +251,6 @@ def example(of: Prepared, server: Server | RunningServer) -> str:
     return " ".join([*words, "-d", shlex.quote(json.dumps(body))])
 
 
-def status(of: Status) -> str:
-    """Return what the store holds and what is running."""
-    lines = [f"root      {of.root}"]
-    for artifact in of.artifacts:
-        there = size_text(artifact.bytes) if artifact.present else "deleted, its record is kept"
-        lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
-    lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
-    lines += [f"running   {running(server)}" for server in of.servers]
-    if len(lines) == 1:
-        lines.append("empty: nothing was made here yet")
-    return "\n".join(lines)
 def running(server: dict[str, Any]) -> str:
     """Return what a server does now."""
     told = [f"{server['alias']} at {server['url']}", f"process {server['pid']}", server["state"]]
@@ -283,3 +271,14 @@ def age(count: float) -> str:
     return f"{count:.0f} s"
 
 
+def status(of: Status) -> str:
+    """Return what the store holds and what is running."""
+    lines = [f"root      {of.root}"]
+    for artifact in of.artifacts:
+        there = size_text(artifact.bytes) if artifact.present else "deleted, its record is kept"
+        lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
+    lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
+    lines += [f"running   {running(server)}" for server in of.servers]
+    if len(lines) == 1:
+        lines.append("empty: nothing was made here yet")
+    return "\n".join(lines)
