@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Planned, Reason
     from llama_runner.results import Forecast, Prepared
     from llama_runner.server.elsewhere import RunningServer
+    from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.process import Server
     from llama_runner.status import Status
 
@@ -206,7 +207,7 @@ def prepared(of: Prepared) -> str:
     return f"model     {of.model}\nserver    {of.server}"
 
 
-def summary(of: Prepared, server: Server, threads: int) -> str:
+def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop: str = "Ctrl-C") -> str:
     """Return what is running, once it is ready."""
     facts, spec = of.facts, server.spec
     about = [facts.get("architecture"), facts.get("quantization"), size_text(of.model.stat().st_size)]
