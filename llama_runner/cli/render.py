@@ -15,9 +15,10 @@ from llama_runner.core import events
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llama_runner.core.plan import Planned, Reason
     from llama_runner.results import Forecast, Prepared
-    from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.process import Server
     from llama_runner.status import Status
@@ -204,7 +205,20 @@ def _why(planned: Planned) -> list[str]:
 
 def prepared(of: Prepared) -> str:
     """Return where everything is."""
-    return f"model     {of.model}\nserver    {of.server}"
+    text = f"model     {of.model}\nserver    {of.server}"
+    return f"{text}\n{quality(of.quality)}" if of.quality else text
+
+
+def quality(of: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a table of how far models are from what they were made of, by file."""
+    wide = max(map(len, of))
+    lines = [f"{'quality':<{wide}}  perplexity  of base  KL divergence: mean    median     99 %  same top token"]
+    lines += [
+        f"{name:<{wide}}  {told['perplexity']:>10.4f}  x{told['perplexity_ratio']:>6.4f}  {told['kld_mean']:>19.5f}"
+        f"  {told['kld_median']:>8.5f}  {told['kld_p99']:>7.4f}  {told['same_top_percent']:>12.2f} %"
+        for name, told in of.items()
+    ]
+    return "\n".join([*lines, f"over {max(int(told['tokens']) for told in of.values())} tokens"])
 
 
 def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop: str = "Ctrl-C") -> str:

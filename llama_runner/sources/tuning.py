@@ -87,6 +87,10 @@ class Tuning(Value):
     """As many files as the source has."""
     allow_requantize: bool = False
     """Quantize what is quantized already."""
+    quality: Path | None = None
+    """A text over which what is quantized is compared with what it was made of."""
+    quality_chunks: int = 32
+    """How many pieces of 512 tokens of it to read at most: each takes room for the vocabulary 510 times."""
 
     @property
     def has_imatrix(self) -> bool:

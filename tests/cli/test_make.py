@@ -14,7 +14,7 @@ from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.cli.test_bad_input import says
 from tests.conftest import Command
-from tests.convert.checkpoints import bf16, copy_tokenizer, llama
+from tests.convert.checkpoints import copy_tokenizer, llama, overwrite
 from tests.e2e.test_hub import split
 
 
@@ -47,17 +47,6 @@ def test_what_is_converted_to_q8_0_and_what_is_quantized_to_it_are_two_files(roo
     says(llama_runner(*words), 2, "the model is q8_0 already", "--allow-requantize")
     again = llama_runner(*words, "--allow-requantize", "--json").json
     assert Path(again["model"]).name.startswith("model.q8_0-converted.q4_k_m-")
-
-
-def overwrite(model: Path, tensor: str, numbers: list[float]) -> None:
-    """Put numbers in bf16 where a tensor begins."""
-    path = model / "model.safetensors"
-    content = bytearray(path.read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
-    at = start + json.loads(content[8:start])[tensor]["data_offsets"][0]
-    bits = bf16(np.array(numbers))
-    content[at : at + len(bits)] = bits
-    path.write_bytes(content)
 
 
 def test_numbers_that_f16_cannot_hold_are_counted(root: Path, llama_runner: Command, tmp_path: Path) -> None:

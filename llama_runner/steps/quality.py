@@ -1,0 +1,151 @@
+"""Find out what quantizing costs: the predictions of a model compared with those of its base over a text.
+
+llama-perplexity runs twice: the base's predictions are kept, and those of the model held against them. The perplexity
+of each is its own run's. What the second run calls that of the base rests on predictions kept in 16 bits, with none
+further than 16 nats below the best, and is too low for a text that surprises the model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
+from llama_runner.core.digest import short
+from llama_runner.core.errors import StepError
+from llama_runner.core.step import Node, Place, Source, Step, noted, unkeyed
+from llama_runner.engine.errors import DiskFull, ProgramFailed
+from llama_runner.steps.imatrix import TextTooShort
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
+
+CONTEXT = 512
+_MEASURED = CONTEXT - 1 - CONTEXT // 2
+"""Tokens of a chunk that are predicted: those of its second half but the first, which have half of it before them."""
+_PATTERNS = {
+    "chunks": r"perplexity: calculating perplexity over (\d+) chunks",
+    "base_perplexity": r"Final estimate: PPL = (\S+)",
+    "perplexity": r"Mean PPL\(Q\) *: *(\S+)",
+    "kld_mean": r"Mean +KLD: *(\S+)",
+    "kld_median": r"Median +KLD: *(\S+)",
+    "kld_p99": r"99\.0% +KLD: *(\S+)",
+    "kld_max": r"Maximum KLD: *(\S+)",
+    "same_top_percent": r"Same top p: *(\S+)",
+}
+
+
+class NotMeasurable(StepError):
+    """A model does not predict anything that has a perplexity."""
+
+    def __init__(self, name: str, what: str) -> None:
+        self.name, self.what = name, what
+        super().__init__(
+            f"quality: {name} has no {what}: its predictions are no numbers",
+            hint="weights may be broken, or too large for f16; convert with --outtype bf16 or f32",
+        )
+
+
+class Quality(Step):
+    """How far a quantized model is from its base, as a small JSON document that is in the record too."""
+
+    model: Step
+    base: Node
+    text: Source
+    chunks: int
+    """How many pieces of 512 tokens are read at most."""
+    tool: Node | None = noted(None)
+    threads: int = unkeyed(1)
+    kind: ClassVar[str] = "quality"
+    resource: ClassVar = "compute"
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Beside the model, with digits of the key, since another text gives other figures."""
+        del digests
+        model = places.get("model")
+        if key is None or model is None:
+            return None
+        directory, name = (model.directory, model.name) if model.name else model.directory.rsplit("/", 1)
+        return Place(directory, f"{name.removesuffix('.gguf')}.quality-{short(key)}.json")
+
+    def run(self, workspace: Workspace) -> None:
+        """Run llama-perplexity over the base, then over the model."""
+        import shutil  # noqa: PLC0415 - not on the warm path
+
+        base, model = workspace.input("base"), workspace.input("model")
+        model = model / self.model.entry if self.model.entry else model
+        shutil.copyfile(workspace.input("text"), workspace.tools / "text.txt")  # no path of this machine is in the log
+        self._check_room(workspace, base)
+        told = self._measure(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], 0)
+        if not _is_number(told.get("base_perplexity")):
+            raise NotMeasurable(base.name, "perplexity")
+        told |= self._measure(workspace, model, ["--kl-divergence"], int(told["chunks"]))
+        for name in _PATTERNS:
+            if not _is_number(told.get(name)):
+                raise NotMeasurable(model.name, name.partition("_")[0].replace("kld", "KL divergence"))
+        chunks, base_perplexity = int(told.pop("chunks")), float(told["base_perplexity"])
+        told["perplexity_ratio"] = f"{float(told['perplexity']) / base_perplexity:.6f}"
+        figures = {"chunks": chunks, "tokens": chunks * _MEASURED, **dict(sorted(told.items()))}
+        workspace.target.write_text(json.dumps(as_numbers(figures), indent=2) + "\n", encoding="utf-8")
+        workspace.fact(**figures)
+
+    def _check_room(self, workspace: Workspace, base: Path) -> None:
+        """Raise ``DiskFull`` if the base's predictions do not fit: 16 bits for each token of the vocabulary, often."""
+        import shutil  # noqa: PLC0415 - not on the warm path
+
+        from llama_runner.sources.gguf import read_header  # noqa: PLC0415
+
+        vocabulary = read_header(base).arrays.get("tokenizer.ggml.tokens", 0)
+        chunks = min(self.chunks, workspace.input("text").stat().st_size // CONTEXT)  # a token is a byte at least
+        need, free = chunks * _MEASURED * 2 * (vocabulary + 5), shutil.disk_usage(workspace.tools).free
+        if need > free:
+            raise DiskFull(workspace.tools, need=need, free=free)
+
+    def _measure(self, workspace: Workspace, model: Path, words: Sequence[str], before: int) -> dict[str, str]:
+        """Run over a model; return what was told by name. ``before`` is how many chunks were read before."""
+        told: dict[str, str] = {}
+
+        def on_line(line: str) -> None:
+            for name, pattern in _PATTERNS.items():
+                if match := re.search(pattern, line):
+                    told[name] = match[1]
+            total = 2 * (before or int(told.get("chunks", 0)))
+            for match in re.finditer(r"\[(\d+)\]|^ *(\d+) +\S+ ±", line):
+                if (done := before + int(match[1] or match[2])) <= total:
+                    workspace.progress(done, total, "chunks")
+            if "you need at least" in line:
+                told["too short"] = line
+
+        options = ["--ctx-size", str(CONTEXT), "--kl-divergence-base", "base.kld", "--threads", str(self.threads)]
+        try:
+            workspace.call(
+                [workspace.input("tool") / "llama-perplexity", "-m", model, *words, *options],
+                env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+                cwd=workspace.tools,
+                on_line=on_line,
+            )
+        except ProgramFailed:
+            if "too short" not in told:
+                raise
+        if "too short" in told:
+            raise TextTooShort(workspace.input("text").name, 2 * CONTEXT) from None
+        return told
+
+
+def as_numbers(facts: Mapping[str, object]) -> dict[str, float]:
+    """Return the figures of a record, where they are text, as numbers."""
+    return {name: value if isinstance(value, int) else float(str(value)) for name, value in facts.items()}
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        return text is not None and math.isfinite(float(text))
+    except ValueError:
+        return False
