@@ -222,11 +222,10 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
 
     extra = click.get_current_context().obj or ()
     given = run.make_context("llama-runner run", list(words), obj=extra).params
-    if given["api_key"]:
+    if shared.server_options(given).api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
     if given["detach"]:
         raise click.UsageError("the system holds it: leave --detach out")
-    shared.server_options(given | {"llama_env": given["llama_env"]})
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir")
     source = next((str(given[of]) for of in sources if given[of]), "demo" if given["demo"] else None)
     if source is None:

@@ -21,6 +21,21 @@ KEPT = 5
 """Files that are set aside, ``x.log.1`` the newest."""
 
 
+LONGEST_S = 30 * 86400.0
+"""Seconds after which the log of a server that has ended goes away, unless it is one of the last ``SPARED``."""
+
+SPARED = 50
+
+
+def prune(directory: Path) -> None:
+    """Remove the logs of servers that ended long ago."""
+    with suppress(OSError):
+        ages = sorted((path.stat().st_mtime, path) for path in directory.glob("run-server-*.log*"))
+        for written, path in ages[:-SPARED]:
+            if time.time() - written > LONGEST_S:
+                path.unlink(missing_ok=True)
+
+
 class Log:
     """A log that is appended to. What cannot be written is said once, to ``on_trouble``, and nothing is raised."""
 

@@ -17,7 +17,7 @@ from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerSt
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
 from llama_runner.server.errors import AnotherModel, NoTls, ServerDied, ServerStalled
-from llama_runner.server.log import Log
+from llama_runner.server.log import Log, prune
 from llama_runner.server.port import clear_socket
 from llama_runner.server.registry import GRACE_S, register
 from llama_runner.server.spec import needs_care
@@ -395,5 +395,6 @@ class Server(Talks):
                 clear_socket(self.spec.socket)
         try:
             self._keeper.join(timeout=_DRAIN_S)
+            prune(self.log.parent)
         finally:
             self._sink(ServerStopped(status))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -132,6 +133,18 @@ def test_only_so_many_logs_are_kept(tmp_path: Path) -> None:
     assert kept == ["x.log", *(f"x.log.{number}" for number in range(1, log.KEPT + 1))]
     assert (tmp_path / "x.log").read_bytes().startswith(b"019")
     assert (tmp_path / f"x.log.{log.KEPT}").read_bytes().startswith(b"014")
+
+
+def test_logs_of_servers_that_ended_long_ago_go_away(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "SPARED", 2)
+    stage.log.parent.mkdir()
+    names = ["run-server-1.log", "run-server-1.log.1", "run-server-2.log", "run-server-3.log", "convert-1.log"]
+    for age, name in enumerate(names):
+        (stage.log.parent / name).touch()
+        written = 0.0 if age < 2 or name.startswith("convert") else time.time()
+        os.utime(stage.log.parent / name, (written, written))
+    stage.ready().stop()
+    assert {path.name for path in stage.log.parent.iterdir()} == {*names[2:], stage.log.name}
 
 
 @pytest.mark.usefixtures("small")

@@ -1,0 +1,142 @@
+"""Services of the system, and what the commands about running servers say when none runs."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama_runner.server import units
+from tests.conftest import Command
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux")
+
+
+@linux
+def test_a_service_is_written_shown_and_removed(llama_runner: Command, tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    words = ("--name", "mine", "--demo", "--port", "8123", "--", "--metrics")
+    installed = llama_runner("service", "install", *words, env=env)
+    path = tmp_path / "config" / "systemd" / "user" / "llama-runner-mine.service"
+    assert installed.code == 0, installed
+    assert installed.out.splitlines()[0] == f"written   {path}"
+    assert "systemctl --user enable --now llama-runner-mine.service" in installed.out
+    text = path.read_text()
+    assert f"ExecStart={sys.executable} -m llama_runner run --demo --port 8123 -- --metrics\n" in text
+    assert f"WorkingDirectory={tmp_path / 'cwd'}\n" in text
+    assert llama_runner("service", "show", "--name", "mine", env=env).out == text
+    assert llama_runner("service", "show", *words, env=env).out == text
+    assert llama_runner("service", "uninstall", "mine", env=env).code == 0
+    assert not path.exists()
+    again = llama_runner("service", "uninstall", "mine", env=env)
+    assert again.code == 2
+    assert "no service called 'mine' is installed" in again.err
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("directory", ["plain", 'odd 100% "$HOME" \\ name'])
+def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -> None:
+    (tmp_path / directory).mkdir()
+    words = [sys.executable, "-m", "llama_runner", "run", "--root", str(tmp_path / directory), 'a"b', "$HOME", "%h"]
+    unit = tmp_path / "llama-runner-x.service"
+    unit.write_text(units.systemd('x "%h"', words, tmp_path / directory))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", unit],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_launchd_agent_has_the_words_as_they_are(tmp_path: Path) -> None:
+    agent = plistlib.loads(units.launchd("a b", ["run", 'a"b', "ü"], tmp_path).encode())
+    assert agent["ProgramArguments"] == ["run", 'a"b', "ü"]
+    assert agent["Label"] == units._label("a b")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say which model, as for run"),
+        (("--demo", "--no-such-option"), "No such option"),
+        (("--demo", "--port", "70000"), "70000 is not in the range"),
+        (("--demo", "--api-key", "auto"), "use --api-key-file"),
+        (("--demo", "--api-key", "secret"), "seen by all"),
+        (("--demo", "--detach"), "leave --detach out"),
+    ],
+)
+def test_what_run_would_not_take_is_not_written(
+    llama_runner: Command, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    result = llama_runner("service", "install", *words, env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    assert result.code == 2
+    assert said in result.err
+    assert not (tmp_path / "config").exists()
+
+
+def test_systemd_is_told_when_it_is_ready(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("n") / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(10)
+        units.notify_ready({"NOTIFY_SOCKET": str(path)})
+        assert listener.recv(100) == b"READY=1"
+    units.notify_ready({"NOTIFY_SOCKET": str(path)})
+
+
+def test_nothing_runs(llama_runner: Command, tmp_path: Path) -> None:
+    root = ("--root", tmp_path)
+    assert llama_runner("ps", *root).err == "none runs\n"
+    assert llama_runner("ps", *root, "--json").json == []
+    assert "error: no server has run here\n" in llama_runner("logs", *root).err
+    for command in ("logs", "restart", "stop"):
+        result = llama_runner(command, "x", *root)
+        assert result.code == 2
+        assert "error: no server called 'x' runs\nhint: none runs here\n" in result.err
+
+
+def test_a_key_among_the_arguments_is_refused(llama_runner: Command, tmp_path: Path) -> None:
+    result = llama_runner("run", "--demo", "--api-key", "secret", "--root", tmp_path)
+    assert result.code == 2
+    assert "use LLAMA_API_KEY or --api-key-file" in result.err
+
+
+def test_a_server_for_all_without_a_key_is_refused_before_any_work(llama_runner: Command, tmp_path: Path) -> None:
+    result = llama_runner("run", "--demo", "--host", "0.0.0.0", "--root", tmp_path / "root")
+    assert result.code == 2
+    assert "whoever reaches 0.0.0.0 could use the server" in result.err
+    assert "--insecure" in result.err
+    assert not list((tmp_path / "root").rglob("*.gguf"))
+
+
+def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> None:
+    from llama_runner.cli.services import _follow, _last_lines
+
+    path = tmp_path / "x.log"
+    path.write_bytes(b"".join(b"line %06d\n" % number for number in range(30_000)) + b"unfinished")
+    with path.open("rb") as file:
+        assert _last_lines(file, 3) == [b"line 029998\n", b"line 029999\n", b"unfinished"]
+        assert _last_lines(file, 0) == []
+        assert len(_last_lines(file, 50_000)) == 30_001
+        looks = iter(range(9))
+
+        def runs() -> bool:
+            look = next(looks)
+            if look < 2:
+                with path.open("ab") as log:
+                    log.write([b" line\n", b"last of the old\n"][look])
+            if look == 1:
+                path.rename(tmp_path / "x.log.1")
+            if look == 2:
+                path.write_bytes(b"first of the new\n")
+            return look < 3
+
+        assert b"".join(_follow(path, file, runs)) == b" line\nlast of the old\nfirst of the new\n"

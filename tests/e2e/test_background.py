@@ -1,0 +1,93 @@
+"""Servers in the background with the real llama-server, from the command line alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+from tests.e2e.serving import MODULE, Running, ask, is_running
+
+DEMO = ("--demo", "--port", "0")
+
+
+def test_the_life_of_a_server_in_the_background(llama_runner: Command, root: Path) -> None:
+    at = ("--root", root)
+    started = llama_runner("run", *DEMO, *at, "--detach", "--canary", "--", "--metrics")
+    try:
+        assert started.code == 0, started
+        url = re.search(r"^listening (\S+)", started.out, re.MULTILINE)[1]  # type: ignore[index]
+        assert "stop      llama-runner stop demo:q4_k_m" in started.out
+        assert ask(url, "what is a step?")
+        [shown] = llama_runner("ps", *at, "--json").json
+        assert (shown["alias"], shown["url"], shown["state"], shown["detached"]) == ("demo:q4_k_m", url, "ready", True)
+        assert shown["slots_busy"] == 0
+        assert shown["tokens_per_second"] > 0
+        assert shown["rss"] > 1 << 20
+        table = llama_runner("ps", *at).out.splitlines()
+        assert table[0].split()[:4] == ["name", "state", "url", "pid"]
+        assert url in table[1]
+        status = llama_runner("status", *at).out
+        assert f"running   demo:q4_k_m at {url}, process {shown['pid']}, ready, llama.cpp" in status
+        taken = llama_runner("run", "--demo", "--port", url.rpartition(":")[2], *at)
+        assert f"is taken by demo:q4_k_m, process {shown['pid']}" in taken.err
+        assert "hint: llama-runner stop demo:q4_k_m" in taken.err
+        again = llama_runner("restart", "demo:q4_k_m", *at, "--json").json
+        assert again["url"] == url
+        assert again["pid"] != shown["pid"]
+        assert not is_running(shown["pid"])
+        assert "model loaded" in llama_runner("logs", "demo:q4_k_m", *at).out
+        stopped = llama_runner("stop", "--all", *at)
+        assert stopped.out == f"stopped   demo:q4_k_m at {url}, process {again['pid']}\n"
+        assert not is_running(again["pid"])
+        assert "cleaning up before exit" in llama_runner("logs", *at).out, "of the one that ran last"
+        assert not list((root / ".llama_runner" / "servers").iterdir())
+    finally:
+        llama_runner("stop", "--all", *at)
+
+
+def test_a_log_is_followed_to_its_end(llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]) -> None:
+    running = Running(children, "--demo", "--root", root)
+    following = subprocess.Popen([*MODULE, "logs", "-f", "--root", root], stdout=subprocess.PIPE, text=True)
+    children.append(following)
+    assert following.stdout is not None
+    for line in following.stdout:
+        if "model loaded" in line:
+            break
+    llama_runner("stop", "--all", "--root", root)
+    rest, _ = following.communicate(timeout=60)
+    assert "cleaning up before exit" in rest
+    assert following.returncode == 0
+    assert running.finish() == 0
+
+
+def test_one_in_the_foreground_is_started_again_and_stopped_for_good(
+    root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    running = Running(children, "--demo", "--root", root, "--restart", "on-failure")
+    os.kill(running.server_pid, signal.SIGSEGV)
+    lines = iter(running.process.stdout or ())
+    restarting = next(line for line in lines if "server_restarting" in line)
+    assert '"attempt": 1' in restarting
+    assert running.url in next(line for line in lines if "server_ready" in line), "at the same place"
+    running.process.send_signal(signal.SIGTERM)
+    assert running.finish() == 0
+
+
+def test_systemd_is_told_of_the_real_server(
+    root: Path, children: list[subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("n") / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(60)
+        running = Running(children, "--demo", "--root", root, NOTIFY_SOCKET=str(path))
+        assert listener.recv(100) == b"READY=1"
+    running.process.send_signal(signal.SIGTERM)
+    assert running.finish() == 0
