@@ -328,5 +328,5 @@ class Turned(Combined):
             start, stop = max(low - number * height, 0), min(high - number * height, height)
             place = slice(start * size, stop * size)
             columns = _lines(self.main, number * width, (number + 1) * width, reader, columns=place)
-            found.append(np.ascontiguousarray(columns.view(LAYOUT[self.dtype]).T))
+            found.append(columns.view(LAYOUT[self.dtype]).T.copy())  # the next expert is read into the same buffer
         return np.concatenate(found)

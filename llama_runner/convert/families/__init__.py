@@ -30,6 +30,7 @@ ARCHITECTURES = {
     "Gemma2ForCausalLM": "gemma.GEMMA2",
     "Gemma3ForCausalLM": "gemma.GEMMA3",
     "GemmaForCausalLM": "gemma.GEMMA",
+    "GptOssForCausalLM": "gptoss.FAMILY",
     "GraniteForCausalLM": "granite.GRANITE",
     "GraniteMoeForCausalLM": "granite.GRANITEMOE",
     "GraniteMoeSharedForCausalLM": "granite.GRANITEMOE",
