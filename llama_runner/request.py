@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
-from llama_runner import machine, paths, pipeline
+from llama_runner import machine, paths, pipeline, programs
+from llama_runner.binaries import cmake
 from llama_runner.binaries.pin import load_pin
-from llama_runner.binaries.toolchain import Toolchain, find_toolchain
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Chosen, Noticed, Sink
 from llama_runner.core.plan import Plan, Snapshot
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Step, topological
 from llama_runner.pipeline import Options, Pipeline
+from llama_runner.programs import AUTO, Wanted
 from llama_runner.sources.choose import choose
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
@@ -21,9 +22,9 @@ from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
     from llama_runner.convert import Outtype
     from llama_runner.engine.store import Store
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
         """llama.cpp's name for how the tokenizer splits text, where it is not recognised."""
         keep_f16: bool
         device: str
+        """What to compute on: ``auto``, one of llama.cpp's backends, ``+rpc`` after it to use other machines too."""
+        build_type: str
+        cmake_args: Iterable[str]
+        cflags: str
+        cxxflags: str
         jobs: int | None
         filename: str | None
         """The GGUF file of a repository that is meant."""
@@ -119,7 +125,10 @@ class Request:
         self.snapshot = _snapshot(self.graph, wishes)
 
     def announce(self, plan: Plan) -> None:
-        """Say what will be fetched, before it is."""
+        """Say what will be fetched and compiled, before it is."""
+        binaries = self._programs
+        if binaries.why and any(planned.step is binaries.step for planned in plan.pending):
+            self._sink(Noticed("backend", f"building for {binaries.step.backend}: {binaries.why}"))
         source = self.graph.source
         files = [file for step in _fetching(plan) if isinstance(step, Download) for file in step.remote]
         if files and not isinstance(source, (LocalFile, LocalModel)):
@@ -153,21 +162,20 @@ class Request:
             found = resolver.resolve(source, self._wish(), own_making=_tuning(wishes) != Tuning())
             hub = Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
             quantization = getattr(found, "quantization", None)
+        self._programs = programs.compiled(
+            _wanted(wishes), pin=load_pin(paths.pin_file()), environment=os.environ, noted=_noted(self._store)
+        )
         options = Options(
             quantization=quantization,
             tuning=_tuning(wishes),
             outtype=wishes.get("outtype", "auto"),
             pre_tokenizer=wishes.get("pre_tokenizer"),
             keep_f16=wishes.get("keep_f16", False),
-            device=wishes.get("device", "auto"),
-            jobs=wishes.get("jobs"),
         )
         return pipeline.build(
             found,
             options,
-            pin=load_pin(paths.pin_file()),
-            toolchain=_toolchain(self._store),
-            environment=os.environ,
+            binaries=self._programs.step,
             hub=hub,
         )
 
@@ -240,10 +248,20 @@ def _tuning(wishes: Wishes) -> Tuning:
     )
 
 
-def _toolchain(store: Store) -> Toolchain:
-    """Find the compilers; those that built something here before are known by their stamps."""
+def _wanted(wishes: Wishes) -> Wanted:
+    compilation = cmake.Wishes(
+        build_type=wishes.get("build_type", "Release"),
+        arguments=tuple(wishes.get("cmake_args", ())),
+        cflags=wishes.get("cflags", ""),
+        cxxflags=wishes.get("cxxflags", ""),
+    )
+    return Wanted(wishes.get("device", AUTO), compilation, wishes.get("jobs"))
+
+
+def _noted(store: Store) -> Iterator[Mapping[str, Any]]:
+    """Yield what the records of builds know of compilers; those that built something here need not be asked again."""
     builds = (records.get(TREE) for _, records in store.directories(f"bins/{machine.platform_tag()}", "*"))
-    return find_toolchain(os.environ, [record.noted for record in builds if record is not None])
+    return (record.noted for record in builds if record is not None)
 
 
 def _fetching(plan: Plan) -> list[Step]:

@@ -20,7 +20,7 @@ LAYERS = [
     {"__main__", "run_server", "cli", "pytest_plugin", "pytest_servers"},
     {"api"},
     {"status", "request", "results", "inspection"},
-    {"pipeline"},
+    {"pipeline", "programs"},
     {"steps"},
     {"engine", "sources", "convert", "binaries", "server", "client", "demo", "machine", "paths"},
     {"core"},

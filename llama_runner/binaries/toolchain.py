@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.value import Value
+from llama_runner.core.value import Value, field
 from llama_runner.engine.stamps import file_stamp
 from llama_runner.paths import find_program
 
@@ -74,32 +74,52 @@ class Compiler(Value):
 
 
 class Toolchain(Value):
-    """The two compilers of a build."""
+    """The two compilers of a build, and by name what a backend is compiled with beside them (nvcc, glslc)."""
 
     c: Compiler
     cxx: Compiler
+    others: Mapping[str, Compiler] = field(default_factory=dict)
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> tuple[str, ...]:
         """What is keyed of it."""
-        return (self.c.identity, self.cxx.identity)
+        return (self.c.identity, self.cxx.identity, *(other.identity for other in self.others.values()))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a record notes it."""
-        return {"c": self.c.to_json(), "cxx": self.cxx.to_json()}
+        others = {name: compiler.to_json() for name, compiler in self.others.items()}
+        return {"c": self.c.to_json(), "cxx": self.cxx.to_json(), **others}
 
 
-def find_toolchain(environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]] = ()) -> Toolchain:
+def find_toolchain(
+    environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]] = (), *, programs: Iterable[str] = ()
+) -> Toolchain:
     """Find the compilers that ``CC`` and ``CXX`` name, or the usual ones; ``NoCompiler`` with the way out.
 
     ``noted`` are toolchains that records know (``Toolchain.to_json``): the same file under the same stamp is not
-    asked again.
+    asked again. Of ``programs``, what a backend needs besides, those that are not there are left out.
     """
     noted = list(noted)
+    others = {name: _other(name, environment, noted) for name in programs}
     return Toolchain(
         _find("c", "C", (environment.get("CC"), "cc", "gcc", "clang"), environment, noted),
         _find("cxx", "C++", (environment.get("CXX"), "c++", "g++", "clang++"), environment, noted),
+        {name: compiler for name, compiler in others.items() if compiler is not None},
     )
+
+
+def _other(name: str, environment: Mapping[str, str], noted: list[Mapping[str, Any]]) -> Compiler | None:
+    known = _noted(name, noted)
+    path = find_program(name, environment.get("PATH", os.defpath))
+    if path is None:
+        return known[-1] if known else None
+    stamp = file_stamp(path)
+    same = (compiler for compiler in known if (compiler.path, compiler.stamp) == (path, stamp))
+    return next(same, None) or Compiler(path, _answer(path, "--version", environment).replace("\n", " "), stamp)
+
+
+def _noted(role: str, noted: list[Mapping[str, Any]]) -> list[Compiler]:
+    return [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
 
 
 def _find(
@@ -109,7 +129,7 @@ def _find(
     environment: Mapping[str, str],
     noted: list[Mapping[str, Any]],
 ) -> Compiler:
-    known = [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
+    known = _noted(role, noted)
     chosen = (names[0] or "").strip()
     wanted = (chosen,) if chosen else tuple(name for name in names[1:] if name)
     for name in wanted:
@@ -127,17 +147,21 @@ def _find(
 
 def _ask(path: Path, environment: Mapping[str, str]) -> str:
     """Return who a compiler is: its version without its own name, and what it compiles for."""
-    from llama_runner.engine.process import capture  # noqa: PLC0415 - not on the warm path
-
-    env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
-    version, target = capture([path, "--version"], env=env), capture([path, "-dumpmachine"], env=env)
-    if not version or not version.strip():
-        raise BrokenCompiler(path)
-    first = version.strip().splitlines()[0]
+    first = _answer(path, "--version", environment).splitlines()[0]
     program, _, rest = first.partition(" ")
     if program in (path.name, path.resolve().name):
         first = rest
-    return f"{first} {(target or '').strip()}".strip()
+    return f"{first} {_answer(path, '-dumpmachine', environment, needed=False)}".strip()
+
+
+def _answer(path: Path, word: str, environment: Mapping[str, str], *, needed: bool = True) -> str:
+    from llama_runner.engine.process import capture  # noqa: PLC0415 - not on the warm path
+
+    env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
+    said = (capture([path, word], env=env) or "").strip()
+    if needed and not said:
+        raise BrokenCompiler(path)
+    return said
 
 
 def tool_path(package: str) -> Path:

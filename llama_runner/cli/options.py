@@ -115,7 +115,18 @@ model = _together(
         "--quality-chunks", type=click.IntRange(1), default=32, metavar="N", help="Read so many pieces of it; 32."
     ),
     click.option("--keep-f16", is_flag=True, help="Keep the converted file after quantizing."),
-    click.option("--device", type=click.Choice(["auto", "cpu", "metal"]), default="auto", help="What to compute on."),
+    click.option(
+        "--device", "--backend", "device", default="auto", metavar="NAME", help="Compute on: cpu, cuda, vulkan, …"
+    ),
+    click.option(
+        "--build-type",
+        type=click.Choice(["Release", "RelWithDebInfo", "MinSizeRel", "Debug"]),
+        default="Release",
+        help="CMake's build type.",
+    ),
+    click.option("--cmake-arg", "cmake_args", multiple=True, metavar="NAME=VALUE", help="An option for CMake."),
+    click.option("--cflags", default="", metavar="FLAGS", help="More flags for the C compiler."),
+    click.option("--cxxflags", default="", metavar="FLAGS", help="More flags for the C++ compiler."),
     click.option("--jobs", type=click.IntRange(1), metavar="N", help="Compilers at once; default: what fits."),
     click.option("--force", is_flag=True, help="Do everything again."),
     click.option("--force-step", multiple=True, metavar="STEP", help="Do this step again: convert, quantize, …"),
@@ -186,6 +197,10 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
         "pre_tokenizer",
         "keep_f16",
         "device",
+        "build_type",
+        "cmake_args",
+        "cflags",
+        "cxxflags",
         "jobs",
     )
     forced = ("all",) if options["force"] else options["force_step"]

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import machine
-from llama_runner.binaries import cmake
+from llama_runner.binaries import backends, cmake
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from llama_runner.binaries.gpus import Gpus
     from llama_runner.binaries.toolchain import Toolchain
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.workspace import Workspace
@@ -50,7 +51,7 @@ class WrongBinary(StepError):
 
 
 class CompileLlama(Step):
-    """``llama-server`` and ``llama-quantize`` for one backend."""
+    """``llama-server`` and its tools for one backend."""
 
     tree: Node
     backend: str
@@ -63,6 +64,7 @@ class CompileLlama(Step):
     os_and_arch: str = unkeyed("")
     cpu: str = unkeyed("")
     toolchain: Toolchain | None = unkeyed(None)
+    gpus: Gpus | None = unkeyed(None)
     jobs: int | None = unkeyed(None)
     """Compilers at once; None: as many as there are processors, and as memory allows."""
     kind: ClassVar[str] = "compile"
@@ -70,13 +72,15 @@ class CompileLlama(Step):
 
     @property
     def platform(self) -> dict[str, object]:
-        """The system, the architecture and, because of ``GGML_NATIVE``, what the processor can do."""
-        return {"system": self.os_and_arch, "cpu": self.cpu}
+        """The system, the architecture and, with ``GGML_NATIVE``, what the processor can do."""
+        native = "-DGGML_NATIVE=OFF" not in self.options
+        return {"system": self.os_and_arch, **({"cpu": self.cpu} if native else {})}
 
     @property
     def tools(self) -> dict[str, object]:
-        """The compilers with their stamps, so that nobody has to ask them again."""
-        return {} if self.toolchain is None else self.toolchain.to_json()
+        """The compilers with their stamps, and the GPUs, so that nobody has to ask them again."""
+        found = {} if self.toolchain is None else self.toolchain.to_json()
+        return found | ({} if self.gpus is None else {"gpus": self.gpus.to_json()})
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Beside other builds, told apart by the key."""
@@ -91,6 +95,8 @@ class CompileLlama(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Configure, build, try, copy. The build directory survives, so an interrupted build goes on."""
+        import shutil  # noqa: PLC0415 - not on the warm path
+
         assert self.toolchain is not None
         for language, compiler in (("C", self.toolchain.c), ("C++", self.toolchain.cxx)):
             if not compiler.path.exists():
@@ -103,13 +109,7 @@ class CompileLlama(Step):
         build = workspace.work / "build"
         ninja = tool_path("ninja")
         configure = cmake.configure(
-            tool_path("cmake"),
-            ninja,
-            workspace.input("tree"),
-            build,
-            self.toolchain.c.path,
-            self.toolchain.cxx.path,
-            self.options,
+            tool_path("cmake"), ninja, workspace.input("tree"), build, self._compilers(self.toolchain), self.options
         )
         _forget_other_build(workspace.work, configure)
         said: list[str] = []
@@ -127,11 +127,28 @@ class CompileLlama(Step):
             env=environment,
             on_line=on_line,
         )
+        for library in sorted((build / "bin").iterdir()):
+            if library.suffix in (".so", ".dylib", ".dll"):
+                shutil.copy2(library, workspace.out / library.name)
         for target in self.targets:
             self._take(workspace, build / "bin" / target, environment)
 
+    def _compilers(self, toolchain: Toolchain) -> list[tuple[str, Path]]:
+        """CMake's variables for the compilers; ``CannotBuild`` when one of the backend's is not there."""
+        bare, _ = backends.parts(self.backend)
+        if lacking := backends.missing(self.backend, os.environ):
+            raise backends.CannotBuild(bare, lacking, backends.BACKENDS[bare].install)
+        found = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
+        for program, variable in backends.BACKENDS[bare].programs.items():
+            found.append((variable, toolchain.others[program].path))
+        if bare == "cuda":
+            found.append(("CMAKE_CUDA_HOST_COMPILER", toolchain.cxx.path))
+        return found
+
     def _take(self, workspace: Workspace, program: Path, environment: Mapping[str, str]) -> None:
         """Copy a program out of the build directory once it has said who it is."""
+        import shutil  # noqa: PLC0415 - not on the warm path
+
         said: list[str] = []
         if program.name == "llama-server":  # the only one that answers
             workspace.call([program, "--version"], env=environment, on_line=said.append)
@@ -139,8 +156,6 @@ class CompileLlama(Step):
             if f"build {self.build}," not in answer:
                 raise WrongBinary(program.name, f"build {self.build}", answer)
             workspace.fact(version=answer.partition(":")[2].strip(), build=self.build, backend=self.backend)
-        import shutil  # noqa: PLC0415 - not on the warm path
-
         shutil.copy2(program, workspace.out / program.name)
 
 

