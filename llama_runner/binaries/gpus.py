@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,20 @@ class Gpus(Value):
     def to_json(self) -> dict[str, Any]:
         """Return it as a record notes it."""
         return {"seen": self.seen, "architectures": self.architectures}
+
+
+class NvccRefuses(ToolError):
+    """nvcc does not work with this C++ compiler, or does not know this kind of GPU; found before anything is built."""
+
+    def __init__(self, nvcc: str, cxx: str, said: str) -> None:
+        self.nvcc, self.cxx, self.said = nvcc, cxx, said
+        if "GNU version" in said or "clang version" in said or "ost compiler" in said:
+            hint = f"{cxx} is not one that this nvcc knows; set CXX and CC to an older one, or install a newer CUDA"
+        elif "architecture" in said:
+            hint = "say another with --cmake-arg CMAKE_CUDA_ARCHITECTURES=…, or install the CUDA that knows the card"
+        else:
+            hint = "the line is what nvcc itself says"
+        super().__init__(f"{nvcc} cannot compile with {cxx}: {said}", hint=hint)
 
 
 class NoGpu(ToolError):
@@ -64,6 +79,20 @@ def find_gpus(
     if not found or not all(number.isdigit() for number in found):
         raise NoGpu(bare)
     return Gpus(seen, ";".join(found))
+
+
+def try_nvcc(nvcc: Path, cxx: Path, architectures: str, environment: Mapping[str, str]) -> None:
+    """Compile nothing for these GPUs, which asks nvcc whether it could. Raises ``NvccRefuses``."""
+    import subprocess  # noqa: PLC0415 - only before a build
+
+    words = [str(nvcc), "-ccbin", str(cxx), "-x", "cu", "-c", os.devnull, "-o", os.devnull]
+    for architecture in filter(str.isdigit, (part.partition("-")[0] for part in architectures.split(";"))):
+        words += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
+    done = subprocess.run(words, env=dict(environment), capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        told = next((line for line in lines if "error" in line or "fatal" in line), lines[0] if lines else "it failed")
+        raise NvccRefuses(str(nvcc), str(cxx), told)
 
 
 def _hip(system: Path) -> Gpus:

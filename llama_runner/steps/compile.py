@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import machine
 from llama_runner.binaries import backends, cmake
+from llama_runner.binaries.gpus import try_nvcc
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
@@ -108,6 +109,10 @@ class CompileLlama(Step):
         }
         build = workspace.work / "build"
         ninja = tool_path("ninja")
+        if backends.parts(self.backend)[0] == "cuda" and (nvcc := self.toolchain.others.get("nvcc")):
+            variable = f"-D{backends.BACKENDS['cuda'].architectures}="
+            architectures = next((word[len(variable) :] for word in self.options if word.startswith(variable)), "")
+            try_nvcc(nvcc.path, self.toolchain.cxx.path, architectures, environment)
         configure = cmake.configure(
             tool_path("cmake"), ninja, workspace.input("tree"), build, self._compilers(self.toolchain), self.options
         )

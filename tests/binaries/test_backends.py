@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llama_runner.binaries.backends import BACKENDS, Choice, NoSuchBackend, best, known, missing
-from llama_runner.binaries.gpus import Gpus, NoGpu, find_gpus
+from llama_runner.binaries.gpus import Gpus, NoGpu, NvccRefuses, find_gpus, try_nvcc
+from llama_runner.paths import find_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,3 +109,26 @@ def test_amd_cards_tell_what_to_compile_in_a_file(tmp_path: Path) -> None:
 
 def test_what_computes_on_the_processor_needs_no_gpu(tmp_path: Path) -> None:
     assert find_gpus("openblas", {}, system=tmp_path) is None
+
+
+NVCC, CXX = find_program("nvcc"), find_program("g++")
+with_nvcc = pytest.mark.skipif(NVCC is None or CXX is None, reason="there is no nvcc here")
+
+
+@with_nvcc
+def test_nvcc_is_asked_before_anything_is_built() -> None:
+    assert NVCC is not None
+    assert CXX is not None
+    try_nvcc(NVCC, CXX, "90;86-real", os.environ)
+    with pytest.raises(NvccRefuses, match="compute_20") as caught:
+        try_nvcc(NVCC, CXX, "90;20", os.environ)
+    assert "CMAKE_CUDA_ARCHITECTURES" in str(caught.value.hint)
+
+
+@with_nvcc
+def test_a_compiler_that_is_too_new_for_nvcc_is_told_in_plain_words(tmp_path: Path) -> None:
+    assert NVCC is not None
+    _program(tmp_path / "bin", "g++", f'exec "{CXX}" -U__GNUC__ -D__GNUC__=99 "$@"')
+    with pytest.raises(NvccRefuses, match="unsupported GNU version") as caught:
+        try_nvcc(NVCC, tmp_path / "bin" / "g++", "90", os.environ)
+    assert "older" in str(caught.value.hint)
