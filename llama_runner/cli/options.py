@@ -59,7 +59,9 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
         return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))
 
 
-def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options in their order."""
+
     def add(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -68,12 +70,12 @@ def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Com
     return add
 
 
-store = _together(
+store = together(
     click.option("--root", metavar="DIR", help="Where models, binaries and logs are kept (LLAMA_RUNNER_ROOT)."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
 )
 
-model = _together(
+model = together(
     click.argument("model", required=False),
     click.option("--hf-model", metavar="ORG/MODEL[@REV][:QUANT]", help="A model on the Hugging Face Hub."),
     click.option("--gguf-path", metavar="FILE", help="A GGUF file, used where it lies."),
@@ -136,9 +138,7 @@ model = _together(
     ),
 )
 
-server = _together(
-    click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
-    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."),
+compute = together(
     click.option(
         "-c", "--ctx-size", type=NumberOr("auto", least=1), help="Tokens; default: 4096 or what the model knows."
     ),
@@ -148,6 +148,12 @@ server = _together(
     click.option(
         "--load-timeout", type=click.FloatRange(0), default=300.0, metavar="S", help="Silence while loading, at most."
     ),
+)
+
+server = together(
+    click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."),
+    compute,
     click.option("--canary", is_flag=True, help="Ready only when the model has given a token."),
     click.option("--api-key", metavar="auto", help="auto: make a key and show it once. Yours: LLAMA_API_KEY."),
     click.option("--api-key-file", metavar="FILE", help="Keys, one per line, in a file that only you may read."),
@@ -157,7 +163,7 @@ server = _together(
 )
 
 
-keeping = _together(
+keeping = together(
     click.option("--detach", is_flag=True, help="Return once it is ready; see ps, logs, stop, restart."),
     click.option(
         "--restart",
@@ -210,6 +216,11 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
         "fresh_tools": options["fresh_tools"],
     }
 
+
+UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "insecure": False} | dict.fromkeys(
+    ("api_key_file", "tls_cert", "tls_key")
+)
+"""Where a server is started that only the command itself asks."""
 
 _FILES = ("api_key_file", "tls_cert", "tls_key")
 
