@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -87,20 +88,25 @@ def _of_files(source: LocalFile) -> Inspection:
         format="gguf",
         files=source.files,
         bytes=sum(path.stat().st_size for path in source.files),
-        architecture=first.metadata.get("general.architecture"),
+        architecture=first.text("general.architecture"),
         parameters=sum(entry.elements for entry in entries),
         context_length=first.facts().get("context_length"),
         vocabulary=first.arrays.get("tokenizer.ggml.tokens"),
         types=dict(Counter(tensor.type for tensor in tensors).most_common()),
         metadata=_metadata(first),
-        template=first.metadata.get("tokenizer.chat_template"),
+        template=first.text("tokenizer.chat_template"),
         tensors=tensors,
     )
 
 
 def _metadata(header: Header) -> dict[str, Any]:
-    scalars = {name: value for name, value in header.metadata.items() if name != "tokenizer.chat_template"}
+    scalars = {name: _in_json(value) for name, value in header.metadata.items() if name != "tokenizer.chat_template"}
     return {**scalars, **{name: {"array": count} for name, count in header.arrays.items()}}
+
+
+def _in_json(value: Any) -> Any:  # noqa: ANN401 - a scalar of a header
+    """Return a value as JSON can say it: it has no word for what is infinite or no number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _of_directory(source: LocalModel) -> Inspection:

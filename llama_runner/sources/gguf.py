@@ -23,6 +23,12 @@ _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _MAX_STRING = 16 << 20
+_MAX_KEPT = 64 << 20
+"""Bytes of all strings together that are kept. Templates take kilobytes; the limits are for files that lie."""
+_MAX_COUNT = 1 << 17
+"""Tensors, and values. A model of a hundred layers has a few thousand tensors."""
+_MAX_STRINGS = 1 << 24
+"""Elements of an array of strings: the tokens of a vocabulary, of its merges."""
 _SMALLEST = 24
 
 # Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of b10605.
@@ -94,17 +100,22 @@ class Header(Value):
 
     def facts(self) -> dict[str, Any]:
         """Return what launching and the summary need, as canonical JSON values."""
-        architecture = self.metadata.get("general.architecture")
+        architecture = self.text("general.architecture")
         context = self.metadata.get(f"{architecture}.context_length")
         found = {
             "architecture": architecture,
-            "name": self.metadata.get("general.name"),
+            "name": self.text("general.name"),
             "quantization": FILE_TYPES.get(self.metadata.get("general.file_type", -1)),
             "context_length": context if isinstance(context, int) else None,
             "chat_template": "tokenizer.chat_template" in self.metadata,
             "tensors": self.tensors,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    def text(self, key: str) -> str | None:
+        """Return a value that is text; None if there is none, or it is something else."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) else None
 
 
 def read_header(path: Path) -> Header:
@@ -127,7 +138,7 @@ class _Reader:
     """A cursor over the header of one file."""
 
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
-        self._path, self._data, self._size, self._at = path, data, size, 0
+        self._path, self._data, self._size, self._at, self._kept = path, data, size, 0, 0
 
     def header(self) -> Header:
         magic = self._data[:4]
@@ -144,6 +155,8 @@ class _Reader:
             raise NotGGUF(
                 self._path, f"its counts ({tensors} tensors, {pairs} values) do not fit into {self._size} bytes"
             )
+        if max(pairs, tensors) > _MAX_COUNT:  # a file with a hole in it is as large as one likes
+            raise NotGGUF(self._path, f"it counts {tensors} tensors and {pairs} values")
         metadata: dict[str, Any] = {}
         arrays: dict[str, int] = {}
         for _ in range(pairs):
@@ -178,6 +191,9 @@ class _Reader:
         if length > _MAX_STRING:
             raise NotGGUF(self._path, f"a string of {length} bytes at byte {start}")
         self._skip(length)
+        self._kept += length
+        if self._kept > _MAX_KEPT:
+            raise NotGGUF(self._path, f"strings of more than {_MAX_KEPT} bytes")
         return self._data[start : self._at].decode("utf-8", "replace")
 
     def _value(self, kind: int) -> Any:  # noqa: ANN401 - as the file says
@@ -201,7 +217,7 @@ class _Reader:
 
     def _skip_strings(self, count: int) -> None:
         """Step over an array of strings: a vocabulary has hundreds of thousands, so this loop is tight."""
-        if count * 8 > self._size - self._at:
+        if count * 8 > self._size - self._at or count > _MAX_STRINGS:
             raise NotGGUF(self._path, f"an array of {count} strings at byte {self._at}")
         data, at, length = self._data, self._at, struct.Struct("<Q").unpack_from
         try:
@@ -246,6 +262,8 @@ def check_model(path: Path) -> tuple[Header, list[Path]]:
     """
     header = read_header(path)
     count = header.metadata.get("split.count", 0)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise NotGGUF(path, f"split.count is {count!r}")
     match = re.match(_SHARD, path.name)
     if not count and not match:
         return header, [path]

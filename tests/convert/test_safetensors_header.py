@@ -7,19 +7,18 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.convert.errors import BrokenShard
 from llama_runner.convert.safetensors import ITEM_BITS, read_shard
 from tests.convert.checkpoints import encoded, write_raw, write_safetensors
+from tests.fuzzing import bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-BOUNDED = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+BOUNDED = bounded(150)
 NUMBERS = st.one_of(st.integers(-3, 70), st.sampled_from([2**31, 2**63, 2**64, 2**200, -(2**63), True, 1.0, None, "8"]))
 ENTRIES = st.fixed_dictionaries(
     {},

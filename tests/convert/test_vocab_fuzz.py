@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.convert.checkpoint import describe
@@ -19,13 +19,14 @@ from llama_runner.convert.errors import BadVocabulary, UnreadableFile
 from llama_runner.convert.vocab import protobuf
 from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import DATA, bert, llama, write_json
+from tests.fuzzing import bounded
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = bounded(150)
 
 
 def paths(value: Any, depth: int = 5) -> list[tuple[Any, ...]]:

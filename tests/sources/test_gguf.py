@@ -9,12 +9,13 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError
 from llama_runner.sources import quantization
 from llama_runner.sources.gguf import _BLOCKS, FILE_TYPES, MissingShards, NotGGUF, check_model, read_header
+from tests.fuzzing import bounded
 
 
 def write(path: Path, *, shards: int = 0, index: int = 0, vocabulary: int = 3) -> Path:
@@ -127,7 +128,7 @@ def test_counts_that_lie_cost_nothing(sound: Path, at: int) -> None:
         read_header(sound)
 
 
-@settings(max_examples=300, deadline=None)
+@bounded(300)
 @given(data=st.data())
 def test_whatever_is_damaged_the_answer_is_a_header_or_a_typed_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -1,0 +1,24 @@
+"""How long the tests try that invent damaged files.
+
+Bounded and the same every time; for a long search by hand, say how many examples each shall have:
+
+    LLAMA_RUNNER_FUZZ=20000 nice python -m pytest tests/sources/test_gguf_fuzz.py tests/convert -k "header or fuzz"
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_ASKED = os.environ.get("LLAMA_RUNNER_FUZZ")
+
+
+def bounded(examples: int) -> settings:
+    """Settings for so many examples, or as many as are asked for."""
+    return settings(
+        max_examples=int(_ASKED or examples),
+        deadline=None,
+        derandomize=_ASKED is None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
