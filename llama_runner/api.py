@@ -294,7 +294,7 @@ class Runner:
         from_disk = LocalSources(
             self.store,
             remember=remember,
-            inspect=lambda directory: _inspect(directory, pre_tokenizer),
+            inspect=lambda source: _inspect(source.path, pre_tokenizer),
             on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
         )
         return Observer(self.store, from_disk)

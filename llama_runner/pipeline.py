@@ -20,6 +20,7 @@ from llama_runner.core.value import Value, field
 from llama_runner.sources import quantization as quantizations
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel, files_of, open_plain
+from llama_runner.sources.stored import stored
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps import download
 from llama_runner.steps.convert import Convert
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.step import Node, Step
+    from llama_runner.sources.stored import Stored
     from llama_runner.steps.compile import CompileLlama
 
 
@@ -46,7 +48,7 @@ class Options(Value):
     """What the user may wish of the artifacts. Nothing here concerns the launch."""
 
     quantization: str | None = None
-    """None: q4_k_m for safetensors, as it is for a GGUF file. Several, with commas between them, share a conversion."""
+    """None: q4_k_m for safetensors, as it is for a GGUF file or for MXFP4. Several, with commas between them, share a conversion."""
     tuning: Tuning = field(default_factory=Tuning)
     outtype: Outtype = "auto"
     pre_tokenizer: str | None = None
@@ -125,9 +127,10 @@ def build(
         case HubSafetensors():
             assert hub is not None
             size = sum(file.size for file in source.files)
-            return _from_weights(source, download.safetensors(source.files, hub), size, options, binaries)
+            model = download.safetensors(source.files, hub)
+            return _from_weights(source, model, size, source.stored, options, binaries)
         case LocalModel():
-            return _from_weights(source, source, _weight_bytes(source), options, binaries)
+            return _from_weights(source, source, _weight_bytes(source), stored(source.path), options, binaries)
 
 
 def _as_it_is(source: HubGguf, options: Options, binaries: CompileLlama, hub: download.Hub) -> Pipeline:
@@ -160,9 +163,17 @@ def _from_file(source: LocalFile, options: Options, binaries: CompileLlama) -> P
 
 
 def _from_weights(
-    source: LocalModel | HubSafetensors, model: Node, size: int, options: Options, binaries: CompileLlama
+    source: LocalModel | HubSafetensors,
+    model: Node,
+    size: int,
+    found: Stored | None,
+    options: Options,
+    binaries: CompileLlama,
 ) -> Pipeline:
-    wanted = _wanted(options) or [AS_IT_COMES if options.outtype == "q8_0" else quantizations.DEFAULT]
+    kept = None if found is None else found.kept
+    size = size if found is None else found.converted_bytes(size)
+    as_it_comes = options.outtype == "q8_0" or (kept is not None and options.tuning == Tuning())
+    wanted = _wanted(options) or [AS_IT_COMES if as_it_comes else quantizations.DEFAULT]
     if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
         raise NothingToTune(_tuned(options.tuning))
     splits = options.pre_tokenizer
@@ -175,6 +186,8 @@ def _from_weights(
     kinds = [kind for kind in wanted if kind not in made]
     if kinds and options.outtype == "q8_0" and not options.tuning.allow_requantize:
         raise QuantizedAlready(options.outtype, kinds[0])
+    if kept is not None and not options.tuning.allow_requantize and (lossy := {*kinds} - {kept, "copy"}):
+        raise QuantizedAlready(kept, min(lossy))
     made |= zip(kinds, _quantized(base, kinds, binaries, size, options.tuning, 1), strict=True)
     first, *others = (made[kind] for kind in wanted)
     measured = _measured(made.values(), binaries, options.tuning)

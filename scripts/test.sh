@@ -24,7 +24,7 @@ echo "== llama.cpp and the demo model, in $LLAMA_RUNNER_TEST_ROOT"
 
 echo "== the official converter, to compare with"
 tree=$(find "$LLAMA_RUNNER_TEST_ROOT/vendor" -maxdepth 1 -type d -name 'llama.cpp-b*' | sort | tail -n 1)
-if [[ -n $tree ]] && reference=$("$python" scripts/reference_env.py "$tree" "$LLAMA_RUNNER_TEST_ROOT/reference"); then
+if [[ -n $tree ]] && reference=$("$python" scripts/reference_env.py "$LLAMA_RUNNER_TEST_ROOT"); then
     export LLAMA_RUNNER_REFERENCE_PYTHON=$reference LLAMA_RUNNER_REFERENCE_TREE=$tree
 else
     echo "not available: the recorded digests of its output are compared instead"

@@ -10,8 +10,9 @@ what is particular to an architecture, `vocab` writes the tokenizer, `metadata` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,8 +25,7 @@ Outtype = Literal["auto", "bf16", "f16", "f32", "q8_0"]
 __all__ = ["Converted", "Outtype", "convert", "describe", "inspect", "supported_architectures"]
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(Value):
     """The file that was written: its SHA-256 in hex, its size, the type that was chosen, and what it was made from.
 
     ``not_finite`` counts, per tensor of the output, the numbers that are infinite or none in float16, most often since

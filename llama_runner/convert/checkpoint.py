@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert import metadata, shards
 from llama_runner.convert.assemble import assemble
-from llama_runner.convert.config import architecture_of, load
+from llama_runner.convert.config import load
 from llama_runner.convert.errors import BadVocabulary
 from llama_runner.convert.families import family_of
 from llama_runner.convert.keyvalues import KeyValues
-from llama_runner.convert.source import Source
+from llama_runner.convert.source import Source, architecture_of
 from llama_runner.convert.tensors import FILE_TYPES, MXFP4_FILE_TYPE, guess_outtype, plan
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import quantized
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.source import architecture_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -87,14 +88,6 @@ class Config:
         if type(value) is not int or value <= 0:
             raise BadHyperparameter(names[0], f"is {value!r}, a number above zero is expected")
         return value
-
-
-def architecture_of(source: Source) -> str:
-    """The name of the architecture that config.json gives first."""
-    names = source.object("config.json", purpose="the model's architecture").get("architectures")
-    if not isinstance(names, list) or not names or not isinstance(names[0], str):
-        raise BadHyperparameter("architectures", f"is {names!r}, the name of an architecture is expected")
-    return names[0]
 
 
 def load(source: Source, family: Family) -> Config:

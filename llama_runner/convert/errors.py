@@ -7,7 +7,6 @@ goes to the caller, who knows what it was writing for.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ExitCode, SourceError
@@ -271,6 +270,8 @@ class NoSuchPreTokenizer(SourceError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
         self.known = tuple(sorted(known))
+        from difflib import get_close_matches  # noqa: PLC0415 - not on the warm path
+
         near = get_close_matches(name, self.known, n=1, cutoff=0)
         super().__init__(
             f"llama.cpp knows no pre-tokenizer of that name: {name}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import MissingFile, NoSuchDirectory, UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,3 +71,11 @@ class Source:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UnreadableFile(self.path(name), f"it is not JSON ({error})") from error
+
+
+def architecture_of(source: Source) -> str:
+    """The name of the architecture that config.json gives first."""
+    names = source.object("config.json", purpose="the model's architecture").get("architectures")
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        raise BadHyperparameter("architectures", f"is {names!r}, the name of an architecture is expected")
+    return names[0]

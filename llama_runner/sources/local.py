@@ -39,6 +39,11 @@ READ_BY_CONVERSION = (
 )
 """Files of a model directory that the converted GGUF may depend on; Python files and pickles are never read."""
 
+READ_BY_SCRIPT = (*READ_BY_CONVERSION, "*.model", "*.tiktoken", "*.txt")
+"""Those that llama.cpp's own script may read; with ``CODE`` if it is trusted."""
+
+CODE = "*.py"
+
 
 class MissingSource(SourceError):
     """There is nothing at that path."""
@@ -80,6 +85,8 @@ class LocalModel(Source):
 
     path: Path
     name: str
+    reads: tuple[str, ...] = READ_BY_CONVERSION
+    """Patterns of the files that the digest covers."""
     kind: ClassVar[str] = "safetensors"
 
 
@@ -151,10 +158,10 @@ def files_of(source: LocalSource) -> dict[str, Path]:
         return {source.path.name: source.path}
     found: dict[str, Path] = {}
     try:
-        for directory, below in (("", source.path), *_known_folders(source.path)):
+        for directory, below in (("", source.path), *_known_folders(source)):
             for entry in os.scandir(below):
                 name = f"{directory}{entry.name}"
-                if any(fnmatchcase(name, pattern) for pattern in READ_BY_CONVERSION):
+                if any(fnmatchcase(name, pattern) for pattern in source.reads):
                     found[name] = below / entry.name
     except OSError as error:
         raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
@@ -166,10 +173,10 @@ def _may_be_read(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def _known_folders(path: Path) -> list[tuple[str, Path]]:
-    patterns = {pattern.rpartition("/")[0] for pattern in READ_BY_CONVERSION if "/" in pattern}
-    below = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-    return [(f"{name}/", path / name) for name in below if any(fnmatchcase(name, of) for of in patterns)]
+def _known_folders(source: LocalModel) -> list[tuple[str, Path]]:
+    patterns = {pattern.rpartition("/")[0] for pattern in source.reads if "/" in pattern}
+    below = sorted(entry.name for entry in os.scandir(source.path) if entry.is_dir())
+    return [(f"{name}/", source.path / name) for name in below if any(fnmatchcase(name, of) for of in patterns)]
 
 
 class _Seen(Value):
@@ -188,7 +195,7 @@ class LocalSources:
         store: Store,
         *,
         remember: bool,
-        inspect: Callable[[Path], object],
+        inspect: Callable[[LocalModel], object],
         on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
         """Look at sources through ``store``; ``remember`` digests there, ``inspect`` a model before hashing it."""
@@ -208,7 +215,7 @@ class LocalSources:
         if known is None:
             self._unrecorded.add(source)
             if isinstance(source, LocalModel):
-                self._inspect(source.path)  # what is wrong with it is said before gigabytes are read
+                self._inspect(source)  # what is wrong with it is said before gigabytes are read
             known = self._hash(files, stamps)
         self._seen[source] = {name: _Seen(stamps[name], known[name], is_settled(stamps[name])) for name in files}
         return self._combine(source)

@@ -43,17 +43,9 @@ class Convert(Step):
         return {"converter": {"name": "llama_runner", "version": __version__}}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """``model.gguf`` in the directory of the source, with the type in its name when it was asked for.
-
-        ``model.q8_0.gguf`` is what llama-quantize makes, of a base that is there too.
-        """
+        """See ``converted_place``."""
         del key
-        types = {"auto": "", "q8_0": ".q8_0-converted"}
-        name = f"model{types.get(self.outtype, f'.{self.outtype}')}.gguf"
-        if fetched := places.get("model"):
-            return Place(f"models/gguf/{fetched.directory.rpartition('/')[2]}", name)
-        digest = digests["model"]
-        return None if digest is None else Place(bucket(self.name, digest), name)
+        return converted_place(self.name, self.outtype, digests, places)
 
     def needs(self) -> Needs:
         """About as much as the weights take now, and twice that where 16 bits become 32."""
@@ -79,6 +71,21 @@ class Convert(Step):
         if converted.not_finite:
             workspace.fact(not_finite=dict(converted.not_finite))
             workspace.warn("not_finite", _broken(converted.not_finite))
+
+
+def converted_place(
+    name: str, outtype: Outtype, digests: Mapping[str, Digest | None], places: Mapping[str, Place]
+) -> Place | None:
+    """``model.gguf`` in the directory of the source, with the type in its name when it was asked for.
+
+    ``model.q8_0.gguf`` is what llama-quantize makes, of a base that is there too.
+    """
+    types = {"auto": "", "q8_0": ".q8_0-converted"}
+    file = f"model{types.get(outtype, f'.{outtype}')}.gguf"
+    if fetched := places.get("model"):
+        return Place(f"models/gguf/{fetched.directory.rpartition('/')[2]}", file)
+    digest = digests["model"]
+    return None if digest is None else Place(bucket(name, digest), file)
 
 
 def _broken(not_finite: Mapping[str, int]) -> str:

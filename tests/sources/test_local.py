@@ -11,7 +11,7 @@ import pytest
 
 from llama_runner.core.errors import SourceError
 from llama_runner.engine.store import Store
-from llama_runner.sources.local import LocalSources, SourceChanged, files_of, open_directory
+from llama_runner.sources.local import LocalModel, LocalSources, SourceChanged, files_of, open_directory
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def settle(path: Path) -> None:
         os.utime(file, ns=(old, old), follow_symlinks=False)
 
 
-def look(root: Path, *, remember: bool = True, inspected: list[Path] | None = None) -> LocalSources:
+def look(root: Path, *, remember: bool = True, inspected: list[LocalModel] | None = None) -> LocalSources:
     inspected = [] if inspected is None else inspected
     return LocalSources(Store(root, lambda _event: None), remember=remember, inspect=inspected.append)
 
@@ -88,10 +88,10 @@ def test_planning_leaves_no_trace(directory: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_model_is_said_before_its_bytes_are_hashed(directory: Path, tmp_path: Path) -> None:
-    inspected: list[Path] = []
+    inspected: list[LocalModel] = []
     sources = look(tmp_path, inspected=inspected)
     sources.digest(open_directory(directory))
-    assert inspected == [directory]
+    assert [source.path for source in inspected] == [directory]
 
 
 @pytest.mark.parametrize("how", ["content", "new file", "removed"])
