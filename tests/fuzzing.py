@@ -2,7 +2,7 @@
 
 Bounded and the same every time; for a long search by hand, say how many examples each shall have:
 
-    LLAMA_RUNNER_FUZZ=20000 nice python -m pytest tests/sources/test_gguf_fuzz.py tests/convert -k "header or fuzz"
+    FUZZ_EXAMPLES=20000 nice python -m pytest tests/sources/test_gguf_fuzz.py tests/convert -k "header or fuzz"
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-_ASKED = os.environ.get("LLAMA_RUNNER_FUZZ")
+_ASKED = os.environ.get("FUZZ_EXAMPLES")
 
 
 def bounded(examples: int) -> settings:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER_LIMIT = 100_000_000  # the limit of the reference implementation
+MOST_DIMENSIONS = 64  # PyTorch's; the product of millions of lengths would take hours
 ITEM_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
@@ -124,6 +125,8 @@ def _tensor(path: Path, name: str, entry: object, start: int) -> Tensor:
         raise BrokenShard(path, f"tensor {name} has the unknown dtype {dtype!r}")
     if shape is None:
         raise BrokenShard(path, f"tensor {name} has the shape {entry.get('shape')!r}")
+    if len(shape) > MOST_DIMENSIONS:
+        raise BrokenShard(path, f"tensor {name} has {len(shape)} dimensions")
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:  # noqa: PLR2004
         raise BrokenShard(path, f"tensor {name} has the data offsets {entry.get('data_offsets')!r}")
     begin, end = offsets

@@ -91,6 +91,13 @@ def test_a_header_beyond_the_format_s_limit_is_refused_unread(tmp_path: Path) ->
         read_shard(tmp_path / "x.safetensors")
 
 
+def test_a_tensor_of_a_million_dimensions_is_refused_at_once(tmp_path: Path) -> None:
+    header = {"a": {"dtype": "F32", "shape": [2**62] * 1_000_000, "data_offsets": [0, 4]}}
+    write_raw(tmp_path / "x.safetensors", json.dumps(header).encode(), b"1234")
+    with pytest.raises(BrokenShard, match="tensor a has 1000000 dimensions"):
+        read_shard(tmp_path / "x.safetensors")
+
+
 def test_tensors_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     write_safetensors(
         tmp_path / "x.safetensors", encoded({"b": (2,), "a.10": (2,), "a.9": (2,), "empty": (0, 3)}, "F16")
