@@ -48,7 +48,8 @@ class Options(Value):
     """What the user may wish of the artifacts. Nothing here concerns the launch."""
 
     quantization: str | None = None
-    """None: q4_k_m for safetensors, as it is for a GGUF file or for MXFP4. Several, with commas between them, share a conversion."""
+    """None: q4_k_m for safetensors, as it is for a GGUF file or for MXFP4. Several, with commas between them, share a
+    conversion."""
     tuning: Tuning = field(default_factory=Tuning)
     outtype: Outtype = "auto"
     pre_tokenizer: str | None = None

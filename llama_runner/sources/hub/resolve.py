@@ -19,6 +19,7 @@ from llama_runner.sources.hub import listing, selection
 from llama_runner.sources.hub.names import meaning_of
 from llama_runner.sources.hub.pins import Known, Pin, PinStore, RemoteFile
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors, HubSource
+from llama_runner.sources.stored import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -250,7 +251,7 @@ class Resolver:
         found = HubSafetensors(pin, revision, weights, quantization)
         small = tuple(file for file in weights if not _is_weights(file))
         if pin.described:
-            return found
+            return found.but(stored=stored(directory))
         from llama_runner.convert import describe  # noqa: PLC0415 - not on the warm path
 
         if pin.file("config.json") is None:
@@ -259,7 +260,8 @@ class Resolver:
             self._fetch(pin, [file for file in small if file.name == "config.json"], target)
             described = describe(target, vocabulary=False)
             if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
-                return found.but(context_length=described.context_length)
+                return found.but(context_length=described.context_length, stored=stored(target))
+            already = stored(target)
             digests = self._fetch(pin, small, target)
             named = describe(target, pre_tokenizer=self._pre_tokenizer).shards
             if missing := [name for name in named if pin.file(name) is None]:
@@ -273,6 +275,7 @@ class Resolver:
             pin=pin,
             files=tuple(by_name[file.name] for file in weights),
             context_length=described.context_length,
+            stored=already,
         )
 
     @contextmanager

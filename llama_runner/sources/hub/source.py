@@ -9,6 +9,7 @@ from llama_runner.core.value import Value
 if TYPE_CHECKING:
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.selection import Choice
+    from llama_runner.sources.stored import Stored
 
 
 class HubGguf(Value):
@@ -36,6 +37,8 @@ class HubSafetensors(Value):
     quantization: str | None
     """As asked for in the name or by option."""
     context_length: int | None = None
+    stored: Stored | None = None
+    """How the weights are quantized already, if they are."""
     kind: ClassVar[str] = "safetensors"
 
     @property

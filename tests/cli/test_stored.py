@@ -1,0 +1,23 @@
+"""A model whose weights are in MXFP4: it is served as it is, and made worse only if one insists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.test_bad_input import says
+from tests.conftest import Command
+from tests.convert.families import gptoss
+
+
+def test_mxfp4_is_served_as_it_is_and_made_worse_only_if_one_insists(
+    root: Path, llama_runner: Command, tmp_path: Path
+) -> None:
+    model = tmp_path / "tiny-oss"
+    gptoss.CASES["mxfp4"].build(model)
+    served = llama_runner("prepare", model, "--root", root, "--json").json
+    assert served["ran"] == ["convert"]
+    words = ("prepare", model, "--root", root, "-q")
+    says(llama_runner(*words, "q4_k_m"), 2, "the model is mxfp4_moe already", "--allow-requantize")
+    assert llama_runner(*words, "mxfp4_moe", "--json").json["ran"] == ["quantize"]
+    insisted = llama_runner(*words, "q4_k_m", "--allow-requantize", "--json").json
+    assert insisted["ran"] == ["quantize"]

@@ -1,0 +1,45 @@
+"""What config.json says of how the weights are stored."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llama_runner.sources.stored import Stored, stored
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GROUPS = {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "bits", "bytes_of_gigabyte"),
+    [
+        ({"quant_method": "fp8"}, 8, 2_000_000_000),
+        ({"quant_method": "gptq", "bits": 4}, 4, 4_000_000_000),
+        ({"quant_method": "compressed-tensors", **GROUPS}, 4, 4_000_000_000),
+        ({"quant_method": "compressed-tensors", "config_groups": {}}, 8, 2_000_000_000),
+        ({"quant_method": "mxfp4"}, 4, 1_000_000_000),  # which stays as it is
+        ({"quant_method": "gptq", "bits": "4"}, 8, 2_000_000_000),
+    ],
+)
+def test_the_method_and_how_large_the_converted_file_is(
+    settings: dict[str, Any], bits: int, bytes_of_gigabyte: int, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": settings}))
+    found = stored(tmp_path)
+    assert found == Stored(method=settings["quant_method"], bits=bits)
+    assert found is not None
+    assert found.converted_bytes(10**9) == bytes_of_gigabyte
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "{", '{"quantization_config": []}', '{"quantization_config": {"bits": 4}}']
+)
+def test_nothing_is_said_where_config_json_says_nothing(text: str, tmp_path: Path) -> None:
+    assert stored(tmp_path) is None
+    (tmp_path / "config.json").write_text(text)
+    assert stored(tmp_path) is None
