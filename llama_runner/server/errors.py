@@ -193,6 +193,13 @@ class BadCertificate(UsageError):
         super().__init__(f"certificate {path}: {why}", hint="--tls-cert and --tls-key are a pair of PEM files")
 
 
+def died(status: int, tail: list[str], log: str, binary: object) -> ServerError:
+    """Return the error of a server that ended before it was ready; ``tail`` is the end of what it said."""
+    if any("built without SSL support" in line for line in tail):
+        return NoTls(str(binary))
+    return ServerDied(status, tail, log)
+
+
 def _hint(status: int, tail: list[str]) -> str | None:
     text = "\n".join(tail)
     if status == -4:  # noqa: PLR2004 - SIGILL

@@ -9,10 +9,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llama_runner.server.errors import CanaryFailed, KeyRefused
+from llama_runner.server.errors import AnotherModel, CanaryFailed, KeyRefused
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["AnotherModel", "Asked", "canary", "context", "models"]
 
 _TIMEOUT_S = 5.0
 _CANARY_S = 300.0

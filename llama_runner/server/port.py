@@ -8,10 +8,10 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_runner.server.errors import CannotListen
 from llama_runner.server.spec import is_socket, needs_care
 
 if TYPE_CHECKING:
+    from llama_runner.core.errors import ServerError
     from llama_runner.server.spec import ServerOptions
 
 _LARGEST = 65535
@@ -39,34 +39,34 @@ def check_port(host: str, port: int, registry: Path | None = None) -> None:
         _check_socket(Path(host), registry)
         return
     if not 0 <= port <= _LARGEST:  # the C library would take the lower 16 bits
-        raise CannotListen(host, port, f"a port is a number up to {_LARGEST}")
+        raise _cannot(host, port, f"a port is a number up to {_LARGEST}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise CannotListen(host, port, getattr(error, "strerror", None) or str(error)) from None
+        raise _cannot(host, port, getattr(error, "strerror", None) or str(error)) from None
     refusals = [_refusal(family, address) for family, _, _, _, address in found]
     if any(error is not None and error.errno == errno.EADDRINUSE for error in refusals):
         from llama_runner.server.holder import taken  # noqa: PLC0415 - not where the port is free
 
         raise taken(host, port, registry)
     if None not in refusals:
-        raise CannotListen(host, port, getattr(refusals[0], "strerror", None) or str(refusals[0]))
+        raise _cannot(host, port, getattr(refusals[0], "strerror", None) or str(refusals[0]))
 
 
 def _check_socket(path: Path, registry: Path | None) -> None:
     path = path.absolute()
     if not path.parent.is_dir():
-        raise CannotListen(str(path), None, "there is no such directory")
+        raise _cannot(str(path), None, "there is no such directory")
     if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise CannotListen(str(path), None, f"the path of a socket has {_LONGEST_PATH} bytes at most")
+        raise _cannot(str(path), None, f"the path of a socket has {_LONGEST_PATH} bytes at most")
     if _listens(path):
         from llama_runner.server.holder import taken  # noqa: PLC0415 - as above
 
         raise taken(str(path), None, registry)
     if os.path.lexists(path) and not path.is_socket():
-        raise CannotListen(str(path), None, "it is there and is not a socket")
+        raise _cannot(str(path), None, "it is there and is not a socket")
     if not os.access(path.parent, os.W_OK):
-        raise CannotListen(str(path), None, os.strerror(errno.EACCES))
+        raise _cannot(str(path), None, os.strerror(errno.EACCES))
 
 
 def clear_socket(path: Path) -> None:
@@ -82,6 +82,12 @@ def _listens(path: Path) -> bool:
         except OSError as error:
             return error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK)
         return True
+
+
+def _cannot(host: str, port: int | None, why: str) -> ServerError:
+    from llama_runner.server.errors import CannotListen  # noqa: PLC0415 - not on the warm path
+
+    return CannotListen(host, port, why)
 
 
 def _refusal(family: int, address: tuple[object, ...]) -> OSError | None:

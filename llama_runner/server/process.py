@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -16,8 +15,6 @@ from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
-from llama_runner.server.errors import AnotherModel, NoTls, ServerDied, ServerStalled
-from llama_runner.server.log import Log, prune
 from llama_runner.server.port import clear_socket
 from llama_runner.server.registry import GRACE_S, register
 from llama_runner.server.spec import needs_care
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from llama_runner.server.log import Log
     from llama_runner.server.orphans import Watcher
     from llama_runner.server.spec import ServerSpec
 
@@ -39,8 +37,6 @@ State = Literal["starting", "loading", "ready", "stopping", "stopped", "failed"]
 
 _TAIL = 20
 _LINE = 1000
-_LISTENING = re.compile(r"listening on https?://\S*:(\d+)")
-_PORT = re.compile(r":(\d+)(?:/|$)")
 _POLL_S = (0.002, 0.05)
 _DRAIN_S = 5.0
 
@@ -135,18 +131,9 @@ class Server(Talks):
 
     def entry(self, state: str) -> dict[str, Any]:
         """Return what the registry says of it. No secret is in it."""
-        spec = self.spec
-        about: dict[str, Any] = {
-            "url": self.url,
-            "alias": spec.alias,
-            "model": str(spec.model),
-            "log": self.log_name,
-            "state": state,
-            "wants_key": self.api_key is not None,
-        }
-        about |= {"context": self.context, "trained_context": self.trained_context}
-        files = {"api_key_file": spec.api_key_file, "tls_cert": spec.tls_cert}
-        return about | {name: str(file) for name, file in files.items() if file is not None} | self._about
+        of_now = {"url": self.url, "log": self.log_name, "state": state, "wants_key": self.api_key is not None}
+        of_now |= {"context": self.context, "trained_context": self.trained_context}
+        return of_now | self.spec.entry() | self._about
 
     def tell(self, event: Event) -> None:
         """Send an event about it to whoever listens."""
@@ -155,8 +142,9 @@ class Server(Talks):
     def again(self) -> Server:
         """Start it anew once it has ended: the same port, the same key, the same log."""
         spec = self.spec
-        if spec.port == 0 and spec.socket is None and (match := _PORT.search(self.url)):
-            spec = spec.but(port=int(match[1]))
+        port = self.url.removesuffix(spec.api_prefix).rpartition(":")[2]
+        if spec.port == 0 and port.isdigit():
+            spec = spec.but(port=int(port))
         return Server(
             spec,
             log=self.log,
@@ -178,6 +166,8 @@ class Server(Talks):
             self._child = self._start()
             if not dying_with_parent():
                 self._watch()
+            from llama_runner.server.log import Log  # noqa: PLC0415 - while llama-server starts
+
             log = Log(self.log, self._no_room)
         except Exception as error:  # noqa: BLE001 - raised again by the constructor
             self._failure = error
@@ -259,9 +249,10 @@ class Server(Talks):
         line = said[-_LINE:].decode("utf-8", "replace").rstrip()
         if line:
             self._tail.append(line)
-        if not self._heard.is_set() and (match := _LISTENING.search(line)):
-            if self.spec.port == 0 and self.spec.socket is None:
-                self.url = self.spec.url_at(int(match[1]))
+        if not self._heard.is_set() and "listening on " in line:
+            port = line.rpartition("listening on ")[2].split(" ")[0].rpartition(":")[2]
+            if self.spec.port == 0 and port.isdigit():
+                self.url = self.spec.url_at(int(port))
             self._heard.set()
 
     def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
@@ -275,10 +266,15 @@ class Server(Talks):
         try:
             while not (self._is_ready() and self._announce()):
                 if self._child.poll() is not None:
-                    raise self._death(self.stop())  # after which nothing more can come into the log
+                    from llama_runner.server.errors import died  # noqa: PLC0415 - not on the warm path
+
+                    status = self.stop()  # after which nothing more can come into the log
+                    raise died(status, list(self._tail), self.log_name, self.spec.binary)
                 if cancelled():
                     raise Interrupted
                 if time.monotonic() - self._spoke_at > self.spec.load_timeout:
+                    from llama_runner.server.errors import ServerStalled  # noqa: PLC0415 - as above
+
                     raise ServerStalled(self.spec.load_timeout, list(self._tail), self.log_name)
                 self._heard.wait(pause) if not self._heard.is_set() else time.sleep(pause)
                 pause = min(pause * 1.5, longest)
@@ -287,12 +283,6 @@ class Server(Talks):
                 self._failure = error
             self.stop()
             raise
-
-    def _death(self, status: int) -> ServerError:
-        tail = list(self._tail)
-        if any("built without SSL support" in line for line in tail):
-            return NoTls(str(self.spec.binary))
-        return ServerDied(status, tail, self.log_name)
 
     def _announce(self) -> bool:
         """Say that the server is ready, unless somebody has stopped it."""
@@ -321,7 +311,7 @@ class Server(Talks):
             models = health.models(listed)
             ours = next((models[name] for name in self.spec.names if name in models), None)
             if ours is None:
-                raise AnotherModel(self.url, self.spec.alias, sorted(models))
+                raise health.AnotherModel(self.url, self.spec.alias, sorted(models))
             if self.spec.canary:
                 health.canary(asked, embeddings=self.spec.embeddings)
         except ServerError:
@@ -395,6 +385,8 @@ class Server(Talks):
                 clear_socket(self.spec.socket)
         try:
             self._keeper.join(timeout=_DRAIN_S)
+            from llama_runner.server.log import prune  # noqa: PLC0415 - long loaded
+
             prune(self.log.parent)
         finally:
             self._sink(ServerStopped(status))

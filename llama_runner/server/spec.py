@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.value import Value
-from llama_runner.server.errors import OwnOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,10 +20,8 @@ _OURS |= {"--api-key": "--api-key-file or LLAMA_API_KEY", "--api-key-file": "--a
 _OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
 """Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
 
-_PRESET = re.compile(r"--(embd|fim|gpt-oss|vision)-.+-(default|spec)")
+_PRESET = r"--(embd|fim|gpt-oss|vision)-.+-(default|spec)"
 """Options of llama-server that download and serve a model of its own choice."""
-
-_LOOPBACK = re.compile(r"127(\.\d{1,3}){3}")
 
 
 class ServerOptions(Value):
@@ -153,6 +150,11 @@ class ServerSpec(Value):
             words += [] if file is None else [option, str(file)]
         return [*words, *self.extra]
 
+    def entry(self) -> dict[str, str]:
+        """Return what the registry says of it. No secret is in it."""
+        files = {"api_key_file": self.api_key_file, "tls_cert": self.tls_cert, "model": self.model}
+        return {"alias": self.alias} | {name: str(file) for name, file in files.items() if file is not None}
+
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """Return the server's environment: ours, without what would silently configure it."""
         if self.inherit_environment:
@@ -173,7 +175,9 @@ def spec_of(
     """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know."""
     for word in options.extra:
         option = _canonical(word).partition("=")[0]
-        if ours := "a model source" if _PRESET.fullmatch(option) else _OURS.get(option):
+        if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
+            from llama_runner.server.errors import OwnOption  # noqa: PLC0415 - not on the warm path
+
             raise OwnOption(word, ours)
     context = options.ctx_size
     if context is None:
@@ -212,7 +216,9 @@ def needs_care(wanted: ServerOptions | ServerSpec) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Return whether a host is certainly one that only this machine reaches."""
-    return host in ("localhost", "::1") or bool(_LOOPBACK.fullmatch(host)) or is_socket(host)
+    return (
+        host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit()) or is_socket(host)
+    )
 
 
 def _value_of(option: str, words: tuple[str, ...]) -> str | None:

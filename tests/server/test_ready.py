@@ -116,7 +116,7 @@ def test_a_server_that_listens_everywhere_is_asked_at_the_loopback(stage: Stage)
 def test_a_socket_is_served_and_asked(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("s") / "x.sock"
     for _ in range(2):  # the second finds what one that was killed leaves
-        server = stage.ready(ServerOptions(host=str(path), extra=("--api-prefix", "/v")))
+        server = stage.ready(ServerOptions(host=str(path), port=0, extra=("--api-prefix", "/v")))
         assert (server.url, server.spec.socket) == (f"unix://{path}:/v", path)
         server.stop()
         assert not path.exists()
