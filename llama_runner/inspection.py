@@ -110,23 +110,39 @@ def _in_json(value: Any) -> Any:  # noqa: ANN401 - a scalar of a header
 
 
 def _of_directory(source: LocalModel) -> Inspection:
-    from llama_runner.convert import checkpoint  # noqa: PLC0415 - numpy comes with it
+    """Look at config.json and the headers of the shards: also of a model that cannot be converted here."""
+    from llama_runner.convert import shards  # noqa: PLC0415 - only here
+    from llama_runner.convert.source import Source, architecture_of  # noqa: PLC0415
 
-    found = checkpoint.inspect(source.path)
-    tensors = tuple(Described(t.name, t.shape, t.dtype.lower(), t.nbytes) for t in found.tensors)
+    files = Source(source.path)
+    config = files.object("config.json", purpose="the model's architecture")
+    inner = config.get("text_config")  # of a model that sees or hears too
+    said = {**inner, **config} if isinstance(inner, dict) else config
+    found = shards.find(files)
+    tensors = tuple(Described(t.name, t.shape, t.dtype.lower(), t.nbytes) for one in found for t in one.tensors)
     return Inspection(
         format="safetensors",
-        files=found.files,
-        bytes=sum(path.stat().st_size for path in found.files),
-        architecture=found.architecture,
-        parameters=found.parameters,
-        context_length=found.context_length,
-        vocabulary=found.vocabulary_size,
+        files=tuple(shard.path for shard in found),
+        bytes=sum(shard.stamp.size for shard in found),
+        architecture=architecture_of(files),
+        parameters=sum(tensor.elements for shard in found for tensor in shard.tensors),
+        context_length=_count(said, "max_position_embeddings", "n_ctx", "n_positions"),
+        vocabulary=_count(said, "vocab_size"),
         types=dict(Counter(tensor.type for tensor in tensors).most_common()),
-        metadata={"family": found.family, "vocabulary": found.vocabulary_kind},
+        metadata={
+            name: {"array": len(value)} if isinstance(value, list) else _in_json(value)
+            for name, value in said.items()
+            if not isinstance(value, dict)
+        },
         template=_template(source.path),
         tensors=tensors,
     )
+
+
+def _count(config: dict[str, Any], *names: str) -> int | None:
+    """Return the first of these numbers that config.json has."""
+    found = next((config[name] for name in names if name in config), None)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def _template(directory: Path) -> str | None:
@@ -138,6 +154,6 @@ def _template(directory: Path) -> str | None:
         return file.read_text(encoding="utf-8", errors="replace")
     try:
         found = json.loads((directory / "tokenizer_config.json").read_bytes()).get("chat_template")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, str) else None

@@ -66,9 +66,9 @@ def describe(found: Inspection, *, tensors: bool) -> str:
     lines = [
         f"file      {found.files[0]}{more}",
         f"size      {size_text(found.bytes)}, {found.bits_per_weight:.2f} bits a weight",
-        f"model     {found.architecture}, {found.parameters:,} parameters",
+        f"model     {_or_unknown(found.architecture)}, {found.parameters:,} parameters",
         f"tensors   {types}",
-        f"context   {found.context_length} tokens, vocabulary {found.vocabulary}",
+        f"context   {_or_unknown(found.context_length)} tokens, vocabulary {_or_unknown(found.vocabulary)}",
         f"template  {'none' if found.template is None else f'{len(found.template)} characters (--template prints it)'}",
     ]
     width = max((len(name) for name in found.metadata), default=0)
@@ -76,6 +76,10 @@ def describe(found: Inspection, *, tensors: bool) -> str:
     if tensors:
         lines += [f"  {t.name}  {' x '.join(map(str, t.shape))}  {t.type}  {size_text(t.bytes)}" for t in found.tensors]
     return "\n".join(lines)
+
+
+def _or_unknown(value: object) -> object:
+    return "unknown" if value is None else value
 
 
 def _brief(value: Any) -> str:

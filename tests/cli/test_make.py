@@ -106,6 +106,28 @@ def test_inspect_tells_the_same_of_the_directory_that_it_was_made_from(llama_run
     assert found["template"]
 
 
+def test_inspect_tells_of_a_model_that_is_not_converted_here_what_it_is(llama_runner: Command, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    llama(
+        model,
+        architectures=["TomorrowForCausalLM"],
+        text_config={"max_position_embeddings": 77},
+        max_position_embeddings=None,
+    )
+    found = llama_runner("inspect", model, "--json").json
+    assert (found["architecture"], found["types"]["bf16"]) == ("TomorrowForCausalLM", len(found["tensors"]))
+    assert found["context_length"] == 77
+    (model / "config.json").write_text('{"architectures": ["X"], "rope_theta": Infinity, "eos_token_id": [1, 2]}')
+    found = llama_runner("inspect", model, "--json").json
+    assert (found["metadata"]["rope_theta"], found["metadata"]["eos_token_id"]) == ("inf", {"array": 2})
+    assert found["context_length"] is None
+    assert "context   unknown tokens, vocabulary unknown" in llama_runner("inspect", model).out
+    (model / "config.json").write_text("{}")
+    says(llama_runner("inspect", model), 3, "architecture")
+    shutil.rmtree(model)
+    says(llama_runner("inspect", model), 3)
+
+
 def test_inspect_puts_the_files_of_a_split_model_together(root: Path, llama_runner: Command, tmp_path: Path) -> None:
     whole = Runner(root).prepare(demo=True, quantization="bf16").model
     shards = split(whole, tmp_path / "demo.gguf")
