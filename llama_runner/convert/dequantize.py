@@ -147,7 +147,7 @@ class Scaled(Combined):
         else:
             of, inside = rows // height, rows % height if tall > 1 else 0
             lines = (of if prod(shape[:-2]) > 1 else 0) * tall + inside + np.zeros_like(rows)
-        first, last = int(lines[0]), int(lines[-1]) + 1
+        first, last = int(lines.min()), int(lines.max()) + 1
         size = self.scale.nbytes // (prod(shape) // wide)
         data = reader.read(self.scale.path, [(self.scale.offset + first * size, (last - first) * size)])
         scales: NDArray[Any] = _floats(data, self.scale.dtype).reshape(last - first, wide)[lines - first]

@@ -12,10 +12,22 @@ import pytest
 from llama_runner.convert import convert, dequantize, describe, inspect
 from llama_runner.convert import errors as E  # noqa: N812 - as in the other tests
 from llama_runner.convert.cast import LAYOUT
+from llama_runner.convert.safetensors import read_shard
+from llama_runner.convert.stream import Reader
 from llama_runner.core.errors import ExitCode
-from tests.convert.checkpoints import edit_json, llama, shard, write_json
+from tests.convert.checkpoints import edit_json, llama, shard, write_json, write_safetensors
 from tests.convert.families import gptoss
-from tests.convert.families.quantized import CASES, FP8, LLAMA, LLAMA_TABLE, Entries, compressed, quantized, scaled
+from tests.convert.families.quantized import (
+    CASES,
+    FP8,
+    LLAMA,
+    LLAMA_TABLE,
+    Entries,
+    compressed,
+    integers,
+    quantized,
+    scaled,
+)
 from tests.convert.test_parity import GOLDENS
 from tests.convert.tiny import tiny
 
@@ -122,6 +134,46 @@ def test_weights_that_config_json_does_not_call_quantized_are_told(title: str, t
     edit_json(tmp_path / "model" / "config.json", quantization_config=None)
     with pytest.raises(E.UndeclaredQuantization, match=r"config\.json has no quantization_config: model\.layers"):
         inspect(tmp_path / "model")
+
+
+def test_numbers_of_8_bits_without_a_scale_are_told(tmp_path: Path) -> None:
+    directory = llama(tmp_path / "model")
+    entries = _read(directory)
+    entries["model.norm.weight"] = _entry("F8_E4M3", (32,))
+    write_safetensors(directory / "model.safetensors", entries)
+    with pytest.raises(E.UndeclaredQuantization, match=r"model\.norm\.weight is stored as F8_E4M3"):
+        inspect(directory)
+
+
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [((3, 3, 2), (16, 32)), ((3, 40, 1), None), ((1, 40, 1), None), ((3, 1, 1), None), ((3,), None), ((), None)],
+)
+def test_scales_of_stacked_experts(shape: tuple[int, ...], block: tuple[int, int] | None, tmp_path: Path) -> None:
+    """Each against the same in plain numpy, a few rows at a time and across the borders of the experts."""
+    scale = np.arange(1, np.prod(shape, dtype=int) + 1, dtype="<f4").reshape(shape)
+    weight = integers("experts", (3, 40, 48), 8, dtype="i1")
+    entries = {"w": ("I8", (3, 40, 48), weight.tobytes()), "s": ("F32", shape, scale.tobytes())}
+    write_safetensors(tmp_path / "model.safetensors", entries)
+    scales, weights = sorted(read_shard(tmp_path / "model.safetensors").tensors, key=lambda tensor: tensor.name)
+    made = dequantize.Scaled.make("w", weights, scales, block)
+    wide = scale.reshape(*shape, *[1] * (3 - len(shape)))
+    if block:
+        wide = wide.repeat(block[0], axis=1)[:, :40].repeat(block[1], axis=2)[:, :, :48]
+    expected = (weight.astype("<f4") * wide).reshape(120, 48)
+    with weights.path.open("rb", buffering=0) as file:
+        reader = Reader({weights.path: file})
+        for low, high in ((0, 120), (35, 45), (39, 40), (40, 41), (119, 120)):
+            assert np.array_equal(made.rows(low, high, reader), expected[low:high])
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 1), (3, 40, 7), (40,), (3, 40, 1, 1)])
+def test_scales_of_stacked_experts_that_do_not_fit(shape: tuple[int, ...], tmp_path: Path) -> None:
+    entries = {"w": _entry("I8", (3, 40, 48)), "s": _entry("F32", shape)}
+    write_safetensors(tmp_path / "model.safetensors", entries)
+    scales, weights = read_shard(tmp_path / "model.safetensors").tensors
+    with pytest.raises(E.BrokenQuantization, match="which does not fit"):
+        dequantize.Scaled.make("w", weights, scales, None)
 
 
 def test_weights_that_only_config_json_calls_quantized_are_taken_as_they_are(tmp_path: Path) -> None:
