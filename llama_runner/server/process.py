@@ -37,6 +37,7 @@ State = Literal["starting", "loading", "ready", "stopping", "stopped", "failed"]
 
 _TAIL = 20
 _LINE = 1000
+_HEARD = 4 * _TAIL
 _POLL_S = (0.002, 0.05)
 _DRAIN_S = 5.0
 
@@ -237,7 +238,12 @@ class Server(Talks):
                 if self._terminal is not None:
                     self._terminal.write(block)
                     self._terminal.flush()
-            *lines, rest = (rest + block).split(b"\n")
+            text = rest + block
+            if not self._heard.is_set() and b"listening on " in text:
+                *lines, rest = text.split(b"\n")
+            else:  # of a burst only the last lines can become part of the tail
+                *lines, rest = text.rsplit(b"\n", _HEARD)
+                del lines[: 1 - _HEARD]  # what is before them, as one
             for line in lines:
                 self._hear(line)
             rest = rest[-_LINE:]

@@ -77,6 +77,8 @@ class ServerSpec(Value):
     insecure: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters."""
 
     @property
     def socket(self) -> Path | None:
@@ -138,6 +140,8 @@ class ServerSpec(Value):
         words = [str(self.binary), "-m", str(self.model)]
         if self.projector is not None and not _values_of("--mmproj", self.extra):
             words += ["--mmproj", str(self.projector)]
+        for adapter in self.adapters:
+            words += ["--lora", str(adapter)]
         words += [] if self._chosen_aliases else ["--alias", self.alias]
         words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
@@ -171,6 +175,7 @@ def spec_of(
     trained_context: int | None,
     cores: int,
     projector: Path | None = None,
+    adapters: tuple[Path, ...] = (),
 ) -> ServerSpec:
     """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know."""
     for word in options.extra:
@@ -201,6 +206,7 @@ def spec_of(
         insecure=options.insecure,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
+        adapters=adapters,
     )
 
 

@@ -5,6 +5,7 @@ What ``FAKE`` may contain:
 
     inspect: PATH           write argv and environment there, as JSON
     say: TEXT               before anything else; one byte for each character (Latin-1)
+    burst: N                then N blocks of 64 KiB, block I of 4096 lines ``000…I``
     flood: N                then N bytes without a newline
     grandchild: PATH        then start a process that does not hear SIGTERM and holds our output; its pid goes there
     session: true           it goes into a session of its own, and its parent ends at once
@@ -200,6 +201,8 @@ def main() -> None:
     if "inspect" in FAKE:
         publish(FAKE["inspect"], json.dumps({"argv": sys.argv, "environment": dict(os.environ)}))
     say(FAKE.get("say", ""), end="")
+    for number in range(FAKE.get("burst", 0)):
+        say(f"{number:015}\n" * 4096, end="")
     say("x" * FAKE.get("flood", 0), end="")
     if "grandchild" in FAKE:
         grandchild(FAKE["grandchild"])

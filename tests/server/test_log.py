@@ -51,6 +51,15 @@ def test_a_line_without_end_fills_neither_the_memory_nor_the_error(stage: Stage)
     assert stage.log.stat().st_size > 3 << 20
 
 
+def test_after_a_burst_the_error_has_the_last_lines_and_only_these(stage: Stage) -> None:
+    server = stage.start(say="".join(f"line {number}\n" for number in range(5000)) + "\n" * 70, die_loading=1)
+    with pytest.raises(ServerDied) as caught:
+        server.wait_ready()
+    *before, _, _, _ = caught.value.tail
+    assert before == [f"line {number}" for number in range(5000 - len(before), 5000)]
+    assert not any("\n" in line for line in caught.value.tail)
+
+
 def test_only_the_owner_may_read_the_log(stage: Stage) -> None:
     before = os.umask(0)
     try:
