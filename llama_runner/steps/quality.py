@@ -81,8 +81,8 @@ class Quality(Step):
 
         base, model = workspace.input("base"), workspace.input("model")
         model = model / self.model.entry if self.model.entry else model
-        shutil.copyfile(workspace.input("text"), workspace.tools / "text.txt")  # no path of this machine is in the log
         self._check_room(workspace, base)
+        shutil.copyfile(workspace.input("text"), workspace.tools / "text.txt")
         told = self._measure(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], 0)
         if not _is_number(told.get("base_perplexity")):
             raise NotMeasurable(base.name, "perplexity")
@@ -97,14 +97,14 @@ class Quality(Step):
         workspace.fact(**figures)
 
     def _check_room(self, workspace: Workspace, base: Path) -> None:
-        """Raise ``DiskFull`` if the base's predictions do not fit: 16 bits for each token of the vocabulary, often."""
+        """Raise ``DiskFull`` if the base's predictions do not fit."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
         from llama_runner.sources.gguf import read_header  # noqa: PLC0415
 
         vocabulary = read_header(base).arrays.get("tokenizer.ggml.tokens", 0)
         chunks = min(self.chunks, workspace.input("text").stat().st_size // CONTEXT)  # a token is a byte at least
-        need, free = chunks * _MEASURED * 2 * (vocabulary + 5), shutil.disk_usage(workspace.tools).free
+        need, free = room(chunks, vocabulary), shutil.disk_usage(workspace.tools).free
         if need > free:
             raise DiskFull(workspace.tools, need=need, free=free)
 
@@ -137,6 +137,11 @@ class Quality(Step):
         if "too short" in told:
             raise TextTooShort(workspace.input("text").name, 2 * CONTEXT) from None
         return told
+
+
+def room(chunks: int, vocabulary: int) -> int:
+    """Return how many bytes llama-perplexity keeps: the tokens, and for each predicted one 16 bits a token there is."""
+    return chunks * (CONTEXT * 4 + _MEASURED * 2 * (2 * ((vocabulary + 1) // 2) + 4)) + 20
 
 
 def as_numbers(facts: Mapping[str, object]) -> dict[str, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from llama_runner.steps.quality import NotMeasurable
+from llama_runner.steps.quality import NotMeasurable, room
 from tests.cli.test_bad_input import says
 from tests.conftest import Command
 from tests.convert.checkpoints import overwrite
@@ -64,6 +65,25 @@ def test_texts_of_no_use(root: Path, llama_runner: Command, text: Path, tmp_path
     says(llama_runner("prepare", "--demo", "-q", "f16", "--quality", text, "--root", root), 2, "--quality is about")
     text.write_text("short", encoding="utf-8")
     says(llama_runner(*words, "--quality", text), 3, "is too short: 1024 tokens are the least")
+
+
+def test_the_room_that_the_predictions_of_the_base_take_is_known_beforehand(
+    binaries: Path, text: Path, tmp_path: Path
+) -> None:
+    prepared = Runner(binaries).prepare(demo=True, quantization="q8_0")
+    words: list[str | Path] = [
+        prepared.binaries / "llama-perplexity",
+        "-m",
+        prepared.model,
+        "-f",
+        text,
+        "--chunks",
+        "2",
+        "-c",
+        "512",
+    ]
+    subprocess.run([*words, "--kl-divergence-base", tmp_path / "x.kld"], check=True, capture_output=True)
+    assert (tmp_path / "x.kld").stat().st_size == room(2, 768)
 
 
 def test_a_model_that_predicts_nothing_is_named(root: Path, text: Path, tmp_path: Path) -> None:
