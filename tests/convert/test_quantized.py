@@ -304,23 +304,25 @@ def test_scales_that_the_official_script_does_not_know_are_applied(
     assert np.array_equal(found, exact.astype("<f4") * scale)
 
 
-def test_packed_rows_with_one_scale_each(tmp_path: Path) -> None:
+def _one_scale_each(zero: int | None) -> Callable[[Entries], object]:
+    def change(found: Entries) -> None:
+        for name in [name for name in found if name.endswith("weight_scale")]:
+            rows, points = found[name][1][0], name.removesuffix("scale") + "zero_point"
+            found[name] = _entry("F16", (rows, 1), np.full(rows, 2, "<f2").tobytes())
+            del found[points]
+            if zero is not None:
+                found[points] = _entry("I32", (-(-rows // 4), 1), bytes([zero]) * rows)
+
+    return change
+
+
+@pytest.mark.parametrize("zero", [None, 3])
+def test_packed_rows_with_one_scale_each(zero: int | None, tmp_path: Path) -> None:
     settings = compressed("pack-quantized", num_bits=8, strategy="channel")
-    directory = _spoiled(
-        tmp_path / "model",
-        "packed-8-zeros",
-        lambda found: (
-            [
-                found.update({name: _entry("F16", (entry[1][0], 1), np.full(entry[1][0], 2, "<f2").tobytes())})
-                for name, entry in list(found.items())
-                if name.endswith("weight_scale")
-            ]
-            + [found.pop(name) for name in list(found) if name.endswith("zero_point")]
-        ),
-        **settings,
-    )
+    directory = _spoiled(tmp_path / "model", "packed-8-zeros", _one_scale_each(zero), **settings)
     stored = np.frombuffer(_read(directory)[f"{UP}weight_packed"][2], "u1").reshape(160, 96)
-    assert np.array_equal(_values(directory, tmp_path), (stored.astype("<f4") - 128) * 2)
+    middle = 128 if zero is None else zero
+    assert np.array_equal(_values(directory, tmp_path), (stored.astype("<f4") - middle) * 2)
 
 
 def test_an_unfinished_description_beside_config_json_is_no_quantization(tmp_path: Path) -> None:
