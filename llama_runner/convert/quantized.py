@@ -1,7 +1,8 @@
 """Recognises from the small files of a model that its weights are quantized already, how, and who can convert them.
 
 What `dequantize` undoes here is a `Quantization`. All else is `AlreadyQuantized`, which says whether llama.cpp's own
-script does it: bitnet and NVFP4 it does, AWQ, bitsandbytes and the like nobody.
+script does it: NVFP4 it does, AWQ, bitsandbytes and the like nobody. Nor BitNet's packed weights, which the script of
+b10605 means to undo: it stops at the first of them, as it mixes tensors that are there with such that are not yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 CONFIG = "quantization_config"
 DESCRIPTION = "hf_quant_config.json"  # what NVIDIA's ModelOpt writes beside config.json
-SCALED_FORMATS = frozenset({"float-quantized", "int-quantized", "naive-quantized"})
+SCALED_FORMATS = ("float-quantized", "int-quantized", "naive-quantized")
 GPTQ_BITS = (2, 4, 8)
 GPTQ_OFFSETS = {"gptq": 1, "gptq_v2": 0}
 PACKED_BITS = range(2, 9)
@@ -66,7 +67,7 @@ def find(source: Source, architecture: str) -> Quantization | None:
         return _modelopt(source, settings)
     if method == "mxfp4" and architecture == MXFP4_ARCHITECTURE:
         return Quantization(method, "mxfp4", bits=4)
-    raise _refused(source, method, official=method == "bitnet")
+    raise _refused(source, method)
 
 
 def _settings(settings: Mapping[str, Any], described: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -126,7 +127,7 @@ def _modelopt(source: Source, settings: Mapping[str, Any]) -> Quantization:
     algorithm = str(settings.get("quant_algo"))
     if any(name.endswith("NVFP4") for name in (algorithm, *layers)):
         raise _refused(source, f"modelopt {algorithm}", official=True)
-    if not algorithm.startswith("FP8"):
+    if algorithm != "None" and not algorithm.startswith("FP8"):  # with none, only what is cached is quantized
         raise _refused(source, f"modelopt {algorithm}")
     return Quantization("modelopt", "scaled")
 

@@ -367,20 +367,20 @@ NODES = ("null", "true", "-1", "3", "1.5", '""', '"x"', "[]", "[1]", '["a"]', "{
 FUZZED = ("llama3-many-specials", "byte-fallback", "spm-additions", "bert-cls", "bert-labels", "rope-yarn", "card")
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path]
     if isinstance(value, dict) and len(value) < 50:
-        found += [deeper for key in value for deeper in _paths(value[key], (*path, key))]
+        found += [deeper for key in value for deeper in paths_in(value[key], (*path, key))]
     elif isinstance(value, list):
-        found += [deeper for place in range(min(len(value), 3)) for deeper in _paths(value[place], (*path, place))]
+        found += [deeper for place in range(min(len(value), 3)) for deeper in paths_in(value[place], (*path, place))]
     return found
 
 
-def _replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     if not path:
         return new
     changed = value.copy()
-    changed[path[0]] = _replaced(value[path[0]], path[1:], new)
+    changed[path[0]] = replaced(value[path[0]], path[1:], new)
     return changed
 
 
@@ -392,8 +392,8 @@ def test_any_value_anywhere_in_the_json_files_is_taken_or_a_typed_error(title: s
     for file in sorted((tmp_path / "model").rglob("*.json")):
         text = file.read_text(encoding="utf-8")
         value = json.loads(text)
-        for path in chosen.sample(paths := _paths(value), min(len(paths), 25)):
-            file.write_text(json.dumps(_replaced(value, path, json.loads(chosen.choice(NODES)))), encoding="utf-8")
+        for path in chosen.sample(paths := paths_in(value), min(len(paths), 25)):
+            file.write_text(json.dumps(replaced(value, path, json.loads(chosen.choice(NODES)))), encoding="utf-8")
             try:
                 inspect(tmp_path / "model")
             except SourceError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +16,8 @@ from llama_runner.convert import errors as E  # noqa: N812 - as in the other tes
 from llama_runner.convert.cast import LAYOUT
 from llama_runner.convert.safetensors import read_shard
 from llama_runner.convert.stream import Reader
-from llama_runner.core.errors import ExitCode
-from tests.convert.checkpoints import edit_json, llama, shard, write_json, write_safetensors
-from tests.convert.families import gptoss
+from llama_runner.core.errors import ExitCode, SourceError
+from tests.convert.checkpoints import edit_json, llama, write_json, write_safetensors
 from tests.convert.families.quantized import (
     CASES,
     FP8,
@@ -28,6 +29,7 @@ from tests.convert.families.quantized import (
     quantized,
     scaled,
 )
+from tests.convert.test_bad_sources import NODES, paths_in, replaced
 from tests.convert.test_parity import GOLDENS
 from tests.convert.tiny import tiny
 
@@ -38,12 +40,12 @@ if TYPE_CHECKING:
 UP = "model.layers.0.mlp.up_proj."
 
 
-def _entry(dtype: str, shape: tuple[int, ...], data: bytes | None = None) -> tuple[str, tuple[int, ...], bytes]:
+def entry(dtype: str, shape: tuple[int, ...], data: bytes | None = None) -> tuple[str, tuple[int, ...], bytes]:
     size = {"F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I64": 8}.get(dtype, 1)
     return dtype, shape, bytes(size * int(np.prod(shape, dtype=int))) if data is None else data
 
 
-def _read(directory: Path) -> Entries:
+def read_entries(directory: Path) -> Entries:
     data = (directory / "model.safetensors").read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
@@ -57,7 +59,7 @@ def _read(directory: Path) -> Entries:
 def _spoiled(directory: Path, title: str, change: Callable[[Entries], object], **settings: Any) -> Path:
     """The checkpoint of a case with other tensors, and other settings of its quantization."""
     CASES[title].build(directory)
-    entries, config = _read(directory), json.loads((directory / "config.json").read_text())
+    entries, config = read_entries(directory), json.loads((directory / "config.json").read_text())
     change(entries)
     config["quantization_config"] = {**(config.get("quantization_config") or {}), **settings}
     return tiny(directory, config, {}, tokenizer="spm", extra=entries)
@@ -75,37 +77,37 @@ BROKEN: dict[str, tuple[str, Callable[[Entries], object], dict[str, Any], str]] 
     "FP8 without its scale": (
         "fp8-blocks", _drop("weight_scale_inv"), {}, f"{UP}weight is stored as F8_E4M3, and its scale is missing"),
     "FP8 scale of another shape": (
-        "fp8-blocks", _set(weight_scale_inv=_entry("F32", (3, 1))), {},
+        "fp8-blocks", _set(weight_scale_inv=entry("F32", (3, 1))), {},
         "weight_scale_inv has the shape [3, 1], which does not fit [160, 96] in blocks of [64, 64]"),
     "FP8 blocks of another size": (
         "fp8-blocks", _drop(), {"weight_block_size": [32, 32]}, "does not fit [96, 160] in blocks of [32, 32]"),
     "FP8 scale for each of other rows": (
-        "float-channel", _set(weight_scale=_entry("BF16", (96, 1))), {},
+        "float-channel", _set(weight_scale=entry("BF16", (96, 1))), {},
         "weight_scale has the shape [96, 1], which does not fit [160, 96]"),
     "FP8 scale of whole numbers": (
-        "fp8-blocks", _set(weight_scale_inv=_entry("I32", (3, 2))), {},
+        "fp8-blocks", _set(weight_scale_inv=entry("I32", (3, 2))), {},
         "weight_scale_inv is stored as I32, not as F32"),
     "a scale for 16 bits": (
-        "fp8-blocks", _set(weight=_entry("BF16", (160, 96))), {}, f"{UP}weight has a scale but is stored as BF16"),
+        "fp8-blocks", _set(weight=entry("BF16", (160, 96))), {}, f"{UP}weight has a scale but is stored as BF16"),
     "GPTQ without zero points": ("gptq-4", _drop("qzeros"), {}, f"{UP}qweight lacks {UP}qzeros"),
     "GPTQ without groups": ("gptq-4", _drop("g_idx"), {}, f"{UP}qweight lacks {UP}g_idx"),
     "GPTQ of other bits": ("gptq-4", _drop(), {"bits": 8}, "g_idx has the shape"),
-    "GPTQ of floats": ("gptq-4", _set(qweight=_entry("F32", (12, 160))), {}, "qweight is stored as F32, not as I32"),
+    "GPTQ of floats": ("gptq-4", _set(qweight=entry("F32", (12, 160))), {}, "qweight is stored as F32, not as I32"),
     "GPTQ scales of other groups": (
-        "gptq-4", _set(scales=_entry("F16", (4, 160))), {}, "qzeros has the shape [3, 20], [4, 20] is expected"),
+        "gptq-4", _set(scales=entry("F16", (4, 160))), {}, "qzeros has the shape [3, 20], [4, 20] is expected"),
     "GPTQ scales of other outputs": (
-        "gptq-4", _set(scales=_entry("F16", (3, 96))), {}, "scales has the shape [3, 96], [3, 160] is expected"),
+        "gptq-4", _set(scales=entry("F16", (3, 96))), {}, "scales has the shape [3, 96], [3, 160] is expected"),
     "GPTQ scales in one row": (
-        "gptq-4", _set(scales=_entry("F16", (480,))), {}, "qweight has the shape [12, 160] and scales [480]"),
+        "gptq-4", _set(scales=entry("F16", (480,))), {}, "qweight has the shape [12, 160] and scales [480]"),
     "packed without scales": ("packed-4", _drop("weight_scale"), {}, f"{UP}weight_packed lacks {UP}weight_scale"),
     "packed in other groups": (
         "packed-4", _drop(), {"config_groups": compressed("", num_bits=4, strategy="group", group_size=64)[
             "config_groups"]}, "has 20 words of 4 bits in a row, 5 groups of 64 are expected"),
     "packed zero points of another shape": (
-        "packed-4-zeros", _set(weight_zero_point=_entry("I32", (160, 3))), {},
+        "packed-4-zeros", _set(weight_zero_point=entry("I32", (160, 3))), {},
         "weight_zero_point has the shape [160, 3], [20, 3] is expected with 4 bits"),
     "packed scales of other rows": (
-        "packed-4", _set(weight_scale=_entry("BF16", (96, 3))), {},
+        "packed-4", _set(weight_scale=entry("BF16", (96, 3))), {},
         "has the shape [96, 3], which does not fit [160, 12]"),
 }  # fmt: skip
 
@@ -122,7 +124,7 @@ def test_parts_that_do_not_fit_together_are_told(title: str, tmp_path: Path) -> 
 
 def test_a_group_that_is_not_there_is_told_and_no_file_is_left(tmp_path: Path) -> None:
     index = np.full(96, 3, dtype="<i4").tobytes()
-    directory = _spoiled(tmp_path / "model", "gptq-4", _set(g_idx=_entry("I32", (96,), index)))
+    directory = _spoiled(tmp_path / "model", "gptq-4", _set(g_idx=entry("I32", (96,), index)))
     with pytest.raises(E.BrokenQuantization, match=re.escape("up_proj.g_idx names group 3, of 3")):
         convert(directory, tmp_path / "out.gguf", name="model")
     assert not (tmp_path / "out.gguf").exists()
@@ -138,8 +140,8 @@ def test_weights_that_config_json_does_not_call_quantized_are_told(title: str, t
 
 def test_numbers_of_8_bits_without_a_scale_are_told(tmp_path: Path) -> None:
     directory = llama(tmp_path / "model")
-    entries = _read(directory)
-    entries["model.norm.weight"] = _entry("F8_E4M3", (32,))
+    entries = read_entries(directory)
+    entries["model.norm.weight"] = entry("F8_E4M3", (32,))
     write_safetensors(directory / "model.safetensors", entries)
     with pytest.raises(E.UndeclaredQuantization, match=r"model\.norm\.weight is stored as F8_E4M3"):
         inspect(directory)
@@ -169,7 +171,7 @@ def test_scales_of_stacked_experts(shape: tuple[int, ...], block: tuple[int, int
 
 @pytest.mark.parametrize("shape", [(2, 40, 1), (3, 40, 7), (40,), (3, 40, 1, 1)])
 def test_scales_of_stacked_experts_that_do_not_fit(shape: tuple[int, ...], tmp_path: Path) -> None:
-    entries = {"w": _entry("I8", (3, 40, 48)), "s": _entry("F32", shape)}
+    entries = {"w": entry("I8", (3, 40, 48)), "s": entry("F32", shape)}
     write_safetensors(tmp_path / "model.safetensors", entries)
     scales, weights = read_shard(tmp_path / "model.safetensors").tensors
     with pytest.raises(E.BrokenQuantization, match="which does not fit"):
@@ -188,7 +190,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
     "bitsandbytes": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes", False),
     "HQQ": ({"quant_method": "hqq"}, "hqq", False),
     "MXFP4 of another architecture": ({"quant_method": "mxfp4"}, "mxfp4", False),
-    "BitNet": ({"quant_method": "bitnet"}, "bitnet", True),
+    "BitNet": ({"quant_method": "bitnet"}, "bitnet", False),
     "3 bits": ({"quant_method": "gptq", "bits": 3}, "gptq with 3 bits", False),
     "Marlin": (
         {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "gptq in the format 'marlin'", False),
@@ -273,7 +275,7 @@ def test_large_tensors_are_made_in_parts_and_are_the_same(
     assert made.sha256 == GOLDENS["quantized"][key]
 
 
-def _values(directory: Path, tmp_path: Path, wanted: str = "blk.0.ffn_up.weight") -> Any:
+def values_of(directory: Path, tmp_path: Path, wanted: str = "blk.0.ffn_up.weight") -> Any:
     import gguf
 
     convert(directory, tmp_path / f"{directory.name}.gguf", name="model", outtype="f32")
@@ -294,10 +296,10 @@ def test_scales_that_the_official_script_does_not_know_are_applied(
 ) -> None:
     made = scaled(suffix, scalar=shape) if shape != (160, 1) else scaled(suffix)
     quantized(LLAMA, LLAMA_TABLE, settings, made).build(tmp_path / "model")
-    entries = _read(tmp_path / "model")
+    entries = read_entries(tmp_path / "model")
     codes = np.frombuffer(entries[f"{UP}weight"][2], "u1").reshape(160, 96)
     scale = np.frombuffer(entries[f"{UP}weight_scale"][2], LAYOUT["F32"]).reshape(-1, 1)
-    found = _values(tmp_path / "model", tmp_path)
+    found = values_of(tmp_path / "model", tmp_path)
     assert codes[0, 0] != 0
     sign, exponent, mantissa = codes >> 7, (codes >> 3) & 15, codes & 7
     exact = np.where(exponent, 1 + mantissa / 8, mantissa / 4) * 2.0 ** (exponent.astype(int) - 7) * (1 - 2.0 * sign)
@@ -308,10 +310,10 @@ def _one_scale_each(zero: int | None) -> Callable[[Entries], object]:
     def change(found: Entries) -> None:
         for name in [name for name in found if name.endswith("weight_scale")]:
             rows, points = found[name][1][0], name.removesuffix("scale") + "zero_point"
-            found[name] = _entry("F16", (rows, 1), np.full(rows, 2, "<f2").tobytes())
+            found[name] = entry("F16", (rows, 1), np.full(rows, 2, "<f2").tobytes())
             del found[points]
             if zero is not None:
-                found[points] = _entry("I32", (-(-rows // 4), 1), bytes([zero]) * rows)
+                found[points] = entry("I32", (-(-rows // 4), 1), bytes([zero]) * rows)
 
     return change
 
@@ -320,65 +322,27 @@ def _one_scale_each(zero: int | None) -> Callable[[Entries], object]:
 def test_packed_rows_with_one_scale_each(zero: int | None, tmp_path: Path) -> None:
     settings = compressed("pack-quantized", num_bits=8, strategy="channel")
     directory = _spoiled(tmp_path / "model", "packed-8-zeros", _one_scale_each(zero), **settings)
-    stored = np.frombuffer(_read(directory)[f"{UP}weight_packed"][2], "u1").reshape(160, 96)
+    stored = np.frombuffer(read_entries(directory)[f"{UP}weight_packed"][2], "u1").reshape(160, 96)
     middle = 128 if zero is None else zero
-    assert np.array_equal(_values(directory, tmp_path), (stored.astype("<f4") - middle) * 2)
+    assert np.array_equal(values_of(directory, tmp_path), (stored.astype("<f4") - middle) * 2)
+
+
+@pytest.mark.parametrize("title", ["fp8-blocks", "gptq-4", "packed-4-zeros", "modelopt"])
+def test_any_value_anywhere_in_the_settings_is_taken_or_a_typed_error(title: str, tmp_path: Path) -> None:
+    CASES[title].build(tmp_path / "model")
+    chosen = Random(title)
+    for name in ("config.json", "hf_quant_config.json"):
+        file = tmp_path / "model" / name
+        value = json.loads(file.read_text()) if file.exists() else {}
+        for path in (path for path in paths_in(value) if name != "config.json" or path[:1] == ("quantization_config",)):
+            changed = replaced(value, path, json.loads(chosen.choice(NODES)))
+            file.write_text(json.dumps(changed), encoding="utf-8")
+            with suppress(SourceError):
+                inspect(tmp_path / "model")
+        file.write_text(json.dumps(value), encoding="utf-8")
 
 
 def test_an_unfinished_description_beside_config_json_is_no_quantization(tmp_path: Path) -> None:
     directory = llama(tmp_path / "model")
     write_json(directory / "hf_quant_config.json", {"producer": {"name": "modelopt"}})
     assert inspect(directory).architecture == "LlamaForCausalLM"
-
-
-DOWN = "model.layers.1.mlp.experts.down_proj_"
-
-
-def _gpt_oss(directory: Path, change: Callable[[Entries], object], title: str = "mxfp4") -> Path:
-    gptoss.CASES[title].build(directory)
-    entries, config = _read(directory), json.loads((directory / "config.json").read_text())
-    change(entries)
-    return tiny(directory, config, {}, extra=entries)
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda found: found.pop(f"{DOWN}scales"), f"tensor {DOWN}blocks lacks {DOWN}scales"),
-        (lambda found: found.update({f"{DOWN}blocks": _entry("I8", (3, 64, 3, 16))}), "stored as I8, not as U8"),
-        (lambda found: found.update({f"{DOWN}scales": _entry("U8", (3, 64, 2))}), "[3, 64, 2], [3, 64, 3] is expected"),
-        (lambda found: found.update({f"{DOWN}blocks": _entry("U8", (3, 64, 48))}), "no blocks of 16 bytes"),
-    ],
-)
-def test_experts_whose_blocks_and_exponents_do_not_fit_are_told(
-    change: Callable[[Entries], object], text: str, tmp_path: Path
-) -> None:
-    with pytest.raises(E.BrokenQuantization, match=re.escape(text)):
-        inspect(_gpt_oss(tmp_path / "model", change))
-
-
-def test_experts_of_another_size_are_told(tmp_path: Path) -> None:
-    directory = _gpt_oss(tmp_path / "model", lambda found: found.pop("lm_head.weight"))
-    edit_json(directory / "config.json", intermediate_size=64)
-    text = "down_proj has shape [3, 64, 96], config.json implies [3, 64, 64]"
-    with pytest.raises(E.WrongShape, match=re.escape(text)):
-        inspect(directory)
-
-
-def test_exponents_in_another_shard_than_their_blocks_are_found(tmp_path: Path) -> None:
-    """The official script looks for them in the order of the files, and would take others."""
-    for name in ("one", "several"):
-        gptoss.CASES["mxfp4"].build(tmp_path / name)
-    shard(tmp_path / "several", 2)
-    one, several = (_values(tmp_path / name, tmp_path, "blk.1.ffn_up_exps.weight") for name in ("one", "several"))
-    assert np.array_equal(one, several)
-
-
-@pytest.mark.parametrize("key", ["mxfp4/auto", "turned/f16", "turned/q8_0"])
-def test_experts_are_made_in_parts_and_are_the_same(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    title, outtype = key.split("/")
-    gptoss.CASES[title].build(tmp_path / "model")
-    for kind in (dequantize.Combined, dequantize.Turned):
-        monkeypatch.setattr(kind, "chunk", 1200)  # a few rows, and not of whole experts
-    made = convert(tmp_path / "model", tmp_path / "out.gguf", name="tiny", outtype=outtype)  # type: ignore[arg-type]
-    assert made.sha256 == GOLDENS["gptoss"][key]

@@ -124,6 +124,12 @@ def packed(bits: int, group: int, *, zeros: bool, scales: str = "BF16") -> Calla
     return make
 
 
+def of_the_cache(name: str, shape: tuple[int, ...]) -> Entries:
+    """Plain numbers, and a scale for the keys that are cached."""
+    scale: Entries = {name.replace("weight", "k_scale"): ("F32", (), ENCODERS["F32"](np.ones(())))}
+    return {**encoded({name: shape}, "BF16"), **(scale if "k_proj" in name else {})}
+
+
 def quantized(
     config: Mapping[str, Any],
     table: str,
@@ -193,6 +199,10 @@ CASES = {
     "modelopt": quantized(
         LLAMA, LLAMA_TABLE, None, scaled("weight_scale", scalar=()), files=MODELOPT,
         extra={"model.layers.0.mlp.up_proj.input_scale": (), "model.layers.0.self_attn.k_proj.k_scale": ()}),
+    "modelopt-cache": quantized(
+        LLAMA, LLAMA_TABLE, None, of_the_cache,
+        files={"hf_quant_config.json": {"producer": {"name": "modelopt"},
+                                        "quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}}),
     "gptq-4": quantized(LLAMA, LLAMA_TABLE, GPTQ4, gptq(4, 32), outtypes=KINDS, dtype="F16"),
     "gptq-8-shuffled": quantized(LLAMA, LLAMA_TABLE, GPTQ8, gptq(8, 32, shuffled=True), outtypes=("auto", "f32")),
     "gptq-2": quantized(LLAMA, LLAMA_TABLE, {**GPTQ4, "bits": 2}, gptq(2, 16), outtypes=("f32",)),
