@@ -205,6 +205,7 @@ class _Sink:
     def finish(self) -> str:
         """Wait for the last chunk; the digest in hex."""
         self._stop()
+        assert self._written == self._total, "a rule's rows do not make up its shape"
         return self._hash.hexdigest()
 
     def _stop(self) -> None:

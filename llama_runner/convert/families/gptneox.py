@@ -46,6 +46,13 @@ RULES = (
 )
 
 
+def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """Nobody looks at a size of heads."""
+    del model_type
+    values.pop("head_dim", None)
+    return values
+
+
 def dimensions(config: Config) -> dict[str, int]:
     """The sizes that the shapes in the rules are made of."""
     return {**decoder.dimensions(config), "fused": 3 * config.integer("hidden_size")}
@@ -70,6 +77,7 @@ FAMILY = Family(
     name="gptneox",
     defaults={"gpt_neox": DEFAULTS},
     validated_rope=frozenset({"gpt_neox"}),
+    derive=derive,
     rules=RULES,
     dimensions=dimensions,
     rename=decoder.rename,

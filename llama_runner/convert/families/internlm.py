@@ -6,10 +6,10 @@ in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.errors import MissingFile
+from llama_runner.convert.errors import MissingFile, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
 from llama_runner.convert.rows import Rows, part
@@ -62,6 +62,15 @@ RULES = (
 FUSED = "model.layers.{bid}.attention.wqkv"
 
 
+def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """The architecture knows no other size of heads than that of all queries divided among them."""
+    del model_type
+    size, width, heads = (values.get(name) for name in ("head_dim", "hidden_size", "num_attention_heads"))
+    if size is not None and type(width) is int and type(heads) is int and size * heads != width:
+        raise UnsupportedOption("head_dim in config.json", size)
+    return values
+
+
 def dimensions(config: Config) -> dict[str, int]:
     """The sizes that the shapes in the rules are made of."""
     sizes = decoder.dimensions(config)
@@ -108,6 +117,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocab
 FAMILY = Family(
     name="internlm2",
     defaults={"internlm2": {}},
+    derive=derive,
     rules=RULES,
     dimensions=dimensions,
     rename=decoder.rename,

@@ -40,6 +40,7 @@ NEOX: dict[str, Any] = {
     "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128,
     "rotary_pct": 0.5, "layer_norm_eps": 1e-4, "use_parallel_residual": False, "tie_word_embeddings": False,
 }  # fmt: skip
+NEOX_HEAD = "embed_out.weight vocabulary width\n"
 NEOX_TABLE = """
 gpt_neox.embed_in.weight vocabulary width
 embed_out.weight vocabulary width

@@ -51,7 +51,7 @@ model.norm.weight width
 lm_head.weight vocabulary width
 model.layers.{b}.input_layernorm.weight width
 model.layers.{b}.self_attn.qkv_proj.weight fused width
-model.layers.{b}.self_attn.o_proj.weight width width
+model.layers.{b}.self_attn.o_proj.weight width queries
 model.layers.{b}.post_attention_layernorm.weight width
 model.layers.{b}.mlp.gate_up_proj.weight 192 width
 model.layers.{b}.mlp.down_proj.weight width inner

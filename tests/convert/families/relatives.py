@@ -108,13 +108,14 @@ MINICPM = {**SPM, "architectures": ["MiniCPMForCausalLM"], "model_type": "minicp
 LONG = {"type": "longrope", "short_factor": [1.0 + n / 16 for n in range(8)],
         "long_factor": [1.5 + n for n in range(8)], "original_max_position_embeddings": 64}  # fmt: skip
 INTERNLM = {**SPM, "architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2"}
+INTERNLM_HEAD = "output.weight vocabulary width\n"
 INTERNLM_TABLE = """
 model.tok_embeddings.weight vocabulary width
 model.norm.weight width
 output.weight vocabulary width
 model.layers.{b}.attention_norm.weight width
-model.layers.{b}.attention.wqkv.weight 128 width
-model.layers.{b}.attention.wo.weight width width
+model.layers.{b}.attention.wqkv.weight fused width
+model.layers.{b}.attention.wo.weight width queries
 model.layers.{b}.ffn_norm.weight width
 model.layers.{b}.feed_forward.w1.weight inner width
 model.layers.{b}.feed_forward.w2.weight width inner
@@ -150,7 +151,7 @@ CASES = {
     "minicpm": built(MINICPM, EMBEDDINGS + ATTENTION + GATED, outtypes=ALL, tokenizer="spm"),
     "minicpm-long": built({**MINICPM, "rope_scaling": LONG}, EMBEDDINGS + HEAD + ATTENTION + GATED, tokenizer="spm",
                           dtype="F32"),
-    "internlm2": built(INTERNLM, INTERNLM_TABLE, outtypes=ALL, tokenizer="spm"),
+    "internlm2": built(INTERNLM, INTERNLM_TABLE, outtypes=ALL, tokenizer="spm", sizes={"fused": 128}),
     "internlm2-chat": built({**INTERNLM, "num_hidden_layers": 2}, INTERNLM_TABLE, tokenizer="spm", dtype="F16",
-                            shards=2, files=CHAT),
+                            shards=2, files=CHAT, sizes={"fused": 128}),
 }  # fmt: skip
