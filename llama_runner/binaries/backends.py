@@ -25,15 +25,15 @@ class Backend(Value):
     """One way to compute.
 
     ``options`` are CMake's, on top of those of every build. ``programs`` have to be found to build it, each with
-    CMake's variable for it, ``headers`` too; ``install`` is the command that brings them to Debian or Ubuntu.
-    ``device`` is how `llama-server --list-devices` begins the names of its devices; None: it lists none.
-    ``architectures`` is CMake's variable for the kinds of GPU to compile for.
+    CMake's variable for it; ``headers`` too, each with a word that it has to have and older ones lack. ``install`` is
+    the command that brings them to Debian or Ubuntu. ``device`` is how `llama-server --list-devices` begins the names
+    of its devices; None: it lists none. ``architectures`` is CMake's variable for the kinds of GPU to compile for.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
     systems: tuple[str, ...] = ("linux", "windows", "macos")
     programs: Mapping[str, str] = field(default_factory=dict)
-    headers: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
     install: str = ""
     device: str | None = None
     architectures: str = ""
@@ -63,7 +63,7 @@ BACKENDS: Mapping[str, Backend] = {
     "metal": Backend({"GGML_METAL": "ON"}, systems=("macos",), device="MTL"),
     "openblas": Backend(
         {"GGML_BLAS": "ON", "GGML_BLAS_VENDOR": "OpenBLAS"},
-        headers=("cblas.h",),
+        headers={"cblas.h": ""},
         install="sudo apt-get install -y libopenblas-dev pkg-config",
         device="BLAS",
     ),
@@ -71,8 +71,13 @@ BACKENDS: Mapping[str, Backend] = {
         {"GGML_VULKAN": "ON"},
         systems=("linux", "windows"),
         programs={"glslc": "Vulkan_GLSLC_EXECUTABLE"},
-        headers=("vulkan/vulkan.hpp", "spirv/unified1/spirv.hpp"),
-        install="sudo apt-get install -y libvulkan-dev glslc spirv-headers",
+        headers={
+            "vulkan/vulkan.hpp": "",
+            "vulkan/vulkan_core.h": "VK_EXT_layer_settings",  # since 1.3.272; Debian 12 has 1.3.239
+            "spirv/unified1/spirv.hpp": "",
+        },
+        install="sudo apt-get install -y libvulkan-dev glslc spirv-headers; where the headers are too old, newer ones "
+        "with --cmake-arg Vulkan_INCLUDE_DIR=DIR",
         device="Vulkan",
     ),
 }
@@ -112,15 +117,26 @@ def known(name: str, platform: str) -> str:
     return name
 
 
-def missing(name: str, environment: Mapping[str, str], root: Path = Path("/usr")) -> list[str]:
-    """Return the programs and headers that building a backend needs and that are not here."""
+def missing(
+    name: str, environment: Mapping[str, str], root: Path = Path("/usr"), *, include: Iterable[Path] = ()
+) -> list[str]:
+    """Return the programs and headers that building a backend needs and that are not here.
+
+    Headers are looked for in ``include``, then where compilers look.
+    """
     backend = BACKENDS[parts(name)[0]]
     path = environment.get("PATH", os.defpath)
     absent = [program for program in backend.programs if find_program(program, path) is None]
-    places = [Path(place) for place in environment.get("CPATH", "").split(os.pathsep) if place]
+    places = [*include, *(Path(place) for place in environment.get("CPATH", "").split(os.pathsep) if place)]
     places += [Path(sdk) / "include" for sdk in (environment.get("VULKAN_SDK"),) if sdk]
     places += [root / "include", root / "local" / "include", *(root / "include").glob("*-linux-gnu")]
-    return absent + [header for header in backend.headers if not any((place / header).exists() for place in places)]
+    for header, word in backend.headers.items():
+        found = next((place / header for place in places if (place / header).exists()), None)
+        if found is None:
+            absent.append(header)
+        elif word and word not in found.read_text(encoding="utf-8", errors="replace"):
+            absent.append(f"a newer {header} (with {word})")
+    return absent
 
 
 class Choice(Value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import machine
@@ -15,7 +16,6 @@ from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from llama_runner.binaries.gpus import Gpus
     from llama_runner.binaries.toolchain import Toolchain
@@ -141,7 +141,9 @@ class CompileLlama(Step):
     def _compilers(self, toolchain: Toolchain) -> list[tuple[str, Path]]:
         """CMake's variables for the compilers; ``CannotBuild`` when one of the backend's is not there."""
         bare, _ = backends.parts(self.backend)
-        if lacking := backends.missing(self.backend, os.environ):
+        given = (option.partition("=") for option in self.options)
+        include = [Path(value) for name, _, value in given if name.endswith("_INCLUDE_DIR")]
+        if lacking := backends.missing(self.backend, os.environ, include=include):
             raise backends.CannotBuild(bare, lacking, backends.BACKENDS[bare].install)
         found = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
         for program, variable in backends.BACKENDS[bare].programs.items():

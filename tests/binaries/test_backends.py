@@ -43,8 +43,8 @@ def test_the_best_backend_is_one_that_machine_and_tools_support(tmp_path: Path) 
     _file(tmp_path / "proc/driver/nvidia/version")
     _file(tmp_path / "dev/dri/renderD128")
     _program(tmp_path / "bin", "glslc")
-    for header in BACKENDS["vulkan"].headers:
-        _file(tmp_path / "usr/include" / header)
+    for header, word in BACKENDS["vulkan"].headers.items():
+        _file(tmp_path / "usr/include" / header, word)
     environment = {"PATH": str(tmp_path / "bin")}
     assert best("linux-x86_64", environment, system=tmp_path).name == "vulkan"
     _program(tmp_path / "bin", "nvcc")
@@ -54,6 +54,16 @@ def test_the_best_backend_is_one_that_machine_and_tools_support(tmp_path: Path) 
 def test_apple_silicon_computes_with_metal(tmp_path: Path) -> None:
     assert best("macos-arm64", {}, system=tmp_path).name == "metal"
     assert best("macos-x86_64", {}, system=tmp_path).name == "cpu"
+
+
+def test_headers_that_are_too_old_are_told_before_an_hour_of_compiling(tmp_path: Path) -> None:
+    _program(tmp_path, "glslc")
+    for header in BACKENDS["vulkan"].headers:
+        _file(tmp_path / "include" / header, "VK_HEADER_VERSION 239")
+    (lacking,) = missing("vulkan", {"PATH": str(tmp_path)}, tmp_path)
+    assert lacking == "a newer vulkan/vulkan_core.h (with VK_EXT_layer_settings)"
+    _file(tmp_path / "newer/vulkan/vulkan_core.h", "#define VK_EXT_layer_settings 1")
+    assert missing("vulkan", {"PATH": str(tmp_path)}, tmp_path, include=[tmp_path / "newer"]) == []
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
