@@ -48,6 +48,7 @@ BACKENDS: Mapping[str, Backend] = {
         {"GGML_CUDA": "ON", "GGML_CUDA_NCCL": "OFF"},
         systems=("linux", "windows"),
         programs={"nvcc": "CMAKE_CUDA_COMPILER"},
+        headers={"cublas_v2.h": ""},
         install="sudo apt-get install -y nvidia-cuda-toolkit",
         device="CUDA",
         architectures="CMAKE_CUDA_ARCHITECTURES",
@@ -128,8 +129,9 @@ def missing(
     path = environment.get("PATH", os.defpath)
     absent = [program for program in backend.programs if find_program(program, path) is None]
     places = [*include, *(Path(place) for place in environment.get("CPATH", "").split(os.pathsep) if place)]
-    places += [Path(sdk) / "include" for sdk in (environment.get("VULKAN_SDK"),) if sdk]
-    places += [root / "include", root / "local" / "include", *(root / "include").glob("*-linux-gnu")]
+    sdks = [Path(sdk) for name in ("VULKAN_SDK", "CUDA_PATH", "CUDA_HOME") if (sdk := environment.get(name))]
+    places += [sdk / "include" for sdk in (*sdks, root, root / "local", root / "local" / "cuda")]
+    places += (root / "include").glob("*-linux-gnu")
     for header, word in backend.headers.items():
         found = next((place / header for place in places if (place / header).exists()), None)
         if found is None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from llama_runner.binaries import cmake
+from llama_runner.binaries.backends import missing
 from llama_runner.binaries.toolchain import find_toolchain, tool_path
-from llama_runner.paths import find_program
 
-pytestmark = pytest.mark.skipif(find_program("nvcc") is None, reason="there is no nvcc here")
+LACKING = missing("cuda", os.environ)
+pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"not found here: {', '.join(LACKING)}")
 
 
 def test_one_object_of_the_cuda_backend_is_compiled(binaries: Path, tmp_path: Path) -> None:
