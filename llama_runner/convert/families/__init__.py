@@ -21,6 +21,8 @@ ARCHITECTURES = {
     "BertModel": "bert.FAMILY",
     "Cohere2ForCausalLM": "cohere.SECOND",
     "CohereForCausalLM": "cohere.FIRST",
+    "DeepseekV2ForCausalLM": "deepseek.FAMILY",
+    "DeepseekV3ForCausalLM": "deepseek.FAMILY",
     "Exaone4ForCausalLM": "exaone.FOURTH",
     "ExaoneForCausalLM": "exaone.THIRD",
     "FalconForCausalLM": "falcon.FAMILY",
