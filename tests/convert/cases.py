@@ -260,7 +260,7 @@ MLM_HEAD = {
     "cls.predictions.transform.dense.weight": (32, 32),
     "cls.seq_relationship.weight": (2, 32),
 }
-ALL = ("auto", "f32", "f16", "bf16")
+ALL = ("auto", "f32", "f16", "bf16", "q8_0")
 WORDS = "jina-v2-en"
 
 CASES: dict[str, Case] = {
@@ -282,8 +282,8 @@ CASES: dict[str, Case] = {
     "one-key-head": Case(lambda d: llama(d, num_key_value_heads=1)),
     "null-key-heads": Case(_null_key_heads),
     "few-hyperparameters": Case(_few_hyperparameters),
-    "bare": Case(_bare_llama),
-    "old-spelling": Case(lambda d: llama(d, architectures=["LLaMAForCausalLM"])),
+    "bare": Case(_bare_llama, ALL),
+    "old-spelling": Case(lambda d: llama(d, architectures=["LLaMAForCausalLM"]), ALL),
     "rope-linear": Case(lambda d: llama(d, rope_scaling={"type": "linear", "factor": 4.0})),
     "rope-dynamic": Case(lambda d: llama(d, rope_scaling={"rope_type": "dynamic", "factor": 2.0})),
     "rope-yarn": Case(lambda d: llama(d, rope_scaling={
@@ -300,7 +300,7 @@ CASES: dict[str, Case] = {
     "rope-parameters": Case(lambda d: llama(d, rope_theta=None,
                                             rope_parameters={"rope_type": "default", "rope_theta": 50000.0})),
     "mistral": Case(lambda d: llama(d, architectures=["MistralForCausalLM"], model_type="mistral",
-                                    sliding_window=64), ("auto", "f16")),
+                                    sliding_window=64), ALL),
     "mistral-no-window": Case(lambda d: llama(d, architectures=["MistralForCausalLM"], model_type="mistral",
                                               sliding_window=0, head_dim=12)),
     "mistral-few": Case(_few_mistral_hyperparameters),
@@ -334,13 +334,13 @@ CASES: dict[str, Case] = {
     "bert-f16": Case(lambda d: bert(d, dtype="F16"), ("auto", "bf16"), pre=WORDS),
     "bert-bf16": Case(lambda d: bert(d, dtype="BF16"), pre=WORDS),
     "bert-prefix": Case(lambda d: bert(d, prefix="bert.", old_names=True, architectures=["BertForMaskedLM"],
-                                       extra=MLM_HEAD), pre=WORDS),
+                                       extra=MLM_HEAD), ALL, pre=WORDS),
     "bert-mean": Case(lambda d: _bert_pooling(d, pooling_mode_mean_tokens=True), pre=WORDS),
     "bert-cls": Case(lambda d: _bert_pooling(d, pooling_mode_cls_token=True, pooling_mode_mean_tokens=False),
                      pre=WORDS),
     "bert-last": Case(lambda d: _bert_pooling(d, pooling_mode_lasttoken=True), pre=WORDS),
     "bert-named-pooling": Case(lambda d: _bert_pooling(d, pooling_mode="mean"), pre=WORDS),
-    "bert-labels": Case(lambda d: _bert_classifier(d, 5, id2label=LABELS), pre=WORDS),
+    "bert-labels": Case(lambda d: _bert_classifier(d, 5, id2label=LABELS), ALL, pre=WORDS),
     "bert-dummy-labels": Case(lambda d: _bert_classifier(d, 2), pre=WORDS),
     "bert-word-list": Case(lambda d: bert(d, word_list=True), pre=WORDS),
     "bert-special-files": Case(_bert_special_files, pre=WORDS),

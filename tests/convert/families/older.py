@@ -125,6 +125,9 @@ model.layers.{b}.mlp.c_proj.weight width inner
 model.layers.{b}.mlp.c_proj.bias width
 """
 )
+BARE_STARCODER2 = "\n".join(
+    line for line in STARCODER2_TABLE.split("\n") if "proj.bias" not in line and "c_fc.b" not in line
+)
 STABLELM: dict[str, Any] = {
     **STARCODER2, "architectures": ["StableLmForCausalLM"], "model_type": "stablelm", "norm_epsilon": None,
     "layer_norm_eps": 1e-4, "sliding_window": None, "tie_word_embeddings": False, "use_parallel_residual": True,
@@ -144,12 +147,15 @@ CASES = {
                       shards=3),
     "falcon": built(FALCON, FALCON_TABLE + TWO_NORMS + HEAD, outtypes=ALL, sizes={"fused": 128}),
     "falcon-old": built(OLD_FALCON, FALCON_TABLE + ONE_NORM, sizes={"fused": 96}, dtype="F32"),
-    "falcon-refined": built(REFINED, FALCON_TABLE + ONE_NORM + HEAD, sizes={"fused": 96, "blocks": 2}),
+    "falcon-refined": built(REFINED, FALCON_TABLE + ONE_NORM + HEAD, sizes={"fused": 96, "blocks": 2}, outtypes=ALL),
+    "falcon-every-key": built({**FALCON, "num_kv_heads": None}, FALCON_TABLE + TWO_NORMS, sizes={"fused": 192},
+                              dtype="F16", shards=2),
     "starcoder2": built(STARCODER2, STARCODER2_TABLE, outtypes=ALL),
     "starcoder2-few": built({**STARCODER2, "norm_epsilon": None, "rope_theta": None}, STARCODER2_TABLE + HEAD,
                             dtype="F32"),
+    "starcoder2-plain": built({**STARCODER2, "use_bias": False}, BARE_STARCODER2, dtype="F16"),
     "stablelm": built(STABLELM, STABLELM_TABLE, outtypes=ALL),
     "stablelm-few": built({**STABLELM, "layer_norm_eps": None, "use_parallel_residual": None},
                           STABLELM_TABLE + QKV_BIASES, dtype="F16"),
-    "stablelm-epoch": built({**STABLELM, **EPOCH}, STABLELM_TABLE),
+    "stablelm-epoch": built({**STABLELM, **EPOCH}, STABLELM_TABLE, outtypes=ALL, dtype="F32", shards=2),
 }  # fmt: skip

@@ -80,8 +80,8 @@ def qwen_moe(directory: Path, *, dtype: str = "BF16", shards: int = 0, **changes
     return tiny(directory, config, expand(table, sizes), dtype=dtype, shards=shards)
 
 
-def _pooled(directory: Path) -> None:
-    qwen(directory, bare=True, architectures=["Qwen2Model"])
+def _pooled(directory: Path, **changes: Any) -> None:
+    qwen(directory, bare=True, **changes)
     modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
     write_json(directory / "modules.json", modules)
     (directory / "1_Pooling").mkdir()
@@ -97,7 +97,8 @@ CASES = {
     "qwen2-f32": Case(lambda d: qwen(d, dtype="F32", shards=3), ("auto", "f16", "q8_0"), pre="gpt-2"),
     "qwen2-few": Case(lambda d: qwen(d, **FEW), pre="gpt-2"),
     "qwen2-yarn": Case(lambda d: qwen(d, rope_scaling=YARN, use_sliding_window=True), pre="gpt-2"),
-    "qwen2-pooled": Case(_pooled, pre="gpt-2"),
+    "qwen2-pooled": Case(lambda d: _pooled(d, architectures=["Qwen2Model"]), ALL, pre="gpt-2"),
+    "qwen3-pooled": Case(lambda d: _pooled(d, **{**QWEN3, "architectures": ["Qwen3Model"]}), ALL, pre="gpt-2"),
     "qwen2-odd": Case(lambda d: qwen(d, hidden_size=40, intermediate_size=72), ("q8_0",), pre="gpt-2"),
     "qwen3": Case(lambda d: qwen(d, **QWEN3), ALL, pre="gpt-2"),
     "qwen3-tied": Case(lambda d: qwen(d, **{**QWEN3, "tie_word_embeddings": True, "head_dim": None}), pre="gpt-2"),

@@ -126,6 +126,7 @@ CHAT = {"tokenizer_config.json": {"added_tokens_decoder": {"400": {"content": "<
 
 CASES = {
     "olmo": built({**OLMO, "clip_qkv": 8.0}, OLMO_TABLE + HEAD, outtypes=ALL),
+    "olmo-old-spelling": built({**OLMO, "architectures": ["OLMoForCausalLM"]}, OLMO_TABLE + HEAD, outtypes=ALL),
     "olmo-few": built({**OLMO, **FEW, "tie_word_embeddings": True}, OLMO_TABLE, dtype="F32"),
     "olmo-linear": built({**OLMO, "rope_scaling": {"type": "linear", "factor": 2.0}}, OLMO_TABLE + HEAD, dtype="F16"),
     "olmo2": built(OLMO2, OLMO2_TABLE, outtypes=ALL),
