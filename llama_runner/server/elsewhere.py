@@ -89,9 +89,12 @@ class RunningServer(Talks):
 
 
 def find(spec: ServerSpec, registry: Path) -> RunningServer | None:
-    """Return the server that runs with exactly this spec, if there is one; it may still load."""
+    """Return the server that runs with exactly this spec, if there is one; it may still load.
+
+    One whose key was made for whoever started it is nobody else's.
+    """
     for about in running(registry):
-        if about.get("spec") == spec.digest and about.get("state") in ("loading", "ready"):
+        if spec.api_key is None and about.get("spec") == spec.digest and about.get("state") in ("loading", "ready"):
             return RunningServer(spec, about, registry)
     return None
 

@@ -68,16 +68,29 @@ def test_a_log_is_followed_to_its_end(llama_runner: Command, root: Path, childre
 
 
 def test_one_in_the_foreground_is_started_again_and_stopped_for_good(
-    root: Path, children: list[subprocess.Popen[str]]
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]
 ) -> None:
-    running = Running(children, "--demo", "--root", root, "--restart", "on-failure")
+    running = Running(children, "--demo", "--root", root, "--restart", "always")
     os.kill(running.server_pid, signal.SIGSEGV)
     lines = iter(running.process.stdout or ())
     restarting = next(line for line in lines if "server_restarting" in line)
     assert '"attempt": 1' in restarting
     assert running.url in next(line for line in lines if "server_ready" in line), "at the same place"
-    running.process.send_signal(signal.SIGTERM)
+    assert llama_runner("stop", "--all", "--root", root).code == 0
     assert running.finish() == 0
+    assert llama_runner("ps", "--root", root, "--json").json == []
+
+
+def test_a_server_answers_on_when_its_model_is_deleted_and_is_not_started_again_without(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    running = Running(children, "--demo", "--root", root, "--restart", "always")
+    [model] = (root / "models" / "gguf").glob("*/*.gguf")
+    model.unlink()
+    assert ask(running.url, "what is a step?")
+    os.kill(running.server_pid, signal.SIGKILL)
+    assert running.finish() == 8
+    assert llama_runner("ps", "--root", root, "--json").json == []
 
 
 def test_systemd_is_told_of_the_real_server(

@@ -231,6 +231,14 @@ def test_a_server_that_runs_already_is_returned(stage: Stage) -> None:
     assert lives(first.pid), "whoever did not start it does not end it"
 
 
+def test_a_server_with_a_key_that_was_shown_to_another_is_not_ours(stage: Stage) -> None:
+    options = ServerOptions(port=0, api_key="auto")
+    first = stage.ready(options, alias="acme/tiny")
+    second = ensure_ready(first.spec, stage.registry, lambda: stage.ready(options, alias="acme/tiny"))
+    assert second.pid != first.pid
+    assert second.api_key != first.api_key
+
+
 def test_a_server_that_still_loads_is_waited_for(stage: Stage, tmp_path: Path) -> None:
     loading = stage.start(load_until=str(tmp_path / "loaded"))
 
