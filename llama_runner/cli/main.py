@@ -40,6 +40,7 @@ class _Commands(click.Group):
         **dict.fromkeys(("convert", "quantize", "inspect"), "make"),
         **dict.fromkeys(("ps", "logs", "stop", "restart", "service"), "services"),
         **dict.fromkeys(("infer", "chat"), "infer"),
+        **dict.fromkeys(("bench", "tune"), "bench"),
         "search": "search",
     }
 
@@ -224,7 +225,8 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
         return argv, ()
     at = argv.index("--")
     before, extra = argv[:at], tuple(argv[at + 1 :])
-    if command is cli and extra and not {"run", "plan", "service", "infer", "chat"} & set(before[:1]):
+    takers = {"run", "plan", "service", "infer", "chat", "bench", "tune"}
+    if command is cli and extra and not takers & set(before[:1]):
         raise click.UsageError(f"{before[0] if before else 'llama-runner'} takes no options after --")
     return before, extra
 

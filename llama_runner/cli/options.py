@@ -150,6 +150,8 @@ compute = together(
     ),
 )
 
+profile = click.option("--profile", metavar="NAME", help="Options that `llama-runner tune` found for a model here.")
+
 server = together(
     click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
     click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."),
@@ -160,6 +162,7 @@ server = together(
     click.option("--insecure", is_flag=True, help="Let other machines use the server without a key."),
     click.option("--tls-cert", metavar="FILE", help="The certificate to serve HTTPS with."),
     click.option("--tls-key", metavar="FILE", help="Its private key."),
+    profile,
 )
 
 
@@ -218,7 +221,7 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "insecure": False} | dict.fromkeys(
-    ("api_key_file", "tls_cert", "tls_key")
+    ("api_key_file", "tls_cert", "tls_key", "profile")
 )
 """Where a server is started that only the command itself asks."""
 
@@ -232,7 +235,7 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
 
     if options["api_key"] not in (None, "auto"):
         raise click.UsageError("a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file")
-    return ServerOptions(
+    asked = ServerOptions(
         host=options["host"],
         port=options["port"],
         ctx_size=options["ctx_size"],
@@ -246,3 +249,8 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
         insecure=options["insecure"],
         **{name: options[name] and paths.user_path(options[name]).absolute() for name in _FILES},
     )
+    if options["profile"] is None:
+        return asked
+    from llama_runner.server import profile  # noqa: PLC0415 - only for a profile
+
+    return profile.apply(profile.read(profile.directory(paths.find_root(options["root"])), options["profile"]), asked)

@@ -35,7 +35,9 @@ class AsyncStream:
     async def _receive(self) -> AsyncIterator[Piece]:
         call, gathered = self._call, self._gathered
         with self._address.told(gathered):
-            async with self._http.stream(call.method, call.path, json=call.body) as response:
+            async with self._http.stream(
+                call.method, call.path, json=call.body, headers=protocol.FOR_STREAMS
+            ) as response:
                 if response.status_code != protocol.OK:
                     call.result(self._address.url, response.status_code, await response.aread())
                 async for event in httpx2.EventSource(response):

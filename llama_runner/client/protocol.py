@@ -45,6 +45,11 @@ Messages: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 """A conversation, ``[{"role": "user", "content": "…"}, …]``; a text alone is what the user says."""
 
 OK = 200
+
+FOR_STREAMS = {"Connection": "close"}
+"""llama-server closes the connection after a streamed answer without having said so. Who asks again at once on the
+same connection may get no answer, so it is not kept."""
+
 _DONE = "[DONE]"
 _PREFIX = "llamacpp:"
 

@@ -36,7 +36,7 @@ class Stream:
         call, gathered = self._call, self._gathered
         with (
             self._address.told(gathered),
-            self._http.stream(call.method, call.path, json=call.body) as response,
+            self._http.stream(call.method, call.path, json=call.body, headers=protocol.FOR_STREAMS) as response,
         ):
             if response.status_code != protocol.OK:
                 call.result(self._address.url, response.status_code, response.read())

@@ -161,3 +161,11 @@ def test_an_address_may_be_that_of_the_openai_api(shell: Shell, end: str) -> Non
     with Canned(400, told("no")) as server:
         shell.refused(server.url + end)
         assert server.asked[0][1] == "/v1/chat/completions"
+
+
+def test_a_connection_that_the_server_is_about_to_close_is_not_used_again(shell: Shell) -> None:
+    """As llama-server does after a streamed answer, without saying so beforehand."""
+    with Canned(500, told("no")) as server:
+        shell.refused(server.url)
+        [(_, _, headers, _)] = server.asked
+    assert (headers["Connection"] == "close") == shell.stream

@@ -1,0 +1,243 @@
+"""Commands that measure a server under load, and that look for the options that make it fastest."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+from llama_runner.cli.infer import own_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llama_runner.api import Runner
+    from llama_runner.client.kept import Result
+    from llama_runner.client.load import Load
+    from llama_runner.client.sync import Requests
+    from llama_runner.client.tune import Settings, Tuned
+    from llama_runner.results import Prepared
+    from llama_runner.server.spec import ServerOptions
+
+_SHOWN = "{:>11}  {:>8}  {:>6}  {:>10}  {:>26}  {:>26}"
+
+
+class Levels(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Numbers of clients: ``1,2,4,8``."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """See click."""
+        if isinstance(value, tuple):
+            return value
+        words = value.split(",")
+        if not all(word.strip().isdecimal() and 0 < int(word) <= 1024 for word in words):  # noqa: PLR2004
+            self.fail(f"{value!r} is not a list of numbers from 1 to 1024", param, ctx)
+        return tuple(int(word) for word in words)
+
+
+load_options = shared.together(
+    click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Length of each answer."),
+    click.option(
+        "--requests", type=click.IntRange(1), default=4, show_default=True, metavar="N", help="For each client."
+    ),
+)
+
+
+@click.command()
+@shared.store
+@shared.model
+@shared.compute
+@shared.profile
+@click.option("--url", help="Measure a server that runs there, with LLAMA_API_KEY if it wants a key.")
+@click.option("--concurrency", type=Levels(), default="1,2,4,8", show_default=True, help="Clients at once.")
+@load_options
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Ask as long as this instead.")
+@click.option("--compare", is_flag=True, help="Show what the last result of this model here was.")
+def bench(**given: Any) -> None:
+    """Measure a server under load: time to the first token, tokens per second, latency, errors. Keeps the result."""
+    from llama_runner.client import kept  # noqa: PLC0415 - not for --help
+    from llama_runner.client.figures import comparison, figures  # noqa: PLC0415
+    from llama_runner.client.load import Load, ask, drive  # noqa: PLC0415
+
+    seconds = given["seconds"]
+    load = Load(
+        max_tokens=given["max_tokens"], requests=given["requests"] if seconds is None else None, seconds=seconds
+    )
+    runner = _runner(given)
+    with _measured(runner, given, load) as (server, result):
+        ask(server, load, 0)  # the first request pays for what all others find ready
+        for clients in given["concurrency"]:
+            result["levels"].append(figures(*_turned(drive(server, load, clients), clients)))
+            if not given["as_json"]:
+                _show(result["levels"][-1], head=len(result["levels"]) == 1)
+    before = kept.latest_like(runner.store, result)
+    path = kept.keep(runner.store, result)
+    if before is not None and given["compare"]:
+        result["before"] = before
+        result["compared"] = comparison(result["levels"], before["levels"])
+    if given["as_json"]:
+        click.echo(json.dumps(result))
+        return
+    if given["compare"]:
+        _show_comparison(result)
+    click.echo(f"kept      {path}")
+
+
+def _turned(driven: tuple[Any, float], clients: int) -> tuple[Any, int, float]:
+    return driven[0], clients, driven[1]
+
+
+@contextmanager
+def _measured(runner: Runner, given: dict[str, Any], load: Load) -> Iterator[tuple[Requests, Result]]:
+    """Give a server, and a result that has everything but the figures."""
+    from llama_runner.client import kept  # noqa: PLC0415 - not for --help
+
+    result: Result = {"at": kept.now(), "machine": kept.this_machine(), "load": dict(load.__dict__), "levels": []}
+    if given["url"] is None:
+        options = own_options(given)
+        prepared = runner.prepare(**shared.wishes(given))
+        result |= _identity(runner, prepared)
+        with runner.launch(prepared, server=options) as started:
+            result["argv"] = started.spec.argv()[1:]
+            yield started, result
+        return
+    if any(given[name] for name in ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")):
+        raise click.UsageError("either a model or --url")
+    from llama_runner.client.sync import Client  # noqa: PLC0415 - not for --help
+
+    key = (os.environ.get("LLAMA_API_KEY") or "").split(",")[0] or None
+    with Client(given["url"], api_key=key) as client:
+        props = client.props()
+        result |= {
+            "model": {"name": props.model, "digest": props.path},
+            "binary": {"build": props.build, "digest": None},
+            "argv": None,
+        }
+        yield client, result
+
+
+def _identity(runner: Runner, prepared: Prepared) -> Result:
+    from llama_runner.client import kept  # noqa: PLC0415 - not for --help
+
+    digest = kept.model_digest(runner.store, prepared.model)
+    binary = kept.binary_digest(runner.store, prepared.binaries)
+    return {
+        "model": {"name": prepared.alias, "digest": digest},
+        "binary": {"build": prepared.build.get("build"), "digest": binary},
+    }
+
+
+def _runner(given: dict[str, Any]) -> Runner:
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
+
+    return Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
+
+
+def _show(level: dict[str, Any], *, head: bool) -> None:
+    if head:
+        spread = "p50, p95, p99"
+        names = ("concurrency", "requests", "errors", "tokens/s", f"first token {spread}", f"latency {spread}")
+        click.echo(_SHOWN.format(*names))
+    errors = sum(level["errors"].values())
+    numbers = (level["concurrency"], level["requests"], errors, level["tokens_per_second"])
+    click.echo(_SHOWN.format(*numbers, _spread(level["first_token_s"]), _spread(level["latency_s"])))
+    for name, count in level["errors"].items():
+        click.echo(f"{'':>11}  {count} times {name}")
+
+
+def _spread(values: dict[str, float | None]) -> str:
+    return ", ".join("-" if value is None else f"{value * 1000:.1f}" for value in values.values()) + " ms"
+
+
+def _show_comparison(result: Result) -> None:
+    before = result.get("before")
+    if before is None:
+        click.echo("compared  with nothing: this is the first result of this model with this load here")
+        return
+    same = before["binary"] == result["binary"]
+    click.echo(
+        f"compared  with {before['at']}, {'the same binary' if same else 'binary ' + str(before['binary']['build'])}"
+    )
+    for level in result["compared"]:
+        words = [f"{name.removesuffix('_s')} {level[name]}" for name in level if name != "concurrency"]
+        click.echo(f"{level['concurrency']:>11}  {', '.join(words)}   (1: as before)")
+
+
+@click.command()
+@shared.store
+@shared.model
+@shared.compute
+@click.option(
+    "--budget", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, metavar="S", help="Seconds."
+)
+@click.option("--name", metavar="NAME", help="What the profile is called; default: the model's name.")
+@click.option(
+    "--kv-types", default="q8_0", show_default=True, metavar="TYPE,…", help="Types of the KV cache; '': none."
+)
+@click.option("--clients", type=click.IntRange(1, 1024), default=1, show_default=True, help="Clients at once.")
+@load_options
+def tune(**given: Any) -> None:
+    """Find the options that make a model fastest here, and keep them as a profile for `run --profile`."""
+    from llama_runner import machine  # noqa: PLC0415 - not for --help
+    from llama_runner.client import kept  # noqa: PLC0415
+    from llama_runner.client.load import Load  # noqa: PLC0415
+    from llama_runner.client.tune import axes, search, spelled  # noqa: PLC0415
+    from llama_runner.server import profile  # noqa: PLC0415
+
+    options = own_options(given)
+    runner = _runner(given)
+    prepared = runner.prepare(**shared.wishes(given))
+    load = Load(max_tokens=given["max_tokens"], requests=given["requests"])
+
+    def tell(settings: Settings, score: float | None) -> None:
+        found = "does not run" if score is None else f"{score:.1f} tokens/s"
+        click.echo(f"{spelled(settings)}: {found}", err=True)
+
+    kinds = [kind.strip() for kind in given["kv_types"].split(",") if kind.strip()]
+    tuned = search(
+        axes(options.threads or machine.physical_cores(), os.cpu_count() or 1, kinds),
+        lambda settings: _score(runner, prepared, profile.apply(settings, options), load, given["clients"]),
+        budget=given["budget"],
+        tell=tell,
+    )
+    about = _identity(runner, prepared) | {"machine": kept.this_machine(), "at": kept.now(), **_told(tuned)}
+    name = given["name"] or prepared.alias
+    path = profile.write(profile.directory(runner.root), name, tuned.settings, about)
+    if given["as_json"]:
+        click.echo(json.dumps({"profile": str(path), "settings": tuned.settings, **about}))
+        return
+    gain = f"{tuned.score / tuned.default:.2f} times the default" if tuned.default else "the default does not run"
+    click.echo(f"best      {spelled(tuned.settings)}: {tuned.score:.1f} tokens/s, {gain}")
+    click.echo(f"kept      {path}   (llama-runner run … --profile {name})")
+
+
+def _told(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "tokens_per_second": round(tuned.score, 2),
+        "default_tokens_per_second": round(tuned.default, 2),
+        "tried": [{"settings": settings, "tokens_per_second": score} for settings, score in tuned.tried],
+        "finished": tuned.finished,
+    }
+
+
+def _score(runner: Runner, prepared: Prepared, options: ServerOptions, load: Load, clients: int) -> float | None:
+    """Return the tokens per second, read and written, of a server with such options; None if it cannot do it."""
+    from llama_runner.client.load import ask, drive  # noqa: PLC0415 - not for --help
+    from llama_runner.core.errors import ServerError  # noqa: PLC0415
+
+    try:
+        with runner.launch(prepared, server=options) as server:
+            ask(server, load, 0)
+            samples, seconds = drive(server, load, clients)
+    except ServerError:
+        return None
+    if any(sample.error for sample in samples):
+        return None
+    return sum(sample.tokens + sample.prompt_tokens for sample in samples) / seconds

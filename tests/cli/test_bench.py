@@ -1,0 +1,98 @@
+"""Measuring a server, and keeping the options that make it fastest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Command
+from tests.e2e.serving import Running
+
+Children = list["subprocess.Popen[str]"]
+SMALL = ["--requests", "2", "--max-tokens", "4"]
+
+
+def test_a_result_is_kept_and_the_next_one_compared_with_it(root: Path, llama_runner: Command) -> None:
+    words = ["bench", "--demo", "--root", root, "--concurrency", "1,3", *SMALL]
+    first = llama_runner(*words, "--json", "--compare").json
+    assert "compared" not in first, "there is nothing to compare with"
+    assert [level["concurrency"] for level in first["levels"]] == [1, 3]
+    one, three = first["levels"]
+    assert (one["requests"], three["requests"]) == (2, 6)
+    assert one["errors"] == three["errors"] == {}
+    assert (one["tokens"], three["tokens"]) == (8, 24)
+    for level in first["levels"]:
+        assert 0 < level["first_token_s"]["p50"] <= level["latency_s"]["p50"] <= level["latency_s"]["p99"]
+        assert level["tokens_per_second"] > 0
+    assert first["model"]["digest"].startswith("sha256:")
+    assert first["binary"]["digest"].startswith("tree1:")
+    assert first["machine"]["cores"] > 0
+    second = llama_runner(*words, "--compare")
+    assert f"compared  with {first['at']}, the same binary" in second.out
+    third = llama_runner(*words, "--compare", "--json").json
+    assert [level["concurrency"] for level in third["compared"]] == [1, 3]
+    [file] = (root / ".llama_runner" / "bench").iterdir()
+    assert len(file.read_text().splitlines()) == 3
+    other = llama_runner(*words, "--max-tokens", "5", "--compare").out
+    assert "compared  with nothing" in other, "another load is another thing"
+
+
+def test_a_server_that_runs_somewhere_is_measured(root: Path, llama_runner: Command, children: Children) -> None:
+    running = Running(children, "--demo", "--root", root)
+    told = llama_runner("bench", "--url", running.url, "--root", root, "--concurrency", "2", *SMALL, "--json").json
+    assert told["levels"][0]["tokens"] == 16
+    assert told["model"]["name"] == "demo:q4_k_m"
+    assert running.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--demo", "--url", "http://127.0.0.1:1"], "either a model or --url"),
+        (["--demo", "--concurrency", "0"], "'0' is not a list of numbers from 1 to 1024"),
+        (["--demo", "--concurrency", "1,x"], "is not a list of numbers"),
+        (["--demo", "--", "--embeddings"], "gives vectors, not text"),
+        (["--demo", "--profile", "fast"], "no profile called 'fast'"),
+    ],
+)
+def test_what_makes_no_sense_is_told(llama_runner: Command, tmp_path: Path, words: list[str], said: str) -> None:
+    done = llama_runner("bench", "--root", tmp_path / "root", *words)
+    assert done.code == 2, done
+    assert said in done.err
+
+
+def test_nobody_there_is_told(llama_runner: Command, root: Path) -> None:
+    done = llama_runner("bench", "--root", root, "--url", "http://127.0.0.1:1")
+    assert (done.code, "cannot reach http://127.0.0.1:1" in done.err) == (8, True), done
+
+
+def test_what_was_tuned_is_what_run_uses(root: Path, llama_runner: Command) -> None:
+    done = llama_runner("tune", "--demo", "--root", root, "--budget", "0.01", "--name", "quick", *SMALL, "--json").json
+    assert done["settings"] == {}, "the default wins where nothing else was tried"
+    assert not done["finished"]
+    assert done["tokens_per_second"] == done["default_tokens_per_second"] > 0
+    assert done["tried"][0]["settings"] == {}
+    path = Path(done["profile"])
+    kept: dict[str, Any] = json.loads(path.read_text())
+    kept["settings"] = {"--threads": "1", "--ubatch-size": "128"}
+    path.write_text(json.dumps(kept))
+
+    def argv(*words: str) -> list[str]:
+        found: list[str] = llama_runner("plan", "--demo", "--root", root, "--json", *words).json["launch"]["argv"]
+        return found
+
+    tuned = argv("--profile", "quick")
+    assert tuned[tuned.index("--threads") + 1] == "1"
+    assert tuned[tuned.index("--ubatch-size") + 1] == "128"
+    mine = argv("--profile", "quick", "--threads", "2", "--", "--ubatch-size", "64")
+    assert mine[mine.index("--threads") + 1] == "2"
+    assert mine[-2:] == ["--ubatch-size", "64"], "what stands last counts"
+    unknown = llama_runner("plan", "--demo", "--root", root, "--profile", "fast")
+    assert unknown.code == 2
+    assert "hint: there are quick" in unknown.err
+    path.write_text("{")
+    assert llama_runner("plan", "--demo", "--root", root, "--profile", "quick").code == 2
