@@ -10,8 +10,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from llama_runner.convert.errors import UnsupportedArchitecture
-
 if TYPE_CHECKING:
     from llama_runner.convert.families.family import Family
 
@@ -59,17 +57,23 @@ ARCHITECTURES = {
     "Qwen3Model": "qwen.QWEN3",
     "Qwen3MoeForCausalLM": "qwen.QWEN3MOE",
     "RWForCausalLM": "falcon.FAMILY",
+    "RobertaForSequenceClassification": "roberta.ROBERTA",
+    "RobertaModel": "roberta.ROBERTA",
     "SeedOssForCausalLM": "olmo.SEED_OSS",
     "SmolLM3ForCausalLM": "granite.SMOLLM3",
     "StableLMEpochForCausalLM": "stablelm.FAMILY",
     "StableLmForCausalLM": "stablelm.FAMILY",
     "Starcoder2ForCausalLM": "starcoder.SECOND",
+    "XLMRobertaForSequenceClassification": "roberta.XLM_ROBERTA",
+    "XLMRobertaModel": "roberta.XLM_ROBERTA",
 }
 
 
 def family_of(architecture: str) -> Family:
     """The family that converts an architecture. Raises `UnsupportedArchitecture`."""
     if architecture not in ARCHITECTURES:
+        from llama_runner.convert.errors import UnsupportedArchitecture  # noqa: PLC0415 - not on the warm path
+
         raise UnsupportedArchitecture(architecture, sorted(ARCHITECTURES))
     module, _, name = ARCHITECTURES[architecture].partition(".")
     return cast("Family", getattr(import_module(f"llama_runner.convert.families.{module}"), name))
