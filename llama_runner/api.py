@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from llama_runner.client.aio import AsyncServer
-    from llama_runner.convert.checkpoint import Checkpoint
     from llama_runner.core.record import Record
     from llama_runner.core.step import Place, Step
     from llama_runner.pipeline import AnySource, Pipeline
@@ -79,12 +78,10 @@ class Runner:
         """Say what ``serve`` would run and why. Writes nothing."""
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
         graph = request.graph
-        plan = self._observer(remember=False, pre_tokenizer=wishes.get("pre_tokenizer")).plan(
-            graph.targets, request.snapshot
-        )
+        plan = self._observer(request, remember=False).plan(graph.targets, request.snapshot)
         request.announce(plan)
         places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-        return Forecast(graph, plan, _spec(self._located(graph, places, self._facts(graph, plan, wishes)), server))
+        return Forecast(graph, plan, _spec(self._located(graph, places, self._facts(request, plan)), server))
 
     def prepare(self, model: str | Path | None = None, **wishes: Unpack[Wishes]) -> Prepared:
         """Make what is missing, and return where everything is."""
@@ -128,7 +125,7 @@ class Runner:
 
     def _bring(self, request: Request, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""
-        observer = self._observer(remember=True, pre_tokenizer=request.pre_tokenizer)
+        observer = self._observer(request, remember=True)
         for attempt in range(_REPLANS):
             plan = observer.plan(targets, request.snapshot)
             request.check_offline(plan)
@@ -290,11 +287,11 @@ class Runner:
 
         return take_stock(self.store)
 
-    def _observer(self, *, remember: bool, pre_tokenizer: str | None = None) -> Observer:
+    def _observer(self, request: Request, *, remember: bool) -> Observer:
         from_disk = LocalSources(
             self.store,
             remember=remember,
-            inspect=lambda source: _inspect(source.path, pre_tokenizer),
+            inspect=request.inspect,
             on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
         )
         return Observer(self.store, from_disk)
@@ -324,6 +321,9 @@ class Runner:
             facts=facts,
             others=tuple(self._file(step, places) for step in graph.others if step in places),
             projector=None if graph.projector is None else self._file(graph.projector, places),
+            adapters=tuple(
+                one.path if isinstance(one, LocalFile) else self._file(one, places) for one in graph.adapters
+            ),
         )
 
     def _file(self, step: Step, places: Mapping[Any, Place]) -> Path:
@@ -336,15 +336,16 @@ class Runner:
         path = self.store.path(places[step])
         return path / step.entry if step.entry else path
 
-    def _facts(self, graph: Pipeline, plan: Plan, wishes: Wishes) -> dict[str, Any]:
+    def _facts(self, request: Request, plan: Plan) -> dict[str, Any]:
         """Return what is known of a model that may not have been made yet."""
+        graph = request.graph
         place = None if graph.model is None else plan.of(graph.model).place
         record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
         if record is not None:
             return record.facts
         match graph.source:
-            case LocalModel(path=path):
-                return {"context_length": _inspect(path, wishes.get("pre_tokenizer")).context_length}
+            case LocalModel():
+                return {"context_length": request.inspect(graph.source)}
             case HubSafetensors(context_length=context):
                 return {"context_length": context}
             case HubGguf(pin=pin):
@@ -354,12 +355,6 @@ class Runner:
 
 def _log_name() -> str:
     return f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
-
-
-def _inspect(directory: Path, pre_tokenizer: str | None) -> Checkpoint:
-    from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
-
-    return inspect(directory, pre_tokenizer=pre_tokenizer)
 
 
 def _header_facts(source: AnySource) -> dict[str, Any]:
@@ -393,6 +388,7 @@ def _spec(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
         binary=prepared.server,
         model=prepared.model,
         projector=prepared.projector,
+        adapters=prepared.adapters,
         alias=prepared.alias,
         trained_context=prepared.facts.get("context_length"),
         cores=machine.physical_cores(),

@@ -15,7 +15,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from llama_runner import machine
+from llama_runner.convert.official import choose
 from llama_runner.core.errors import UsageError
+from llama_runner.core.step import Step
 from llama_runner.core.value import Value, field
 from llama_runner.sources import quantization as quantizations
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
@@ -23,18 +25,21 @@ from llama_runner.sources.local import LocalFile, LocalModel, files_of, open_pla
 from llama_runner.sources.stored import stored
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps import download
-from llama_runner.steps.convert import Convert
+from llama_runner.steps.conversion import Conversion, NoWeightsToSee
 from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.quality import Quality
 from llama_runner.steps.quantize import Quantize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from llama_runner.convert import Outtype
-    from llama_runner.core.step import Node, Step
+    from llama_runner.convert.official import Choice, Converter
+    from llama_runner.core.step import Node
     from llama_runner.sources.stored import Stored
     from llama_runner.steps.compile import CompileLlama
+    from llama_runner.steps.conversion import Adapter
 
 
 AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
@@ -53,6 +58,14 @@ class Options(Value):
     tuning: Tuning = field(default_factory=Tuning)
     outtype: Outtype = "auto"
     pre_tokenizer: str | None = None
+    converter: Converter = "auto"
+    """Who converts: we, or llama.cpp's own script, which is taken for what we do not know."""
+    trust_remote_code: bool = False
+    """Whether that script may run code that came with the model."""
+    mmproj: bool = False
+    """Whether to make the projector of a model whose weights are converted here."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters, as GGUF files or as directories of safetensors."""
     keep_f16: bool = False
 
 
@@ -69,12 +82,15 @@ class Pipeline(Value):
     projector: Step | None = None
     others: tuple[Step, ...] = ()
     measured: tuple[Quality, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    official: Choice | None = None
+    """Why llama.cpp's own script converts the weights, where it does."""
 
     @property
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
-        every = (self.model, *self.others, self.projector, *self.measured, self.binaries)
-        return tuple(step for step in every if step is not None)
+        every = (self.model, *self.others, self.projector, *self.measured, *self.adapters, self.binaries)
+        return tuple(step for step in every if isinstance(step, Step))
 
 
 class QuantizedAlready(UsageError):
@@ -122,16 +138,27 @@ def build(
     match source:
         case HubGguf():
             assert hub is not None
-            return _as_it_is(source, options, binaries, hub)
+            return _as_it_is(source, options, binaries, hub).but(adapters=_adapters(source, options, binaries))
         case LocalFile():
-            return _from_file(source, options, binaries)
+            if options.mmproj:
+                raise NoWeightsToSee(source.path)
+            return _from_file(source, options, binaries).but(adapters=_adapters(source, options, binaries))
         case HubSafetensors():
             assert hub is not None
             size = sum(file.size for file in source.files)
             model = download.safetensors(source.files, hub)
-            return _from_weights(source, model, size, source.stored, options, binaries)
+            return _from_weights(source, model, size, source.stored, source.choice, options, binaries)
         case LocalModel():
-            return _from_weights(source, source, _weight_bytes(source), stored(source.path), options, binaries)
+            trusted = options.trust_remote_code
+            choice = choose(source.path, options.converter, projector=options.mmproj, trusted=trusted)
+            source, found = source.but(reads=choice.reads), stored(source.path)
+            return _from_weights(source, source, _weight_bytes(source), found, choice, options, binaries)
+
+
+def _adapters(source: HubGguf | LocalFile, options: Options, binaries: CompileLlama) -> tuple[Adapter, ...]:
+    """Return the adapters for a model that is not converted here."""
+    conversion = Conversion(binaries, source.name, 0, None, binaries.tree, None, trusted=False)
+    return conversion.adapters(options.adapters)
 
 
 def _as_it_is(source: HubGguf, options: Options, binaries: CompileLlama, hub: download.Hub) -> Pipeline:
@@ -168,6 +195,7 @@ def _from_weights(
     model: Node,
     size: int,
     found: Stored | None,
+    choice: Choice,
     options: Options,
     binaries: CompileLlama,
 ) -> Pipeline:
@@ -177,13 +205,14 @@ def _from_weights(
     wanted = _wanted(options) or [AS_IT_COMES if as_it_comes else quantizations.DEFAULT]
     if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
         raise NothingToTune(_tuned(options.tuning))
-    splits = options.pre_tokenizer
-    base = Convert(model, source.name, options.outtype, size, options.keep_f16, splits)
+    trusted = options.trust_remote_code
+    conversion = Conversion(model, source.name, size, choice, binaries.tree, options.pre_tokenizer, trusted)
+    base = conversion.base(options.outtype, keep=options.keep_f16)
     converted = [kind for kind in wanted if kind in (*quantizations.FLOAT, AS_IT_COMES)]
     made: dict[str, Step] = {}
     for kind in converted:
         outtype = options.outtype if kind == AS_IT_COMES else cast("Outtype", kind)
-        made[kind] = Convert(model, source.name, outtype, size, pre_tokenizer=splits)
+        made[kind] = conversion.base(outtype)
     kinds = [kind for kind in wanted if kind not in made]
     if kinds and options.outtype == "q8_0" and not options.tuning.allow_requantize:
         raise QuantizedAlready(options.outtype, kinds[0])
@@ -192,7 +221,16 @@ def _from_weights(
     made |= zip(kinds, _quantized(base, kinds, binaries, size, options.tuning, 1), strict=True)
     first, *others = (made[kind] for kind in wanted)
     measured = _measured(made.values(), binaries, options.tuning)
-    return Pipeline(source, first, binaries, others=tuple(others), measured=measured)
+    return Pipeline(
+        source,
+        first,
+        binaries,
+        projector=conversion.projector(options.outtype) if options.mmproj else None,
+        others=tuple(others),
+        measured=measured,
+        adapters=conversion.adapters(options.adapters),
+        official=choice if choice.official else None,
+    )
 
 
 def _wanted(options: Options) -> list[str]:

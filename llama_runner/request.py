@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, cast
 from llama_runner import machine, paths, pipeline, programs
 from llama_runner.binaries import cmake
 from llama_runner.binaries.pin import load_pin
+from llama_runner.convert import official
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Chosen, Noticed, Sink
 from llama_runner.core.plan import Plan, Snapshot
 from llama_runner.core.record import TREE
+from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Step, topological
 from llama_runner.pipeline import Options, Pipeline
 from llama_runner.programs import AUTO, Wanted
@@ -20,6 +22,8 @@ from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
+from llama_runner.steps.environment import FETCHED_BYTES, INSTALLED_BYTES, ConverterEnvironment
+from llama_runner.steps.official import OfficialAdapter, OfficialConvert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict
 
     from llama_runner.convert import Outtype
+    from llama_runner.convert.official import Choice, Converter
     from llama_runner.engine.store import Store
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.names import HubName
@@ -45,6 +50,11 @@ if TYPE_CHECKING:
         outtype: Outtype
         pre_tokenizer: str | None
         """llama.cpp's name for how the tokenizer splits text, where it is not recognised."""
+        converter: Converter
+        trust_remote_code: bool
+        mmproj: bool
+        lora: Iterable[str | Path]
+        """LoRA adapters: GGUF files, or directories of safetensors."""
         keep_f16: bool
         device: str
         """What to compute on: ``auto``, one of llama.cpp's backends, ``+rpc`` after it to use other machines too."""
@@ -129,12 +139,26 @@ class Request:
         binaries = self._programs
         if binaries.why and any(planned.step is binaries.step for planned in plan.pending):
             self._sink(Noticed("backend", f"building for {binaries.step.backend}: {binaries.why}"))
+        self._announce_script(plan)
         source = self.graph.source
         files = [file for step in _fetching(plan) if isinstance(step, Download) for file in step.remote]
         if files and not isinstance(source, (LocalFile, LocalModel)):
             why = source.choice.why if isinstance(source, HubGguf) else "to be converted here"
             names = tuple(file.name for file in sorted(files, key=lambda file: -file.size))
             self._sink(Chosen(source.pin.repo, source.pin.commit, names, sum(file.size for file in files), why))
+
+    def _announce_script(self, plan: Plan) -> None:
+        """Say that llama.cpp's own script will run, why, and what is installed for it."""
+        running = [planned.step for planned in plan.pending]
+        if not any(isinstance(step, (OfficialConvert, OfficialAdapter)) for step in running):
+            return
+        choice = self.graph.official
+        why = f"{choice.why}: llama.cpp's own script does it" if choice else "llama.cpp's own script is used"
+        for step in running:
+            if isinstance(step, ConverterEnvironment):
+                sizes = f"{size_text(INSTALLED_BYTES)}, of which {size_text(FETCHED_BYTES)} are fetched"
+                why += f", in a Python environment of its own, which is installed first ({sizes})"
+        self._sink(Noticed("official_converter", why))
 
     def check_offline(self, plan: Plan) -> None:
         """Raise ``Offline`` if something would have to be fetched and must not be."""
@@ -159,7 +183,8 @@ class Request:
                 raise OnlyForHub(given)
         else:
             self._resolver = resolver = self._make_resolver()
-            found = resolver.resolve(source, self._wish(), own_making=_tuning(wishes) != Tuning())
+            own_making = _tuning(wishes) != Tuning() or wishes.get("mmproj") or wishes.get("converter") == "official"
+            found = resolver.resolve(source, self._wish(), own_making=bool(own_making))
             hub = Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
             quantization = getattr(found, "quantization", None)
         self._programs = programs.compiled(
@@ -170,6 +195,10 @@ class Request:
             tuning=_tuning(wishes),
             outtype=wishes.get("outtype", "auto"),
             pre_tokenizer=wishes.get("pre_tokenizer"),
+            converter=wishes.get("converter", "auto"),
+            trust_remote_code=wishes.get("trust_remote_code", False),
+            mmproj=wishes.get("mmproj", False),
+            adapters=tuple(paths.user_path(path).absolute() for path in wishes.get("lora", ())),
             keep_f16=wishes.get("keep_f16", False),
         )
         return pipeline.build(
@@ -190,7 +219,30 @@ class Request:
             update=self._wishes.get("update", False),
             remember=self._remember,
             pre_tokenizer=self._wishes.get("pre_tokenizer"),
+            choose=self._choose,
         )
+
+    def _choose(self, directory: Path) -> Choice:
+        """Return who converts the model that a directory describes."""
+        wishes = self._wishes
+        return official.choose(
+            directory,
+            wishes.get("converter", "auto"),
+            projector=wishes.get("mmproj", False),
+            trusted=wishes.get("trust_remote_code", False),
+        )
+
+    def inspect(self, source: LocalModel) -> int | None:
+        """Return the context length of a model directory. Raises a ``SourceError`` for what would stop a conversion."""
+        from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
+
+        if source is not self.graph.source:
+            official.check_adapter(source.path)
+            return None
+        if self.graph.official:
+            official.check_weights(source.path)
+            return self.graph.official.context_length
+        return inspect(source.path, pre_tokenizer=self.pre_tokenizer).context_length
 
     def _wish(self) -> Wish:
         from llama_runner.sources.hub.selection import Wish  # noqa: PLC0415 - only for names on the Hub

@@ -71,6 +71,8 @@ class Prepared(Value):
     """Further quantizations that were asked for."""
     projector: Path | None = None
     """What turns images or sound into tokens, for a model that has one."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters."""
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
     """What quantizing cost, by the name of the file, where that was asked for: see ``steps.quality``."""
     build: dict[str, Any] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class Prepared(Value):
             "sha256": self.sha256,
             "others": [str(path) for path in self.others],
             "projector": None if self.projector is None else str(self.projector),
+            "adapters": [str(path) for path in self.adapters],
             "server": str(self.server),
             "quality": self.quality,
             "ran": list(self.ran),

@@ -22,7 +22,7 @@ from llama_runner.core.plan import Snapshot
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.store import Store
-from llama_runner.pipeline import tree_of
+from llama_runner.programs import tree_of
 from llama_runner.sources.local import LocalSources
 from llama_runner.steps.environment import converter_environment, python_of
 

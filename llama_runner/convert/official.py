@@ -5,17 +5,17 @@ Only the small files of a model are looked at here. Nothing here runs the script
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.convert.errors import AlreadyQuantized
 from llama_runner.convert.families import ARCHITECTURES
-from llama_runner.convert.source import Source, architecture_of
 from llama_runner.core.errors import SourceError
 from llama_runner.core.value import Value
+from llama_runner.sources.local import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 Converter = Literal["auto", "native", "official"]
@@ -57,56 +57,87 @@ class Choice(Value):
     architecture: str
     why: str = ""
     context_length: int | None = None
+    reads: tuple[str, ...] = READ_BY_CONVERSION
+    """Patterns of the files that the conversion may read."""
 
 
-def choose(directory: Path, wanted: Converter = "auto", *, projector: bool = False) -> Choice:
+def choose(directory: Path, wanted: Converter = "auto", *, projector: bool = False, trusted: bool = False) -> Choice:
     """Return who converts a model, by its config.json. Raises a ``SourceError`` for one that nobody does.
 
-    With ``projector``, the script must know how to make one too.
+    With ``projector``, the script must know how to make one too. ``trusted``: whether it may run the model's own code.
     """
-    source = Source(directory)
-    architecture = architecture_of(source)
+    config, architecture = _read(directory)
     if projector:
-        _check(source, architecture, projector=True)
+        _check(config, architecture, projector=True)
     if wanted == "native":
         return Choice(official=False, architecture=architecture)
-    why = "--converter official" if wanted == "official" else _need(source, architecture)
+    why = "--converter official" if wanted == "official" else _need(directory, config, architecture)
     if why is None:
         return Choice(official=False, architecture=architecture)
-    _check(source, architecture)
-    return Choice(official=True, architecture=architecture, why=why, context_length=_context(source))
+    _check(config, architecture)
+    reads = (*READ_BY_SCRIPT, CODE) if trusted else READ_BY_SCRIPT
+    return Choice(official=True, architecture=architecture, why=why, context_length=_context(config), reads=reads)
+
+
+def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
+    """Return config.json and the architecture that it names first; what is wrong with it is told as conversion does."""
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+        if isinstance(name := config["architectures"][0], str):
+            return config, name
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, IndexError):
+        pass
+    from llama_runner.convert.source import Source, architecture_of  # noqa: PLC0415 - not on the warm path
+
+    source = Source(directory)
+    return source.optional_object("config.json"), architecture_of(source)
 
 
 def check_weights(directory: Path) -> None:
     """Raise a ``SourceError`` if there are no weights as safetensors, or an index that names others."""
     from llama_runner.convert import shards  # noqa: PLC0415 - not on the warm path
+    from llama_runner.convert.source import Source  # noqa: PLC0415
 
     shards.find(Source(directory))
 
 
-def _need(source: Source, architecture: str) -> str | None:
+def check_adapter(directory: Path) -> None:
+    """Raise a ``SourceError`` if a LoRA adapter has no settings or no weights as safetensors."""
+    from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - few have any
+    from llama_runner.convert.source import Source  # noqa: PLC0415
+
+    source = Source(directory)
+    source.object("adapter_config.json", purpose="the adapter's settings")
+    if not source.has(_ADAPTER):
+        raise MissingFile(source.path(_ADAPTER), purpose="the adapter's weights", hint=_AS_SAFETENSORS)
+
+
+def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
     """Return why the script is needed, None if it is not."""
     if architecture not in ARCHITECTURES:
         return f"{architecture} is not converted here"
-    config = source.optional_object("config.json")
-    if any(config.get(name) for name in ("quantization_config", "compression_config")) or source.has(_DESCRIPTION):
+    is_described = (directory / _DESCRIPTION).is_file()
+    if is_described or any(config.get(name) for name in ("quantization_config", "compression_config")):
         from llama_runner.convert import quantized  # noqa: PLC0415 - few models need it
+        from llama_runner.convert.errors import AlreadyQuantized  # noqa: PLC0415
+        from llama_runner.convert.source import Source  # noqa: PLC0415
 
         try:
-            quantized.find(source, architecture)
+            quantized.find(Source(directory), architecture)
         except AlreadyQuantized as error:
             return f"weights that are {error.method} are not converted here" if error.official else None
     return None
 
 
 _DESCRIPTION = "hf_quant_config.json"
+_ADAPTER = "adapter_model.safetensors"
+_AS_SAFETENSORS = "pickles are never loaded: save it as safetensors where you trust it"
 
 
-def _check(source: Source, architecture: str, *, projector: bool = False) -> None:
+def _check(config: Mapping[str, Any], architecture: str, *, projector: bool = False) -> None:
     """Raise ``UnknownArchitecture`` or ``NoProjector`` for what the script does not convert."""
     from llama_runner.convert.official_names import MODELS, PROJECTORS  # noqa: PLC0415 - few models need it
 
-    config = source.optional_object("config.json")
     names = {architecture}.union(*(_architectures(config.get(part)) for part in _INNER))
     if projector and not names & PROJECTORS:
         raise NoProjector(architecture)
@@ -119,9 +150,8 @@ def _architectures(part: object) -> set[str]:
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
-def _context(source: Source) -> int | None:
+def _context(config: Mapping[str, Any]) -> int | None:
     """Return the context length, of the model or of its part that reads text."""
-    config = source.optional_object("config.json")
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
     for part in parts:
         for name in ("max_position_embeddings", "n_ctx", "n_positions", "max_seq_len", "seq_length"):
@@ -133,6 +163,7 @@ def _context(source: Source) -> int | None:
 def splits_by_structure(directory: Path) -> str | None:
     """Return llama.cpp's name for how a byte-level BPE tokenizer splits text, where its structure tells it."""
     from llama_runner.convert.config import Config  # noqa: PLC0415 - all of this is for conversion only
+    from llama_runner.convert.source import Source  # noqa: PLC0415
     from llama_runner.convert.vocab.pretokenizer import recognise  # noqa: PLC0415
     from llama_runner.convert.vocab.tokenizer import Tokenizer  # noqa: PLC0415
 
@@ -152,3 +183,19 @@ def check_pre_tokenizer(name: str) -> None:
 
     if name not in NAMES:
         raise NoSuchPreTokenizer(name, NAMES)
+
+
+def described(
+    directory: Path, choice: Choice, *, vocabulary: bool = True, pre_tokenizer: str | None = None
+) -> tuple[int | None, tuple[str, ...]]:
+    """Return the context length, and the weights that the index names, before they are here.
+
+    What would stop our own conversion is raised; of what the script would say nothing is known.
+    """
+    from llama_runner.convert import describe, shards  # noqa: PLC0415 - not on the warm path
+    from llama_runner.convert.source import Source  # noqa: PLC0415
+
+    if choice.official:
+        return choice.context_length, tuple(shards.named_by_index(Source(directory))) if vocabulary else ()
+    found = describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
+    return found.context_length, found.shards

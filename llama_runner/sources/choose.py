@@ -90,7 +90,7 @@ def _open(
     model: str | Path | None, hf_model: str | None, gguf_path: str | Path | None, safetensors_dir: str | Path | None
 ) -> LocalModel | LocalFile | HubName:
     if gguf_path is not None:
-        return _open_file(Path(gguf_path))
+        return open_file(Path(gguf_path))
     if safetensors_dir is not None:
         return open_directory(Path(safetensors_dir))
     if hf_model is not None:
@@ -102,7 +102,7 @@ def _open(
     if path.is_dir():
         return open_directory(path)
     if path.is_file() or path.suffix.lower() == ".gguf":
-        return _open_file(path)
+        return open_file(path)
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
         raise MissingSource(path.absolute())
     return _hub_name(str(model), bare=True)
@@ -117,7 +117,8 @@ def _hub_name(text: str, *, bare: bool = False) -> HubName:
     return names.parse(text, endpoint=os.environ.get("HF_ENDPOINT"))
 
 
-def _open_file(path: Path) -> LocalFile:
+def open_file(path: Path) -> LocalFile:
+    """Return the source of a GGUF file; a ``SourceError`` when it is none."""
     path = user_path(path).absolute()
     if not path.exists():
         raise MissingSource(path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -233,6 +232,8 @@ def _ways(python: Path, tree: Path) -> Iterator[_Way]:
     """Yield the ways to install, the best first: as the user has configured it, then also from the tree's own index."""
     pip = (sys.executable, "-m", "pip", "--python", str(python), "install", "--no-input", "--disable-pip-version-check")
     ways = [_Way("pip", (*pip, "--no-compile", "--progress-bar", "off", "--only-binary", ":all:"))]
+    import shutil  # noqa: PLC0415 - not on the warm path
+
     if uv := shutil.which("uv"):
         words = (uv, "pip", "install", "--python", str(python), "--link-mode", "copy", "--no-build", "--no-progress")
         ways.insert(0, _Way("uv", words))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from llama_runner.convert.official import Choice
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.names import HubName
@@ -111,13 +112,14 @@ class Resolver:
         update: bool = False,
         remember: bool = True,
         pre_tokenizer: str | None = None,
+        choose: Callable[[Path], Choice],
     ) -> None:
         """Remember below ``private``, unless not to ``remember``; then also the weights' description is not kept."""
         self.pins = PinStore(private / "pins", lambda text: sink(Warned("damaged_pin", text)))
         self._descriptions = private / "descriptions"
         self._access, self._sink = access, sink
         self._offline, self._update, self._remember = offline, update, remember
-        self._pre_tokenizer = pre_tokenizer
+        self._pre_tokenizer, self._choose_converter = pre_tokenizer, choose
         self._found_access: Access | None = None
         self._unsettled: list[tuple[Pin, str]] = []
 
@@ -230,7 +232,7 @@ class Resolver:
             raise missing or OnlyForGGUF(pin.repo, options)
         if missing is not None:
             self._notice("converted_here", f"{missing}\nit is made here from the safetensors beside them")
-        return self._described(pin, revision, weights, self._quantization(weights, wish))
+        return self._described(pin, revision, self._quantization(weights, wish))
 
     def _quantization(self, weights: tuple[RemoteFile, ...], wish: Wish) -> str | None:
         """Return what to make of the weights: as asked for, else the best within the size that was asked for."""
@@ -243,27 +245,24 @@ class Resolver:
         self._notice("quantization_chosen", f"{best} is the best that can be made within that size")
         return best
 
-    def _described(
-        self, pin: Pin, revision: str, weights: tuple[RemoteFile, ...], quantization: str | None
-    ) -> HubSafetensors:
+    def _described(self, pin: Pin, revision: str, quantization: str | None) -> HubSafetensors:
         """Read what describes the model before any of its weights, and stop here if it cannot be converted."""
-        directory = self.description(pin)
-        found = HubSafetensors(pin, revision, weights, quantization)
-        small = tuple(file for file in weights if not _is_weights(file))
-        if pin.described:
-            return found.but(stored=stored(directory))
-        from llama_runner.convert import describe  # noqa: PLC0415 - not on the warm path
-
-        if pin.file("config.json") is None:
+        directory, config = self.description(pin), pin.file("config.json")
+        if config is None:
             raise MissingOnHub(pin.repo, ["config.json"])
+        if pin.described and (directory / config.name).is_file():
+            return self._found(pin, revision, quantization, directory)
+        from llama_runner.convert.official import described  # noqa: PLC0415 - not on the warm path
+
         with self._reading(directory) as target:
-            self._fetch(pin, [file for file in small if file.name == "config.json"], target)
-            described = describe(target, vocabulary=False)
+            self._fetch(pin, [config], target)
+            found = self._found(pin, revision, quantization, target)
+            context = described(target, found.choice, vocabulary=False)[0]
+            found, weights = found.but(context_length=context), found.files
             if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
-                return found.but(context_length=described.context_length, stored=stored(target))
-            already = stored(target)
-            digests = self._fetch(pin, small, target)
-            named = describe(target, pre_tokenizer=self._pre_tokenizer).shards
+                return found
+            digests = self._fetch(pin, tuple(file for file in weights if not _is_weights(file)), target)
+            named = described(target, found.choice, pre_tokenizer=self._pre_tokenizer)[1]
             if missing := [name for name in named if pin.file(name) is None]:
                 raise MissingOnHub(pin.repo, missing)
             if other := [name for name in named if name not in {file.name for file in weights}]:
@@ -271,12 +270,14 @@ class Resolver:
         pin = pin.knowing(digests)
         self.pins.add(pin.repo, pin)
         by_name = {file.name: file for file in pin.files}
-        return found.but(
-            pin=pin,
-            files=tuple(by_name[file.name] for file in weights),
-            context_length=described.context_length,
-            stored=already,
-        )
+        return found.but(pin=pin, files=tuple(by_name[file.name] for file in weights))
+
+    def _found(self, pin: Pin, revision: str, quantization: str | None, directory: Path) -> HubSafetensors:
+        """Return what a config.json says of how a model is converted."""
+        choice = self._choose_converter(directory)
+        files = selection.weights_for_conversion(pin.files, choice.reads)
+        assert files is not None, "there are weights, whatever else is read"
+        return HubSafetensors(pin, revision, files, quantization, choice, stored=stored(directory))
 
     @contextmanager
     def _reading(self, directory: Path) -> Iterator[Path]:

@@ -165,7 +165,9 @@ def select(files: Iterable[RemoteFile], wish: Wish) -> Choice:
     return Choice(chosen, _projector(chosen, offered) if wish.projector else None, why)
 
 
-def weights_for_conversion(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...] | None:
+def weights_for_conversion(
+    files: Sequence[RemoteFile], reads: tuple[str, ...] = READ_BY_CONVERSION
+) -> tuple[RemoteFile, ...] | None:
     """Return exactly what conversion reads, sorted by name; None without safetensors that are a model's.
 
     The weights are ``model.safetensors`` where there is no index beside it, else the shards
@@ -178,7 +180,7 @@ def weights_for_conversion(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...
     found: dict[str, RemoteFile] = {}
     for file in sorted(files, key=lambda file: file.name):
         small = not file.name.endswith(".safetensors") and not file.name.startswith(_OTHER_PROGRAMS)
-        if file.name in weights or (small and any(_matches(file.name, pattern) for pattern in READ_BY_CONVERSION)):
+        if file.name in weights or (small and any(_matches(file.name, pattern) for pattern in reads)):
             if file.name.lower() in found:
                 raise DifferInCase([found[file.name.lower()].name, file.name])
             found[file.name.lower()] = file

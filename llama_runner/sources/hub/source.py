@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
+    from llama_runner.convert.official import Choice as Converter
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.selection import Choice
     from llama_runner.sources.stored import Stored
@@ -36,6 +37,8 @@ class HubSafetensors(Value):
     """Exactly what conversion reads."""
     quantization: str | None
     """As asked for in the name or by option."""
+    choice: Converter
+    """Who converts them."""
     context_length: int | None = None
     stored: Stored | None = None
     """How the weights are quantized already, if they are."""
