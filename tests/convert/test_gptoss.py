@@ -13,8 +13,9 @@ from llama_runner.convert import convert, dequantize, inspect
 from llama_runner.convert import errors as E  # noqa: N812 - as in the other tests
 from tests.convert.checkpoints import edit_json, shard
 from tests.convert.families import gptoss
+from tests.convert.families.quantized import read_entries
 from tests.convert.test_parity import GOLDENS
-from tests.convert.test_quantized import entry, read_entries, values_of
+from tests.convert.test_quantized import entry, values_of
 from tests.convert.tiny import tiny
 
 if TYPE_CHECKING:

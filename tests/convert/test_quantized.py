@@ -27,6 +27,7 @@ from tests.convert.families.quantized import (
     compressed,
     integers,
     quantized,
+    read_entries,
     scaled,
 )
 from tests.convert.test_bad_sources import NODES, paths_in, replaced
@@ -43,17 +44,6 @@ UP = "model.layers.0.mlp.up_proj."
 def entry(dtype: str, shape: tuple[int, ...], data: bytes | None = None) -> tuple[str, tuple[int, ...], bytes]:
     size = {"F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I64": 8}.get(dtype, 1)
     return dtype, shape, bytes(size * int(np.prod(shape, dtype=int))) if data is None else data
-
-
-def read_entries(directory: Path) -> Entries:
-    data = (directory / "model.safetensors").read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    header.pop("__metadata__")
-    return {
-        name: (entry["dtype"], tuple(entry["shape"]), data[slice(*(start + place for place in entry["data_offsets"]))])
-        for name, entry in header.items()
-    }
 
 
 def _spoiled(directory: Path, title: str, change: Callable[[Entries], object], **settings: Any) -> Path:

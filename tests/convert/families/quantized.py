@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.convert.cases import Case
-from tests.convert.checkpoints import ENCODERS, Shapes, encoded, numbers, write_json
-from tests.convert.families import qwen
+from tests.convert.checkpoints import ENCODERS, Shapes, edit_json, encoded, numbers, write_json, write_safetensors
+from tests.convert.families import deepseek, qwen
 from tests.convert.tiny import ATTENTION, EMBEDDINGS, EXPERTS, GATED, HEAD, HEAD_NORMS, expand, sizes_of, tiny
 
 if TYPE_CHECKING:
@@ -124,6 +125,32 @@ def packed(bits: int, group: int, *, zeros: bool, scales: str = "BF16") -> Calla
     return make
 
 
+def read_entries(directory: Path) -> Entries:
+    """The tensors of a checkpoint of one file."""
+    data = (directory / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__")
+    return {
+        name: (entry["dtype"], tuple(entry["shape"]), data[slice(*(start + place for place in entry["data_offsets"]))])
+        for name, entry in header.items()
+    }
+
+
+def of_another(case: Case, settings: Mapping[str, Any], make: Callable[[str, tuple[int, ...]], Entries]) -> Case:
+    """A case of another family with its matrices in blocks made by ``make``."""
+
+    def build(directory: Path) -> None:
+        case.build(directory)
+        entries = read_entries(directory)
+        for name in [name for name in entries if QUANTIZED.search(name)]:
+            entries.update(make(name, entries[name][1]))
+        write_safetensors(directory / "model.safetensors", entries)
+        edit_json(directory / "config.json", quantization_config=settings)
+
+    return Case(build, ("auto",), pre=case.pre)
+
+
 def of_the_cache(name: str, shape: tuple[int, ...]) -> Entries:
     """Plain numbers, and a scale for the keys that are cached."""
     scale: Entries = {name.replace("weight", "k_scale"): ("F32", (), ENCODERS["F32"](np.ones(())))}
@@ -190,6 +217,8 @@ CASES = {
         SPARSE, SPARSE_TABLE, {**FP8, "weight_block_size": [16, 48]},
         lambda name, shape: scaled("weight_scale_inv", scalar=(-(-shape[0] // 16), -(-shape[1] // 48)))(name, shape),
         tokenizer="gpt2", outtypes=KINDS),
+    "fp8-deepseek": of_another(deepseek.CASES["v3-predicts"], {**FP8, "weight_block_size": [16, 16]},
+                               scaled("weight_scale_inv", block=16)),
     "fp8-tensor": quantized(
         LLAMA, LLAMA_TABLE, FP8, scaled("weight_scale_inv", scalar=()), dtype="F16",
         extra={"model.layers.0.mlp.up_proj.activation_scale": ()}),
