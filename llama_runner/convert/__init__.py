@@ -29,7 +29,8 @@ class Converted(Value):
     """The file that was written: its SHA-256 in hex, its size, the type that was chosen, and what it was made from.
 
     ``not_finite`` counts, per tensor of the output, the numbers that are infinite or none in float16, most often since
-    they are too large for it; tensors without any are left out.
+    they are too large for it; tensors without any are left out. ``quantized_before`` says in words how the
+    weights were quantized already; empty if they were not.
     """
 
     sha256: str
@@ -37,6 +38,7 @@ class Converted(Value):
     outtype: str
     architecture: str
     not_finite: Mapping[str, int] = field(default_factory=dict)
+    quantized_before: str = ""
 
 
 def supported_architectures() -> tuple[str, ...]:
@@ -105,4 +107,5 @@ def convert(
         outtype=prepared.outtype,
         architecture=prepared.checkpoint.architecture,
         not_finite=written.not_finite,
+        quantized_before=str(prepared.quantization or ""),
     )

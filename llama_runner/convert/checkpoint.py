@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.config import Config
     from llama_runner.convert.families.family import Family
+    from llama_runner.convert.quantized import Quantization
     from llama_runner.convert.safetensors import Shard, Tensor
     from llama_runner.convert.tensors import Planned
     from llama_runner.convert.vocab import Vocabulary
@@ -67,6 +68,8 @@ class Prepared:
     values: KeyValues
     planned: tuple[Planned, ...]
     shards: tuple[Shard, ...]
+    quantization: Quantization | None = None
+    """How the weights are stored, where they are no plain numbers."""
 
 
 def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:
@@ -131,7 +134,7 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
         tensors=tensors,
         files=tuple(shard.path for shard in found),
     )
-    return Prepared(checkpoint, outtype, values, planned, found)
+    return Prepared(checkpoint, outtype, values, planned, found, config.quantization)
 
 
 def _vocabulary(family: Family, values: KeyValues, config: Config, source: Source) -> Vocabulary:

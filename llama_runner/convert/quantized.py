@@ -44,6 +44,10 @@ class Quantization:
     group: int | None = None
     offset: int = 0
 
+    def __str__(self) -> str:
+        """For people: the method and its bits."""
+        return self.method if self.method.endswith(str(self.bits)) else f"{self.method}, {self.bits} bits"
+
 
 def find(source: Source, architecture: str) -> Quantization | None:
     """How the weights are quantized; None if they are not. Raises `AlreadyQuantized` for what is not undone here."""

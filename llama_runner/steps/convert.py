@@ -68,6 +68,11 @@ class Convert(Step):
         )
         workspace.hashed(target.name, file_digest(converted.sha256))
         workspace.fact(**read_header(target).facts())
+        if before := converted.quantized_before:
+            workspace.fact(quantized_before=before)
+            workspace.notice(
+                "quantized_before", f"the weights were quantized before ({before}); what was lost stays lost"
+            )
         if converted.not_finite:
             workspace.fact(not_finite=dict(converted.not_finite))
             workspace.warn("not_finite", _broken(converted.not_finite))
