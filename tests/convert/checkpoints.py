@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -38,9 +39,12 @@ ENCODERS: dict[str, Callable[[np.ndarray[Any, Any]], bytes]] = {
 }
 
 
+@lru_cache(maxsize=256)
 def numbers(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """The weights of one tensor, depending on its name alone."""
-    return np.random.RandomState(crc32(name.encode())).standard_normal(shape)
+    """The weights of one tensor, depending on its name alone. They are kept, and so cannot be written to."""
+    made = np.random.RandomState(crc32(name.encode())).standard_normal(shape)
+    made.flags.writeable = False
+    return made
 
 
 def encoded(shapes: Shapes, dtype: str, *, delicate: str = "") -> dict[str, tuple[str, tuple[int, ...], bytes]]:
@@ -49,6 +53,7 @@ def encoded(shapes: Shapes, dtype: str, *, delicate: str = "") -> dict[str, tupl
     for name, shape in shapes.items():
         values = numbers(name, shape)
         if name == delicate:
+            values = values.copy()
             values.reshape(-1)[: len(DELICATE)] = DELICATE
         with np.errstate(all="ignore"):
             tensors[name] = (dtype, shape, ENCODERS[dtype](values))

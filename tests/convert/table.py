@@ -1,0 +1,137 @@
+"""What docs/architectures.md says: which architectures are converted here, and what was compared for each.
+
+Made from the registry, the cases and the goldens, so that nothing is claimed that no test holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert.families import ARCHITECTURES, family_of
+from llama_runner.convert.official_names import MODELS
+from tests.convert.official import FAMILIES, FIRST, cases_of, goldens_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
+TYPES = ("f32", "f16", "bf16", "q8_0", "auto")
+SOURCES = ("F32", "F16", "BF16")  # besides others: 64 bits, and numbers of 8 bits and less in quantized checkpoints
+INTRODUCTION = """# Architectures
+
+<!-- Written by tests/data/convert/make_table.py; edit nothing here. -->
+
+{native} names of architectures (`architectures` in config.json) are converted by llama_runner itself, without torch.
+For each, tiny models with random weights are converted by llama_runner and by `convert_hf_to_gguf.py` of the pinned
+llama.cpp, and the files are compared by their SHA-256, metadata included: {comparisons} comparisons of {layouts}
+checkpoints. _Identical for_ are the output types that were compared; _from_ the types that most weights had; _layouts_
+the number of checkpoints that differ in options, with what varies: one or several files, the output matrix of its own
+or the embedding's, heads of keys (as many as of queries, fewer, one), a size of heads that is not the width divided
+among them, biases, kinds of RoPE scaling.
+
+| Architecture | Family | In GGUF | Identical for | From | Layouts | What varies |
+|---|---|---|---|---|---:|---|
+"""
+OTHERS = """
+Another {count} architectures are converted by llama.cpp's own script, in an environment that is made for it:
+
+{names}.
+"""
+
+
+@dataclass
+class Compared:
+    """What the goldens hold of one architecture."""
+
+    layouts: int = 0
+    types: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
+    options: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+
+def compared(folder: Path) -> dict[str, Compared]:
+    """What is compared, per architecture; the checkpoints are made in a folder."""
+    found: dict[str, Compared] = defaultdict(Compared)
+    for group in (FIRST, *FAMILIES):
+        goldens = json.loads(goldens_of(group).read_text(encoding="utf-8"))
+        for title, case in cases_of(group).items():
+            directory = folder / group / title
+            case.build(directory)
+            config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            entry = found[config["architectures"][0]]
+            entry.layouts += 1
+            entry.types |= {kind for kind in case.outtypes if f"{title}/{kind}" in goldens}
+            _look(entry, config, directory)
+    return found
+
+
+def _look(entry: Compared, config: dict[str, Any], directory: Path) -> None:
+    shards = sorted(directory.glob("*.safetensors"))
+    dtypes = {name: dtype for shard in shards for name, dtype in _header(shard).items()}
+    kinds = list(dtypes.values())
+    entry.sources.add(max(sorted(set(kinds)), key=kinds.count))
+    entry.options["files"].add("several files" if len(shards) > 1 else "one file")
+    own = any(name.endswith(("lm_head.weight", "embed_out.weight")) or name == "output.weight" for name in dtypes)
+    entry.options["head"].add("own output" if own else "tied")
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    keys = config.get("num_key_value_heads") or config.get("num_kv_heads") or heads
+    entry.options["keys"].add("all heads" if keys == heads else "one key head" if keys == 1 else "grouped")
+    size, width = config.get("head_dim"), config.get("hidden_size")
+    entry.options["size"].add("own head size" if size and width and size * heads != width else "")
+    matrices = ("proj.bias", "fc.bias", "dense.bias", "attn.bias")
+    entry.options["biases"].add("biases" if any(name.endswith(matrices) for name in dtypes) else "no biases")
+    rope = config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type")
+    entry.options["rope"].add(kind or "")
+
+
+def _header(shard: Path) -> dict[str, str]:
+    data = shard.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+
+
+def document(found: Mapping[str, Compared]) -> str:
+    """The whole page."""
+    comparisons = sum(len(json.loads(goldens_of(group).read_text(encoding="utf-8"))) for group in (FIRST, *FAMILIES))
+    layouts = sum(entry.layouts for entry in found.values())
+    head = INTRODUCTION.format(native=len(ARCHITECTURES), comparisons=comparisons, layouts=layouts)
+    others = sorted(MODELS - set(ARCHITECTURES))
+    tail = OTHERS.format(count=len(others), names=_wrapped(others))
+    return head + "".join(_row(name, found[name]) for name in sorted(ARCHITECTURES)) + tail
+
+
+def _row(name: str, entry: Compared) -> str:
+    module = ARCHITECTURES[name].partition(".")[0]
+    family = f"[{module}](../llama_runner/convert/families/{module}.py)"
+    cells = (
+        f"`{name}`", family, f"`{family_of(name).name}`", _list(entry.types, TYPES), _list(entry.sources, SOURCES),
+        str(entry.layouts), ", ".join(_varied(entry)),
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _varied(entry: Compared) -> Iterable[str]:
+    """The options that occur in several ways, in the order in which they are explained, and every RoPE scaling."""
+    for option, values in entry.options.items():
+        if option == "rope" and values - {""}:
+            yield f"RoPE {'/'.join(sorted(values - {''}))}"
+        elif len(values) > 1:
+            yield from sorted(value for value in values if value)
+
+
+def _list(values: set[str], order: tuple[str, ...]) -> str:
+    return ", ".join([*(value for value in order if value in values), *sorted(values - set(order))])
+
+
+def _wrapped(names: Iterable[str], width: int = 118) -> str:
+    lines = [""]
+    for name in (f"`{name}`," for name in names):
+        if len(lines[-1]) + len(name) >= width:
+            lines.append("")
+        lines[-1] += f" {name}" if lines[-1] else name
+    return "\n".join(lines).removesuffix(",")

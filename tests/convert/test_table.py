@@ -1,0 +1,27 @@
+"""The page about architectures says what the goldens hold, and every architecture has enough of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from llama_runner.convert.families import ARCHITECTURES
+from tests.convert.table import DOCUMENT, TYPES, Compared, compared, document
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compared]:
+    return compared(tmp_path_factory.mktemp("checkpoints"))
+
+
+def test_the_page_is_up_to_date(found: dict[str, Compared]) -> None:
+    assert document(found) == DOCUMENT.read_text(encoding="utf-8"), "run tests/data/convert/make_table.py"
+
+
+def test_every_architecture_is_compared(found: dict[str, Compared]) -> None:
+    assert set(found) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("family", sorted(set(ARCHITECTURES.values())))
+def test_every_type_is_compared_for_every_family(family: str, found: dict[str, Compared]) -> None:
+    names = [name for name, value in ARCHITECTURES.items() if value == family]
+    assert set().union(*(found[name].types for name in names)) == set(TYPES)
