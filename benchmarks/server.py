@@ -16,6 +16,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,8 +92,7 @@ def kill_once(moment: str, *, setpriv: bool) -> float | None:
         if not setpriv:
             (root / "bin").mkdir()
             for name in ("sh", "grep"):
-                found = next(p for p in ("/bin", "/usr/bin") if Path(p, name).exists())
-                (root / "bin" / name).symlink_to(Path(found, name))
+                (root / "bin" / name).symlink_to(str(shutil.which(name)))
             environment["PATH"] = str(root / "bin")
         child = subprocess.Popen(
             [sys.executable, __file__, "--hold", directory], stdout=subprocess.PIPE, text=True, env=environment

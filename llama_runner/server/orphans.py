@@ -26,10 +26,10 @@ MARK = "LLAMA_RUNNER_SERVER"
 _WATCH = f"""
 trap '' HUP INT TERM
 read -r _ && exit
-kill -KILL -- "-$1"
+kill -s KILL -- "-$1"
 for file in $(grep -lsz "^{MARK}=$2\\$" /proc/[0-9]*/environ); do
   file=${{file#/proc/}}
-  kill -KILL "${{file%/environ}}"
+  kill -s KILL "${{file%/environ}}"
 done
 """
 _ROUNDS = 5

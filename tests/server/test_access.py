@@ -149,13 +149,29 @@ def test_half_a_pair_is_refused(tmp_path: Path) -> None:
 
 @needs_openssl
 def test_whoever_has_another_certificate_is_not_told_the_key(
-    stage: Stage, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    stage: Stage, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from llama_runner.server.health import Asked
 
     monkeypatch.setenv("LLAMA_API_KEY", "right")
     server = stage.ready(ServerOptions(port=0, tls_cert=pair[0], tls_key=pair[1]))
     assert Asked(server.url, "right", server.spec.tls_cert).get("/v1/models") is not None
-    assert Asked(server.url, "right").get("/v1/models") is None
+    other = tmp_path / "other.pem"
+    command: list[Any] = [
+        "openssl",
+        "req",
+        "-x509",
+        "-key",
+        pair[1],
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-out",
+        other,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    for trusted in (None, other):
+        assert Asked(server.url, "right", trusted).get("/v1/models") is None
     with pytest.raises(KeyRefused):
         Asked(server.url, "wrong", server.spec.tls_cert).get("/v1/models")

@@ -99,6 +99,7 @@ def test_stopping_ends_it_and_who_holds_it(
     server.stop() if by == "handle" else control.stop(stage.registry, "acme/tiny")
     assert not lives(server.pid)
     assert not lives(holder(server))
+    assert stage.log.read_bytes().count(b"model loaded") == 1, "it was not started again in between"
     wait_gone(int((tmp_path / "grandchild").read_text()))
     assert list(stage.registry.iterdir()) == []
     assert server.state == "stopped"

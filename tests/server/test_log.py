@@ -150,7 +150,7 @@ def test_logs_of_servers_that_ended_long_ago_go_away(stage: Stage, monkeypatch: 
     names = ["run-server-1.log", "run-server-1.log.1", "run-server-2.log", "run-server-3.log", "convert-1.log"]
     for age, name in enumerate(names):
         (stage.log.parent / name).touch()
-        written = 0.0 if age < 2 or name.startswith("convert") else time.time()
+        written = float(age) if age < 3 or name.startswith("convert") else time.time()
         os.utime(stage.log.parent / name, (written, written))
     stage.ready().stop()
     assert {path.name for path in stage.log.parent.iterdir()} == {*names[2:], stage.log.name}
