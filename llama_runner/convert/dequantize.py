@@ -134,7 +134,8 @@ class Scaled(Combined):
         """Numbers times their scales, in float32."""
         scales = self._scales(np.arange(low, high), reader)
         numbers = _table(self.main.dtype).take(_lines(self.main, low, high, reader))
-        numbers *= scales
+        with np.errstate(all="ignore"):  # what is none stays none, what is too large becomes infinite, as everywhere
+            numbers *= scales
         return numbers
 
     def _scales(self, rows: NDArray[Any], reader: Reader) -> NDArray[Any]:
@@ -181,7 +182,8 @@ def _between(integers: NDArray[Any], zeros: NDArray[Any] | int, scales: NDArray[
     """Integers less their zero points, which float32 holds exactly, times their scales."""
     numbers: NDArray[Any] = integers.astype("<f4")
     numbers -= zeros
-    numbers *= scales
+    with np.errstate(all="ignore"):
+        numbers *= scales
     return numbers
 
 

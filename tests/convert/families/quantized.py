@@ -84,6 +84,17 @@ def scaled(
     return make
 
 
+def every_code(stored: str) -> Callable[[str, tuple[int, ...]], Entries]:
+    """All numbers of 8 bits, infinite and none among them, with scales that are too large and too small as well."""
+
+    def make(name: str, shape: tuple[int, ...]) -> Entries:
+        scale = np.resize(np.array([0.01, 1e38, 1e-44], dtype="<f4"), (shape[0], 1))
+        codes = np.resize(np.arange(256, dtype="u1"), shape)
+        return {name: (stored, shape, codes.tobytes()), f"{name}_scale_inv": ("F32", scale.shape, scale.tobytes())}
+
+    return make
+
+
 def gptq(bits: int, group: int, *, shuffled: bool = False) -> Callable[[str, tuple[int, ...]], Entries]:
     """Integers with zero points and scales per group of inputs, which may be ``shuffled``."""
 
@@ -225,6 +236,8 @@ CASES = {
     "fp8-e5m2": quantized(LLAMA, LLAMA_TABLE, FP8, scaled("weight_scale_inv", stored="F8_E5M2"), dtype="F32"),
     "fp8-e8m0": quantized(
         LLAMA, LLAMA_TABLE, BLOCKS, scaled("weight_scale_inv", scales="F8_E8M0", block=64), outtypes=("f32",)),
+    "fp8-every-code": quantized(LLAMA, LLAMA_TABLE, FP8, every_code("F8_E4M3"), outtypes=("auto", "f32", "f16")),
+    "fp8-e5m2-every-code": quantized(LLAMA, LLAMA_TABLE, FP8, every_code("F8_E5M2"), outtypes=("auto", "f32")),
     "modelopt": quantized(
         LLAMA, LLAMA_TABLE, None, scaled("weight_scale", scalar=()), files=MODELOPT,
         extra={"model.layers.0.mlp.up_proj.input_scale": (), "model.layers.0.self_attn.k_proj.k_scale": ()}),
