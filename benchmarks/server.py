@@ -91,8 +91,7 @@ def kill_once(moment: str, *, setpriv: bool) -> float | None:
         environment = dict(os.environ)
         if not setpriv:
             (root / "bin").mkdir()
-            for name in ("sh", "grep"):
-                (root / "bin" / name).symlink_to(str(shutil.which(name)))
+            (root / "bin" / "sh").symlink_to(str(shutil.which("sh")))
             environment["PATH"] = str(root / "bin")
         child = subprocess.Popen(
             [sys.executable, __file__, "--hold", directory], stdout=subprocess.PIPE, text=True, env=environment

@@ -217,8 +217,10 @@ class Runner:
         Leaving the ``with`` block of one that ran before does not end it. Another server at its address is a
         ``PortTaken`` that names it.
         """
-        from llama_runner.server.elsewhere import ensure_ready  # noqa: PLC0415 - not on the warm path
+        from llama_runner.server.access import check_access  # noqa: PLC0415 - not on the warm path
+        from llama_runner.server.elsewhere import ensure_ready  # noqa: PLC0415
 
+        check_access(server or ServerOptions(), os.environ)
         prepared = self.prepare(model, **wishes)
         spec = _spec(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server))

@@ -87,6 +87,13 @@ class RunningServer(Talks):
                 raise EndedElsewhere(self.spec.alias, self.log_name)
             self.about, self.url = found[0], str(found[0]["url"])
 
+    def answers(self) -> bool:
+        """Whether it lists its model now; ``KeyRefused`` when it wants another key than ours."""
+        from llama_runner.server import health  # noqa: PLC0415 - HTTP takes its time
+
+        listed = health.Asked(self.url, self.api_key, self.spec.tls_cert).get("/v1/models")
+        return listed is not None and not self.spec.names.isdisjoint(health.models(listed))
+
 
 def find(spec: ServerSpec, registry: Path) -> RunningServer | None:
     """Return the server that runs with exactly this spec, if there is one; it may still load.
@@ -107,12 +114,13 @@ def ensure_ready(
 ) -> Server | RunningServer:
     """Return a server with this spec that is ready: the one that runs, or else the one that ``start`` returns.
 
-    Another server at its address is a ``PortTaken`` that names it.
+    Another server at its address is a ``PortTaken`` that names it; so is one that does not answer.
     """
     found = find(spec, registry)
     if found is not None:
         found.wait_ready(cancelled)
-        return found
+        if found.answers():
+            return found
     from llama_runner.server.port import check_port  # noqa: PLC0415 - the light case is above
 
     check_port(spec.host, spec.port, registry)

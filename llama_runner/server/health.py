@@ -52,9 +52,9 @@ class Asked:
         except (ValueError, RecursionError):
             return None
 
-    def ask(self, method: str, path: str, body: object = None, *, timeout: float = _TIMEOUT_S) -> bytes | None:
+    def ask(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> bytes | None:
         """Return what is answered with 200, or None; ``KeyRefused`` when it wants a key."""
-        connection = self._connection(timeout)
+        connection = self._connection(timeout or _TIMEOUT_S)
         content = None if body is None else json.dumps(body)
         headers = dict(self._headers) if body is None else {**self._headers, "Content-Type": b"application/json"}
         try:

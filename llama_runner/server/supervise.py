@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.errors import Interrupted, ServerError
+from llama_runner.core.errors import ServerError
 from llama_runner.core.events import ServerRestarting
 from llama_runner.server.errors import GaveUp, ModelGone
 from llama_runner.server.registry import began, register
@@ -103,11 +103,9 @@ class Supervisor:
             self.server = self.server.again()
             if self._stopped.is_set():  # asked while there was nobody to ask
                 self.server.request_stop()
-            self.server.wait_ready(lambda: self._stopped.is_set() or self._anew)
+            self.server.wait_ready()
             since = time.monotonic()
             self.server.wait()
-        except Interrupted:
-            return False, None
         except ServerError as error:
             return False, error
         return time.monotonic() - since >= STEADY_S, None

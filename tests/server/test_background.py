@@ -14,10 +14,17 @@ import psutil
 import pytest
 
 from llama_runner.core.errors import ExitCode, Interrupted, ServerError
-from llama_runner.server import control
+from llama_runner.server import control, health
 from llama_runner.server.background import detach
 from llama_runner.server.elsewhere import RunningServer, ensure_ready
-from llama_runner.server.errors import AmbiguousName, EndedElsewhere, NoSuchServer, PortTaken, RunsInForeground
+from llama_runner.server.errors import (
+    AmbiguousName,
+    EndedElsewhere,
+    KeyRefused,
+    NoSuchServer,
+    PortTaken,
+    RunsInForeground,
+)
 from llama_runner.server.health import Asked
 from llama_runner.server.live import look_at_all
 from llama_runner.server.registry import running
@@ -238,6 +245,30 @@ def test_a_server_with_a_key_that_was_shown_to_another_is_not_ours(stage: Stage)
     second = ensure_ready(first.spec, stage.registry, lambda: stage.ready(options, alias="acme/tiny"))
     assert second.pid != first.pid
     assert second.api_key != first.api_key
+
+
+def test_a_server_that_wants_another_key_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", "theirs")
+    first = stage.ready(alias="acme/tiny")
+    monkeypatch.setenv("LLAMA_API_KEY", "ours")
+    with pytest.raises(KeyRefused):
+        ensure_ready(first.spec, stage.registry, never)
+
+
+def test_a_server_that_does_not_answer_is_not_returned(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_TIMEOUT_S", 0.1)
+    first = stage.ready(alias="acme/tiny")
+    os.kill(first.pid, signal.SIGSTOP)
+
+    def start() -> Server:
+        monkeypatch.setattr(health, "_TIMEOUT_S", 5.0)
+        return stage.ready(alias="acme/tiny")
+
+    try:
+        second = ensure_ready(first.spec, stage.registry, start)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    assert second.pid != first.pid
 
 
 def test_a_server_that_still_loads_is_waited_for(stage: Stage, tmp_path: Path) -> None:

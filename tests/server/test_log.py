@@ -91,6 +91,7 @@ def test_a_full_disk_does_not_stop_the_server(stage: Stage) -> None:
     server.wait_ready()
     server.stop()
     assert stage.terminal.getvalue().startswith(b"x" * (1 << 18))
+    assert stage.names().count("warned") == 1, "said once"
 
 
 @pytest.mark.parametrize("how", ["broken pipe", "closed"])
