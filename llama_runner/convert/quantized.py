@@ -131,7 +131,8 @@ def _modelopt(source: Source, settings: Mapping[str, Any]) -> Quantization:
     algorithm = str(settings.get("quant_algo"))
     if any(name.endswith("NVFP4") for name in (algorithm, *layers)):
         raise _refused(source, f"modelopt {algorithm}", official=True)
-    if algorithm != "None" and not algorithm.startswith("FP8"):  # with none, only what is cached is quantized
+    used = layers if algorithm == "MIXED_PRECISION" and layers else [algorithm]
+    if not all(name == "None" or name.startswith("FP8") for name in used):  # none: of the cache
         raise _refused(source, f"modelopt {algorithm}")
     return Quantization("modelopt", "scaled")
 

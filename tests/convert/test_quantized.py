@@ -198,6 +198,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, bool]] = {
         {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION",
          "quantized_layers": {"x": {"quant_algo": "NVFP4"}}},
         "modelopt MIXED_PRECISION", True),
+    "ModelOpt AWQ in some layers": (
+        {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION",
+         "quantized_layers": {"x": {"quant_algo": "FP8"}, "y": {"quant_algo": "W4A16_AWQ"}}},
+        "modelopt MIXED_PRECISION", False),
     "ModelOpt AWQ": ({"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}, "modelopt W4A8_AWQ", False),
 }  # fmt: skip
 

@@ -241,6 +241,10 @@ CASES = {
     "modelopt": quantized(
         LLAMA, LLAMA_TABLE, None, scaled("weight_scale", scalar=()), files=MODELOPT,
         extra={"model.layers.0.mlp.up_proj.input_scale": (), "model.layers.0.self_attn.k_proj.k_scale": ()}),
+    "modelopt-mixed": quantized(
+        LLAMA, LLAMA_TABLE, None, scaled("weight_scale", scalar=(1,)),
+        files={"hf_quant_config.json": {"producer": {"name": "modelopt"}, "quantization": {
+            "quant_algo": "MIXED_PRECISION", "quantized_layers": {"x": {"quant_algo": "FP8"}}}}}),
     "modelopt-cache": quantized(
         LLAMA, LLAMA_TABLE, None, of_the_cache,
         files={"hf_quant_config.json": {"producer": {"name": "modelopt"},
