@@ -140,3 +140,8 @@ def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> N
             return look < 3
 
         assert b"".join(_follow(path, file, runs)) == b" line\nlast of the old\nfirst of the new\n"
+
+
+def test_systemd_reads_the_words_as_they_are() -> None:
+    text = units.systemd("x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"))
+    assert r'ExecStart=plain "a b" $$HOME %%h "q\"t" "b\\s" ""' + "\n" in text
