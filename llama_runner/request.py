@@ -153,7 +153,7 @@ class Request:
         if not any(isinstance(step, (OfficialConvert, OfficialAdapter)) for step in running):
             return
         choice = self.graph.official
-        why = f"{choice.why}: llama.cpp's own script does it" if choice else "llama.cpp's own script is used"
+        why = "llama.cpp's own script converts" + (f" ({choice.why})" if choice else "")
         for step in running:
             if isinstance(step, ConverterEnvironment):
                 sizes = f"{size_text(INSTALLED_BYTES)}, of which {size_text(FETCHED_BYTES)} are fetched"

@@ -83,9 +83,9 @@ def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
     """Return config.json and the architecture that it names first; what is wrong with it is told as conversion does."""
     try:
         config = json.loads((directory / "config.json").read_bytes())
-        if isinstance(name := config["architectures"][0], str):
+        if isinstance(config, dict) and (name := next(iter(_architectures(config) or _inner(config)), None)):
             return config, name
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, IndexError):
+    except (OSError, ValueError, RecursionError):
         pass
     from llama_runner.convert.source import Source, architecture_of  # noqa: PLC0415 - not on the warm path
 
@@ -114,7 +114,7 @@ def check_adapter(directory: Path) -> None:
 
 def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
     """Return why the script is needed, None if it is not."""
-    if architecture not in ARCHITECTURES:
+    if architecture not in ARCHITECTURES or not config.get("architectures"):
         return f"{architecture} is not converted here"
     is_described = (directory / _DESCRIPTION).is_file()
     if is_described or any(config.get(name) for name in ("quantization_config", "compression_config")):
@@ -138,16 +138,22 @@ def _check(config: Mapping[str, Any], architecture: str, *, projector: bool = Fa
     """Raise ``UnknownArchitecture`` or ``NoProjector`` for what the script does not convert."""
     from llama_runner.convert.official_names import MODELS, PROJECTORS  # noqa: PLC0415 - few models need it
 
-    names = {architecture}.union(*(_architectures(config.get(part)) for part in _INNER))
+    names = {architecture, *_inner(config)}
     if projector and not names & PROJECTORS:
         raise NoProjector(architecture)
     if not projector and not names & MODELS:
         raise UnknownArchitecture(architecture, MODELS)
 
 
-def _architectures(part: object) -> set[str]:
+def _inner(config: Mapping[str, Any]) -> list[str]:
+    """Return the architectures that the parts of a composite name, and that of an old Mamba, which names none."""
+    old = ["MambaForCausalLM"] if "ssm_cfg" in config else []
+    return [*(name for part in _INNER for name in _architectures(config.get(part))), *old]
+
+
+def _architectures(part: object) -> list[str]:
     names = part.get("architectures") if isinstance(part, dict) else None
-    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _context(config: Mapping[str, Any]) -> int | None:

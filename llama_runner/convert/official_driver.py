@@ -53,23 +53,24 @@ class Guard:
         raise Refused(what)
 
 
-def distrust(guard: Guard) -> None:
-    """Make transformers run no code of a model's own, whatever it is told."""
+def decide_trust(guard: Guard, *, trusted: bool) -> None:
+    """Make transformers run the code that comes with a model if it is ``trusted``, whatever it is told, else none."""
     from transformers import dynamic_module_utils  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
 
     decide = dynamic_module_utils.resolve_trust_remote_code
 
     def resolve(_trust: object, name: object, has_local: object, has_remote: object, *more: Any, **named: Any) -> bool:  # noqa: ANN401
-        if has_remote and not has_local:
+        if has_remote and not has_local and not trusted:
             guard.refuse("code")
-        return bool(decide(False, name, has_local, has_remote, *more, **named))
+        return bool(decide(trusted, name, has_local, has_remote, *more, **named))
 
     def get_class(*_positional: object, **_named: object) -> None:
         guard.refuse("code")
 
     # both are imported by name into modules that are not loaded yet
     dynamic_module_utils.resolve_trust_remote_code = resolve
-    dynamic_module_utils.get_class_from_dynamic_module = get_class
+    if not trusted:
+        dynamic_module_utils.get_class_from_dynamic_module = get_class
 
 
 def name_pre_tokenizer(name: str, *, force: bool) -> None:
@@ -104,8 +105,7 @@ def main(job: dict[str, Any]) -> None:
         version.ValidateProtobufRuntimeVersion = lambda *_arguments: None
         sys.modules[version.__name__] = google.protobuf.runtime_version = version
     try:
-        if not job["trusted"]:
-            distrust(guard)
+        decide_trust(guard, trusted=job["trusted"])
         if job["pre_tokenizer"]:
             name_pre_tokenizer(job["pre_tokenizer"], force=job["force"])
         script = str(tree / job["script"])

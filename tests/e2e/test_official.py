@@ -1,0 +1,175 @@
+"""What is not converted here goes through llama.cpp's own script, and is served as everything else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.machine import platform_tag
+from tests.conftest import shared_root
+from tests.e2e.serving import Running, request
+
+if TYPE_CHECKING:
+    from tests.conftest import Command
+
+DATA = Path(__file__).parents[1] / "data" / "convert"
+CODE = "open({marker!r}, 'w').close()\nraise SystemExit('the code of the model was run')\n"
+
+
+@pytest.fixture(scope="module")
+def environment() -> Path:
+    """Return the environment of the official converter, where one was made: see scripts/reference_env.py."""
+    found = sorted((shared_root() / "vendor").glob(f"converter-cpython-*-{platform_tag()}"))
+    made = [path for path in found if (path / "bin" / "python").exists()]
+    if not made:
+        pytest.skip("there is no environment of the official converter")
+    return made[-1]
+
+
+@pytest.fixture(scope="module")
+def unknown(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory of tiny random models that are not converted here."""
+    folder = tmp_path_factory.mktemp("unknown")
+    argv: list[str | Path] = [environment / "bin" / "python", "-I", "-B", DATA / "make_unknown.py", folder]
+    subprocess.run(argv, check=True, capture_output=True, env={"PATH": "", "HF_HUB_OFFLINE": "1"})
+    return folder
+
+
+@pytest.fixture
+def root(root: Path, environment: Path, binaries: Path) -> Path:
+    """Return a root that also has the converter's tree, as hard links, and its environment."""
+    vendor = binaries / "vendor"
+    shutil.copytree(vendor, root / "vendor", copy_function=os.link, ignore=shutil.ignore_patterns("converter-*"))
+    (root / "vendor" / environment.name).symlink_to(environment)
+    return root
+
+
+def answers(url: str) -> bool:
+    # what a random model says may be no text, and a server answers 500 then
+    body = {"prompt": [5, 6, 7], "n_predict": 1, "temperature": 0, "grammar": "root ::= [a-z]+"}
+    return request(url, "/completion", body)[0] == 200
+
+
+def end(run: Running) -> None:
+    run.process.terminate()
+    run.finish()
+
+
+@pytest.mark.parametrize("name", ["state-space", "alibi"])
+def test_an_architecture_that_is_not_known_here_is_converted_quantized_and_served(
+    root: Path, unknown: Path, children: list[subprocess.Popen[str]], name: str
+) -> None:
+    run = Running(children, unknown / name, "--root", root, "-q", "q4_k_m")
+    assert answers(run.url)
+    said = [event["text"] for event in run.of("noticed") if event["what"] == "official_converter"]
+    assert len(said) == 1
+    assert "ForCausalLM is not converted here" in said[0]
+    assert [event["step"] for event in run.of("step_finished")] == ["convert", "quantize"]
+    end(run)
+    again = Running(children, unknown / name, "--root", root, "-q", "q4_k_m")
+    assert not again.of("step_started")
+    assert not again.of("noticed")
+    end(again)
+
+
+def test_a_model_that_sees_is_served_with_a_projector_made_of_its_weights(
+    root: Path, unknown: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    run = Running(children, unknown / "seeing", "--mmproj", "--root", root, "-q", "q8_0")
+    assert [event["step"] for event in run.of("step_finished")] == ["convert", "quantize", "projector"]
+    assert request(run.url, "/props")[1]["modalities"]["vision"]
+    assert answers(run.url)
+    end(run)
+
+
+def test_what_both_convert_comes_out_the_same(root: Path, llama_runner: Command) -> None:
+    words = ("convert", "--demo", "--root", root, "--outtype", "f16", "--json")
+    ours = llama_runner(*words)
+    official = llama_runner(*words, "--converter", "official")
+    assert official.json[0]["ran"], official
+    assert official.json[0]["sha256"] == ours.json[0]["sha256"]
+
+
+def lora(folder: Path) -> Path:
+    """Write a PEFT adapter for the demo model: one matrix of rank 2."""
+    folder.mkdir()
+    config = json.loads((MODEL_DIRECTORY / "config.json").read_text())
+    size = config["hidden_size"]
+    heads = size // config["num_attention_heads"] * config["num_attention_heads"]
+    at = "base_model.model.model.layers.0.self_attn.q_proj.lora"
+    numbers = np.random.RandomState(0).standard_normal
+    tensors: dict[str, Any] = {
+        f"{at}_A.weight": numbers((2, size)).astype("f4"),
+        f"{at}_B.weight": numbers((heads, 2)).astype("f4"),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_lora_adapter_is_converted_and_served_and_its_file_serves_as_it_lies(
+    root: Path, environment: Path, tmp_path: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    assert environment
+    adapter = lora(tmp_path / "my adapter")
+    run = Running(children, "--demo", "--lora", adapter, "--root", root)
+    assert "adapter" in [event["step"] for event in run.of("step_finished")]
+    (listed,) = request(run.url, "/lora-adapters")[1]
+    end(run)
+    again = Running(children, "--demo", "--lora", listed["path"], "--root", root)
+    assert not again.of("step_started")
+    assert request(again.url, "/lora-adapters")[1] == [listed]
+    end(again)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, unknown: Path) -> tuple[Path, Path]:
+    """Return a model whose tokenizer is Python code of its own, and the file that this code would write."""
+    model, marker = tmp_path / "hostile", tmp_path / "it was run"
+    shutil.copytree(unknown / "state-space", model)
+    settings = model / "tokenizer_config.json"
+    own = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | own))
+    (model / "evil.py").write_text(CODE.format(marker=str(marker)))
+    return model, marker
+
+
+def test_code_of_a_model_is_not_run(root: Path, hostile: tuple[Path, Path], llama_runner: Command) -> None:
+    model, marker = hostile
+    done = llama_runner("prepare", model, "--root", root)
+    assert done.code == 3, done
+    assert "hostile cannot be converted without running Python code of its own" in done.err
+    assert "--trust-remote-code" in done.err
+    assert not marker.exists()
+
+
+def test_code_of_a_model_is_run_when_that_is_asked_for(
+    root: Path, hostile: tuple[Path, Path], llama_runner: Command
+) -> None:
+    model, marker = hostile
+    done = llama_runner("prepare", model, "--root", root, "--trust-remote-code")
+    assert "the code of the model was run" in done.err
+    assert marker.exists()
+
+
+def test_what_nobody_converts_is_told_at_once(unknown: Path, tmp_path: Path, llama_runner: Command) -> None:
+    shutil.copytree(unknown / "alibi", tmp_path / "new")
+    config = tmp_path / "new" / "config.json"
+    config.write_text(config.read_text().replace("BloomForCausalLM", "Bloom9ForCausalLM"))
+    done = llama_runner("plan", tmp_path / "new", "--root", tmp_path)
+    assert done.code == 3, done
+    assert "unsupported architecture: Bloom9ForCausalLM; llama.cpp's own script does not know it either" in done.err
+    assert "BloomForCausalLM" in done.err
+    native = llama_runner("plan", unknown / "alibi", "--converter", "native", "--root", tmp_path)
+    assert native.code == 3, native
+    assert "unsupported architecture: BloomForCausalLM" in native.err
