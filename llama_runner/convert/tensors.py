@@ -239,15 +239,22 @@ class _Matching:
         bare = self.config.architecture.endswith("Model")
         for rule in self.family.rules:
             headless = self.config.find("tie_word_embeddings") is not False or bare
-            needed = not rule.optional or (rule.name == "output" and not headless)
-            for name in self._blocks(rule):
-                for target in (f"{name}.weight", *([f"{name}.bias"] if rule.needs_bias else [])):
-                    found, parts = self.found.get(target, {}), self.expected[target].parts
-                    if not found and needed:
-                        yield target
-                    elif found and len(found) < parts:
-                        absent = next(number for number in range(parts) if number not in found)
-                        yield f"{target} (number {absent} of {parts})"
+            needed = {
+                ".weight": not rule.optional or (rule.name == "output" and not headless),
+                ".bias": rule.needs_bias,
+            }
+            for suffix in (".weight", ".bias") if rule.bias or rule.needs_bias else (".weight",):
+                targets = [f"{name}{suffix}" for name in self._blocks(rule)]
+                # what need not be there is in all blocks or in none
+                everywhere = needed[suffix] or any(target in self.found for target in targets)
+                yield from (absent for target in targets if (absent := self._absent(target, needed=everywhere)))
+
+    def _absent(self, target: str, *, needed: bool) -> str | None:
+        found, parts = self.found.get(target, {}), self.expected[target].parts
+        if not found:
+            return target if needed else None
+        number = next((number for number in range(parts) if number not in found), None)
+        return None if number is None else f"{target} (number {number} of {parts})"
 
 
 def _name_map(family: str, blocks: int) -> _NameMap:

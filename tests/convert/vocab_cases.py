@@ -95,7 +95,6 @@ CASES: dict[str, Case] = {
     ),
     "t5-settings": Case("t5", T5, unigram.write_t5, settings(eos_token="</s>", add_eos_token=True)),
     "xlm-roberta": Case("xlm-roberta", XLM_ROBERTA, unigram.write_xlm_roberta),
-    "xlm-roberta-small": Case("xlm-roberta", XLM_ROBERTA, unigram.write_xlm_roberta, changes={"vocab_size": 80}),
     "xlm-roberta-settings": Case(
         "xlm-roberta", XLM_ROBERTA, unigram.write_xlm_roberta, settings(**SPECIALS), {"type_vocab_size": 2}
     ),

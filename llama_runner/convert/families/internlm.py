@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.errors import MissingFile, UnsupportedOption
+from llama_runner.convert.errors import MissingFile, TooManyTokens, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
 from llama_runner.convert.rows import Rows, part
@@ -99,6 +99,8 @@ def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocab
     entries = [*listed.items()]
     entries += [(entry["id"], entry) for entry in source.optional_object("tokenizer.json").get("added_tokens") or []]
     for number, entry in entries:
+        if not 0 <= int(number) < len(tokens):
+            raise TooManyTokens(int(number) + 1, len(tokens))
         if entry["content"] == END_OF_TURN:
             ending = int(number)
         tokens[int(number)] = (entry["content"], ADDED_SCORE, CONTROL if entry.get("special") else USER_DEFINED)

@@ -75,7 +75,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 PHI2_RULES = (
     Rule("token_embd", ("vocabulary", "width")),
     Rule("output_norm", ("width",), needs_bias=True),
-    Rule("output", ("vocabulary", "width"), bias=True),
+    Rule("output", ("vocabulary", "width"), needs_bias=True),
     Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True),
     *(replace(rule, bias=False, needs_bias=True) for rule in decoder.ATTENTION[1:]),
     Rule("blk.{bid}.ffn_up", ("inner", "width"), needs_bias=True),
@@ -92,11 +92,11 @@ PHI3_RULES = (
 )
 MOE_RULES = (
     *decoder.EMBEDDINGS[:1],
-    Rule("output_norm", ("width",), bias=True),
-    Rule("output", ("vocabulary", "width"), bias=True),
-    Rule("blk.{bid}.attn_norm", ("width",), bias=True),
+    Rule("output_norm", ("width",), needs_bias=True),
+    Rule("output", ("vocabulary", "width"), needs_bias=True),
+    Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True),
     *decoder.ATTENTION[1:],
-    Rule("blk.{bid}.ffn_norm", ("width",), bias=True),
+    Rule("blk.{bid}.ffn_norm", ("width",), needs_bias=True),
     *MIXTRAL_EXPERTS[1:],
 )
 PHI2_ROWS: tuple[hyperparameters.Row, ...] = (("context_length", "uint32", ("n_positions", "max_position_embeddings")),)

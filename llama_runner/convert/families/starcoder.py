@@ -53,13 +53,13 @@ FIRST_RULES = (
 )
 SECOND_RULES = (
     Rule("token_embd", ("vocabulary", "width")),
-    Rule("output_norm", ("width",), bias=True),
+    Rule("output_norm", ("width",), needs_bias=True),
     Rule("output", ("vocabulary", "width"), optional=True),
-    Rule("blk.{bid}.attn_norm", ("width",), bias=True),
+    Rule("blk.{bid}.attn_norm", ("width",), needs_bias=True),
     *decoder.ATTENTION[1:],
-    Rule("blk.{bid}.ffn_norm", ("width",), bias=True),
-    Rule("blk.{bid}.ffn_up", ("inner", "width"), bias=True),
-    Rule("blk.{bid}.ffn_down", ("width", "inner"), bias=True),
+    Rule("blk.{bid}.ffn_norm", ("width",), needs_bias=True),
+    Rule("blk.{bid}.ffn_up", ("inner", "width"), needs_bias=True),
+    Rule("blk.{bid}.ffn_down", ("width", "inner"), needs_bias=True),
 )
 
 

@@ -38,10 +38,7 @@ def write_t5(values: KeyValues, config: Config, source: Source) -> Vocabulary:
         return sentencepiece.write(values, config, source)
     if model.kind != protobuf.UNIGRAM:
         raise UnsupportedOption(f"the model type in {path.name}", model.kind)
-    size = _size(config) or len(model.pieces)
-    if len(model.pieces) > size:
-        raise TooManyTokens(len(model.pieces), size)
-    tokens = sentencepiece.padded(model.pieces, size)
+    tokens = sentencepiece.padded(model.pieces, _room(config, len(model.pieces)))
     sentencepiece.add_named(tokens, source)
     _write(values, tokens, prefix=model.add_dummy_prefix)
     _write_normalization(values, source, tokens, clean=model.remove_extra_whitespaces, charsmap=model.charsmap)
@@ -61,7 +58,7 @@ def write_xlm_roberta(
     model = protobuf.read(path)
     if model.kind != protobuf.UNIGRAM:
         raise UnsupportedOption(f"the model type in {path.name}", model.kind)
-    tokens = sentencepiece.padded(model.pieces, max(_size(config), len(model.pieces)))
+    tokens = sentencepiece.padded(model.pieces, _room(config, len(model.pieces)))
     tokens = [*(Token(text, 0.0, kind) for text, kind in REALIGNED), *tokens[3:-1]]
     for number, text in (masks or {}).items():
         if number >= len(tokens):
@@ -78,7 +75,7 @@ def _write_fast(values: KeyValues, config: Config, source: Source) -> Vocabulary
     if tokenizer.model.get("type") != "Unigram":
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
     settings = source.optional_object("tokenizer_config.json")
-    tokens = sentencepiece.padded(_fast_pieces(tokenizer, settings), max(_size(config), len(tokenizer.base)))
+    tokens = sentencepiece.padded(_fast_pieces(tokenizer, settings), _room(config, len(tokenizer.base)))
     for number, token in enumerate(tokens):
         token.kind = USER_DEFINED if token.kind == NORMAL and number in tokenizer.added else token.kind
     _write(values, tokens, prefix=bool(settings.get("add_prefix_space", False)))
@@ -113,8 +110,11 @@ def _charsmap(normalizer: object) -> bytes:
         raise BadVocabulary(f"the normalizer in tokenizer.json is not base64 ({error})") from error
 
 
-def _size(config: Config) -> int:
-    return config.integer("vocab_size") if config.find("vocab_size") is not None else 0
+def _room(config: Config, pieces: int) -> int:
+    size = config.integer("vocab_size") if config.find("vocab_size") is not None else pieces
+    if pieces > size:
+        raise TooManyTokens(pieces, size)
+    return size
 
 
 def _types(config: Config) -> object:

@@ -125,9 +125,6 @@ model.layers.{b}.mlp.c_proj.weight width inner
 model.layers.{b}.mlp.c_proj.bias width
 """
 )
-BARE_STARCODER2 = "\n".join(
-    line for line in STARCODER2_TABLE.split("\n") if "proj.bias" not in line and "c_fc.b" not in line
-)
 STABLELM: dict[str, Any] = {
     **STARCODER2, "architectures": ["StableLmForCausalLM"], "model_type": "stablelm", "norm_epsilon": None,
     "layer_norm_eps": 1e-4, "sliding_window": None, "tie_word_embeddings": False, "use_parallel_residual": True,
@@ -153,7 +150,6 @@ CASES = {
     "starcoder2": built(STARCODER2, STARCODER2_TABLE, outtypes=ALL),
     "starcoder2-few": built({**STARCODER2, "norm_epsilon": None, "rope_theta": None}, STARCODER2_TABLE + HEAD,
                             dtype="F32"),
-    "starcoder2-plain": built({**STARCODER2, "use_bias": False}, BARE_STARCODER2, dtype="F16"),
     "stablelm": built(STABLELM, STABLELM_TABLE, outtypes=ALL),
     "stablelm-few": built({**STABLELM, "layer_norm_eps": None, "use_parallel_residual": None},
                           STABLELM_TABLE + QKV_BIASES, dtype="F16"),
