@@ -1,0 +1,102 @@
+"""Who converts a model, and what is said of one that nobody converts: by its small files alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llama_runner.convert.errors import MissingFile
+from llama_runner.convert.families import ARCHITECTURES
+from llama_runner.convert.official import NoProjector, UnknownArchitecture, check_adapter, choose
+from llama_runner.convert.official_names import MODELS, PROJECTORS
+from llama_runner.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+NVFP4 = {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}
+
+
+def model(folder: Path, **config: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_the_names_are_those_of_the_tree(binaries: Path) -> None:
+    (registry,) = (binaries / "vendor").glob("llama.cpp-b*/conversion/__init__.py")
+    maps = {
+        node.target.id: set(ast.literal_eval(node.value))
+        for node in ast.parse(registry.read_text()).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+        if node.target.id.endswith("_MODEL_MAP")
+    }
+    assert maps == {"TEXT_MODEL_MAP": MODELS, "MMPROJ_MODEL_MAP": PROJECTORS}
+    assert set(ARCHITECTURES) <= MODELS
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "BertModel"])
+def test_what_is_known_here_is_converted_here(tmp_path: Path, name: str) -> None:
+    assert not choose(model(tmp_path, architectures=[name])).official
+    assert choose(model(tmp_path, architectures=[name]), "official").official
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architectures": ["MambaForCausalLM"]},
+        {"architectures": ["KimiVLForConditionalGeneration"], "text_config": {"architectures": ["DeepseekV3"]}},
+        {"architectures": ["New"], "text_config": {"architectures": ["LlamaForCausalLM"]}},
+        {"text_config": {"architectures": ["LlamaForCausalLM"]}},
+        {"ssm_cfg": {}},
+        {"architectures": ["LlamaForCausalLM"], "quantization_config": NVFP4},
+    ],
+    ids=str,
+)
+def test_the_script_is_chosen_for_what_only_it_knows(tmp_path: Path, config: dict[str, Any]) -> None:
+    choice = choose(model(tmp_path, **config))
+    assert choice.official
+    assert choice.why.endswith("not converted here")
+
+
+def test_python_files_are_read_only_when_they_are_trusted(tmp_path: Path) -> None:
+    model(tmp_path, architectures=["MambaForCausalLM"])
+    assert "*.py" not in choose(tmp_path).reads
+    assert "*.py" in choose(tmp_path, trusted=True).reads
+
+
+def test_what_nobody_knows_is_told_with_what_is_near(tmp_path: Path) -> None:
+    with pytest.raises(UnknownArchitecture, match="unsupported architecture: MambaForCausalLLM") as caught:
+        choose(model(tmp_path, architectures=["MambaForCausalLLM"]))
+    assert "MambaForCausalLM" in str(caught.value.hint)
+
+
+def test_a_projector_of_what_does_not_see_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoProjector, match="no projector can be made of LlamaForCausalLM"):
+        choose(model(tmp_path, architectures=["LlamaForCausalLM"]), projector=True)
+    model(tmp_path, architectures=["LlavaForConditionalGeneration"])
+    assert choose(tmp_path, projector=True).official
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"architectures": [7]}', '{"architectures": []}', "{"])
+def test_a_config_that_names_nothing_is_told_as_conversion_tells_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(SourceError, match=r"config\.json"):
+        choose(tmp_path)
+
+
+def test_an_adapter_without_safetensors_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=r"adapter_config\.json"):
+        check_adapter(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(MissingFile, match=r"adapter_model\.safetensors is missing") as caught:
+        check_adapter(tmp_path)
+    assert "pickles are never loaded" in str(caught.value.hint)
+
+
+def test_the_context_length_may_stand_inside(tmp_path: Path) -> None:
+    model(tmp_path, architectures=["LlavaForConditionalGeneration"], text_config={"max_position_embeddings": 77})
+    assert choose(tmp_path).context_length == 77
