@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CONTEXT = 512
 _MEASURED = CONTEXT - 1 - CONTEXT // 2
 """Tokens of a chunk that are predicted: those of its second half but the first, which have half of it before them."""
+_ATTEMPTS = 5
 _PATTERNS = {
     "chunks": r"perplexity: calculating perplexity over (\d+) chunks",
     "base_perplexity": r"Final estimate: PPL = (\S+)",
@@ -50,6 +51,17 @@ class NotMeasurable(StepError):
         super().__init__(
             f"quality: {name} has no {what}: its predictions are no numbers",
             hint="weights may be broken, or too large for f16; convert with --outtype bf16 or f32",
+        )
+
+
+class SaidNothing(StepError):
+    """llama-perplexity ended well again and again, and its figures did not come."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        super().__init__(
+            f"quality: llama-perplexity ended {_ATTEMPTS} times without its figures\nfull log: {log}",
+            hint="its last lines get lost on a busy machine; run again when there is less to do",
         )
 
 
@@ -83,13 +95,10 @@ class Quality(Step):
         model = model / self.model.entry if self.model.entry else model
         self._check_room(workspace, base)
         shutil.copyfile(workspace.input("text"), workspace.tools / "text.txt")
-        told = self._measure(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], 0)
-        if not _is_number(told.get("base_perplexity")):
-            raise NotMeasurable(base.name, "perplexity")
-        told |= self._measure(workspace, model, ["--kl-divergence"], int(told["chunks"]))
-        for name in _PATTERNS:
-            if not _is_number(told.get(name)):
-                raise NotMeasurable(model.name, name.partition("_")[0].replace("kld", "KL divergence"))
+        first = ("chunks", "base_perplexity")
+        told = self._measured(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], first)
+        rest = tuple(name for name in _PATTERNS if name not in first)
+        told |= self._measured(workspace, model, ["--kl-divergence"], rest, before=int(told["chunks"]))
         chunks, base_perplexity = int(told.pop("chunks")), float(told["base_perplexity"])
         told["perplexity_ratio"] = f"{float(told['perplexity']) / base_perplexity:.6f}"
         figures = {"chunks": chunks, "tokens": chunks * _MEASURED, **dict(sorted(told.items()))}
@@ -108,9 +117,25 @@ class Quality(Step):
         if need > free:
             raise DiskFull(workspace.tools, need=need, free=free)
 
+    def _measured(
+        self, workspace: Workspace, model: Path, words: Sequence[str], names: Sequence[str], before: int = 0
+    ) -> dict[str, str]:
+        """Run over a model until it has told everything that is asked for.
+
+        llama-perplexity ends with 0 without waiting for its own log, so that now and then the last lines are missing.
+        """
+        for _ in range(_ATTEMPTS):
+            told = self._measure(workspace, model, words, before)
+            if bad := next((name for name in told if not _is_number(told[name])), None):
+                raise NotMeasurable(model.name, "perplexity" if "perplexity" in bad else "KL divergence")
+            if all(name in told for name in names):
+                return {name: told[name] for name in names}
+        raise SaidNothing(workspace.log_name)
+
     def _measure(self, workspace: Workspace, model: Path, words: Sequence[str], before: int) -> dict[str, str]:
         """Run over a model; return what was told by name. ``before`` is how many chunks were read before."""
         told: dict[str, str] = {}
+        short = False
 
         def on_line(line: str) -> None:
             for name, pattern in _PATTERNS.items():
@@ -120,8 +145,10 @@ class Quality(Step):
             for match in re.finditer(r"\[(\d+)\]|^ *(\d+) +\S+ ±", line):
                 if (done := before + int(match[1] or match[2])) <= total:
                     workspace.progress(done, total, "chunks")
-            if "you need at least" in line:
-                told["too short"] = line
+            if "negative standard deviation" in line:
+                told["perplexity"] = "nan"
+            nonlocal short
+            short = short or "you need at least" in line
 
         options = ["--ctx-size", str(CONTEXT), "--kl-divergence-base", "base.kld", "--threads", str(self.threads)]
         try:
@@ -132,9 +159,9 @@ class Quality(Step):
                 on_line=on_line,
             )
         except ProgramFailed:
-            if "too short" not in told:
+            if not short:
                 raise
-        if "too short" in told:
+        if short:
             raise TextTooShort(workspace.input("text").name, 2 * CONTEXT) from None
         return told
 
