@@ -153,7 +153,7 @@ class ConverterEnvironment(Step):
         workspace.fact(packages=_packages(workspace.out))
 
     def _install(self, workspace: Workspace, python: Path, env: Mapping[str, str]) -> None:
-        """Install in the first way that gives a torch for the CPU. Raises the last way's failure, or what it gave."""
+        """Install in the first way that gives a torch for the CPU. Raises what else would be installed, or pip's failure."""
         failure: Exception | None = None
         for way in _ways(python, workspace.input("tree")):
             lines: list[str] = []
@@ -162,7 +162,7 @@ class ConverterEnvironment(Step):
             try:
                 workspace.call([*way.words, *asking, *self.requirements], env=env, on_line=lines.append)
             except ProgramFailed as error:
-                failure = failure or error
+                failure = failure or (None if is_uv else error)  # pip comes after it, and knows the user's settings
                 continue
             if unwanted := accelerators(_would_install(lines) if is_uv else _reported(report)):
                 failure = OnlyForAccelerators(unwanted)
