@@ -11,7 +11,7 @@ from llama_runner.convert.vocab import Vocabulary, protobuf, special
 from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, added_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from llama_runner.convert.config import Config
     from llama_runner.convert.keyvalues import KeyValues
@@ -44,23 +44,46 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
         if (number := int(key)) < len(tokens):
             text, kind = added_token(entry["content"], special=bool(entry.get("special")))
             tokens[number] = Token(text, ADDED_SCORE, kind)
-    _compare(tokens, source)
+    compare(tokens, source)
     return _write(values, source, tokens, "sentencepiece")
 
 
-def _compare(tokens: list[Token], source: Source) -> None:
-    """Raise `BadVocabulary` where tokenizer.json has another vocabulary; transformers would read that one."""
-    model = source.optional_object("tokenizer.json").get("model")
-    base = model.get("vocab") if isinstance(model, dict) and model.get("type") == "BPE" else None
-    if not isinstance(base, dict):
+def compare(tokens: Sequence[Token], source: Source, *, name: str = "tokenizer.model") -> None:
+    """Raise `BadVocabulary` where tokenizer.json has another vocabulary; transformers would read that one.
+
+    Tokens that were added to either are compared by nobody, nor are bytes and control tokens.
+    """
+    document = source.optional_object("tokenizer.json")
+    texts = _base(document.get("model"))
+    if not texts:
         return
-    texts = {number: text for text, number in base.items()}
+    listed = document.get("added_tokens")
+    added = {entry.get("content") for entry in listed if isinstance(entry, dict)} if isinstance(listed, list) else set()
     for number, token in enumerate(tokens):
-        if token.kind == NORMAL and (other := texts.get(number, token.text)) != token.text:
-            raise BadVocabulary(
-                f"token {number} is {token.text!r} in tokenizer.model and {other!r} in tokenizer.json",
-                hint="one of the two files is another model's; remove that one, or fetch both again",
-            )
+        other = texts.get(number)
+        if other == token.text or other in added:
+            continue
+        if token.kind == NORMAL and token.text not in added:
+            said = "missing" if other is None else repr(other)
+        elif token.kind == UNUSED and token.text == f"[PAD{number}]" and other is not None:
+            said = repr(other)
+        else:
+            continue
+        mine = "missing" if token.kind == UNUSED else repr(token.text)
+        raise BadVocabulary(
+            f"token {number} is {mine} in {name} and {said} in tokenizer.json",
+            hint="one of the two files is another model's; remove that one, or fetch both again",
+        )
+
+
+def _base(model: object) -> dict[int, str]:
+    """The texts of the tokens in a tokenizer.json, without added ones; none where it is of another kind."""
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        return {number: text for text, number in vocabulary.items()}
+    if isinstance(vocabulary, list):
+        return {number: entry[0] for number, entry in enumerate(vocabulary) if isinstance(entry, list) and entry}
+    return {}
 
 
 def padded(pieces: Iterable[tuple[str, float, int]], size: int) -> list[Token]:

@@ -40,6 +40,7 @@ def write_t5(values: KeyValues, config: Config, source: Source) -> Vocabulary:
         raise UnsupportedOption(f"the model type in {path.name}", model.kind)
     tokens = sentencepiece.padded(model.pieces, _room(config, len(model.pieces)))
     sentencepiece.add_named(tokens, source)
+    sentencepiece.compare(tokens, source, name=path.name)
     _write(values, tokens, prefix=model.add_dummy_prefix)
     _write_normalization(values, source, tokens, clean=model.remove_extra_whitespaces, charsmap=model.charsmap)
     return Vocabulary("unigram", len(tokens))
