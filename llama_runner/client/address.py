@@ -12,7 +12,7 @@ from llama_runner.client.errors import ConnectionLost, StrangeAnswer, TimedOut, 
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from llama_runner.client.protocol import Gathered
@@ -54,23 +54,19 @@ class Address:
         """What programs for the OpenAI API want as base URL."""
         return f"{self._base}/v1"
 
-    def client(self) -> dict[str, Any]:
-        """Return the arguments of a client of ``httpx2``, but for the transport."""
+    def client(self, transport: Callable[..., object]) -> dict[str, Any]:
+        """Return the arguments of a client of ``httpx2``; ``transport`` is the kind that it takes for a socket."""
+        how: dict[str, Any] = {
+            "verify": self._trust(),
+            "trust_env": not self._is_here,  # a proxy cannot reach our loopback
+            # as many connections as somebody wants requests at once: the server queues them
+            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_S),
+        }
         return {
             "base_url": self._base,
             "headers": {} if self._key is None else {"Authorization": f"Bearer {self._key}"},
             "timeout": httpx2.Timeout(self.timeout, connect=_CONNECT_S),
-            "trust_env": not self._is_here,  # a proxy cannot reach our loopback
-        }
-
-    def transport(self) -> dict[str, Any]:
-        """Return the arguments of its transport."""
-        return {
-            "uds": self._socket,
-            "verify": self._trust(),
-            "trust_env": not self._is_here,
-            # as many connections as somebody wants requests at once: the server queues them
-            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_S),
+            **(how if self._socket is None else {"transport": transport(uds=self._socket, **how)}),
         }
 
     @property

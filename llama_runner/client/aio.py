@@ -126,8 +126,7 @@ class AsyncClient(AsyncRequests):
     ) -> None:
         self._address = Address(url, api_key, certificate, timeout)
         with self._address.told():
-            transport = httpx2.AsyncHTTPTransport(**self._address.transport())
-            self._http = httpx2.AsyncClient(transport=transport, **self._address.client())
+            self._http = httpx2.AsyncClient(**self._address.client(httpx2.AsyncHTTPTransport))
 
     @property
     def url(self) -> str:

@@ -129,8 +129,7 @@ class Client(Requests):
     ) -> None:
         self._address = Address(url, api_key, certificate, timeout)
         with self._address.told():
-            transport = httpx2.HTTPTransport(**self._address.transport())
-            self._http = httpx2.Client(transport=transport, **self._address.client())
+            self._http = httpx2.Client(**self._address.client(httpx2.HTTPTransport))
 
     @property
     def url(self) -> str:

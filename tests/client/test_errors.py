@@ -156,6 +156,15 @@ def test_a_proxy_is_not_asked_for_what_is_on_this_machine(shell: Shell, monkeypa
         assert "it was asked itself" in str(shell.refused(server.url))
 
 
+def test_a_proxy_is_asked_for_what_is_elsewhere(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Canned(500, told("the proxy was asked")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert "the proxy was asked" in str(shell.refused("http://elsewhere.invalid:8080"))
+        assert proxy.asked[0][1] == "http://elsewhere.invalid:8080/v1/chat/completions"
+
+
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
 def test_an_address_may_be_that_of_the_openai_api(shell: Shell, end: str) -> None:
     with Canned(400, told("no")) as server:

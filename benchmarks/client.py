@@ -1,0 +1,135 @@
+"""What our client costs, and whether a server that we hold is as fast as one started by hand.
+
+    python benchmarks/client.py [--root DIR] [--requests 200] [--seconds 60] [--clients 16]
+
+``overhead``: one-token chats through ``server.chat`` and through plain httpx2 in turns, on the same server.
+``soak``: so many clients ask the server that we hold, and a llama-server started by hand with the same options,
+in turns of a tenth of the time each, until each was asked for ``--seconds``: what else the machine does slows both.
+Prints one JSON document; times are medians in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from llama_runner import Client, Runner, ServerOptions
+from llama_runner.client.errors import StillLoading, Unreachable
+from llama_runner.client.load import Load, ask, drive
+
+if TYPE_CHECKING:
+    from llama_runner import Server
+
+GOALS = {"overhead_ms": 1.0, "throughput": 0.98}
+_TURNS = 10
+_WARM = 10
+
+
+def overhead(server: Server, requests: int) -> dict[str, float]:
+    """Return what one request takes by each way."""
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1, "temperature": 0}
+    ours, raw = [], []
+    with httpx2.Client(base_url=server.url, trust_env=False) as plain:
+        for turn in range(requests + _WARM):
+            began = time.perf_counter()
+            server.chat("hello", max_tokens=1, temperature=0)
+            between = time.perf_counter()
+            plain.post("/v1/chat/completions", json=body).json()
+            ended = time.perf_counter()
+            if turn >= _WARM:  # the first ones warm everything up
+                ours.append(between - began)
+                raw.append(ended - between)
+    middle = [statistics.median(times) * 1000 for times in (ours, raw)]
+    difference = statistics.median(a - b for a, b in zip(ours, raw, strict=True)) * 1000
+    return {"ours_ms": round(middle[0], 3), "raw_ms": round(middle[1], 3), "overhead_ms": round(difference, 3)}
+
+
+def by_hand(argv: list[str]) -> tuple[subprocess.Popen[bytes], Client]:
+    """Start llama-server with these words at another port and return it when it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = list(argv)
+    words[words.index("--port") + 1] = str(port)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = Client(f"http://127.0.0.1:{port}")
+    while process.poll() is None:
+        try:
+            client.props()
+        except (StillLoading, Unreachable):
+            time.sleep(0.01)
+        else:
+            return process, client
+    raise SystemExit("llama-server did not start")
+
+
+def soak(server: Server, clients: int, seconds: float) -> dict[str, Any]:
+    """Return the throughput of both servers, asked in turns."""
+    process, other = by_hand(server.spec.argv())
+    tokens, took = {"ours": 0, "by_hand": 0}, {"ours": 0.0, "by_hand": 0.0}
+    errors: Counter[str] = Counter()
+    requests = 0
+    load = Load(max_tokens=32, requests=None, seconds=seconds / _TURNS)
+    try:
+        for turn in range(_TURNS):
+            pair = [("ours", server.client), ("by_hand", other)]
+            for name, asked in pair if turn % 2 else reversed(pair):
+                ask(asked, load, 0)
+                samples, elapsed = drive(asked, load, clients)
+                tokens[name] += sum(sample.tokens for sample in samples)
+                took[name] += elapsed
+                errors.update(f"{name}: {sample.error}" for sample in samples if sample.error)
+                requests += len(samples)
+    finally:
+        other.close()
+        process.terminate()
+        process.wait()
+    rate = {name: tokens[name] / took[name] for name in tokens}
+    return {
+        "clients": clients,
+        "requests": requests,
+        "errors": dict(errors),
+        "seconds": {name: round(value, 1) for name, value in took.items()},
+        "tokens_per_second": {name: round(value, 1) for name, value in rate.items()},
+        "throughput": round(rate["ours"] / rate["by_hand"], 3),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root")
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--clients", type=int, default=16)
+    given = parser.parse_args()
+    with Runner(given.root).serve(demo=True, server=ServerOptions(port=0)) as server:
+        cost = overhead(server, given.requests)
+        endured = soak(server, given.clients, given.seconds)
+    print(
+        json.dumps(
+            {
+                "benchmark": "client",
+                "overhead": cost,
+                "soak": endured,
+                "goals": {
+                    "overhead_ms": {"goal": GOALS["overhead_ms"], "met": cost["overhead_ms"] <= GOALS["overhead_ms"]},
+                    "throughput": {"goal": GOALS["throughput"], "met": endured["throughput"] >= GOALS["throughput"]},
+                    "errors": {"goal": 0, "met": not endured["errors"]},
+                },
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
