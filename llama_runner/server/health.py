@@ -14,7 +14,7 @@ from llama_runner.server.errors import AnotherModel, CanaryFailed, KeyRefused
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["AnotherModel", "Asked", "canary", "context", "models"]
+    from llama_runner.server.spec import ServerSpec
 
 _TIMEOUT_S = 5.0
 _CANARY_S = 300.0
@@ -99,6 +99,22 @@ class _Socket(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
+    """Return what a server lists of our model, or None while it is not ready; ``AnotherModel``, ``CanaryFailed``."""
+    if asked.get("/health") is None:
+        return None
+    listed = asked.get("/v1/models")
+    if listed is None:
+        return None
+    found = models(listed)
+    ours = next((found[name] for name in spec.names if name in found), None)
+    if ours is None:
+        raise AnotherModel(asked.url, spec.alias, sorted(found))
+    if spec.canary:
+        canary(asked, embeddings=spec.embeddings)
+    return ours
 
 
 def canary(asked: Asked, *, embeddings: bool) -> None:

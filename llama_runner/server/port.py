@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.server.spec import is_socket, needs_care
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llama_runner.core.errors import ServerError
     from llama_runner.server.spec import ServerOptions
 
 _LARGEST = 65535
-_LONGEST_PATH = 107
 
 
 def check_launch(options: ServerOptions, registry: Path) -> None:
@@ -36,7 +36,9 @@ def check_port(host: str, port: int, registry: Path | None = None) -> None:
     is also ``::1`` where there is no IPv6. None of them may be another's, or clients would meet either.
     """
     if is_socket(host):
-        _check_socket(Path(host), registry)
+        from llama_runner.server.unix_socket import check_socket  # noqa: PLC0415 - not for the usual server
+
+        check_socket(host, registry)
         return
     if not 0 <= port <= _LARGEST:  # the C library would take the lower 16 bits
         raise _cannot(host, port, f"a port is a number up to {_LARGEST}")
@@ -51,37 +53,6 @@ def check_port(host: str, port: int, registry: Path | None = None) -> None:
         raise taken(host, port, registry)
     if None not in refusals:
         raise _cannot(host, port, getattr(refusals[0], "strerror", None) or str(refusals[0]))
-
-
-def _check_socket(path: Path, registry: Path | None) -> None:
-    path = path.absolute()
-    if not path.parent.is_dir():
-        raise _cannot(str(path), None, "there is no such directory")
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise _cannot(str(path), None, f"the path of a socket has {_LONGEST_PATH} bytes at most")
-    if _listens(path):
-        from llama_runner.server.holder import taken  # noqa: PLC0415 - as above
-
-        raise taken(str(path), None, registry)
-    if os.path.lexists(path) and not path.is_socket():
-        raise _cannot(str(path), None, "it is there and is not a socket")
-    if not os.access(path.parent, os.W_OK):
-        raise _cannot(str(path), None, os.strerror(errno.EACCES))
-
-
-def clear_socket(path: Path) -> None:
-    """Remove a socket that nobody listens at: a server that was killed leaves it, and no other could have it."""
-    if path.is_socket() and not _listens(path):
-        path.unlink(missing_ok=True)
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError as error:
-            return error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK)
-        return True
 
 
 def _cannot(host: str, port: int | None, why: str) -> ServerError:

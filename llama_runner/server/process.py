@@ -15,7 +15,6 @@ from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
-from llama_runner.server.port import clear_socket
 from llama_runner.server.registry import GRACE_S, register
 from llama_runner.server.spec import needs_care
 from llama_runner.server.talk import Talks
@@ -195,8 +194,7 @@ class Server(Talks):
     def _start(self) -> subprocess.Popen[bytes]:
         if find_program(str(self.spec.binary)) is None:  # setpriv would start, and then tell it in its own words
             raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
-        if self.spec.socket is not None:
-            clear_socket(self.spec.socket)
+        self._clear_socket()
         try:
             child = subprocess.Popen(
                 [*dying_with_parent(), *self.spec.argv()],
@@ -214,6 +212,12 @@ class Server(Talks):
 
             self._job = bind_to_our_life(child)
         return child
+
+    def _clear_socket(self) -> None:
+        if self.spec.socket is not None:
+            from llama_runner.server.unix_socket import clear_socket  # noqa: PLC0415 - not for the usual server
+
+            clear_socket(self.spec.socket)
 
     @property
     def pid(self) -> int:
@@ -309,21 +313,13 @@ class Server(Talks):
             return False
         asked = health.Asked(self.url, self.api_key, self.spec.tls_cert)
         try:
-            if asked.get("/health") is None:
-                return False
-            listed = asked.get("/v1/models")
-            if listed is None:
-                return False
-            models = health.models(listed)
-            ours = next((models[name] for name in self.spec.names if name in models), None)
-            if ours is None:
-                raise health.AnotherModel(self.url, self.spec.alias, sorted(models))
-            if self.spec.canary:
-                health.canary(asked, embeddings=self.spec.embeddings)
+            ours = health.ready_model(asked, self.spec)
         except ServerError:
             if self._child.poll() is not None:
                 return False  # ours could not bind and is gone: that is what to report
             raise
+        if ours is None:
+            return False
         self.context, self.trained_context = health.context(ours)
         return self._child.poll() is None
 
@@ -387,8 +383,7 @@ class Server(Talks):
         with suppress(OSError):
             if self._registered is not None:
                 self._registered.unlink(missing_ok=True)
-            if self.spec.socket is not None:
-                clear_socket(self.spec.socket)
+            self._clear_socket()
         try:
             self._keeper.join(timeout=_DRAIN_S)
             from llama_runner.server.log import prune  # noqa: PLC0415 - long loaded
