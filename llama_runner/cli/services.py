@@ -231,7 +231,9 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     if source is None:
         raise click.UsageError("say which model, as for run")
     name = name or Path(source).name
-    argv = [str(Path(sys.executable)), "-m", "llama_runner", "run", *words, *(["--", *extra] if extra else [])]
+    script = Path(sys.executable).with_name("llama-runner")
+    program = [str(script)] if script.exists() else [sys.executable, "-m", "llama_runner"]
+    argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
     return units.where(name, os.environ), units.unit(name, argv, Path.cwd())
 
 

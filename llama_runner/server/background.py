@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from llama_runner.server.elsewhere import RunningServer
 
 _POLL_S = 0.05
+_HOLD = "import sys; sys.path[:] = {path}; from llama_runner.server.background import main; sys.exit(main())"
+"""``-m`` would look for modules in the current directory first, which may be that of a model."""
+
 _PATHS = ("binary", "model", "projector", "api_key_file", "tls_cert", "tls_key")
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -67,7 +70,7 @@ def detach(
         "key": key,
     }
     holder = subprocess.Popen(
-        [sys.executable, "-m", "llama_runner.server.background"],
+        [sys.executable, "-c", _HOLD.format(path=sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -209,7 +212,3 @@ def main() -> int:
     except LlamaRunnerError as error:
         wire.note(f"error: {error}")
         return error.code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -48,6 +48,7 @@ class Watcher:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C is not meant for it
+                    cwd="/",  # nor shall it keep a directory from being unmounted
                 )
 
     def dismiss(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import re
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,7 @@ def test_a_service_is_written_shown_and_removed(llama_runner: Command, tmp_path:
     assert installed.out.splitlines()[0] == f"written   {path}"
     assert "systemctl --user enable --now llama-runner-mine.service" in installed.out
     text = path.read_text()
-    assert f"ExecStart={sys.executable} -m llama_runner run --demo --port 8123 -- --metrics\n" in text
+    assert re.search(r"^ExecStart=/\S+/llama-runner run --demo --port 8123 -- --metrics$", text, re.MULTILINE)
     assert f"WorkingDirectory={tmp_path / 'cwd'}\n" in text
     assert llama_runner("service", "show", "--name", "mine", env=env).out == text
     assert llama_runner("service", "show", *words, env=env).out == text

@@ -75,7 +75,7 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
 
 def holds(process: psutil.Process) -> bool:
     try:
-        return "llama_runner.server.background" in process.cmdline()
+        return "llama_runner.server.background" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
 
@@ -133,6 +133,16 @@ def test_whoever_does_not_want_to_wait_any_more_leaves_nothing(
     with pytest.raises(Interrupted):
         background(load_until="/nonexistent", cancelled=lambda: "server_started" in stage.names())
     assert running(stage.registry) == []
+
+
+def test_no_code_of_the_current_directory_runs(
+    background: Callable[..., RunningServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "llama_runner", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("import os; os.mkdir('it ran')")
+    monkeypatch.chdir(tmp_path)
+    assert background().state == "ready"
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_killing_who_holds_it_kills_it(stage: Stage, background: Callable[..., RunningServer]) -> None:
