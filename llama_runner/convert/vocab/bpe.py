@@ -11,6 +11,8 @@ from llama_runner.convert.vocab.pretokenizer import recognise
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llama_runner.convert.config import Config
     from llama_runner.convert.keyvalues import KeyValues
     from llama_runner.convert.source import Source
@@ -20,8 +22,15 @@ ADD_BOS = "tokenizer.ggml.add_bos_token"
 PUT_BOS = frozenset({"llama-bpe", "tekken", "chameleon"})  # names for which llama.cpp puts BOS first unless told not to
 
 
-def write(values: KeyValues, config: Config, source: Source, tokenizer: Tokenizer) -> Vocabulary:
-    """Write tokens, types and merges of a byte-level BPE tokenizer."""
+def write(
+    values: KeyValues,
+    config: Config,
+    source: Source,
+    tokenizer: Tokenizer,
+    *,
+    preset: Mapping[str, int] | None = None,
+) -> Vocabulary:
+    """Write tokens, types and merges of a byte-level BPE tokenizer; special tokens of ``preset`` yield to files."""
     if tokenizer.model.get("type", "BPE") != "BPE":
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
     tokens, types = collect(tokenizer, config)
@@ -32,7 +41,7 @@ def write(values: KeyValues, config: Config, source: Source, tokenizer: Tokenize
     values.string("tokenizer.ggml.pre", name)
     values.strings("tokenizer.ggml.tokens", tokens)
     values.integers("tokenizer.ggml.token_type", types)
-    special.write(values, source, merges=True)
+    special.write(values, source, merges=True, preset=preset)
     if given is None and name in PUT_BOS and ADD_BOS not in values:
         values.boolean(ADD_BOS, value=False)  # neither the settings nor the post-processor ask for one
     return Vocabulary("bpe", len(tokens))
