@@ -58,6 +58,8 @@ how = py_compile.PycInvalidationMode.UNCHECKED_HASH
 compileall.compile_dir(sys.argv[1], quiet=2, workers=0, invalidation_mode=how)
 """
 """Compiles what will be imported, once, so that nothing is written later; some files are for other Pythons and stay."""
+_NO_WHOLE_FILES = ("--use-feature", "fast-deps")
+"""Where an index has no metadata beside a file, pip would fetch the file to ask what it needs: gigabytes, for CUDA."""
 _NOT_PASSED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "UV_TARGET")
 """Variables that would install somewhere else, or let packages of the user's own be seen."""
 
@@ -153,12 +155,12 @@ class ConverterEnvironment(Step):
         workspace.fact(packages=_packages(workspace.out))
 
     def _install(self, workspace: Workspace, python: Path, env: Mapping[str, str]) -> None:
-        """Install in the first way that gives a torch for the CPU. Raises what else would be installed, or pip's failure."""
+        """Install in the first way that gives a torch for the CPU. Raises for what else there is, or pip's failure."""
         failure: Exception | None = None
         for way in _ways(python, workspace.input("tree")):
             lines: list[str] = []
             report, is_uv = workspace.tools / "report.json", way.program == "uv"
-            asking = ["--dry-run"] if is_uv else ["--dry-run", "--report", str(report)]
+            asking = ["--dry-run"] if is_uv else ["--dry-run", "--report", str(report), *_NO_WHOLE_FILES]
             try:
                 workspace.call([*way.words, *asking, *self.requirements], env=env, on_line=lines.append)
             except ProgramFailed as error:

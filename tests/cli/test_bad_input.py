@@ -134,7 +134,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "offsets out of range": (header(lambda v: first(v).update(data_offsets=[1 << 40, 2 << 40])), "model.safetensors"),
     "an unknown type of numbers": (header(lambda v: first(v).update(dtype="F7")), "F7"),
     "a wrong shape": (edit("config.json", hidden_size=512), "shape"),
-    "an unsupported architecture": (edit("config.json", architectures=["MambaForCausalLM"]), "MambaForCausalLM"),
+    "an unsupported architecture": (edit("config.json", architectures=["NopeForCausalLM"]), "NopeForCausalLM"),
     "a quantized checkpoint": (edit("config.json", quantization_config={"quant_method": "gptq"}), "quant"),
 }
 
@@ -153,9 +153,27 @@ def test_a_model_directory_with_a_fault_is_refused_before_any_work(
 def test_an_unsupported_architecture_is_answered_with_those_that_are(
     llama_runner: Command, root: Path, model: Path
 ) -> None:
+    edit("config.json", architectures=["LlammaForCausalLM"])(model)
+    says(
+        llama_runner("plan", model, "--root", root),
+        3,
+        "unsupported architecture: LlammaForCausalLM",
+        "LlamaForCausalLM",
+    )
+    native = llama_runner("plan", model, "--root", root, "--converter", "native")
+    says(native, 3, "unsupported architecture: LlammaForCausalLM", "BertModel")
+
+
+def test_what_will_be_installed_for_the_official_script_is_announced_with_its_size(
+    root: Path, model: Path, llama_runner: Command
+) -> None:
     edit("config.json", architectures=["MambaForCausalLM"])(model)
     result = llama_runner("plan", model, "--root", root)
-    says(result, 3, "MambaForCausalLM", "LlamaForCausalLM", "BertModel")
+    assert result.code == 0, result
+    assert "llama.cpp's own script converts (MambaForCausalLM is not converted here)" in result.err
+    assert "which is installed first (1.2 GiB, of which 286.1 MiB are fetched)" in result.err
+    offline = llama_runner("prepare", model, "--root", root, "--offline")
+    says(offline, 3, "the Python packages of llama.cpp's own converter")
 
 
 def test_code_of_the_model_never_runs(llama_runner: Command, root: Path, model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""What a conversion by llama.cpp's own script is given, and how its failures are told: a script of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llama_runner.convert.errors import NoSuchPreTokenizer
+from llama_runner.core.plan import Run, Snapshot
+from llama_runner.core.step import Place, Step
+from llama_runner.engine.errors import DiskFull
+from llama_runner.engine.executor import Executor
+from llama_runner.engine.observe import Observer
+from llama_runner.engine.store import Store
+from llama_runner.sources.local import READ_BY_SCRIPT, LocalModel, LocalSources
+from llama_runner.steps.official import (
+    NeedsItsOwnCode,
+    NeedsNetwork,
+    NotConverted,
+    OfficialConvert,
+    OutOfMemory,
+)
+from tests.convert.test_official_driver import BASE, TRUST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
+
+GGUF = r"b'GGUF' + (3).to_bytes(4, 'little') + bytes(16)"
+LISTING = f"""
+import pathlib, sys, json
+view, made = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3])
+found = sorted(str(path.relative_to(view)) for path in view.rglob('*') if path.is_file())
+print('saw', json.dumps([view.name, found, sys.argv[4:]]))
+made.write_bytes({GGUF})
+"""
+
+
+class Tree(Step):
+    """A tree whose script is given."""
+
+    script: str
+    kind = "tree"
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
+        del key, digests, places
+        return Place("vendor/tree")
+
+    def run(self, workspace: Workspace) -> None:
+        files = {
+            "gguf-py/google/protobuf/__init__.py": "",
+            "gguf-py/transformers/__init__.py": "",
+            "gguf-py/transformers/dynamic_module_utils.py": TRUST,
+            "conversion/__init__.py": "",
+            "conversion/base.py": BASE,
+            "convert_hf_to_gguf.py": self.script,
+        }
+        for name, text in files.items():
+            (workspace.out / name).parent.mkdir(parents=True, exist_ok=True)
+            (workspace.out / name).write_text(text)
+
+
+class Environment(Step):
+    """An environment with nothing in it."""
+
+    kind = "environment"
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
+        del key, digests, places
+        return Place("vendor/environment")
+
+    def run(self, workspace: Workspace) -> None:
+        workspace.call([sys.executable, "-m", "venv", "--without-pip", workspace.out], env={})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return a directory with all kinds of files."""
+    path = tmp_path / "models" / "my model"
+    (path / "1_Pooling").mkdir(parents=True)
+    names = ("config.json", "model.safetensors", "tokenizer.model", "pytorch_model.bin", "evil.py", "vocab.txt")
+    for name in (*names, "1_Pooling/config.json", "qwen.tiktoken", "notes.pdf"):
+        (path / name).write_text("{}")
+    return path
+
+
+def convert(root: Path, model: Path, script: str, **options: object) -> Store:
+    """Convert a directory with a script; return the store."""
+    store = Store(root, lambda _event: None)
+    source = LocalModel(model, model.name, READ_BY_SCRIPT)
+    step = OfficialConvert(source, model.name, "f16", tree=Tree(script), environment=Environment()).but(**options)
+    observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _source: None))
+    executor = Executor(store, observer, lambda _event: None, lock_timeout=60)
+    executor.execute(observer.plan((step,), Snapshot()))
+    return store
+
+
+def log(root: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted((root / "logs").glob("convert-*.log")))
+
+
+def test_the_script_sees_what_the_digest_covers_under_the_models_name(tmp_path: Path, model: Path) -> None:
+    convert(tmp_path / "root", model, LISTING)
+    (line,) = [line for line in log(tmp_path / "root").splitlines() if line.startswith("saw ")]
+    covered = ["1_Pooling/config.json", "config.json", "model.safetensors"]
+    covered += ["qwen.tiktoken", "tokenizer.model", "vocab.txt"]
+    assert json.loads(line.removeprefix("saw ")) == ["my model", covered, ["--outtype", "f16"]]
+
+
+def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: Path, model: Path) -> None:
+    store = convert(tmp_path / "root", model, LISTING)
+    source = LocalModel(model, model.name, READ_BY_SCRIPT)
+    step = OfficialConvert(source, model.name, "f16", tree=Tree(LISTING + "#"), environment=Environment())
+    observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _source: None))
+    assert not observer.plan((step,), Snapshot()).pending
+    trusted = observer.plan((step.but(trust_remote_code=True),), Snapshot()).pending[-1].decision
+    assert isinstance(trusted, Run)
+    assert [reason.name for reason in trusted.reasons] == ["trust_remote_code"]
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "said"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", OutOfMemory, "memory of this machine"),
+        ("raise MemoryError", OutOfMemory, "memory of this machine"),
+        ("raise OSError(28, 'No space left on device')", DiskFull, "no room left"),
+        ("import socket; socket.getaddrinfo('example.invalid', 1)", NeedsNetwork, "my model lacks files"),
+        (
+            "from transformers.dynamic_module_utils import resolve_trust_remote_code as r; r(True, 'm', False, True)",
+            NeedsItsOwnCode,
+            "my model cannot be converted without running Python code of its own",
+        ),
+        ("raise SystemExit('something odd')", NotConverted, "could not convert my model\n  something odd"),
+    ],
+    ids=["killed", "memory", "disk", "network", "code", "else"],
+)
+def test_failures_are_told_as_what_they_are(
+    tmp_path: Path, model: Path, script: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error) as caught:
+        convert(tmp_path / "root", model, script)
+    assert said in str(caught.value)
+    assert not list((tmp_path / "root" / "models").rglob("*.gguf"))
+
+
+def test_a_pre_tokenizer_that_llama_cpp_does_not_know_is_told(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(NoSuchPreTokenizer, match="qwen22"):
+        convert(tmp_path / "root", model, LISTING, pre_tokenizer="qwen22")
