@@ -211,6 +211,21 @@ def test_one_that_crashes_is_started_again(stage: Stage, background: Callable[..
     stage.wait_said('llama-runner: {"event": "server_restarting", "status": -9, "attempt": 1')
 
 
+@pytest.mark.parametrize("then", ["stop", "restart"])
+def test_between_two_starts_it_can_be_stopped_or_started_at_once(
+    stage: Stage, background: Callable[..., RunningServer], then: str
+) -> None:
+    server = background(policy="always")
+    get(f"{server.url}/kill/9")
+    until(lambda: [about for about in running(stage.registry) if about["state"] == "restarting"], "its pause")
+    if then == "stop":
+        control.stop(stage.registry, "acme/tiny")
+        assert not lives(holder(server))
+        assert list(stage.registry.iterdir()) == []
+    else:
+        assert control.restart(stage.registry, "acme/tiny")["url"] == server.url
+
+
 def test_what_it_does_now_can_be_seen(stage: Stage, background: Callable[..., RunningServer]) -> None:
     server = background(ServerOptions(port=0, extra=("--metrics",)))
     [seen] = look_at_all(stage.registry)
