@@ -95,13 +95,26 @@ def load(source: Source, family: Family) -> Config:
     raw = source.object("config.json", purpose="the model's hyperparameters")
     architecture = architecture_of(source)
     quantization = quantized.find(source, architecture)
+    whole: Mapping[str, Any] = {}
+    if family.composite is not None:
+        whole, raw = _parts(raw, family.composite, architecture)
     _refuse(raw)
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in family.defaults:
         # transformers would guess from the path, or take another model's defaults
         known = ", ".join(sorted(family.defaults))
         raise UnsupportedOption("model_type in config.json", model_type, hint=f"{architecture} is known with {known}")
-    return Config(architecture, _filled(raw, family, model_type), quantization=quantization)
+    return Config(architecture, {**whole, **_filled(raw, family, model_type)}, quantization=quantization)
+
+
+def _parts(raw: Mapping[str, Any], model_type: str, architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the whole, and those of its part that reads text."""
+    if (found := raw.get("model_type")) != model_type:
+        raise UnsupportedOption("model_type in config.json", found, hint=f"{architecture} is known with {model_type}")
+    text = _object("text_config", raw.get("text_config"))
+    if (named := text.get("architectures")) is not None:  # the official script goes by that one
+        raise UnsupportedOption("architectures in text_config", named)
+    return {name: value for name, value in raw.items() if name != "text_config"}, text
 
 
 def _refuse(raw: Mapping[str, Any]) -> None:

@@ -43,6 +43,8 @@ ARCHITECTURES = {
     "LlamaModel": "llama.FAMILY",
     "MT5ForConditionalGeneration": "t5.FAMILY",
     "MiniCPMForCausalLM": "minicpm.FAMILY",
+    "Ministral3ForCausalLM": "ministral.FAMILY",
+    "Mistral3ForConditionalGeneration": "ministral.COMPOSITE",
     "MistralForCausalLM": "llama.FAMILY",
     "MixtralForCausalLM": "llama.MIXTRAL",
     "ModernBertForMaskedLM": "modernbert.FAMILY",

@@ -96,7 +96,8 @@ class Family:
     the order of the output; ``{bid}`` stands for the first number. ``stacks`` are the rules whose first dimension is
     stacked from numbered tensors (``experts.N.``); those named together are written together, once the last is there.
     ``combine`` makes tensors of those that are stored in several or on their side, where that is the architecture's
-    own; ``early`` writes metadata that stands before all other.
+    own; ``early`` writes metadata that stands before all other. ``composite`` is the ``model_type`` of a whole that has
+    other parts, too: this one is what its ``text_config`` describes, and ``rename`` leaves out the others.
     """
 
     name: str
@@ -113,5 +114,6 @@ class Family:
     made: Callable[[Config], tuple[Made, ...]] = nothing_made
     combine: Callable[[Sequence[Tensor]], Sequence[Tensor]] = as_stored
     early: Callable[[KeyValues, Config], None] = nothing_early
+    composite: str | None = None
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stacks: tuple[tuple[str, ...], ...] = ()

@@ -92,8 +92,10 @@ class _Special:
             self.template = _template(source, self.settings)
             self._read_settings(_items(tokenizer.get("added_tokens")))
         config = source.optional_object("config.json")
+        text = config.get("text_config")
         for kind in self.kinds:
-            self.set(kind, config.get(f"{kind}_token_id"))
+            number = config.get(f"{kind}_token_id")
+            self.set(kind, text.get(f"{kind}_token_id") if number is None and isinstance(text, dict) else number)
 
     def set(self, kind: str, number: object) -> None:
         """Note a special token unless it is known already or beyond the vocabulary."""

@@ -1,0 +1,57 @@
+"""Ministral 3, and the text part of Mistral 3: Llama, with attention that is scaled by the position.
+
+Follows ``Mistral3Model`` of llama.cpp's conversion/mistral3.py. What sees is left out here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.families import llama
+
+if TYPE_CHECKING:
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.source import Source
+
+SCALED = "ministral3"  # transformers does not know it yet, so that config.json counts as it stands
+SCALES = {"rope.scaling.yarn_log_multiplier": "mscale_all_dim", "attention.temperature_scale": "llama_4_scaling_beta"}
+SEEING = ("vision_tower.", "multi_modal_projector.")
+
+
+def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """Fill in the key heads of a Mistral."""
+    return values if model_type == SCALED else llama.derive(values, model_type)
+
+
+def rename(name: str, config: Config) -> str | None:
+    """Leave out what sees, and take off the prefix of the text part."""
+    if any(part in name for part in SEEING):
+        return None
+    return llama.rename(name.replace("language_model.", ""), config)
+
+
+def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+    """Write Llama's hyperparameters, then how attention is scaled."""
+    llama.write_hyperparameters(values, config, source, file_type)
+    if config.find("model_type") != SCALED:
+        return
+    if (kind := config.rope.get("rope_type")) != "yarn":
+        raise UnsupportedOption(f"rope_type of {SCALED} in config.json", kind)
+    for key, name in SCALES.items():
+        if (value := config.rope.get(name)) is None:
+            raise BadHyperparameter(f"rope_parameters.{name}", "is missing")
+        values.float32(f"{{arch}}.{key}", value)
+
+
+FAMILY = replace(
+    llama.FAMILY,
+    name="mistral3",
+    defaults={SCALED: {}, "mistral": llama.DEFAULTS["mistral"]},
+    derive=derive,
+    rename=rename,
+    hyperparameters=write_hyperparameters,
+)
+COMPOSITE = replace(FAMILY, composite="mistral3")
