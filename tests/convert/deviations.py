@@ -78,7 +78,7 @@ MARKS = Deviation(
     _respelled((r"\p{L}\p{M}&&", r"\p{L}&&"), (r"\p{Lo}\p{M}", r"\p{Lo}")),
 )
 HAN_RANGES = Deviation(
-    "Han are ranges of ideographs, without 々, 〇 and radicals",
+    "Han are ranges of ideographs, without U+3005, U+3007 and radicals",
     _respelled((r"[\p{Han}]+", f"[{HAN}]+"), (r"[^\p{Han}]", f"[^{HAN}]")),
 )
 CRLF = Deviation("splits at \\n alone, not at \\r\\n", _newlines)
