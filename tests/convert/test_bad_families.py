@@ -14,7 +14,7 @@ import pytest
 
 from llama_runner.convert import convert, errors, inspect
 from llama_runner.convert.families import ARCHITECTURES
-from tests.convert.checkpoints import edit_json, shard, write_json, write_safetensors
+from tests.convert.checkpoints import shard, write_json, write_safetensors
 from tests.convert.gguf_file import read
 from tests.convert.official import FAMILIES, FIRST, cases_of
 
