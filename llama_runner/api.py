@@ -112,7 +112,7 @@ class Runner:
         graph = request.graph
         if graph.model is None:
             raise NothingToMake(str(_path(graph.source)))
-        wanted: tuple[Step, ...] = (graph.model, *graph.others)
+        wanted = graph.files
         target = None if output is None else paths.user_path(output)
         if target is not None and target.exists():
             raise OutputExists(target)

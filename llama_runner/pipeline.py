@@ -25,7 +25,7 @@ from llama_runner.sources.local import LocalFile, LocalModel, files_of, open_pla
 from llama_runner.sources.stored import stored
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps import download
-from llama_runner.steps.conversion import Conversion, NoWeightsToSee
+from llama_runner.steps.conversion import Conversion, NoWeightsToSee, is_made_here
 from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.quality import Quality
 from llama_runner.steps.quantize import Quantize
@@ -90,6 +90,12 @@ class Pipeline(Value):
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
         every = (self.model, *self.others, self.projector, *self.measured, *self.adapters, self.binaries)
+        return tuple(step for step in every if isinstance(step, Step))
+
+    @property
+    def files(self) -> tuple[Step, ...]:
+        """What is made here of the model: it first, its further quantizations, its projector, its adapters."""
+        every = (self.model, *self.others, *filter(is_made_here, (self.projector, *self.adapters)))
         return tuple(step for step in every if isinstance(step, Step))
 
 

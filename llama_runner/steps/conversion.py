@@ -107,3 +107,8 @@ class Conversion(Value):
             raise BaseNeeded(path)
         source, environment = open_directory(path), converter_environment(self.tree)
         return OfficialAdapter(source, self.model, source.name, self.trusted, tree=self.tree, environment=environment)
+
+
+def is_made_here(what: object) -> bool:
+    """Return whether a projector or an adapter is converted here, not fetched or taken as it lies."""
+    return isinstance(what, (OfficialProjector, OfficialAdapter))

@@ -99,6 +99,17 @@ class Unusable(ToolError):
         )
 
 
+class PythonGone(ToolError):
+    """The Python that the environment was made from is no longer where it was."""
+
+    def __init__(self, python: Path) -> None:
+        self.python = python
+        super().__init__(
+            f"the Python of llama.cpp's own converter is gone: {python.readlink() if python.is_symlink() else python}",
+            hint="make the environment again: --force-step environment",
+        )
+
+
 class _Way(Value):
     """A program that installs packages; ``words`` end before the requirements."""
 
@@ -217,7 +228,10 @@ def call_script(
     home.mkdir(exist_ok=True)
     env = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
     env |= {"HOME": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    argv: list[str | Path] = [python_of(environment), "-I", "-B", DRIVER, file]
+    python = python_of(environment)
+    if not python.exists():
+        raise PythonGone(python)
+    argv: list[str | Path] = [python, "-I", "-B", DRIVER, file]
     workspace.call(argv, env=env, cwd=workspace.tools, on_line=on_line)
 
 

@@ -14,8 +14,10 @@ from llama_runner.core.step import Place, Step
 from llama_runner.engine.errors import DiskFull
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
+from llama_runner.engine.stamps import hash_payload, stamp_of
 from llama_runner.engine.store import Store
 from llama_runner.sources.local import READ_BY_SCRIPT, LocalModel, LocalSources
+from llama_runner.steps.environment import PythonGone
 from llama_runner.steps.official import (
     NeedsItsOwnCode,
     NeedsNetwork,
@@ -147,6 +149,21 @@ def test_failures_are_told_as_what_they_are(
         convert(tmp_path / "root", model, script)
     assert said in str(caught.value)
     assert not list((tmp_path / "root" / "models").rglob("*.gguf"))
+
+
+def test_a_python_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(NotConverted):
+        convert(tmp_path / "root", model, "raise SystemExit('not yet')")
+    store = Store(tmp_path / "root", lambda _event: None)
+    (python,) = store.root.glob("vendor/environment/bin/python")
+    environment = python.parents[1]
+    python.unlink()
+    python.symlink_to("/nowhere/python3")
+    record = store.records(environment)["."]
+    found = record.but(digest=hash_payload(environment)[0], stamp=stamp_of(environment))
+    store.update(Place("vendor/environment"), found)
+    with pytest.raises(PythonGone, match="/nowhere/python3"):
+        convert(tmp_path / "root", model, LISTING)
 
 
 def test_a_pre_tokenizer_that_llama_cpp_does_not_know_is_told(tmp_path: Path, model: Path) -> None:
