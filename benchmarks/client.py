@@ -26,6 +26,8 @@ from llama_runner.client.errors import StillLoading, Unreachable
 from llama_runner.client.load import Load, ask, drive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llama_runner import Server
 
 GOALS = {"overhead_ms": 1.0, "throughput": 0.98}
@@ -36,17 +38,19 @@ _WARM = 10
 def overhead(server: Server, requests: int) -> dict[str, float]:
     """Return what one request takes by each way."""
     body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1, "temperature": 0}
-    ours, raw = [], []
+    times: dict[str, list[float]] = {"ours": [], "raw": []}
     with httpx2.Client(base_url=server.url, trust_env=False) as plain:
+        ways: list[tuple[str, Callable[[], object]]] = [
+            ("ours", lambda: server.chat("hello", max_tokens=1, temperature=0)),
+            ("raw", lambda: plain.post("/v1/chat/completions", json=body).json()),
+        ]
         for turn in range(requests + _WARM):
-            began = time.perf_counter()
-            server.chat("hello", max_tokens=1, temperature=0)
-            between = time.perf_counter()
-            plain.post("/v1/chat/completions", json=body).json()
-            ended = time.perf_counter()
-            if turn >= _WARM:  # the first ones warm everything up
-                ours.append(between - began)
-                raw.append(ended - between)
+            for name, way in ways if turn % 2 else reversed(ways):
+                began = time.perf_counter()
+                way()
+                if turn >= _WARM:
+                    times[name].append(time.perf_counter() - began)
+    ours, raw = times["ours"], times["raw"]
     middle = [statistics.median(times) * 1000 for times in (ours, raw)]
     difference = statistics.median(a - b for a, b in zip(ours, raw, strict=True)) * 1000
     return {"ours_ms": round(middle[0], 3), "raw_ms": round(middle[1], 3), "overhead_ms": round(difference, 3)}

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,11 @@ from llama_runner.server.errors import KeyRefused
 from tests.e2e.serving import is_running
 
 QUESTION, ANSWER = EXAMPLES[0]
+ENDLESS: Any = {"temperature": 0, "max_tokens": 10_000_000, "more": {"ignore_eos": True}}
+"""With ``--context-shift``: until somebody ends it."""
 
 
-pytestmark = pytest.mark.llama_model(demo=True, extra=("--metrics", "-np", "2"))
+pytestmark = pytest.mark.llama_model(demo=True, extra=("--metrics", "-np", "2", "--context-shift"))
 
 
 def test_a_question_is_answered(llama_server: Client) -> None:
@@ -101,23 +104,23 @@ def test_it_may_be_used_where_an_event_loop_runs_as_in_a_notebook(llama_server: 
 
 @pytest.mark.parametrize("close", [True, False])
 def test_a_reader_that_goes_away_in_mid_stream_leaves_the_slot_to_others(llama_server: Client, close: bool) -> None:
-    endless = {"ignore_eos": True}
-    with Client(llama_server.url) as client:
-        streams = [client.stream_chat(QUESTION, more=endless, max_tokens=100_000) for _ in range(2)]
+    with Client(llama_server.url) as reader, Client(llama_server.url, timeout=60) as other:
+        streams = [reader.stream_chat(QUESTION, **ENDLESS) for _ in range(2)]
         for stream in streams:
             next(iter(stream))
         if close:
             for stream in streams:
                 stream.close()
-            assert llama_server.chat(QUESTION, temperature=0).text == ANSWER
-    assert llama_server.chat(QUESTION, temperature=0).text == ANSWER
-    for stream in streams:
-        stream.close()
+        else:
+            reader.close()
+        assert other.chat(QUESTION, temperature=0).text == ANSWER
+        for stream in streams:
+            stream.close()
 
 
 def test_a_server_that_dies_in_mid_stream_is_told_with_what_had_come(binaries: Path) -> None:
-    with Runner(binaries).serve(demo=True, server=ServerOptions(port=0)) as server:
-        stream = server.stream_chat(QUESTION, temperature=0, more={"ignore_eos": True}, max_tokens=100_000)
+    with Runner(binaries).serve(demo=True, server=ServerOptions(port=0, extra=("--context-shift",))) as server:
+        stream = server.stream_chat(QUESTION, **ENDLESS)
         first = next(iter(stream)).text
         server.request_stop()
         server.request_stop()  # a second time kills
@@ -135,6 +138,14 @@ def test_the_key_of_a_server_is_used(binaries: Path) -> None:
         assert server.chat(QUESTION, temperature=0).text == ANSWER
         with Client(server.url) as stranger, pytest.raises(KeyRefused):
             stranger.chat("hello")
+
+
+def test_a_server_that_was_found_running_is_talked_to_as_well(binaries: Path) -> None:
+    runner, options = Runner(binaries), ServerOptions(port=0, ctx_size=300)
+    with runner.serve(demo=True, server=options) as server, runner.ensure_ready(demo=True, server=options) as found:
+        assert (found.pid, found.url) == (server.pid, server.url)
+        assert found.chat(QUESTION, temperature=0).text == ANSWER
+    assert found.state == "stopped"
 
 
 def test_a_server_at_a_socket_is_talked_to(binaries: Path, tmp_path: Path) -> None:
