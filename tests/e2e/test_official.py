@@ -20,6 +20,7 @@ from tests.e2e.serving import Running, request
 
 if TYPE_CHECKING:
     from tests.conftest import Command
+    from tests.fakehub.hub import Hub
 
 DATA = Path(__file__).parents[1] / "data" / "convert"
 CODE = "open({marker!r}, 'w').close()\nraise SystemExit('the code of the model was run')\n"
@@ -82,13 +83,31 @@ def test_an_architecture_that_is_not_known_here_is_converted_quantized_and_serve
 
 
 def test_a_model_that_sees_is_served_with_a_projector_made_of_its_weights(
-    root: Path, unknown: Path, children: list[subprocess.Popen[str]]
+    root: Path, unknown: Path, children: list[subprocess.Popen[str]], llama_runner: Command
 ) -> None:
     run = Running(children, unknown / "seeing", "--mmproj", "--root", root, "-q", "q8_0")
     assert [event["step"] for event in run.of("step_finished")] == ["convert", "quantize", "projector"]
     assert request(run.url, "/props")[1]["modalities"]["vision"]
     assert answers(run.url)
     end(run)
+    made = llama_runner("convert", unknown / "seeing", "--mmproj", "--root", root, "--json")
+    assert [Path(one["path"]).name for one in made.json] == ["model.gguf", "mmproj-model.gguf"], made
+
+
+def test_a_model_on_the_hub_that_is_not_known_here_is_converted_and_its_code_is_not_fetched(
+    hub: Hub, root: Path, unknown: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+    hub.repo("acme/alibi", {path.name: path for path in (unknown / "alibi").iterdir()} | {"evil.py": b"raise"})
+    words = ("prepare", "acme/alibi", "--root", root, "-q", "q8_0", "--json")
+    done = llama_runner(*words, env=env)
+    assert done.json["ran"] == ["download", "convert", "quantize"], done
+    asked = [request.path for request in hub.requests]
+    assert any(path.endswith("model.safetensors") for path in asked)
+    assert not [path for path in asked if path.endswith("evil.py")]
+    hub.reset_log()
+    assert llama_runner(*words, env=env).json["ran"] == []
+    assert not hub.requests
 
 
 def test_what_both_convert_comes_out_the_same(root: Path, llama_runner: Command) -> None:
