@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -23,7 +23,8 @@ from tests.convert.deviations import DEVIATIONS, as_llama_cpp
 from tests.convert.difficult import TEXTS
 from tests.convert.gguf_file import read
 from tests.convert.llama_cpp import LlamaCpp
-from tests.convert.pretokenizers import STRUCTURES, Structure
+from tests.convert.pretokenizer_table import DOCUMENT, document, numbers, unknown
+from tests.convert.pretokenizers import STRUCTURES
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -51,13 +52,6 @@ Compare = Callable[[Asked], Compared]
 EVERY = [Asked(name, trained) for name in STRUCTURES for trained in (True, False)]
 
 
-def numbers(document: dict[str, Any], structure: Structure) -> Mapping[str, list[int]]:
-    """What the library gives each text with that vocabulary, split as the structure says."""
-    changed = {**document, "normalizer": structure.normalizer, "pre_tokenizer": structure.pre_tokenizer}
-    library = tokenizers.Tokenizer.from_str(json.dumps(changed))
-    return {title: library.encode(text, add_special_tokens=False).ids for title, text in TEXTS.items()}
-
-
 @pytest.fixture(scope="module")
 def compare(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Compare:
     """Return a function that encodes all texts both ways; each vocabulary is made and served once."""
@@ -70,12 +64,12 @@ def compare(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Compare
         llama(folder, tokenizer="", vocab_size=size, num_hidden_layers=1)
         said = asked.structure if structure.recognised_as else None
         convert(folder, folder / "model.gguf", name="model", pre_tokenizer=said)
-        document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        library = tokenizers.Tokenizer.from_str(json.dumps(document))
+        written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         with LlamaCpp(binaries, folder / "model.gguf") as server:
             mine = {title: server.tokens(text) for title, text in TEXTS.items()}
             framed = server.tokens("Hello", special=True), library.encode("Hello").ids
-        expected = numbers(document, as_llama_cpp(structure, DEVIATIONS[asked.structure]))
+        expected = numbers(written, as_llama_cpp(structure, DEVIATIONS[asked.structure]))
         return Compared(read(folder / "model.gguf").values["tokenizer.ggml.pre"], mine, expected, framed)
 
     return compared
@@ -98,8 +92,16 @@ def test_the_same_is_put_around_a_text(asked: Asked, compare: Compare) -> None:
 @pytest.mark.parametrize("name", [name for name in STRUCTURES if DEVIATIONS[name]])
 def test_every_deviation_shows_in_some_text(name: str) -> None:
     structure, deviations = STRUCTURES[name], DEVIATIONS[name]
-    document = tiny_tokenizers.document(structure, TEXTS.values())
-    everything = numbers(document, as_llama_cpp(structure, deviations))
+    made = tiny_tokenizers.document(structure, TEXTS.values())
+    everything = numbers(made, as_llama_cpp(structure, deviations))
     for deviation in deviations:
         others = tuple(other for other in deviations if other is not deviation)
-        assert numbers(document, as_llama_cpp(structure, others)) != everything, deviation.reason
+        assert numbers(made, as_llama_cpp(structure, others)) != everything, deviation.reason
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert document() == DOCUMENT.read_text(encoding="utf-8"), "run tests/data/convert/make_table.py"
+
+
+def test_the_page_has_every_name_of_llama_cpp() -> None:
+    assert unknown() == set()

@@ -1,4 +1,4 @@
-"""Writes docs/architectures.md anew from the registry of architectures, the cases and the goldens.
+"""Writes docs/architectures.md and docs/pre-tokenizers.md anew from the registries, the cases and the goldens.
 
 python tests/data/convert/make_table.py
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from tests.convert.table import DOCUMENT, compared, document
+from tests.convert import pretokenizer_table, table
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        DOCUMENT.write_text(document(compared(Path(folder))), encoding="utf-8")
+        table.DOCUMENT.write_text(table.document(table.compared(Path(folder))), encoding="utf-8")
+    pretokenizer_table.DOCUMENT.write_text(pretokenizer_table.document(), encoding="utf-8")
