@@ -52,6 +52,9 @@ def _cores_of_machine() -> int:
 
 
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+_NO_LIMIT = 1 << 60
+"""What the older hierarchy says where there is none is a little less than 2**63."""
 
 
 def _cgroup_quota(root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> float | None:
@@ -105,14 +108,20 @@ def cpu_features() -> tuple[str, ...]:
     return tuple(sorted(get_cpu_info().get("flags", ())))
 
 
-def available_memory() -> int:
-    """Return the bytes of memory that a new process could use now."""
-    import psutil  # noqa: PLC0415 - not on the warm path
+def available_memory(meminfo: Path = _MEMINFO, root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> int:
+    """Return the bytes of memory that a new process could use now: the machine's, or less if a cgroup has less left.
 
-    return int(psutil.virtual_memory().available)
+    File pages that nobody has used for a while count as left: the kernel drops them first.
+    """
+    free = _of_meminfo(meminfo, "MemAvailable")
+    if free is None:
+        import psutil  # noqa: PLC0415 - only where /proc says nothing
+
+        free = int(psutil.virtual_memory().available)
+    return min([free, *(left for group in _cgroups("memory", root, of) for left in _memory_left_of(group))])
 
 
-def total_memory(meminfo: Path = Path("/proc/meminfo"), root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> int:
+def total_memory(meminfo: Path = _MEMINFO, root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> int:
     """Return the bytes of memory that this process could ever use: the machine's, or less if its cgroup limits it."""
     total = _memory_of_machine(meminfo)
     return min([total, *(limit for group in _cgroups("memory", root, of) for limit in _memory_limit_of(group))])
@@ -128,16 +137,23 @@ def model_budget() -> int:
 
 
 def _memory_of_machine(meminfo: Path) -> int:
-    try:
-        for line in meminfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemTotal":
-                return int(value.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
+    total = _of_meminfo(meminfo, "MemTotal")
+    if total is not None:
+        return total
     import psutil  # noqa: PLC0415 - only where /proc says nothing
 
     return int(psutil.virtual_memory().total)
+
+
+def _of_meminfo(meminfo: Path, wanted: str) -> int | None:
+    try:
+        for line in meminfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == wanted:
+                return int(value.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
 
 
 def _memory_limit_of(group: Path) -> list[int]:
@@ -148,4 +164,19 @@ def _memory_limit_of(group: Path) -> list[int]:
         except (OSError, ValueError):
             continue
         return [limit] if limit > 0 else []
+    return []
+
+
+def _memory_left_of(group: Path) -> list[int]:
+    """Return what one cgroup may still use, if it has a limit."""
+    limits = [limit for limit in _memory_limit_of(group) if limit < _NO_LIMIT]
+    for used in ("memory.current", "memory.usage_in_bytes") if limits else ():
+        try:
+            usage = int((group / used).read_text())
+            fields = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+            stat = {words[0]: int(words[1]) for words in fields}
+        except (OSError, ValueError, IndexError):
+            continue
+        idle = stat.get("total_inactive_file", stat.get("inactive_file", 0))
+        return [max(0, limit - usage + idle) for limit in limits]
     return []

@@ -88,6 +88,38 @@ def test_memory_is_known_where_the_system_has_no_such_files(tmp_path: Path) -> N
     assert machine.total_memory(absent, absent, absent) > 1 << 20
 
 
+MEMINFO = "MemTotal:  1000 kB\nMemAvailable:   600 kB\n"
+
+
+def left(tmp_path: Path, lines: str, files: dict[str, str], meminfo: str = MEMINFO) -> int:
+    memory(tmp_path, lines, files, meminfo)
+    return machine.available_memory(tmp_path / "meminfo", tmp_path / "fs", tmp_path / "cgroup")
+
+
+def test_without_a_limit_what_the_machine_has_left_is_available(tmp_path: Path) -> None:
+    assert left(tmp_path, "0::/\n", {}) == 600 * 1024
+    assert left(tmp_path, "0::/a\n", {"a/memory.max": "max\n", "a/memory.current": "5\n"}) == 600 * 1024
+
+
+def test_what_a_cgroup_has_left_is_available_and_idle_pages_of_files_count_as_left(tmp_path: Path) -> None:
+    files = {"a/memory.max": "500000\n", "a/memory.current": "400000\n"}
+    assert left(tmp_path, "0::/a\n", files | {"a/memory.stat": "anon 300000\ninactive_file 70000\n"}) == 170000
+
+
+def test_what_a_cgroup_of_the_older_hierarchy_has_left_is_available(tmp_path: Path) -> None:
+    files = {"memory/memory.limit_in_bytes": "300000\n", "memory/memory.usage_in_bytes": "290000\n"}
+    stat = {"memory/memory.stat": "inactive_file 1\ntotal_inactive_file 5000\n"}
+    assert left(tmp_path, "4:memory:/\n0::/\n", files | stat) == 15000
+    assert (
+        left(tmp_path, "4:memory:/\n0::/\n", files | {"memory/memory.limit_in_bytes": "9223372036854771712\n"}) > 15000
+    )
+
+
+def test_available_memory_is_known_where_the_system_has_no_such_files(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    assert 1 << 20 < machine.available_memory(absent, absent, absent) <= machine.total_memory(absent, absent, absent)
+
+
 def test_the_platform_is_named_as_in_the_documentation() -> None:
     system, _, architecture = machine.platform_tag().partition("-")
     assert system in {"linux", "macos", "windows"}
