@@ -52,7 +52,7 @@ official script knows ({hashes} of them), else by the normalizer and the pre-tok
 is known, `--pre-tokenizer NAME` says it.
 
 For each of the {count} structures, llama.cpp {build} and the tokenizers library encode {texts} difficult texts
-(scripts, emoji, spaces, digits, contractions), with a trained vocabulary and with one in which every single split shows.
+(scripts, emoji, spaces, digits, contractions), with a trained vocabulary and with one in which every split shows.
 _Identical_ counts the texts that get the same numbers with the latter, which is the harder test. All that llama.cpp
 does otherwise stands beside it, and is proven to be all: the library gives llama.cpp's numbers for every text once
 tokenizer.json is changed in just these ways.

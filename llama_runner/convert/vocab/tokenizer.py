@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadVocabulary, MissingFile, UnsupportedOption
+from llama_runner.convert.errors import BadVocabulary, UnsupportedOption
+from llama_runner.convert.vocab import slow
 from llama_runner.convert.vocab.classes import CLASS_OF_MODEL_TYPE, CLASSES, FRAMING
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Tokenizer:
         settings = source.optional_object("tokenizer_config.json")
         own_class = _class_of(settings, config)
         defaults = CLASSES[own_class]
-        document = source.optional_object("tokenizer.json") or _from_word_list(source)
+        document = source.optional_object("tokenizer.json") or slow.document(source, own_class)
         model = document.get("model")
         if not isinstance(model, dict) or "vocab" not in model:
             raise BadVocabulary("tokenizer.json has no vocabulary")
@@ -167,22 +168,6 @@ def _framed(processor: object, framed: Mapping[str, Any], added: _Additions, def
     single = [*around.get("bos_token", []), {"Sequence": {"id": "A"}}, *around.get("eos_token", [])]
     special = {text: {"id": text, "ids": [added.number(text)]} for text in texts.values()}
     return {"type": "TemplateProcessing", "single": single, "special_tokens": special}
-
-
-def _from_word_list(source: Source) -> dict[str, Any]:
-    """vocab.txt, as WordPiece had it before there was tokenizer.json: one token a line."""
-    if not source.has("vocab.txt"):
-        raise MissingFile(source.path("tokenizer.json"), purpose="the vocabulary")
-    lines = source.text("vocab.txt").split("\n")
-    if lines and not lines[-1]:
-        del lines[-1]
-    base = {token: number for number, token in enumerate(lines)}
-    return {
-        "model": {"type": "WordPiece", "vocab": base},
-        "normalizer": {"type": "BertNormalizer"},
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "decoder": {"type": "WordPiece", "cleanup": True},
-    }
 
 
 def _settings(
