@@ -76,13 +76,18 @@ def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | N
     """Look at config.json and, with ``vocabulary``, the tokenizer and the index. Raises as `inspect` does."""
     source = Source(directory, pre_tokenizer=pre_tokenizer)
     architecture = architecture_of(source)
-    family = family_of(architecture)
-    config = load(source, family)
+    family, config = _configured(source, architecture)
     values = KeyValues(family.name)
     family.hyperparameters(values, config, source, FILE_TYPES["f16"])
     if vocabulary:
         _vocabulary(family, values, config, source)
     return Description(architecture, family.name, _context(config), tuple(shards.named_by_index(source)))
+
+
+def _configured(source: Source, architecture: str) -> tuple[Family, Config]:
+    family = family_of(architecture)
+    config = load(source, family)
+    return family.variant(config) if family.variant else family, config
 
 
 def _file_type(config: Config, outtype: str) -> int:
@@ -104,8 +109,7 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
     """Everything up to the first byte written; ``name`` is the directory's name that the metadata is made from."""
     source = Source(directory, pre_tokenizer=pre_tokenizer)
     architecture = architecture_of(source)
-    family = family_of(architecture)
-    config = load(source, family)
+    family, config = _configured(source, architecture)
     found = shards.find(source)
     tensors = tuple(tensor for shard in found for tensor in shard.tensors)
     if outtype == "auto":

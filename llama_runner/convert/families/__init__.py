@@ -54,6 +54,7 @@ ARCHITECTURES = {
     "ModernBertForSequenceClassification": "modernbert.FAMILY",
     "ModernBertModel": "modernbert.FAMILY",
     "NemotronForCausalLM": "nemotron.FAMILY",
+    "NomicBertModel": "nomic.FAMILY",
     "OLMoForCausalLM": "olmo.OLMO",
     "Olmo2ForCausalLM": "olmo.OLMO2",
     "Olmo3ForCausalLM": "olmo.OLMO3",

@@ -98,6 +98,7 @@ class Family:
     ``combine`` makes tensors of those that are stored in several or on their side, where that is the architecture's
     own; ``early`` writes metadata that stands before all other. ``composite`` is the ``model_type`` of a whole that has
     other parts, too: this one is what its ``text_config`` describes, and ``rename`` leaves out the others.
+    ``variant`` is asked where an architecture of config.json is one of several in GGUF, and gives that of this model.
     """
 
     name: str
@@ -115,5 +116,6 @@ class Family:
     combine: Callable[[Sequence[Tensor]], Sequence[Tensor]] = as_stored
     early: Callable[[KeyValues, Config], None] = nothing_early
     composite: str | None = None
+    variant: Callable[[Config], Family] | None = None
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stacks: tuple[tuple[str, ...], ...] = ()
