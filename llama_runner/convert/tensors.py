@@ -44,7 +44,7 @@ BLOCK = re.compile(r"^blk\.(\d+)\.")
 NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 MATRIX = 2  # dimensions from which on a tensor is stored in 16 bits
 # Matrices that llama.cpp wants to be exact.
-EXACT = frozenset({"ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types"})
+EXACT = frozenset({"ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "shortconv.conv"})
 
 
 @dataclass(frozen=True)
