@@ -150,10 +150,11 @@ class Request:
     def _announce_script(self, plan: Plan) -> None:
         """Say that llama.cpp's own script will run, why, and what is installed for it."""
         running = [planned.step for planned in plan.pending]
-        if not any(isinstance(step, (OfficialConvert, OfficialAdapter)) for step in running):
+        made = [step.kind for step in running if isinstance(step, (OfficialConvert, OfficialAdapter))]
+        if not made:
             return
         choice = self.graph.official
-        why = "llama.cpp's own script converts" + (f" ({choice.why})" if choice else "")
+        why = f"llama.cpp's own script converts ({choice.why if choice else ' and '.join(dict.fromkeys(made))})"
         for step in running:
             if isinstance(step, ConverterEnvironment):
                 sizes = f"{size_text(INSTALLED_BYTES)}, of which {size_text(FETCHED_BYTES)} are fetched"

@@ -147,7 +147,7 @@ class UnsupportedOption(SourceError):
     def __init__(self, option: str, value: object, *, hint: str | None = None) -> None:
         super().__init__(
             f"unsupported: {option} is {value!r}",
-            hint=hint or "convert it with llama.cpp's own convert_hf_to_gguf.py",
+            hint=hint or "llama.cpp's own script may know it: --converter official",
         )
         self.option = option
         self.value = value

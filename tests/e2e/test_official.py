@@ -192,3 +192,25 @@ def test_what_nobody_converts_is_told_at_once(unknown: Path, tmp_path: Path, lla
     native = llama_runner("plan", unknown / "alibi", "--converter", "native", "--root", tmp_path)
     assert native.code == 3, native
     assert "unsupported architecture: BloomForCausalLM" in native.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--demo", "--mmproj"), "no projector can be made of LlamaForCausalLM"),
+        (("{gguf}", "--mmproj"), "no projector can be made of {gguf}, a GGUF file"),
+        (("{gguf}", "--lora", "{adapter}"), "{adapter} is converted with the config.json of its base model"),
+        (("--demo", "--lora", "{gguf}"), "{gguf} is no LoRA adapter"),
+        (("--demo", "--lora", "nowhere"), "nowhere does not exist"),
+        (("--demo", "--lora", "{empty}"), "adapter_config.json is missing, needed for the adapter's settings"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_anything_is_done(
+    binaries: Path, tmp_path: Path, llama_runner: Command, words: tuple[str, ...], said: str
+) -> None:
+    gguf = min((binaries / "models" / "gguf").glob("local__demo__*/model.q4_k_m.gguf"))
+    (tmp_path / "empty").mkdir()
+    paths = {"gguf": gguf, "adapter": lora(tmp_path / "an adapter"), "empty": tmp_path / "empty"}
+    done = llama_runner("plan", *(word.format(**paths) for word in words), "--root", tmp_path)
+    assert done.code in (2, 3), done
+    assert said.format(**paths) in done.err
