@@ -31,6 +31,8 @@ READ_BY_CONVERSION = (
     "*.json",
     "*.jinja",
     "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
     "vocab.txt",
     "merges.txt",
     "README.md",

@@ -70,6 +70,7 @@ def test_conversion_fetches_the_weights_it_reads_and_no_others(names: list[str],
         "original/model.safetensors", "model-old/x.safetensors", "x.gguf", "a/b/config.json", "notes/chat.jinja",
     ]  # fmt: skip
     wanted = ["1_Pooling/config.json", "additional_chat_templates/tool.jinja", "chat_template.jinja", "merges.txt"]
+    wanted += ["sentencepiece.bpe.model", "spiece.model"]
     found = weights_for_conversion(listed(*dict.fromkeys([*never, *names, *SMALL, *wanted])))
     assert found is not None
     index = [name for name in names if name.endswith(".index.json")]
