@@ -1,10 +1,13 @@
 """What our client costs, and whether a server that we hold is as fast as one started by hand.
 
-    python benchmarks/client.py [--root DIR] [--requests 200] [--seconds 60] [--clients 16]
+    python benchmarks/client.py [--root DIR] [--requests 200] [--seconds 60] [--clients 16] [--threads N] [--apart]
 
 ``overhead``: one-token chats through ``server.chat`` and through plain httpx2 in turns, on the same server.
 ``soak``: so many clients ask the server that we hold, and a llama-server started by hand with the same options,
-in turns of a tenth of the time each, until each was asked for ``--seconds``: what else the machine does slows both.
+in thirty turns each until each was asked for ``--seconds``: what else the machine does slows both.
+``throughput`` is the median of what each turn of ours got, compared with the turn beside it. On a busy machine,
+``--threads 1`` keeps the threads of a server from waiting for each other. The server that we hold writes its log
+through our process, which asks as well; with ``--apart`` another process of ours holds it, as with ``run --detach``.
 Prints one JSON document; times are medians in milliseconds.
 """
 
@@ -29,9 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner import Server
+    from llama_runner.server.elsewhere import RunningServer
 
 GOALS = {"overhead_ms": 1.0, "throughput": 0.98}
-_TURNS = 10
+_TURNS = 30
 _WARM = 10
 
 
@@ -75,20 +79,21 @@ def by_hand(argv: list[str]) -> tuple[subprocess.Popen[bytes], Client]:
     raise SystemExit("llama-server did not start")
 
 
-def soak(server: Server, clients: int, seconds: float) -> dict[str, Any]:
+def soak(server: Server | RunningServer, clients: int, seconds: float) -> dict[str, Any]:
     """Return the throughput of both servers, asked in turns."""
     process, other = by_hand(server.spec.argv())
-    tokens, took = {"ours": 0, "by_hand": 0}, {"ours": 0.0, "by_hand": 0.0}
+    rates: dict[str, list[float]] = {"ours": [], "by_hand": []}
+    took = {"ours": 0.0, "by_hand": 0.0}
     errors: Counter[str] = Counter()
     requests = 0
-    load = Load(max_tokens=32, requests=None, seconds=seconds / _TURNS)
+    load = Load(max_tokens=16, requests=None, seconds=seconds / _TURNS)
     try:
         for turn in range(_TURNS):
             pair = [("ours", server.client), ("by_hand", other)]
             for name, asked in pair if turn % 2 else reversed(pair):
                 ask(asked, load, 0)
                 samples, elapsed = drive(asked, load, clients)
-                tokens[name] += sum(sample.tokens for sample in samples)
+                rates[name].append(sum(sample.tokens for sample in samples) / elapsed)
                 took[name] += elapsed
                 errors.update(f"{name}: {sample.error}" for sample in samples if sample.error)
                 requests += len(samples)
@@ -96,14 +101,13 @@ def soak(server: Server, clients: int, seconds: float) -> dict[str, Any]:
         other.close()
         process.terminate()
         process.wait()
-    rate = {name: tokens[name] / took[name] for name in tokens}
     return {
         "clients": clients,
         "requests": requests,
         "errors": dict(errors),
         "seconds": {name: round(value, 1) for name, value in took.items()},
-        "tokens_per_second": {name: round(value, 1) for name, value in rate.items()},
-        "throughput": round(rate["ours"] / rate["by_hand"], 3),
+        "tokens_per_second": {name: round(statistics.median(found), 1) for name, found in rates.items()},
+        "throughput": round(statistics.median(a / b for a, b in zip(rates["ours"], rates["by_hand"], strict=True)), 3),
     }
 
 
@@ -114,10 +118,20 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--apart", action="store_true")
     given = parser.parse_args()
-    with Runner(given.root).serve(demo=True, server=ServerOptions(port=0)) as server:
+    runner, options = Runner(given.root), ServerOptions(port=0, threads=given.threads)
+    with runner.serve(demo=True, server=options) as server:
         cost = overhead(server, given.requests)
-        endured = soak(server, given.clients, given.seconds)
+        if not given.apart:
+            endured = soak(server, given.clients, given.seconds)
+    if given.apart:
+        detached = runner.detach(runner.prepare(demo=True), server=options)
+        try:
+            endured = soak(detached, given.clients, given.seconds)
+        finally:
+            detached.stop()
     print(
         json.dumps(
             {
