@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-import click
+gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
 
-from llama_runner import __version__
-from llama_runner.cli import options as shared
-from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError
+import click  # noqa: E402
+
+from llama_runner import __version__  # noqa: E402
+from llama_runner.cli import options as shared  # noqa: E402
+from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -215,6 +218,7 @@ def _runner(given: dict[str, Any], *, events: bool = False) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
 
+    gc.enable()
     sink = render.print_event if events else render.Printer()
     return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0))
 
