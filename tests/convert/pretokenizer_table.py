@@ -33,15 +33,13 @@ ALIKE: Mapping[str, tuple[str, ...]] = {
     "tiny_aya": ("cohere2moe",),
     "bailingmoe": ("bailingmoe2", "llada-moe"),
     "deepseek-v3": ("hunyuan-dense", "joyai-llm"),
+    "granite-embed-multi-311m": ("gemma4", "sarvam-moe"),
 }  # fmt: skip
 # Names that no structure gives: the reason.
 BY_NAME_ALONE: Mapping[str, str] = {
     "default": "what llama.cpp takes for files that name none; nothing is converted with it",
     "afmoe": "known by its hash alone",
-    "gemma4": "SentencePiece's way of splitting in a byte-pair vocabulary without bytes",
-    "granite-embed-multi-311m": "as gemma4, for an encoder",
-    "sarvam-moe": "as gemma4",
-    "whitespace": "words without bytes, for one Chinese encoder",
+    "whitespace": "of one Chinese encoder that llama.cpp's own script converts",
 }
 INTRODUCTION = """# Pre-tokenizers
 
@@ -60,6 +58,7 @@ tokenizer.json is changed in just these ways.
 | Name | llama.cpp splits alike for | Identical | What llama.cpp does otherwise |
 |---|---|---:|---|
 """
+PIECES_ROW = "| `granite-embed-multi-311m` | `gemma4`, `sarvam-moe` | {texts} of {texts} | |\n"  # as a test says
 OTHERS = """
 Names that are never chosen by structure:
 
@@ -80,7 +79,7 @@ def numbers(document: Mapping[str, Any], structure: Structure) -> dict[str, list
 def document() -> str:
     """The whole page."""
     head = INTRODUCTION.format(hashes=len(HASHES), count=len(STRUCTURES), build=BUILD, texts=len(TEXTS))
-    rows = "".join(_row(name) for name in sorted(STRUCTURES))
+    rows = "".join([*map(_row, sorted(STRUCTURES)), PIECES_ROW.format(texts=len(TEXTS))])
     others = "".join(f"| `{name}` | {BY_NAME_ALONE[name]} |\n" for name in sorted(BY_NAME_ALONE))
     return head + rows + OTHERS + others
 
@@ -97,7 +96,7 @@ def _row(name: str) -> str:
 
 def named() -> set[str]:
     """All names that the page has."""
-    return {*STRUCTURES, *(other for names in ALIKE.values() for other in names), *BY_NAME_ALONE}
+    return {*STRUCTURES, *ALIKE, *(other for names in ALIKE.values() for other in names), *BY_NAME_ALONE}
 
 
 def unknown() -> set[str]:

@@ -56,6 +56,19 @@ def test_another_structure_is_an_error_that_names_the_nearest(unknown: Structure
     assert "--pre-tokenizer" in caught.value.hint
 
 
+@pytest.mark.parametrize("content", ["_", "\u2581"])
+def test_pieces_are_known_by_the_character_for_a_space(content: str) -> None:
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": content}
+    step = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    document = {"normalizer": spaces, "pre_tokenizer": step, "decoder": {"type": "Sequence", "decoders": []}}
+    pieces = Tokenizer({"type": "BPE", "byte_fallback": True}, document, {}, {}, (), clean_up=False)
+    if content == "\u2581":
+        assert recognise(pieces) == "granite-embed-multi-311m"
+    else:
+        with pytest.raises(UnknownPreTokenizer):
+            recognise(pieces)
+
+
 def test_no_splitting_at_all_is_an_error() -> None:
     with pytest.raises(UnknownPreTokenizer, match="unknown BPE pre-tokenizer: no splitting"):
         recognise(tokenizer(Structure((BYTES,))))

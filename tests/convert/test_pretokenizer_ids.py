@@ -21,6 +21,7 @@ from tests.convert import tiny_tokenizers
 from tests.convert.checkpoints import llama
 from tests.convert.deviations import DEVIATIONS, as_llama_cpp
 from tests.convert.difficult import TEXTS
+from tests.convert.families.slow import pieces
 from tests.convert.gguf_file import read
 from tests.convert.llama_cpp import LlamaCpp
 from tests.convert.pretokenizer_table import DOCUMENT, document, numbers, unknown
@@ -87,6 +88,16 @@ def test_the_same_is_put_around_a_text(asked: Asked, compare: Compare) -> None:
     """llama.cpp puts BOS first for some names by itself, also where the tokenizer does not."""
     mine, library = compare(asked).framed
     assert mine == library
+
+
+@pytest.mark.parametrize("said", [None, "gemma4", "sarvam-moe"])
+def test_pieces_without_splitting_give_the_same_numbers(said: str | None, binaries: Path, tmp_path: Path) -> None:
+    pieces(tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "model.gguf", name="model", pre_tokenizer=said)
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    with LlamaCpp(binaries, tmp_path / "model.gguf") as server:
+        for text in TEXTS.values():
+            assert server.tokens(text) == library.encode(text, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("name", [name for name in STRUCTURES if DEVIATIONS[name]])

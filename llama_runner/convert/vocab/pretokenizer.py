@@ -22,6 +22,9 @@ otherwise these are taken, and llama.cpp splits alike for the names they stand f
   mark for those, and not for this one. It also takes whole words from the vocabulary, which gives the same where each
   of them is made by merges, as in a trained vocabulary
 
+``granite-embed-multi-311m``, which also stands for gemma4 and sarvam-moe, is SentencePiece's way in a byte-pair
+vocabulary: spaces become a visible character, nothing is split, and what is not in the vocabulary becomes bytes.
+
 NFC changes the name only where a name implies it: llama.cpp never normalizes.
 """
 
@@ -42,6 +45,9 @@ LINE_ENDS_AHEAD = f"<Split MergedWithNext> {known.LINE_ENDS}"
 NO_BYTES = "<no ByteLevel>"
 PREFIX_SPACE = "<ByteLevel with add_prefix_space>"
 LONGEST_DESCRIPTION = 1000
+PIECES = "granite-embed-multi-311m"
+UNSPLIT = ("<Split {'String': ' '}>", NO_BYTES)  # of spaces that are none any more
+SPACES_SHOWN = {"type": "Replace", "pattern": {"String": " "}, "content": "\N{LOWER ONE EIGHTH BLOCK}"}
 
 STRUCTURES: dict[tuple[str, ...], str] = {
     (known.GPT2,): "gpt-2",
@@ -81,6 +87,8 @@ def recognise(tokenizer: Tokenizer) -> str:
     """llama.cpp's name for the way a tokenizer splits text. Raises `UnknownPreTokenizer`."""
     steps = steps_of(tokenizer)
     normalizers = _normalizers(tokenizer.document.get("normalizer"))
+    if steps == UNSPLIT and tokenizer.document.get("normalizer") == SPACES_SHOWN and tokenizer.byte_fallback:
+        return PIECES
     name = STRUCTURES.get(steps)
     if name is None or normalizers not in ((), ("NFC",)):
         raise UnknownPreTokenizer(_described(steps, normalizers), _nearest(steps))

@@ -1,4 +1,4 @@
-"""Vocabularies from before there was tokenizer.json: vocab.json and merges.txt."""
+"""Vocabularies from before there was tokenizer.json: vocab.json and merges.txt. And one with pieces for bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tests.convert.cases import Case
-from tests.convert.checkpoints import DATA, write_json
+from tests.convert.checkpoints import DATA, copy_tokenizer, edit_json, write_json
 from tests.convert.families.older import GPT2, GPT2_TABLE, WIDTHS
 from tests.convert.families.phi import CONFIG as PHI
 from tests.convert.families.phi import PHI2
@@ -57,7 +57,24 @@ def _listed(tokens: Mapping[str, int]) -> dict[str, Any]:
     return {str(number): {"content": text, **flags} for text, number in tokens.items()}
 
 
+def pieces(directory: Path) -> None:
+    """Gemma's vocabulary as other architectures have it: byte pairs of pieces, unknown characters as bytes."""
+    config = {**QWEN, "vocab_size": 440}
+    tiny(directory, config, expand(QWEN_TABLE, sizes_of(config)))
+    copy_tokenizer(directory, "byte-fallback")
+    replaced = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    edit_json(
+        directory / "tokenizer.json",
+        normalizer={"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        pre_tokenizer={"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        decoder={"type": "Sequence", "decoders": [replaced, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+    )
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named})
+
+
 CASES = {
+    "pieces": Case(pieces, pre="granite-embed-multi-311m"),
     "gpt2": _slow(GPT2, GPT2_TABLE, {"tokenizer_class": "GPT2Tokenizer"}, sizes=WIDTHS, pre="gpt-2"),
     "gpt2-without-settings": _slow(GPT2, GPT2_TABLE, None, sizes=WIDTHS, pre="gpt-2"),
     "gpt2-without-version": _slow(GPT2, GPT2_TABLE, {"tokenizer_class": "GPT2Tokenizer", "model_max_length": 128},
