@@ -20,6 +20,7 @@ from llama_runner.engine.store import Store
 from llama_runner.pipeline import NothingToMake
 from llama_runner.request import Request
 from llama_runner.results import Forecast, Made, OutputExists, Prepared
+from llama_runner.server.memory import checked
 from llama_runner.server.port import check_launch
 from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
@@ -165,9 +166,10 @@ class Runner:
         ``terminal`` gets what the server says, as its log does. Once ``cancelled`` says so, a server that still
         loads is stopped and ``Interrupted`` raised. ``about`` is written down with the running server.
         """
-        log_name = _log_name()
+        spec, log_name = _spec(prepared, server), _log_name()
+        memory = checked(spec, self.store.private / "memory", self._sink)
         running = Server(
-            _spec(prepared, server),
+            spec,
             log=self.root / log_name,
             log_name=log_name,
             registry=self.servers,
@@ -176,7 +178,7 @@ class Runner:
             about={"build": prepared.build.get("version")} | (about or {}),
         )
         running.wait_ready(cancelled)
-        return running
+        return memory.remember(running)
 
     def detach(
         self,
@@ -196,7 +198,8 @@ class Runner:
         from llama_runner.server.background import detach  # noqa: PLC0415
 
         spec, log_name = _spec(prepared, server), _log_name()
-        return detach(
+        memory = checked(spec, self.store.private / "memory", self._sink)
+        running = detach(
             spec,
             log=self.root / log_name,
             log_name=log_name,
@@ -208,6 +211,7 @@ class Runner:
             key=key_for(spec).get("LLAMA_API_KEY"),
             cancelled=cancelled,
         )
+        return memory.remember(running)
 
     def ensure_ready(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -335,8 +339,7 @@ class Runner:
         """
         if step not in places:
             return self.root / "models" / "gguf" / _NOT_KNOWN_YET
-        path = self.store.path(places[step])
-        return path / step.entry if step.entry else path
+        return self.store.path(places[step]) / (step.entry or "")
 
     def _facts(self, request: Request, plan: Plan) -> dict[str, Any]:
         """Return what is known of a model that may not have been made yet."""

@@ -153,6 +153,7 @@ compute = together(
     ),
     click.option("-t", "--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),
     click.option("-ngl", "--gpu-layers", type=NumberOr("auto", "all"), help="Layers on the GPU."),
+    click.option("--force-memory", is_flag=True, help="Start it although there is too little memory."),
     click.option("--llama-env", is_flag=True, help="Let LLAMA_ARG_* variables configure the server."),
     click.option(
         "--load-timeout", type=click.FloatRange(0), default=300.0, metavar="S", help="Silence while loading, at most."
@@ -260,6 +261,7 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
         canary=options["canary"],
         api_key=options["api_key"],
         insecure=options["insecure"],
+        force_memory=options["force_memory"],
         **{name: options[name] and paths.user_path(options[name]).absolute() for name in _FILES},
     )
     if options["profile"] is None:

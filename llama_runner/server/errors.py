@@ -104,6 +104,32 @@ class ModelGone(ServerError):
         super().__init__(f"{model} is gone: the server cannot be started again", hint="run makes it again")
 
 
+class DoesNotFit(ServerError):
+    """There is too little memory for a server; found before it is started.
+
+    ``lacks`` has the places where it is: ``Host`` or a GPU, bytes needed, bytes available; ``total`` is the host's,
+    ``parts`` what needs how many bytes, ``ways`` what would fit.
+    """
+
+    def __init__(
+        self, name: str, lacks: tuple[tuple[str, int, int], ...], *, total: int, parts: dict[str, int], ways: list[str]
+    ) -> None:
+        self.name, self.lacks, self.total, self.parts, self.ways = name, lacks, total, parts, ways
+        needs = [
+            f"{_size(wanted)} of memory, {_size(free)} of {_size(total)} are available"
+            if place == "Host"
+            else f"{_size(wanted)} on {place}, {_size(free)} are free"
+            for place, wanted, free in lacks
+        ]
+        told = ", ".join(f"{what} {_size(count)}" for what, count in parts.items() if count)
+        would = f"would fit: {'; or '.join(ways)}" if ways else "no smaller context or KV cache would fit"
+        super().__init__(f"{name} needs {' and '.join(needs)} ({told})", hint=f"{would}; --force-memory goes on")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"
+
+
 class ServerDied(ServerError):
     """llama-server ended before it was ready."""
 

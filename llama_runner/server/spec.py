@@ -50,6 +50,8 @@ class ServerOptions(Value):
     """Keys that the server accepts, one per line; for its owner's eyes only."""
     insecure: bool = False
     """Whether other machines may use the server without a key."""
+    force_memory: bool = False
+    """Whether to start it where memory is too little."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
@@ -79,6 +81,7 @@ class ServerSpec(Value):
     tls_key: Path | None = None
     adapters: tuple[Path, ...] = ()
     """LoRA adapters."""
+    force_memory: bool = False
 
     @property
     def socket(self) -> Path | None:
@@ -204,6 +207,7 @@ def spec_of(
         api_key=options.api_key,
         api_key_file=options.api_key_file,
         insecure=options.insecure,
+        force_memory=options.force_memory,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
         adapters=adapters,
