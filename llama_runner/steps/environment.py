@@ -48,10 +48,10 @@ FETCHED_BYTES = 300_000_000
 INSTALLED_BYTES = 1_300_000_000
 """As measured: Linux, x86-64, Python 3.11."""
 
-_ACCELERATOR = re.compile(r"(nvidia-|triton|pytorch-triton|cuda-|rocm)", re.IGNORECASE)
-_ACCELERATED = re.compile(r"\+(cu|rocm|xpu)")
-_UV_LINE = re.compile(r" \+ ([\w.-]+)==(\S+)")
-_TREE_INDEX = re.compile(r"^--extra-index-url[= ](\S+)", re.MULTILINE)
+_ACCELERATOR = r"(?i)(nvidia-|triton|pytorch-triton|cuda-|rocm)"
+_ACCELERATED = r"\+(cu|rocm|xpu)"
+_UV_LINE = r" \+ ([\w.-]+)==(\S+)"
+_TREE_INDEX = r"(?m)^--extra-index-url[= ](\S+)"
 _COMPILE = """
 import sys, compileall, py_compile
 how = py_compile.PycInvalidationMode.UNCHECKED_HASH
@@ -240,7 +240,7 @@ def accelerators(packages: Mapping[str, str]) -> list[str]:
     return sorted(
         f"{name} {version}"
         for name, version in packages.items()
-        if _ACCELERATOR.match(name) or (name == "torch" and _ACCELERATED.search(version))
+        if re.match(_ACCELERATOR, name) or (name == "torch" and re.search(_ACCELERATED, version))
     )
 
 
@@ -255,14 +255,14 @@ def _ways(python: Path, tree: Path) -> Iterator[_Way]:
         ways.insert(0, _Way("uv", words))
     yield from ways
     requirements = tree / "requirements" / "requirements-convert_hf_to_gguf.txt"
-    if requirements.is_file() and (index := _TREE_INDEX.search(requirements.read_text(encoding="utf-8"))):
+    if requirements.is_file() and (index := re.search(_TREE_INDEX, requirements.read_text(encoding="utf-8"))):
         for way in ways:
             yield way.but(words=(*way.words, "--extra-index-url", index[1]))
 
 
 def _would_install(lines: Iterable[str]) -> dict[str, str]:
     """Return what uv says that it would install."""
-    return {match[1]: match[2] for line in lines if (match := _UV_LINE.match(line))}
+    return {match[1]: match[2] for line in lines if (match := re.match(_UV_LINE, line))}
 
 
 def _reported(report: Path) -> dict[str, str]:

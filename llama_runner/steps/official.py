@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.core.workspace import Workspace
 
 CONVERT_ADAPTER = "convert_lora_to_gguf.py"
-_PROGRESS = re.compile(r"Writing: +(\d+)%")
+_PROGRESS = r"Writing: +(\d+)%"
 _SAID = "official_driver: "
 
 
@@ -222,7 +222,7 @@ def run(
     said: set[str] = set()
 
     def on_line(line: str) -> None:
-        if match := _PROGRESS.match(line):
+        if match := re.match(_PROGRESS, line):
             workspace.progress(int(match[1]), 100, "percent")
         if line.startswith(_SAID):
             said.add(line.removeprefix(_SAID).strip())
