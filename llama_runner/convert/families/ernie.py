@@ -1,0 +1,78 @@
+"""ERNIE 4.5 without experts: Llama's layout with a SentencePiece vocabulary.
+
+Follows ``Ernie4_5Model`` of llama.cpp's conversion/ernie.py. Matrices of queries, keys and values in one are not known
+here; the checkpoints in transformers' layout have each of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert import hyperparameters
+from llama_runner.convert.families import decoder
+from llama_runner.convert.families.family import Family
+
+if TYPE_CHECKING:
+    from llama_runner.convert.config import Config
+    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.source import Source
+    from llama_runner.convert.vocab import Vocabulary
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "ernie4_5": {
+        "vocab_size": 103424,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "rope_scaling": None,
+        "tie_word_embeddings": True,
+        "head_dim": 128,
+    }
+}
+
+
+def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """Fill in the key heads, and the size of a head, where they are null."""
+    values = decoder.key_heads(values, model_type)
+    heads, width = values["num_attention_heads"], values["hidden_size"]
+    if values["head_dim"] is None and type(heads) is int and type(width) is int and heads > 0:
+        values["head_dim"] = width // heads
+    return values
+
+
+def rename(name: str, config: Config) -> str | None:
+    """The first checkpoints have another prefix."""
+    return decoder.rename(name.replace("ernie.", "model."), config)
+
+
+def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+    """Write what every text model has."""
+    del source
+    hyperparameters.write(values, config, file_type)
+
+
+def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+    """Write tokenizer.model's vocabulary, then whether a text is preceded by a space."""
+    vocabulary = decoder.sentence_pieces(values, config, source)
+    settings = source.optional_object("tokenizer_config.json")
+    if "add_prefix_space" in settings:
+        values.boolean("tokenizer.ggml.add_space_prefix", settings["add_prefix_space"])
+    return vocabulary
+
+
+FAMILY = Family(
+    name="ernie4_5",
+    defaults=DEFAULTS,
+    validated_rope=frozenset({"ernie4_5"}),
+    derive=derive,
+    rules=(*decoder.EMBEDDINGS, *decoder.ATTENTION, *decoder.FEED_FORWARD),
+    dimensions=decoder.dimensions,
+    rename=rename,
+    hyperparameters=write_hyperparameters,
+    vocabulary=write_vocabulary,
+)
