@@ -157,7 +157,7 @@ class Request:
         why = f"llama.cpp's own script converts ({choice.why if choice else ' and '.join(dict.fromkeys(made))})"
         for step in running:
             if isinstance(step, ConverterEnvironment):
-                sizes = f"{size_text(INSTALLED_BYTES)}, of which {size_text(FETCHED_BYTES)} are fetched"
+                sizes = f"{size_text(INSTALLED_BYTES)}, {size_text(FETCHED_BYTES)} to fetch"
                 why += f", in a Python environment of its own, which is installed first ({sizes})"
         self._sink(Noticed("official_converter", why))
 

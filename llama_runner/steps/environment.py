@@ -44,8 +44,8 @@ gguf is missing on purpose: it must come from the same tree as the script.
 """
 CONVERT = "convert_hf_to_gguf.py"
 DRIVER = Path(__file__).parents[1] / "convert" / "official_driver.py"
-FETCHED_BYTES = 300_000_000
-INSTALLED_BYTES = 1_300_000_000
+FETCHED_BYTES = 240_000_000
+INSTALLED_BYTES = 1_100_000_000
 """As measured: Linux, x86-64, Python 3.11."""
 
 _ACCELERATOR = r"(?i)(nvidia-|triton|pytorch-triton|cuda-|rocm)"
@@ -276,4 +276,4 @@ def _packages(environment: Path) -> dict[str, str]:
     from importlib.metadata import distributions  # noqa: PLC0415 - not on the warm path
 
     folders = [str(path) for path in environment.glob("**/site-packages")]
-    return {found.metadata["Name"]: found.version for found in sorted(distributions(path=folders), key=str)}
+    return dict(sorted((found.metadata["Name"], found.version) for found in distributions(path=folders)))

@@ -171,7 +171,7 @@ def test_what_will_be_installed_for_the_official_script_is_announced_with_its_si
     result = llama_runner("plan", model, "--root", root)
     assert result.code == 0, result
     assert "llama.cpp's own script converts (MambaForCausalLM is not converted here)" in result.err
-    assert "which is installed first (1.2 GiB, of which 286.1 MiB are fetched)" in result.err
+    assert "which is installed first (1.0 GiB, 228.9 MiB to fetch)" in result.err
     offline = llama_runner("prepare", model, "--root", root, "--offline")
     says(offline, 3, "the Python packages of llama.cpp's own converter")
 
