@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import quantized
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.families import READING
 from llama_runner.convert.source import architecture_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def load(source: Source, family: Family) -> Config:
     quantization = quantized.find(source, architecture)
     whole: Mapping[str, Any] = {}
     if family.composite is not None:
-        whole, raw = _parts(raw, family.composite, architecture)
+        whole, raw = _parts(raw, family, architecture)
     _refuse(raw)
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in family.defaults:
@@ -107,12 +108,14 @@ def load(source: Source, family: Family) -> Config:
     return Config(architecture, {**whole, **_filled(raw, family, model_type)}, quantization=quantization)
 
 
-def _parts(raw: Mapping[str, Any], model_type: str, architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parts(raw: Mapping[str, Any], family: Family, architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of the whole, and those of its part that reads text."""
-    if (found := raw.get("model_type")) != model_type:
-        raise UnsupportedOption("model_type in config.json", found, hint=f"{architecture} is known with {model_type}")
+    known = family.composite
+    if (found := raw.get("model_type")) != known:
+        raise UnsupportedOption("model_type in config.json", found, hint=f"{architecture} is known with {known}")
     text = _object("text_config", raw.get("text_config"))
-    if (named := text.get("architectures")) is not None:  # the official script goes by that one
+    named = text.get("architectures")  # the official script goes by these
+    if named is not None and named not in ([name] for name in READING[architecture]["architectures"]):
         raise UnsupportedOption("architectures in text_config", named)
     return {name: value for name, value in raw.items() if name != "text_config"}, text
 

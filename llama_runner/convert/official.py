@@ -9,7 +9,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.convert.families import ARCHITECTURES
+from llama_runner.convert.families import ARCHITECTURES, READING
 from llama_runner.core.errors import SourceError
 from llama_runner.core.value import Value
 from llama_runner.sources.local import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
@@ -116,6 +116,8 @@ def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str 
     """Return why the script is needed, None if it is not."""
     if architecture not in ARCHITECTURES or not config.get("architectures"):
         return f"{architecture} is not converted here"
+    if architecture in READING and (kind := _kind_of_reader(config, **READING[architecture])) is not None:
+        return f"{architecture} with a text model of the kind {kind} is not converted here"
     is_described = (directory / _DESCRIPTION).is_file()
     if is_described or any(config.get(name) for name in ("quantization_config", "compression_config")):
         from llama_runner.convert import quantized  # noqa: PLC0415 - few models need it
@@ -127,6 +129,16 @@ def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str 
         except AlreadyQuantized as error:
             return f"weights that are {error.method} are not converted here" if error.official else None
     return None
+
+
+def _kind_of_reader(
+    config: Mapping[str, Any], *, model_type: tuple[str, ...], architectures: tuple[str, ...]
+) -> str | None:
+    """Return what the part that reads says it is, None if that is known."""
+    part = config.get("text_config")
+    kind = part.get("model_type") if isinstance(part, dict) else None
+    unknown = [name for name in _architectures(part) if name not in architectures]
+    return None if kind in model_type and not unknown else str(next(iter(unknown), kind))
 
 
 _DESCRIPTION = "hf_quant_config.json"

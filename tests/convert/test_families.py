@@ -6,7 +6,7 @@ import gguf
 import pytest
 
 from llama_runner.convert.config import Config
-from llama_runner.convert.families import ARCHITECTURES, family_of
+from llama_runner.convert.families import ARCHITECTURES, READING, family_of
 from llama_runner.convert.families.family import Family
 from llama_runner.convert.families.llama import rope_frequencies
 
@@ -20,6 +20,14 @@ def _family(module: str) -> Family:
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_architecture_has_its_family(architecture: str) -> None:
     assert isinstance(family_of(architecture), Family)
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_what_reads_in_a_whole_is_of_types_that_the_family_knows(architecture: str) -> None:
+    family = family_of(architecture)
+    assert (family.composite is not None) == (architecture in READING)
+    if family.composite:
+        assert set(READING[architecture]["model_type"]) == set(family.defaults)
 
 
 @pytest.mark.parametrize("module", FAMILIES)

@@ -44,6 +44,12 @@ def test_what_is_known_here_is_converted_here(tmp_path: Path, name: str) -> None
     assert choose(model(tmp_path, architectures=[name]), "official").official
 
 
+@pytest.mark.parametrize("names", [None, ["LlamaForCausalLM"]])
+def test_what_reads_is_converted_here_whatever_else_a_model_does(tmp_path: Path, names: list[str] | None) -> None:
+    text = {"model_type": "llama", **({"architectures": names} if names else {})}
+    assert not choose(model(tmp_path, architectures=["LlavaForConditionalGeneration"], text_config=text)).official
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -51,6 +57,13 @@ def test_what_is_known_here_is_converted_here(tmp_path: Path, name: str) -> None
         {"architectures": ["KimiVLForConditionalGeneration"], "text_config": {"architectures": ["DeepseekV3"]}},
         {"architectures": ["New"], "text_config": {"architectures": ["LlamaForCausalLM"]}},
         {"text_config": {"architectures": ["LlamaForCausalLM"]}},
+        {"architectures": ["Mistral3ForConditionalGeneration"], "text_config": {"model_type": "mistral4"}},
+        {"architectures": ["Mistral3ForConditionalGeneration"]},
+        {"architectures": ["LlavaForConditionalGeneration"], "text_config": {"model_type": "qwen2"}},
+        {
+            "architectures": ["LlavaForConditionalGeneration"],
+            "text_config": {"model_type": "llama", "architectures": ["MixtralForCausalLM"]},
+        },
         {"ssm_cfg": {}},
         {"architectures": ["LlamaForCausalLM"], "quantization_config": NVFP4},
     ],

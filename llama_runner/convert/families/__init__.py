@@ -49,6 +49,7 @@ ARCHITECTURES = {
     "Lfm2ForCausalLM": "lfm2.FAMILY",
     "LlamaForCausalLM": "llama.FAMILY",
     "LlamaModel": "llama.FAMILY",
+    "LlavaForConditionalGeneration": "ministral.LLAVA",
     "MT5ForConditionalGeneration": "t5.FAMILY",
     "MiniCPMForCausalLM": "minicpm.FAMILY",
     "Ministral3ForCausalLM": "ministral.FAMILY",
@@ -89,6 +90,18 @@ ARCHITECTURES = {
     "UMT5Model": "t5.FAMILY",
     "XLMRobertaForSequenceClassification": "roberta.XLM_ROBERTA",
     "XLMRobertaModel": "roberta.XLM_ROBERTA",
+}
+
+# Of models that see as well, what is known of the part that reads: its types, and the architectures that it may name.
+READING: dict[str, dict[str, tuple[str, ...]]] = {
+    "LlavaForConditionalGeneration": {
+        "model_type": ("llama", "mistral"),
+        "architectures": ("LlamaForCausalLM", "MistralForCausalLM"),
+    },
+    "Mistral3ForConditionalGeneration": {
+        "model_type": ("ministral3", "mistral"),
+        "architectures": ("Ministral3ForCausalLM",),
+    },
 }
 
 

@@ -1,6 +1,7 @@
 """Ministral 3, and the text part of Mistral 3: Llama, with attention that is scaled by the position.
 
-Follows ``Mistral3Model`` of llama.cpp's conversion/mistral3.py. What sees is left out here.
+Follows ``Mistral3Model`` of llama.cpp's conversion/mistral3.py. What sees is left out here, as in LLaVA and Pixtral,
+which have the same parts around a plain Llama or Mistral.
 """
 
 from __future__ import annotations
@@ -55,3 +56,4 @@ FAMILY = replace(
     hyperparameters=write_hyperparameters,
 )
 COMPOSITE = replace(FAMILY, composite="mistral3")
+LLAVA = replace(llama.FAMILY, rename=rename, composite="llava")

@@ -1,4 +1,4 @@
-"""Tiny models of Ministral 3, and of Mistral 3 with what sees in it."""
+"""Tiny models of Ministral 3, and of Mistral 3 and LLaVA with what sees in them."""
 
 from __future__ import annotations
 
@@ -50,15 +50,31 @@ def inside_anew(table: str) -> str:
     ).replace("model.norm", "model.language_model.norm")  # fmt: skip
 
 
+MISTRAL3: dict[str, Any] = {
+    "architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3", "text_config": {},
+}  # fmt: skip
+LLAVA: dict[str, Any] = {
+    "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "text_config": {},
+}  # fmt: skip
+NAMED: dict[str, Any] = {**LLAVA, "text_config": {"architectures": ["LlamaForCausalLM"]}}
+NAMED_MISTRAL3: dict[str, Any] = {**MISTRAL3, "text_config": {"architectures": ["Ministral3ForCausalLM"]}}
+
+
 def whole(
-    table: str, text: dict[str, Any], *, outside: tuple[str, ...] = (), tokenizer: str = "gpt2", **options: Any
+    table: str,
+    text: dict[str, Any],
+    *,
+    outside: tuple[str, ...] = (),
+    tokenizer: str = "gpt2",
+    around: dict[str, Any] = MISTRAL3,
+    **options: Any,
 ) -> Case:
     """A model that reads and sees; ``text`` are the settings of what reads, those ``outside`` stand beside them."""
     settings = {
         key: value for key, value in text.items() if key not in {"architectures", *outside} and value is not None
     }
     config = {
-        "architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3", "text_config": settings,
+        **around, "text_config": {**settings, **around["text_config"]},
         "vision_config": PIXTRAL, "image_token_index": 10, "spatial_merge_size": 2, "tie_word_embeddings": False,
         **{key: text[key] for key in outside},
     }  # fmt: skip
@@ -110,4 +126,16 @@ CASES = {
     "whole-fp8": of_another(
         whole(inside(TABLE + HEAD), CONFIG), {**FP8, "activation_scheme": "static", "weight_block_size": None}, fp8
     ),
+    "whole-named": whole(inside(TABLE + HEAD), CONFIG, around=NAMED_MISTRAL3),
+    "llava": whole(inside(TABLE + HEAD), {**MISTRAL, "model_type": "llama"}, around=NAMED, outtypes=ALL),
+    "llava-few": whole(inside(TABLE + HEAD), {**FEW, "model_type": "llama"}, around=LLAVA, dtype="F16", shards=2),
+    "llava-anew": whole(inside_anew(TABLE + HEAD), {**MISTRAL, "model_type": "llama"}, around=LLAVA, dtype="F32"),
+    "llava-llama3": whole(
+        inside(TABLE + HEAD), {**MISTRAL, "model_type": "llama", "rope_scaling": llama.LLAMA3_ROPE}, around=LLAVA
+    ),
+    "llava-pieces": whole(
+        inside(TABLE + HEAD), {**MISTRAL, "model_type": "llama", **PIECES}, around=NAMED, tokenizer="byte-fallback"
+    ),
+    "pixtral": whole(inside(TABLE + HEAD), MISTRAL, around=LLAVA, outtypes=ALL),
+    "pixtral-few": whole(inside(TABLE + HEAD), FEW, around=LLAVA, dtype="F16"),
 }
