@@ -153,10 +153,9 @@ class Need(Value):
 
 
 class Room(Value):
-    """Bytes that are available, and how many there are in all."""
+    """Bytes that are available."""
 
     host: int
-    total: int
     devices: tuple[tuple[str, int], ...] = ()
     """What is free on each GPU that says so."""
 
@@ -289,7 +288,7 @@ class Memory:
 
     def room(self, need: Need) -> Room:
         """Return what is available now; GPUs are asked only if some of the need is there."""
-        return Room(machine.available_memory(), machine.total_memory(), self._free() if need.devices else ())
+        return Room(machine.available_memory(), self._free() if need.devices else ())
 
     def _free(self) -> tuple[tuple[str, int], ...]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from llama_runner import machine
 from llama_runner.core.value import Value
 from llama_runner.server.errors import DoesNotFit
 from llama_runner.server.memory import HOST, lacking
@@ -53,7 +54,7 @@ def refusal(memory: Memory, need: Need, room: Room, missing: int) -> DoesNotFit 
     ways = [] if memory.spec.force_memory else [way.options for way in ways_out(asked, lacks, fits)]
     if (size := largest_model(need, lacks)) is not None:
         ways.append(f"a quantization of at most {size / 2**30:.1f} GiB")
-    return DoesNotFit(memory.spec.alias, lacks, total=room.total, parts=need.parts, ways=ways)
+    return DoesNotFit(memory.spec.alias, lacks, total=machine.total_memory(), parts=need.parts, ways=ways)
 
 
 def ways_out(asked: Question, lacks: tuple[tuple[str, int, int], ...], fits: Callable[[Question], bool]) -> list[Way]:
