@@ -48,6 +48,8 @@ def test_the_best_backend_is_one_that_machine_and_tools_support(tmp_path: Path) 
     environment = {"PATH": str(tmp_path / "bin")}
     assert best("linux-x86_64", environment, system=tmp_path).name == "vulkan"
     _program(tmp_path / "bin", "nvcc")
+    assert best("linux-x86_64", environment, system=tmp_path).name == "vulkan", "nvcc alone has no cuBLAS"
+    _file(tmp_path / "usr/local/cuda/include/cublas_v2.h")
     assert best("linux-x86_64", environment, system=tmp_path) == Choice("cuda", "an NVIDIA GPU")
 
 

@@ -137,7 +137,7 @@ def test_a_listing_that_lies_about_a_size_is_found_before_the_file_is_received(
 
 
 @pytest.mark.parametrize(
-    ("size", "code", "text"), [(-1, 3, "-1"), (1 << 50, 7, "MiB needed"), (1 << 70, 3, str(1 << 70))]
+    ("size", "code", "text"), [(-1, 3, "-1"), (1 << 50, 7, "1024.0 TiB needed"), (1 << 70, 3, str(1 << 70))]
 )
 def test_a_size_that_cannot_be_is_refused_at_once(
     hub: Hub, root: Path, llama_runner: Command, gguf: Path, size: int, code: int, text: str
