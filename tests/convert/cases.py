@@ -333,6 +333,7 @@ CASES: dict[str, Case] = {
     "bert": Case(bert, ALL, pre=WORDS),
     "bert-f16": Case(lambda d: bert(d, dtype="F16"), ("auto", "bf16"), pre=WORDS),
     "bert-bf16": Case(lambda d: bert(d, dtype="BF16"), pre=WORDS),
+    "bert-sharded": Case(lambda d: (bert(d), shard(d, 3)), pre=WORDS),
     "bert-prefix": Case(lambda d: bert(d, prefix="bert.", old_names=True, architectures=["BertForMaskedLM"],
                                        extra=MLM_HEAD), ALL, pre=WORDS),
     "bert-mean": Case(lambda d: _bert_pooling(d, pooling_mode_mean_tokens=True), pre=WORDS),

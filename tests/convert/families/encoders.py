@@ -41,7 +41,7 @@ CASES = {
     "roberta-few": Case(lambda d: roberta(d, dtype="F16", shards=2, **FEW), pre="roberta-bpe"),
     "roberta-ranks": Case(lambda d: roberta(d, labels=3, dtype="BF16", **RANKER), pre="roberta-bpe"),
     "xlm": Case(lambda d: roberta(d, "xlm-roberta", **XLM), ALL),
-    "xlm-few": Case(lambda d: roberta(d, "xlm-roberta", dtype="F16", **{**XLM, **FEW})),
+    "xlm-few": Case(lambda d: roberta(d, "xlm-roberta", dtype="F16", shards=2, **{**XLM, **FEW})),
     "xlm-ranks": Case(lambda d: roberta(d, "xlm-roberta", labels=1, dtype="BF16", **XLM_RANKER)),
     "xlm-fast": Case(lambda d: roberta(d, "xlm-roberta-fast", **XLM)),
 }

@@ -72,7 +72,7 @@ FEW: dict[str, Any] = dict.fromkeys((
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0}
 
 
-def _special(directory: Path, settings: dict[str, Any]) -> Path:
+def special(directory: Path, settings: dict[str, Any]) -> Path:
     """Give a checkpoint the special tokens by which GLM-4 is known."""
     path = directory / "tokenizer.json"
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def glm(directory: Path, *, dtype: str = "BF16", shards: int = 0, head: bool = T
     table += NORMS_BEHIND * (config["model_type"] == "glm4")
     shapes = expand(table, {**sizes_of(config), "both": 2 * config["intermediate_size"]})
     tiny(directory, config, shapes, dtype=dtype, shards=shards)
-    return _special(directory, END if settings is None else settings)
+    return special(directory, END if settings is None else settings)
 
 
 def moe(directory: Path, *, dtype: str = "BF16", shards: int = 0, head: bool = True, biases: bool = False,
@@ -108,7 +108,7 @@ def moe(directory: Path, *, dtype: str = "BF16", shards: int = 0, head: bool = T
     if extra:
         shapes |= expand(PREDICTING + OWN_EMBEDDING * own, sizes, range(count, count + extra))
     tiny(directory, config, shapes, dtype=dtype, shards=shards)
-    return _special(directory, END)
+    return special(directory, END)
 
 
 CASES = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tests.convert.families import gemma, llama, older, phi, qwen, relatives
+from tests.convert.families import gemma, glm, llama, older, phi, qwen, relatives
 from tests.convert.tiny import (
     ATTENTION,
     EMBEDDINGS,
@@ -20,7 +20,8 @@ from tests.convert.tiny import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from tests.convert.cases import Case
 
@@ -38,7 +39,7 @@ ROPES: dict[str, dict[str, Any]] = {
     "longrope": {"rope_type": "longrope", **FACTORS, "original_max_position_embeddings": 64},
 }
 HEADS = 4
-NO_HEAD = frozenset({"untied", "every-key"})  # the embedding is always the output matrix
+NO_HEAD = frozenset({"untied"})  # the embedding is always the output matrix
 NO_SIZE = frozenset({"head-size"})  # llama.cpp does not look at a size of heads
 NO_FREQUENCIES = frozenset({"llama3"})  # the official script makes a tensor and refuses it then
 NO_CONTEXT = frozenset({"linear", "dynamic"})  # the original context has to be named
@@ -61,6 +62,7 @@ class Base:
     sizes: Mapping[str, int] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
     fused: bool = False
+    finish: Callable[[Path], object] = lambda _: None
 
 
 def _variations(base: Base) -> dict[str, Case]:
@@ -70,12 +72,13 @@ def _variations(base: Base) -> dict[str, Case]:
         if base.fused:
             sizes["fused"] = sizes["queries"] + 2 * sizes["keys"]
         tables = base.table + table + ("" if config.get("tie_word_embeddings") else base.head)
-        return built(config, tables, dtype=dtype, shards=shards, tokenizer=base.tokenizer, sizes=sizes)
+        case = built(config, tables, dtype=dtype, shards=shards, tokenizer=base.tokenizer, sizes=sizes)
+        return replace(case, build=lambda directory: (case.build(directory), base.finish(directory)))
 
     cases = {
         "tied": made("F16", tie_word_embeddings=True),
         "untied": made("F32", tie_word_embeddings=False, shards=2),
-        "every-key": made("F16", num_key_value_heads=HEADS, tie_word_embeddings=False),
+        "every-key": made("F16", num_key_value_heads=HEADS),
         "one-key": made("F32", num_key_value_heads=1, shards=3),
         "grouped": made(num_key_value_heads=2),
         "head-size": made(head_dim=24),
@@ -140,6 +143,10 @@ BASES = {
                      biases=ATTENTION_BIASES, bias_options=("attention_bias",)),
     "exaone": Base(relatives.EXAONE, relatives.EXAONE_TABLE.replace(HEAD, ""), sizes={"blocks": 4}),
     "exaone4": Base(relatives.EXAONE4, relatives.EXAONE4_TABLE.replace(HEAD, "")),
+    "glm": Base({**glm.CONFIG, **glm.FIRST}, EMBEDDINGS + ATTENTION + glm.BODY, biases=QKV_BIASES,
+                bias_options=("attention_bias",), sizes={"both": 192}, finish=lambda d: glm.special(d, glm.END)),
+    "glm4": Base(glm.CONFIG, EMBEDDINGS + ATTENTION + glm.BODY + glm.NORMS_BEHIND, biases=QKV_BIASES,
+                 bias_options=("attention_bias",), sizes={"both": 192}, finish=lambda d: glm.special(d, glm.END)),
     "minicpm": Base(relatives.MINICPM, EMBEDDINGS + ATTENTION + GATED, tokenizer="spm"),
     "internlm2": Base(relatives.INTERNLM, relatives.INTERNLM_TABLE.replace(relatives.INTERNLM_HEAD, ""),
                       head=relatives.INTERNLM_HEAD, tokenizer="spm", fused=True, without=NO_SIZE),

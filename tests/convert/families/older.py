@@ -139,6 +139,7 @@ CASES = {
     "gpt2-head": built({**GPT2, "layer_norm_epsilon": None}, PREFIXED + HEAD, sizes=WIDTHS, dtype="F16"),
     "bigcode": built(BIGCODE, BIGCODE_TABLE, outtypes=ALL, sizes=ONE_KEY),
     "bigcode-few": built({**BIGCODE, "layer_norm_epsilon": None}, BIGCODE_TABLE + HEAD, sizes=ONE_KEY, dtype="F32"),
+    "bigcode-sharded": built(BIGCODE, BIGCODE_TABLE, sizes=ONE_KEY, dtype="F16", shards=2),
     "neox": built(NEOX, NEOX_TABLE, outtypes=ALL, dtype="F16"),
     "neox-few": built({**NEOX, "rotary_pct": None, "layer_norm_eps": None, "use_parallel_residual": None}, NEOX_TABLE,
                       shards=3),
