@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.families.family import Family
 
 ARCHITECTURES = {
+    "ArceeForCausalLM": "arcee.FAMILY",
     "BertForMaskedLM": "bert.FAMILY",
     "BertForSequenceClassification": "bert.FAMILY",
     "BertModel": "bert.FAMILY",
