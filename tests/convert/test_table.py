@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llama_runner.convert.families import ARCHITECTURES
-from tests.convert.table import DOCUMENT, TYPES, Compared, compared, document
+from tests.convert.table import DOCUMENT, SOURCES, TYPES, Compared, compared, document
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,10 @@ def test_every_architecture_is_compared(found: dict[str, Compared]) -> None:
 
 
 @pytest.mark.parametrize("family", sorted(set(ARCHITECTURES.values())))
-def test_every_type_is_compared_for_every_family(family: str, found: dict[str, Compared]) -> None:
-    names = [name for name, value in ARCHITECTURES.items() if value == family]
-    assert set().union(*(found[name].types for name in names)) == set(TYPES)
+def test_every_family_is_compared_for_all_types_from_all_types_in_one_file_and_several(
+    family: str, found: dict[str, Compared]
+) -> None:
+    entries = [found[name] for name, value in ARCHITECTURES.items() if value == family]
+    assert set().union(*(entry.types for entry in entries)) == set(TYPES)
+    assert set(SOURCES) <= set().union(*(entry.sources for entry in entries))
+    assert set().union(*(entry.options["files"] for entry in entries)) == {"one file", "several files"}
