@@ -127,7 +127,10 @@ class DoesNotFit(ServerError):
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"
+    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 2**20:.0f} MiB"
 
 
 class ServerDied(ServerError):

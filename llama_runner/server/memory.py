@@ -16,194 +16,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import machine
 from llama_runner.core.events import Noticed, Sink, Warned
-from llama_runner.core.value import Value
+from llama_runner.server.estimate import Need, Room, extrapolated, free_on_devices, lacking, larger, parse, question
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.server.elsewhere import RunningServer
+    from llama_runner.server.estimate import Question
     from llama_runner.server.process import Server
     from llama_runner.server.spec import ServerSpec
 
 _Running = TypeVar("_Running", bound="Server | RunningServer")
 
-HOST = "Host"
-_MIB = 1 << 20
 _SCHEME = "memory 1"
 _TIMEOUT_S = 120.0
-_SLOTS = 4
-"""How many sequences llama-server serves at once, unless told otherwise; they share one KV cache then."""
+_FAR = 1 << 20
+"""Tokens of context up to which llama-fit-params is asked; beyond, its answers are extrapolated."""
 _SAME = 0.02
 """A footprint is written down anew if it differs by more than this part."""
 
-_TAKES_VALUE = {
-    "-b": "--batch-size", "-ub": "--ubatch-size", "-fa": "--flash-attn", "-ot": "--override-tensor",
-    "-ncmoe": "--n-cpu-moe", "-dev": "--device", "-sm": "--split-mode", "-ts": "--tensor-split", "-mg": "--main-gpu",
-    "-lm": "--load-mode", "--override-kv": "--override-kv", "--control-vector": "--control-vector",
-}  # fmt: skip
-_TAKES_NONE = {
-    "--swa-full": "--swa-full", "-kvo": "--kv-offload", "-nkvo": "--no-kv-offload", "-nr": "--no-repack",
-    "--repack": "--repack", "--no-host": "--no-host", "-cmoe": "--cpu-moe", "--mmap": "--mmap",
-    "--no-mmap": "--no-mmap", "--mlock": "--mlock", "-dio": "--direct-io", "-ndio": "--no-direct-io",
-    "--op-offload": "--op-offload", "--no-op-offload": "--no-op-offload",
-}  # fmt: skip
-_OURS = {
-    "-c": "ctx_size", "--ctx-size": "ctx_size", "-np": "slots", "--parallel": "slots",
-    "-ngl": "gpu_layers", "--gpu-layers": "gpu_layers", "--n-gpu-layers": "gpu_layers",
-    "-ctk": "type_k", "--cache-type-k": "type_k", "-ctv": "type_v", "--cache-type-v": "type_v",
-    "-fit": "fit", "--fit": "fit", "-md": "draft", "--model-draft": "draft", "--spec-draft-model": "draft",
-}  # fmt: skip
-"""Options of llama-server that decide about memory: passed on, or understood here."""
-
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES")
-
-
-class Question(Value):
-    """What llama-fit-params is asked: what a server's options say about memory."""
-
-    ctx_size: str = "0"
-    """Tokens; 0: what the model was trained for."""
-    gpu_layers: str | None = None
-    type_k: str | None = None
-    type_v: str | None = None
-    slots: str | None = None
-    unified: bool = False
-    """Whether slots share one KV cache although their number is given."""
-    fit: str = "on"
-    draft: str | None = None
-    rest: tuple[str, ...] = ()
-
-    @property
-    def spills(self) -> bool:
-        """Whether llama-server itself moves layers that a GPU has no room for to the host."""
-        chosen = {"--tensor-split", "--override-tensor"} & set(self.rest)
-        return self.fit != "off" and self.gpu_layers in (None, "auto", "-1") and not chosen
-
-    def argvs(self) -> list[list[str]]:
-        """Return the arguments of each call; the larger answer counts.
-
-        llama-fit-params has no ``--kv-unified``. Slots that share one KV cache need the work space of one sequence
-        that has all of it, and the states, as recurrent models have them, of all.
-        """
-        words = ["-fitp", "on", "-c", self.ctx_size]
-        named = (("-ngl", self.gpu_layers), ("-ctk", self.type_k), ("-ctv", self.type_v))
-        for option, value in named:
-            words += [] if value is None else [option, value]
-        words += self.rest
-        slots = self.slots if self.slots not in (None, "-1") else str(_SLOTS)
-        if slots == self.slots and not self.unified:
-            return [[*words, "-np", slots]]
-        return [[*words, "-np", "1"], [*words, "-np", str(slots)]]
-
-
-def question(spec: ServerSpec) -> Question:
-    """Return what to ask about a server. Pure."""
-    fields: dict[str, Any] = {}
-    if spec.ctx_size is not None:
-        fields["ctx_size"] = str(spec.ctx_size)
-    if spec.gpu_layers is not None:
-        fields["gpu_layers"] = str(spec.gpu_layers)
-    rest: list[str] = []
-    for adapter in spec.adapters:
-        rest += ["--lora", str(adapter)]
-    words = iter(spec.extra)
-    for word in words:
-        option = word.replace("_", "-") if word.startswith("--") else word
-        if option in _OURS:
-            fields[_OURS[option]] = next(words, "")
-        elif option in ("-kvu", "--kv-unified"):
-            fields["unified"] = True
-        elif option in _TAKES_VALUE or option in _TAKES_VALUE.values():
-            rest += [_TAKES_VALUE.get(option, option), next(words, "")]
-        elif option in _TAKES_NONE or option in _TAKES_NONE.values():
-            rest.append(_TAKES_NONE.get(option, option))
-    return Question(**fields, rest=tuple(rest))
-
-
-class Need(Value):
-    """Bytes that a server needs, by place: ``(name, model, context, compute)``."""
-
-    devices: tuple[tuple[str, int, int, int], ...]
-    """The GPUs."""
-    host: tuple[int, int, int]
-    beside: int = 0
-    """What else is on the host: the projector, a draft model, and what was found to be missing in the estimate."""
-
-    @property
-    def on_host(self) -> int:
-        """Bytes of the host's memory."""
-        return sum(self.host) + self.beside
-
-    @property
-    def on_devices(self) -> dict[str, int]:
-        """Bytes of each GPU's."""
-        return {name: sum(parts) for name, *parts in self.devices}
-
-    @property
-    def parts(self) -> dict[str, int]:
-        """Bytes for each purpose, wherever they are."""
-        rows = [self.host, *(device[1:] for device in self.devices)]
-        sums = (sum(row[at] for row in rows) for at in range(3))
-        return {**dict(zip(("model", "context", "compute"), sums, strict=True)), "beside": self.beside}
-
-    @property
-    def weights(self) -> int:
-        """Bytes of the model, wherever they are."""
-        return self.parts["model"]
-
-
-class Room(Value):
-    """Bytes that are available."""
-
-    host: int
-    devices: tuple[tuple[str, int], ...] = ()
-    """What is free on each GPU that says so."""
-
-
-def lacking(need: Need, room: Room, *, spills: bool) -> tuple[tuple[str, int, int], ...]:
-    """Return the places where a server does not fit: name, bytes needed, bytes available. Pure.
-
-    With ``spills``, what a GPU has no room for goes to the host.
-    """
-    free = dict(room.devices)
-    over = {name: wanted for name, wanted in need.on_devices.items() if wanted > free.get(name, wanted)}
-    host = need.on_host
-    if spills:
-        host += sum(wanted - free[name] for name, wanted in over.items())
-        over = {}
-    found = [(name, wanted, free[name]) for name, wanted in over.items()]
-    if host > room.host:
-        found.append((HOST, host, room.host))
-    return tuple(found)
-
-
-def parse(said: str, weights: int) -> Need | None:
-    """Return what llama-fit-params said: a line per device, ``NAME model context compute``, whole MiB, rounded down.
-
-    ``weights`` is the bytes of the model's files. What of them is on no GPU is on the host: llama-fit-params leaves
-    out weights that are rearranged for the processor. Half a MiB is added to the other numbers, as rounding took away
-    that much on average.
-    """
-    lines = [match for line in said.splitlines() if (match := re.fullmatch(r"(.+?) (\d+) (\d+) (\d+)\s*", line))]
-    if not lines or lines[-1][1] != HOST:
-        return None
-    half = _MIB // 2
-    rows = [(line[1], int(line[2]) * _MIB, int(line[3]) * _MIB, int(line[4]) * _MIB) for line in lines]
-    devices = tuple((name, a, b + half * (b > 0), c + half) for name, a, b, c in rows[:-1])
-    _, model, context, compute = rows[-1]
-    model = max(model, weights - sum(device[1] for device in devices))
-    return Need(devices, (model, context + half * (context > 0), compute + half))
-
-
-def larger(needs: list[Need]) -> Need:
-    """Return the larger of the numbers of two answers about the same model and devices."""
-    first, *others = needs
-    for other in others:
-        pairs = zip(first.devices, other.devices, strict=True)
-        devices = tuple((a[0], max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])) for a, b in pairs)
-        host = tuple(max(pair) for pair in zip(first.host, other.host, strict=True))
-        first = Need(devices, (host[0], host[1], host[2]), first.beside)
-    return first
 
 
 class Memory:
@@ -217,6 +49,7 @@ class Memory:
         self._program = spec.binary.with_name(f"llama-fit-params{spec.binary.suffix}")
         self._environment = spec.environment(os.environ)
         self.question = question(spec)
+        self._answers: dict[Question, Need | None] = {}
         key = self._key()
         self._file = None if key is None else kept / f"{key}.json"
 
@@ -253,34 +86,57 @@ class Memory:
         return running
 
     def ask(self, asked: Question, *, quietly: bool = False) -> Need | None:
-        """Return what llama-fit-params says; None where it says nothing, which is told unless ``quietly``."""
+        """Return what llama-fit-params says; None where it says nothing, which is told unless ``quietly``.
+
+        About a context of millions of tokens it is not asked, as that takes it minutes.
+        """
+        if asked not in self._answers:
+            context = int(asked.ctx_size) if asked.ctx_size.isdigit() else 0
+            if context > _FAR:
+                near = self.ask(asked.but(ctx_size=str(_FAR // 2)), quietly=quietly)
+                far = near and self.ask(asked.but(ctx_size=str(_FAR)), quietly=quietly)
+                self._answers[asked] = near and far and extrapolated(near, far, context * 2 / _FAR - 1)
+            else:
+                self._answers[asked] = self._ask(asked, quietly=quietly)
+        return self._answers[asked]
+
+    def _ask(self, asked: Question, *, quietly: bool) -> Need | None:
         if self._file is None:
             self._untold("there is none beside llama-server", quietly=quietly)
             return None
         answers: list[Need] = []
         weights = sum(_bytes_of(file) for file in files_of(self.spec.model))
         for words in asked.argvs():
-            try:
-                done = subprocess.run(
-                    [str(self._program), "-m", str(self.spec.model), *words],
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    env=self._environment,
-                    timeout=_TIMEOUT_S,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                self._untold(str(error), quietly=quietly)
+            said = self._say("-m", str(self.spec.model), *words)
+            if isinstance(said, str):
+                self._untold(said, quietly=quietly)
                 return None
-            need = parse(done.stdout.decode("utf-8", "replace"), weights)
-            if done.returncode or need is None:
-                lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-                why = [line for line in lines if "error" in line] or lines[-1:] or [f"exited with {done.returncode}"]
-                self._untold(why[0], quietly=quietly)
+            need = parse(said.decode("utf-8", "replace"), weights)
+            if need is None:
+                self._untold("its words are not understood", quietly=quietly)
                 return None
             answers.append(need)
         beside = [self.spec.projector, None if asked.draft is None else self.spec.model.parent / asked.draft]
         return larger(answers).but(beside=sum(_bytes_of(file) for file in beside if file is not None))
+
+    def _say(self, *words: str) -> bytes | str:
+        """Return what llama-fit-params prints, or why it does not, as text."""
+        try:
+            done = subprocess.run(
+                [str(self._program), *words],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=self._environment,
+                timeout=_TIMEOUT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        if not done.returncode:
+            return done.stdout
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        told = [line for line in lines if "error" in line] or lines[-1:]
+        return told[0] if told else f"exited with {done.returncode}"
 
     def _untold(self, why: str, *, quietly: bool) -> None:
         if not quietly:
@@ -291,18 +147,8 @@ class Memory:
         return Room(machine.available_memory(), self._free() if need.devices else ())
 
     def _free(self) -> tuple[tuple[str, int], ...]:
-        try:
-            done = subprocess.run(
-                [str(self._program), "--list-devices"],
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=self._environment,
-                timeout=_TIMEOUT_S,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return ()
-        return free_on_devices(done.stdout.decode("utf-8", "replace"))
+        said = self._say("--list-devices")
+        return () if isinstance(said, str) else free_on_devices(said.decode("utf-8", "replace"))
 
     def _key(self) -> str | None:
         """Return what stands for the model, the build and everything that decides about memory."""
@@ -356,12 +202,6 @@ def resident_bytes(pid: int) -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return 0
-
-
-def free_on_devices(said: str) -> tuple[tuple[str, int], ...]:
-    """Return the bytes free on each GPU out of what ``--list-devices`` says; one that says 0 of 0 does not know."""
-    found = re.findall(r"^\s+(\S+): .*\((\d+) MiB, (\d+) MiB free\)\s*$", said, re.MULTILINE)
-    return tuple((name, int(free) * _MIB) for name, total, free in found if int(total))
 
 
 def files_of(model: Path) -> list[Path]:

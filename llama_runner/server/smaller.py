@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from llama_runner import machine
 from llama_runner.core.value import Value
 from llama_runner.server.errors import DoesNotFit
-from llama_runner.server.memory import HOST, lacking
+from llama_runner.server.estimate import HOST, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.server.memory import Memory, Need, Question, Room
+    from llama_runner.server.estimate import Need, Question, Room
+    from llama_runner.server.memory import Memory
 
 _STEP = 256
 """llama.cpp rounds a context up to a multiple of this."""
@@ -35,17 +36,12 @@ class Way(Value):
 
 def refusal(memory: Memory, need: Need, room: Room, missing: int) -> DoesNotFit | None:
     """Return the error for a server that does not fit, with ways out; None if llama-server makes it fit by itself."""
-    known: dict[Question, Need | None] = {}
-
-    def about(asked: Question) -> Need | None:
-        if asked not in known:
-            answer = memory.ask(asked, quietly=True)
-            known[asked] = answer and answer.but(beside=answer.beside + missing)
-        return known[asked]
 
     def fits(asked: Question) -> bool:
-        answer = about(asked)
-        return answer is not None and not lacking(answer, room, spills=asked.spills)
+        answer = memory.ask(asked, quietly=True)
+        if answer is None:
+            return False
+        return not lacking(answer.but(beside=answer.beside + missing), room, spills=asked.spills)
 
     asked = memory.question
     if asked.ctx_size == "0" and asked.spills and need.devices and fits(asked.but(ctx_size=_LEAST_FITTED)):
