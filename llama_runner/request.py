@@ -22,8 +22,6 @@ from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
-from llama_runner.steps.environment import FETCHED_BYTES, INSTALLED_BYTES, ConverterEnvironment
-from llama_runner.steps.official import OfficialAdapter, OfficialConvert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -149,6 +147,15 @@ class Request:
 
     def _announce_script(self, plan: Plan) -> None:
         """Say that llama.cpp's own script will run, why, and what is installed for it."""
+        if not plan.pending:
+            return
+        from llama_runner.steps.environment import (  # noqa: PLC0415 - not on the warm path
+            FETCHED_BYTES,
+            INSTALLED_BYTES,
+            ConverterEnvironment,
+        )
+        from llama_runner.steps.official import OfficialAdapter, OfficialConvert  # noqa: PLC0415
+
         running = [planned.step for planned in plan.pending]
         made = [step.kind for step in running if isinstance(step, (OfficialConvert, OfficialAdapter))]
         if not made:

@@ -8,8 +8,6 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
 from llama_runner.sources.local import LocalFile, open_directory
 from llama_runner.steps.convert import Convert
-from llama_runner.steps.environment import converter_environment
-from llama_runner.steps.official import OfficialAdapter, OfficialConvert, OfficialProjector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,9 +16,11 @@ if TYPE_CHECKING:
     from llama_runner.convert import Outtype
     from llama_runner.convert.official import Choice
     from llama_runner.core.step import Node
+    from llama_runner.steps.environment import ConverterEnvironment
+    from llama_runner.steps.official import OfficialAdapter, OfficialConvert, OfficialProjector
 
-Adapter = OfficialAdapter | LocalFile
-"""A LoRA adapter: to be converted, or a GGUF file where it lies."""
+    Adapter = OfficialAdapter | LocalFile
+    """A LoRA adapter: to be converted, or a GGUF file where it lies."""
 
 
 class BaseNeeded(UsageError):
@@ -74,6 +74,8 @@ class Conversion(Value):
         """Return the step that makes the model in that type."""
         if not self.is_official:
             return Convert(self.model, self.name, outtype, self.weight_bytes, keep, self.pre_tokenizer)
+        from llama_runner.steps.official import OfficialConvert  # noqa: PLC0415 - most models are converted by us
+
         return OfficialConvert(
             self.model,
             self.name,
@@ -81,14 +83,16 @@ class Conversion(Value):
             self.trusted,
             pre_tokenizer=self.pre_tokenizer,
             tree=self.tree,
-            environment=converter_environment(self.tree),
+            environment=self._environment(),
             weight_bytes=self.weight_bytes,
             keep=keep,
         )
 
     def projector(self, outtype: Outtype) -> OfficialProjector:
         """Return the step that makes what turns images or sound into tokens."""
-        environment = converter_environment(self.tree)
+        from llama_runner.steps.official import OfficialProjector  # noqa: PLC0415 - few are made here
+
+        environment = self._environment()
         return OfficialProjector(self.model, self.name, outtype, self.trusted, tree=self.tree, environment=environment)
 
     def adapters(self, paths: Iterable[Path]) -> tuple[Adapter, ...]:
@@ -105,10 +109,21 @@ class Conversion(Value):
             return found
         if self.choice is None:
             raise BaseNeeded(path)
-        source, environment = open_directory(path), converter_environment(self.tree)
+        from llama_runner.steps.official import OfficialAdapter  # noqa: PLC0415 - few have any
+
+        source, environment = open_directory(path), self._environment()
         return OfficialAdapter(source, self.model, source.name, self.trusted, tree=self.tree, environment=environment)
+
+    def _environment(self) -> ConverterEnvironment:
+        from llama_runner.steps.environment import converter_environment  # noqa: PLC0415 - as above
+
+        return converter_environment(self.tree)
 
 
 def is_made_here(what: object) -> bool:
     """Return whether a projector or an adapter is converted here, not fetched or taken as it lies."""
+    if getattr(what, "kind", None) not in ("projector", "adapter"):
+        return False
+    from llama_runner.steps.official import OfficialAdapter, OfficialProjector  # noqa: PLC0415 - as above
+
     return isinstance(what, (OfficialProjector, OfficialAdapter))
