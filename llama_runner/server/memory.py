@@ -58,7 +58,7 @@ class Memory:
 
         Where it cannot be known, as there is no llama-fit-params or it fails, the launch goes on.
         """
-        need, measured = self._known()
+        need, measured = self.known()
         if need is None:
             need = self.ask(self.question)
             self._keep(need, measured)
@@ -80,7 +80,7 @@ class Memory:
     def remember(self, running: _Running) -> _Running:
         """Keep what a server that is ready takes of the host's memory, and return the server."""
         resident = resident_bytes(running.pid)
-        need, before = self._known()
+        need, before = self.known()
         if need is not None and resident and abs(resident - before) > _SAME * resident:
             self._keep(need, resident)
         return running
@@ -166,7 +166,7 @@ class Memory:
         what = json.dumps([_SCHEME, files, asked, str(self.spec.projector), told])
         return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
-    def _known(self) -> tuple[Need | None, int]:
+    def known(self) -> tuple[Need | None, int]:
         """Return the need and the footprint that are written down; a damaged file is none."""
         try:
             with open(self._file or "", encoding="utf-8") as file:  # noqa: PTH123 - faster

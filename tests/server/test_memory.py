@@ -33,12 +33,14 @@ while [ $# -gt 0 ]; do
   case $1 in -c) context=$2;; -ctk) kind=$2;; -ngl) layers=$2;; nonsense) echo "error: no such type" >&2; exit 1;; esac
   shift
 done
+[ "$context" = 0 ] && context=1073741824
 each={each}; [ -n "$kind" ] && each=$((each / 2))
 [ "$layers" = all ] || [ "$layers" = auto ] || gpu=$((layers * 100))
 {gpu}
 echo "Host 3 $((context * each / 1024)) 5 "
 """
-"""Plays llama-fit-params: a model of 3 MiB, ``each`` MiB for 1024 tokens, 100 MiB of each layer on a GPU."""
+"""Plays llama-fit-params: a model of 3 MiB that was trained for 2**30 tokens, ``each`` MiB of context for 1024 tokens,
+100 MiB of each layer on a GPU."""
 
 
 class Place:
@@ -202,6 +204,13 @@ def test_a_context_left_to_llama_server_is_made_to_fit_a_gpu_by_it(tmp_path: Pat
     place = Place(tmp_path, gpu=6000)
     place.check(ctx_size="auto")
     assert place.events == []
+    with pytest.raises(DoesNotFit):
+        place.check(ctx_size="auto", gpu_layers="all")
+
+
+def test_a_context_left_to_llama_server_without_a_gpu_is_what_the_model_was_trained_for(place: Place) -> None:
+    with pytest.raises(DoesNotFit, match=r"context 1\.0 TiB"):
+        place.check(ctx_size="auto")
 
 
 def test_a_context_of_billions_costs_no_more_to_refuse(tmp_path: Path) -> None:
@@ -228,7 +237,16 @@ def test_other_words_are_no_answer(said: str) -> None:
 
 def test_of_two_answers_the_larger_numbers_count() -> None:
     a, b = Need((("G", 1, 5, 2),), (9, 1, 1), 7), Need((("G", 1, 2, 4),), (9, 2, 0), 7)
-    assert larger([a, b]) == Need((("G", 1, 5, 4),), (9, 2, 1), 7)
+    assert larger([a, b]) == larger([b, a]) == Need((("G", 1, 5, 4),), (9, 2, 1), 7)
+
+
+def test_what_a_gpu_has_no_room_for_must_have_room_on_the_host() -> None:
+    need = Need((("G", 70, 20, 10), ("unknown", 9, 9, 9)), (5, 5, 5))
+    there = Room(54, (("G", 60),))
+    assert lacking(need, there, spills=True) == ((HOST, 55, 54),)
+    assert lacking(need, there, spills=False) == (("G", 100, 60),)
+    assert lacking(need, Room(14, (("G", 60),)), spills=False) == (("G", 100, 60), (HOST, 15, 14))
+    assert lacking(need, Room(55, (("G", 60),)), spills=True) == ()
 
 
 def test_the_free_memory_of_gpus_is_read() -> None:
