@@ -237,8 +237,8 @@ class _Matching:
 
     def _missing(self) -> Iterator[str]:
         bare = self.config.architecture.endswith("Model")
+        headless = self.config.find("tie_word_embeddings") is not False or bare
         for rule in self.family.rules:
-            headless = self.config.find("tie_word_embeddings") is not False or bare
             needed = {
                 ".weight": not rule.optional or (rule.name == "output" and not headless),
                 ".bias": rule.needs_bias,
@@ -248,6 +248,9 @@ class _Matching:
                 # what need not be there is in all blocks or in none
                 everywhere = needed[suffix] or any(target in self.found for target in targets)
                 yield from (absent for target in targets if (absent := self._absent(target, needed=everywhere)))
+        labels = [f"{rule.name}.weight" for rule in self.family.rules if rule.shape[0] == "labels"]
+        if self.config.architecture.endswith("ForSequenceClassification") and not self.found.keys() & labels:
+            yield from labels[-1:]
 
     def _absent(self, target: str, *, needed: bool) -> str | None:
         found, parts = self.found.get(target, {}), self.expected[target].parts

@@ -188,3 +188,11 @@ def test_an_added_token_beyond_the_vocabulary(model: Path) -> None:
     write_json(model / "tokenizer_config.json", {"added_tokens_decoder": listed})
     with pytest.raises(errors.TooManyTokens, match="it has 421 tokens, the embedding has room for 420"):
         inspect(model)
+
+
+@pytest.mark.parametrize("architecture", [name for name in sorted(ARCHITECTURES) if name.endswith("Classification")])
+def test_a_classifier_without_what_classifies(model: Path) -> None:
+    tensors = tensors_of(model)
+    put(model, {name: tensor for name, tensor in tensors.items() if "classifier" not in name})
+    with pytest.raises(errors.MissingTensors, match=r"cls\.output\.weight"):
+        inspect(model)
