@@ -11,7 +11,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner import machine, paths
-from llama_runner.core.events import Noticed, Sink, StepProgress
+from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.plan import Plan, RecordAt
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observe import Observer
@@ -26,7 +26,6 @@ from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel, LocalSources
-from llama_runner.steps.download import Download
 from llama_runner.steps.quality import as_numbers
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ class Runner:
         ``terminal`` gets what the server says, as its log does. Once ``cancelled`` says so, a server that still
         loads is stopped and ``Interrupted`` raised. ``about`` is written down with the running server.
         """
-        spec, log_name = _spec(prepared, server), _log_name()
+        spec, log_name = self._checked(prepared, server), _log_name()
         memory = checked(spec, self.store.private / "memory", self._sink)
         running = Server(
             spec,
@@ -197,7 +196,7 @@ class Runner:
         from llama_runner.server.access import key_for  # noqa: PLC0415 - not on the warm path
         from llama_runner.server.background import detach  # noqa: PLC0415
 
-        spec, log_name = _spec(prepared, server), _log_name()
+        spec, log_name = self._checked(prepared, server), _log_name()
         memory = checked(spec, self.store.private / "memory", self._sink)
         running = detach(
             spec,
@@ -212,6 +211,11 @@ class Runner:
             cancelled=cancelled,
         )
         return memory.remember(running)
+
+    def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
+        if prepared.facts.get("architecture") == "t5":
+            self._sink(Warned("t5", "llama-server never runs this model's encoder: what it answers means nothing"))
+        return _spec(prepared, server)
 
     def ensure_ready(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -320,7 +324,7 @@ class Runner:
     def _located(self, graph: Pipeline, places: Mapping[Any, Place], facts: dict[str, Any]) -> Prepared:
         """Return where everything is, or will be."""
         return Prepared(
-            alias=_alias(graph),
+            alias=graph.alias,
             model=self._file(graph.model, places) if graph.model is not None else _path(graph.source),
             sha256=None,
             binaries=self.store.path(places[graph.binaries]),
@@ -376,15 +380,6 @@ def _sha256(record: Record | None) -> str | None:
     if record is None or not record.digest.startswith("sha256:"):
         return None
     return record.digest.removeprefix("sha256:")
-
-
-def _alias(graph: Pipeline) -> str:
-    """Return the name that the API gives the model: the source's, and the quantization if we chose it."""
-    source = graph.source
-    name = source.pin.repo if isinstance(source, HubSafetensors) else source.name.replace(",", "_")
-    if graph.model is None or isinstance(graph.model, Download):
-        return name
-    return f"{name}:{getattr(graph.model, 'label', None) or getattr(graph.model, 'outtype', '')}"
 
 
 def _spec(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:

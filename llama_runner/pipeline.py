@@ -87,6 +87,15 @@ class Pipeline(Value):
     """Why llama.cpp's own script converts the weights, where it does."""
 
     @property
+    def alias(self) -> str:
+        """The name that the API gives the model: the source's, and the quantization if we chose it."""
+        source = self.source
+        name = source.pin.repo if isinstance(source, HubSafetensors) else source.name.replace(",", "_")
+        if self.model is None or isinstance(self.model, download.Download):
+            return name
+        return f"{name}:{getattr(self.model, 'label', None) or getattr(self.model, 'outtype', '')}"
+
+    @property
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
         every = (self.model, *self.others, self.projector, *self.measured, *self.adapters, self.binaries)
