@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llama_runner.core.errors import ServerError, UsageError
+from llama_runner.server.estimate import size_of
 
 _NAMES = 3
 
@@ -116,21 +117,14 @@ class DoesNotFit(ServerError):
     ) -> None:
         self.name, self.lacks, self.total, self.parts, self.ways = name, lacks, total, parts, ways
         needs = [
-            f"{_size(wanted)} of memory, {_size(free)} of {_size(total)} are available"
+            f"{size_of(wanted)} of memory, {size_of(free)} of {size_of(total)} are available"
             if place == "Host"
-            else f"{_size(wanted)} on {place}, {_size(free)} are free"
+            else f"{size_of(wanted)} on {place}, {size_of(free)} are free"
             for place, wanted, free in lacks
         ]
-        told = ", ".join(f"{what} {_size(count)}" for what, count in parts.items() if count)
+        told = ", ".join(f"{what} {size_of(count)}" for what, count in parts.items() if count)
         would = f"would fit: {'; or '.join(ways)}" if ways else "no smaller context or KV cache would fit"
         super().__init__(f"{name} needs {' and '.join(needs)} ({told})", hint=f"{would}; --force-memory goes on")
-
-
-def _size(count: int) -> str:
-    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / 2**20:.0f} MiB"
 
 
 class ServerDied(ServerError):

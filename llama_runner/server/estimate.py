@@ -30,6 +30,7 @@ _OURS = {
     "-c": "ctx_size", "--ctx-size": "ctx_size", "-np": "slots", "--parallel": "slots",
     "-ngl": "gpu_layers", "--gpu-layers": "gpu_layers", "--n-gpu-layers": "gpu_layers",
     "-ctk": "type_k", "--cache-type-k": "type_k", "-ctv": "type_v", "--cache-type-v": "type_v",
+    "-cram": "cache_ram", "--cache-ram": "cache_ram",
     "-fit": "fit", "--fit": "fit", "-md": "draft", "--model-draft": "draft", "--spec-draft-model": "draft",
 }  # fmt: skip
 """Options of llama-server that decide about memory: passed on, or understood here."""
@@ -48,6 +49,8 @@ class Question(Value):
     """Whether slots share one KV cache although their number is given."""
     fit: str = "on"
     draft: str | None = None
+    cache_ram: str = "8192"
+    """MiB that prompts may be kept in; -1: without a limit."""
     rest: tuple[str, ...] = ()
 
     @property
@@ -55,6 +58,11 @@ class Question(Value):
         """Whether llama-server itself moves layers that a GPU has no room for to the host."""
         chosen = {"--tensor-split", "--override-tensor"} & set(self.rest)
         return self.fit != "off" and self.gpu_layers in (None, "auto", "-1") and not chosen
+
+    @property
+    def prompts(self) -> int:
+        """Bytes that prompts may be kept in; less than 0: without a limit."""
+        return int(self.cache_ram) * MIB if self.cache_ram.lstrip("-").isdigit() else 0
 
     def argvs(self) -> list[list[str]]:
         """Return the arguments of each call; the larger answer counts.
@@ -94,7 +102,17 @@ def question(spec: ServerSpec) -> Question:
             rest += [_TAKES_VALUE.get(option, option), next(words, "")]
         elif option in _TAKES_NONE or option in _TAKES_NONE.values():
             rest.append(_TAKES_NONE.get(option, option))
+    if spec.embeddings:  # no prompts are kept then
+        fields["cache_ram"] = "0"
     return Question(**fields, rest=tuple(rest))
+
+
+def size_of(count: int) -> str:
+    """Return a number of bytes for people."""
+    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / MIB:.0f} MiB"
 
 
 class Need(Value):

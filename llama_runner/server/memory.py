@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import machine
 from llama_runner.core.events import Noticed, Sink, Warned
-from llama_runner.server.estimate import Need, Room, extrapolated, free_on_devices, lacking, larger, parse, question
+from llama_runner.server.estimate import (
+    Need,
+    Room,
+    extrapolated,
+    free_on_devices,
+    lacking,
+    larger,
+    parse,
+    question,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +69,8 @@ class Memory:
         Where it cannot be known, as there is no llama-fit-params or it fails, the launch goes on.
         """
         need, measured = self.known()
-        if need is None:
+        anew = need is None
+        if anew:
             need = self.ask(self.question)
             self._keep(need, measured)
         if need is None:
@@ -68,6 +79,8 @@ class Memory:
         need = need.but(beside=need.beside + missing)
         lacks = lacking(need, room := self.room(need), spills=self.question.spills)
         if not lacks:
+            if anew:
+                self._tell_of_prompts(room.host - need.on_host)
             return
         from llama_runner.server.smaller import refusal  # noqa: PLC0415 - only for what does not fit
 
@@ -76,6 +89,14 @@ class Memory:
             raise error
         if error is not None:
             self._sink(Warned("memory", str(error)))
+
+    def _tell_of_prompts(self, left: int) -> None:
+        """Tell, once, where the cache of prompts would fill more than what is left. It is empty at the start."""
+        limit = self.question.prompts
+        if limit and (limit < 0 or limit > left):
+            what = "without a limit" if limit < 0 else f"in up to {size_of(limit)}"
+            text = f"llama-server keeps prompts {what} of memory as they come, {size_of(left)} will be left"
+            self._sink(Noticed("prompt_cache", f"{text}; -- --cache-ram {left // 2 >> 20} lets it have half of it"))
 
     def remember(self, running: _Running) -> _Running:
         """Keep what a server that is ready takes of the host's memory, and return the server."""

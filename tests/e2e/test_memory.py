@@ -34,7 +34,7 @@ def test_a_context_of_ten_million_is_an_error_before_anything_is_started(root: P
     assert not (root / "logs").exists() or not list((root / "logs").glob("run-server-*"))
     found = re.search(r"hint: would fit: --ctx-size (\d+)", refused.err)
     assert found, refused.err
-    suggested = ServerOptions(port=0, ctx_size=int(found[1]) * 9 // 10)  # others use memory, too
+    suggested = ServerOptions(port=0, ctx_size=int(found[1]) * 9 // 10, extra=("-cram", "0"))  # others use memory, too
     runner = Runner(root)
     spec = runner.plan(demo=True, server=suggested).spec
     Memory(spec, root / "kept", lambda event: pytest.fail(str(event))).check()

@@ -57,7 +57,7 @@ class Place:
 
     def spec(self, **options: Any) -> ServerSpec:
         return spec_of(
-            ServerOptions(**options),
+            ServerOptions(**{"extra": ("-cram", "0"), **options}),
             binary=self.path / "llama-server",
             model=self.path / "model.gguf",
             alias="a model",
@@ -211,6 +211,20 @@ def test_a_context_left_to_llama_server_is_made_to_fit_a_gpu_by_it(tmp_path: Pat
 def test_a_context_left_to_llama_server_without_a_gpu_is_what_the_model_was_trained_for(place: Place) -> None:
     with pytest.raises(DoesNotFit, match=r"context 1\.0 TiB"):
         place.check(ctx_size="auto")
+
+
+def test_a_cache_of_prompts_that_may_outgrow_memory_is_told_of_once(place: Place) -> None:
+    place.check(extra=("--cache-ram", str(1 << 30)))
+    (event,) = place.events
+    assert isinstance(event, Noticed)
+    assert event.what == "prompt_cache"
+    assert event.text.startswith("llama-server keeps prompts in up to 1024.0 TiB of memory as they come, ")
+    place.check(extra=("--cache-ram", str(1 << 30)))
+    for words in (("-cram", "0"), ("-cram", "1"), ("-cram", "-1", "--embeddings")):
+        place.check(extra=words)
+    assert place.events == [event]
+    place.check(extra=("-cram", "-1"))
+    assert "prompts without a limit of memory" in str(place.events[1])
 
 
 def test_a_context_of_billions_costs_no_more_to_refuse(tmp_path: Path) -> None:
