@@ -179,7 +179,7 @@ def parse(said: str, weights: int) -> Need | None:
     out weights that are rearranged for the processor. Half a MiB is added to the other numbers, as rounding took away
     that much on average.
     """
-    lines = [match for line in said.splitlines() if (match := re.fullmatch(r"(.+?) (\d+) (\d+) (\d+)\s*", line))]
+    lines = [match for line in said.splitlines() if (match := re.fullmatch(r"(\S+) (\d+) (\d+) (\d+)\s*", line))]
     if not lines or lines[-1][1] != HOST:
         return None
     half = MIB // 2

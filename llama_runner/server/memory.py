@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import machine
 from llama_runner.core.events import Noticed, Sink, Warned
+from llama_runner.engine.process import capture
 from llama_runner.server.estimate import (
     Need,
     Room,
@@ -29,8 +30,6 @@ from llama_runner.server.estimate import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.estimate import Question
     from llama_runner.server.process import Server
@@ -42,6 +41,8 @@ _SCHEME = "memory 1"
 _TIMEOUT_S = 120.0
 _FAR = 1 << 20
 """Tokens of context up to which llama-fit-params is asked; beyond, its answers are extrapolated."""
+_KEPT = 200
+"""Answers that are kept; older ones are removed."""
 _SAME = 0.02
 """A footprint is written down anew if it differs by more than this part."""
 
@@ -122,54 +123,27 @@ class Memory:
         return self._answers[asked]
 
     def _ask(self, asked: Question, *, quietly: bool) -> Need | None:
-        if self._file is None:
-            self._untold("there is none beside llama-server", quietly=quietly)
-            return None
         answers: list[Need] = []
         weights = sum(_bytes_of(file) for file in files_of(self.spec.model))
-        for words in asked.argvs():
+        for words in asked.argvs() if self._file is not None else []:
             said = self._say("-m", str(self.spec.model), *words)
-            if isinstance(said, str):
-                self._untold(said, quietly=quietly)
-                return None
-            need = parse(said.decode("utf-8", "replace"), weights)
-            if need is None:
-                self._untold("its words are not understood", quietly=quietly)
-                return None
-            answers.append(need)
-        beside = [self.spec.projector, None if asked.draft is None else self.spec.model.parent / asked.draft]
+            if (need := parse(said, weights)) is not None:
+                answers.append(need)
+        if self._file is None or len(answers) < len(asked.argvs()):
+            why = "says nothing of this model with these options" if _bytes_of(self._program) else "is not there"
+            if not quietly:
+                self._sink(Noticed("no_memory_check", f"memory is not checked: {self._program} {why}"))
+            return None
+        beside = [self.spec.projector, None if asked.draft is None else Path(asked.draft)]
         return larger(answers).but(beside=sum(_bytes_of(file) for file in beside if file is not None))
 
-    def _say(self, *words: str) -> bytes | str:
-        """Return what llama-fit-params prints, or why it does not, as text."""
-        try:
-            done = subprocess.run(
-                [str(self._program), *words],
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=self._environment,
-                timeout=_TIMEOUT_S,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
-        if not done.returncode:
-            return done.stdout
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        told = [line for line in lines if "error" in line] or lines[-1:]
-        return told[0] if told else f"exited with {done.returncode}"
-
-    def _untold(self, why: str, *, quietly: bool) -> None:
-        if not quietly:
-            self._sink(Noticed("no_memory_check", f"memory is not checked: llama-fit-params: {why}"))
+    def _say(self, *words: str) -> str:
+        """Return what llama-fit-params prints; nothing when it fails."""
+        return capture([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
 
     def room(self, need: Need) -> Room:
         """Return what is available now; GPUs are asked only if some of the need is there."""
-        return Room(machine.available_memory(), self._free() if need.devices else ())
-
-    def _free(self) -> tuple[tuple[str, int], ...]:
-        said = self._say("--list-devices")
-        return () if isinstance(said, str) else free_on_devices(said.decode("utf-8", "replace"))
+        return Room(machine.available_memory(), free_on_devices(self._say("--list-devices")) if need.devices else ())
 
     def _key(self) -> str | None:
         """Return what stands for the model, the build and everything that decides about memory."""
@@ -207,6 +181,9 @@ class Memory:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(text + "\n", encoding="utf-8")
             temporary.replace(self._file)
+            known = sorted(self._file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
+            for old in known[:-_KEPT]:
+                old.unlink(missing_ok=True)
 
 
 def checked(spec: ServerSpec, kept: Path, sink: Sink) -> Memory:

@@ -174,19 +174,34 @@ def test_what_a_server_took_counts_the_next_time(place: Place) -> None:
 def test_without_llama_fit_params_memory_is_not_checked_which_is_told(place: Place) -> None:
     place.program.unlink()
     place.check(ctx_size=1 << 40)
-    assert place.events == [
-        Noticed("no_memory_check", "memory is not checked: llama-fit-params: there is none beside llama-server")
-    ]
+    assert place.events == [Noticed("no_memory_check", f"memory is not checked: {place.program} is not there")]
 
 
 def test_what_llama_fit_params_cannot_say_is_left_to_llama_server(place: Place) -> None:
     place.check(extra=("-ctk", "nonsense"))
     place.program.write_text("#!/bin/sh\necho something else\n")
     place.check()
-    assert [getattr(event, "text", "").rpartition(": ")[2] for event in place.events] == [
-        "no such type",
-        "its words are not understood",
-    ]
+    assert [str(event).count("says nothing of this model with these options") for event in place.events] == [1, 1]
+
+
+def test_a_draft_model_and_a_projector_count_with_their_files(place: Place) -> None:
+    (place.path / "draft.gguf").write_bytes(bytes(70_000))
+    spec = place.spec(extra=("-md", str(place.path / "draft.gguf"))).but(projector=place.path / "model.gguf")
+    memory = Memory(spec, place.path / "kept", place.events.append)
+    need = memory.ask(memory.question)
+    assert need is not None
+    assert need.beside == 70_000 + len(b"GGUF")
+
+
+def test_answers_of_long_ago_are_not_kept_for_ever(place: Place) -> None:
+    (place.path / "kept").mkdir()
+    for number in range(300):
+        (place.path / "kept" / f"{number}.json").write_text("")
+        os.utime(place.path / "kept" / f"{number}.json", (number, number))
+    place.check()
+    left = {path.stem for path in (place.path / "kept").iterdir()}
+    assert len(left) == 200
+    assert {"299", "101"} < left
 
 
 def test_layers_that_a_gpu_has_no_room_for_are_moved_to_the_host_unless_they_were_asked_for(tmp_path: Path) -> None:
