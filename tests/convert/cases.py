@@ -228,6 +228,11 @@ def _template_directory(directory: Path) -> None:
     (directory / "additional_chat_templates" / "rag.jinja").write_text("rag", encoding="utf-8")
 
 
+def _bert_sharded(directory: Path) -> None:
+    bert(directory)
+    shard(directory, 3)
+
+
 def _bert_pooling(directory: Path, **pooling: object) -> None:
     bert(directory)
     modules = [
@@ -333,7 +338,7 @@ CASES: dict[str, Case] = {
     "bert": Case(bert, ALL, pre=WORDS),
     "bert-f16": Case(lambda d: bert(d, dtype="F16"), ("auto", "bf16"), pre=WORDS),
     "bert-bf16": Case(lambda d: bert(d, dtype="BF16"), pre=WORDS),
-    "bert-sharded": Case(lambda d: (bert(d), shard(d, 3)), pre=WORDS),
+    "bert-sharded": Case(_bert_sharded, pre=WORDS),
     "bert-prefix": Case(lambda d: bert(d, prefix="bert.", old_names=True, architectures=["BertForMaskedLM"],
                                        extra=MLM_HEAD), ALL, pre=WORDS),
     "bert-mean": Case(lambda d: _bert_pooling(d, pooling_mode_mean_tokens=True), pre=WORDS),
