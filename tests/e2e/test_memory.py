@@ -25,8 +25,11 @@ TOO_MUCH = max(10_000_000, available_memory() // 1000)
 """Tokens, of which each takes the demo model 2.5 kB."""
 
 
-def test_a_context_of_ten_million_is_an_error_before_anything_is_started(root: Path, llama_runner: Command) -> None:
-    refused = llama_runner("run", "--demo", "--root", root, "--port", 0, "-c", TOO_MUCH)
+@pytest.mark.parametrize("how", [[], ["--detach"]])
+def test_a_context_of_ten_million_is_an_error_before_anything_is_started(
+    root: Path, llama_runner: Command, how: list[str]
+) -> None:
+    refused = llama_runner("run", "--demo", "--root", root, "--port", 0, "-c", TOO_MUCH, *how)
     assert refused.code == ExitCode.SERVER
     assert re.search(
         r"needs \d+\.\d (GiB|TiB) of memory, \d+\.\d GiB of \d+\.\d GiB are available \(model", refused.err
