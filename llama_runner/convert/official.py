@@ -113,21 +113,30 @@ def check_adapter(directory: Path) -> None:
 
 
 def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
-    """Return why the script is needed, None if it is not."""
+    """Return why the script is needed, None if it is not. Raises ``AlreadyQuantized`` where it would refuse too."""
+    why = _stored(directory, config, architecture)
     if architecture not in ARCHITECTURES or not config.get("architectures"):
         return f"{architecture} is not converted here"
     if architecture in READING and (kind := _kind_of_reader(config, **READING[architecture])) is not None:
         return f"{architecture} with a text model of the kind {kind} is not converted here"
-    is_described = (directory / _DESCRIPTION).is_file()
-    if is_described or any(config.get(name) for name in ("quantization_config", "compression_config")):
-        from llama_runner.convert import quantized  # noqa: PLC0415 - few models need it
-        from llama_runner.convert.errors import AlreadyQuantized  # noqa: PLC0415
-        from llama_runner.convert.source import Source  # noqa: PLC0415
+    return why
 
-        try:
-            quantized.find(Source(directory), architecture)
-        except AlreadyQuantized as error:
-            return f"weights that are {error.method} are not converted here" if error.official else None
+
+def _stored(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
+    """Return why weights that are quantized already need the script. Raises ``AlreadyQuantized`` if it is no help."""
+    is_described = (directory / _DESCRIPTION).is_file()
+    if not is_described and not any(config.get(name) for name in ("quantization_config", "compression_config")):
+        return None
+    from llama_runner.convert import quantized  # noqa: PLC0415 - few models need it
+    from llama_runner.convert.errors import AlreadyQuantized  # noqa: PLC0415
+    from llama_runner.convert.source import Source  # noqa: PLC0415
+
+    try:
+        quantized.find(Source(directory), architecture)
+    except AlreadyQuantized as error:
+        if not error.official:
+            raise
+        return f"weights that are {error.method} are not converted here"
     return None
 
 

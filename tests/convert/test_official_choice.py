@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llama_runner.convert.errors import MissingFile
+from llama_runner.convert.errors import AlreadyQuantized, MissingFile
 from llama_runner.convert.families import ARCHITECTURES
 from llama_runner.convert.official import NoProjector, UnknownArchitecture, check_adapter, choose
 from llama_runner.convert.official_names import MODELS, PROJECTORS
@@ -42,6 +42,14 @@ def test_the_names_are_those_of_the_tree(binaries: Path) -> None:
 def test_what_is_known_here_is_converted_here(tmp_path: Path, name: str) -> None:
     assert not choose(model(tmp_path, architectures=[name])).official
     assert choose(model(tmp_path, architectures=[name]), "official").official
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "MambaForCausalLM"])
+def test_weights_that_the_script_refuses_are_refused_before_anything_is_installed(tmp_path: Path, name: str) -> None:
+    folder = model(tmp_path, architectures=[name], quantization_config={"quant_method": "awq", "bits": 4})
+    with pytest.raises(AlreadyQuantized, match="awq"):
+        choose(folder)
+    assert choose(folder, "official").official, "if one insists"
 
 
 @pytest.mark.parametrize("names", [None, ["LlamaForCausalLM"]])
