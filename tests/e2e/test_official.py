@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.machine import platform_tag
-from tests.conftest import shared_root
+from tests.conftest import MODULE, shared_root
 from tests.e2e.serving import Running, request
 
 if TYPE_CHECKING:
@@ -45,10 +45,22 @@ def unknown(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.fixture(scope="module")
+def vendor(environment: Path, binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the converter's tree, unpacked by what is tested here, and its environment."""
+    root = tmp_path_factory.mktemp("official")
+    shutil.copytree(
+        binaries / "vendor", root / "vendor", copy_function=os.link, ignore=shutil.ignore_patterns("converter-*")
+    )
+    (root / "vendor" / environment.name).symlink_to(environment)
+    words = ("convert", "--demo", "--converter", "official", "--root", root)
+    subprocess.run([*MODULE, *words], check=True, capture_output=True)
+    return root / "vendor"
+
+
 @pytest.fixture
-def root(root: Path, environment: Path, binaries: Path) -> Path:
+def root(root: Path, environment: Path, vendor: Path) -> Path:
     """Return a root that also has the converter's tree, as hard links, and its environment."""
-    vendor = binaries / "vendor"
     shutil.copytree(vendor, root / "vendor", copy_function=os.link, ignore=shutil.ignore_patterns("converter-*"))
     (root / "vendor" / environment.name).symlink_to(environment)
     return root
