@@ -10,34 +10,34 @@ import os
 import time
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner import machine, paths
+from llama_runner import paths
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
-from llama_runner.core.plan import Plan, RecordAt
+from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.store import Store
+from llama_runner.locate import facts_of, file_of, header_facts, located, path_of, programs_of, sha256_of, spec_for
 from llama_runner.pipeline import NothingToMake
 from llama_runner.request import Request
 from llama_runner.results import Forecast, Made, OutputExists, Prepared
 from llama_runner.server.memory import checked
 from llama_runner.server.port import check_launch
 from llama_runner.server.process import Server
-from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
-from llama_runner.sources.hub.source import HubGguf, HubSafetensors
-from llama_runner.sources.local import LocalFile, LocalModel, LocalSources
+from llama_runner.server.spec import ServerOptions, ServerSpec
+from llama_runner.sources.local import LocalSources
 from llama_runner.steps.quality import as_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from typing_extensions import Unpack
 
     from llama_runner.client.aio import AsyncServer
-    from llama_runner.core.record import Record
-    from llama_runner.core.step import Place, Step
-    from llama_runner.pipeline import AnySource, Pipeline
+    from llama_runner.core.plan import Plan
+    from llama_runner.core.step import Step
+    from llama_runner.pipeline import Pipeline
     from llama_runner.request import Wishes
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.supervise import Policy
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from llama_runner.status import Status
 
 _REPLANS = 5
-_NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
 
 
 class Runner:
@@ -81,7 +80,7 @@ class Runner:
         plan = self._observer(request, remember=False).plan(graph.targets, request.snapshot)
         request.announce(plan)
         places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-        return Forecast(graph, plan, _spec(self._located(graph, places, self._facts(request, plan)), server))
+        return Forecast(graph, plan, spec_for(located(self.store, graph, places, facts_of(request, plan)), server))
 
     def prepare(self, model: str | Path | None = None, **wishes: Unpack[Wishes]) -> Prepared:
         """Make what is missing, and return where everything is."""
@@ -91,12 +90,12 @@ class Runner:
         plan, outcome = self._bring(request, graph.targets)
         ran = outcome.seconds
         record = None if graph.model is None else self.store.record(outcome.places[graph.model])
-        build = self.store.record(outcome.places[graph.binaries])
-        facts = record.facts if record is not None else _header_facts(graph.source)
+        build = self.store.records(programs_of(self.store, graph.binaries, outcome.places)).get(TREE)
+        facts = record.facts if record is not None else header_facts(graph.source)
         quality = self._quality(graph, outcome)
-        return self._located(graph, outcome.places, facts).but(
-            sha256=_sha256(record),
-            quality={self._file(step, outcome.places).name: found for step, found in quality.items()},
+        return located(self.store, graph, outcome.places, facts).but(
+            sha256=sha256_of(record),
+            quality={file_of(self.store, step, outcome.places).name: found for step, found in quality.items()},
             build={} if build is None else build.facts,
             ran=tuple(step.kind for step in ran),
             skipped=tuple(p.step.kind for p in plan.steps if p.step not in ran),
@@ -111,7 +110,7 @@ class Runner:
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
         graph = request.graph
         if graph.model is None:
-            raise NothingToMake(str(_path(graph.source)))
+            raise NothingToMake(str(path_of(graph.source)))
         wanted = graph.files
         target = None if output is None else paths.user_path(output)
         if target is not None and target.exists():
@@ -148,8 +147,8 @@ class Runner:
     def _made(self, step: Step, outcome: Outcome) -> Made:
         record = self.store.record(outcome.places[step])
         assert record is not None, "what was just made or found has a record"
-        path, ran = self._file(step, outcome.places), step in outcome.seconds
-        return Made(path, _sha256(record), record.bytes, record.facts, ran=ran)
+        path, ran = file_of(self.store, step, outcome.places), step in outcome.seconds
+        return Made(path, sha256_of(record), record.bytes, record.facts, ran=ran)
 
     def launch(
         self,
@@ -215,7 +214,7 @@ class Runner:
     def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
         if prepared.facts.get("architecture") == "t5":
             self._sink(Warned("t5", "llama-server never runs this model's encoder: what it answers means nothing"))
-        return _spec(prepared, server)
+        return spec_for(prepared, server)
 
     def ensure_ready(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -230,7 +229,7 @@ class Runner:
 
         check_access(server or ServerOptions(), os.environ)
         prepared = self.prepare(model, **wishes)
-        spec = _spec(prepared, server)
+        spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server))
 
     def serve(
@@ -321,75 +320,6 @@ class Runner:
         places = [planned.place for planned in plan.steps if planned.step.transient]
         return any(self.store.is_evictable(place) for place in places if place is not None)
 
-    def _located(self, graph: Pipeline, places: Mapping[Any, Place], facts: dict[str, Any]) -> Prepared:
-        """Return where everything is, or will be."""
-        return Prepared(
-            alias=graph.alias,
-            model=self._file(graph.model, places) if graph.model is not None else _path(graph.source),
-            sha256=None,
-            binaries=self.store.path(places[graph.binaries]),
-            facts=facts,
-            others=tuple(self._file(step, places) for step in graph.others if step in places),
-            projector=None if graph.projector is None else self._file(graph.projector, places),
-            adapters=tuple(
-                one.path if isinstance(one, LocalFile) else self._file(one, places) for one in graph.adapters
-            ),
-        )
-
-    def _file(self, step: Step, places: Mapping[Any, Place]) -> Path:
-        """Return the file to give to the server: of a model in several, the first.
-
-        A name with digits of the key is not known before what the key rests on has been made.
-        """
-        if step not in places:
-            return self.root / "models" / "gguf" / _NOT_KNOWN_YET
-        return self.store.path(places[step]) / (step.entry or "")
-
-    def _facts(self, request: Request, plan: Plan) -> dict[str, Any]:
-        """Return what is known of a model that may not have been made yet."""
-        graph = request.graph
-        place = None if graph.model is None else plan.of(graph.model).place
-        record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
-        if record is not None:
-            return record.facts
-        match graph.source:
-            case LocalModel():
-                return {"context_length": request.inspect(graph.source)}
-            case HubSafetensors(context_length=context):
-                return {"context_length": context}
-            case HubGguf(pin=pin):
-                return dict(pin.gguf or {})
-        return _header_facts(graph.source)
-
 
 def _log_name() -> str:
     return f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
-
-
-def _header_facts(source: AnySource) -> dict[str, Any]:
-    return source.header.facts() if isinstance(source, LocalFile) else {}
-
-
-def _path(source: AnySource) -> Path:
-    assert isinstance(source, LocalFile), "only a GGUF file is used where it lies"
-    return source.path
-
-
-def _sha256(record: Record | None) -> str | None:
-    """Return the SHA-256 of a model in one file."""
-    if record is None or not record.digest.startswith("sha256:"):
-        return None
-    return record.digest.removeprefix("sha256:")
-
-
-def _spec(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
-    return spec_of(
-        options or ServerOptions(),
-        binary=prepared.server,
-        model=prepared.model,
-        projector=prepared.projector,
-        adapters=prepared.adapters,
-        alias=prepared.alias,
-        trained_context=prepared.facts.get("context_length"),
-        cores=machine.physical_cores(),
-    )

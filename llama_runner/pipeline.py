@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from llama_runner.convert import Outtype
     from llama_runner.convert.official import Choice, Converter
     from llama_runner.core.step import Node
+    from llama_runner.programs import Programs
     from llama_runner.sources.stored import Stored
-    from llama_runner.steps.compile import CompileLlama
     from llama_runner.steps.conversion import Adapter
 
 
@@ -78,7 +78,7 @@ class Pipeline(Value):
 
     source: AnySource
     model: Step | None
-    binaries: CompileLlama
+    binaries: Node
     projector: Step | None = None
     others: tuple[Step, ...] = ()
     measured: tuple[Quality, ...] = ()
@@ -143,7 +143,7 @@ def build(
     source: AnySource,
     options: Options,
     *,
-    binaries: CompileLlama,
+    programs: Programs,
     hub: download.Hub | None = None,
 ) -> Pipeline:
     """Return the graph for a source; ``UsageError`` when the wishes make no sense for it.
@@ -153,56 +153,56 @@ def build(
     match source:
         case HubGguf():
             assert hub is not None
-            return _as_it_is(source, options, binaries, hub).but(adapters=_adapters(source, options, binaries))
+            return _as_it_is(source, options, programs, hub).but(adapters=_adapters(source, options, programs))
         case LocalFile():
             if options.mmproj:
                 raise NoWeightsToSee(source.path)
-            return _from_file(source, options, binaries).but(adapters=_adapters(source, options, binaries))
+            return _from_file(source, options, programs).but(adapters=_adapters(source, options, programs))
         case HubSafetensors():
             assert hub is not None
             size = sum(file.size for file in source.files)
             model = download.safetensors(source.files, hub)
-            return _from_weights(source, model, size, source.stored, source.choice, options, binaries)
+            return _from_weights(source, model, size, source.stored, source.choice, options, programs)
         case LocalModel():
             trusted = options.trust_remote_code
             choice = choose(source.path, options.converter, projector=options.mmproj, trusted=trusted)
             source, found = source.but(reads=choice.reads), stored(source.path)
-            return _from_weights(source, source, _weight_bytes(source), found, choice, options, binaries)
+            return _from_weights(source, source, _weight_bytes(source), found, choice, options, programs)
 
 
-def _adapters(source: HubGguf | LocalFile, options: Options, binaries: CompileLlama) -> tuple[Adapter, ...]:
+def _adapters(source: HubGguf | LocalFile, options: Options, programs: Programs) -> tuple[Adapter, ...]:
     """Return the adapters for a model that is not converted here."""
-    conversion = Conversion(binaries, source.name, 0, None, binaries.tree, None, trusted=False)
+    conversion = Conversion(programs.node, source.name, 0, None, programs.tree, None, trusted=False)
     return conversion.adapters(options.adapters)
 
 
-def _as_it_is(source: HubGguf, options: Options, binaries: CompileLlama, hub: download.Hub) -> Pipeline:
+def _as_it_is(source: HubGguf, options: Options, programs: Programs, hub: download.Hub) -> Pipeline:
     if options.tuning != Tuning():
         raise NothingToTune(_tuned(options.tuning))
     projector = source.choice.projector
     return Pipeline(
         source,
         download.gguf(source.choice.model.files, hub),
-        binaries,
+        programs.node,
         None if projector is None else download.projector(projector, hub),
     )
 
 
-def _from_file(source: LocalFile, options: Options, binaries: CompileLlama) -> Pipeline:
+def _from_file(source: LocalFile, options: Options, programs: Programs) -> Pipeline:
     wanted = _wanted(options)
     if not wanted:
         if options.tuning != Tuning():
             raise NothingToTune(_tuned(options.tuning))
-        return Pipeline(source, None, binaries)
+        return Pipeline(source, None, programs.node)
     if AS_IT_COMES in wanted:
         raise NothingToMake(str(source.path))
     found = source.header.facts().get("quantization")
     if found not in (*quantizations.FLOAT, None) and not options.tuning.allow_requantize and wanted != ["copy"]:
         raise QuantizedAlready(str(found), wanted[0])
     size, shards = sum(path.stat().st_size for path in source.files), len(source.files)
-    first, *others = _quantized(source, wanted, binaries, size, options.tuning, shards)
-    measured = _measured((first, *others), binaries, options.tuning)
-    return Pipeline(source, first, binaries, others=tuple(others), measured=measured)
+    first, *others = _quantized(source, wanted, programs.node, size, options.tuning, shards)
+    measured = _measured((first, *others), programs.node, options.tuning)
+    return Pipeline(source, first, programs.node, others=tuple(others), measured=measured)
 
 
 def _from_weights(
@@ -212,7 +212,7 @@ def _from_weights(
     found: Stored | None,
     choice: Choice,
     options: Options,
-    binaries: CompileLlama,
+    programs: Programs,
 ) -> Pipeline:
     kept = None if found is None else found.kept
     size = size if found is None else found.converted_bytes(size)
@@ -221,7 +221,7 @@ def _from_weights(
     if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
         raise NothingToTune(_tuned(options.tuning))
     trusted = options.trust_remote_code
-    conversion = Conversion(model, source.name, size, choice, binaries.tree, options.pre_tokenizer, trusted)
+    conversion = Conversion(model, source.name, size, choice, programs.tree, options.pre_tokenizer, trusted)
     base = conversion.base(options.outtype, keep=options.keep_f16)
     converted = [kind for kind in wanted if kind in (*quantizations.FLOAT, AS_IT_COMES)]
     made: dict[str, Step] = {}
@@ -233,13 +233,13 @@ def _from_weights(
         raise QuantizedAlready(options.outtype, kinds[0])
     if kept is not None and not options.tuning.allow_requantize and (lossy := {*kinds} - {kept, "copy"}):
         raise QuantizedAlready(kept, min(lossy))
-    made |= zip(kinds, _quantized(base, kinds, binaries, size, options.tuning, 1), strict=True)
+    made |= zip(kinds, _quantized(base, kinds, programs.node, size, options.tuning, 1), strict=True)
     first, *others = (made[kind] for kind in wanted)
-    measured = _measured(made.values(), binaries, options.tuning)
+    measured = _measured(made.values(), programs.node, options.tuning)
     return Pipeline(
         source,
         first,
-        binaries,
+        programs.node,
         projector=conversion.projector(options.outtype) if options.mmproj else None,
         others=tuple(others),
         measured=measured,
@@ -258,9 +258,7 @@ def _wanted(options: Options) -> list[str]:
     return list(dict.fromkeys(known.get(name) or quantizations.canonical(name, imatrix=with_imatrix) for name in names))
 
 
-def _quantized(
-    base: Node, kinds: list[str], binaries: CompileLlama, size: int, tuning: Tuning, shards: int
-) -> list[Quantize]:
+def _quantized(base: Node, kinds: list[str], binaries: Node, size: int, tuning: Tuning, shards: int) -> list[Quantize]:
     """Return the steps that quantize a base, each in its way and all with one importance matrix."""
     words, threads = tuning.words(), machine.physical_cores()
     imatrix: Node | None = None
@@ -272,7 +270,7 @@ def _quantized(
     return [Quantize(base, kind, binaries, size, threads, imatrix, words, several) for kind in kinds]
 
 
-def _measured(made: Iterable[Step], binaries: CompileLlama, tuning: Tuning) -> tuple[Quality, ...]:
+def _measured(made: Iterable[Step], binaries: Node, tuning: Tuning) -> tuple[Quality, ...]:
     """Return the steps that compare what is quantized with what it is made of."""
     if tuning.quality is None:
         return ()

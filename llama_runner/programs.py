@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from llama_runner.binaries.pin import Pin
+    from llama_runner.core.step import Node
 
 AUTO = "auto"
 
@@ -32,9 +33,10 @@ class Wanted(Value):
 
 
 class Programs(Value):
-    """The step that makes the programs, and why they are for this backend, where that was not asked for."""
+    """What gives the programs, the source tree that they are of, and why they are these, where that was not asked."""
 
-    step: CompileLlama
+    node: Node
+    tree: Node
     why: str | None = None
 
 
@@ -74,7 +76,7 @@ def compiled(
         gpus=gpus,
         jobs=wanted.jobs,
     )
-    return Programs(step, choice.why if choice else None)
+    return Programs(step, step.tree, f"building for {backend}: {choice.why}" if choice else None)
 
 
 def tree_of(pin: Pin) -> UnpackSource:

@@ -135,8 +135,8 @@ class Request:
     def announce(self, plan: Plan) -> None:
         """Say what will be fetched and compiled, before it is."""
         binaries = self._programs
-        if binaries.why and any(planned.step is binaries.step for planned in plan.pending):
-            self._sink(Noticed("backend", f"building for {binaries.step.backend}: {binaries.why}"))
+        if binaries.why and any(planned.step is binaries.node for planned in plan.pending):
+            self._sink(Noticed("backend", binaries.why))
         self._announce_script(plan)
         source = self.graph.source
         files = [file for step in _fetching(plan) if isinstance(step, Download) for file in step.remote]
@@ -209,12 +209,7 @@ class Request:
             adapters=tuple(paths.user_path(path).absolute() for path in wishes.get("lora", ())),
             keep_f16=wishes.get("keep_f16", False),
         )
-        return pipeline.build(
-            found,
-            options,
-            binaries=self._programs.step,
-            hub=hub,
-        )
+        return pipeline.build(found, options, programs=self._programs, hub=hub)
 
     def _make_resolver(self) -> Resolver:
         from llama_runner.sources.hub.resolve import Resolver  # noqa: PLC0415 - only for names on the Hub
