@@ -112,6 +112,8 @@ def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
     ours = next((found[name] for name in spec.names if name in found), None)
     if ours is None:
         raise AnotherModel(asked.url, spec.alias, sorted(found))
+    # Its loop answers this, and may not run yet: until it does, llama-server forgets that it was asked to end.
+    asked.ask("GET", "/lora-adapters")
     if spec.canary:
         canary(asked, embeddings=spec.embeddings)
     return ours

@@ -10,6 +10,7 @@ What ``FAKE`` may contain:
     grandchild: PATH        then start a process that does not hear SIGTERM and holds our output; its pid goes there
     session: true           it goes into a session of its own, and its parent ends at once
     ignore_term: true       ignore SIGTERM, and say when it comes
+    deaf: true              the same, until its loop has answered something (GET /lora-adapters)
     load_until: PATH        answer 503 until there is such a file; for ever if it never comes
     close_output: true      once loaded, say nothing more
     die_loading: N          exit with N while loading, or die of signal -N
@@ -34,7 +35,7 @@ import time
 from pathlib import Path
 
 FAKE = json.loads(os.environ.get("FAKE", "{}"))
-LOCK = threading.Lock()
+LOCK, LOOPS = threading.Lock(), threading.Event()
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -56,7 +57,7 @@ def await_term() -> None:
     while True:
         signal.sigwait([signal.SIGTERM])
         say("received SIGTERM")
-        if not FAKE.get("ignore_term"):
+        if not (FAKE.get("ignore_term") or (FAKE.get("deaf") and not LOOPS.is_set())):
             die(0)
 
 
@@ -124,6 +125,9 @@ class Fake:
         if path == "/completion" and not FAKE.get("no_tokens"):
             say("I slot      release: stop processing: n_tokens = 2")
             return 200, '{"content":"b","tokens_predicted":1}'
+        if path == "/lora-adapters":
+            LOOPS.set()
+            return 200, "[]"
         if path == "/slots":
             return 200, json.dumps([{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}])
         if path == "/metrics" and "--metrics" in sys.argv:

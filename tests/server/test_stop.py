@@ -74,6 +74,10 @@ def test_a_server_that_ignores_sigterm_is_killed(stage: Stage) -> None:
     assert not lives(server.pid)
 
 
+def test_a_server_is_ready_only_when_it_hears_that_it_shall_end(stage: Stage) -> None:
+    assert stage.ready(deaf=True).stop() == 0
+
+
 @pytest.mark.parametrize("how", ["stop", "exit", "kill"])
 def test_what_the_server_started_does_not_survive_it(stage: Stage, tmp_path: Path, how: str) -> None:
     server = stage.ready(grandchild=str(tmp_path / "grandchild"))
