@@ -107,12 +107,8 @@ class Fake:
         return "die_loading" in FAKE or not Path(FAKE.get("load_until", "/")).exists()
 
     def answer(self, path: str, key: str) -> tuple[int, str]:
-        if path == "/say":
-            say("still here")
-            return 200, "{}"
-        if path.startswith(("/exit/", "/kill/")):
-            number = int(path[6:])
-            die(number if path.startswith("/exit/") else -number)
+        if path.startswith(("/say", "/exit/", "/kill/")):
+            return self.obey(path)
         path = path.removeprefix(self.options.prefix)
         public = path == "/health" and not self.options.prefix
         if self.options.keys and not public and key.removeprefix("Bearer ") not in self.options.keys:
@@ -135,6 +131,12 @@ class Fake:
         if path == "/v1/models":
             return 200, self.models()
         return 404, '{"error":{"message":"File Not Found","type":"not_found_error","code":404}}'
+
+    def obey(self, path: str) -> tuple[int, str]:
+        if path != "/say":
+            die(int(path[6:]) if path.startswith("/exit/") else -int(path[6:]))
+        say("still here")
+        return 200, "{}"
 
     def models(self) -> str:
         if "models" in FAKE:
