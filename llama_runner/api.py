@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Step
     from llama_runner.pipeline import Pipeline
-    from llama_runner.request import Wishes
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.supervise import Policy
     from llama_runner.sources.hub.search import Found
     from llama_runner.status import Status
+    from llama_runner.wishes import Wishes
 
 _REPLANS = 5
 

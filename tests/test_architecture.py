@@ -21,7 +21,7 @@ LAYERS = [
     {"api"},
     {"locate"},
     {"status", "request", "results", "inspection"},
-    {"pipeline", "programs"},
+    {"pipeline", "programs", "wishes"},
     {"steps"},
     {"engine", "sources", "convert", "binaries", "server", "client", "demo", "machine", "paths"},
     {"core"},

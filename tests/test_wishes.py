@@ -1,0 +1,24 @@
+"""What is asked for by keyword."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llama_runner import Runner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "said"),
+    [("quantisation", "unexpected keyword argument 'quantisation', did you mean 'quantization'?"),
+     ("colour", "unexpected keyword argument 'colour'")],
+)  # fmt: skip
+def test_a_misspelt_wish_is_an_error_and_not_forgotten(tmp_path: Path, misspelt: str, said: str) -> None:
+    wishes: dict[str, Any] = {"demo": True, misspelt: "q8_0"}
+    with pytest.raises(TypeError) as raised:
+        Runner(tmp_path).plan(**wishes)
+    assert str(raised.value) == said
