@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("misspelt", "said"),
     [("quantisation", "unexpected keyword argument 'quantisation', did you mean 'quantization'?"),
-     ("colour", "unexpected keyword argument 'colour'")],
+     ("zzz", "unexpected keyword argument 'zzz'")],
 )  # fmt: skip
 def test_a_misspelt_wish_is_an_error_and_not_forgotten(tmp_path: Path, misspelt: str, said: str) -> None:
     wishes: dict[str, Any] = {"demo": True, misspelt: "q8_0"}
