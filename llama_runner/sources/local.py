@@ -6,6 +6,8 @@ then the stat cache; only then are bytes read.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 from fnmatch import fnmatchcase
@@ -19,7 +21,7 @@ from llama_runner.engine.stamps import StampCache, file_stamp, hash_file, is_set
 from llama_runner.paths import safe_name, user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llama_runner.core.record import Stamp
@@ -118,7 +120,31 @@ class PlainFile(Source):
         return _text(self.path.name)
 
 
-LocalSource = LocalModel | LocalFile | PlainFile
+class Whole(Source):
+    """A directory that is one thing: a source tree. One stamp over all of its files vouches for it.
+
+    A record of what is made of thousands of files would be longer than the files if it named each.
+    """
+
+    path: Path
+    kept_in: ClassVar[tuple[str, ...]]
+    """Where the records of what is made of it lie, relative to the root."""
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return _text(self.path.name)
+
+    def files(self) -> dict[str, Path]:
+        """Return the files that the digest covers, by name relative to the directory, sorted."""
+        raise NotImplementedError
+
+    def hash(self, files: Mapping[str, Path]) -> Digest:
+        """Return the digest of these files."""
+        raise NotImplementedError
+
+
+LocalSource = LocalModel | LocalFile | PlainFile | Whole
 
 
 def bucket(name: str, digest: str) -> str:
@@ -158,6 +184,8 @@ def files_of(source: LocalSource) -> dict[str, Path]:
         return {path.name: path for path in source.files}
     if isinstance(source, PlainFile):
         return {source.path.name: source.path}
+    if isinstance(source, Whole):
+        return source.files()
     found: dict[str, Path] = {}
     try:
         for directory, below in (("", source.path), *_known_folders(source)):
@@ -211,6 +239,8 @@ class LocalSources:
         assert isinstance(source, LocalSource)
         files = files_of(source)
         stamps = {name: _stamp(path) for name, path in files.items()}
+        if isinstance(source, Whole):
+            return self._digest_whole(source, files, stamps)
         known = self._from_records(source, stamps)
         if known is None and isinstance(source, PlainFile):  # a few megabytes: reading them costs less than a database
             known = {name: hash_file(path) for name, path in files.items()}
@@ -222,9 +252,35 @@ class LocalSources:
         self._seen[source] = {name: _Seen(stamps[name], known[name], is_settled(stamps[name])) for name in files}
         return self._combine(source)
 
+    def _digest_whole(self, source: Whole, files: dict[str, Path], stamps: dict[str, Stamp]) -> Digest:
+        whole = _stamp_of_all(stamps)
+        settled = is_settled(whole)
+        known = self._whole_from_records(source, whole)
+        if known is None:
+            self._unrecorded.add(source)
+            known = self._cache.get(source.path, whole) if settled else None
+        if known is None:
+            try:
+                known = source.hash(files)
+            except OSError as error:
+                raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
+            if self._remember:
+                self._cache.put(source.path, whole, known)
+        self._seen[source] = {name: _Seen(stamp, known, settled) for name, stamp in stamps.items()}
+        return known
+
+    def _whole_from_records(self, source: Whole, stamp: Stamp) -> Digest | None:
+        for parent in source.kept_in:
+            for _, records in self._store.directories(parent, "*"):
+                for record in records.values():
+                    origin = record.source
+                    if origin.get("ref") == str(source.path) and origin.get("stamp") == stamp:
+                        return Digest(str(origin.get("digest")))
+        return None
+
     def _combine(self, source: LocalSource) -> Digest:
         seen = self._seen[source]
-        if len(seen) == 1 and not isinstance(source, LocalModel):
+        if isinstance(source, Whole) or (len(seen) == 1 and not isinstance(source, LocalModel)):
             return next(iter(seen.values())).digest
         return tree_digest((name, "f", file.digest) for name, file in seen.items())
 
@@ -275,11 +331,15 @@ class LocalSources:
         """See ``Sources``. Stamps that are too young to be trusted later are left out."""
         assert isinstance(source, LocalSource)
         digest = self._combine(source)
+        about = {"kind": source.kind, "ref": str(source.path), "revision": short(digest, 12)}
+        if isinstance(source, Whole):
+            stamp = _stamp_of_all({name: file.stamp for name, file in self._seen[source].items()})
+            return {**about, "digest": digest, "stamp": stamp if is_settled(stamp) else None}
         files = {
             name: {"digest": file.digest, "stamp": file.stamp if file.settled else None}
             for name, file in self._seen[source].items()
         }
-        return {"kind": source.kind, "ref": str(source.path), "revision": short(digest, 12), "files": files}
+        return {**about, "files": files}
 
     def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
         """See ``Sources``."""
@@ -292,6 +352,13 @@ class LocalSources:
         for name in sorted({*files, *seen}):
             if name not in files or name not in seen or _stamp(files[name]) != seen[name].stamp:
                 raise SourceChanged(source.path, name)
+
+
+def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
+    """Return one stamp over many: as young as the youngest of them."""
+    text = json.dumps([[name, *stamp.values()] for name, stamp in stamps.items()]).encode()
+    newest = max((int(stamp["mtime_ns"]) for stamp in stamps.values()), default=0)
+    return {"tree": hashlib.sha256(text).hexdigest(), "mtime_ns": newest}
 
 
 def _stamp(path: Path) -> Stamp:
