@@ -21,62 +21,19 @@ from llama_runner.core.plan import Snapshot
 from llama_runner.engine.errors import DiskFull, ProgramFailed, WrongOutput
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
-from llama_runner.engine.settle import Outcome
 from llama_runner.engine.stamps import hash_file, hash_tree
-from llama_runner.engine.store import Store
-from llama_runner.steps.compile import CompileLlama, UnknownOption, WrongBinary
+from llama_runner.steps.compile import UnknownOption, WrongBinary
 from llama_runner.steps.fetch import FetchFailed, FetchPackage, WrongFile
 from llama_runner.steps.unpack import BadArchive, UnpackSource
-from tests.binaries.tiny_llama import OPTIONS, SERVER_C, Tree, Trees, write_tree, write_wheel
+from tests.binaries.tiny_llama import OPTIONS, SERVER_C, Bench, Tree, Trees, compile_step, write_tree, write_wheel
 
 if TYPE_CHECKING:
     from llama_runner.core.step import Step
 
 
-class Bench:
-    """A root to execute steps in."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.events: list[events.Event] = []
-        self.store = Store(root, self.events.append)
-
-    def execute(self, *targets: Step) -> Outcome:
-        observer = Observer(self.store, Trees())  # type: ignore[arg-type]
-        plan = observer.plan(targets, Snapshot())
-        return Executor(self.store, observer, self.events.append, lock_timeout=10).execute(plan)
-
-    def ran(self) -> list[str]:
-        names = [event.step for event in self.events if isinstance(event, events.StepFinished)]
-        self.events.clear()
-        return names
-
-    def nothing_is_left(self) -> bool:
-        return not any((self.root / ".llama_runner" / "staging").iterdir())
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "a root with ü")
-
-
-def compile_step(tree: Path, **changed: Any) -> CompileLlama:
-    toolchain = find_toolchain(os.environ)
-    given: dict[str, Any] = {
-        "tree": Tree(tree),
-        "backend": "cpu",
-        "build": 7,
-        "options": OPTIONS,
-        "targets": ("llama-server", "llama-quantize"),
-        "project_include": "x",
-        "compilers": toolchain.identity,
-        "environment": (),
-        "os_and_arch": "test",
-        "toolchain": toolchain,
-        "jobs": 2,
-        **changed,
-    }
-    return CompileLlama(**given)
 
 
 def test_a_tree_becomes_programs_and_is_not_compiled_twice(bench: Bench, tmp_path: Path) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from llama_runner.core.step import Source
+from llama_runner.binaries.toolchain import find_toolchain
+from llama_runner.core import events
+from llama_runner.core.plan import Snapshot
+from llama_runner.core.step import Node, Source, Step
+from llama_runner.engine.executor import Executor
+from llama_runner.engine.observe import Observer
+from llama_runner.engine.settle import Outcome
 from llama_runner.engine.stamps import hash_payload
+from llama_runner.engine.store import Store
+from llama_runner.sources.local import LocalSources
+from llama_runner.steps.compile import CompileLlama
 
 CMAKE_LISTS = """
 cmake_minimum_required(VERSION 3.14)
@@ -56,6 +66,52 @@ class Trees:
 
     def verify(self, source: Source) -> None:
         assert self.path(source).exists()
+
+
+class Bench:
+    """A root to execute steps in."""
+
+    def __init__(self, root: Path, *, real_sources: bool = False) -> None:
+        self.root = root
+        self.events: list[events.Event] = []
+        self.store = Store(root, self.events.append)
+        self.real_sources = real_sources
+
+    def execute(self, *targets: Step) -> Outcome:
+        observer = self.observer()
+        plan = observer.plan(targets, Snapshot())
+        return Executor(self.store, observer, self.events.append, lock_timeout=10).execute(plan)
+
+    def observer(self) -> Observer:
+        trees = Trees() if not self.real_sources else LocalSources(self.store, remember=True, inspect=lambda _: None)
+        return Observer(self.store, trees)  # type: ignore[arg-type]
+
+    def ran(self) -> list[str]:
+        names = [event.step for event in self.events if isinstance(event, events.StepFinished)]
+        self.events.clear()
+        return names
+
+    def nothing_is_left(self) -> bool:
+        return not any((self.root / ".llama_runner" / "staging").iterdir())
+
+
+def compile_step(tree: Path | Node, **changed: Any) -> CompileLlama:
+    toolchain = find_toolchain(os.environ)
+    given: dict[str, Any] = {
+        "tree": Tree(tree) if isinstance(tree, Path) else tree,
+        "backend": "cpu",
+        "build": 7,
+        "options": OPTIONS,
+        "targets": ("llama-server", "llama-quantize"),
+        "project_include": "x",
+        "compilers": toolchain.identity,
+        "environment": (),
+        "os_and_arch": "test",
+        "toolchain": toolchain,
+        "jobs": 2,
+        **changed,
+    }
+    return CompileLlama(**given)
 
 
 def write_tree(directory: Path, **changed: str) -> Path:

@@ -1,0 +1,188 @@
+"""A source tree with changes that somebody offers, such as those of a pull request. Keyed by what the patches say."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.core.digest import short
+from llama_runner.core.errors import DownloadError, StepError, ToolError
+from llama_runner.core.record import STATE_FILE
+from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.engine.errors import ProgramFailed
+from llama_runner.paths import find_program, safe_name
+from llama_runner.sources.git import environment
+from llama_runner.sources.trees import SourceTree
+from llama_runner.steps.clone import TREE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
+
+_LARGEST = 16 << 20
+_PATIENCE_S = 30.0
+_CHANGE = rb"^(\+\+\+ |GIT binary patch|rename to |new mode |(new|deleted) file mode )"
+"""How a line begins that says what is changed; git and patch take a text without any for a success or for garbage."""
+
+
+class PatchDoesNotApply(StepError):
+    """A patch does not fit this tree."""
+
+    def __init__(self, patch: str, file: str, line: int | None, said: list[str], log: str | None) -> None:
+        self.patch, self.file, self.line, self.said, self.log = patch, file, line, said, log
+        where = f" to {file}" if file else ""
+        where += f" (the hunk at line {line})" if line is not None else ""
+        lines = "".join(f"\n  {each}" for each in said[-4:])
+        super().__init__(
+            f"patch {patch} does not apply{where}{lines}" + (f"\nfull log: {log}" if log else ""),
+            hint="it was made for another state of llama.cpp; build that one with --source, or get a newer patch",
+        )
+
+
+class NoPatchProgram(ToolError):
+    """There is neither git nor patch."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "applying a patch needs git or patch, not found here",
+            hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
+        )
+
+
+class PatchNotFetched(DownloadError):
+    """A patch is not to be had at its URL."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url, self.why = url, why
+        super().__init__(
+            f"cannot fetch the patch {url}: {why}",
+            hint="check the URL and the network; a file with the patch in it can be given instead",
+        )
+
+
+class FetchPatch(Step):
+    """A patch by its URL. What it says is the key of what is built with it; once here it is not fetched again."""
+
+    url: str
+    kind: ClassVar[str] = "fetch_patch"
+    resource: ClassVar = "network"
+
+    @property
+    def source(self) -> dict[str, object]:
+        """Where the patch comes from."""
+        return {"kind": "url", "ref": self.url}
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """By its name; others of that name are told apart by the key."""
+        del digests, places
+        if key is None:
+            return None
+        name = self.url.partition("?")[0].rstrip("/").rpartition("/")[2]
+        return Place("vendor/patches", f"{safe_name(name).removesuffix('.patch')}-{short(key)}.patch")
+
+    def run(self, workspace: Workspace) -> None:
+        """Fetch it. Raises ``PatchNotFetched``, also for what is no patch, as a page that asks to log in."""
+        import httpx2  # noqa: PLC0415 - not on the warm path
+
+        content = bytearray()
+        try:
+            with (
+                httpx2.Client(follow_redirects=True, timeout=_PATIENCE_S) as client,
+                client.stream("GET", self.url) as response,
+            ):
+                if not response.is_success:
+                    raise PatchNotFetched(self.url, f"the server answers {response.status_code}")
+                for block in response.iter_bytes():
+                    workspace.check_cancelled()
+                    content += block
+                    if len(content) > _LARGEST:
+                        raise PatchNotFetched(self.url, f"it is larger than {_LARGEST >> 20} MiB")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise PatchNotFetched(self.url, str(error) or type(error).__name__) from error
+        if not re.search(_CHANGE, content, re.MULTILINE):
+            raise PatchNotFetched(self.url, "what is there is no patch")
+        workspace.target.write_bytes(content)
+
+
+class PatchedTree(Step):
+    """A copy of a source tree with patches applied, one after the other."""
+
+    tree: Node
+    patches: tuple[Node, ...]
+    build: int = unkeyed(0)
+    kind: ClassVar[str] = "patch"
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Beside the tree without the patches."""
+        del digests, places
+        return None if key is None else Place(f"vendor/llama.cpp-b{self.build}-{short(key)}")
+
+    def needs(self) -> Needs:
+        """The tree once more."""
+        return Needs(disk=TREE_BYTES // 2)
+
+    def run(self, workspace: Workspace) -> None:
+        """Copy, then apply. All of it is copied: a patch through a hard link would change the original too."""
+        names = list(self.tree.files()) if isinstance(self.tree, SourceTree) else None
+        _copy(workspace.input("tree"), workspace.out, names, workspace)
+        for index, _ in enumerate(self.patches):
+            _apply(workspace.input(f"patches.{index}"), workspace)
+
+
+def _copy(source: Path, target: Path, names: list[str] | None, workspace: Workspace) -> None:
+    import shutil  # noqa: PLC0415 - not on the warm path
+
+    if names is None:
+        # the file of a submodule that points nowhere would make git look for a repository there
+        ignored = shutil.ignore_patterns(STATE_FILE, ".git")
+        shutil.copytree(source, target, symlinks=True, ignore=ignored, dirs_exist_ok=True)
+        return
+    for index, name in enumerate(names):
+        workspace.check_cancelled()
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, target / name)
+        workspace.progress(index + 1, len(names), "files")
+
+
+def _apply(patch: Path, workspace: Workspace) -> None:
+    if not re.search(_CHANGE, patch.read_bytes(), re.MULTILINE):
+        raise PatchDoesNotApply(patch.name, "", None, ["there is no change in it"], None)
+    out = workspace.out.resolve()
+    if git := find_program("git"):
+        # a store inside somebody's repository would have git look for the files at the top of that one
+        alone = {"GIT_CEILING_DIRECTORIES": str(out.parent), "GIT_CONFIG_GLOBAL": os.devnull}
+        words: list[str | Path] = [git, "apply", "-p1", "--whitespace=nowarn", patch]
+        env = {**environment(), **alone, "GIT_CONFIG_NOSYSTEM": "1"}
+    elif program := find_program("patch"):
+        words = [program, "-p1", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", "-r", "-", "-i", patch]
+        env = environment()
+    else:
+        raise NoPatchProgram
+    said: list[str] = []
+    try:
+        workspace.call(words, env=env, cwd=out, on_line=lambda line: said.append(line.strip()))
+    except ProgramFailed as error:
+        raise PatchDoesNotApply(patch.name, *_where(said), said, workspace.log_name) from error
+
+
+def _where(said: list[str]) -> tuple[str, int | None]:
+    """Return the file and the line of the hunk that git or patch complains of."""
+    file, line = "", None
+    for each in said:
+        if match := re.match(r"error: patch failed: (.+):(\d+)$", each):
+            return match[1], int(match[2])
+        if match := re.match(r"patching file '?(.+?)'?$", each):
+            file = match[1]
+        elif match := re.match(r"Hunk #\d+ FAILED at (\d+)", each):
+            return file, int(match[1])
+        elif each.startswith("No file to patch"):
+            return file, None
+        elif match := re.match(r"error: (.+): (No such file or directory|does not exist in|already exists)", each):
+            return match[1], None
+        elif match := re.match(r"\|?(?:---|\+\+\+) [ab]/(\S+)", each):
+            file = match[1]
+    return file, line
