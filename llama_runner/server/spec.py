@@ -160,6 +160,7 @@ class ServerSpec(Value):
     def entry(self) -> dict[str, str]:
         """Return what the registry says of it. No secret is in it."""
         files = {"api_key_file": self.api_key_file, "tls_cert": self.tls_cert, "model": self.model}
+        files["binary"] = self.binary
         return {"alias": self.alias} | {name: str(file) for name, file in files.items() if file is not None}
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:

@@ -45,6 +45,7 @@ def test_a_server_is_written_down_from_its_start_to_its_end(stage: Stage) -> Non
         "url": server.url,
         "alias": "acme/tiny:Q4_K_M",
         "model": str(stage.root / "model.gguf"),
+        "binary": str(server.spec.binary),
         "log": "logs/run-server.log",
         "state": "loading",
         "wants_key": False,
