@@ -242,6 +242,8 @@ def _of_zip(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if info.flag_bits & 1:
         raise BadArchive(f"{info.filename!r} is encrypted")
+    if not info.filename:
+        raise UnsafeMember(info.filename, "has no name")
     mode = info.external_attr >> 16
     kind = stat.S_IFMT(mode)
     if info.is_dir():
