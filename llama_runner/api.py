@@ -285,7 +285,7 @@ class Runner:
         return restart(self.servers, name)
 
     def running(self) -> list[dict[str, Any]]:
-        """Return the servers of this root that run, with what they do now."""
+        """Return the servers of this root that run, with what they do now, and those in the background that failed."""
         from llama_runner.server.live import look_at_all  # noqa: PLC0415 - not on the warm path
 
         return look_at_all(self.servers)

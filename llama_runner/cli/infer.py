@@ -118,7 +118,8 @@ def answering(given: dict[str, Any]) -> Iterator[Requests]:
     prepared = runner.prepare(**shared.wishes(given))
     if not options.extra and all(given[name] == usual for name, usual in _USUAL.items()):
         for about in runner.running():
-            if about.get("model") == str(prepared.model) and (client := _client(about)) is not None:
+            ours = about["state"] == "ready" and about["model"] == str(prepared.model)
+            if ours and (client := _client(about)) is not None:
                 with client:
                     yield client
                 return

@@ -268,14 +268,24 @@ def example(of: Prepared, server: Server | RunningServer) -> str:
 
 def running(server: dict[str, Any]) -> str:
     """Return what a server does now."""
+    if server["state"] == "failed":
+        return f"no more: {server['alias']} failed, {server['failure'].partition(chr(10))[0]}, log {server['log']}"
     told = [f"{server['alias']} at {server['url']}", f"process {server['pid']}", server["state"]]
     told += [server["build"] and f"llama.cpp {server['build']}", server["age_s"] and f"for {age(server['age_s'])}"]
     told += [server["rss"] and f"{size_text(server['rss'])} of memory"]
+    told += [server["vram"] and f"VRAM {vram(server['vram'])}"]
     if server["slots"] is not None:
         told.append(f"{server['slots_busy']} of {server['slots']} slots busy")
     if server["tokens_per_second"] is not None:
         told.append(f"{server['tokens_per_second']:.1f} tokens/s")
     return ", ".join(filter(None, told))
+
+
+def vram(of: Mapping[str, int]) -> str:
+    """Return what is held on each GPU; which one is of interest only where there are several."""
+    if len(of) == 1:
+        return size_text(sum(of.values()))
+    return " + ".join(f"{size_text(size)} on {gpu}" for gpu, size in sorted(of.items()))
 
 
 def age(count: float) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.2
 _BLOCK = 1 << 16
-_COLUMNS = ("name", "state", "url", "pid", "age", "memory", "slots", "tokens/s", "llama.cpp")
+_COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
 
 def detach(
@@ -45,7 +45,10 @@ def detach(
 @click.command()
 @shared.store
 def ps(**given: Any) -> None:
-    """List the servers that run: state, age, memory, slots that are busy, tokens per second (with -- --metrics)."""
+    """List the servers that run: state, age, memory, slots that are busy, tokens per second (with -- --metrics).
+
+    Also those in the background that failed, and why, until they are stopped or started again.
+    """
     found = _runner(given).running()
     if given["as_json"]:
         click.echo(json.dumps(found))
@@ -54,6 +57,9 @@ def ps(**given: Any) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows if found else ():
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    for server in found:
+        if server["failure"]:
+            click.echo(f"failed    {server['alias']}: {server['failure']}\nlog       {server['log']}")
     if not found:
         click.echo("none runs", err=True)
 
@@ -70,9 +76,10 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
         server["alias"],
         told(server["state"]),
         server["url"],
-        str(server["pid"]),
+        told(server["pid"]),
         told(server["age_s"], render.age),
         told(server["rss"], size_text),
+        told(server["vram"], render.vram),
         told(slots),
         told(server["tokens_per_second"], "{:.1f}".format),
         told(server["build"]),
@@ -140,14 +147,22 @@ def _rest(file: Any) -> Iterator[bytes]:
 @click.argument("server", required=False)
 @click.option("--all", "every", is_flag=True, help="All servers of this root.")
 def stop(**given: Any) -> None:
-    """End a running server, named by its model, URL or process id as status shows them, or all."""
+    """End a running server, named by its model, URL or process id as status shows them, or all.
+
+    One that has failed is forgotten.
+    """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
     stopped = _runner(given).stop(given["server"])
     if given["as_json"]:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
-        click.echo(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
+        ended = about["state"] != "failed"
+        click.echo(
+            f"stopped   {about['alias']} at {about['url']}, process {about['pid']}"
+            if ended
+            else f"forgotten {about['alias']}: it had failed"
+        )
 
 
 @click.command()

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core import events
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
-from llama_runner.server.registry import began, machine
+from llama_runner.server.registry import began, machine, register_failed
 from llama_runner.server.spec import ServerSpec
 from llama_runner.server.supervise import LIMIT, Policy, Supervisor, looked_after
 
@@ -178,7 +178,8 @@ def main() -> int:
     from llama_runner.server.process import Server  # noqa: PLC0415 - not in the process that starts us
 
     job = json.loads(sys.stdin.buffer.read())
-    held, wire = _Held(), _Wire(Path(job["log"]))
+    held, wire, registry = _Held(), _Wire(Path(job["log"])), Path(job["registry"])
+    server = None
     for name in ("SIGTERM", "SIGINT"):
         signal.signal(getattr(signal, name), held.stop)
     if hasattr(signal, "SIGHUP"):
@@ -188,7 +189,7 @@ def main() -> int:
             _spec(job["spec"]),
             log=Path(job["log"]),
             log_name=job["log_name"],
-            registry=Path(job["registry"]),
+            registry=registry,
             sink=wire.event,
             terminal=None,
             about=job["about"] | looked_after(detached=True),
@@ -196,6 +197,8 @@ def main() -> int:
         )
         server.wait_ready(lambda: held.stopped)
     except LlamaRunnerError as error:
+        if server is not None and not held.stopped:
+            register_failed(registry, server.entry("failed"), str(error))
         wire.tell("failed", {"text": str(error), "hint": error.hint, "code": error.code})
         return error.code
     supervisor = held.supervisor = Supervisor(server, job["policy"], limit=job["limit"])
@@ -208,7 +211,11 @@ def main() -> int:
     wire.tell("ready", about)
     wire.close()
     try:
-        return supervisor.wait()
+        status, failure = supervisor.wait(), None
     except LlamaRunnerError as error:
         wire.note(f"error: {error}")
-        return error.code
+        status, failure = error.code, str(error)
+    if status and not held.stopped:
+        how = f"exited with {status}" if status > 0 else f"was killed by signal {-status}"
+        register_failed(registry, supervisor.server.entry("failed"), failure or f"llama-server {how}")
+    return status

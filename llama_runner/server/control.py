@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
 from llama_runner.server.errors import AmbiguousName, NoSuchServer, NotRestarted, RunsInForeground
-from llama_runner.server.registry import GRACE_S, forget_ended, lives, running
+from llama_runner.server.registry import GRACE_S, failed, forget_ended, forget_failed, lives, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +33,14 @@ def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
     """Ask the running servers, or those of one model name, URL or process id, to end, and wait until they have.
 
     Those that have not after ``GRACE_S`` are killed. What looks after a server is asked to, or it would start it
-    again.
+    again. One that has failed is forgotten, and returned as well: its ``state`` is ``failed``.
     """
-    chosen = running(directory) if name is None else _chosen(directory, name)
+    given_up = [about for about in failed(directory) if name in (None, about["alias"], about["url"])]
+    for about in given_up:
+        forget_failed(directory, about["alias"])
+    chosen = [about for about in running(directory) if name is None or _is_called(about, name)]
+    if name is not None and not chosen and not given_up:
+        raise NoSuchServer(name, [about["alias"] for about in running(directory)])
     for about in chosen:
         keeper = _keeper(about)
         if keeper is None:
@@ -54,7 +59,7 @@ def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
                 elif late > _MERCY_S:
                     _signal(about, signal.SIGKILL)
     forget_ended(directory)
-    return chosen
+    return chosen + given_up
 
 
 def restart(directory: Path, name: str) -> dict[str, Any]:
@@ -85,6 +90,10 @@ def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callabl
         return ended[-1], lambda: False
     if name is None and len(found) > 1:
         raise AmbiguousName("", [str(about["url"]) for about in found])
+    if not any(name is None or _is_called(about, name) for about in found):
+        for about in failed(directory):
+            if name in (about["alias"], about["url"]):
+                return root / str(about["log"]), lambda: False
     about = found[0] if name is None else named(directory, name)
     kept = [each for each in (_keeper(about), about) if each is not None]
     return root / str(about["log"]), lambda: any(map(lives, kept))
@@ -92,10 +101,14 @@ def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callabl
 
 def _chosen(directory: Path, name: str) -> list[dict[str, Any]]:
     found = running(directory)
-    chosen = [about for about in found if name in (about["alias"], about["url"], str(about["pid"]))]
+    chosen = [about for about in found if _is_called(about, name)]
     if not chosen:
         raise NoSuchServer(name, [about["alias"] for about in found])
     return chosen
+
+
+def _is_called(about: dict[str, Any], name: str) -> bool:
+    return name in (about["alias"], about["url"], str(about["pid"]))
 
 
 def _keeper(about: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,36 +10,49 @@ from pathlib import Path
 from typing import Any
 
 from llama_runner.core.errors import ServerError
-from llama_runner.server.registry import running
+from llama_runner.server.registry import failed, running
+from llama_runner.server.vram import held
 
 _SPEED = re.compile(rb"^llamacpp:predicted_tokens_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 
 
 def look_at_all(directory: Path) -> list[dict[str, Any]]:
-    """Return what the servers that are written down do now."""
+    """Return what the servers that are written down do now, then those whose state is ``failed``."""
     from llama_runner.server.access import first_key  # noqa: PLC0415 - as light as what uses it
 
     given = os.environ.get("LLAMA_API_KEY", "").partition(",")[0] or None
     found = []
-    for about in running(directory):
+    servers = running(directory)
+    on_gpus = held(int(about["pid"]) for about in servers)
+    for about in servers:
         file = about.get("api_key_file")
-        found.append(look(about, first_key(file) if isinstance(file, str) else given))
-    return found
+        key = first_key(file) if isinstance(file, str) else given
+        found.append(look(about, key, on_gpus.get(int(about["pid"]))))
+    return [*found, *map(_look_at_failed, failed(directory))]
 
 
-def look(about: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+def look(about: dict[str, Any], key: str | None = None, vram: dict[str, int] | None = None) -> dict[str, Any]:
     """Return an entry of the registry with what is so now; None for what cannot be known.
 
-    ``age_s``; ``rss`` in bytes; ``slots`` and ``slots_busy``; ``tokens_per_second`` of a server with ``--metrics``.
-    ``key`` is an API key; without the right one a server that wants one says nothing of itself.
+    ``age_s``; ``rss`` in bytes; ``vram``, bytes by GPU; ``slots`` and ``slots_busy``; ``tokens_per_second`` of a server
+    with ``--metrics``. ``key`` is an API key; without the right one a server that wants one says nothing of itself.
     """
     return {
         **{name: about.get(name) for name in ("alias", "pid", "url", "state", "build", "model", "log", "context")},
         "detached": bool(about.get("detached")),
         "age_s": _age(about),
         "rss": _memory(int(about["pid"])),
+        "vram": vram,
+        "failure": None,
         **_said(about, key),
     }
+
+
+def _look_at_failed(about: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry of a server that was given up, in the same form: no process is there to be asked."""
+    nothing = dict.fromkeys(("pid", "age_s", "rss", "vram", "slots", "slots_busy", "tokens_per_second"))
+    known = {name: about.get(name) for name in ("alias", "url", "build", "model", "log", "context", "failure")}
+    return {**known, "state": "failed", "detached": True, **nothing}
 
 
 def _age(about: dict[str, Any]) -> float | None:

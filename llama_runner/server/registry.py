@@ -6,6 +6,7 @@ changes nothing. What was written on another machine, before a reboot or in anot
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from contextlib import suppress
@@ -22,15 +23,47 @@ def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
     """Write down a running process; None where the store is read-only, or when it has ended already."""
     path = directory / f"{pid}.json"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        text = json.dumps({"pid": pid, "began": began(pid), "machine": machine(), **about})
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
-        temporary.replace(path)
+        _write(path, {"pid": pid, "began": began(pid), "machine": machine(), **about})
     except (OSError, ValueError):
         return None
+    forget_failed(directory, str(about.get("alias")))
     return path
+
+
+def _write(path: Path, about: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(json.dumps(about))
+    temporary.replace(path)
+
+
+def register_failed(directory: Path, about: dict[str, Any], failure: str) -> None:
+    """Write down why a server in the background runs no more: nobody may have been there to be told.
+
+    The next start of that name, and ``stop``, forget it.
+    """
+    with suppress(OSError):
+        _write(
+            _of_failed(directory, str(about["alias"])),
+            {**about, "state": "failed", "machine": machine(), "failure": failure},
+        )
+
+
+def failed(directory: Path) -> list[dict[str, Any]]:
+    """Return what is known of the servers that failed in the background; ``failure`` is the reason."""
+    found = [about for path in sorted(directory.glob("*.failed")) if (about := _load(path)) is not None]
+    return [about for about in found if about["machine"] == machine() and isinstance(about.get("failure"), str)]
+
+
+def forget_failed(directory: Path, alias: str) -> None:
+    """Forget that a server of this name failed."""
+    with suppress(OSError):
+        _of_failed(directory, alias).unlink(missing_ok=True)
+
+
+def _of_failed(directory: Path, alias: str) -> Path:
+    return directory / f"{hashlib.sha256(alias.encode()).hexdigest()[:16]}.failed"
 
 
 def running(directory: Path) -> list[dict[str, Any]]:
@@ -61,7 +94,14 @@ def lives(about: dict[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return what a file says, or None where it is damaged."""
+    """Return what a file says of a process, or None where it is damaged."""
+    about = _load(path)
+    if about is None or not isinstance(about.get("pid"), int) or not isinstance(about.get("began"), int):
+        return None
+    return about
+
+
+def _load(path: Path) -> dict[str, Any] | None:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -69,7 +109,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     texts = ("alias", "url", "log", "machine")
     if not isinstance(about, dict) or not all(isinstance(about.get(name), str) for name in texts):
         return None
-    return about if isinstance(about.get("pid"), int) and isinstance(about.get("began"), int) else None
+    return about
 
 
 def began(pid: int) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.server import units
+from llama_runner.server.registry import register_failed
 from tests.conftest import Command
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux")
@@ -146,3 +147,17 @@ def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> N
 def test_systemd_reads_the_words_as_they_are() -> None:
     text = units.systemd("x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"))
     assert r'ExecStart=plain "a b" $$HOME %%h "q\"t" "b\\s" ""' + "\n" in text
+
+
+def test_one_that_failed_is_listed_with_the_reason_until_it_is_stopped(llama_runner: Command, tmp_path: Path) -> None:
+    about = {"alias": "acme/tiny", "url": "http://127.0.0.1:8080", "log": "logs/run-server-1.log", "build": "b1"}
+    register_failed(tmp_path / ".llama_runner" / "servers", about, "llama-server exited with 7\n  out of luck")
+    root = ("--root", tmp_path)
+    [row, *reason] = llama_runner("ps", *root).out.splitlines()[1:]
+    assert row.split() == ["acme/tiny", "failed", "http://127.0.0.1:8080", *"-----", "-", "b1"]
+    assert reason[:2] == ["failed    acme/tiny: llama-server exited with 7", "  out of luck"]
+    assert "no more: acme/tiny failed, llama-server exited with 7, log logs/" in llama_runner("status", *root).out
+    [told] = llama_runner("ps", *root, "--json").json
+    assert (told["state"], told["vram"], told["slots_busy"], told["tokens_per_second"]) == ("failed", None, None, None)
+    assert llama_runner("stop", "acme/tiny", *root).out == "forgotten acme/tiny: it had failed\n"
+    assert llama_runner("ps", *root).err == "none runs\n"

@@ -54,7 +54,7 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
     (stage.root / "model.gguf").touch()
 
     def start(options: ServerOptions | None = None, **given: Any) -> RunningServer:
-        policy, key = given.pop("policy", "no"), given.pop("key", None)
+        policy, key, limit = given.pop("policy", "no"), given.pop("key", None), given.pop("limit", 5)
         cancelled = given.pop("cancelled", lambda: False)
         os.environ["FAKE"] = json.dumps(given)
         return detach(
@@ -64,6 +64,7 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
             registry=stage.registry,
             sink=stage.events.append,
             policy=policy,
+            limit=limit,
             key=key,
             cancelled=cancelled,
         )
@@ -119,6 +120,50 @@ def test_what_hinders_it_is_told_as_in_the_foreground(stage: Stage, background: 
     assert str(caught.value.hint).startswith("there may be too little memory")
     assert caught.value.code == ExitCode.SERVER
     assert running(stage.registry) == []
+
+
+@pytest.mark.parametrize("then", ["stop", "start"])
+def test_one_that_crashes_in_load_is_shown_as_failed_until_it_is_stopped_or_started(
+    stage: Stage, background: Callable[..., RunningServer], then: str
+) -> None:
+    with pytest.raises(ServerError):
+        background(die_loading=7)
+    [seen] = look_at_all(stage.registry)
+    assert (seen["alias"], seen["state"], seen["pid"], seen["rss"]) == ("acme/tiny", "failed", None, None)
+    assert seen["failure"].startswith("llama-server exited with 7 before it was ready\n  ")
+    assert control.log_of(stage.registry, stage.root, "acme/tiny")[0] == stage.log
+    assert running(stage.registry) == [], "it is shown, and nothing else"
+    if then == "stop":
+        assert [each["state"] for each in control.stop(stage.registry, "acme/tiny")] == ["failed"]
+        assert list(stage.registry.iterdir()) == []
+    else:
+        background()
+        assert [each["state"] for each in look_at_all(stage.registry)] == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "failure"),
+    [
+        ({}, "exit/3", "llama-server exited with 3"),
+        ({}, "kill/9", "llama-server was killed by signal 9"),
+        ({"policy": "on-failure", "limit": 0}, "exit/3", "acme/tiny was started 0 times in vain"),
+    ],
+)
+def test_one_that_is_given_up_is_shown_as_failed(
+    stage: Stage, background: Callable[..., RunningServer], given: dict[str, Any], path: str, failure: str
+) -> None:
+    server = background(**given)
+    get(f"{server.url}/{path}")
+    until(lambda: not lives(holder(server)), "the end of its holder")
+    [seen] = look_at_all(stage.registry)
+    assert (seen["state"], seen["failure"], seen["url"]) == ("failed", failure, server.url)
+
+
+def test_one_that_ends_as_it_should_has_not_failed(stage: Stage, background: Callable[..., RunningServer]) -> None:
+    server = background()
+    get(f"{server.url}/exit/0")
+    until(lambda: not lives(holder(server)), "the end of its holder")
+    assert look_at_all(stage.registry) == []
 
 
 def test_what_cannot_be_written_is_told(stage: Stage, background: Callable[..., RunningServer]) -> None:
