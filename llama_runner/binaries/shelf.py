@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from contextlib import contextmanager
@@ -105,12 +106,12 @@ class Build(Value):
     @property
     def backend(self) -> str:
         """What it computes with, as its name says where its record does not."""
-        return str(self.facts.get("backend") or self.name.partition("-b")[0])
+        return str(self.facts.get("backend") or self.kind)
 
     @property
     def kind(self) -> str:
         """What the newest of it stands for when unused ones are removed: ``cpu``, ``prebuilt-cpu``."""
-        return self.name.partition("-b")[0]
+        return re.sub(r"(-b\d+)?-[0-9a-f]{8}$", "", self.name)
 
     def to_json(self) -> dict[str, Any]:
         """Return it for ``bins list --json``."""

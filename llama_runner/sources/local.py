@@ -19,6 +19,7 @@ from llama_runner.core.step import Source
 from llama_runner.core.value import Value
 from llama_runner.engine.stamps import StampCache, file_stamp, hash_file, is_settled
 from llama_runner.paths import safe_name, user_path
+from llama_runner.sources.programs import StoredPrograms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -236,6 +237,8 @@ class LocalSources:
 
     def digest(self, source: Source) -> Digest:
         """See ``Sources``. One file gives its own digest, a directory that of its relevant files."""
+        if isinstance(source, StoredPrograms):
+            return source.digest
         assert isinstance(source, LocalSource)
         files = files_of(source)
         stamps = {name: _stamp(path) for name, path in files.items()}
@@ -324,11 +327,13 @@ class LocalSources:
 
     def path(self, source: Source) -> Path:
         """See ``Sources``."""
-        assert isinstance(source, LocalSource)
+        assert isinstance(source, (LocalSource, StoredPrograms))
         return source.path
 
     def origin(self, source: Source) -> dict[str, Any]:
         """See ``Sources``. Stamps that are too young to be trusted later are left out."""
+        if isinstance(source, StoredPrograms):
+            return source.origin()
         assert isinstance(source, LocalSource)
         digest = self._combine(source)
         about = {"kind": source.kind, "ref": str(source.path), "revision": short(digest, 12)}
@@ -347,6 +352,9 @@ class LocalSources:
 
     def verify(self, source: Source) -> None:
         """See ``Sources``."""
+        if isinstance(source, StoredPrograms):
+            source.verify()
+            return
         assert isinstance(source, LocalSource)
         files, seen = files_of(source), self._seen[source]
         for name in sorted({*files, *seen}):
