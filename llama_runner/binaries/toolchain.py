@@ -164,6 +164,21 @@ def _answer(path: Path, word: str, environment: Mapping[str, str], *, needed: bo
     return said
 
 
+_STARVED = (
+    *("Killed signal terminated program", "virtual memory exhausted", "out of memory", "std::bad_alloc"),
+    *("Cannot allocate memory", "killed by signal 9", "signal 9 (core dumped)", "[code=137]", "compiler out of heap"),
+)
+
+
+def ran_out_of_memory(line: str) -> bool:
+    """Whether a line of a build says that a compiler, or what it starts, died for lack of memory.
+
+    The kernel ends with SIGKILL whom it cannot give what it was promised; Ninja reports that as code 137, a shell with
+    the one word.
+    """
+    return line.strip() == "Killed" or any(said in line for said in _STARVED)
+
+
 def tool_path(package: str) -> Path:
     """Return the program of the Python package ``cmake`` or ``ninja``; ``MissingTool`` when it is not installed."""
     import importlib  # noqa: PLC0415 - only to build

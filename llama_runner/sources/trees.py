@@ -96,8 +96,6 @@ def open_tree(path: Path) -> SourceTree:
     if not (path / "CMakeLists.txt").is_file():
         raise NoSourceTree(path)
     git = find_program("git") if (path / ".git").exists() else None
-    if git is not None and ask(git, "-C", path, "rev-parse", "--show-cdup") != ("\n", ""):
-        git = None  # unpacked with the file of a submodule that points nowhere, or into somebody else's repository
     return SourceTree(path, git)
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import machine
-from llama_runner.binaries import backends, cmake
+from llama_runner.binaries import backends, cmake, compiler_cache
 from llama_runner.binaries.gpus import try_nvcc
-from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, tool_path
+from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, ran_out_of_memory, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
+from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.engine.errors import ProgramFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +50,18 @@ class WrongBinary(StepError):
         super().__init__(
             f"compile: {program} --version says {answer!r}, expected {expected}",
             hint="it was not kept; the log shows how it was built",
+        )
+
+
+class NotEnoughMemory(StepError):
+    """A compiler dies for lack of memory even when it runs alone."""
+
+    def __init__(self, said: str, free: int, log: str) -> None:
+        self.said, self.free, self.log = said, free, log
+        super().__init__(
+            f"compile: one compiler alone does not get the memory it needs: {said}\nfull log: {log}",
+            hint=f"{size_text(free)} are free now, and the largest file takes about {size_text(MEMORY_PER_JOB)}; "
+            "end other programs, add swap, or build elsewhere",
         )
 
 
@@ -113,9 +127,9 @@ class CompileLlama(Step):
             variable = f"-D{backends.BACKENDS['cuda'].architectures}="
             architectures = next((word[len(variable) :] for word in self.options if word.startswith(variable)), "")
             try_nvcc(nvcc.path, self.toolchain.cxx.path, architectures, environment)
-        configure = cmake.configure(
-            tool_path("cmake"), ninja, workspace.input("tree"), build, self._compilers(self.toolchain), self.options
-        )
+        compilers = self._compilers(self.toolchain)
+        compilers += self._cache(workspace, [variable for variable, _ in compilers], environment)
+        configure = cmake.configure(tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options)
         _forget_other_build(workspace.work, configure)
         said: list[str] = []
         workspace.call(configure, env=environment, on_line=said.append)
@@ -123,20 +137,52 @@ class CompileLlama(Step):
         if unknown := [name for name in cmake.unused_options(said) if name in ours]:
             raise UnknownOption(unknown, workspace.log_name)
 
-        def on_line(line: str) -> None:
-            if counted := cmake.progress(line):
-                workspace.progress(*counted, "objects")
-
-        workspace.call(
-            [ninja, "-C", build, "-j", str(self.jobs or _default_jobs()), *self.targets],
-            env=environment,
-            on_line=on_line,
-        )
+        self._build(workspace, [ninja, "-C", build, *self.targets], environment)
         for library in sorted((build / "bin").iterdir()):
             if library.suffix in (".so", ".dylib", ".dll"):
                 shutil.copy2(library, workspace.out / library.name)
         for target in self.targets:
             self._take(workspace, build / "bin" / target, environment)
+
+    def _build(self, workspace: Workspace, argv: list[str | Path], environment: Mapping[str, str]) -> None:
+        """Compile and link, with fewer compilers at once when they run out of memory; what is done stays done."""
+        jobs = self.jobs or _default_jobs()
+        while True:
+            starved: list[str] = []
+
+            def on_line(line: str, starved: list[str] = starved) -> None:
+                if counted := cmake.progress(line):
+                    workspace.progress(*counted, "objects")
+                elif ran_out_of_memory(line):
+                    starved.append(line.strip())
+
+            try:
+                workspace.call([*argv, "-j", str(jobs)], env=environment, on_line=on_line)
+            except ProgramFailed as error:
+                if not starved:
+                    raise
+                if jobs == 1:
+                    raise NotEnoughMemory(starved[0], machine.available_memory(), workspace.log_name) from error
+                workspace.warn("memory", f"not enough for {jobs} compilers at once; going on with {jobs // 2}")
+                jobs //= 2
+            else:
+                return
+
+    def _cache(self, workspace: Workspace, variables: list[str], environment: dict[str, str]) -> list[tuple[str, Path]]:
+        """Return CMake's variables for a compiler cache, if there is one; ``environment`` becomes what it needs."""
+        assert self.toolchain is not None
+        cache = compiler_cache.find_cache(os.environ, self.options)
+        if cache is None:
+            return []
+        places = (workspace.input("tree").absolute(), workspace.work.absolute())
+        theirs = compiler_cache.variables(os.environ, *places, cpu=str(self.platform.get("cpu", "")))
+        if not compiler_cache.works(cache, self.toolchain.c.path, {**environment, **theirs}, workspace.tools):
+            workspace.warn("compiler cache", f"{cache} does not work here; compiling without it")
+            return []
+        environment.update(theirs)
+        workspace.fact(compiler_cache=cache.name)
+        languages = ("C", "CXX", "CUDA", "HIP")
+        return compiler_cache.launchers(cache, [one for one in languages if f"CMAKE_{one}_COMPILER" in variables])
 
     def _compilers(self, toolchain: Toolchain) -> list[tuple[str, Path]]:
         """CMake's variables for the compilers; ``CannotBuild`` when one of the backend's is not there."""

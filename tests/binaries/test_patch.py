@@ -82,10 +82,17 @@ def test_patches_are_applied_in_their_order_to_a_copy(bench: Bench, tree: Path, 
     assert (directory / "quantize.c").read_text() == "int main(void) { return 4; }\n"
     assert (directory / "include/new.h").read_text() == "#define NEW\n"
     assert (tree / "quantize.c").read_text() == QUANTIZE_C, "the original stays as it is"
-    assert not list(directory.rglob("*.orig"))
     assert directory.name.startswith("llama.cpp-b0-")
     with pytest.raises(PatchDoesNotApply):
         apply(bench, tree_from(str(tree), patches=patches[::-1]))
+
+
+def test_a_patch_may_be_for_lines_further_down(bench: Bench, tree: Path, tmp_path: Path, program: str) -> None:
+    (tree / "quantize.c").write_text("\n\n\n// before\nint main(void) { return 0; }\n// after\n")
+    lines = PATCH[: PATCH.index("diff --git a/include")].replace("@@ -1 +1 @@\n", "@@ -2,3 +2,3 @@\n // before\n")
+    directory = apply(bench, tree_from(str(tree), patches=[write(tmp_path / "a.patch", f"{lines} // after\n")]))
+    assert "return 3" in (directory / "quantize.c").read_text()
+    assert not list(directory.rglob("*.orig"))
 
 
 def test_a_patched_tree_is_built_beside_the_one_that_is_not(bench: Bench, tree: Path, tmp_path: Path) -> None:

@@ -149,6 +149,10 @@ def test_a_commit_of_a_repository_is_built_and_not_fetched_twice(bench: Bench, c
     assert bench.ran() == []
     record = bench.store.record(outcome.places[tree.node])
     assert record is not None
+    mirror = checkout.with_name("mirror")
+    git(checkout, "clone", "-q", str(checkout), str(mirror))
+    bench.execute(compile_step(tree_from(f"{mirror}@master").node))
+    assert bench.ran() == [], "the same commit from elsewhere"
     assert record.source == {"kind": "git", "ref": url, "revision": git(checkout, "rev-parse", "HEAD")}
 
 
