@@ -192,7 +192,7 @@ def _member(name: str) -> tarfile.TarInfo:
     return tarfile.TarInfo(name)
 
 
-def import_(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> Imported:
+def take_in(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> Imported:
     """Take in what ``export`` packed, on this or another machine, under the key that it has there.
 
     Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what ``prove`` raises;

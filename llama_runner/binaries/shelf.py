@@ -34,6 +34,8 @@ from llama_runner.sources.programs import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from llama_runner.binaries.parcel import Imported
+    from llama_runner.core.events import Sink
     from llama_runner.core.record import Record
     from llama_runner.engine.store import Store
 
@@ -133,10 +135,10 @@ class Build(Value):
 
 
 class Shelf:
-    """The programs under one root."""
+    """The programs under one root. ``lock_timeout`` is how many seconds an import waits for others."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, sink: Sink = lambda _event: None, lock_timeout: float = 6 * 3600) -> None:
+        self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
         self._servers = store.private / "servers"
 
     def builds(self) -> list[Build]:
@@ -286,6 +288,18 @@ class Shelf:
             aside.rename(path)
             raise UsedByServer(path.name, servers)
         shutil.rmtree(staging)
+
+    def export(self, name: str, output: Path | None = None) -> Path:
+        """Pack programs with their record into one archive and return where it is; as ``parcel.export`` raises."""
+        from llama_runner.binaries import parcel  # noqa: PLC0415 - rarely wanted
+
+        return parcel.export(self._store, name, output)
+
+    def take_in(self, archive: Path) -> Imported:
+        """Check, prove and keep what ``export`` packed elsewhere; as ``parcel.take_in`` raises."""
+        from llama_runner.binaries import parcel  # noqa: PLC0415 - rarely wanted
+
+        return parcel.take_in(self._store, archive, sink=self._sink, lock_timeout=self._lock_timeout)
 
     def unused(self) -> list[Build]:
         """Return what nobody would miss of this platform: not chosen, not running, not the newest of its backend."""

@@ -45,6 +45,7 @@ class _Commands(click.Group):
         **dict.fromkeys(("infer", "chat"), "infer"),
         **dict.fromkeys(("bench", "tune"), "bench"),
         "search": "search",
+        "bins": "bins",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
