@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.infer import own_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from llama_runner.api import Runner
     from llama_runner.client.kept import Result
@@ -59,9 +60,12 @@ load_options = shared.together(
 @load_options
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Ask as long as this instead.")
 @click.option("--compare", is_flag=True, help="Show what the last result of this model here was.")
+@click.option("--raw", is_flag=True, help="Without a server: llama-bench, which gets what stands after --.")
 def bench(**given: Any) -> None:
     """Measure a server under load: time to the first token, tokens per second, latency, errors. Keeps the result."""
-    from llama_runner.client import kept  # noqa: PLC0415 - not for --help
+    if given["raw"]:
+        _bench_raw(given)
+        return
     from llama_runner.client.figures import comparison, figures  # noqa: PLC0415
     from llama_runner.client.load import Load, ask, drive  # noqa: PLC0415
 
@@ -76,17 +80,60 @@ def bench(**given: Any) -> None:
             result["levels"].append(figures(*_turned(drive(server, load, clients), clients)))
             if not given["as_json"]:
                 _show(result["levels"][-1], head=len(result["levels"]) == 1)
+    _keep(runner, given, result, lambda before: comparison(result["levels"], before["levels"]))
+
+
+def _keep(runner: Runner, given: dict[str, Any], result: Result, compared: Callable[[Result], Any]) -> None:
+    """Keep a result, and show it or how it compares with the last one."""
+    from llama_runner.client import kept  # noqa: PLC0415 - not for --help
+
     before = kept.latest_like(runner.store, result)
     path = kept.keep(runner.store, result)
     if before is not None and given["compare"]:
         result["before"] = before
-        result["compared"] = comparison(result["levels"], before["levels"])
+        result["compared"] = compared(before)
     if given["as_json"]:
         click.echo(json.dumps(result))
         return
     if given["compare"]:
         _show_comparison(result)
     click.echo(f"kept      {path}")
+
+
+_OF_CLIENTS = ("url", "profile", "concurrency", "requests", "max_tokens", "seconds")
+_RAW = "{:>16}  {:>7}  {:>9}  {:>6}  {:>9}  {:>11}  {:>7}"
+
+
+def _bench_raw(given: dict[str, Any]) -> None:
+    from llama_runner import machine  # noqa: PLC0415 - not for --help
+    from llama_runner.client import kept, raw  # noqa: PLC0415
+
+    context = click.get_current_context()
+    for name in _OF_CLIENTS:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--raw has no server: leave --{name.replace('_', '-')} out")
+    extra = list(context.obj or ())
+    words = raw.words_for(extra, given["threads"] or machine.physical_cores(), given["gpu_layers"])
+    runner = _runner(given)
+    prepared = runner.prepare(**shared.wishes(given))
+    program = prepared.server.with_name(f"llama-bench{prepared.server.suffix}")
+    result: Result = {"at": kept.now(), "machine": kept.this_machine(), "load": {"llama-bench": extra}}
+    result |= _identity(runner, prepared) | {"argv": words}
+
+    def show(test: dict[str, Any]) -> None:
+        of = test["settings"]
+        sizes, kinds = f"{of.get('n_batch')}/{of.get('n_ubatch')}", f"{of.get('type_k')}/{of.get('type_v')}"
+        speed = (f"{test['tokens_per_second']:.2f}", f"±{test['deviation']:.2f}")
+        click.echo(
+            _RAW.format(test["test"], str(of.get("n_threads")), sizes, str(of.get("n_gpu_layers")), kinds, *speed)
+        )
+
+    if not given["as_json"]:
+        click.echo(_RAW.format("test", "threads", "batch", "layers", "KV", "tokens/s", "").rstrip())
+    result["raw"] = raw.measure(
+        program, prepared.model, words, root=runner.root, on_test=(lambda _: None) if given["as_json"] else show
+    )
+    _keep(runner, given, result, lambda before: raw.comparison(result["raw"], before["raw"]))
 
 
 def _turned(driven: tuple[Any, float], clients: int) -> tuple[Any, int, float]:
@@ -166,8 +213,9 @@ def _show_comparison(result: Result) -> None:
         f"compared  with {before['at']}, {'the same binary' if same else 'binary ' + str(before['binary']['build'])}"
     )
     for level in result["compared"]:
-        words = [f"{name.removesuffix('_s')} {level[name]}" for name in level if name != "concurrency"]
-        click.echo(f"{level['concurrency']:>11}  {', '.join(words)}   (1: as before)")
+        what, *figures = level.items()
+        words = [f"{name.removesuffix('_s')} {value}" for name, value in figures]
+        click.echo(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
 @click.command()

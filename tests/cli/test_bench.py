@@ -41,6 +41,27 @@ def test_a_result_is_kept_and_the_next_one_compared_with_it(root: Path, llama_ru
     assert "compared  with nothing" in other, "another load is another thing"
 
 
+def test_raw_figures_are_kept_and_compared_by_test(root: Path, llama_runner: Command) -> None:
+    words = ["bench", "--raw", "--demo", "--root", root, "--threads", "1", "--compare"]
+    short = ["--", "-p", "32,16", "-n", "8", "-r", "1"]
+    first = llama_runner(*words, "--json", *short).json
+    assert [test["test"] for test in first["raw"]] == ["pp32", "pp16", "tg8"]
+    for test in first["raw"]:
+        assert test["tokens_per_second"] > 0
+        assert test["settings"]["n_threads"] == 1
+    assert (first["model"]["name"], first["binary"]["digest"][:6]) == ("demo:q4_k_m", "tree1:")
+    assert "compared" not in first, "there is nothing to compare with"
+    second = llama_runner(*words, *short).out
+    assert [line.split()[:2] for line in second.splitlines()[1:4]] == [["pp32", "1"], ["pp16", "1"], ["tg8", "1"]]
+    assert f"compared  with {first['at']}, the same binary" in second
+    assert "       pp32  tokens_per_second " in second
+    [file] = (root / ".llama_runner" / "bench").iterdir()
+    assert len(file.read_text().splitlines()) == 2
+    refused = llama_runner(*words, "--", "--no-such-option")
+    assert refused.code == 2, refused
+    assert "error: llama-bench: invalid parameter for argument: --no-such-option\nfull log: logs/" in refused.err
+
+
 def test_a_server_that_runs_somewhere_is_measured(root: Path, llama_runner: Command, children: Children) -> None:
     running = Running(children, "--demo", "--root", root)
     told = llama_runner("bench", "--url", running.url, "--root", root, "--concurrency", "2", *SMALL, "--json").json
@@ -57,6 +78,8 @@ def test_a_server_that_runs_somewhere_is_measured(root: Path, llama_runner: Comm
         (["--demo", "--concurrency", "1,x"], "is not a list of numbers"),
         (["--demo", "--", "--embeddings"], "gives vectors, not text"),
         (["--demo", "--profile", "fast"], "no profile called 'fast'"),
+        (["--demo", "--raw", "--concurrency", "2"], "--raw has no server: leave --concurrency out"),
+        (["--demo", "--raw", "--", "-o", "md"], "-o cannot be given to llama-bench"),
     ],
 )
 def test_what_makes_no_sense_is_told(llama_runner: Command, tmp_path: Path, words: list[str], said: str) -> None:

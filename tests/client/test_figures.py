@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_runner.client import raw
 from llama_runner.client.figures import comparison, figures, percentile
 from llama_runner.client.load import Sample
 from llama_runner.client.tune import MARGIN, Settings, axes, search
@@ -97,3 +99,34 @@ def test_nothing_new_is_begun_when_the_budget_is_spent() -> None:
     found = search(AXES, lambda _settings: 1.0, budget=5, clock=lambda: float(next(time)))
     assert len(found.tried) <= 5
     assert not found.finished
+
+
+def test_raw_figures_are_compared_where_the_settings_that_both_name_are_the_same() -> None:
+    def figure(speed: float, **settings: object) -> dict[str, object]:
+        return {"test": "pp32", "tokens_per_second": speed, "settings": settings}
+
+    before = [figure(10.0, n_prompt=32, n_threads=1), figure(20.0, n_prompt=32, n_threads=2)]
+    now = [figure(30.0, n_prompt=32, n_threads=2, load_mode="auto"), figure(1.0, n_prompt=32, n_threads=4)]
+    assert raw.comparison(now, before) == [{"test": "pp32", "tokens_per_second": 1.5}]
+    assert raw.comparison(now[:1], [figure(0.0, n_prompt=32, n_threads=2)]) == []
+
+
+def test_what_is_given_to_llama_bench_displaces_what_is_ours() -> None:
+    assert raw.words_for([], 2, None) == ["-t", "2"]
+    assert raw.words_for(["-p", "8", "--threads", "1,2"], 2, "all") == ["-ngl", "999", "-p", "8", "--threads", "1,2"]
+    with pytest.raises(raw.DecidedByBench, match="-hf cannot be given"):
+        raw.words_for(["-hf", "org/model"], 2, None)
+
+
+def test_binaries_without_llama_bench_are_told(tmp_path: Path) -> None:
+    with pytest.raises(raw.NoBench, match="there is no .*/llama-bench"):
+        raw.measure(tmp_path / "llama-bench", tmp_path / "m.gguf", [], root=tmp_path, on_test=print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_llama_bench_that_measures_nothing_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "llama-bench"
+    program.write_text('#!/bin/sh\necho \'{}\'; echo 7; echo \'{"n_prompt": 1, "n_gen": 0, "avg_ts": null}\'\n')
+    program.chmod(0o755)
+    with pytest.raises(raw.NoFigures, match="no figures\nfull log: logs/llama-bench-"):
+        raw.measure(program, tmp_path / "m.gguf", [], root=tmp_path, on_test=print)
