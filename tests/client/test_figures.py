@@ -119,7 +119,7 @@ def test_what_is_given_to_llama_bench_displaces_what_is_ours() -> None:
 
 
 def test_binaries_without_llama_bench_are_told(tmp_path: Path) -> None:
-    with pytest.raises(raw.NoBench, match="there is no .*/llama-bench"):
+    with pytest.raises(raw.NoBench, match=r"there is no .*/llama-bench"):
         raw.measure(tmp_path / "llama-bench", tmp_path / "m.gguf", [], root=tmp_path, on_test=print)
     assert list(tmp_path.iterdir()) == []
 
