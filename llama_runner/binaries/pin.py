@@ -21,6 +21,14 @@ class BadPin(UsageError):
         super().__init__(f"{path} does not say which llama.cpp to build: {why}", hint="restore it from the repository")
 
 
+class Inner(Value):
+    """A file inside the pinned one."""
+
+    path: str
+    digest: Digest
+    size: int
+
+
 class Pin(Value):
     """A llama.cpp source tree inside a file on a package index."""
 
@@ -35,6 +43,8 @@ class Pin(Value):
     tree_path: str
     tree_digest: Digest
     tree_bytes: int
+    windows: Inner | None = None
+    """A release archive of the programs for Windows on x64, where the package has one."""
 
 
 def load_pin(path: Path) -> Pin:
@@ -46,7 +56,7 @@ def load_pin(path: Path) -> Pin:
 
     try:
         value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        package, tree = value["package"], value["tree"]
+        package, tree, windows = value["package"], value["tree"], value.get("windows")
         return Pin(
             build=int(value["build"]),
             commit=str(value["commit"]),
@@ -58,6 +68,11 @@ def load_pin(path: Path) -> Pin:
             tree_path=str(tree["path"]),
             tree_digest=Digest(tree["digest"]),
             tree_bytes=int(tree["bytes"]),
+            windows=None if windows is None else _inner(windows),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadPin(path, str(error) or type(error).__name__) from error
+
+
+def _inner(table: dict[str, Any]) -> Inner:
+    return Inner(str(table["path"]), file_digest(table["sha256"]), int(table["size"]))

@@ -1,0 +1,105 @@
+"""Programs that lie on this machine already, taken as they are: links to them, once they have proved themselves."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner import machine
+from llama_runner.binaries.executables import check_platform
+from llama_runner.core.digest import short
+from llama_runner.core.errors import ToolError
+from llama_runner.core.step import Place, Step, unkeyed
+from llama_runner.sources.adopted import SERVER, AdoptedPrograms, open_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.workspace import Workspace
+
+LIST = "adopted.txt"
+"""The sha256 and the path of each program and library. Links alone would look the same after an upgrade."""
+
+
+class ProgramLacking(ToolError):
+    """Programs that were adopted are not enough for what is asked."""
+
+    def __init__(self, program: str, directory: Path) -> None:
+        self.program, self.directory = program, directory
+        super().__init__(
+            f"the system's programs lack {program}",
+            hint="install it beside llama-server, or take other programs: --binaries build or --binaries prebuilt",
+        )
+
+
+class AdoptPrograms(Step):
+    """A directory of links to the programs where they lie; of copies on Windows. Keyed by what is in them."""
+
+    programs: AdoptedPrograms
+    directory: str
+    """Where they lie: the same programs elsewhere are other links."""
+    server: str
+    os_and_arch: str = unkeyed("")
+    kind: ClassVar[str] = "adopt"
+
+    @property
+    def platform(self) -> dict[str, object]:
+        """What the programs run on."""
+        return {"system": self.os_and_arch}
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
+        """Beside what is built here."""
+        del digests, places
+        return None if key is None else Place(f"bins/{self.os_and_arch}/system-{short(key)}")
+
+    def run(self, workspace: Workspace) -> None:
+        """Link, list, prove. Raises ``ForeignProgram``, and what ``prove`` raises."""
+        from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not on the warm path
+        from llama_runner.engine.stamps import hash_file  # noqa: PLC0415
+
+        lines = []
+        for name, path in self.programs.files().items():
+            workspace.check_cancelled()
+            lines.append(f"{hash_file(path)}  {path}\n")
+            if "/" in name:  # a library elsewhere; it is found from where the program really is
+                continue
+            if name == self.server:
+                check_platform(path, self.os_and_arch)
+            _link(path, workspace.out / _called(name, self.server))
+        (workspace.out / LIST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+        prove(workspace.out, Expected(), workspace)
+
+
+def adopted_programs(
+    path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
+) -> AdoptPrograms:
+    """Return the step that adopts the programs in a directory or beside a program.
+
+    None: ``LLAMA_SERVER_BINS_DIR`` says where, else ``PATH``. Raises what `open_programs` raises.
+    """
+    found = open_programs(path, environment=os.environ if environment is None else environment)
+    return AdoptPrograms(found, str(found.path), found.server, os_and_arch=machine.platform_tag())
+
+
+def check_has(directory: Path, program: str) -> None:
+    """Raise ``ProgramLacking`` unless a directory of programs has this one: nothing but a server may be adopted."""
+    if not any((directory / name).is_file() for name in (program, f"{program}.exe")):
+        raise ProgramLacking(program, directory)
+
+
+def _called(name: str, server: str) -> str:
+    """Return what a program is called in the artifact: a server that the user named may be called anything."""
+    if name != server:
+        return name
+    return f"{SERVER}.exe" if name.lower().endswith(".exe") else SERVER
+
+
+def _link(original: Path, link: Path) -> None:
+    if os.name != "nt":
+        link.symlink_to(original)
+        return
+    import shutil  # noqa: PLC0415 - not on the warm path
+
+    shutil.copy2(original, link)  # links are for administrators there

@@ -1,0 +1,154 @@
+"""Fetch a file by its URL. Which bytes it must be is said beforehand, so it does not matter who gives them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llama_runner.core.digest import Digest, short
+from llama_runner.core.errors import DownloadError
+from llama_runner.core.sizes import size_text
+from llama_runner.core.step import Needs, Place, Step, unkeyed
+from llama_runner.paths import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.core.digest import Key
+    from llama_runner.core.workspace import Workspace
+
+_PATIENCE_S = 30.0
+_OK, _PARTIAL = 200, 206
+UNKNOWN_SIZE = 100 << 20
+"""What is announced of a file whose size nobody has told."""
+
+
+class NotFetched(DownloadError):
+    """The file is not to be had at its URL; ``kept`` bytes of it are here."""
+
+    def __init__(self, url: str, why: str, kept: int = 0) -> None:
+        self.url, self.why, self.kept = url, why, kept
+        super().__init__(
+            f"{url} could not be fetched: {why}",
+            hint=f"{size_text(kept)} kept, run again to continue"
+            if kept
+            else "check the URL, the network and the proxy",
+        )
+
+
+class WrongDownload(DownloadError):
+    """What is at the URL has another sha256."""
+
+    def __init__(self, url: str, expected: Digest, found: Digest) -> None:
+        self.url, self.expected, self.found = url, expected, found
+        super().__init__(
+            f"{url} has {found}, and {expected} was asked for",
+            hint="nothing was kept; check the sha256, and whether a proxy sends a page of its own",
+        )
+
+
+class FetchUrl(Step):
+    """A file by its URL and digest. What is fetched of it stays when it is interrupted."""
+
+    digest: Digest
+    url: str = unkeyed("")
+    size: int = unkeyed(0)
+    """In bytes, as somebody has told it; 0 when nobody has."""
+    kind: ClassVar[str] = "fetch_url"
+    resource: ClassVar = "network"
+
+    @property
+    def promise(self) -> Digest:
+        """The digest that was asked for."""
+        return self.digest
+
+    @property
+    def source(self) -> dict[str, object]:
+        """Where the file comes from, without a password."""
+        return {"kind": "url", "ref": shown(self.url)}
+
+    @property
+    def transient(self) -> bool:
+        """It can be fetched again."""
+        return True
+
+    def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
+        """By its name; others of that name are told apart by their digest."""
+        del key, digests, places
+        name = self.url.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
+        return Place("vendor/archives", f"{short(self.digest)}-{safe_name(name)}")
+
+    def needs(self) -> Needs:
+        """The file."""
+        return Needs(fetch=self.size or UNKNOWN_SIZE, disk=self.size or UNKNOWN_SIZE)
+
+    def run(self, workspace: Workspace) -> None:
+        """Fetch it, going on where another run ended. Raises ``NotFetched`` and ``WrongDownload``."""
+        from llama_runner.engine.stamps import hash_file  # noqa: PLC0415 - not on the warm path
+
+        partial = workspace.work / "partial"
+        partial.touch()
+        if here := partial.stat().st_size:
+            workspace.notice("resuming", f"{workspace.target.name}: going on from {size_text(here)}")
+        is_whole = here > 0 and hash_file(partial, workspace.is_cancelled) == self.digest
+        while not is_whole and not self._receive(partial, workspace):
+            if partial.stat().st_size == here:  # an attempt that brought nothing is the last
+                raise NotFetched(shown(self.url), "the connection ended early", here)
+            here = partial.stat().st_size
+        found = hash_file(partial, workspace.is_cancelled)
+        if found != self.digest:
+            partial.unlink()
+            raise WrongDownload(shown(self.url), self.digest, found)
+        partial.rename(workspace.target)
+        workspace.hashed(workspace.target.name, found)
+
+    def _receive(self, partial: Path, workspace: Workspace) -> bool:
+        """Ask once for what is missing and return whether it is all here."""
+        import httpx2  # noqa: PLC0415 - not on the warm path
+
+        here = partial.stat().st_size
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={here}-"} if here else {})}
+        try:
+            with (
+                httpx2.Client(follow_redirects=True, timeout=_PATIENCE_S) as client,
+                client.stream("GET", self.url, headers=headers) as response,
+            ):
+                goes_on = response.status_code == _PARTIAL and _begins(response.headers.get("Content-Range")) == here
+                if here and not goes_on:  # the file is another by now, or the server sends no parts
+                    partial.write_bytes(b"")
+                    if response.status_code != _OK:
+                        return self._receive(partial, workspace)
+                elif response.status_code not in {_OK, _PARTIAL}:
+                    raise NotFetched(shown(self.url), f"the server answers {response.status_code}")
+                return self._append(partial, response, workspace)
+        except httpx2.RemoteProtocolError:
+            if partial.stat().st_size > here:
+                return False
+            raise NotFetched(shown(self.url), "the connection ended early", here) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise NotFetched(shown(self.url), str(error) or type(error).__name__, partial.stat().st_size) from error
+
+    def _append(self, partial: Path, response: Any, workspace: Workspace) -> bool:  # noqa: ANN401 - of httpx2
+        size = self.size
+        with partial.open("ab") as file:
+            done = file.tell()
+            length = response.headers.get("Content-Length", "")
+            total = done + int(length) if length.isdecimal() else size
+            if size and total != size:
+                raise NotFetched(shown(self.url), f"it has {total} bytes there, and {size} were announced")
+            for block in response.iter_raw():
+                workspace.check_cancelled()
+                done += file.write(block)
+                workspace.progress(done, max(done, total), "bytes")
+        return not total or done >= total
+
+
+def shown(url: str) -> str:
+    """Return a URL without what only its owner may know."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url.partition("?")[0])
+
+
+def _begins(content_range: str | None) -> int | None:
+    match = re.match(r"bytes (\d+)-", content_range or "")
+    return int(match[1]) if match else None
