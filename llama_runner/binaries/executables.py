@@ -14,6 +14,7 @@ _HEAD = 4096
 _ELF = {3: "i686", 21: "ppc64le", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64",
         258: "loongarch64"}  # fmt: skip
 _ELF_SYSTEMS = {0: "linux", 3: "linux", 9: "freebsd", 12: "openbsd"}
+_BIG_ENDIAN = 2
 _PE = {0x14C: "x86", 0x8664: "x64", 0xAA64: "arm64"}
 _MACH = {0x01000007: "x86_64", 0x0100000C: "arm64", 7: "i386"}
 _MACH_THIN = {b"\xcf\xfa\xed\xfe": "<", b"\xce\xfa\xed\xfe": "<", b"\xfe\xed\xfa\xcf": ">", b"\xfe\xed\xfa\xce": ">"}
@@ -65,12 +66,13 @@ def check_platform(path: Path, wanted: str, *, name: str = "") -> bool:
 
 
 def _elf(head: bytes) -> str:
-    order = ">" if head[5] == 2 else "<"  # noqa: PLR2004 - as the format has it
+    data, system = struct.unpack_from("<5xBxB", head)
+    order = ">" if data == _BIG_ENDIAN else "<"
     (machine,) = struct.unpack_from(f"{order}H", head, 18)
     architecture = _ELF.get(machine, f"machine{machine}")
     if architecture == "ppc64le" and order == ">":
         architecture = "ppc64"
-    return f"{_ELF_SYSTEMS.get(head[7], f'system{head[7]}')}-{architecture}"
+    return f"{_ELF_SYSTEMS.get(system, f'system{system}')}-{architecture}"
 
 
 def _pe(head: bytes) -> tuple[str, ...]:

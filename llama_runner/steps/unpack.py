@@ -159,7 +159,7 @@ class UnpackPrograms(Step):
             if path.is_symlink() and not (path.exists() and path.resolve().parent == found.resolve()):
                 continue  # it leads out of the directory that is kept
             path.rename(workspace.out / path.name)
-        self._look_at(workspace.out)
+        self._look_at(workspace)
         here = machine.platform_tag()
         if self.os_and_arch == here:
             from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not on the warm path
@@ -185,10 +185,10 @@ class UnpackPrograms(Step):
             raise NoPrograms(lacking, (best / needed[0]).relative_to(root).as_posix())
         return best
 
-    def _look_at(self, directory: Path) -> None:
-        """Check what every program and library runs on, and let the programs be run."""
+    def _look_at(self, workspace: Workspace) -> None:
+        """Check what every program and library runs on, list the programs, and let them be run."""
         programs = []
-        for path in sorted(directory.iterdir()):
+        for path in sorted(workspace.out.iterdir()):
             if not path.is_file():
                 continue
             is_binary = check_platform(path, self.os_and_arch)
@@ -198,6 +198,7 @@ class UnpackPrograms(Step):
         for name in map(self._program, NEEDED):
             if name not in programs and self.os_and_arch != machine.platform_tag():
                 raise BadArchive(f"{name} in the archive is no program")
+        workspace.fact(programs=programs)
 
     def _program(self, name: str) -> str:
         return f"{name}.exe" if self.os_and_arch.startswith("windows") else name
