@@ -183,7 +183,7 @@ def find(store: Store, name: str) -> Path:
     """
     platform, _, bare = name.rpartition("/")
     here = machine.platform_tag()
-    if platform in ("", here) and bare and _is_build(store.root / "bins" / here / bare):
+    if platform in ("", here) and bare.strip(".") and _is_build(store.root / "bins" / here / bare):
         return store.root / "bins" / here / bare
     there = list(directories(store.root))
     fitting = [path for path in there if platform in ("", path.parent.name) and _fits(path.name, bare)]
@@ -208,4 +208,4 @@ def directories(root: Path) -> Iterable[Path]:
 
 def _is_build(path: Path) -> bool:
     """Whether something lies there that is, or was, a directory of programs."""
-    return path.name not in (".", "..") and path.is_dir() and any(True for _ in path.iterdir())
+    return path.is_dir() and any(True for _ in path.iterdir())
