@@ -25,7 +25,7 @@ from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.process import Cancellation
 from llama_runner.engine.stamps import hash_file, hash_tree
 from llama_runner.sources.local import LocalSources, UnreadableSource
-from llama_runner.sources.programs import DamagedBuild, open_programs
+from llama_runner.sources.programs import DamagedBuild, find_anywhere, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.engine.store import Store
+    from llama_runner.engine.workspace import StagedWorkspace
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*-[0-9a-f]{8}")
 _LARGEST_RECORD = 4 << 20
@@ -112,11 +113,11 @@ class _Arrival(Step):
 def export(store: Store, name: str, output: Path | None = None) -> Path:
     """Pack a build into one archive and return its path: ``output``, below it, or beside us under the build's name.
 
-    Raises ``ExportExists``, ``NotExportable``, and what ``open_programs`` raises.
+    Raises ``ExportExists``, ``NotExportable``, and what ``find_anywhere`` and ``opened`` raise.
     """
     from pathlib import Path  # noqa: PLC0415 - the default only
 
-    programs = open_programs(store, name)
+    programs = opened(store, find_anywhere(store, name))
     default = f"{programs.name}-{programs.path.parent.name}.tar.gz"
     target = Path(default) if output is None else output / default if output.is_dir() else output
     if target.exists():
@@ -282,7 +283,6 @@ def _check_machine(name: str, platform: str, record: Record) -> None:
 
 def _take_in(store: Store, place: Place, record: Record, staging: Path, sink: Sink, lock_timeout: float) -> Imported:
     """Prove a build that was unpacked, and publish it; one of the same key that is here already stays."""
-    from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not to list
     from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
 
     lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
@@ -306,9 +306,7 @@ def _take_in(store: Store, place: Place, record: Record, staging: Path, sink: Si
             (unpacked / STATE_FILE).unlink()
             workspace.out.rmdir()
             unpacked.rename(workspace.out)
-            asked = record.recipe.get("params", {})
-            expected = Expected(backend=str(asked.get("backend", "cpu")), build=asked.get("build"))
-            prove(workspace.out, expected, workspace)
+            _prove(workspace, record.recipe.get("params", {}))
             made = {
                 **_travelling(record).made,
                 "kept": True,
@@ -318,3 +316,9 @@ def _take_in(store: Store, place: Place, record: Record, staging: Path, sink: Si
             facts = {**record.facts, **workspace.facts}
             store.publish(place, workspace.out, _travelling(record).but(facts=facts, made=made))
     return Imported(path, True, facts)
+
+
+def _prove(workspace: StagedWorkspace, asked: dict[str, Any]) -> None:
+    from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not to list
+
+    prove(workspace.out, Expected(backend=str(asked.get("backend", "cpu")), build=asked.get("build")), workspace)

@@ -27,6 +27,7 @@ from llama_runner.sources.programs import (
     choice_file,
     directories,
     find,
+    find_anywhere,
     open_programs,
     place_of,
 )
@@ -251,7 +252,7 @@ class Shelf:
         ``UsedByServer`` when a server runs with them, ``Chosen`` when they are in use for later runs and not
         ``force``, ``BeingMade`` when another process is at them; as ``find`` raises.
         """
-        path = self._anywhere(name)
+        path = find_anywhere(self._store, name)
         build = self._build(path, choice(self._store.private).name)
         if build.servers:
             raise UsedByServer(build.name, build.servers)
@@ -269,14 +270,6 @@ class Shelf:
             except OSError as error:
                 raise as_store_error(error, path) from error
         return build
-
-    def _anywhere(self, name: str) -> Path:
-        """Return a directory by name; of another platform only with that before it."""
-        platform, _, bare = name.rpartition("/")
-        for path in directories(self._store.root) if platform else ():
-            if (path.parent.name, path.name) == (platform, bare):
-                return path
-        return find(self._store, name)
 
     def _take_away(self, path: Path, staging: Path) -> None:
         """Remove a directory: out of the way at once, then its files; a crash leaves them to be swept."""

@@ -144,7 +144,7 @@ def open_chosen(store: Store) -> StoredPrograms | None:
     name = chosen(store.private)
     if name is None:
         return None
-    return _opened(store, store.root / "bins" / machine.platform_tag() / name)
+    return opened(store, store.root / "bins" / machine.platform_tag() / name)
 
 
 def open_programs(store: Store, name: str) -> StoredPrograms:
@@ -153,10 +153,11 @@ def open_programs(store: Store, name: str) -> StoredPrograms:
     Raises ``NoSuchBuild``, ``AmbiguousBuild``, ``OtherPlatform`` and, when they are not as they were made,
     ``DamagedBuild``. Writes nothing.
     """
-    return _opened(store, find(store, name))
+    return opened(store, find(store, name))
 
 
-def _opened(store: Store, path: Path) -> StoredPrograms:
+def opened(store: Store, path: Path) -> StoredPrograms:
+    """Return the programs in a directory of ``bins/``; ``DamagedBuild``."""
     record = store.records(path).get(TREE)
     if record is None:
         raise DamagedBuild(path.name, "its record is gone" if path.is_dir() else "it is gone")
@@ -185,8 +186,7 @@ def find(store: Store, name: str) -> Path:
     here = machine.platform_tag()
     if platform in ("", here) and bare.strip(".") and _is_build(store.root / "bins" / here / bare):
         return store.root / "bins" / here / bare
-    there = list(directories(store.root))
-    fitting = [path for path in there if platform in ("", path.parent.name) and _fits(path.name, bare)]
+    fitting = find_all(store, name)
     mine = [path for path in fitting if path.parent.name == here]
     if len(mine) == 1:
         return mine[0]
@@ -194,7 +194,21 @@ def find(store: Store, name: str) -> Path:
         raise AmbiguousBuild(name, (path.name for path in mine))
     if fitting:
         raise OtherPlatform(fitting[0].name, fitting[0].parent.name)
-    raise NoSuchBuild(name, (path.name for path in there if path.parent.name == here))
+    raise NoSuchBuild(name, (path.name for path in directories(store.root) if path.parent.name == here))
+
+
+def find_anywhere(store: Store, name: str) -> Path:
+    """Return the directory that is meant as ``find`` does, also one of another platform if that stands before it."""
+    if "/" in name and len(fitting := find_all(store, name)) == 1:
+        return fitting[0]
+    return find(store, name)
+
+
+def find_all(store: Store, name: str) -> list[Path]:
+    """Return the directories that a name fits, of all platforms unless it says one."""
+    platform, _, bare = name.rpartition("/")
+    there = directories(store.root)
+    return [path for path in there if platform in ("", path.parent.name) and _fits(path.name, bare)]
 
 
 def _fits(name: str, abbreviation: str) -> bool:
