@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import paths
+from llama_runner.core.errors import StepError
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
@@ -19,8 +20,8 @@ from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.store import Store
 from llama_runner.locate import facts_of, file_of, header_facts, located, path_of, programs_of, sha256_of, spec_for
 from llama_runner.pipeline import NothingToMake
-from llama_runner.request import Request
-from llama_runner.results import Forecast, Made, OutputExists, Prepared
+from llama_runner.request import ProgramsRequest, Request
+from llama_runner.results import Forecast, Made, MadePrograms, OutputExists, Prepared
 from llama_runner.server.memory import checked
 from llama_runner.server.port import check_launch
 from llama_runner.server.process import Server
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from llama_runner.wishes import Wishes
 
 _REPLANS = 5
+_Asked = TypeVar("_Asked", bound=ProgramsRequest)
 
 
 class Runner:
@@ -85,10 +87,10 @@ class Runner:
     def prepare(self, model: str | Path | None = None, **wishes: Unpack[Wishes]) -> Prepared:
         """Make what is missing, and return where everything is."""
         began = time.monotonic()
-        request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
-        graph = request.graph
-        plan, outcome = self._bring(request, graph.targets)
-        ran = outcome.seconds
+        request, plan, outcome = self._brought(
+            lambda: Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+        )
+        graph, ran = request.graph, outcome.seconds
         record = None if graph.model is None else self.store.record(outcome.places[graph.model])
         build = self.store.records(programs_of(self.store, graph.binaries, outcome.places)).get(TREE)
         facts = record.facts if record is not None else header_facts(graph.source)
@@ -122,7 +124,26 @@ class Runner:
             self.store.copy_out(made[0].path, target)
         return made
 
-    def _bring(self, request: Request, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
+    def make_programs(self, **wishes: Unpack[Wishes]) -> MadePrograms:
+        """Make llama.cpp's programs, without a model."""
+        began = time.monotonic()
+        request, _, outcome = self._brought(lambda: ProgramsRequest(wishes, store=self.store, sink=self._sink))
+        path = programs_of(self.store, request.programs.node, outcome.places)
+        record = self.store.records(path).get(TREE)
+        facts = {} if record is None else record.facts
+        return MadePrograms(path, facts, tuple(step.kind for step in outcome.seconds), time.monotonic() - began)
+
+    def _brought(self, ask: Callable[[], _Asked]) -> tuple[_Asked, Plan, Outcome]:
+        """Bring everything that is asked for; where programs that we chose are rejected, with the next best."""
+        while True:
+            request = ask()
+            try:
+                return request, *self._bring(request, request.targets)
+            except StepError as error:
+                if not request.falls_back(error):
+                    raise
+
+    def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""
         observer = self._observer(request, remember=True)
         for attempt in range(_REPLANS):
@@ -296,7 +317,7 @@ class Runner:
 
         return take_stock(self.store)
 
-    def _observer(self, request: Request, *, remember: bool) -> Observer:
+    def _observer(self, request: ProgramsRequest, *, remember: bool) -> Observer:
         from_disk = LocalSources(
             self.store,
             remember=remember,

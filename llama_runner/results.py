@@ -123,6 +123,26 @@ class Made(Value):
         return {**self.__dict__, "path": str(self.path)}
 
 
+class MadePrograms(Value):
+    """A directory of llama.cpp's programs."""
+
+    path: Path
+    facts: dict[str, Any]
+    """version, build, backend, …"""
+    ran: tuple[str, ...]
+    """The steps that were run for it just now."""
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """What it is called among the builds that are here."""
+        return self.path.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for ``--json``."""
+        return {**self.__dict__, "name": self.name, "path": str(self.path), "ran": list(self.ran)}
+
+
 class OutputExists(UsageError):
     """A copy is to be put where something is."""
 

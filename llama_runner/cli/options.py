@@ -75,6 +75,31 @@ store = together(
     click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
 )
 
+programs = together(
+    click.option(
+        "--device", "--backend", "device", default="auto", metavar="NAME", help="Compute on: cpu, cuda, vulkan, …"
+    ),
+    click.option(
+        "--binaries",
+        default="auto",
+        metavar="FROM",
+        help="llama.cpp's programs: build, prebuilt, system, a build here, a directory, an archive's file or URL.",
+    ),
+    click.option("--sha256", metavar="DIGEST", help="Of that archive."),
+    click.option("--source", metavar="DIR|URL@COMMIT", help="Build this llama.cpp instead of the pinned one."),
+    click.option("--patch", "patches", multiple=True, metavar="FILE|URL", help="Build with this patch."),
+    click.option(
+        "--build-type",
+        type=click.Choice(["Release", "RelWithDebInfo", "MinSizeRel", "Debug"]),
+        default="Release",
+        help="CMake's build type.",
+    ),
+    click.option("--cmake-arg", "cmake_args", multiple=True, metavar="NAME=VALUE", help="An option for CMake."),
+    click.option("--cflags", default="", metavar="FLAGS", help="More flags for the C compiler."),
+    click.option("--cxxflags", default="", metavar="FLAGS", help="More flags for the C++ compiler."),
+    click.option("--jobs", type=click.IntRange(1), metavar="N", help="Compilers at once; default: what fits."),
+)
+
 model = together(
     click.argument("model", required=False),
     click.option("--hf-model", metavar="ORG/MODEL[@REV][:QUANT]", help="A model on the Hugging Face Hub."),
@@ -126,19 +151,7 @@ model = together(
         "--quality-chunks", type=click.IntRange(1), default=32, metavar="N", help="Read so many pieces of it; 32."
     ),
     click.option("--keep-f16", is_flag=True, help="Keep the converted file after quantizing."),
-    click.option(
-        "--device", "--backend", "device", default="auto", metavar="NAME", help="Compute on: cpu, cuda, vulkan, …"
-    ),
-    click.option(
-        "--build-type",
-        type=click.Choice(["Release", "RelWithDebInfo", "MinSizeRel", "Debug"]),
-        default="Release",
-        help="CMake's build type.",
-    ),
-    click.option("--cmake-arg", "cmake_args", multiple=True, metavar="NAME=VALUE", help="An option for CMake."),
-    click.option("--cflags", default="", metavar="FLAGS", help="More flags for the C compiler."),
-    click.option("--cxxflags", default="", metavar="FLAGS", help="More flags for the C++ compiler."),
-    click.option("--jobs", type=click.IntRange(1), metavar="N", help="Compilers at once; default: what fits."),
+    programs,
     click.option("--force", is_flag=True, help="Do everything again."),
     click.option("--force-step", multiple=True, metavar="STEP", help="Do this step again: convert, quantize, …"),
     click.option("--fresh-tools", is_flag=True, help="Do again what another version of a tool made."),
@@ -189,6 +202,13 @@ keeping = together(
 )
 
 
+PROGRAMS = (
+    *("device", "binaries", "sha256", "source", "patches"),
+    *("build_type", "cmake_args", "cflags", "cxxflags", "jobs"),
+)
+"""The wishes among the options ``programs``."""
+
+
 def wishes(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")
@@ -204,28 +224,8 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
         "leave_output_tensor",
     )
     more = ("prune_layers", "keep_split", "allow_requantize", "quality", "quality_chunks")
-    names = (
-        *sources,
-        *choosing,
-        *tuning,
-        *more,
-        "update",
-        "offline",
-        "token_file",
-        "outtype",
-        "pre_tokenizer",
-        "converter",
-        "trust_remote_code",
-        "mmproj",
-        "lora",
-        "keep_f16",
-        "device",
-        "build_type",
-        "cmake_args",
-        "cflags",
-        "cxxflags",
-        "jobs",
-    )
+    converting = ("outtype", "pre_tokenizer", "converter", "trust_remote_code", "mmproj", "lora", "keep_f16")
+    names = (*sources, *choosing, *tuning, *more, *converting, *PROGRAMS, "update", "offline", "token_file")
     forced = ("all",) if options["force"] else options["force_step"]
     return {name: options[name] for name in names} | {
         "projector": not options["no_projector"],
