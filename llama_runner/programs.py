@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 from llama_runner import machine, paths
 from llama_runner.binaries import backends, cmake
 from llama_runner.binaries.gpus import find_gpus
-from llama_runner.binaries.pin import load_pin
+from llama_runner.binaries.pin import Tree, load_pin
 from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT, find_toolchain
+from llama_runner.core.errors import UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Step
 from llama_runner.core.value import Value, field
+from llama_runner.sources.programs import open_chosen, open_programs
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.fetch import FetchPackage
 from llama_runner.steps.unpack import UnpackSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from llama_runner.binaries.pin import Pin
     from llama_runner.core.step import Node
     from llama_runner.engine.store import Store
 
-AUTO = "auto"
+AUTO, BUILD = "auto", "build"
 
 
 class Wanted(Value):
@@ -57,9 +59,43 @@ class Programs(Value):
         return (self.node,) if isinstance(self.node, Step) else ()
 
 
+class NothingToBuild(UsageError):
+    """Wishes about how to build, and nothing is built."""
+
+    def __init__(self, options: Iterable[str], binaries: str) -> None:
+        self.options, self.binaries = tuple(options), binaries
+        super().__init__(
+            f"{' and '.join(self.options)} is about building, and --binaries {binaries} builds nothing",
+            hint="leave one of them out",
+        )
+
+
 def find(wanted: Wanted, *, environment: Mapping[str, str], store: Store) -> Programs:
     """Return what gives the programs that are asked for, on this machine."""
-    return _compiled(wanted, load_pin(paths.pin_file()), environment, list(_noted(store)))
+    pin = load_pin(paths.pin_file())
+    if wanted.binaries == AUTO and not _about_building(wanted) and wanted.device == AUTO:
+        chosen = open_chosen(store)
+        if chosen is not None:
+            return Programs(chosen, tree_of(pin))
+    if wanted.binaries in (AUTO, BUILD):
+        return _compiled(wanted, pin, environment, list(_noted(store)))
+    if about := _about_building(wanted):
+        raise NothingToBuild(about, wanted.binaries)
+    return Programs(open_programs(store, wanted.binaries), tree_of(pin))
+
+
+def _about_building(wanted: Wanted) -> list[str]:
+    """Return the options that only a build can fulfil."""
+    compilation, plain = wanted.compilation, cmake.Wishes()
+    given = {
+        "--source": wanted.source,
+        "--patch": wanted.patches,
+        "--build-type": compilation.build_type != plain.build_type,
+        "--cmake-arg": compilation.arguments,
+        "--cflags": compilation.cflags,
+        "--cxxflags": compilation.cxxflags,
+    }
+    return [option for option, value in given.items() if value]
 
 
 def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: list[Mapping[str, Any]]) -> Programs:
@@ -75,14 +111,15 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
     toolchain = find_toolchain(environment, noted, programs=about.programs)
     told = about.architectures in wanted.compilation.definitions()
     gpus = None if told else find_gpus(backend, environment, [each["gpus"] for each in noted if "gpus" in each])
+    tree = _tree(wanted, pin)
     step = CompileLlama(
-        tree=tree_of(pin),
+        tree=tree.node,
         backend=backend,
-        build=pin.build,
+        build=tree.build,
         options=cmake.options(
             backend=backend,
-            build=pin.build,
-            commit=pin.commit,
+            build=tree.build,
+            commit=tree.commit,
             wishes=wanted.compilation,
             gpus=gpus.architectures if gpus else "",
         ),
@@ -97,6 +134,17 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
         jobs=wanted.jobs,
     )
     return Programs(step, step.tree, f"building for {backend}: {choice.why}" if choice else None)
+
+
+def _tree(wanted: Wanted, pin: Pin) -> Tree:
+    pinned = Tree(tree_of(pin), pin.build, pin.commit)
+    if wanted.source is None and not wanted.patches:
+        return pinned
+    from llama_runner.steps.trees import patched, tree_from  # noqa: PLC0415 - most build the pinned one
+
+    if wanted.source is not None:
+        return tree_from(wanted.source, patches=wanted.patches)
+    return patched(pinned, wanted.patches)
 
 
 def tree_of(pin: Pin) -> UnpackSource:

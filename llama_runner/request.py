@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.convert.official import Choice
-    from llama_runner.core.errors import StepError
     from llama_runner.core.plan import Plan, Snapshot
     from llama_runner.core.step import Step
     from llama_runner.engine.store import Store
@@ -74,10 +73,6 @@ class ProgramsRequest:
             from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
 
             raise Offline(", ".join(_what(step) for step in fetching))
-
-    def falls_back(self, error: StepError) -> bool:
-        """Say whether others are tried next, now that the programs that nobody asked for by name were rejected."""
-        return programs.fall_back(self.programs, error, self._store, self._sink)
 
     def settle(self) -> None:
         """Everything is there."""

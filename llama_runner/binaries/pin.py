@@ -12,6 +12,8 @@ from llama_runner.core.value import Value
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_runner.core.step import Node
+
 
 class BadPin(UsageError):
     """The pin cannot be read."""
@@ -45,6 +47,14 @@ class Pin(Value):
     tree_bytes: int
     windows: Inner | None = None
     """A release archive of the programs for Windows on x64, where the package has one."""
+
+
+class Tree(Value):
+    """A source tree to build, and what its build calls itself: a number and a commit."""
+
+    node: Node
+    build: int
+    commit: str
 
 
 def load_pin(path: Path) -> Pin:

@@ -119,7 +119,7 @@ def choice(private: Path) -> Choice:
     path = choice_file(private)
     try:
         told = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Choice()
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedChoice(path, str(error)) from None

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_runner.binaries.pin import Tree
 from llama_runner.core.errors import UsageError
-from llama_runner.core.value import Value
 from llama_runner.paths import user_path
 from llama_runner.sources.local import MissingSource, open_plain
 from llama_runner.sources.trees import NoSourceTree, open_tree
@@ -16,8 +16,6 @@ from llama_runner.steps.patch import FetchPatch, PatchedTree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from llama_runner.core.step import Node
 
 _URL = r"[a-z][a-z0-9+.-]*://(?P<user>[^/@]*@)?[^@]*|[\w.-]+@[\w.-]+:[^@]*"
 """``https://…``, ``ssh://user@…``, ``git@host:…``; without the commit."""
@@ -29,14 +27,6 @@ class NoCommit(UsageError):
     def __init__(self, url: str) -> None:
         self.url = url
         super().__init__(f"{url} does not say which commit to build", hint=f"write {url}@COMMIT")
-
-
-class Tree(Value):
-    """A source tree to build, and what its build calls itself: a number and a commit."""
-
-    node: Node
-    build: int
-    commit: str
 
 
 def tree_from(text: str, *, patches: Sequence[str] = ()) -> Tree:
