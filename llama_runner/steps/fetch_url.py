@@ -121,7 +121,8 @@ class FetchUrl(Step):
                         return self._receive(partial, workspace)
                 elif response.status_code not in {_OK, _PARTIAL}:
                     raise NotFetched(shown(self.url), f"the server answers {response.status_code}")
-                return self._append(partial, response, workspace)
+                self._append(partial, response, workspace)
+                return True
         except httpx2.RemoteProtocolError:
             if partial.stat().st_size > here:
                 return False
@@ -129,7 +130,7 @@ class FetchUrl(Step):
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise NotFetched(shown(self.url), str(error) or type(error).__name__, partial.stat().st_size) from error
 
-    def _append(self, partial: Path, response: Any, workspace: Workspace) -> bool:  # noqa: ANN401 - of httpx2
+    def _append(self, partial: Path, response: Any, workspace: Workspace) -> None:  # noqa: ANN401 - of httpx2
         size = self.size
         with partial.open("ab") as file:
             done = file.tell()
@@ -141,7 +142,6 @@ class FetchUrl(Step):
                 workspace.check_cancelled()
                 done += file.write(block)
                 workspace.progress(done, max(done, total), "bytes")
-        return not total or done >= total
 
 
 def shown(url: str) -> str:

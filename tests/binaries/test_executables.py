@@ -75,7 +75,7 @@ def test_a_program_for_another_architecture_is_named_with_both(tmp_path: Path) -
     assert caught.value.code == 6
 
 
-JAVA = b"\xca\xfe\xba\xbe\0\0\0\x34" + bytes(30)
+JAVA = b"\xca\xfe\xba\xbe\0\0\0\x34" + bytes(2000)
 
 
 @pytest.mark.parametrize("head", [b"", b"#!/bin/sh\n", b"MZ", b"\x7fELF", pe(0x8664)[:-1], JAVA, b"MZ" + bytes(200)])
