@@ -54,6 +54,10 @@ class Workspace(Protocol):
     def log_name(self) -> str:
         """The log of what the step's programs say, relative to the root."""
 
+    @property
+    def log_path(self) -> Path:
+        """That log, to be appended to; neither it nor its directory has to be there yet."""
+
     def input(self, name: str) -> Path:
         """Return the bytes of the input of that name; they cannot vanish while the step runs."""
 
