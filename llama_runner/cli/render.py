@@ -269,7 +269,7 @@ def example(of: Prepared, server: Server | RunningServer) -> str:
 def running(server: dict[str, Any]) -> str:
     """Return what a server does now."""
     if server["state"] == "failed":
-        return f"no more: {server['alias']} failed, {server['failure'].partition(chr(10))[0]}, log {server['log']}"
+        return f"{server['alias']}: {server['failure'].partition(chr(10))[0]}, log {server['log']}"
     told = [f"{server['alias']} at {server['url']}", f"process {server['pid']}", server["state"]]
     told += [server["build"] and f"llama.cpp {server['build']}", server["age_s"] and f"for {age(server['age_s'])}"]
     told += [server["rss"] and f"{size_text(server['rss'])} of memory"]
@@ -303,7 +303,7 @@ def status(of: Status) -> str:
         there = size_text(artifact.bytes) if artifact.present else "deleted, its record is kept"
         lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
     lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
-    lines += [f"running   {running(server)}" for server in of.servers]
+    lines += [f"{'failed' if server['failure'] else 'running':<9} {running(server)}" for server in of.servers]
     if len(lines) == 1:
         lines.append("empty: nothing was made here yet")
     return "\n".join(lines)

@@ -59,7 +59,8 @@ def ps(**given: Any) -> None:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     for server in found:
         if server["failure"]:
-            click.echo(f"failed    {server['alias']}: {server['failure']}\nlog       {server['log']}")
+            log = "" if server["log"] in server["failure"] else f"\nfull log: {server['log']}"
+            click.echo(f"failed    {server['alias']}: {server['failure']}{log}")
     if not found:
         click.echo("none runs", err=True)
 

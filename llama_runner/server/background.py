@@ -216,6 +216,7 @@ def main() -> int:
         wire.note(f"error: {error}")
         status, failure = error.code, str(error)
     if status and not held.stopped:
-        how = f"exited with {status}" if status > 0 else f"was killed by signal {-status}"
-        register_failed(registry, supervisor.server.entry("failed"), failure or f"llama-server {how}")
+        from llama_runner.server.errors import ended  # noqa: PLC0415 - only then
+
+        register_failed(registry, supervisor.server.entry("failed"), failure or f"llama-server {ended(status)}")
     return status

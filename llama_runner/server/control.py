@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
-from llama_runner.server.errors import AmbiguousName, NoSuchServer, NotRestarted, RunsInForeground
+from llama_runner.server.errors import AmbiguousName, HasFailed, NoSuchServer, NotRestarted, RunsInForeground
 from llama_runner.server.registry import GRACE_S, failed, forget_ended, forget_failed, lives, running
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
 
 def restart(directory: Path, name: str) -> dict[str, Any]:
     """End a server that runs in the background and start it anew; return what is known of it once it is ready."""
+    gone = {str(each): about for about in failed(directory) for each in (about["alias"], about["url"])}
+    if name in gone and not any(_is_called(about, name) for about in running(directory)):
+        raise HasFailed(name, str(gone[name]["log"]))
     before = named(directory, name)
     keeper = _keeper(before)
     if keeper is None or not before.get("detached"):

@@ -52,6 +52,14 @@ class NoSuchServer(UsageError):
         )
 
 
+class HasFailed(UsageError):
+    """A server that is to be restarted has failed: what held it has gone, and the model's options with it."""
+
+    def __init__(self, name: str, log: str) -> None:
+        self.name, self.log = name, log
+        super().__init__(f"{name} has failed and runs no more\nfull log: {log}", hint="start it with run --detach")
+
+
 class AmbiguousName(UsageError):
     """Several running servers have that name."""
 
@@ -91,10 +99,13 @@ class NotRestarted(ServerError):
 class GaveUp(ServerError):
     """A server ended again and again; it is not started any more."""
 
-    def __init__(self, name: str, starts: int, last: ServerError | None) -> None:
-        self.name, self.starts, self.last = name, starts, last
-        why = "" if last is None else f"; the last time:\n{last}"
-        super().__init__(f"{name} was started {starts} times in vain{why}", hint=last.hint if last else None)
+    def __init__(self, name: str, starts: int, last: ServerError | None, status: int) -> None:
+        self.name, self.starts, self.last, self.status = name, starts, last, status
+        why = f" it {ended(status)}" if last is None else f":\n{last}"
+        super().__init__(
+            f"{name} was started {starts} times in vain; the last time{why}" if starts else f"{name} {ended(status)}",
+            hint=last.hint if last else None,
+        )
 
 
 class ModelGone(ServerError):
@@ -132,7 +143,7 @@ class ServerDied(ServerError):
 
     def __init__(self, status: int, tail: list[str], log: str) -> None:
         self.status, self.tail, self.log = status, tail, log
-        how = f"exited with {status}" if status >= 0 else f"was killed by signal {-status}"
+        how = ended(status)
         lines = "".join(f"\n  {line}" for line in tail)
         super().__init__(f"llama-server {how} before it was ready{lines}\nfull log: {log}", hint=_hint(status, tail))
 
@@ -214,6 +225,11 @@ class BadCertificate(UsageError):
     def __init__(self, path: object, why: str) -> None:
         self.path, self.why = str(path), why
         super().__init__(f"certificate {path}: {why}", hint="--tls-cert and --tls-key are a pair of PEM files")
+
+
+def ended(status: int) -> str:
+    """Return how a process ended, as the end of a sentence."""
+    return f"exited with {status}" if status >= 0 else f"was killed by signal {-status}"
 
 
 def died(status: int, tail: list[str], log: str, binary: object) -> ServerError:

@@ -74,7 +74,7 @@ class Supervisor:
                     raise failure
                 break
             elif failed >= self._limit:
-                raise GaveUp(self.server.spec.alias, failed, failure)
+                raise GaveUp(self.server.spec.alias, failed, failure, status)
             else:
                 self._pause(status, failed)
                 if self._stopped.is_set():

@@ -155,8 +155,11 @@ def test_one_that_failed_is_listed_with_the_reason_until_it_is_stopped(llama_run
     root = ("--root", tmp_path)
     [row, *reason] = llama_runner("ps", *root).out.splitlines()[1:]
     assert row.split() == ["acme/tiny", "failed", "http://127.0.0.1:8080", *"-----", "-", "b1"]
-    assert reason[:2] == ["failed    acme/tiny: llama-server exited with 7", "  out of luck"]
-    assert "no more: acme/tiny failed, llama-server exited with 7, log logs/" in llama_runner("status", *root).out
+    why = ["failed    acme/tiny: llama-server exited with 7", "  out of luck", "full log: logs/run-server-1.log"]
+    assert reason == why
+    again = llama_runner("restart", "acme/tiny", *root)
+    assert (again.code, "acme/tiny has failed and runs no more\nfull log: logs/run-" in again.err) == (2, True), again
+    assert "failed    acme/tiny: llama-server exited with 7, log logs/" in llama_runner("status", *root).out
     [told] = llama_runner("ps", *root, "--json").json
     assert (told["state"], told["vram"], told["slots_busy"], told["tokens_per_second"]) == ("failed", None, None, None)
     assert llama_runner("stop", "acme/tiny", *root).out == "forgotten acme/tiny: it had failed\n"

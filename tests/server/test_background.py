@@ -146,7 +146,7 @@ def test_one_that_crashes_in_load_is_shown_as_failed_until_it_is_stopped_or_star
     [
         ({}, "exit/3", "llama-server exited with 3"),
         ({}, "kill/9", "llama-server was killed by signal 9"),
-        ({"policy": "on-failure", "limit": 0}, "exit/3", "acme/tiny was started 0 times in vain"),
+        ({"policy": "on-failure", "limit": 0}, "exit/3", "acme/tiny exited with 3"),
     ],
 )
 def test_one_that_is_given_up_is_shown_as_failed(

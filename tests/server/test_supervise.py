@@ -105,7 +105,7 @@ def test_one_that_ends_again_and_again_is_given_up(stage: Stage, look_after: Any
         get(f"{supervisor.server.url}/exit/4")
     error = waiting.end()
     assert isinstance(error, GaveUp)
-    assert str(error) == "acme/tiny:Q4_K_M was started 2 times in vain"
+    assert str(error) == "acme/tiny:Q4_K_M was started 2 times in vain; the last time it exited with 4"
 
 
 def test_one_that_crashes_in_load_is_not_started_for_ever(stage: Stage, look_after: Any) -> None:
