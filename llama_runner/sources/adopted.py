@@ -72,7 +72,7 @@ class AdoptedPrograms(Whole):
             raise NoServer(f"in {self.path}")
         for place in _ELSEWHERE:
             for directory in sorted(self.path.glob(place)) if "*" in place else [self.path / place]:
-                found.update(_libraries(directory, place.replace("*", directory.name)))
+                found.update(_libraries(directory, self.path))
         return dict(sorted(found.items()))
 
     def _beside(self) -> Iterator[tuple[str, Path]]:
@@ -104,7 +104,7 @@ class ArchiveFile(Whole):
         return hash_file(files[self.path.name])
 
 
-def open_programs(path: str | os.PathLike[str] | None, *, environment: Mapping[str, str]) -> AdoptedPrograms:
+def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[str, str]) -> AdoptedPrograms:
     """Return the programs in a directory, or beside a program, that the user names.
 
     None: those in the directory that ``LLAMA_SERVER_BINS_DIR`` names, else of the first ``llama-server`` on ``PATH``.
@@ -147,10 +147,10 @@ def _server_in(directory: Path) -> Path:
     raise NoServer(f"in {directory}")
 
 
-def _libraries(directory: Path, called: str) -> Iterator[tuple[str, Path]]:
+def _libraries(directory: Path, start: Path) -> Iterator[tuple[str, Path]]:
     try:
         for entry in os.scandir(directory):
             if _OURS.match(entry.name) and _LIBRARY.fullmatch(entry.name) and entry.is_file():
-                yield f"{called}/{entry.name}", directory / entry.name
+                yield f"{os.path.relpath(directory, start)}/{entry.name}", directory / entry.name
     except OSError:  # no such directory, or none that we may look into
         return

@@ -10,7 +10,7 @@ from llama_runner.binaries.executables import check_platform
 from llama_runner.core.digest import short
 from llama_runner.core.errors import ToolError
 from llama_runner.core.step import Place, Step, unkeyed
-from llama_runner.sources.adopted import SERVER, AdoptedPrograms, open_programs
+from llama_runner.sources.adopted import SERVER, AdoptedPrograms, open_adopted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,9 +77,9 @@ def adopted_programs(
 ) -> AdoptPrograms:
     """Return the step that adopts the programs in a directory or beside a program.
 
-    None: ``LLAMA_SERVER_BINS_DIR`` says where, else ``PATH``. Raises what `open_programs` raises.
+    None: ``LLAMA_SERVER_BINS_DIR`` says where, else ``PATH``. Raises what `open_adopted` raises.
     """
-    found = open_programs(path, environment=os.environ if environment is None else environment)
+    found = open_adopted(path, environment=os.environ if environment is None else environment)
     return AdoptPrograms(found, str(found.path), found.server, os_and_arch=machine.platform_tag())
 
 

@@ -155,9 +155,7 @@ class UnpackPrograms(Step):
         unpacked.mkdir()
         _extract(workspace, unpacked, lambda name: name)
         found = self._found(unpacked)
-        for path in sorted(found.iterdir()):
-            if path.is_symlink() and not (path.exists() and path.resolve().parent == found.resolve()):
-                continue  # it leads out of the directory that is kept
+        for path in [path for path in found.iterdir() if not _leads_out(path, found)]:
             path.rename(workspace.out / path.name)
         self._look_at(workspace)
         here = machine.platform_tag()
@@ -202,6 +200,11 @@ class UnpackPrograms(Step):
 
     def _program(self, name: str) -> str:
         return f"{name}.exe" if self.os_and_arch.startswith("windows") else name
+
+
+def _leads_out(path: Path, directory: Path) -> bool:
+    """Whether it is a link to what is in the archive, but not in the directory that is kept."""
+    return path.is_symlink() and not (path.exists() and directory.resolve() in path.resolve().parents)
 
 
 def _extract(workspace: Workspace, into: Path, pick: Callable[[str], str | None]) -> None:
