@@ -13,6 +13,7 @@ from llama_runner.core.sizes import size_text
 if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.binaries.shelf import Build, Shelf
+    from llama_runner.results import MadePrograms
 
 _COLUMNS = ("name", "build", "from", "size", "age", "proven", "")
 
@@ -20,10 +21,49 @@ waiting = click.option(
     "--lock-timeout", type=click.FloatRange(0), default=6 * 3600.0, metavar="S", help="Wait for others this long."
 )
 
+networking = click.option("--offline", is_flag=True, help="Use no network; fail if something is missing.")
+
 
 @click.group()
 def bins() -> None:
     """Make, list, choose, remove, export and import llama.cpp's programs: many builds, side by side."""
+
+
+@bins.command()
+@shared.store
+@shared.device
+@shared.building
+@waiting
+@networking
+@click.option("--force", is_flag=True, help="Compile it again although it is here.")
+def build(**given: Any) -> None:
+    """Compile llama.cpp's programs, prove them, and put them beside the others; no model is needed."""
+    wishes = {name: given[name] for name in shared.PROGRAMS if name in given}
+    forced = ("compile",) if given["force"] else ()
+    _tell_made(given, _runner(given).make_programs(**wishes, binaries="build", offline=given["offline"], force=forced))
+
+
+@bins.command()
+@shared.store
+@shared.device
+@shared.sha256
+@waiting
+@networking
+@click.argument("archive", metavar="FILE|URL")
+def install(**given: Any) -> None:
+    """Unpack a release of llama.cpp, prove its programs, and put them beside the others."""
+    wishes = {name: given[name] for name in ("device", "sha256", "offline")}
+    _tell_made(given, _runner(given).make_programs(binaries=given["archive"], **wishes))
+
+
+def _tell_made(given: dict[str, Any], made: MadePrograms) -> None:
+    if given["as_json"]:
+        click.echo(json.dumps(made.to_json()))
+        return
+    from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+
+    how = f"made in {render.seconds(made.seconds)}" if made.ran else "is here already"
+    click.echo(f"{made.name}   {how}   {made.path}")
 
 
 @bins.command("list")

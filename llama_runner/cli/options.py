@@ -75,17 +75,13 @@ store = together(
     click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
 )
 
-programs = together(
-    click.option(
-        "--device", "--backend", "device", default="auto", metavar="NAME", help="Compute on: cpu, cuda, vulkan, …"
-    ),
-    click.option(
-        "--binaries",
-        default="auto",
-        metavar="FROM",
-        help="llama.cpp's programs: build, prebuilt, system, a build here, a directory, an archive's file or URL.",
-    ),
-    click.option("--sha256", metavar="DIGEST", help="Of that archive."),
+device = click.option(
+    "--device", "--backend", "device", default="auto", metavar="NAME", help="Compute on: cpu, cuda, vulkan, …"
+)
+
+sha256 = click.option("--sha256", metavar="DIGEST", help="Of that archive.")
+
+building = together(
     click.option("--source", metavar="DIR|URL@COMMIT", help="Build this llama.cpp instead of the pinned one."),
     click.option("--patch", "patches", multiple=True, metavar="FILE|URL", help="Build with this patch."),
     click.option(
@@ -98,6 +94,18 @@ programs = together(
     click.option("--cflags", default="", metavar="FLAGS", help="More flags for the C compiler."),
     click.option("--cxxflags", default="", metavar="FLAGS", help="More flags for the C++ compiler."),
     click.option("--jobs", type=click.IntRange(1), metavar="N", help="Compilers at once; default: what fits."),
+)
+
+programs = together(
+    device,
+    click.option(
+        "--binaries",
+        default="auto",
+        metavar="FROM",
+        help="llama.cpp's programs: build, prebuilt, system, a build here, a directory, an archive's file or URL.",
+    ),
+    sha256,
+    building,
 )
 
 model = together(
