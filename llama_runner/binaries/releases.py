@@ -6,6 +6,7 @@ something that the listing has. Who asks for it is ``asking``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -281,4 +282,5 @@ def keep(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value), encoding="utf-8")
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
