@@ -14,6 +14,7 @@ from llama_runner.pipeline import Options, Pipeline
 from llama_runner.sources.choose import choose
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.sources.programs import StoredPrograms
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
 from llama_runner.wishes import check, snapshot_of, tuning_of, wanted_of
@@ -75,7 +76,9 @@ class ProgramsRequest:
             raise Offline(", ".join(_what(step) for step in fetching))
 
     def settle(self) -> None:
-        """Everything is there."""
+        """Everything is there: programs that were moved with their root are not read again at the next start."""
+        if isinstance(self.programs.node, StoredPrograms):
+            self.programs.node.remember(self._store)
 
     def inspect(self, source: LocalModel) -> int | None:
         """Return the context length of a model directory; there is none among what programs are made of."""
@@ -141,6 +144,7 @@ class Request(ProgramsRequest):
 
     def settle(self) -> None:
         """Everything is there: from now on a name that was updated means what it means on the Hub."""
+        super().settle()
         if self._resolver is not None:
             self._resolver.settle()
 

@@ -16,6 +16,7 @@ import pytest
 from llama_runner import machine
 from llama_runner.binaries.archives import BadArchive
 from llama_runner.binaries.parcel import BadParcel, ExportExists, ForeignBuild, MissingFeatures, NotExportable
+from llama_runner.binaries.rejections import Rejected
 from llama_runner.binaries.shelf import Shelf
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.record import STATE_FILE
@@ -216,6 +217,11 @@ def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
             about.type, about.linkname = tarfile.SYMTYPE, target
             tar.addfile(about)
         refused(tmp_path / "here", tmp_path / "link.tar", LlamaRunnerError, "link to")
+
+
+def test_programs_that_do_not_prove_themselves_are_not_kept(tmp_path: Path) -> None:
+    archive = exported(tmp_path, files={"llama-server": "#!/bin/sh\necho 'version: 1 (build 1, commit unknown)'\n"})
+    refused(tmp_path / "here", archive, Rejected, "llama-server")
 
 
 def test_one_that_is_here_already_stays_as_it_is(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""The commands about llama.cpp's programs, with programs that were really built."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llama_runner import Runner
+from llama_runner.core.record import STATE_FILE, TREE, format_state
+from llama_runner.sources.programs import open_programs
+from tests.binaries.stored import HERE, lay, store_in
+from tests.conftest import Command
+
+
+@pytest.fixture
+def build(binaries: Path) -> Path:
+    """Return the programs that the demo model takes."""
+    return Runner(binaries).plan(demo=True).spec.binary.parent
+
+
+@pytest.fixture
+def machine_there(build: Path, tmp_path: Path) -> Path:
+    """Return a root that has them as its own: files may go there and stay here."""
+    root = tmp_path / "thère"
+    copy = root / "bins" / HERE / build.name
+    copy.mkdir(parents=True)
+    for path in build.iterdir():
+        os.link(path, copy / path.name)
+    return root
+
+
+def test_one_machine_builds_and_another_imports_and_compiles_nothing(
+    llama_runner: Command, machine_there: Path, build: Path, tmp_path: Path
+) -> None:
+    archive, here = tmp_path / "packed.tar.gz", tmp_path / "hère"
+    packed = llama_runner("bins", "export", build.name, "-o", archive, "--root", machine_there)
+    assert packed.code == 0, packed
+    assert packed.out.startswith(f"{archive}   (")
+    taken = llama_runner("bins", "import", archive, "--root", here)
+    assert taken.code == 0, taken
+    assert taken.out == f"{build.name}   imported   {here / 'bins' / HERE / build.name}\n"
+    prepared = llama_runner("prepare", "--demo", "--json", "--root", here)
+    assert prepared.code == 0, prepared
+    assert sorted(prepared.json["ran"]) == ["convert", "quantize"], "nothing is fetched, unpacked or compiled"
+    assert Path(prepared.json["server"]).parent == here / "bins" / HERE / build.name
+    (listed,) = llama_runner("bins", "list", "--json", "--root", here).json
+    assert (listed["origin"], listed["problem"], listed["in_use"]) == ("imported", None, False)
+    assert listed["proven"]
+    again = llama_runner("bins", "import", archive, "--json", "--root", here)
+    assert again.json == {"name": build.name, "path": listed["path"], "ran": False}
+
+
+def test_programs_are_listed_chosen_gone_back_from_and_removed(
+    llama_runner: Command, machine_there: Path, build: Path
+) -> None:
+    old = lay(machine_there, build=1, at="2020-01-01T00:00:00Z")
+    foreign = lay(machine_there, build=2, platform="plan9-vax")
+    (foreign / STATE_FILE).unlink()
+
+    def bins(*words: str) -> str:
+        done = llama_runner("bins", *words, "--root", machine_there)
+        assert done.code == 0, done
+        return done.out
+
+    listed = bins("list")
+    assert re.search(rf"^{old.name} +b1 \(5f0c1d2e3\) +built +9 B +\d+ d +demo model$", listed, re.MULTILINE), listed
+    assert re.search(rf"^plan9-vax/{foreign.name} .* damaged: it has no record$", listed, re.MULTILINE), listed
+    assert bins("use", old.name[-8:]) == f"in use: {old.name}   (bins rollback goes back)\n"
+    assert bins("path") == f"{old}\n"
+    assert bins("use", build.name) == f"in use: {build.name}   (bins rollback goes back)\n"
+    assert re.search(rf"^{build.name} .* in use$", bins("list"), re.MULTILINE)
+    assert bins("rollback") == f"in use: {old.name}\n"
+    assert bins("rollback", "--json") == '{"in_use": "auto"}\n'
+    assert bins("remove", "--unused") == f"removed   {old.name}   (9 B)\n"
+    assert bins("remove", f"plan9-vax/{foreign.name}") == f"removed   {foreign.name}   (0 B)\n"
+    assert [path.name for path in (machine_there / "bins" / HERE).iterdir()] == [build.name]
+    assert bins("remove", "--unused") == ""
+
+
+def test_the_programs_of_a_running_server_stay(llama_runner: Command, machine_there: Path, build: Path) -> None:
+    words = ("--root", machine_there)
+    started = llama_runner("run", "--demo", "--detach", "--port", "0", *words)
+    assert started.code == 0, started
+    try:
+        listed = llama_runner("bins", "list", *words)
+        assert re.search(r" runs demo:q4_k_m \(process \d+\)$", listed.out, re.MULTILINE), listed
+        refused = llama_runner("bins", "remove", build.name, "--force", *words)
+        assert refused.code == 7
+        assert re.search(r" is used by demo:q4_k_m \(process \d+, http://127.0.0.1:\d+\)\n", refused.err), refused
+    finally:
+        assert llama_runner("stop", "--all", *words).code == 0
+    assert llama_runner("bins", "remove", build.name, *words).code == 0
+
+
+def test_what_is_chosen_is_what_later_runs_take_and_needs_no_compiler(
+    llama_runner: Command, machine_there: Path, build: Path
+) -> None:
+    words, bare = ("--demo", "--json", "--root", machine_there), {"PATH": "/nonexistent"}
+    moved = machine_there / "bins" / HERE / build.name
+    (moved / "llama-server").unlink()
+    shutil.copy(build / "llama-server", moved)  # what is moved with its root is the same under another stamp
+    (moved / STATE_FILE).unlink()
+    [record] = store_in(machine_there).records(build).values()
+    (moved / STATE_FILE).write_bytes(format_state({TREE: record.but(noted={})}))
+    assert llama_runner("plan", *words, env=bare).code == 5, "to build, a compiler is needed"
+    assert llama_runner("bins", "use", build.name, "--root", machine_there).code == 0
+    prepared = llama_runner("prepare", *words, env=bare)
+    assert prepared.code == 0, prepared
+    assert prepared.json["server"] == str(moved / "llama-server")
+    assert "compile" not in {*prepared.json["ran"], *prepared.json["skipped"]}
+    assert not open_programs(store_in(machine_there), build.name).restamp, "it is not read again"
+    (moved / "llama-server").unlink()
+    refused = llama_runner("prepare", *words, env=bare)
+    assert refused.code == 7
+    assert f"error: {build.name} cannot be used: its files are not those that were made\n" in refused.err
+    assert "`bins use auto`" in refused.err
+    assert llama_runner("bins", "use", "auto", "--root", machine_there).out.startswith("in use: auto")
+
+
+def test_programs_that_are_here_are_not_built_again(llama_runner: Command, machine_there: Path, build: Path) -> None:
+    made = llama_runner("bins", "build", "--json", "--root", machine_there)
+    assert made.code == 0, made
+    assert (made.json["name"], made.json["ran"]) == (build.name, [])
+    assert made.json["facts"]["build"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("use", "absent"), 2, "there are no programs called 'absent' in bins/"),
+        (("path",), 2, "no programs are chosen"),
+        (("rollback",), 2, "nothing was in use before auto"),
+        (("remove",), 2, "name what to remove, or say --unused"),
+        (("remove", "--unused", "name"), 2, "name what to remove, or say --unused"),
+        (("export", "absent"), 2, "there are no programs called 'absent'"),
+        (("import", "absent"), 3, "cannot read"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    llama_runner: Command, tmp_path: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = llama_runner("bins", *words, "--root", tmp_path)
+    assert done.code == code, done
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_empty_root_has_none_and_stays_empty(llama_runner: Command, tmp_path: Path) -> None:
+    done = llama_runner("bins", "list", "--root", tmp_path / "none")
+    assert (done.code, done.out) == (0, "")
+    assert "llama-runner bins build" in done.err
+    assert llama_runner("bins", "list", "--json", "--root", tmp_path / "none").json == []
+    assert not (tmp_path / "none").exists()
