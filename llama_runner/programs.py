@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 from llama_runner import machine, paths
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from llama_runner.engine.store import Store
 
 AUTO, BUILD = "auto", "build"
+BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
+"""Names a directory of programs to use instead of building some."""
 
 
 class Wanted(Value):
@@ -73,15 +76,54 @@ class NothingToBuild(UsageError):
 def find(wanted: Wanted, *, environment: Mapping[str, str], store: Store) -> Programs:
     """Return what gives the programs that are asked for, on this machine."""
     pin = load_pin(paths.pin_file())
-    if wanted.binaries == AUTO and not _about_building(wanted) and wanted.device == AUTO:
-        chosen = open_chosen(store)
-        if chosen is not None:
-            return Programs(chosen, tree_of(pin))
-    if wanted.binaries in (AUTO, BUILD):
-        return _compiled(wanted, pin, environment, list(_noted(store)))
-    if about := _about_building(wanted):
+    about = _about_building(wanted)
+    if wanted.binaries == AUTO:
+        node = None if about or wanted.device != AUTO else _there_already(pin, environment, store)
+    elif wanted.binaries == BUILD:
+        node = None
+    elif about:
         raise NothingToBuild(about, wanted.binaries)
-    return Programs(open_programs(store, wanted.binaries), tree_of(pin))
+    else:
+        node = _named(wanted, environment, store)
+    if node is None:
+        return _compiled(wanted, pin, environment, list(_noted(store)))
+    return Programs(node, tree_of(pin))
+
+
+def _there_already(pin: Pin, environment: Mapping[str, str], store: Store) -> Node | None:
+    """Return programs that need not be built where nobody says which: chosen, named by a variable, or in the wheel."""
+    chosen = open_chosen(store)
+    if chosen is not None:
+        return chosen
+    if environment.get(BINS_VARIABLE):
+        from llama_runner.steps.adopt import adopted_programs  # noqa: PLC0415 - most programs are built
+
+        return adopted_programs(environment[BINS_VARIABLE])
+    platform = machine.platform_tag()
+    if platform == "windows-x64" and pin.windows is not None:
+        from llama_runner.steps.prebuilt import wheel_programs  # noqa: PLC0415 - as above
+
+        return wheel_programs(pin, platform)
+    return None
+
+
+def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Node:
+    """Return the programs that ``--binaries`` names."""
+    from llama_runner.steps.adopt import adopted_programs  # noqa: PLC0415 - most programs are built
+
+    name, platform = wanted.binaries, machine.platform_tag()
+    if name == "system":
+        return adopted_programs(None, environment=environment)
+    path = paths.user_path(name)
+    is_url = "://" in name
+    if path.is_dir() or (path.is_file() and os.access(path, os.X_OK)):
+        return adopted_programs(path)
+    if is_url or path.is_file():
+        from llama_runner.steps.prebuilt import archive_programs  # noqa: PLC0415 - as above
+
+        backend = "cpu" if wanted.device == AUTO else backends.known(wanted.device, platform)
+        return archive_programs(name if is_url else path, sha256=wanted.sha256, platform=platform, backend=backend)
+    return open_programs(store, name)
 
 
 def _about_building(wanted: Wanted) -> list[str]:
