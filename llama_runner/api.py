@@ -11,6 +11,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import paths
+from llama_runner.core.errors import StepError
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
@@ -133,9 +134,14 @@ class Runner:
         return MadePrograms(path, facts, tuple(step.kind for step in outcome.seconds), time.monotonic() - began)
 
     def _brought(self, ask: Callable[[], _Asked]) -> tuple[_Asked, Plan, Outcome]:
-        """Bring everything that is asked for."""
-        request = ask()
-        return request, *self._bring(request, request.targets)
+        """Bring everything that is asked for; where programs that we chose are rejected, with the next best."""
+        while True:
+            request = ask()
+            try:
+                return request, *self._bring(request, request.targets)
+            except StepError as error:
+                if not request.falls_back(error):
+                    raise
 
     def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""

@@ -8,6 +8,10 @@ import re
 from pathlib import Path
 
 ROOT_VARIABLE = "LLAMA_RUNNER_ROOT"
+BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
+"""Names a directory of llama.cpp's programs to use instead of building some."""
+REJECTED = "rejected.json"
+"""Below the store's own directory: programs that did not prove themselves here."""
 
 _PACKAGE = Path(__file__).resolve().parent
 

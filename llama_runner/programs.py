@@ -11,9 +11,10 @@ from llama_runner.binaries import backends, cmake
 from llama_runner.binaries.gpus import find_gpus
 from llama_runner.binaries.pin import Tree, load_pin
 from llama_runner.binaries.toolchain import KEYED_ENVIRONMENT, find_toolchain
+from llama_runner.core.digest import key_of
 from llama_runner.core.errors import UsageError
 from llama_runner.core.record import TREE
-from llama_runner.core.step import Step
+from llama_runner.core.step import Step, params
 from llama_runner.core.value import Value, field
 from llama_runner.sources.programs import open_chosen, open_programs
 from llama_runner.steps.compile import CompileLlama
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from llama_runner.binaries.pin import Pin
+    from llama_runner.core.errors import StepError
     from llama_runner.core.step import Node
     from llama_runner.engine.store import Store
 
 AUTO, BUILD = "auto", "build"
-BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
-"""Names a directory of programs to use instead of building some."""
+PORTABLE = "cpu-portable"
 
 
 class Wanted(Value):
@@ -55,6 +56,8 @@ class Programs(Value):
     node: Node
     tree: Node
     why: str | None = None
+    automatic: str | None = None
+    """What a rejection of them is remembered by, where nobody asked for this backend and another may be tried."""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -85,9 +88,33 @@ def find(wanted: Wanted, *, environment: Mapping[str, str], store: Store) -> Pro
         raise NothingToBuild(about, wanted.binaries)
     else:
         node = _named(wanted, environment, store)
-    if node is None:
-        return _compiled(wanted, pin, environment, list(_noted(store)))
-    return Programs(node, tree_of(pin))
+    if node is not None:
+        return Programs(node, tree_of(pin))
+    noted = list(_noted(store))
+    programs = _compiled(wanted, pin, environment, noted)
+    if programs.automatic is None or not (why := _rejected(store, programs.automatic)):
+        return programs
+    portable = _compiled(wanted.but(device=PORTABLE), pin, environment, noted)
+    return portable.but(why=f"building for {PORTABLE}: what was best for this machine was rejected ({why})")
+
+
+def fall_back(programs: Programs, error: StepError, store: Store) -> bool:
+    """Remember that programs were rejected; say whether others are tried next, as these were nobody's wish."""
+    cause = getattr(error, "cause", None)
+    if programs.automatic is None or cause is None:
+        return False
+    from llama_runner.binaries.rejections import remember_rejection  # noqa: PLC0415 - nearly never
+
+    remember_rejection(store.private, programs.automatic, str(error).partition("\n")[0])
+    return _rejected(store, programs.automatic) is not None
+
+
+def _rejected(store: Store, key: str) -> str | None:
+    if not (store.private / paths.REJECTED).exists():
+        return None
+    from llama_runner.binaries.rejections import rejected  # noqa: PLC0415 - nearly never
+
+    return rejected(store.private).get(key)
 
 
 def _there_already(pin: Pin, environment: Mapping[str, str], store: Store) -> Node | None:
@@ -95,10 +122,10 @@ def _there_already(pin: Pin, environment: Mapping[str, str], store: Store) -> No
     chosen = open_chosen(store)
     if chosen is not None:
         return chosen
-    if environment.get(BINS_VARIABLE):
+    if environment.get(paths.BINS_VARIABLE):
         from llama_runner.steps.adopt import adopted_programs  # noqa: PLC0415 - most programs are built
 
-        return adopted_programs(environment[BINS_VARIABLE])
+        return adopted_programs(environment[paths.BINS_VARIABLE])
     platform = machine.platform_tag()
     if platform == "windows-x64" and pin.windows is not None:
         from llama_runner.steps.prebuilt import wheel_programs  # noqa: PLC0415 - as above
@@ -175,7 +202,10 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
         gpus=gpus,
         jobs=wanted.jobs,
     )
-    return Programs(step, step.tree, f"building for {backend}: {choice.why}" if choice else None)
+    if choice is None:
+        return Programs(step, step.tree)
+    asked = key_of({"params": params(step), "platform": step.platform})
+    return Programs(step, step.tree, f"building for {backend}: {choice.why}", asked if backend != PORTABLE else None)
 
 
 def _tree(wanted: Wanted, pin: Pin) -> Tree:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llama_runner import machine, paths, pipeline, programs
 from llama_runner.convert import official
 from llama_runner.core.errors import UsageError
-from llama_runner.core.events import Chosen, Noticed, Sink
+from llama_runner.core.events import Chosen, Noticed, Sink, Warned
 from llama_runner.core.sizes import size_text
 from llama_runner.pipeline import Options, Pipeline
 from llama_runner.sources.choose import choose
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.convert.official import Choice
+    from llama_runner.core.errors import StepError
     from llama_runner.core.plan import Plan, Snapshot
     from llama_runner.core.step import Step
     from llama_runner.engine.store import Store
@@ -74,6 +75,13 @@ class ProgramsRequest:
             from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
 
             raise Offline(", ".join(_what(step) for step in fetching))
+
+    def falls_back(self, error: StepError) -> bool:
+        """Say whether other programs are tried next: these were rejected, and nobody had asked for them."""
+        if not programs.fall_back(self.programs, error, self._store):
+            return False
+        self._sink(Warned("rejected", f"{error}; trying {programs.PORTABLE}"))
+        return True
 
     def settle(self) -> None:
         """Everything is there: programs that were moved with their root are not read again at the next start."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import ToolError
 from llama_runner.engine.stamps import hash_file
-from llama_runner.paths import find_program, user_path
+from llama_runner.paths import BINS_VARIABLE, find_program, user_path
 from llama_runner.sources.local import MissingSource, UnreadableSource, Whole
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest
 
-VARIABLE = "LLAMA_SERVER_BINS_DIR"
 SERVER = "llama-server"
 
 _PROGRAM = re.compile(r"(llama-[a-z0-9-]+|(ggml-)?rpc-server)(\.exe)?", re.IGNORECASE)
@@ -39,7 +38,8 @@ class NoServer(ToolError):
         self.where = where
         super().__init__(
             f"there is no {SERVER} {where}",
-            hint=f"install llama.cpp, name its directory with --binaries or {VARIABLE}, or build it: --binaries build",
+            hint=f"install llama.cpp, name its directory with --binaries or {BINS_VARIABLE}, or build it with "
+            "--binaries build",
         )
 
 
@@ -110,7 +110,7 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
     None: those in the directory that ``LLAMA_SERVER_BINS_DIR`` names, else of the first ``llama-server`` on ``PATH``.
     Raises ``NoServer``, ``NotExecutable`` and ``MissingSource``.
     """
-    named = path or environment.get(VARIABLE)
+    named = path or environment.get(BINS_VARIABLE)
     if named:
         given = user_path(named).absolute()
         if not given.exists():

@@ -83,10 +83,12 @@ def adopted_programs(
     return AdoptPrograms(found, str(found.path), found.server, os_and_arch=machine.platform_tag())
 
 
-def check_has(directory: Path, program: str) -> None:
-    """Raise ``ProgramLacking`` unless a directory of programs has this one: nothing but a server may be adopted."""
-    if not any((directory / name).is_file() for name in (program, f"{program}.exe")):
-        raise ProgramLacking(program, directory)
+def program_in(directory: Path, name: str) -> Path:
+    """Return a program of a directory of programs; ``ProgramLacking``: of a system nothing but a server may be here."""
+    for path in (directory / name, directory / f"{name}.exe"):
+        if path.is_file():
+            return path
+    raise ProgramLacking(name, directory)
 
 
 def _called(name: str, server: str) -> str:

@@ -66,6 +66,8 @@ class Imatrix(Step):
         """Run llama-imatrix over the text."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
+        from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
+
         shutil.copyfile(workspace.input("text"), workspace.tools / "calibration.txt")  # its name ends up in the file
         total = self.chunks or 0
 
@@ -76,7 +78,7 @@ class Imatrix(Step):
             for count in re.findall(r"\[(\d+)\]", line):
                 workspace.progress(int(count), max(total, int(count)), "chunks")
 
-        words: list[str | Path] = [workspace.input("tool") / "llama-imatrix", "-m", workspace.input("model")]
+        words: list[str | Path] = [program_in(workspace.input("tool"), "llama-imatrix"), "-m", workspace.input("model")]
         words += ["-f", "calibration.txt", "-o", workspace.target, "--ctx-size", str(_CONTEXT), "--no-ppl"]
         words += ["--threads", str(self.threads)]
         words += ["--chunks", str(self.chunks)] if self.chunks is not None else []

@@ -134,6 +134,8 @@ class Quality(Step):
 
     def _measure(self, workspace: Workspace, model: Path, words: Sequence[str], before: int) -> dict[str, str]:
         """Run over a model; return what was told by name. ``before`` is how many chunks were read before."""
+        from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
+
         told: dict[str, str] = {}
         short = False
 
@@ -153,7 +155,7 @@ class Quality(Step):
         options = ["--ctx-size", str(CONTEXT), "--kl-divergence-base", "base.kld", "--threads", str(self.threads)]
         try:
             workspace.call(
-                [workspace.input("tool") / "llama-perplexity", "-m", model, *words, *options],
+                [program_in(workspace.input("tool"), "llama-perplexity"), "-m", model, *words, *options],
                 env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
                 cwd=workspace.tools,
                 on_line=on_line,

@@ -76,6 +76,7 @@ class Quantize(Step):
     def run(self, workspace: Workspace) -> None:
         """Run llama-quantize and read back what it wrote."""
         from llama_runner.sources.gguf import read_header  # noqa: PLC0415 - not on the warm path
+        from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
 
         told: dict[str, tuple[str, ...]] = {}
 
@@ -93,7 +94,7 @@ class Quantize(Step):
             imatrix = ["--imatrix", f"imatrix{workspace.input('imatrix').suffix}"]
             shutil.copyfile(workspace.input("imatrix"), workspace.tools / imatrix[1])  # its name ends up in the file
         target = workspace.out / "model" if self.shards else workspace.target  # of several, a prefix is given
-        words: list[str | Path] = [workspace.input("tool") / "llama-quantize", *self.tuning, *imatrix]
+        words: list[str | Path] = [program_in(workspace.input("tool"), "llama-quantize"), *self.tuning, *imatrix]
         words += [workspace.input("model"), target, self.type.upper(), str(self.threads)]
         workspace.call(
             words,
