@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import StepError
+from llama_runner.paths import REJECTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_FILE = "rejected.json"
 _REMEMBERED = 100
 
 _ILLEGAL = {-4, 132, 0xC000001D}
@@ -196,17 +196,17 @@ def remember_rejection(private: Path, key: str, reason: str) -> None:
     """
     known = {**rejected(private), key: reason}
     last = dict(list(known.items())[-_REMEMBERED:])
-    new = private / f"{_FILE}.{os.getpid()}"
+    new = private / f"{REJECTED}.{os.getpid()}"
     with suppress(OSError):
         private.mkdir(parents=True, exist_ok=True)
         new.write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
-        new.replace(private / _FILE)
+        new.replace(private / REJECTED)
 
 
 def rejected(private: Path) -> Mapping[str, str]:
     """Return the reasons of what was not taken by its key, the latest last; a damaged file is none."""
     try:
-        found = json.loads((private / _FILE).read_bytes())
+        found = json.loads((private / REJECTED).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
