@@ -188,7 +188,7 @@ class _Proof:
         options = ServerOptions(
             port=0,
             ctx_size=_CONTEXT,
-            threads=min(2, os.cpu_count() or 1),
+            threads=1,  # several that wait for each other on a busy machine take 20 times as long
             gpu_layers=None if BACKENDS[parts(backend)[0]].device is None else _ALL_LAYERS,
             load_timeout=self._patience,
         )

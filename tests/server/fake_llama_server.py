@@ -17,6 +17,9 @@ What ``FAKE`` may contain:
     name: TEXT              list another model
     models: ANY             the answer of /v1/models, a text as it is
     no_tokens: true         have no completions
+    sentence: TEXT          what it answers in a chat
+    asked: PATH             it never answers in a chat; there is such a file once somebody has asked
+    die_answering: N        exit with N when it is asked in a chat, or die of signal -N
     no_tls: true            be built without TLS
 """
 
@@ -118,9 +121,8 @@ class Fake:
             return 503, '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
         if path == "/health":
             return 200, '{"status":"ok"}'
-        if path == "/completion" and not FAKE.get("no_tokens"):
-            say("I slot      release: stop processing: n_tokens = 2")
-            return 200, '{"content":"b","tokens_predicted":1}'
+        if path in ("/completion", "/v1/chat/completions"):
+            return self.generate(path)
         if path == "/lora-adapters":
             LOOPS.set()
             return 200, "[]"
@@ -131,6 +133,19 @@ class Fake:
         if path == "/v1/models":
             return 200, self.models()
         return 404, '{"error":{"message":"File Not Found","type":"not_found_error","code":404}}'
+
+    def generate(self, path: str) -> tuple[int, str]:
+        if path == "/completion" and not FAKE.get("no_tokens"):
+            say("I slot      release: stop processing: n_tokens = 2")
+            return 200, '{"content":"b","tokens_predicted":1}'
+        if "asked" in FAKE:
+            publish(FAKE["asked"], "")
+            threading.Event().wait()
+        if "die_answering" in FAKE:
+            die(FAKE["die_answering"])
+        if path == "/completion" or "sentence" not in FAKE:
+            return 404, "{}"
+        return 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": FAKE["sentence"]}}]})
 
     def obey(self, path: str) -> tuple[int, str]:
         if path != "/say":
