@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.bins_update import update
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ networking = click.option("--offline", is_flag=True, help="Use no network; fail 
 @click.group()
 def bins() -> None:
     """Make, list, choose, remove, export and import llama.cpp's programs: many builds, side by side."""
+
+
+bins.add_command(update)
 
 
 @bins.command()

@@ -1,0 +1,148 @@
+"""Whether there is a newer llama.cpp than the pinned one: what the package index has, and what was released."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.binaries import releases
+from llama_runner.binaries.asking import Listing
+from llama_runner.core.errors import DownloadError, LlamaRunnerError
+from llama_runner.core.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.binaries.pin import Pin
+
+_PATIENCE_S = 120
+
+
+class IndexUnknown(DownloadError):
+    """The package index does not say which versions it has."""
+
+    def __init__(self, package: str, why: str) -> None:
+        self.package, self.why = package, why
+        super().__init__(
+            f"the package index does not say which versions of {package} it has: {why}",
+            hint="check the network and pip's index, proxy and certificate settings (pip config list)",
+        )
+
+
+class Indexed(Value):
+    """What the user's package index has of the pinned package."""
+
+    newest: str | None
+    """None: unknown."""
+    behind: int | None
+    """How many versions the pinned one is behind; 0: none; None: unknown."""
+    why: str | None = None
+    """Why it is unknown."""
+
+
+class Released(Value):
+    """What the listing of releases has."""
+
+    tag: str | None
+    """None: unknown."""
+    published: str | None
+    behind: int | None
+    """How many builds the pinned one is behind: the difference of the numbers. None: unknown."""
+    archive: str | None
+    """The newest release's archive of programs for this machine, on the CPU; None: it has none, or unknown."""
+    why: str | None = None
+    """Why it is unknown."""
+    notes: tuple[str, ...] = ()
+    """What is not as fresh as it could be."""
+
+
+class News(Value):
+    """What there is to take."""
+
+    pin: Pin
+    index: Indexed
+    releases: Released
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        pin = {"build": self.pin.build, "package": self.pin.package, "version": self.pin.version}
+        released = {**self.releases.__dict__, "notes": list(self.releases.notes)}
+        return {"pin": pin, "index": dict(self.index.__dict__), "releases": released}
+
+
+def look(pin: Pin, private: Path, *, environment: Mapping[str, str], platform: str, offline: bool = False) -> News:
+    """Return what there is; what cannot be learned is unknown, and why is said. Raises for a wrong setting only."""
+    return News(pin, _indexed(pin, offline=offline), _released(pin, private, environment, platform, offline=offline))
+
+
+def _indexed(pin: Pin, *, offline: bool) -> Indexed:
+    if offline:
+        return Indexed(None, None, "nobody must be asked")
+    try:
+        versions = index_versions(pin.package)
+    except IndexUnknown as error:
+        return Indexed(None, None, error.why)
+    if pin.version in versions:
+        return Indexed(versions[0], versions.index(pin.version))
+    newer = [version for version in versions if _numbers(version) > _numbers(pin.version)]
+    return Indexed(versions[0], len(newer))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def index_versions(package: str) -> tuple[str, ...]:
+    """Return the versions of a package, the newest first; ``IndexUnknown``.
+
+    By pip, which knows the user's index, proxy and certificates.
+    """
+    command = [
+        *(sys.executable, "-m", "pip", "index", "versions", package, "--only-binary", ":all:"),
+        *("--no-input", "--disable-pip-version-check", "--no-color"),
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise IndexUnknown(package, f"no answer in {_PATIENCE_S} s") from None
+    said = done.stdout.decode("utf-8", "replace")
+    listed = re.search(r"^Available versions: (.+)$", said, re.MULTILINE)
+    if done.returncode == 0 and listed:
+        return tuple(version.strip() for version in listed[1].split(","))
+    errors = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.startswith("ERROR: ")]
+    why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with {done.returncode}"
+    raise IndexUnknown(package, _without_secrets(why))
+
+
+def _without_secrets(text: str) -> str:
+    """Return a line without what stands before @ in addresses; pip mostly hides it itself."""
+    return re.sub(r"(?<=://)[^/\s@]+@", "…@", text)
+
+
+def _released(pin: Pin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool) -> Released:
+    notes: list[str] = []
+    listing = Listing(
+        private / releases.DIRECTORY, environment, offline=offline, notice=lambda _what, text: notes.append(text)
+    )
+    try:
+        latest = listing.latest()
+    except DownloadError as error:
+        why = f"{error}" if error.hint is None else f"{error} ({error.hint})"
+        return Released(None, None, None, None, why, tuple(notes))
+    try:
+        archive = releases.choose_asset(latest, platform, "cpu").name
+    except LlamaRunnerError:
+        archive = None
+    behind = None if latest.build is None else max(0, latest.build - pin.build)
+    return Released(latest.tag, latest.published, behind, archive, None, tuple(notes))
