@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner import machine
 from llama_runner.binaries import backends, cmake, compiler_cache
 from llama_runner.binaries.gpus import try_nvcc
+from llama_runner.binaries.proof import Expected, prove
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, ran_out_of_memory, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 PEAK_DISK = 200 << 20
 """Objects and binaries of a CPU build: measured 155 MiB and 34 MiB."""
 
+_COMMIT = "-DLLAMA_BUILD_COMMIT="
+
 MEMORY_PER_JOB = 1700 << 20
 """The largest unit of the tree takes 1570 MiB to compile with GCC 12.2."""
 
@@ -39,17 +42,6 @@ class UnknownOption(StepError):
         super().__init__(
             f"compile: CMake does not know {', '.join(options)}\nfull log: {log}",
             hint="the option was renamed or never existed; look into the CMakeLists.txt of the source tree",
-        )
-
-
-class WrongBinary(StepError):
-    """The program that was built does not answer as the one that was asked for."""
-
-    def __init__(self, program: str, expected: str, answer: str) -> None:
-        self.program, self.expected, self.answer = program, expected, answer
-        super().__init__(
-            f"compile: {program} --version says {answer!r}, expected {expected}",
-            hint="it was not kept; the log shows how it was built",
         )
 
 
@@ -109,7 +101,7 @@ class CompileLlama(Step):
         return Needs(disk=PEAK_DISK)
 
     def run(self, workspace: Workspace) -> None:
-        """Configure, build, try, copy. The build directory survives, so an interrupted build goes on."""
+        """Configure, build, copy, prove. The build directory survives, so an interrupted build goes on."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
         assert self.toolchain is not None
@@ -142,7 +134,8 @@ class CompileLlama(Step):
             if library.suffix in (".so", ".dylib", ".dll"):
                 shutil.copy2(library, workspace.out / library.name)
         for target in self.targets:
-            self._take(workspace, build / "bin" / target, environment)
+            shutil.copy2(build / "bin" / target, workspace.out / target)
+        prove(workspace.out, self._expected, workspace)
 
     def _build(self, workspace: Workspace, argv: list[str | Path], environment: Mapping[str, str]) -> None:
         """Compile and link, with fewer compilers at once when they run out of memory; what is done stays done."""
@@ -198,18 +191,10 @@ class CompileLlama(Step):
             found.append(("CMAKE_CUDA_HOST_COMPILER", toolchain.cxx.path))
         return found
 
-    def _take(self, workspace: Workspace, program: Path, environment: Mapping[str, str]) -> None:
-        """Copy a program out of the build directory once it has said who it is."""
-        import shutil  # noqa: PLC0415 - not on the warm path
-
-        said: list[str] = []
-        if program.name == "llama-server":  # the only one that answers
-            workspace.call([program, "--version"], env=environment, on_line=said.append)
-            answer = next((line.strip() for line in said if "version" in line), "")
-            if f"build {self.build}," not in answer:
-                raise WrongBinary(program.name, f"build {self.build}", answer)
-            workspace.fact(version=answer.partition(":")[2].strip(), build=self.build, backend=self.backend)
-        shutil.copy2(program, workspace.out / program.name)
+    @property
+    def _expected(self) -> Expected:
+        commit = next((word.partition("=")[2] for word in self.options if word.startswith(_COMMIT)), None)
+        return Expected(self.backend, self.build, commit)
 
 
 def _forget_other_build(work: Path, configure: list[str]) -> None:

@@ -20,14 +20,15 @@ from tests.binaries.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tre
 
 PATCH = """
 From 0000000 Mon Sep 17 00:00:00 2001
-Subject: [PATCH] it exits with 3
+Subject: [PATCH] it exits with 1
 ---
 diff --git a/quantize.c b/quantize.c
 --- a/quantize.c
 +++ b/quantize.c
-@@ -1 +1 @@
--int main(void) { return 0; }
-+int main(void) { return 3; }
+@@ -1,2 +1,2 @@
+ #include <stdio.h>
+-int main(void) { puts("Q8_0"); return 0; }
++int main(void) { puts("Q8_0"); return 1; }
 diff --git a/include/new.h b/include/new.h
 new file mode 100644
 --- /dev/null
@@ -38,9 +39,10 @@ new file mode 100644
 SECOND = """
 --- a/quantize.c
 +++ b/quantize.c
-@@ -1 +1 @@
--int main(void) { return 3; }
-+int main(void) { return 4; }
+@@ -1,2 +1,2 @@
+ #include <stdio.h>
+-int main(void) { puts("Q8_0"); return 1; }
++int main(void) { puts("Q8_0"); return 4; }
 """
 
 
@@ -80,7 +82,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def test_patches_are_applied_in_their_order_to_a_copy(bench: Bench, tree: Path, tmp_path: Path, program: str) -> None:
     patches = [write(tmp_path / "1.patch"), write(tmp_path / "2.patch", SECOND)]
     directory = apply(bench, tree_from(str(tree), patches=patches))
-    assert (directory / "quantize.c").read_text() == "int main(void) { return 4; }\n"
+    assert (directory / "quantize.c").read_text() == QUANTIZE_C.replace("return 0", "return 4")
     assert (directory / "include/new.h").read_text() == "#define NEW\n"
     assert (tree / "quantize.c").read_text() == QUANTIZE_C, "the original stays as it is"
     assert directory.name.startswith("llama.cpp-b0-")
@@ -89,10 +91,10 @@ def test_patches_are_applied_in_their_order_to_a_copy(bench: Bench, tree: Path, 
 
 
 def test_a_patch_may_be_for_lines_further_down(bench: Bench, tree: Path, tmp_path: Path, program: str) -> None:
-    (tree / "quantize.c").write_text("\n\n\n// before\nint main(void) { return 0; }\n// after\n")
-    lines = PATCH[: PATCH.index("diff --git a/include")].replace("@@ -1 +1 @@\n", "@@ -2,3 +2,3 @@\n // before\n")
+    (tree / "quantize.c").write_text(f"\n\n\n{QUANTIZE_C}// after\n")
+    lines = PATCH[: PATCH.index("diff --git a/include")].replace("@@ -1,2 +1,2 @@", "@@ -2,3 +2,3 @@")
     directory = apply(bench, tree_from(str(tree), patches=[write(tmp_path / "a.patch", f"{lines} // after\n")]))
-    assert "return 3" in (directory / "quantize.c").read_text()
+    assert "return 1" in (directory / "quantize.c").read_text()
     assert not list(directory.rglob("*.orig"))
 
 
@@ -108,7 +110,7 @@ def test_a_patch_is_known_by_what_it_says(bench: Bench, tree: Path, tmp_path: Pa
     first = apply(bench, tree_from(str(tree), patches=[write(tmp_path / "a.patch")]))
     assert apply(bench, tree_from(str(tree), patches=[write(tmp_path / "another name")])) == first
     assert bench.ran() == ["patch"]
-    other = PATCH.replace("return 3", "return 5")
+    other = PATCH.replace("return 1", "return 5")
     assert apply(bench, tree_from(str(tree), patches=[write(tmp_path / "a.patch", other)])) != first
     assert bench.ran() == ["patch"]
 
@@ -122,7 +124,7 @@ def test_a_store_inside_somebodys_repository(tmp_path: Path, tree: Path) -> None
     directory = apply(
         Bench(tmp_path / "root", real_sources=True), tree_from(str(tree), patches=[write(tmp_path / "a")])
     )
-    assert (directory / "quantize.c").read_text() == "int main(void) { return 3; }\n"
+    assert (directory / "quantize.c").read_text() == QUANTIZE_C.replace("return 0", "return 1")
 
 
 def test_a_patch_that_does_not_apply_names_file_and_hunk(
@@ -192,7 +194,7 @@ def serving(status: int, text: str) -> Iterator[tuple[str, list[str]]]:
 def test_a_patch_of_a_pull_request_is_fetched_once(bench: Bench, tree: Path, tmp_path: Path) -> None:
     with serving(200, PATCH) as (url, asked):
         patched = apply(bench, tree_from(str(tree), patches=[f"{url}/pull/1.patch"]))
-        assert (patched / "quantize.c").read_text() == "int main(void) { return 3; }\n"
+        assert (patched / "quantize.c").read_text() == QUANTIZE_C.replace("return 0", "return 1")
         assert asked == ["/pull/1.patch", "/raw/1.patch"]
     assert apply(bench, tree_from(str(tree), patches=[f"{url}/pull/1.patch"])) == patched
     assert bench.ran() == ["fetch_patch", "patch"]

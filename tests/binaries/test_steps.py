@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -13,18 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llama_runner.binaries.archives import BadArchive
+from llama_runner.binaries.proof import PROVEN
+from llama_runner.binaries.rejections import WrongSentence, WrongVersion
 from llama_runner.binaries.toolchain import NoCompiler, find_toolchain
 from llama_runner.core import events
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.plan import Snapshot
+from llama_runner.demo import ANSWER
 from llama_runner.engine.errors import DiskFull, ProgramFailed, WrongOutput
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.stamps import hash_file, hash_tree
-from llama_runner.steps.compile import UnknownOption, WrongBinary
+from llama_runner.steps.compile import UnknownOption
 from llama_runner.steps.fetch import FetchFailed, FetchPackage, WrongFile
-from llama_runner.steps.unpack import BadArchive, UnpackSource
+from llama_runner.steps.unpack import UnpackSource
 from tests.binaries.tiny_llama import OPTIONS, SERVER_C, Bench, Tree, Trees, compile_step, write_tree, write_wheel
 
 if TYPE_CHECKING:
@@ -44,11 +49,8 @@ def test_a_tree_becomes_programs_and_is_not_compiled_twice(bench: Bench, tmp_pat
     assert {path.name for path in directory.iterdir()} == {"llama-server", "llama-quantize", ".state.json"}
     record = bench.store.record(outcome.places[step])
     assert record is not None
-    assert {k: v for k, v in record.facts.items() if k != "compiler_cache"} == {
-        "version": "0.0.0 (build 7, commit unknown)",
-        "build": 7,
-        "backend": "cpu",
-    }
+    expected = {"version": "0.0.0 (build 7, commit x)", "build": 7, "commit": "x", "backend": "cpu", "proven": PROVEN}
+    assert record.facts.items() >= expected.items()
     assert record.noted["cxx"]["identity"] == step.compilers[1]
     assert any(isinstance(e, events.StepProgress) and e.unit == "objects" for e in bench.events)
     assert bench.ran() == ["compile"]
@@ -107,8 +109,15 @@ def test_an_option_that_cmake_does_not_know_is_an_error(bench: Bench, tmp_path: 
 
 
 def test_a_program_with_another_build_number_is_not_kept(bench: Bench, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "tree", server_c=SERVER_C.replace("NUMBER", "6"))
-    with pytest.raises(WrongBinary, match=r"build 6.*expected build 7"):
+    tree = write_tree(tmp_path / "tree", server_c=SERVER_C.replace("NUMBER, COMMIT", "6, COMMIT"))
+    with pytest.raises(WrongVersion, match="build 6"):
+        bench.execute(compile_step(tree))
+    assert not (bench.root / "bins").exists()
+
+
+def test_a_program_that_serves_another_sentence_is_not_kept(bench: Bench, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", server_c=SERVER_C.replace(json.dumps(ANSWER)[1:9], "Nonsense"))
+    with pytest.raises(WrongSentence):
         bench.execute(compile_step(tree))
     assert not (bench.root / "bins").exists()
 

@@ -1,7 +1,11 @@
-"""A source tree that builds in a second: two C programs under llama.cpp's names, with its CMake variables."""
+"""A source tree that builds in a second: two C programs under llama.cpp's names, with its CMake variables.
+
+They prove themselves as llama.cpp's do: the server answers everything with the demo model's sentence.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -11,6 +15,7 @@ from llama_runner.binaries.toolchain import find_toolchain
 from llama_runner.core import events
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Node, Source, Step
+from llama_runner.demo import ANSWER
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.settle import Outcome
@@ -26,17 +31,73 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 foreach(known CMAKE_BUILD_TYPE BUILD_SHARED_LIBS LLAMA_BUILD_NUMBER LLAMA_BUILD_COMMIT)
   set(unused "${${known}}")
 endforeach()
-add_compile_definitions(NUMBER=${LLAMA_BUILD_NUMBER})
+add_compile_definitions(NUMBER=${LLAMA_BUILD_NUMBER} COMMIT="${LLAMA_BUILD_COMMIT}")
 add_executable(llama-server server.c)
 add_executable(llama-quantize quantize.c)
 """
 
 SERVER_C = r"""
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdio.h>
-int main(void) { fprintf(stderr, "version: 0.0.0 (build %d, commit unknown)\n", NUMBER); return 0; }
-"""
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-QUANTIZE_C = "int main(void) { return 0; }\n"
+static const char *option(int count, char **words, const char *name) {
+    for (int i = 1; i + 1 < count; i++)
+        if (!strcmp(words[i], name)) return words[i + 1];
+    return "0";
+}
+
+static void answer(int peer, const char *alias) {
+    static char asked[1 << 16], said[1 << 12], body[1 << 11];
+    size_t size = 0, whole = sizeof asked - 1;
+    while (size < whole) {
+        ssize_t got = read(peer, asked + size, sizeof asked - 1 - size);
+        if (got <= 0) return;
+        asked[size += got] = 0;
+        const char *end = strstr(asked, "\r\n\r\n"), *length = strstr(asked, "Content-Length: ");
+        if (end) whole = end + 4 - asked + (length && length < end ? strtoul(length + 16, 0, 10) : 0);
+    }
+    if (!strncmp(asked, "POST", 4))
+        snprintf(body, sizeof body, "{\"choices\": [{\"message\": {\"content\": %s}}]}", SENTENCE);
+    else
+        snprintf(body, sizeof body, "{\"status\": \"ok\", \"data\": [{\"id\": \"%s\"}]}", alias);
+    int count = snprintf(said, sizeof said, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        "Content-Length: %zu\r\n\r\n%s", strlen(body), body);
+    if (write(peer, said, count) < 0) perror("write");
+}
+
+int main(int count, char **words) {
+    if (count > 1 && !strcmp(words[1], "--version")) {
+        fprintf(stderr, "version: 0.0.0 (build %d, commit %s)\n", NUMBER, COMMIT);
+        return 0;
+    }
+    if (count > 1 && !strcmp(words[1], "--list-devices")) {
+        puts("Available devices:");
+        return 0;
+    }
+    struct sockaddr_in at = {0};
+    socklen_t size = sizeof at;
+    int door = socket(AF_INET, SOCK_STREAM, 0);
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    at.sin_port = htons(atoi(option(count, words, "--port")));
+    if (bind(door, (struct sockaddr *) &at, sizeof at) || listen(door, 8)) return perror("listen"), 1;
+    getsockname(door, (struct sockaddr *) &at, &size);
+    printf("main: server is listening on http://127.0.0.1:%d\n", ntohs(at.sin_port));
+    fflush(stdout);
+    for (;;) {
+        int peer = accept(door, 0, 0);
+        answer(peer, option(count, words, "--alias"));
+        close(peer);
+    }
+}
+""".replace("SENTENCE", json.dumps(json.dumps(ANSWER)))
+
+QUANTIZE_C = '#include <stdio.h>\nint main(void) { puts("Q8_0"); return 0; }\n'
 
 OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_NUMBER=7", "-DLLAMA_BUILD_COMMIT=x")
 
