@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from llama_runner import Runner
+from llama_runner.cli.bins import bins
 from llama_runner.core.record import STATE_FILE, TREE, format_state
 from llama_runner.sources.programs import open_programs
 from tests.binaries.stored import HERE, lay, store_in
-from tests.conftest import Command
+from tests.conftest import REPOSITORY, Command
 
 
 @pytest.fixture
@@ -61,24 +63,24 @@ def test_programs_are_listed_chosen_gone_back_from_and_removed(
     foreign = lay(machine_there, build=2, platform="plan9-vax")
     (foreign / STATE_FILE).unlink()
 
-    def bins(*words: str) -> str:
+    def run(*words: str) -> str:
         done = llama_runner("bins", *words, "--root", machine_there)
         assert done.code == 0, done
         return done.out
 
-    listed = bins("list")
+    listed = run("list")
     assert re.search(rf"^{old.name} +b1 \(5f0c1d2e3\) +built +9 B +\d+ d +demo model$", listed, re.MULTILINE), listed
     assert re.search(rf"^plan9-vax/{foreign.name} .* damaged: it has no record$", listed, re.MULTILINE), listed
-    assert bins("use", old.name[-8:]) == f"in use: {old.name}   (bins rollback goes back)\n"
-    assert bins("path") == f"{old}\n"
-    assert bins("use", build.name) == f"in use: {build.name}   (bins rollback goes back)\n"
-    assert re.search(rf"^{build.name} .* in use$", bins("list"), re.MULTILINE)
-    assert bins("rollback") == f"in use: {old.name}\n"
-    assert bins("rollback", "--json") == '{"in_use": "auto"}\n'
-    assert bins("remove", "--unused") == f"removed   {old.name}   (9 B)\n"
-    assert bins("remove", f"plan9-vax/{foreign.name}") == f"removed   {foreign.name}   (0 B)\n"
+    assert run("use", old.name[-8:]) == f"in use: {old.name}   (bins rollback goes back)\n"
+    assert run("path") == f"{old}\n"
+    assert run("use", build.name) == f"in use: {build.name}   (bins rollback goes back)\n"
+    assert re.search(rf"^{build.name} .* in use$", run("list"), re.MULTILINE)
+    assert run("rollback") == f"in use: {old.name}\n"
+    assert run("rollback", "--json") == '{"in_use": "auto"}\n'
+    assert run("remove", "--unused") == f"removed   {old.name}   (9 B)\n"
+    assert run("remove", f"plan9-vax/{foreign.name}") == f"removed   {foreign.name}   (0 B)\n"
     assert [path.name for path in (machine_there / "bins" / HERE).iterdir()] == [build.name]
-    assert bins("remove", "--unused") == ""
+    assert run("remove", "--unused") == ""
 
 
 def test_the_programs_of_a_running_server_stay(llama_runner: Command, machine_there: Path, build: Path) -> None:
@@ -155,3 +157,33 @@ def test_an_empty_root_has_none_and_stays_empty(llama_runner: Command, tmp_path:
     assert "llama-runner bins build" in done.err
     assert llama_runner("bins", "list", "--json", "--root", tmp_path / "none").json == []
     assert not (tmp_path / "none").exists()
+
+
+def test_the_commands_that_are_told_work_one_after_the_other(
+    llama_runner: Command, machine_there: Path, build: Path
+) -> None:
+    text = (REPOSITORY / "docs" / "binaries.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [shlex.split(line, comments=True) for line in "".join(blocks).splitlines()]
+    assert {"bins export", "bins import"} <= {" ".join(words[1:3]) for words in lines}
+    for name, *words in lines:
+        assert name == "llama-runner"
+        if words[1] not in ("export", "import"):  # which have a test of their own, and take seconds
+            done = llama_runner(*words, env={"LLAMA_RUNNER_ROOT": str(machine_there)})
+            assert done.code == 0, done
+    assert (machine_there / "bins" / HERE / build.name).exists()
+
+
+def test_every_option_and_field_that_is_told_exists(llama_runner: Command, tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "binaries.md").read_text()
+    helps = [llama_runner(*words, "--help").out for words in (("run",), *(("bins", name) for name in bins.commands))]
+    told = set(re.findall(r"`(?:bins \w+ )?(--[a-z][a-z-]+)", text)) - {"--version", "--list-devices"}
+    assert told
+    assert not {option for option in told if not any(option in shown for shown in helps)}
+    assert set(re.findall(r"bins (\w+)", text)) <= set(bins.commands)
+    lay(tmp_path)
+    (listed,) = llama_runner("bins", "list", "--json", "--root", tmp_path).json
+    paragraph = re.search(r"has for each: (.*?)\.\n", text, re.DOTALL)
+    assert paragraph is not None
+    origins = {"built", "prebuilt", "system", "imported"}
+    assert set(re.findall(r"`(\w+)`", paragraph[1])) - origins == set(listed)
