@@ -19,7 +19,7 @@ def platform_tag() -> str:
     """Return ``<os>-<arch>`` as in ``bins/``: ``linux-x86_64``, ``macos-arm64``, ``windows-x64``."""
     systems = {"linux": "linux", "darwin": "macos", "win32": "windows"}
     machine = os.uname().machine if hasattr(os, "uname") else platform.machine()
-    machine = {"AMD64": "x64"}.get(machine, machine)
+    machine = {"AMD64": "x64", "ARM64": "arm64"}.get(machine, machine)
     return f"{systems.get(sys.platform, sys.platform)}-{machine}"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import stat
-import unicodedata
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
 
@@ -186,8 +185,8 @@ def _parts(name: str, member: str) -> tuple[str, ...]:
         encoded = name.encode()
     except UnicodeEncodeError:
         raise UnsafeMember(member, "has a name that is no text") from None
-    if any(unicodedata.category(letter) == "Cc" for letter in name):
-        raise UnsafeMember(member, "has a name with control characters")
+    if not name.isprintable():
+        raise UnsafeMember(member, "has a name that cannot be printed")
     if len(encoded) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_PART for part in parts):
         raise UnsafeMember(member, "has a name that is too long")
     return tuple(part for part in parts if part not in ("", "."))
@@ -195,6 +194,8 @@ def _parts(name: str, member: str) -> tuple[str, ...]:
 
 def _folded(parts: tuple[str, ...]) -> tuple[str, ...]:
     """Return what macOS and Windows would take for the same name."""
+    import unicodedata  # noqa: PLC0415 - not on the warm path
+
     return tuple(unicodedata.normalize("NFC", part.casefold()) for part in parts)
 
 
