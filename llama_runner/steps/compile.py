@@ -16,6 +16,7 @@ from llama_runner.core.errors import StepError
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.steps.unpack import UnpackSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,10 +126,7 @@ class CompileLlama(Step):
         _forget_other_build(workspace.work, configure)
         said: list[str] = []
         workspace.call(configure, env=environment, on_line=said.append)
-        ours = {option.removeprefix("-D").partition("=")[0] for option in self.options}
-        if unknown := [name for name in cmake.unused_options(said) if name in ours]:
-            raise UnknownOption(unknown, workspace.log_name)
-
+        self._check_unknown(cmake.unused_options(said), workspace)
         self._build(workspace, [ninja, "-C", build, *self.targets], environment)
         for library in sorted((build / "bin").iterdir()):
             if library.suffix in (".so", ".dylib", ".dll"):
@@ -136,6 +134,21 @@ class CompileLlama(Step):
         for target in self.targets:
             shutil.copy2(build / "bin" / target, workspace.out / target)
         prove(workspace.out, self._expected, workspace)
+
+    def _check_unknown(self, unused: list[str], workspace: Workspace) -> None:
+        """Refuse a build that would lack what was asked for.
+
+        Another llama.cpp than the pinned one may not know what it does not have to be told to leave out.
+        """
+        ours = {option.removeprefix("-D").partition("=")[0]: option for option in self.options}
+        unknown = [name for name in unused if name in ours]
+        if not isinstance(self.tree, UnpackSource):
+            usual = cmake.options(backend="cpu", build=self.build, commit="")
+            if known_here := [name for name in unknown if ours[name] in usual]:
+                workspace.notice("source", f"this llama.cpp has no {', '.join(known_here)}")
+            unknown = [name for name in unknown if name not in known_here]
+        if unknown:
+            raise UnknownOption(unknown, workspace.log_name)
 
     def _build(self, workspace: Workspace, argv: list[str | Path], environment: Mapping[str, str]) -> None:
         """Compile and link, with fewer compilers at once when they run out of memory; what is done stays done."""

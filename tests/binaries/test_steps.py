@@ -108,6 +108,15 @@ def test_an_option_that_cmake_does_not_know_is_an_error(bench: Bench, tmp_path: 
         bench.execute(compile_step(write_tree(tmp_path / "tree"), options=(*OPTIONS, "-DGGML_CUDA_CUBLAS=ON")))
 
 
+def test_another_llama_cpp_may_lack_what_it_would_be_told_to_leave_out(bench: Bench, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    bench.execute(compile_step(tree, options=(*OPTIONS, "-DGGML_OPENMP=OFF")))
+    noticed = [event.text for event in bench.events if isinstance(event, events.Noticed)]
+    assert noticed == ["this llama.cpp has no GGML_OPENMP"]
+    with pytest.raises(UnknownOption, match="GGML_OPENMP"):
+        bench.execute(compile_step(tree, options=(*OPTIONS, "-DGGML_OPENMP=ON")))
+
+
 def test_a_program_with_another_build_number_is_not_kept(bench: Bench, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", server_c=SERVER_C.replace("NUMBER, COMMIT", "6, COMMIT"))
     with pytest.raises(WrongVersion, match="build 6"):
