@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 import shlex
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ from llama_runner.cli.bins import bins
 from llama_runner.core.record import STATE_FILE, TREE, format_state
 from llama_runner.sources.programs import open_programs
 from tests.binaries.stored import HERE, lay, store_in
-from tests.conftest import REPOSITORY, Command
+from tests.conftest import REPOSITORY, Command, Result
+from tests.fakereleases.server import Releases
 
 
 @pytest.fixture
@@ -128,6 +132,41 @@ def test_programs_that_are_here_are_not_built_again(llama_runner: Command, machi
     assert made.code == 0, made
     assert (made.json["name"], made.json["ran"]) == (build.name, [])
     assert made.json["facts"]["build"] > 0
+
+
+@pytest.mark.skipif(HERE != "linux-x86_64", reason="the release that is listed is for that")
+def test_a_release_is_installed_from_the_listing_and_the_same_archive_is_not_unpacked_twice(
+    llama_runner: Command, build: Path, tmp_path: Path
+) -> None:
+    number = int(build.name.split("-b")[1].partition("-")[0])
+    name, data = f"llama-b{number}-bin-ubuntu-x64.tar.gz", io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz", compresslevel=1) as archive:
+        for program in ("llama-server", "llama-quantize"):
+            archive.add(build / program, f"llama-b{number}/{program}")
+    (tmp_path / name).write_bytes(data.getvalue())
+    root = tmp_path / "root"
+    with Releases() as served:
+        served.add(number, names=(name,), content={name: data.getvalue()})
+        served.add(number + 1, names=(f"llama-b{number + 1}-bin-macos-arm64.tar.gz",))
+
+        def install(*words: object) -> Result:
+            env = {"LLAMA_RUNNER_RELEASES": served.endpoint}
+            return llama_runner("bins", "install", *words, "--json", "--root", root, env=env)
+
+        made = install("--release", "latest")
+        assert made.code == 0, made
+        assert made.json["name"].startswith(f"prebuilt-cpu-b{number}-"), "the newest that has one for this machine"
+        assert made.json["ran"] == ["fetch_url", "unpack_programs"]
+        assert install("--release", f"b{number}").json["ran"] == []
+        absent = install("--release", f"b{number + 1}")
+        assert absent.code == 5
+        assert "macos-arm64" in absent.err
+    (listed,) = llama_runner("bins", "list", "--json", "--root", root).json
+    assert (listed["name"], listed["origin"], listed["problem"]) == (made.json["name"], "prebuilt", None)
+    digest = hashlib.sha256(data.getvalue()).hexdigest()
+    assert install(tmp_path / name, "--sha256", digest).json["ran"] == []
+    assert install(tmp_path / name, "--sha256", "0" * 64).code == 3
+    assert install().code == install(tmp_path / name, "--release", "latest").code == 2
 
 
 @pytest.mark.parametrize(
