@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner import machine, paths
@@ -22,7 +23,7 @@ from llama_runner.steps.fetch import FetchPackage
 from llama_runner.steps.unpack import UnpackSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from llama_runner.binaries.pin import Pin
@@ -76,8 +77,19 @@ class NothingToBuild(UsageError):
         )
 
 
-def find(wanted: Wanted, *, environment: Mapping[str, str], store: Store) -> Programs:
-    """Return what gives the programs that are asked for, on this machine."""
+def find(
+    wanted: Wanted,
+    *,
+    environment: Mapping[str, str],
+    store: Store,
+    update: bool = False,
+    offline: bool = False,
+    notice: Callable[[str, str], None] = lambda _what, _text: None,
+) -> Programs:
+    """Return what gives the programs that are asked for, on this machine.
+
+    Which release is the newest is asked once, and again to ``update``.
+    """
     pin = load_pin(paths.pin_file())
     about = _about_building(wanted)
     if wanted.binaries == AUTO:
@@ -86,6 +98,8 @@ def find(wanted: Wanted, *, environment: Mapping[str, str], store: Store) -> Pro
         node = None
     elif about:
         raise NothingToBuild(about, wanted.binaries)
+    elif wanted.binaries.partition(":")[0] == "prebuilt":
+        node = _released(wanted, environment, store, update=update, offline=offline, notice=notice)
     else:
         node = _named(wanted, environment, store)
     if node is not None:
@@ -151,6 +165,25 @@ def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Node
         backend = "cpu" if wanted.device == AUTO else backends.known(wanted.device, platform)
         return archive_programs(name if is_url else path, sha256=wanted.sha256, platform=platform, backend=backend)
     return open_programs(store, name)
+
+
+def _released(wanted: Wanted, environment: Mapping[str, str], store: Store, **how: Any) -> Step:  # noqa: ANN401 - as find has them
+    """Return the programs of a release, for the best of this machine's devices that it has some for."""
+    from llama_runner.binaries.releases import NoAsset, prebuilt  # noqa: PLC0415 - most programs are built
+    from llama_runner.steps.prebuilt import archive_programs  # noqa: PLC0415
+
+    platform, tag = machine.platform_tag(), wanted.binaries.partition(":")[2]
+    names = backends.seen(platform) if wanted.device == AUTO else [backends.known(wanted.device, platform)]
+
+    def released(name: str) -> Step:
+        options = {"environment": environment, "sha256": wanted.sha256, **how}
+        found = prebuilt(tag or None, platform, name, store.private, **options)
+        return archive_programs(found.url, sha256=found.digest, platform=platform, backend=name, size=found.size)
+
+    for name in names[:-1]:
+        with suppress(NoAsset):
+            return released(name)
+    return released(names[-1])
 
 
 def _about_building(wanted: Wanted) -> list[str]:

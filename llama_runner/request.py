@@ -52,7 +52,14 @@ class ProgramsRequest:
         check(wishes)
         self._store, self._sink, self._wishes = store, sink, wishes
         self._offline = wishes.get("offline", False) or _is_offline()
-        self.programs = programs.find(wanted_of(wishes), environment=os.environ, store=store)
+        self.programs = programs.find(
+            wanted_of(wishes),
+            environment=os.environ,
+            store=store,
+            update=wishes.get("update", False),
+            offline=self._offline,
+            notice=lambda what, text: sink(Noticed(what, text)),
+        )
 
     @property
     def targets(self) -> tuple[Step, ...]:

@@ -166,6 +166,13 @@ def best(platform: str, environment: Mapping[str, str], *, system: Path = Path("
     return Choice("cpu", f"there is {'; '.join(found)}" if found else "no GPU was found")
 
 
+def seen(platform: str, *, system: Path = Path("/")) -> list[str]:
+    """Return the backends that this machine has devices for, best first, and last the one that needs none."""
+    if platform == "macos-arm64":
+        return ["metal"]
+    return [name for name, _, sign in _SIGNS if any((system / place).exists() for place in sign)] + ["cpu"]
+
+
 _SIGNS = (
     ("cuda", "an NVIDIA GPU", ("proc/driver/nvidia/version", "dev/dxg")),
     ("hip", "an AMD GPU", ("dev/kfd",)),
