@@ -96,7 +96,7 @@ def test_an_archive_is_unpacked_proven_and_used(archive: Path, nothing: Path, ll
     assert Path(done.json["server"]).parent.name.startswith("prebuilt-cpu-b10605-")
     assert llama_runner(*words).json["ran"] == []
     wrong = llama_runner(*words, "--sha256", "0" * 64)
-    assert (wrong.code, "sha256" in wrong.err) == (6, True), wrong
+    assert (wrong.code, "sha256" in wrong.err) == (3, True), wrong
 
 
 def test_an_archive_is_fetched_by_its_url_and_digest(
