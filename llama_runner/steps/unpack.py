@@ -11,7 +11,7 @@ from llama_runner.binaries.archives import BadArchive
 from llama_runner.binaries.executables import check_platform
 from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
-from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,6 +124,8 @@ class UnpackPrograms(Step):
     """What ``llama-server`` must call itself; None: whatever it says."""
     sha256: Digest | None = unkeyed(None)
     """What the archive must hash to; it is in the key anyhow."""
+    beside: tuple[Node, ...] = later(())
+    """Archives with libraries that the programs need and their own lacks: CUDA's, on Windows."""
     kind: ClassVar[str] = "unpack_programs"
 
     @property
@@ -151,12 +153,13 @@ class UnpackPrograms(Step):
 
         Raises ``BadArchive``, ``ForeignProgram``, and what ``prove`` raises.
         """
-        unpacked = workspace.tools / "unpacked"
-        unpacked.mkdir()
-        _extract(workspace, unpacked, lambda name: name)
-        found = self._found(unpacked)
+        found = self._found(_unpacked(workspace, "archive"))
         for path in [path for path in found.iterdir() if not _leads_out(path, found)]:
             path.rename(workspace.out / path.name)
+        for index in range(len(self.beside)):
+            for path in sorted(_unpacked(workspace, f"beside.{index}").rglob("*")):
+                if _is_library(path) and not (workspace.out / path.name).exists():
+                    path.rename(workspace.out / path.name)
         self._look_at(workspace)
         here = machine.platform_tag()
         if self.os_and_arch == here:
@@ -190,7 +193,7 @@ class UnpackPrograms(Step):
             if not path.is_file():
                 continue
             is_binary = check_platform(path, self.os_and_arch)
-            if is_binary and not re.search(r"\.(dll|dylib|so)\b", path.name):
+            if is_binary and not _is_library(path):
                 programs.append(path.name)
                 path.chmod(0o755)  # an archive that was made on Windows says nothing of it
         for name in map(self._program, NEEDED):
@@ -202,14 +205,26 @@ class UnpackPrograms(Step):
         return f"{name}.exe" if self.os_and_arch.startswith("windows") else name
 
 
+def _is_library(path: Path) -> bool:
+    return re.search(r"\.(dll|dylib|so)\b", path.name) is not None
+
+
 def _leads_out(path: Path, directory: Path) -> bool:
     """Whether it is a link to what is in the archive, but not in the directory that is kept."""
     return path.is_symlink() and not (path.exists() and directory.resolve() in path.resolve().parents)
 
 
-def _extract(workspace: Workspace, into: Path, pick: Callable[[str], str | None]) -> None:
+def _unpacked(workspace: Workspace, name: str) -> Path:
+    """Unpack the whole of an input into a directory that is gone afterwards."""
+    into = workspace.tools / name
+    into.mkdir()
+    _extract(workspace, into, lambda member: member, name)
+    return into
+
+
+def _extract(workspace: Workspace, into: Path, pick: Callable[[str], str | None], name: str = "archive") -> None:
     def on_progress(done: int, total: int) -> None:
         workspace.check_cancelled()
         workspace.progress(done, total, "bytes")
 
-    archives.extract(workspace.input("archive"), into, pick=pick, on_progress=on_progress)
+    archives.extract(workspace.input(name), into, pick=pick, on_progress=on_progress)

@@ -14,11 +14,15 @@ import pytest
 from llama_runner import machine
 from llama_runner.binaries.archives import BadArchive
 from llama_runner.binaries.executables import ForeignProgram
+from llama_runner.binaries.releases import Asset, Prebuilt
+from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.record import Record
 from llama_runner.engine.stamps import hash_file
+from llama_runner.sources.adopted import open_archive
 from llama_runner.sources.local import MissingSource, UnreadableSource
-from llama_runner.steps.prebuilt import BadDigest, BadUrl, NoDigest, archive_programs, build_of
+from llama_runner.steps.fetch_url import FetchUrl
+from llama_runner.steps.prebuilt import BadDigest, BadUrl, NoDigest, archive_programs, build_of, release_programs
 from llama_runner.steps.unpack import NoPrograms, OtherArchive, UnpackPrograms
 from tests.binaries.test_executables import HEADS
 from tests.binaries.tiny_llama import Bench
@@ -91,6 +95,31 @@ def test_a_release_with_another_build_than_its_name_says_is_refused(
         bench.execute(unpack(archive, HERE))
     assert not (bench.root / "bins").exists()
     assert bench.nothing_is_left()
+
+
+def test_libraries_out_of_an_archive_of_their_own_go_beside_the_programs(bench: Bench, tmp_path: Path) -> None:
+    step = unpack(zip_of(tmp_path / "llama-b7-bin-x.zip", {**foreign(), "libggml.so": HEADS[OTHER]}))
+    other = zip_of(tmp_path / "cudart.zip", {"lib/libcudart.so.12": HEADS[OTHER], "libggml.so": b"", "EULA.txt": b""})
+    directory, _ = made(bench, step.but(beside=(open_archive(other),)))
+    assert (directory / "libcudart.so.12").read_bytes() == HEADS[OTHER]
+    assert (directory / "libggml.so").read_bytes() == HEADS[OTHER], "the programs' own come first"
+    assert not (directory / "EULA.txt").exists()
+    alone, _ = made(bench, step)
+    assert alone != directory
+    assert not (alone / "libcudart.so.12").exists()
+
+
+def test_a_release_is_fetched_with_what_goes_with_it() -> None:
+    digest, url = Digest("sha256:" + "1" * 64), "https://example.org/b7/llama-b7-bin-win-cuda-12.4-x64.zip"
+    libraries = Asset("cudart.zip", "https://example.org/b7/cudart.zip", 5, Digest("sha256:" + "2" * 64))
+    found = Prebuilt(url, digest, 10, 7, "b7", "llama-b7-bin-win-cuda-12.4-x64.zip", (libraries,))
+    step = release_programs(found, platform="windows-x64", backend="cuda")
+    fetched = [node for node in (step.archive, *step.beside) if isinstance(node, FetchUrl)]
+    assert [(each.url, each.promise, each.size) for each in fetched] == [
+        (url, digest, 10),
+        (libraries.url, libraries.digest, 5),
+    ]
+    assert (step.build, step.backend) == (7, "cuda")
 
 
 @pytest.mark.parametrize("prefix", ["", "build/bin/", "llama-b1234/", "a/b/c/"])
