@@ -104,6 +104,27 @@ def llama_runner(tmp_path: Path) -> Command:
 
 
 @pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
+    """Return a function that makes a directory read-only, for root by a read-only mount."""
+
+    def make(path: Path) -> None:
+        if os.geteuid():
+            for entry in [path, *path.rglob("*")]:
+                if not entry.is_symlink() and entry.is_dir():
+                    entry.chmod(0o555)
+            return
+        for words in (["--bind", str(path), str(path)], ["-o", "remount,bind,ro", str(path)]):
+            if subprocess.run(["mount", *words], check=False, capture_output=True).returncode:
+                pytest.skip("this user may write anywhere and may not mount")
+        mounted.append(path)
+
+    mounted: list[Path] = []
+    yield make
+    for path in mounted:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.fixture
 def children() -> Iterator[list[subprocess.Popen[str]]]:
     """Give a list for processes that the test starts; what still runs at its end is killed."""
     started: list[subprocess.Popen[str]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -176,3 +177,27 @@ def test_the_same_key_gives_the_same_bytes_in_another_root(
         outcome = bench.execute(step)
         made.append((outcome.keys[step], hash_tree(bench.store.path(outcome.places[step]))))
     assert made[0] == made[1]
+
+
+BUILDER = """
+import sys
+from pathlib import Path
+from tests.binaries.tiny_llama import OPTIONS, Bench, compile_step
+bench = Bench(Path(sys.argv[1]))
+bench.execute(compile_step(Path(sys.argv[2]), options=(*OPTIONS[:-1], f"-DLLAMA_BUILD_COMMIT={sys.argv[3]}")))
+print(*bench.ran())
+"""
+
+
+def test_several_processes_build_the_same_once_and_different_variants_each(
+    tmp_path: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    tree, root = write_tree(tmp_path / "tree"), tmp_path / "root"
+    for commit in ("a", "a", "b"):
+        argv = [sys.executable, "-c", BUILDER, str(root), str(tree), commit]
+        children.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]))
+    said = [child.stdout.read().strip() for child in children if child.stdout is not None]
+    assert [child.wait() for child in children] == [0, 0, 0]
+    assert sorted(said) == ["", "compile", "compile"]
+    assert said[2] == "compile"
+    assert len(list((root / "bins/test").iterdir())) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from llama_runner.binaries.pin import Tree
 from llama_runner.core.step import Step
+from llama_runner.engine.errors import StoreNotWritable
 from llama_runner.sources.local import MissingSource
 from llama_runner.steps.patch import NoPatchProgram, PatchDoesNotApply, PatchNotFetched
 from llama_runner.steps.trees import tree_from
@@ -212,3 +213,16 @@ def test_a_patch_that_cannot_be_fetched(bench: Bench, tree: Path, status: int, t
     with pytest.raises(PatchNotFetched, match="cannot fetch the patch"):
         apply(bench, tree_from(str(tree), patches=[f"{url}/1.patch"]))
     assert not (bench.root / "vendor").exists()
+
+
+def test_a_read_only_vendor_directory_is_said_and_read(
+    bench: Bench, tree: Path, tmp_path: Path, read_only: Callable[[Path], None]
+) -> None:
+    here = apply(bench, tree_from(str(tree), patches=[write(tmp_path / "a.patch")]))
+    read_only(bench.root / "vendor")
+    bench.ran()
+    assert apply(bench, tree_from(str(tree), patches=[write(tmp_path / "a.patch")])) == here
+    bench.execute(compile_step(tree_from(str(tree), patches=[write(tmp_path / "a.patch")]).node))
+    assert bench.ran() == ["compile"], "what is there is built from"
+    with pytest.raises(StoreNotWritable, match=r"cannot write to .*vendor"):
+        apply(bench, tree_from(str(tree), patches=[write(tmp_path / "b.patch", PATCH.replace("return 1", "return 5"))]))

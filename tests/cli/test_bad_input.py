@@ -8,7 +8,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -290,27 +290,6 @@ def test_a_full_disk_while_quantizing_is_said(root: Path, llama_runner: Command,
     says(limited("prepare", model, "--root", root, "-q", "q6_k"), 7, "no room left in")
     assert not list((root / "models").rglob("*q6_k*"))
     assert list((root / "models").rglob("model.q8_0.gguf"))
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
-    """Return a function that makes a directory read-only, for root by a read-only mount."""
-
-    def make(path: Path) -> None:
-        if os.geteuid():
-            for entry in [path, *path.rglob("*")]:
-                if not entry.is_symlink() and entry.is_dir():
-                    entry.chmod(0o555)
-            return
-        for words in (["--bind", str(path), str(path)], ["-o", "remount,bind,ro", str(path)]):
-            if subprocess.run(["mount", *words], check=False, capture_output=True).returncode:
-                pytest.skip("this user may write anywhere and may not mount")
-        mounted.append(path)
-
-    mounted: list[Path] = []
-    yield make
-    for path in mounted:
-        subprocess.run(["umount", str(path)], check=True)
 
 
 def test_a_read_only_store_says_so(llama_runner: Command, root: Path, read_only: Callable[[Path], None]) -> None:
