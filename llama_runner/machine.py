@@ -29,7 +29,7 @@ def physical_cores() -> int:
     Two hardware threads of one core count once: llama.cpp gains nothing from the second.
     """
     cores = _cores_of_affinity() or _cores_of_machine()
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
@@ -57,7 +57,7 @@ _NO_LIMIT = 1 << 60
 """What the older hierarchy says where there is none is a little less than 2**63."""
 
 
-def _cgroup_quota(root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> float | None:
+def cgroup_quota(root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> float | None:
     """Return the tightest CPU quota, in CPUs, of the cgroups that this process is in; None without one."""
     return min((quota for group in _cgroups("cpu", root, of) for quota in _quota_of(group)), default=None)
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"__main__", "run_server", "cli", "pytest_plugin", "pytest_servers"},
     {"api"},
     {"locate"},
-    {"status", "request", "results", "inspection"},
+    {"status", "diagnosis", "request", "results", "inspection"},
     {"pipeline", "programs", "wishes"},
     {"steps"},
     {"engine", "sources", "convert", "binaries", "server", "client", "demo", "machine", "paths"},

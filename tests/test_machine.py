@@ -15,7 +15,7 @@ def cgroup(tmp_path: Path, lines: str, files: dict[str, str]) -> float | None:
     for name, text in files.items():
         (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "fs" / name).write_text(text)
-    return machine._cgroup_quota(tmp_path / "fs", tmp_path / "cgroup")
+    return machine.cgroup_quota(tmp_path / "fs", tmp_path / "cgroup")
 
 
 def test_a_quota_of_the_unified_hierarchy_counts(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_affinity_is_respected() -> None:
 
 
 def test_a_fraction_of_a_processor_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cgroup_quota", lambda: 0.25)
+    monkeypatch.setattr(machine, "cgroup_quota", lambda: 0.25)
     assert machine.physical_cores() == 1
 
 

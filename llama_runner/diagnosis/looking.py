@@ -1,0 +1,166 @@
+"""What every look at the machine needs: a look may fail and says why, a program is asked with a limit, secrets go."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llama_runner.core.value import Value
+from llama_runner.engine.process import signal_group
+from llama_runner.paths import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Document = dict[str, Any]
+_Found = TypeVar("_Found")
+
+PATIENCE_S = 5.0
+"""How long a program may take to say what it knows."""
+_LONGEST = 1 << 18
+"""Bytes of an answer; whoever says more talks nonsense."""
+_FEWEST = 6
+"""Characters of a secret that is looked for in other texts: ``1`` is everywhere."""
+
+_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS(?!ED)|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)[^\s/@]*(?:@[^\s/@]*)*@")
+_QUERY = re.compile(r"(?<=\w)(://[^\s?#]*)[?#]\S*")
+
+
+class Unanswered(Exception):
+    """A program that was asked did not answer; the text says why."""
+
+
+class Place(Value):
+    """The machine that is looked at: another root directory and other variables stand for another machine."""
+
+    platform: str
+    environment: Mapping[str, str]
+    system: Path = Path("/")
+    patience: float = PATIENCE_S
+
+    def program(self, name: str) -> Path | None:
+        """Return where a program is."""
+        return find_program(name, self.environment.get("PATH", os.defpath))
+
+    def read(self, path: str) -> str:
+        """Return the text of a file below ``system``; an ``OSError`` as it is."""
+        return (self.system / path).read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+
+    def ask(self, *argv: str | Path) -> str:
+        """Return what a program prints; ``Unanswered`` when it hangs, fails or never ends talking."""
+        return ask(argv, self.environment, self.patience)
+
+
+def ask(argv: Sequence[str | Path], environment: Mapping[str, str], patience: float) -> str:
+    """Return what a program prints within ``patience`` seconds; ``Unanswered`` says why not."""
+    words = [str(word) for word in argv]
+    name = Path(words[0]).name
+    try:
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**environment, "LC_ALL": "C"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unanswered(f"{name} cannot be run: {error.strerror}") from None
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        signal_group(child, signal.SIGKILL)
+
+    timer = threading.Timer(patience, end)
+    timer.start()
+    assert child.stdout is not None
+    try:
+        said = child.stdout.read(_LONGEST)
+        if len(said) == _LONGEST:
+            signal_group(child, signal.SIGKILL)
+        status = child.wait()
+    finally:
+        timer.cancel()
+        signal_group(child, signal.SIGKILL)
+        child.stdout.close()
+        child.wait()
+    text = said.decode("utf-8", "replace")
+    if late.is_set():
+        raise Unanswered(f"{name} did not answer within {patience:g} s")
+    if len(said) == _LONGEST:
+        raise Unanswered(f"{name} talks without an end")
+    if status:
+        how = f"exited with {status}" if status > 0 else f"was killed by signal {-status}"
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+        raise Unanswered(f"{name} {how}" + (f": {printable(last)[:200]}" if last else ""))
+    return text
+
+
+def look(at: Callable[[], _Found]) -> _Found | Document:
+    """Return what a look finds, or ``{"unknown": why}``: one that breaks takes none of the others with it."""
+    try:
+        return at()
+    except Exception as error:  # noqa: BLE001 - a diagnosis is asked for when things are broken
+        why = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            why = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        elif isinstance(error, (ValueError, LookupError, TypeError, AttributeError)):
+            why = f"{type(error).__name__}: {why}"
+        return {"unknown": printable(why.splitlines()[0])[:300]}
+
+
+def is_unknown(found: object) -> bool:
+    """Whether a look has found nothing but why."""
+    return isinstance(found, dict) and set(found) == {"unknown"}
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal cannot misunderstand."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds what nobody may see."""
+    return _SECRET_NAME.search(name) is not None
+
+
+class Hiding:
+    """Takes secrets and the user's home directory out of whatever is said."""
+
+    def __init__(self, environment: Mapping[str, str], secrets: Sequence[str] = ()) -> None:
+        named = (value for name, value in environment.items() if is_secret(name))
+        split = (
+            match[0].rstrip("@").partition(":")[2] for value in environment.values() for match in _USER.finditer(value)
+        )
+        self._secrets = sorted({*named, *split, *secrets} - {""}, key=len, reverse=True)
+        self._secrets = [secret for secret in self._secrets if len(secret) >= _FEWEST and not Path(secret).exists()]
+        homes = {environment.get("HOME", ""), environment.get("USERPROFILE", ""), os.path.expanduser("~")}  # noqa: PTH111
+        homes |= {str(Path(home).resolve()) for home in homes if home}
+        known = sorted((home for home in homes if len(Path(home).parts) > 1), key=len, reverse=True)
+        self._homes = [re.compile(rf"{re.escape(home.rstrip('/'))}(?![\w.-])") for home in known]
+
+    def text(self, text: str) -> str:
+        """Return a text without them."""
+        for secret in self._secrets:
+            text = text.replace(secret, "<hidden>")
+        text = _QUERY.sub(r"\1", _USER.sub("", text))
+        for home in self._homes:
+            text = home.sub("~", text)
+        return printable(text)
+
+    def all(self, value: Any) -> Any:  # noqa: ANN401 - a document
+        """Return a document in which no text has them."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(name): self.all(each) for name, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.all(each) for each in value]
+        return value
