@@ -176,6 +176,8 @@ class UnpackPrograms(Step):
         needed = [self._program(name) for name in NEEDED]
         directories = [path.parent for path in root.rglob(needed[0]) if path.is_file()]
         if not directories:
+            for path in (*root.rglob(NEEDED[0]), *root.rglob(f"{NEEDED[0]}.exe")):
+                check_platform(path, self.os_and_arch)  # of Windows, or not of Windows
             raise NoPrograms((needed[0],), None)
 
         def missing(directory: Path) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def test_links_between_libraries_survive_and_those_that_lead_out_of_them_do_not(
         ({"README": b""}, "no llama-server in the archive"),
         ({"bin/llama-server": HEADS[OTHER]}, "no llama-quantize beside bin/llama-server"),
         ({"bin/llama-server": HEADS[OTHER], "lib/llama-quantize": HEADS[OTHER]}, "no llama-quantize beside"),
-        ({"llama-server.exe": HEADS["windows-x64"]}, "no llama-server in the archive"),
+        ({"llama-server.exe": b"text"}, "no llama-server in the archive"),
     ],
 )
 def test_an_archive_without_the_programs_says_which(bench: Bench, tmp_path: Path, content: Content, said: str) -> None:
@@ -175,6 +175,8 @@ def test_an_archive_without_the_programs_says_which(bench: Bench, tmp_path: Path
 def test_programs_for_another_machine_are_named_with_both(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ForeignProgram, match=f"is for {OTHER}, not for {HERE}"):
         bench.execute(unpack(zip_of(tmp_path / "a.zip", foreign()), HERE))
+    with pytest.raises(ForeignProgram, match=f"llama-server.exe is for windows-x64, not for {HERE}"):
+        bench.execute(unpack(zip_of(tmp_path / "a.zip", {"llama-server.exe": HEADS["windows-x64"]}), HERE))
     mixed = {**foreign(), "libggml.so": HEADS["macos-arm64"]}
     with pytest.raises(ForeignProgram, match=r"libggml\.so is for macos-arm64"):
         bench.execute(unpack(zip_of(tmp_path / "a.zip", mixed)))
