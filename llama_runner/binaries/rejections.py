@@ -169,10 +169,6 @@ class WrongSentence(Rejected):
         super().__init__(f"the demo model says {answer}, not {expected!r}\nfull log: {log}")
 
 
-MAYBE_NATIVE = frozenset(kind.cause for kind in (IllegalInstruction, Crashed, WrongSentence))
-"""Causes that a build for this very processor may have, and a portable one not."""
-
-
 def rejection(program: str, doing: str, status: int, tail: Sequence[str], log: str) -> Rejected:
     """Return why a program that ended with ``status`` (negative: a signal), and said ``tail`` last, is not taken."""
     if status in _ILLEGAL:
