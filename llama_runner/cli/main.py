@@ -46,6 +46,7 @@ class _Commands(click.Group):
         **dict.fromkeys(("bench", "tune"), "bench"),
         "search": "search",
         "bins": "bins",
+        "doctor": "doctor",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -73,8 +74,14 @@ def cli() -> None:
 @shared.model
 @shared.server
 @shared.keeping
+@click.option("--print-diagnostics", is_flag=True, help="Print what doctor does, and end.")
 def run(**given: Any) -> None:
     """Prepare a model and serve it until Ctrl-C. Options after -- go to llama-server unchanged."""
+    if given["print_diagnostics"]:
+        from llama_runner.cli.doctor import diagnose  # noqa: PLC0415 - only then
+
+        diagnose(given["root"], as_json=given["as_json"])
+        return
     from llama_runner.server.port import check_launch  # noqa: PLC0415 - not for --help
 
     server_options = shared.server_options(given)
