@@ -28,8 +28,8 @@ from llama_runner.sources.programs import (
     directories,
     find,
     find_anywhere,
+    looked_at,
     open_programs,
-    place_of,
 )
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ class Shelf:
         servers: tuple[dict[str, Any], ...] = tuple(self.servers_of(path))
         if record is None:
             return Build(path, platform, "?", "it has no record", chosen, servers)
-        payload = self._store.payload(place_of(path), record)
-        problem = {"absent": "its files are gone", "changed": "its files are not those that were made"}.get(payload)
+        problem, _ = looked_at(self._store, path, record)
         return Build(
             path,
             platform,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import machine
-from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.errors import LlamaRunnerError, StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Place, Source
 from llama_runner.core.value import Value
@@ -19,7 +20,6 @@ from llama_runner.engine.stamps import stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.record import Record
@@ -160,16 +160,39 @@ def opened(store: Store, path: Path) -> StoredPrograms:
     """Return the programs in a directory of ``bins/``; ``DamagedBuild``."""
     record = store.records(path).get(TREE)
     if record is None:
-        raise DamagedBuild(path.name, "its record is gone" if path.is_dir() else "it is gone")
+        raise DamagedBuild(path.name, "it has no record" if path.is_dir() else "it is gone")
+    problem, restamp = looked_at(store, path, record)
+    if problem is not None:
+        raise DamagedBuild(path.name, problem)
+    return StoredPrograms(path, record.digest, record, restamp)
+
+
+def looked_at(store: Store, path: Path, record: Record) -> tuple[str | None, bool]:
+    """Return why programs cannot be used, None when they can, and whether they lie there under another stamp."""
     payload = store.payload(place_of(path), record)
     if payload == "absent":
-        raise DamagedBuild(path.name, "its files are gone")
+        return "its files are gone", False
     if payload == "changed":
-        raise DamagedBuild(path.name, "its files are not those that were made")
-    for program in ("llama-server", "llama-server.exe"):
-        if (path / program).exists():
-            return StoredPrograms(path, record.digest, record, payload == "restamp")
-    raise DamagedBuild(path.name, "there is no llama-server in it")
+        return "its files are not those that were made", False
+    if not any((path / program).exists() for program in ("llama-server", "llama-server.exe")):
+        return "there is no llama-server in it", False
+    if record.recipe.get("step") == "adopt" and _are_others(store, record):
+        return "the programs that it links to are others now", False
+    return None, payload == "restamp"
+
+
+def _are_others(store: Store, record: Record) -> bool:
+    """Whether programs of the system were replaced since they were adopted: by an upgrade."""
+    from llama_runner.sources.adopted import AdoptedPrograms  # noqa: PLC0415 - most programs are built
+    from llama_runner.sources.local import LocalSources  # noqa: PLC0415 - which knows this module
+
+    asked = record.recipe["params"]
+    source = AdoptedPrograms(Path(str(asked.get("directory"))), str(asked.get("server")))
+    try:
+        found = LocalSources(store, remember=False, inspect=lambda _model: None).digest(source)
+    except LlamaRunnerError:
+        return True
+    return bool(found != record.recipe["inputs"].get("programs"))
 
 
 def place_of(path: Path) -> Place:

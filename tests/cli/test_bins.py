@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,18 +47,20 @@ def test_one_machine_builds_and_another_imports_and_compiles_nothing(
     packed = llama_runner("bins", "export", build.name, "-o", archive, "--root", machine_there)
     assert packed.code == 0, packed
     assert packed.out.startswith(f"{archive}   (")
-    taken = llama_runner("bins", "import", archive, "--root", here)
-    assert taken.code == 0, taken
-    assert taken.out == f"{build.name}   imported   {here / 'bins' / HERE / build.name}\n"
+    with ThreadPoolExecutor(2) as both:  # one of two that come at once takes it in, the other waits and finds it
+        calls = [both.submit(llama_runner, "bins", "import", archive, "--root", here) for _ in range(2)]
+    path = here / "bins" / HERE / build.name
+    assert sorted(call.result().out for call in calls) == [
+        f"{build.name}   imported   {path}\n",
+        f"{build.name}   is here already   {path}\n",
+    ]
     prepared = llama_runner("prepare", "--demo", "--json", "--root", here)
     assert prepared.code == 0, prepared
     assert sorted(prepared.json["ran"]) == ["convert", "quantize"], "nothing is fetched, unpacked or compiled"
-    assert Path(prepared.json["server"]).parent == here / "bins" / HERE / build.name
+    assert Path(prepared.json["server"]).parent == path
     (listed,) = llama_runner("bins", "list", "--json", "--root", here).json
     assert (listed["origin"], listed["problem"], listed["in_use"]) == ("imported", None, False)
     assert listed["proven"]
-    again = llama_runner("bins", "import", archive, "--json", "--root", here)
-    assert again.json == {"name": build.name, "path": listed["path"], "ran": False}
 
 
 def test_programs_are_listed_chosen_gone_back_from_and_removed(
@@ -125,6 +128,28 @@ def test_what_is_chosen_is_what_later_runs_take_and_needs_no_compiler(
     assert f"error: {build.name} cannot be used: its files are not those that were made\n" in refused.err
     assert "`bins use auto`" in refused.err
     assert llama_runner("bins", "use", "auto", "--root", machine_there).out.startswith("in use: auto")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there they are copied, not linked to")
+def test_programs_of_the_system_that_were_upgraded_are_not_what_was_chosen(
+    llama_runner: Command, build: Path, tmp_path: Path
+) -> None:
+    there, words = tmp_path / "opt", ("--root", tmp_path / "root")
+    there.mkdir()
+    for program in ("llama-server", "llama-quantize"):
+        shutil.copy(build / program, there)
+    made = llama_runner("bins", "install", there, "--json", *words)
+    assert made.code == 0, made
+    assert llama_runner("bins", "use", "system", *words).out.startswith(f"in use: {made.json['name']} ")
+    assert f"{there}/llama-server" in os.path.realpath(Path(made.json["path"]) / "llama-server")
+    assert llama_runner("plan", "--demo", *words).code == 0
+    with (there / "llama-server").open("ab") as file:
+        file.write(b"a newer one")
+    refused = llama_runner("plan", "--demo", *words)
+    assert refused.code == 7
+    assert "cannot be used: the programs that it links to are others now" in refused.err
+    (listed,) = llama_runner("bins", "list", "--json", *words).json
+    assert (listed["origin"], listed["problem"]) == ("system", "the programs that it links to are others now")
 
 
 def test_programs_that_are_here_are_not_built_again(llama_runner: Command, machine_there: Path, build: Path) -> None:
