@@ -1,0 +1,216 @@
+"""What building costs: llama.cpp's documented commands against ours; cold, with a warm compiler cache, interrupted.
+
+    python benchmarks/build.py --tree DIR [--only documented,ours,cached,interrupted,each] [--jobs N] [--cache DIR]
+
+``--tree`` is the pinned source tree, unpacked (``vendor/llama.cpp-b…`` of any root); it is copied first. Prints one
+JSON document. CPU seconds are user and system time of all processes; the documented build, and ours where it is cold,
+use no compiler cache. ``interrupted`` is ended with Ctrl-C at half of its objects and run again; its second part is
+compared with ``ours``. ``each`` takes one measure away at a time, which is a whole build for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from llama_runner.binaries import cmake  # noqa: E402
+from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, find_toolchain, tool_path  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+GOALS = {"ours": 0.45, "cached": 0.10, "interrupted": 0.55}
+"""CPU time at most: of the documented build, of the documented build, of a whole build of ours."""
+
+PARTS = ("documented", "ours", "cached", "interrupted")
+
+OURS = """
+import os, shutil, sys
+from pathlib import Path
+from llama_runner.core import events
+from llama_runner.core.plan import Snapshot
+from llama_runner.engine.executor import Executor
+from llama_runner.engine.observe import Observer
+from llama_runner.engine.store import Store
+from llama_runner.programs import Wanted, find
+from llama_runner.sources.local import LocalSources
+from llama_runner.sources.trees import open_tree
+
+root, tree, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+def on_event(event):
+    if isinstance(event, events.StepProgress) and event.unit == "objects":
+        print(event.done, event.total, flush=True)
+        if event.done == event.total:
+            [log] = root.glob(".llama_runner/work/*/build/.ninja_log")
+            shutil.copy(log, root / "ninja_log")
+
+store = Store(root, on_event)
+wanted = Wanted(device="cpu", jobs=jobs)
+step = find(wanted, environment=os.environ, store=store).node.but(tree=open_tree(tree))
+observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _: None))
+Executor(store, observer, on_event, lock_timeout=10).execute(observer.plan([step], Snapshot()))
+"""
+
+MEASURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "all_measures": ((), cmake.TARGETS),
+    "without_unity": (("-DCMAKE_UNITY_BUILD=OFF",), cmake.TARGETS),
+    "with_warnings": (("-DLLAMA_ALL_WARNINGS=ON",), cmake.TARGETS),
+    "with_every_target": (
+        ("-DLLAMA_BUILD_TESTS=ON", "-DLLAMA_BUILD_EXAMPLES=ON", "-DLLAMA_BUILD_APP=ON"),
+        ("all",),
+    ),
+    "with_optional_libraries": (("-DLLAMA_OPENSSL=ON", "-DGGML_OPENMP=ON"), cmake.TARGETS),
+}
+
+
+def measured(
+    argv: list[Any],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    on_line: Callable[[int, str], None] | None = None,
+) -> dict[str, float]:
+    """Run a program to its end; the seconds of it and of all that it started. A status is for the caller to see."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(env), cwd=cwd
+    )
+    assert process.stdout is not None
+    last: list[str] = []
+    for line in process.stdout:
+        last = [*last[-15:], line]
+        if on_line is not None:
+            on_line(process.pid, line)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode and on_line is None:
+        sys.exit(f"{argv[0]} exited with {process.returncode}\n{''.join(last)}")
+    seconds = {
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "wall_seconds": round(time.perf_counter() - started, 1),
+    }
+    print(Path(argv[0]).name, seconds, file=sys.stderr, flush=True)  # it takes half an hour in all
+    return seconds
+
+
+def clean(**more: str) -> dict[str, str]:
+    """The environment of a build, without the user's flags; without a compiler cache unless ``more`` says so."""
+    kept = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
+    return {**kept, "PYTHONPATH": str(ROOT), **(more or {"CCACHE_DISABLE": "1"})}
+
+
+def documented(tree: Path, folder: Path, jobs: int) -> dict[str, Any]:
+    """``cmake -B build && cmake --build build --config Release``, in a copy of the tree."""
+    copy = folder / "documented"
+    shutil.copytree(tree, copy, symlinks=True)
+    program = tool_path("cmake")
+    first = measured([program, "-B", "build"], env=clean(), cwd=copy)
+    command = [program, "--build", "build", "--config", "Release", "-j", str(jobs)]
+    second = measured(command, env=clean(), cwd=copy)
+    shutil.rmtree(copy)
+    return {name: round(first[name] + second[name], 1) for name in first}
+
+
+def ours(tree: Path, root: Path, jobs: int, env: Mapping[str, str], *, stop_at: float | None = None) -> dict[str, Any]:
+    """Our step, in a root with a copy of the tree in ``vendor``; ended with Ctrl-C at a part of the objects."""
+    copy = root / "vendor" / tree.name
+    if not copy.exists():
+        shutil.copytree(tree, copy, symlinks=True)
+
+    def on_line(pid: int, line: str) -> None:
+        done, _, total = line.partition(" ")
+        if done.isdigit() and int(done) >= float(total) * (stop_at or 2):
+            os.kill(pid, signal.SIGINT)
+
+    argv = [sys.executable, "-c", OURS, root, copy, str(jobs)]
+    return measured(argv, env=env, on_line=None if stop_at is None else on_line)
+
+
+def programs(root: Path) -> dict[str, str]:
+    """Return the digests of what was built."""
+    [directory] = (root / "bins").glob("*/*")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.glob("llama-*")}
+
+
+def costliest(log: Path, count: int = 12) -> dict[str, float]:
+    """Return the objects that took longest, in seconds, as Ninja noted them, and the sum of all."""
+    lines = [line.split("\t") for line in log.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    seconds = {words[3]: (int(words[1]) - int(words[0])) / 1000 for words in lines}
+    first = sorted(seconds, key=lambda name: -seconds[name])[:count]
+    return {"all": round(sum(seconds.values()), 1), **{name: round(seconds[name], 1) for name in first}}
+
+
+def each(tree: Path, folder: Path, jobs: int) -> dict[str, Any]:
+    """Configure and build directly, with one measure less each time."""
+    toolchain, found = find_toolchain(os.environ), {}
+    compilers = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
+    for name, (options, targets) in MEASURES.items():
+        build = folder / name
+        given = (*cmake.options(backend="cpu", build=1, commit="unknown"), *options)
+        configure = cmake.configure(tool_path("cmake"), tool_path("ninja"), tree, build, compilers, given)
+        first = measured(configure, env=clean())
+        second = measured([tool_path("ninja"), "-C", build, "-j", str(jobs), *targets], env=clean())
+        found[name] = {key: round(first[key] + second[key], 1) for key in first}
+        shutil.rmtree(build)
+    return found
+
+
+def main() -> None:
+    """Build as often as asked for, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tree", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--cache", type=Path, help="directory of the compiler cache, to keep it")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    options = parser.parse_args()
+    parts, jobs, tree = options.only.split(","), options.jobs, options.tree.resolve()
+    result: dict[str, Any] = {"goals": GOALS, "jobs": jobs}
+    with tempfile.TemporaryDirectory(prefix="llama-runner-bench-") as name:
+        folder = Path(name)
+        built: list[dict[str, str]] = []
+        if "documented" in parts:
+            result["documented"] = documented(tree, folder, jobs)
+        if "ours" in parts:
+            result["ours"] = ours(tree, folder / "ours", jobs, clean())
+            result["costliest_objects"] = costliest(folder / "ours" / "ninja_log")
+            built.append(programs(folder / "ours"))
+        if "cached" in parts:
+            cache = {"CCACHE_DIR": str(options.cache or folder / "cache")}
+            result["filling_the_cache"] = ours(tree, folder / "filling", jobs, clean(**cache))
+            built.append(programs(folder / "filling"))
+            shutil.rmtree(folder / "filling" / "bins")
+            result["cached"] = ours(tree, folder / "filling", jobs, clean(**cache))
+            result["cached_in_another_root"] = ours(tree, folder / "elsewhere", jobs, clean(**cache))
+            built.append(programs(folder / "elsewhere"))
+        if "interrupted" in parts:
+            root = folder / "interrupted"
+            result["until_interrupted"] = ours(tree, root, jobs, clean(), stop_at=0.5)
+            result["interrupted"] = ours(tree, root, jobs, clean())
+            built.append(programs(root))
+        if "each" in parts:
+            result["each"] = each(tree, folder, jobs)
+        result["identical"] = all(other == built[0] for other in built)
+    for part, whole in (("ours", "documented"), ("cached", "documented"), ("interrupted", "ours")):
+        if part in result and whole in result:
+            ratio = result[part]["cpu_seconds"] / result[whole]["cpu_seconds"]
+            result[part][f"of_{whole}"] = round(ratio, 3)
+            result[part]["reached"] = ratio <= GOALS[part]
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
