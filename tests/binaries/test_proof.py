@@ -188,7 +188,7 @@ def test_a_plausible_version_and_nothing_else_is_rejected(court: Court) -> None:
     assert court.rejects(Fake).what == "lists no devices"
     court.script(f"{SAYS}\nexit 0")
     assert court.rejects(Fake).what == "ends by itself and serves nothing"
-    court.script("exit 0")
+    court.script("touch core; exit 0")
     error = court.rejects(Fake)
     assert (error.what, error.cause) == ("says no version", "not llama.cpp")
 
