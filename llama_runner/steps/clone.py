@@ -117,7 +117,14 @@ class CloneTree(Step):
         """Fetch the one commit and write its files as they are in it, whatever git is configured to make of them."""
         git = git_for(f"a commit of {_without_password(self.url)}")
         repository = workspace.tools / "repository"
-        words = [git, "-c", "core.autocrlf=false", "-c", "advice.detachedHead=false", f"--git-dir={repository}"]
+        words: list[str | Path] = [
+            git,
+            "-c",
+            "core.autocrlf=false",
+            "-c",
+            "advice.detachedHead=false",
+            f"--git-dir={repository}",
+        ]
         env = environment()
         workspace.call([git, "init", "--quiet", "--bare", repository], env=env)
         said: list[str] = []

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from llama_runner import machine
 from llama_runner.binaries import compiler_cache
 from llama_runner.binaries.toolchain import MissingTool, find_toolchain, ran_out_of_memory, tool_path
 from llama_runner.core import events
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.engine.stamps import hash_tree
 from llama_runner.paths import find_program
-from llama_runner.steps.compile import CompileLlama, NotEnoughMemory
+from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama, NotEnoughMemory
 from tests.binaries.tiny_llama import OPTIONS, Bench, compile_step, write_tree
 
 CC = find_program("cc")
@@ -67,6 +68,16 @@ def test_a_compiler_that_dies_for_lack_of_memory_is_run_alone(bench: Bench, tmp_
     bench.execute(with_compiler(write_tree(tmp_path / "tree"), compiler, jobs=2))
     assert warnings(bench) == ["not enough for 2 compilers at once; going on with 1"]
     assert bench.ran() == ["compile"]
+
+
+@pytest.mark.parametrize(("free", "jobs"), [(0, 1), (MEMORY_PER_JOB * 3 // 2, 1), (1 << 40, None)])
+def test_as_many_compilers_run_as_memory_allows(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, jobs: int | None
+) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: free)
+    bench.execute(compile_step(write_tree(tmp_path / "tree"), jobs=None))
+    [log] = (bench.root / "logs").glob("compile-*")
+    assert f"-j {jobs or len(os.sched_getaffinity(0))}\n" in log.read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("without_cache")
