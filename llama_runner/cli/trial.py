@@ -136,7 +136,10 @@ def _compile(place: Path) -> str:
     configure = cmake.configure(tool_path("cmake"), ninja, source, build, compilers, ["-DCMAKE_BUILD_TYPE=Release"])
     _call("CMake", configure, environment)
     _call("compiling", [str(ninja), "-C", str(build)], environment)
-    _call("what was compiled", [str(paths.find_program("trial", str(build)) or build / "trial")], environment)
+    program = paths.find_program("trial", str(build))
+    if program is None:
+        raise CannotCompile("compiling", "it ended well and left no program")
+    _call("what was compiled", [str(program)], environment)
     return f"a program of a few lines, with {found.cxx.path.name} {found.cxx.identity}"
 
 
