@@ -57,8 +57,10 @@ class Programs(Value):
     node: Node
     tree: Node
     why: str | None = None
-    automatic: str | None = None
-    """What a rejection of them is remembered by, where nobody asked for this backend and another may be tried."""
+    identity: str | None = None
+    """What a rejection of them is remembered by, where they are built here."""
+    automatic: bool = False
+    """Whether nobody asked for this backend, and another may be tried."""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -106,7 +108,7 @@ def find(
         return Programs(node, tree_of(pin))
     noted = list(_noted(store))
     programs = _compiled(wanted, pin, environment, noted)
-    if programs.automatic is None or not (why := _rejected(store, programs.automatic)):
+    if not programs.automatic or not (why := _rejected(store, programs)):
         return programs
     portable = _compiled(wanted.but(device=PORTABLE), pin, environment, noted)
     return portable.but(why=f"building for {PORTABLE}: what was best for this machine was rejected ({why})")
@@ -114,21 +116,28 @@ def find(
 
 def fall_back(programs: Programs, error: StepError, store: Store) -> bool:
     """Remember that programs were rejected; say whether others are tried next, as these were nobody's wish."""
-    cause = getattr(error, "cause", None)
-    if programs.automatic is None or cause is None:
+    if not programs.automatic or programs.identity is None or getattr(error, "cause", None) is None:
         return False
     from llama_runner.binaries.rejections import remember_rejection  # noqa: PLC0415 - nearly never
 
-    remember_rejection(store.private, programs.automatic, str(error).partition("\n")[0])
-    return _rejected(store, programs.automatic) is not None
+    remember_rejection(store.private, programs.identity, str(error).partition("\n")[0])
+    return _rejected(store, programs) is not None
 
 
-def _rejected(store: Store, key: str) -> str | None:
-    if not (store.private / paths.REJECTED).exists():
+def accept(programs: Programs, store: Store) -> None:
+    """Forget that these programs, which are here now, were rejected: what they lacked has come."""
+    if programs.identity is not None and _rejected(store, programs) is not None:
+        from llama_runner.binaries.rejections import forget_rejection  # noqa: PLC0415 - nearly never
+
+        forget_rejection(store.private, programs.identity)
+
+
+def _rejected(store: Store, programs: Programs) -> str | None:
+    if programs.identity is None or not (store.private / paths.REJECTED).exists():
         return None
     from llama_runner.binaries.rejections import rejected  # noqa: PLC0415 - nearly never
 
-    return rejected(store.private).get(key)
+    return rejected(store.private).get(programs.identity)
 
 
 def _there_already(pin: Pin, environment: Mapping[str, str], store: Store) -> Node | None:
@@ -235,10 +244,11 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
         gpus=gpus,
         jobs=wanted.jobs,
     )
+    identity = key_of({"params": params(step), "platform": step.platform})
     if choice is None:
-        return Programs(step, step.tree)
-    asked = key_of({"params": params(step), "platform": step.platform})
-    return Programs(step, step.tree, f"building for {backend}: {choice.why}", asked if backend != PORTABLE else None)
+        return Programs(step, step.tree, identity=identity)
+    why = f"building for {backend}: {choice.why}"
+    return Programs(step, step.tree, why, identity, automatic=backend != PORTABLE)
 
 
 def _tree(wanted: Wanted, pin: Pin) -> Tree:

@@ -87,11 +87,12 @@ class ProgramsRequest:
         """Say whether other programs are tried next: these were rejected, and nobody had asked for them."""
         if not programs.fall_back(self.programs, error, self._store):
             return False
-        self._sink(Warned("rejected", f"{error}; trying {programs.PORTABLE}"))
+        self._sink(Warned("rejected", f"{error}; trying {programs.PORTABLE}, and so in later runs"))
         return True
 
     def settle(self) -> None:
         """Everything is there: programs that were moved with their root are not read again at the next start."""
+        programs.accept(self.programs, self._store)
         if isinstance(self.programs.node, StoredPrograms):
             self.programs.node.remember(self._store)
 

@@ -190,7 +190,15 @@ def remember_rejection(private: Path, key: str, reason: str) -> None:
 
     Where that cannot be written it is forgotten, and found out again.
     """
-    known = {**rejected(private), key: reason}
+    _write(private, {**rejected(private), key: reason})
+
+
+def forget_rejection(private: Path, key: str) -> None:
+    """Strike out what has been taken since."""
+    _write(private, {name: reason for name, reason in rejected(private).items() if name != key})
+
+
+def _write(private: Path, known: Mapping[str, str]) -> None:
     last = dict(list(known.items())[-_REMEMBERED:])
     new = private / f"{REJECTED}.{os.getpid()}"
     with suppress(OSError):

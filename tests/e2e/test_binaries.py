@@ -163,3 +163,7 @@ def test_a_native_build_that_crashes_here_gives_way_to_a_portable_one(
     assert again.json["ran"] == [], again
     asked = llama_runner(*words, "--device", "cpu")
     assert (asked.code, "illegal instruction" in asked.err) == (6, True), asked
+    (tree / "server.c").write_text(server.replace("ILLEGAL", "NOTHING"))
+    cured = llama_runner(*words, "--device", "cpu")
+    assert cured.code == 0, cured
+    assert llama_runner(*words).json["name"] == cured.json["name"]
