@@ -12,6 +12,7 @@ from llama_runner.binaries.backends import BACKENDS, best, missing
 from llama_runner.binaries.compiler_cache import PROGRAMS
 from llama_runner.binaries.pin import load_pin
 from llama_runner.binaries.toolchain import NoCompiler, find_toolchain, tool_path
+from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.diagnosis.looking import Document, Place, is_secret, look
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def _nvcc(place: Place) -> Document | None:
     found: Document = {"path": str(path), "version": lines[0].strip() if lines else "", "refuses": None}
 
     def compile_nothing() -> None:
-        cxx = find_toolchain(place.environment).cxx.path
+        try:
+            cxx = find_toolchain(place.environment).cxx.path
+        except LlamaRunnerError:
+            return  # which is a finding of its own
         patient = place.but(patience=4 * place.patience)
         patient.ask(path, "-ccbin", cxx, "-x", "cu", "-c", os.devnull, "-o", os.devnull)
 
