@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,6 @@ from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.api import Runner
-    from llama_runner.binaries.releases import Prebuilt
     from llama_runner.binaries.shelf import Build, Shelf
     from llama_runner.results import MadePrograms
 
@@ -62,33 +60,10 @@ def install(**given: Any) -> None:
     if (given["archive"] is None) == (given["release"] is None):
         raise click.UsageError("name an archive, or a release with --release")
     wishes = {name: given[name] for name in ("device", "sha256", "offline")}
-    runner = _runner(given)
-    if given["release"] is None:
-        _tell_made(given, runner.make_programs(binaries=given["archive"], **wishes))
-        return
-    found = _released(given, runner)
-    _tell_made(given, runner.make_programs(**{**wishes, "binaries": found.url, "sha256": found.digest}))
-
-
-def _released(given: dict[str, Any], runner: Runner) -> Prebuilt:
-    """Return the archive of the release that is asked for; without ``--device`` it is for the processor."""
-    from llama_runner import machine  # noqa: PLC0415 - not for --help
-    from llama_runner.binaries.releases import prebuilt  # noqa: PLC0415
-    from llama_runner.cli import render  # noqa: PLC0415
-    from llama_runner.core.events import Noticed  # noqa: PLC0415
-
-    tell = render.Printer()
-    return prebuilt(
-        None if given["release"] == "latest" else given["release"],
-        machine.platform_tag(),
-        "cpu" if given["device"] == "auto" else given["device"],
-        runner.store.private,
-        environment=os.environ,
-        sha256=given["sha256"],
-        update=given["release"] == "latest" and not given["offline"],
-        offline=given["offline"],
-        notice=lambda what, text: tell(Noticed(what, text)),
-    )
+    newest = given["release"] == "latest"
+    binaries = given["archive"] or ("prebuilt" if newest else f"prebuilt:{given['release']}")
+    made = _runner(given).make_programs(binaries=binaries, update=newest and not given["offline"], **wishes)
+    _tell_made(given, made)
 
 
 def _tell_made(given: dict[str, Any], made: MadePrograms) -> None:
