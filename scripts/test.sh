@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up everything, lint, type-check, and run every test, with the real build and real serving.
-# Arguments go to pytest: scripts/test.sh -k laws
+# Arguments go to pytest, which has a process for each core: scripts/test.sh -k laws; scripts/test.sh -n 0 --pdb
 #
 # What takes long is kept in ~/.cache/llama_runner (or LLAMA_RUNNER_TEST_ROOT): llama.cpp as our own pipeline built
 # it, and the environment of the official converter, if a CPU build of torch can be had.
@@ -31,4 +31,4 @@ else
 fi
 
 echo "== tests"
-"$python" -m pytest "$@"
+"$python" -m pytest --numprocesses auto --dist worksteal "$@"
