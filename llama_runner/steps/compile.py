@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner import machine
-from llama_runner.binaries import backends, cmake, compiler_cache
+from llama_runner.binaries import backends, cmake
 from llama_runner.binaries.gpus import try_nvcc
-from llama_runner.binaries.proof import Expected, prove
 from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, ran_out_of_memory, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
@@ -133,7 +132,7 @@ class CompileLlama(Step):
                 shutil.copy2(library, workspace.out / library.name)
         for target in self.targets:
             shutil.copy2(build / "bin" / target, workspace.out / target)
-        prove(workspace.out, self._expected, workspace)
+        self._prove(workspace)
 
     def _check_unknown(self, unused: list[str], workspace: Workspace) -> None:
         """Refuse a build that would lack what was asked for.
@@ -176,6 +175,8 @@ class CompileLlama(Step):
 
     def _cache(self, workspace: Workspace, variables: list[str], environment: dict[str, str]) -> list[tuple[str, Path]]:
         """Return CMake's variables for a compiler cache, if there is one; ``environment`` becomes what it needs."""
+        from llama_runner.binaries import compiler_cache  # noqa: PLC0415 - not on the warm path
+
         assert self.toolchain is not None
         cache = compiler_cache.find_cache(os.environ, self.options)
         if cache is None:
@@ -204,10 +205,11 @@ class CompileLlama(Step):
             found.append(("CMAKE_CUDA_HOST_COMPILER", toolchain.cxx.path))
         return found
 
-    @property
-    def _expected(self) -> Expected:
+    def _prove(self, workspace: Workspace) -> None:
+        from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not on the warm path
+
         commit = next((word.partition("=")[2] for word in self.options if word.startswith(_COMMIT)), None)
-        return Expected(self.backend, self.build, commit)
+        prove(workspace.out, Expected(self.backend, self.build, commit), workspace)
 
 
 def _forget_other_build(work: Path, configure: list[str]) -> None:

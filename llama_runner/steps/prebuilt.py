@@ -11,7 +11,8 @@ from llama_runner.core.errors import UsageError
 from llama_runner.sources.adopted import open_archive
 from llama_runner.steps.fetch import FetchPackage
 from llama_runner.steps.fetch_url import FetchUrl, shown
-from llama_runner.steps.unpack import UnpackFile, UnpackPrograms
+from llama_runner.steps.unpack import UnpackFile
+from llama_runner.steps.unpack_programs import UnpackPrograms
 
 if TYPE_CHECKING:
     import os

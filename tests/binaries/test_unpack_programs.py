@@ -23,7 +23,7 @@ from llama_runner.sources.adopted import open_archive
 from llama_runner.sources.local import MissingSource, UnreadableSource
 from llama_runner.steps.fetch_url import FetchUrl
 from llama_runner.steps.prebuilt import BadDigest, BadUrl, NoDigest, archive_programs, build_of, release_programs
-from llama_runner.steps.unpack import NoPrograms, OtherArchive, UnpackPrograms
+from llama_runner.steps.unpack_programs import NoPrograms, OtherArchive, UnpackPrograms
 from tests.binaries.test_executables import HEADS
 from tests.binaries.tiny_llama import Bench
 

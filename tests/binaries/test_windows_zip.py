@@ -12,7 +12,8 @@ from llama_runner.binaries.pin import load_pin
 from llama_runner.core.digest import Digest
 from llama_runner.engine.errors import WrongOutput
 from llama_runner.steps.prebuilt import NothingPrebuilt, wheel_programs
-from llama_runner.steps.unpack import UnpackFile, UnpackPrograms
+from llama_runner.steps.unpack import UnpackFile
+from llama_runner.steps.unpack_programs import UnpackPrograms
 from tests.binaries.tiny_llama import Bench, Tree
 
 pytestmark = pytest.mark.skipif(machine.platform_tag() == "windows-x64", reason="there they would be proven")
