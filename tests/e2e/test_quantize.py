@@ -147,18 +147,18 @@ def test_an_importance_matrix_is_made_once_of_a_text_and_used(
     root: Path, llama_runner: Command, text: Path, children: list[subprocess.Popen[str]]
 ) -> None:
     words = ("--demo", "--calibration", text, "--calibration-chunks", "2", "--root", root)
-    first = llama_runner("prepare", *words, "-q", "iq3_xxs", "--json").json
+    first = llama_runner("prepare", *words, "-q", "iq3_s", "--json").json
     assert first["ran"] == ["convert", "imatrix", "quantize"]
-    second = llama_runner("prepare", *words, "-q", "iq4_xs,iq2_m", "--json").json
+    second = llama_runner("prepare", *words, "-q", "iq4_xs,iq2_xxs", "--json").json
     assert sorted(second["ran"]) == ["convert", "quantize", "quantize"], "the matrix is there already"
-    assert llama_runner("prepare", *words, "-q", "iq3_xxs", "--json").json["ran"] == []
+    assert llama_runner("prepare", *words, "-q", "iq3_s", "--json").json["ran"] == []
     text.write_text(TEXT + "more", encoding="utf-8")
-    again = llama_runner("prepare", *words, "-q", "iq3_xxs", "--json").json
+    again = llama_runner("prepare", *words, "-q", "iq3_s", "--json").json
     assert again["ran"] == ["convert", "imatrix"], "what was read of it is the same, and so is the matrix"
     text.write_text("More! " + TEXT, encoding="utf-8")
-    assert llama_runner("prepare", *words, "-q", "iq3_xxs", "--json").json["ran"] == ["convert", "imatrix", "quantize"]
+    assert llama_runner("prepare", *words, "-q", "iq3_s", "--json").json["ran"] == ["convert", "imatrix", "quantize"]
     (matrix, *_) = (root / "models" / "gguf").glob("*/imatrix-*.gguf")
-    plain = llama_runner("prepare", "--demo", "--imatrix", matrix, "-q", "iq3_xxs", "--root", root, "--json").json
+    plain = llama_runner("prepare", "--demo", "--imatrix", matrix, "-q", "iq3_s", "--root", root, "--json").json
     assert "imatrix" not in plain["ran"]
     for path in (matrix, Path(first["model"])):
         assert str(root).encode() not in path.read_bytes(), "no path of this machine is in a file that may travel"
