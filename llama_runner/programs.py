@@ -233,6 +233,7 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
             commit=tree.commit,
             wishes=wanted.compilation,
             gpus=gpus.architectures if gpus else "",
+            pinned=isinstance(tree.node, UnpackSource),
         ),
         targets=cmake.targets(backend),
         project_include=hashlib.sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest(),

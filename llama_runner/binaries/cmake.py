@@ -83,8 +83,13 @@ def targets(backend: str) -> tuple[str, ...]:
     return (*TARGETS, RPC_TARGET) if parts(backend)[1] else TARGETS
 
 
-def options(*, backend: str, build: int, commit: str, wishes: Wishes | None = None, gpus: str = "") -> tuple[str, ...]:
-    """Return every ``-D`` that decides what is built; part of a build's key. ``gpus`` is what to compile for."""
+def options(
+    *, backend: str, build: int, commit: str, wishes: Wishes | None = None, gpus: str = "", pinned: bool = True
+) -> tuple[str, ...]:
+    """Return every ``-D`` that decides what is built; part of a build's key. ``gpus`` is what to compile for.
+
+    Only of the ``pinned`` tree is it known which files can be compiled together.
+    """
     wishes = wishes or Wishes()
     bare, rpc = parts(backend)
     values: dict[str, Any] = {
@@ -97,8 +102,8 @@ def options(*, backend: str, build: int, commit: str, wishes: Wishes | None = No
         "LLAMA_BUILD_EXAMPLES": "OFF",
         "LLAMA_BUILD_APP": "OFF",
         "LLAMA_ALL_WARNINGS": "OFF",
-        # the web UI is in the tree; do not download another, do not write into the tree
-        "LLAMA_BUILD_UI": "ON",
+        # the web UI is in the tree, where it is; do not make or download another, do not write into the tree
+        "LLAMA_BUILD_UI": "OFF",
         "LLAMA_USE_PREBUILT_UI": "OFF",
         "LLAMA_UI_GZIP": "OFF",
         # a server on loopback needs no TLS; ggml has threads of its own
@@ -108,6 +113,7 @@ def options(*, backend: str, build: int, commit: str, wishes: Wishes | None = No
         "GGML_CCACHE": "OFF",
         "GGML_NATIVE": "ON",
         "GGML_METAL": "OFF",
+        **({} if pinned else {"CMAKE_UNITY_BUILD": "OFF"}),
         **BACKENDS[bare].options,
         **({BACKENDS[bare].architectures: gpus} if gpus else {}),
         **({"GGML_RPC": "ON"} if rpc else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from llama_runner.engine.errors import ProgramFailed
 from llama_runner.engine.stamps import hash_tree
 from llama_runner.paths import find_program
 from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama, NotEnoughMemory
-from tests.binaries.tiny_llama import OPTIONS, Bench, compile_step, write_tree
+from tests.binaries.tiny_llama import CMAKE_LISTS, OPTIONS, SERVER_C, Bench, compile_step, write_tree
 
 CC = find_program("cc")
 
@@ -174,7 +175,39 @@ def test_a_build_tool_that_is_not_installed_is_said_with_the_command(
     assert tool_path("ninja" if package == "cmake" else "cmake").exists()
 
 
-@pytest.mark.parametrize("build_type", ["Release"])
+@pytest.mark.skipif(find_program("ccache") is None, reason="there is no ccache here")
+def test_a_compiler_cache_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives the compiler other paths, and a header may ask for its own."""
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "cache"))
+    lists = CMAKE_LISTS + "target_include_directories(llama-server PRIVATE ${CMAKE_SOURCE_DIR}/include/../include)\n"
+    digests = []
+    for name, disabled in (("one root", False), ("other", True)):
+        bench = Bench(tmp_path / name)
+        server_c = f'#include "here.h"\n{SERVER_C}'
+        tree = write_tree(bench.root / "vendor" / "tree", cmakelists_txt=lists, server_c=server_c)
+        (tree / "include").mkdir()
+        (tree / "include/here.h").write_text("const char *here = __FILE__;\n")
+        if disabled:
+            monkeypatch.setenv("CCACHE_DISABLE", "1")
+        step = compile_step(tree)
+        digests.append(bench.execute(step).digests[step])
+    assert digests[0] == digests[1]
+
+
+def test_nobody_is_asked_for_the_commit_of_a_repository_around_the_tree(bench: Bench, tmp_path: Path) -> None:
+    lists = CMAKE_LISTS + "find_program(GIT_EXE NAMES git)\nif(GIT_EXE)\nmessage(FATAL_ERROR git)\nendif()\n"
+    bench.execute(compile_step(write_tree(tmp_path / "tree", cmakelists_txt=lists)))
+    assert bench.ran() == ["compile"]
+
+
+def test_files_are_compiled_together_unless_that_is_not_wished(bench: Bench, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", server_c="int main(void) { return oops; }")
+    for option, said in (((), "Unity/unity_0_c.c.o"), (("-DCMAKE_UNITY_BUILD=OFF",), "server.c.o")):
+        with pytest.raises(ProgramFailed, match=re.escape(said)):
+            bench.execute(compile_step(tree, options=(*OPTIONS, *option)))
+
+
+@pytest.mark.parametrize("build_type", ["Release", "Debug"])
 def test_the_same_key_gives_the_same_bytes_in_another_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_type: str
 ) -> None:

@@ -31,7 +31,7 @@ def test_every_option_is_decided() -> None:
         "-DLLAMA_BUILD_EXAMPLES=OFF",
         "-DLLAMA_BUILD_APP=OFF",
         "-DLLAMA_ALL_WARNINGS=OFF",
-        "-DLLAMA_BUILD_UI=ON",
+        "-DLLAMA_BUILD_UI=OFF",
         "-DLLAMA_USE_PREBUILT_UI=OFF",
         "-DLLAMA_UI_GZIP=OFF",
         "-DLLAMA_OPENSSL=OFF",
@@ -41,6 +41,12 @@ def test_every_option_is_decided() -> None:
         "-DGGML_NATIVE=ON",
         "-DGGML_METAL=OFF",
     )
+
+
+def test_files_of_a_tree_that_nobody_knows_are_compiled_one_by_one() -> None:
+    ours = set(cmake.options(backend="cpu", build=1, commit="x"))
+    theirs = set(cmake.options(backend="cpu", build=1, commit="x", pinned=False))
+    assert theirs - ours == {"-DCMAKE_UNITY_BUILD=OFF"}
 
 
 OWN_OPTIONS = {

@@ -45,6 +45,8 @@ SERVER_C = r"""
 #include <sys/socket.h>
 #include <unistd.h>
 
+const char *where = __FILE__;
+
 static const char *option(int count, char **words, const char *name) {
     for (int i = 1; i + 1 < count; i++)
         if (!strcmp(words[i], name)) return words[i + 1];
