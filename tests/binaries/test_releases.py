@@ -104,6 +104,8 @@ def test_what_was_chosen_stays_chosen_and_nobody_is_asked_again(served: Releases
     first = releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
     asked = len(served.requests)
     served.add(10800)
+    for answer in (tmp_path / "releases").glob("answer-*"):
+        answer.unlink()
     code = (
         "import sys; from pathlib import Path; from llama_runner.binaries import releases\n"
         f"found = releases.prebuilt(None, {LINUX!r}, 'cpu', Path(sys.argv[1]), "
