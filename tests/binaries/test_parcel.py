@@ -76,6 +76,7 @@ def test_the_same_build_gives_the_same_bytes_wherever_it_lies_and_whenever(tmp_p
     second = Shelf(store_in(moved)).export("cpu", tmp_path / "again.tar.gz")
     assert first.name == f"{path.name}-{HERE}.tar.gz"
     assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes()[4:8] == bytes(4), "gzip's own time"
     assert list(tmp_path.glob(".*")) == [], "nothing unfinished is left"
 
 

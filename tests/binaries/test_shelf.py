@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from llama_runner.sources.programs import (
     DamagedChoice,
     NoSuchBuild,
     OtherPlatform,
+    choice,
     choice_file,
     chosen,
     open_chosen,
@@ -169,33 +171,42 @@ from pathlib import Path
 from llama_runner.binaries.shelf import Shelf
 from llama_runner.engine.store import Store
 shelf = Shelf(Store(Path(sys.argv[1]), print))
-for _ in range(5):
-    for name in sys.argv[2:]:
-        shelf.use(name)
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(9):
+    shelf.use(sys.argv[2 + turn % 2])
 """
 
 
 def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: Shelf, store: Store) -> None:
-    names = [lay(store.root, build=number).name for number in (1, 2)]
+    names = [lay(store.root, build=number).name for number in (1, 2, 3, 4)]
     words = [sys.executable, "-c", CHOOSE, str(store.root)]
-    both = [subprocess.Popen([*words, *order]) for order in (names, names[::-1])]
-    assert [process.wait() for process in both] == [0, 0]
-    assert chosen(store.private) in names
-    gone_back = 0
-    while shelf.rollback() is not None:
-        gone_back += 1
-    assert gone_back >= 5, "each of them alone would have left that many"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*words, *their], **pipes) for their in (names[:2], names[2:])]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate() and process.returncode for process in both] == [0, 0]
+    now = choice(store.private)
+    assert now.name in names
+    assert len(now.before) == 18, "each choice of both is there to go back to"
     assert [path.name for path in choice_file(store.private).parent.iterdir()] == [f"{HERE}.json"]
 
 
 def test_what_a_server_runs_with_stays_whatever_is_said(shelf: Shelf, store: Store) -> None:
     one = lay(store.root)
+    shelf.use(one.name)
     serve(store, one / "llama-server")
     for force in (False, True):
         with pytest.raises(UsedByServer, match=f"tiny \\(process {os.getpid()}, http") as caught:
             shelf.remove(one.name, force=force)
         assert "llama-runner stop" in str(caught.value.hint)
     assert (one / "llama-server").exists()
+    assert chosen(store.private) == one.name
 
 
 def test_a_server_that_was_written_down_before_programs_were_is_known_by_its_process(
