@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 AUTO, BUILD = "auto", "build"
 PORTABLE = "cpu-portable"
+OF_PACKAGE = "package"
+"""The official programs that the pinned package carries, for Windows."""
 
 
 class Wanted(Value):
@@ -45,6 +47,8 @@ class Wanted(Value):
     device: str = AUTO
     binaries: str = AUTO
     sha256: str | None = None
+    platform: str | None = None
+    """What they are to run on; None: this machine."""
     source: str | None = None
     patches: tuple[str, ...] = ()
     compilation: cmake.Wishes = field(default_factory=cmake.Wishes)
@@ -161,9 +165,13 @@ def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Node
     """Return the programs that ``--binaries`` names."""
     from llama_runner.steps.adopt import adopted_programs  # noqa: PLC0415 - most programs are built
 
-    name, platform = wanted.binaries, machine.platform_tag()
+    name, platform = wanted.binaries, wanted.platform or machine.platform_tag()
     if name == "system":
         return adopted_programs(None, environment=environment)
+    if name == OF_PACKAGE:
+        from llama_runner.steps.prebuilt import wheel_programs  # noqa: PLC0415 - as above
+
+        return wheel_programs(load_pin(paths.pin_file()), platform)
     path = paths.user_path(name)
     is_url = "://" in name
     if path.is_dir() or (path.is_file() and os.access(path, os.X_OK)):
@@ -179,15 +187,15 @@ def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Node
 def _released(wanted: Wanted, environment: Mapping[str, str], store: Store, **how: Any) -> Step:  # noqa: ANN401 - as find has them
     """Return the programs of a release, for the best of this machine's devices that it has some for."""
     from llama_runner.binaries.releases import NoAsset, prebuilt  # noqa: PLC0415 - most programs are built
-    from llama_runner.steps.prebuilt import archive_programs  # noqa: PLC0415
+    from llama_runner.steps.prebuilt import release_programs  # noqa: PLC0415
 
-    platform, tag = machine.platform_tag(), wanted.binaries.partition(":")[2]
+    platform, tag = wanted.platform or machine.platform_tag(), wanted.binaries.partition(":")[2]
     names = backends.seen(platform) if wanted.device == AUTO else [backends.known(wanted.device, platform)]
 
     def released(name: str) -> Step:
         options = {"environment": environment, "sha256": wanted.sha256, **how}
         found = prebuilt(tag or None, platform, name, store.private, **options)
-        return archive_programs(found.url, sha256=found.digest, platform=platform, backend=name, size=found.size)
+        return release_programs(found, platform=platform, backend=name)
 
     for name in names[:-1]:
         with suppress(NoAsset):

@@ -14,7 +14,7 @@ from llama_runner.pipeline import Options, Pipeline
 from llama_runner.sources.choose import choose
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.sources.programs import StoredPrograms
+from llama_runner.sources.programs import OtherPlatform, StoredPrograms
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
 from llama_runner.wishes import check, snapshot_of, tuning_of, wanted_of
@@ -107,6 +107,8 @@ class Request(ProgramsRequest):
     def __init__(self, model: str | Path | None, wishes: Wishes, *, store: Store, sink: Sink, remember: bool) -> None:
         """Find out what is meant. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
         super().__init__(wishes, store=store, sink=sink)
+        if wishes.get("platform") not in (None, machine.platform_tag()):
+            raise OtherPlatform("what is to be run here", str(wishes["platform"]))
         source = choose(
             model,
             hf_model=wishes.get("hf_model"),

@@ -54,6 +54,8 @@ class Wishes(TypedDict, total=False):
     here, a directory, or a release archive as a file or URL."""
     sha256: str | None
     """Of that archive."""
+    platform: str | None
+    """What programs are to run on, where they are only unpacked: ``windows-x64``; None: this machine."""
     source: str | None
     """The source tree to build instead of the pinned one: a directory, or a git URL or path with ``@COMMIT``."""
     patches: Iterable[str]
@@ -147,6 +149,7 @@ def wanted_of(wishes: Wishes) -> Wanted:
         device=wishes.get("device", AUTO),
         binaries=str(wishes.get("binaries", AUTO)),
         sha256=wishes.get("sha256"),
+        platform=wishes.get("platform"),
         source=wishes.get("source"),
         patches=tuple(wishes.get("patches", ())),
         compilation=compilation,

