@@ -25,7 +25,7 @@ _HELP_AT = 40
 
 _GROUP = re.compile(r"-{3,} (.+?) -{3,}")
 _NAMES = re.compile(r"-[^\s,]+(?:,\s*-[^\s,]+)*")
-_CHOICES = re.compile(r"[\[{<]([\w.+-]+(?:[|,][\w.+-]+)+)[\]}>]")
+_CHOICES = re.compile(r"[\[{<]?(\w[\w+-]*(?:\|\w[\w+-]*)+)[\]}>]?|\{(\w[\w+-]*(?:,\w[\w+-]*)+)\}")
 _TYPE = re.compile(r"\s*(\d+)\s+or\s+(\w+)\s*:\s*(.*?)\s*")
 _DEVICE = re.compile(r"  (\S+): (.+)")
 _NUMBERS = frozenset({"N", "PORT", "SEED", "INDEX", "SECONDS", "SIMILARITY", "P"})
@@ -101,10 +101,7 @@ class Capabilities(Value):
         """Return what ``to_json`` wrote; ``ValueError`` or another of a wrong shape's errors for anything else."""
         if value["shape"] != _SHAPE:
             raise ValueError(f"shape {value['shape']}")
-        flags = tuple(
-            Flag(**{name: tuple(item) if isinstance(item, list) else item for name, item in flag.items()})
-            for flag in value["flags"]
-        )
+        flags = tuple(map(_flag_from_json, value["flags"]))
         types = tuple(QuantizationType(int(number), str(name), str(said)) for number, name, said in value["types"])
         if not flags or not all(isinstance(flag.names, tuple) and isinstance(flag.help, str) for flag in flags):
             raise ValueError("flags without names")
@@ -268,7 +265,7 @@ def _kind(value: str, said: str) -> tuple[str, tuple[str, ...]]:
     if re.fullmatch(r"[A-Z]+ [A-Z]+", value):
         return "pair", ()
     if listed := _CHOICES.fullmatch(value):
-        return "choice", tuple(re.split(r"[|,]", listed[1]))
+        return "choice", tuple(re.split(r"[|,]", listed[1] or listed[2]))
     if allowed := re.search(r"allowed values: ([\w.-]+(?:, [\w.-]+)*)", said):
         return "choice", tuple(allowed[1].split(", "))
     if value in _NUMBERS:
@@ -286,6 +283,11 @@ def _quantize_says(program: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+def _flag_from_json(kept: dict[str, Any]) -> Flag:
+    members: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in kept.items()}
+    return Flag(**members)
 
 
 def _without_defaults(flag: Flag) -> dict[str, Any]:
