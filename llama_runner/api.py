@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from llama_runner.binaries.shelf import Shelf
     from llama_runner.client.aio import AsyncServer
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Step
@@ -69,6 +70,13 @@ class Runner:
         self._sink, self._lock_timeout = on_event, lock_timeout
 
     @property
+    def bins(self) -> Shelf:
+        """The builds of llama.cpp under this root: list, use, remove, export, take in."""
+        from llama_runner.binaries.shelf import Shelf  # noqa: PLC0415 - not on the warm path
+
+        return Shelf(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
+
+    @property
     def servers(self) -> Path:
         """Where the servers that run are written down."""
         return self.store.private / "servers"
@@ -84,11 +92,16 @@ class Runner:
         places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
         return Forecast(graph, plan, spec_for(located(self.store, graph, places, facts_of(request, plan)), server))
 
-    def prepare(self, model: str | Path | None = None, **wishes: Unpack[Wishes]) -> Prepared:
-        """Make what is missing, and return where everything is."""
+    def prepare(
+        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+    ) -> Prepared:
+        """Make what is missing, and return where everything is.
+
+        What ``server`` passes on to llama-server is tried on the programs before a model is fetched or made.
+        """
         began = time.monotonic()
         request, plan, outcome = self._brought(
-            lambda: Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+            lambda: Request(model, wishes, store=self.store, sink=self._sink, remember=True), server=server
         )
         graph, ran = request.graph, outcome.seconds
         record = None if graph.model is None else self.store.record(outcome.places[graph.model])
@@ -109,17 +122,19 @@ class Runner:
         self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
     ) -> list[Made]:
         """Make the model files that are asked for, without what serving them needs; copy the first to ``output``."""
-        request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
-        graph = request.graph
-        if graph.model is None:
-            raise NothingToMake(str(path_of(graph.source)))
-        wanted = graph.files
         target = None if output is None else paths.user_path(output)
-        if target is not None and target.exists():
-            raise OutputExists(target)
-        _, outcome = self._bring(request, (*wanted, *graph.measured))
-        quality = self._quality(graph, outcome)
-        made = [self._made(step, outcome).but(quality=quality.get(step)) for step in wanted]
+
+        def ask() -> Request:
+            request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+            if request.graph.model is None:
+                raise NothingToMake(str(path_of(request.graph.source)))
+            if target is not None and target.exists():
+                raise OutputExists(target)
+            return request
+
+        request, _, outcome = self._brought(ask, lambda request: (*request.graph.files, *request.graph.measured))
+        quality = self._quality(request.graph, outcome)
+        made = [self._made(step, outcome).but(quality=quality.get(step)) for step in request.graph.files]
         if target is not None:
             self.store.copy_out(made[0].path, target)
         return made
@@ -133,15 +148,38 @@ class Runner:
         facts = {} if record is None else record.facts
         return MadePrograms(path, facts, tuple(step.kind for step in outcome.seconds), time.monotonic() - began)
 
-    def _brought(self, ask: Callable[[], _Asked]) -> tuple[_Asked, Plan, Outcome]:
+    def _brought(
+        self,
+        ask: Callable[[], _Asked],
+        targets: Callable[[_Asked], Iterable[Step]] = lambda request: request.targets,
+        *,
+        server: ServerOptions | None = None,
+    ) -> tuple[_Asked, Plan, Outcome]:
         """Bring everything that is asked for; where programs that we chose are rejected, with the next best."""
         while True:
             request = ask()
             try:
-                return request, *self._bring(request, request.targets)
+                if server is not None and server.extra and not request.snapshot.force:
+                    self._try_options(request, self._bring(request, request.programs.steps)[1], server)
+                plan, outcome = self._bring(request, targets(request))
             except StepError as error:
                 if not request.falls_back(error):
                     raise
+                continue
+            if server is not None and server.extra and request.snapshot.force:
+                self._try_options(request, outcome, server)
+            request.settle()
+            return request, plan, outcome
+
+    def _try_options(self, request: ProgramsRequest, outcome: Outcome, server: ServerOptions) -> None:
+        """Raise a ``UsageError`` for what llama-server would not understand."""
+        from llama_runner.binaries.capabilities import capabilities_of  # noqa: PLC0415 - only with such options
+        from llama_runner.server.flags import check_flags  # noqa: PLC0415
+
+        programs = programs_of(self.store, request.programs.node, outcome.places)
+        record = self.store.records(programs).get(TREE)
+        if record is not None:
+            check_flags(server.extra, capabilities_of(programs, record.digest, self.store.private))
 
     def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""
@@ -157,7 +195,6 @@ class Runner:
             except InputVanished:  # another process evicted it in between; now the plan says that it is made again
                 if attempt == _REPLANS - 1:
                     raise
-        request.settle()
         return plan, outcome
 
     def _quality(self, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:
@@ -249,7 +286,7 @@ class Runner:
         from llama_runner.server.elsewhere import ensure_ready  # noqa: PLC0415
 
         check_access(server or ServerOptions(), os.environ)
-        prepared = self.prepare(model, **wishes)
+        prepared = self.prepare(model, server=server, **wishes)
         spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server))
 
@@ -268,7 +305,8 @@ class Runner:
         """
         options = server or ServerOptions()
         check_launch(options, self.servers)
-        return self.launch(self.prepare(model, **wishes), server=options, terminal=terminal, cancelled=cancelled)
+        prepared = self.prepare(model, server=server, **wishes)
+        return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
 
     def serve_async(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]

@@ -3,7 +3,7 @@
     directory of safetensors ──► convert ──► quantize ──► model ─┐
     GGUF file ───────────────────────(────► quantize)──► model ─┤
                                                 ▲ notes          ├─► launch
-    package index ──► fetch ──► unpack ──► compile ──► binaries ─┘
+    index, archive, git, system ──(see programs.py)──► binaries ─┘
 
 Solid arrows are keyed by the digest of what flows along them. Conversion and quantization only *note* the tool
 that made them, so a new llama.cpp makes no model again.

@@ -1,4 +1,13 @@
-"""The branch of the pipeline that makes llama.cpp's programs: package index, source tree, compilation."""
+"""The branch of the pipeline that gives llama.cpp's programs.
+
+    package index ──► fetch ──► unpack ─┐
+    directory, git ──► clone, patch ────┴► compile ─┐
+    archive, URL, release ──► fetch ──► unpack ─────┤
+    PATH, a directory ──► adopt ────────────────────┼──► binaries
+    a build in bins/, chosen or named ──────────────┘
+
+Each step ends with the proof of what it made.
+"""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _measured(runner: Runner, given: dict[str, Any], load: Load) -> Iterator[tup
     result: Result = {"at": kept.now(), "machine": kept.this_machine(), "load": dict(load.__dict__), "levels": []}
     if given["url"] is None:
         options = own_options(given)
-        prepared = runner.prepare(**shared.wishes(given))
+        prepared = runner.prepare(server=options, **shared.wishes(given))
         result |= _identity(runner, prepared)
         with runner.launch(prepared, server=options) as started:
             result["argv"] = started.spec.argv()[1:]
@@ -241,7 +241,7 @@ def tune(**given: Any) -> None:
 
     options = own_options(given)
     runner = _runner(given)
-    prepared = runner.prepare(**shared.wishes(given))
+    prepared = runner.prepare(server=options, **shared.wishes(given))
     load = Load(max_tokens=given["max_tokens"], requests=given["requests"])
 
     def tell(settings: Settings, score: float | None) -> None:

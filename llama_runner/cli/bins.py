@@ -208,10 +208,7 @@ def import_(**given: Any) -> None:
 
 
 def _shelf(given: dict[str, Any]) -> Shelf:
-    from llama_runner.binaries.shelf import Shelf  # noqa: PLC0415 - not for --help
-    from llama_runner.cli import render  # noqa: PLC0415
-
-    return Shelf(_runner(given).store, sink=render.Printer(), lock_timeout=given.get("lock_timeout", 0.0))
+    return _runner(given).bins
 
 
 def _runner(given: dict[str, Any]) -> Runner:

@@ -115,7 +115,7 @@ def answering(given: dict[str, Any]) -> Iterator[Requests]:
 
     options = own_options(given)
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
-    prepared = runner.prepare(**shared.wishes(given))
+    prepared = runner.prepare(server=options, **shared.wishes(given))
     if not options.extra and all(given[name] == usual for name, usual in _USUAL.items()):
         for about in runner.running():
             ours = about["state"] == "ready" and about["model"] == str(prepared.model)

@@ -87,7 +87,7 @@ def run(**given: Any) -> None:
     server_options = shared.server_options(given)
     runner = _runner(given, events=given["as_json"])
     check_launch(server_options, runner.servers)
-    prepared = runner.prepare(**shared.wishes(given))
+    prepared = runner.prepare(server=server_options, **shared.wishes(given))
     if given["detach"]:
         from llama_runner.cli.services import detach  # noqa: PLC0415 - only then
 

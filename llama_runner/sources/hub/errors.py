@@ -35,7 +35,7 @@ class Offline(SourceError):
     def __init__(self, what: str) -> None:
         self.what = what
         super().__init__(
-            f"{what} is not here, and the Hub must not be asked",
+            f"{what} is not here, and the network must not be used",
             hint="run once without --offline (and without HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)",
         )
 
