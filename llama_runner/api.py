@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import paths
@@ -159,27 +160,34 @@ class Runner:
         while True:
             request = ask()
             try:
-                if server is not None and server.extra and not request.snapshot.force:
+                if server is not None and _is_to_try(server) and not request.snapshot.force:
                     self._try_options(request, self._bring(request, request.programs.steps)[1], server)
                 plan, outcome = self._bring(request, targets(request))
             except StepError as error:
                 if not request.falls_back(error):
                     raise
                 continue
-            if server is not None and server.extra and request.snapshot.force:
+            if server is not None and _is_to_try(server) and request.snapshot.force:
                 self._try_options(request, outcome, server)
             request.settle()
             return request, plan, outcome
 
     def _try_options(self, request: ProgramsRequest, outcome: Outcome, server: ServerOptions) -> None:
-        """Raise a ``UsageError`` for what llama-server would not understand."""
-        from llama_runner.binaries.capabilities import capabilities_of  # noqa: PLC0415 - only with such options
-        from llama_runner.server.flags import check_flags  # noqa: PLC0415
+        """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
+        from llama_runner.binaries.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
+        from llama_runner.server.flags import check_flags, check_variables  # noqa: PLC0415
 
         programs = programs_of(self.store, request.programs.node, outcome.places)
         record = self.store.records(programs).get(TREE)
-        if record is not None:
-            check_flags(server.extra, capabilities_of(programs, record.digest, self.store.private))
+        if record is None:
+            return
+        with suppress(SaysNothing):  # it will see for itself
+            known = capabilities_of(programs, record.digest, self.store.private)
+            advice = check_flags(server.extra, known)
+            if server.inherit_environment:
+                advice += check_variables(os.environ, known)
+            for text in advice:
+                self._sink(Warned("option", text))
 
     def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""
@@ -378,6 +386,10 @@ class Runner:
         """Whether an intermediate lies there that is not to be kept."""
         places = [planned.place for planned in plan.steps if planned.step.transient]
         return any(self.store.is_evictable(place) for place in places if place is not None)
+
+
+def _is_to_try(server: ServerOptions) -> bool:
+    return bool(server.extra) or server.inherit_environment
 
 
 def _log_name() -> str:

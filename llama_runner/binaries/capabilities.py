@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest
 
-_SHAPE = 1
+_SHAPE = 2
 _HELP_AT = 40
 """The column at which llama.cpp's help texts begin."""
 
@@ -126,7 +126,7 @@ def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilit
     try:
         with open(file, encoding="utf-8") as stream:  # noqa: PTH123 - faster
             return Capabilities.from_json(json.load(stream))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         found = ask(directory)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     with suppress(OSError):
