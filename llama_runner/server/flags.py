@@ -30,6 +30,9 @@ _OF_OTHERS = {
 }
 """Options of llama.cpp's other programs that people take for the server's."""
 
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+"""``8k`` is none: llama-server reads what it begins with, and that is 8."""
+
 _SWITCH = ("on", "off", "auto", "true", "false", "enabled", "disabled", "1", "0", "-1")
 """What llama.cpp takes where its help says on and off."""
 
@@ -101,7 +104,7 @@ def _known(word: str, capabilities: Capabilities) -> Flag:
 
 
 def _check_value(word: str, value: str, flag: Flag, capabilities: Capabilities) -> None:
-    if flag.kind == "number" and value not in flag.choices and not re.match(r"[-+]?\.?\d", value):
+    if flag.kind == "number" and value not in flag.choices and not re.fullmatch(_NUMBER, value):
         also = f" or {' or '.join(flag.choices)}" if flag.choices else ""
         what = f"{word} {value}: that is no number{also}"
     elif flag.kind == "choice" and value not in _taken(flag):

@@ -248,9 +248,9 @@ def test_a_taken_port_is_found_before_any_work(llama_runner: Command, root: Path
     assert untouched(root)
 
 
-def test_an_option_that_the_server_does_not_know(llama_runner: Command, root: Path) -> None:
-    result = llama_runner("run", "--demo", "--root", root, "--port", "0", "--", "--no-such-option")
-    says(result, 8, "before it was ready", "no-such-option", "full log: logs/run-server-")
+def test_an_option_that_the_server_refuses(llama_runner: Command, root: Path) -> None:
+    result = llama_runner("run", "--demo", "--root", root, "--port", "0", "--", "--grammar-file", "nowhere")
+    says(result, 8, "before it was ready", "nowhere", "full log: logs/run-server-")
 
 
 def test_without_a_compiler_one_line_says_how_to_get_one(llama_runner: Command, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def real(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Capabiliti
         ("-c", "-c needs N", "size of the prompt context"),
         ("-np --metrics", "-np needs N", "number of server slots"),
         ("-np two", "-np two: that is no number", "number of server slots"),
+        ("--ctx-size 8k", "--ctx-size 8k: that is no number", "size of the prompt context"),
         ("-ctk q9_0", "-ctk q9_0: it takes f32, f16", "did you mean q8_0?"),
         ("-fa maybe", "-fa maybe: it takes on, off, auto", "set Flash Attention use"),
         ("--control-vector-layer-range 1", "--control-vector-layer-range needs START END", "layer range"),
