@@ -19,9 +19,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from llama_runner import paths
+from llama_runner import Runner, machine, paths
 from llama_runner.binaries import archives
+from llama_runner.binaries.capabilities import ask, difference
 from llama_runner.binaries.pin import Inner, Pin, load_pin
+from llama_runner.cli.render import Printer
 from llama_runner.core.errors import DownloadError, LlamaRunnerError, SourceError
 from llama_runner.engine.stamps import hash_file, hash_tree
 
@@ -195,6 +197,17 @@ def describe(old: Pin, new: Pin) -> None:
             print(f"{name}: {before} -> {after}")
 
 
+def build(old: Pin, root: Path) -> None:
+    """Compile and prove the programs, and print what they can do that those of the last pin could not."""
+    runner = Runner(root, on_event=Printer())
+    before = [each for each in runner.bins.builds() if each.facts.get("build") == old.build and each.problem is None]
+    made = runner.make_programs(binaries="build")
+    print(f"{made.name}: {made.path}")
+    here = [each for each in before if each.platform == machine.platform_tag()]
+    for line in difference(ask(here[-1].path), ask(made.path)).lines() if here else ():
+        print(f"  {line}")
+
+
 def main(words: list[str] | None = None) -> int:
     """Move the pin, or say what would be moved."""
     parser = argparse.ArgumentParser(description="Move the pin of llama.cpp.")
@@ -208,6 +221,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="say what would change; change nothing")
     parser.add_argument("--build", action="store_true", help="then compile and prove the programs")
     given = parser.parse_args(words)
+    if given.build and given.pin != paths.pin_file():
+        parser.error(f"--build compiles what {paths.pin_file()} names, and no other pin")
     try:
         old = load_pin(given.pin)
         with tempfile.TemporaryDirectory() as directory:
@@ -224,12 +239,11 @@ def main(words: list[str] | None = None) -> int:
         if not given.check:
             write(given.pin, old, new)
             print(f"{given.pin} names b{new.build} now")
+            if given.build:
+                build(old, paths.find_root(given.root))
     except LlamaRunnerError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return error.code
-    if given.build and not given.check:
-        root = [] if given.root is None else ["--root", str(given.root)]
-        return subprocess.run([sys.executable, "-m", "llama_runner", "bins", "build", *root], check=False).returncode
     return 0
 
 
