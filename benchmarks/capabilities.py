@@ -3,8 +3,8 @@
     python benchmarks/capabilities.py [--root DIR] [--rounds 50]
 
 ``warm`` is `capabilities_of` with the answer kept, and `check_flags` of a few options: what a start with
-options after ``--`` costs more, in one process. ``imports`` is what loading both modules takes, in processes of their own. ``asked`` is
-the first time. Prints one JSON document; milliseconds.
+options after ``--`` costs more, in one process. ``imports`` is what loading both modules takes, in processes of their
+own. ``asked`` is the first time. Prints one JSON document; milliseconds.
 """
 
 from __future__ import annotations
