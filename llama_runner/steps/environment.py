@@ -51,6 +51,9 @@ INSTALLED_BYTES = 1_100_000_000
 _ACCELERATOR = r"(?i)(nvidia-|triton|pytorch-triton|cuda-|rocm)"
 _ACCELERATED = r"\+(cu|rocm|xpu)"
 _UV_LINE = r" \+ ([\w.-]+)==(\S+)"
+_GAVE_UP = "Retry(total=0"
+"""What pip says before its last attempt."""
+
 _TREE_INDEX = r"(?m)^--extra-index-url[= ](\S+)"
 _COMPILE = """
 import sys, compileall, py_compile
@@ -255,9 +258,19 @@ def _ways(python: Path, tree: Path) -> Iterator[_Way]:
         ways.insert(0, _Way("uv", words))
     yield from ways
     requirements = tree / "requirements" / "requirements-convert_hf_to_gguf.txt"
-    if requirements.is_file() and (index := re.search(_TREE_INDEX, requirements.read_text(encoding="utf-8"))):
+    index = re.search(_TREE_INDEX, requirements.read_text(encoding="utf-8")) if requirements.is_file() else None
+    if index is not None and _has_torch(index[1]):
         for way in ways:
             yield way.but(words=(*way.words, "--extra-index-url", index[1]))
+
+
+def _has_torch(index: str) -> bool:
+    """Ask an index for torch alone: one that does not answer is retried by pip for every package, for ten minutes."""
+    from llama_runner.engine.process import capture  # noqa: PLC0415 - not on the warm path
+
+    ask = (sys.executable, "-m", "pip", "index", "versions", "torch", "--disable-pip-version-check", "--retries", "2")
+    said = capture((*ask, "--index-url", index), timeout=120)
+    return said is not None and _GAVE_UP not in said  # what the user has configured beside it may have one too
 
 
 def _would_install(lines: Iterable[str]) -> dict[str, str]:

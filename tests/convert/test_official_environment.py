@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import zipfile
 from typing import TYPE_CHECKING
@@ -131,6 +132,18 @@ def test_a_torch_for_cuda_is_not_installed(tmp_path: Path, only: Path) -> None:
     with pytest.raises(OnlyForAccelerators, match=r"nvidia-cublas 13\.0"):
         make(tmp_path / "root")
     assert not (tmp_path / "root" / "vendor" / "converter-cpython-3-here").exists()
+
+
+def test_an_index_that_does_not_answer_is_asked_for_one_package_and_no_more(tmp_path: Path, only: Path) -> None:
+    wheel(only, "torch", "2.13.0", needs="Requires-Dist: nvidia-cublas\n")
+    wheel(only, "nvidia-cublas", "13.0")
+    protobuf(only)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        closed = f"http://127.0.0.1:{nobody.getsockname()[1]}/simple"
+    with pytest.raises(OnlyForAccelerators):
+        make(tmp_path / "root", closed)
+    [log] = (tmp_path / "root" / "logs").glob("environment-*")
+    assert "Retrying" not in log.read_text()
 
 
 def test_the_index_that_the_tree_names_is_asked_when_there_is_only_one_for_cuda(tmp_path: Path, only: Path) -> None:
