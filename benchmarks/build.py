@@ -38,8 +38,9 @@ GOALS = {"ours": 0.45, "cached": 0.10, "interrupted": 0.55}
 PARTS = ("documented", "ours", "cached", "interrupted")
 
 OURS = """
-import os, shutil, sys
+import os, shutil, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from llama_runner.core import events
 from llama_runner.core.plan import Snapshot
 from llama_runner.engine.executor import Executor
