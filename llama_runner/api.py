@@ -31,7 +31,7 @@ from llama_runner.sources.local import LocalSources
 from llama_runner.steps.quality import as_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from llama_runner.binaries.shelf import Shelf
     from llama_runner.client.aio import AsyncServer
     from llama_runner.core.plan import Plan
-    from llama_runner.core.step import Step
+    from llama_runner.core.step import Place, Step
     from llama_runner.pipeline import Pipeline
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.supervise import Policy
@@ -160,24 +160,31 @@ class Runner:
         while True:
             request = ask()
             try:
-                if server is not None and _is_to_try(server) and not request.snapshot.force:
-                    self._try_options(request, self._bring(request, request.programs.steps)[1], server)
+                if server is not None and server.passes_on and not request.snapshot.force:
+                    self._try_options(request, self._programs_first(request), server)
                 plan, outcome = self._bring(request, targets(request))
             except StepError as error:
                 if not request.falls_back(error):
                     raise
                 continue
-            if server is not None and _is_to_try(server) and request.snapshot.force:
-                self._try_options(request, outcome, server)
-            request.settle()
+            if server is not None and server.passes_on and request.snapshot.force:
+                self._try_options(request, outcome.places, server)
+            request.settle(outcome)
             return request, plan, outcome
 
-    def _try_options(self, request: ProgramsRequest, outcome: Outcome, server: ServerOptions) -> None:
+    def _programs_first(self, request: ProgramsRequest) -> Mapping[Any, Place]:
+        """Make the programs alone, if they are not here yet, and return where they are."""
+        plan = self._observer(request, remember=True).plan(request.programs.steps, request.snapshot)
+        if plan.pending:
+            return self._bring(request, request.programs.steps)[1].places
+        return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
+
+    def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
         """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
         from llama_runner.binaries.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
         from llama_runner.server.flags import check_flags, check_variables  # noqa: PLC0415
 
-        programs = programs_of(self.store, request.programs.node, outcome.places)
+        programs = programs_of(self.store, request.programs.node, places)
         record = self.store.records(programs).get(TREE)
         if record is None:
             return
@@ -386,10 +393,6 @@ class Runner:
         """Whether an intermediate lies there that is not to be kept."""
         places = [planned.place for planned in plan.steps if planned.step.transient]
         return any(self.store.is_evictable(place) for place in places if place is not None)
-
-
-def _is_to_try(server: ServerOptions) -> bool:
-    return bool(server.extra) or server.inherit_environment
 
 
 def _log_name() -> str:

@@ -70,10 +70,15 @@ class Programs(Value):
     node: Node
     tree: Node
     why: str | None = None
-    identity: str | None = None
-    """What a rejection of them is remembered by, where they are built here."""
     automatic: bool = False
     """Whether nobody asked for this backend, and another may be tried."""
+
+    @property
+    def identity(self) -> str | None:
+        """What a rejection of them is remembered by, where they are built here: all that is keyed but the sources."""
+        if not isinstance(self.node, CompileLlama):
+            return None
+        return key_of({"params": params(self.node), "platform": self.node.platform})
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -116,7 +121,7 @@ def find(
     elif wanted.binaries.partition(":")[0] == "prebuilt":
         node = _released(wanted, environment, store, update=update, offline=offline, notice=notice)
     else:
-        node = _named(wanted, environment, store)
+        node = _named(wanted, pin, environment, store)
     if node is not None:
         return Programs(node, tree_of(pin))
     noted = list(_noted(store))
@@ -129,28 +134,28 @@ def find(
 
 def fall_back(programs: Programs, error: StepError, store: Store) -> bool:
     """Remember that programs were rejected; say whether others are tried next, as these were nobody's wish."""
-    if not programs.automatic or programs.identity is None or getattr(error, "cause", None) is None:
+    if not programs.automatic or (key := programs.identity) is None or getattr(error, "cause", None) is None:
         return False
     from llama_runner.binaries.rejections import remember_rejection  # noqa: PLC0415 - nearly never
 
-    remember_rejection(store.private, programs.identity, str(error).partition("\n")[0])
+    remember_rejection(store.private, key, str(error).partition("\n")[0])
     return _rejected(store, programs) is not None
 
 
 def accept(programs: Programs, store: Store) -> None:
     """Forget that these programs, which are here now, were rejected: what they lacked has come."""
-    if programs.identity is not None and _rejected(store, programs) is not None:
+    if _rejected(store, programs) is not None and (key := programs.identity) is not None:
         from llama_runner.binaries.rejections import forget_rejection  # noqa: PLC0415 - nearly never
 
-        forget_rejection(store.private, programs.identity)
+        forget_rejection(store.private, key)
 
 
 def _rejected(store: Store, programs: Programs) -> str | None:
-    if programs.identity is None or not (store.private / paths.REJECTED).exists():
+    if not (store.private / paths.REJECTED).exists() or (key := programs.identity) is None:
         return None
     from llama_runner.binaries.rejections import rejected  # noqa: PLC0415 - nearly never
 
-    return rejected(store.private).get(programs.identity)
+    return rejected(store.private).get(key)
 
 
 def _there_already(pin: Pin, environment: Mapping[str, str], store: Store) -> Node | None:
@@ -170,7 +175,7 @@ def _there_already(pin: Pin, environment: Mapping[str, str], store: Store) -> No
     return None
 
 
-def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Node:
+def _named(wanted: Wanted, pin: Pin, environment: Mapping[str, str], store: Store) -> Node:
     """Return the programs that ``--binaries`` names."""
     from llama_runner.steps.adopt import adopted_programs  # noqa: PLC0415 - most programs are built
 
@@ -180,7 +185,7 @@ def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Node
     if name == OF_PACKAGE:
         from llama_runner.steps.prebuilt import wheel_programs  # noqa: PLC0415 - as above
 
-        return wheel_programs(load_pin(paths.pin_file()), platform)
+        return wheel_programs(pin, platform)
     path = paths.user_path(name)
     is_url = "://" in name
     if path.is_dir() or (path.is_file() and os.access(path, os.X_OK)):
@@ -262,11 +267,9 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
         gpus=gpus,
         jobs=wanted.jobs,
     )
-    identity = key_of({"params": params(step), "platform": step.platform})
     if choice is None:
-        return Programs(step, step.tree, identity=identity)
-    why = f"building for {backend}: {choice.why}"
-    return Programs(step, step.tree, why, identity, automatic=backend != PORTABLE)
+        return Programs(step, step.tree)
+    return Programs(step, step.tree, f"building for {backend}: {choice.why}", automatic=backend != PORTABLE)
 
 
 def _tree(wanted: Wanted, pin: Pin) -> Tree:

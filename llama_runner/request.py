@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.core.errors import StepError
     from llama_runner.core.plan import Plan, Snapshot
     from llama_runner.core.step import Step
+    from llama_runner.engine.settle import Outcome
     from llama_runner.engine.store import Store
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.names import HubName
@@ -90,9 +91,10 @@ class ProgramsRequest:
         self._sink(Warned("rejected", f"{error}; trying {programs.PORTABLE}, and so in later runs"))
         return True
 
-    def settle(self) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """Everything is there: programs that were moved with their root are not read again at the next start."""
-        programs.accept(self.programs, self._store)
+        if self.programs.node in outcome.digests:  # who only converts needs none
+            programs.accept(self.programs, self._store)
         if isinstance(self.programs.node, StoredPrograms):
             self.programs.node.remember(self._store)
 
@@ -160,9 +162,9 @@ class Request(ProgramsRequest):
                 why += f", in a Python environment of its own, which is installed first ({sizes})"
         self._sink(Noticed("official_converter", why))
 
-    def settle(self) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """Everything is there: from now on a name that was updated means what it means on the Hub."""
-        super().settle()
+        super().settle(outcome)
         if self._resolver is not None:
             self._resolver.settle()
 

@@ -55,6 +55,11 @@ class ServerOptions(Value):
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether options reach llama-server that are not ours."""
+        return bool(self.extra) or self.inherit_environment
+
 
 class ServerSpec(Value):
     """A server to launch."""

@@ -180,6 +180,9 @@ def test_a_native_build_that_crashes_here_gives_way_to_a_portable_one(
     assert first.json["name"].startswith("cpu-portable-"), first
     again = llama_runner(*words)
     assert again.json["ran"] == [], again
+    converted = llama_runner("convert", "--demo", "--source", tree, "--device", "cpu", "--root", nothing, "--json")
+    assert converted.code == 0, converted
+    assert "illegal instruction" not in llama_runner(*words).err, "what needs no programs says nothing of them"
     asked = llama_runner(*words, "--device", "cpu")
     assert (asked.code, "illegal instruction" in asked.err) == (6, True), asked
     (tree / "server.c").write_text(server.replace("ILLEGAL", "NOTHING"))

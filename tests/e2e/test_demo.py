@@ -109,6 +109,8 @@ def test_what_stands_after_two_dashes_goes_to_the_server_unchanged(root: Path, c
     assert request(running.url, "/metrics")[0] == 200
     assert request(running.url, "/v1/models")[1]["data"][0]["id"] == "mine"
     assert request(running.url, "/props")[1]["total_slots"] == 1
+    steps = [event["step"] for event in running.of("step_skipped")]
+    assert len(steps) == len(set(steps)), "that options are checked first is nobody's business"
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
