@@ -24,6 +24,7 @@ LAYERS = [
     {"pipeline", "programs", "wishes"},
     {"steps"},
     {"engine", "sources", "convert", "binaries", "server", "client", "demo", "machine", "paths"},
+    {"system"},
     {"core"},
 ]
 """From the top down; a module may import from its own layer and those below. ``__init__`` is outside."""

@@ -7,6 +7,8 @@ composes its own text: the fact first, then the value; the way out is the hint. 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ExitCode:
     """Exit statuses of the command line; an error class names the one it ends with."""
@@ -34,6 +36,17 @@ class LlamaRunnerError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle text and attributes; the constructors of subclasses take other arguments than the text."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[LlamaRunnerError], args: tuple[object, ...], facts: dict[str, object]) -> LlamaRunnerError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class UsageError(LlamaRunnerError):
