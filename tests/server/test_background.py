@@ -56,7 +56,7 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
     def start(options: ServerOptions | None = None, **given: Any) -> RunningServer:
         policy, key, limit = given.pop("policy", "no"), given.pop("key", None), given.pop("limit", 5)
         cancelled = given.pop("cancelled", lambda: False)
-        os.environ["FAKE"] = json.dumps(given)
+        os.environ["GGML_FAKE"] = json.dumps(given)
         return detach(
             spec(stage, options),
             log=stage.log,
