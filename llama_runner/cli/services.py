@@ -49,7 +49,11 @@ def ps(**given: Any) -> None:
 
     Also those in the background that failed, and why, until they are stopped or started again.
     """
-    found = _runner(given).running()
+    from llama_runner.server.errors import OutOfReach  # noqa: PLC0415 - not for --help
+    from llama_runner.server.registry import elsewhere  # noqa: PLC0415
+
+    runner = _runner(given)
+    found = runner.running()
     if given["as_json"]:
         click.echo(json.dumps(found))
         return
@@ -63,6 +67,8 @@ def ps(**given: Any) -> None:
             click.echo(f"failed    {server['alias']}: {server['failure']}{log}")
     if not found:
         click.echo("none runs", err=True)
+    for server in elsewhere(runner.servers):
+        click.echo(f"note      {OutOfReach(server)}", err=True)
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -150,7 +156,7 @@ def _rest(file: Any) -> Iterator[bytes]:
 def stop(**given: Any) -> None:
     """End a running server, named by its model, URL or process id as status shows them, or all.
 
-    One that has failed is forgotten.
+    A name of several servers is an error that lists their URLs. A server that has failed is forgotten.
     """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
@@ -255,5 +261,6 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
 
 def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
 
-    return Runner(given["root"])
+    return Runner(given["root"], on_event=render.Printer())
