@@ -112,7 +112,7 @@ class Server(Talks):
         """What it is now. Derived from what is known, so that nothing has to be kept in step."""
         if not self._begun.is_set():
             return "starting"
-        status = -1
+        status: int | None = -1
         if self._failure is None:
             status = self._child.poll() if self._is_ours else self._child.returncode
         asked = self._asked or self._ending
