@@ -15,6 +15,7 @@ from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
+from llama_runner.server.launch_identity import identity
 from llama_runner.server.registry import GRACE_S, register
 from llama_runner.server.spec import needs_care
 from llama_runner.server.talk import Talks
@@ -91,7 +92,7 @@ class Server(Talks):
         self.api_key = self._find_key()
         self._sink, self._terminal = sink, terminal
         self._tail: deque[str] = deque(maxlen=_TAIL)
-        self.registry, self._about = registry, {"spec": spec.digest} | (about or {})
+        self.registry, self._about = registry, (about or {}) | identity(spec, self._environment)
         self._begun, self._heard, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
         self._spoke_at = self._began = time.monotonic()
@@ -147,10 +148,8 @@ class Server(Talks):
 
     def again(self) -> Server:
         """Start it anew once it has ended: the same port, the same key, the same log."""
-        spec = self.spec
-        port = self.url.removesuffix(spec.api_prefix).rpartition(":")[2]
-        if spec.port == 0 and port.isdigit():
-            spec = spec.but(port=int(port))
+        port = self.url.removesuffix(self.spec.api_prefix).rpartition(":")[2]
+        spec = self.spec.but(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
         return Server(
             spec,
             log=self.log,
