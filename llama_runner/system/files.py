@@ -1,4 +1,4 @@
-"""Reading of small files that somebody else wrote: regular files only, up to a limit."""
+"""Files: bounded reads of small files that somebody else wrote, and whether a directory can be written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def try_writing(directory: Path) -> None:
+    """Write a file into a directory, which is made, and remove it; raises ``OSError`` where that is not possible."""
+    directory.mkdir(parents=True, exist_ok=True)
+    probe = directory / f"probe-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        probe.write_bytes(b"probe")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def read_bounded(path: str | Path, limit: int) -> bytes:
