@@ -13,9 +13,9 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 
 import click  # noqa: E402
 
-from llama_runner import __version__  # noqa: E402
 from llama_runner.cli import options as shared  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
+from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from types import FrameType
