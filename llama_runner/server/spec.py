@@ -148,8 +148,7 @@ class ServerSpec(Value):
         words = [str(self.binary), "-m", str(self.model)]
         if self.projector is not None and not _values_of("--mmproj", self.extra):
             words += ["--mmproj", str(self.projector)]
-        for adapter in self.adapters:
-            words += ["--lora", str(adapter)]
+        words += self.adapter_words
         words += [] if self._chosen_aliases else ["--alias", self.alias]
         words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
@@ -161,6 +160,15 @@ class ServerSpec(Value):
         for option, file in (*files, ("--ssl-key-file", self.tls_key)):
             words += [] if file is None else [option, str(file)]
         return [*words, *self.extra]
+
+    @property
+    def adapter_words(self) -> list[str]:
+        """The option for the LoRA adapters: one list, quoted as in CSV; llama.cpp deprecates repeating ``--lora``."""
+        if not self.adapters:
+            return []
+        from llama_runner.core.csv_row import format_row  # noqa: PLC0415 - not for the usual server
+
+        return ["--lora", format_row([str(adapter) for adapter in self.adapters])]
 
     def entry(self) -> dict[str, str]:
         """Return what the registry says of it. No secret is in it."""
