@@ -279,7 +279,7 @@ class Runner:
             about={"build": prepared.build.get("version")},
             policy=policy,
             limit=limit,
-            key=key_for(spec).get("LLAMA_API_KEY"),
+            key=key_for(spec),
             cancelled=cancelled,
         )
         return memory.remember(running)

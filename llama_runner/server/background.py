@@ -33,7 +33,6 @@ _POLL_S = 0.05
 _HOLD = "import sys; sys.path[:] = {path}; from llama_runner.server.background import main; sys.exit(main())"
 """``-m`` would look for modules in the current directory first, which may be that of a model."""
 
-_PATHS = ("binary", "model", "projector", "api_key_file", "tls_cert", "tls_key")
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (events.ServerStarted, events.ServerReady, events.ServerStopped, events.ServerRestarting, events.Warned)
@@ -60,7 +59,7 @@ def detach(
     from llama_runner.server.elsewhere import RunningServer  # noqa: PLC0415 - not in the process that holds it
 
     job = {
-        "spec": {name: _plain(value) for name, value in spec.__dict__.items()},
+        "spec": spec_to_json(spec),
         "log": str(log),
         "log_name": log_name,
         "registry": str(registry),
@@ -120,13 +119,26 @@ def _lines(stream: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
         yield from lines
 
 
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+def spec_to_json(spec: ServerSpec) -> dict[str, Any]:
+    """Return every field of a spec, its key too, in a form that ``spec_from_json`` reads; paths are objects."""
+    return {name: _to_json(value) for name, value in spec.__dict__.items()}
 
 
-def _spec(told: dict[str, Any]) -> ServerSpec:
-    paths = {name: Path(told[name]) for name in _PATHS if told[name] is not None}
-    return ServerSpec(**{**told, **paths, "extra": tuple(told["extra"])})
+def spec_from_json(told: dict[str, Any]) -> ServerSpec:
+    """Return the spec that ``spec_to_json`` was given."""
+    return ServerSpec(**{name: _from_json(value) for name, value in told.items()})
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    return [_to_json(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _from_json(told: Any) -> Any:  # noqa: ANN401 - whatever a field is
+    if isinstance(told, dict):
+        return Path(told["path"])
+    return tuple(map(_from_json, told)) if isinstance(told, list) else told
 
 
 class _Held:
@@ -186,7 +198,7 @@ def main() -> int:
         signal.signal(signal.SIGHUP, held.restart)
     try:
         server = Server(
-            _spec(job["spec"]),
+            spec_from_json(job["spec"]),
             log=Path(job["log"]),
             log_name=job["log_name"],
             registry=registry,

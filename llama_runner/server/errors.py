@@ -173,6 +173,16 @@ class AnotherModel(ServerError):
         )
 
 
+class AnswersWithoutKey(ServerError):
+    """A server that was started with an API key answers a request without one."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url} answers without an API key", hint="it was stopped; --insecure without a key is what asks for that"
+        )
+
+
 class CanaryFailed(ServerError):
     """The server says that it is ready, and gives no token."""
 
@@ -200,6 +210,14 @@ class UnsafeHost(UsageError):
             f"whoever reaches {host} could use the server: it has no API key",
             hint="--api-key auto makes one, --api-key-file or LLAMA_API_KEY has yours; --insecure goes on without",
         )
+
+
+class BadKey(UsageError):
+    """An API key that llama-server or its clients would not take as it is written. ``where`` is what it comes from."""
+
+    def __init__(self, where: str, why: str, hint: str | None = None) -> None:
+        self.where, self.why = where, why
+        super().__init__(f"{where}: {why}", hint=hint)
 
 
 class BadKeyFile(UsageError):

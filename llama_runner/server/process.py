@@ -16,7 +16,7 @@ from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerSt
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
 from llama_runner.server.registry import GRACE_S, register
-from llama_runner.server.spec import needs_care
+from llama_runner.server.spec import is_loopback, needs_care
 from llama_runner.server.talk import Talks
 
 if TYPE_CHECKING:
@@ -82,11 +82,12 @@ class Server(Talks):
         self._environment = spec.environment(os.environ)
         self._mark = os.urandom(8).hex()
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
-        if needs_care(spec):
-            from llama_runner.server.access import check_access, key_for  # noqa: PLC0415 - not for the usual server
+        if needs_care(spec, self._environment):
+            from llama_runner.server import access  # noqa: PLC0415 - not for the usual server
 
-            check_access(spec, self._environment)
-            self._environment.update(key_for(spec, key))
+            access.check_access(spec, self._environment)
+            if (own := access.key_for(spec, key)) is not None:
+                self._environment.update(access.variable_with(own))
         self.api_key = self._find_key()
         self._sink, self._terminal = sink, terminal
         self._tail: deque[str] = deque(maxlen=_TAIL)
@@ -314,6 +315,9 @@ class Server(Talks):
         asked = health.Asked(self.url, self.api_key, self.spec.tls_cert)
         try:
             ours = health.ready_model(asked, self.spec)
+            guarded = self.api_key is not None and not is_loopback(self.spec.host)
+            if ours is not None and guarded and not health.refuses_strangers(asked):
+                return False
         except ServerError:
             if self._child.poll() is not None:
                 return False  # ours could not bind and is gone: that is what to report
