@@ -51,7 +51,11 @@ def ps(**given: Any) -> None:
 
     Also those in the background that failed, and why, until they are stopped or started again.
     """
-    found = _runner(given).running()
+    from llama_runner.server.errors import OutOfReach  # noqa: PLC0415 - not for --help
+    from llama_runner.server.registry import elsewhere  # noqa: PLC0415
+
+    runner = _runner(given)
+    found = runner.running()
     if given["as_json"]:
         click.echo(json.dumps(found))
         return
@@ -65,6 +69,8 @@ def ps(**given: Any) -> None:
             click.echo(printable_message(f"failed    {printable(server['alias'])}: {server['failure']}{log}"))
     if not found:
         say("none runs", err=True)
+    for server in elsewhere(runner.servers):
+        say(f"note      {OutOfReach(server)}", err=True)
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -152,7 +158,7 @@ def _rest(file: Any) -> Iterator[bytes]:
 def stop(**given: Any) -> None:
     """End a running server, named by its model, URL or process id as status shows them, or all.
 
-    One that has failed is forgotten.
+    A name of several servers is an error that lists their URLs. A server that has failed is forgotten.
     """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
@@ -257,5 +263,6 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
 
 def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
 
-    return Runner(given["root"])
+    return Runner(given["root"], on_event=render.Printer())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llama_runner.client.errors import KeyRefused as KeyRefused  # noqa: PLC0414 - documented under this module too
 from llama_runner.core.errors import ServerError, UsageError
 from llama_runner.core.sizes import size_text
@@ -50,6 +52,19 @@ class NoSuchServer(UsageError):
         super().__init__(
             f"no server called {name!r} runs" if name else "no server has run here",
             hint=f"running: {', '.join(running)}" if running else "none runs here",
+        )
+
+
+class OutOfReach(ServerError):
+    """A server was registered by another container or machine that shares the root; no signal reaches it."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.about = about
+        host = f" (host {about['host']})" if about.get("host") else ""
+        super().__init__(
+            f"{about['alias']} at {about['url']} was started in another container or on another machine{host}, "
+            f"as process {about['pid']}, and cannot be reached from here",
+            hint="run the command there",
         )
 
 

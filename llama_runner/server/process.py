@@ -15,7 +15,7 @@ from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.engine.process import dying_with_parent, signal_group
 from llama_runner.paths import find_program
-from llama_runner.server.registry import GRACE_S, register
+from llama_runner.server.registry import GRACE_S, logs_in_use, register
 from llama_runner.server.spec import is_loopback, needs_care
 from llama_runner.server.talk import Talks
 
@@ -390,8 +390,9 @@ class Server(Talks):
             self._clear_socket()
         try:
             self._keeper.join(timeout=_DRAIN_S)
-            from llama_runner.server.log import prune  # noqa: PLC0415 - long loaded
+            from llama_runner.server.log import SERVERS, prune  # noqa: PLC0415 - long loaded
 
-            prune(self.log.parent)
+            if self.log.name.startswith(SERVERS):
+                prune(self.log.parent, {self.log.name} | logs_in_use(self.registry))
         finally:
             self._sink(ServerStopped(status))

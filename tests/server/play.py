@@ -60,6 +60,7 @@ class Stage:
         binary: Path | None = None,
         alias: str = "acme/tiny:Q4_K_M",
         log: Path | None = None,
+        log_name: str = "logs/run-server.log",
         sink: Callable[[Event], None] | None = None,
         terminal: IO[bytes] | None = None,
         **misbehaviour: Any,
@@ -76,7 +77,7 @@ class Stage:
         server = Server(
             spec,
             log=log or self.log,
-            log_name="logs/run-server.log",
+            log_name=log_name,
             registry=self.registry,
             sink=sink or self.events.append,
             terminal=terminal or self.terminal,
