@@ -16,7 +16,7 @@ from llama_runner.convert.config import full_rope
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Made, Rule
-from llama_runner.convert.vocab import bpe, sentencepiece, special
+from llama_runner.convert.vocab import bpe, byte_fallback, sentencepiece, special
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocab
         vocabulary = sentencepiece.write(values, config, source)
     else:
         tokenizer = Tokenizer.load(source, config)
-        write = sentencepiece.write_byte_fallback if tokenizer.byte_fallback else bpe.write
+        write = byte_fallback.write if tokenizer.byte_fallback else bpe.write
         vocabulary = write(values, config, source, tokenizer)
     size = config.integer("vocab_size")
     if size == CODE_LLAMA_VOCABULARY:
