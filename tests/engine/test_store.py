@@ -17,11 +17,12 @@ from llama_runner.core import events
 from llama_runner.core.errors import StepError
 from llama_runner.core.plan import Run, Skip
 from llama_runner.core.workspace import Workspace
+from llama_runner.engine import stamps
 from llama_runner.engine.errors import InputVanished, InTheWay, LockTimeout, NoOutput, StoreNotWritable, WrongOutput
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.locks import hold
 from llama_runner.engine.observe import Observer
-from llama_runner.engine.stamps import StampCache, file_stamp, hash_file
+from llama_runner.engine.stamps import StampCache, hash_file, source_stamp
 from tests.engine.toys import File, Toy, ToyTree, World
 
 
@@ -350,15 +351,15 @@ def test_a_read_only_store_says_so(world: World) -> None:
         world.root.chmod(0o755)
 
 
-def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path) -> None:
+def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("a")
+    os.utime(file, (1, 1))
     cache = StampCache(tmp_path / "stamps.sqlite")
-    cache.put(file, file_stamp(file), hash_file(file))
-    assert cache.get(file, file_stamp(file)) is None, "written a moment ago: it may change again under this stamp"
-    old = time.time_ns() - 10**10
-    os.utime(file, ns=(old, old))
-    stamp = file_stamp(file)
+    stamp = source_stamp(file)
+    cache.put(file, stamp, hash_file(file))
+    assert cache.get(file, stamp) is None, "written a moment ago: it may change again under this stamp"
+    monkeypatch.setattr(stamps, "RACY_NS", 0)
     cache.put(file, stamp, hash_file(file))
     assert cache.get(file, stamp) == hash_file(file)
     for name in stamp:
@@ -368,3 +369,20 @@ def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path) ->
     cache.put(file, stamp, hash_file(file))
     cache.put(file, stamp, hash_file(file))
     assert cache.get(file, stamp) == hash_file(file), "a damaged cache is replaced"
+
+
+def test_11_04_a_time_in_the_future_does_not_make_a_source_unsettled_for_ever() -> None:
+    now, hour = time.time_ns(), 3600 * 10**9
+    assert stamps.is_settled({"mtime_ns": now + hour, "ctime_ns": now - hour})
+    assert stamps.is_settled({"mtime_ns": now - hour, "ctime_ns": now + hour}), "the clock was set back"
+    assert not stamps.is_settled({"mtime_ns": now - hour, "ctime_ns": now})
+    assert not stamps.is_settled({"mtime_ns": now, "ctime_ns": now - hour})
+
+
+def test_the_stamp_of_a_payload_stays_when_it_is_linked_and_renamed(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("a")
+    before = stamps.stamp_of(file)
+    os.link(file, tmp_path / "link")
+    file.rename(tmp_path / "renamed")
+    assert stamps.stamp_of(tmp_path / "renamed") == before
