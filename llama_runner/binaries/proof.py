@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from llama_runner import machine
 from llama_runner.binaries import rejections
 from llama_runner.binaries.backends import BACKENDS, RPC_TARGET, parts
+from llama_runner.binaries.environment import program_environment
 from llama_runner.binaries.executables import platforms
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.value import Value
@@ -83,7 +84,7 @@ class _Proof:
     def __init__(self, directory: Path, workspace: Workspace, patience: float) -> None:
         self._directory, self._workspace, self._patience = directory, workspace, patience
         self._log_name = workspace.log_name
-        self._environment = {name: text for name, text in os.environ.items() if not name.startswith("LLAMA_ARG_")}
+        self._environment = program_environment(os.environ)
 
     def program(self, name: str) -> Path | None:
         """Return a program if it is there; a ``Rejected`` if it is none for this machine."""

@@ -243,6 +243,7 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     """Return where a unit belongs and its text; the words must be such that ``run`` takes them."""
     from llama_runner.cli.main import run  # noqa: PLC0415 - it is loaded already
     from llama_runner.server import units  # noqa: PLC0415 - not for --help
+    from llama_runner.system.processes import python_module  # noqa: PLC0415 - as above
 
     extra = click.get_current_context().obj or ()
     given = run.make_context("llama-runner run", list(words), obj=extra).params
@@ -256,7 +257,7 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
         raise click.UsageError("say which model, as for run")
     name = name or Path(source).name
     script = Path(sys.executable).with_name("llama-runner")
-    program = [str(script)] if script.exists() else [sys.executable, "-m", "llama_runner"]
+    program = [str(script)] if script.exists() else list(python_module("llama_runner"))
     argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
     return units.where(name, os.environ), units.unit(name, argv, Path.cwd())
 

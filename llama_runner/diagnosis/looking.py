@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import signal
-import subprocess
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.core.value import Value
-from llama_runner.engine.process import signal_group
-from llama_runner.paths import find_program
+from llama_runner.system.processes import capture
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,48 +57,22 @@ class Place(Value):
 
 def ask(argv: Sequence[str | Path], environment: Mapping[str, str], patience: float) -> str:
     """Return what a program prints within ``patience`` seconds; ``Unanswered`` says why not."""
-    words = [str(word) for word in argv]
-    name = Path(words[0]).name
+    name = Path(argv[0]).name
     try:
-        child = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**environment, "LC_ALL": "C"},
-            start_new_session=True,
+        done = capture(
+            argv, env={**environment, "LC_ALL": "C"}, timeout=patience, limit=_LONGEST, merged=True, own_group=True
         )
+    except TimeoutError:
+        raise Unanswered(f"{name} did not answer within {patience:g} s") from None
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise Unanswered(f"{name} talks without an end") from None
         raise Unanswered(f"{name} cannot be run: {error.strerror}") from None
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        signal_group(child, signal.SIGKILL)
-
-    timer = threading.Timer(patience, end)
-    timer.start()
-    assert child.stdout is not None
-    try:
-        said = child.stdout.read(_LONGEST)
-        if len(said) == _LONGEST:
-            signal_group(child, signal.SIGKILL)
-        status = child.wait()
-    finally:
-        timer.cancel()
-        signal_group(child, signal.SIGKILL)
-        child.stdout.close()
-        child.wait()
-    text = said.decode("utf-8", "replace")
-    if late.is_set():
-        raise Unanswered(f"{name} did not answer within {patience:g} s")
-    if len(said) == _LONGEST:
-        raise Unanswered(f"{name} talks without an end")
-    if status:
-        how = f"exited with {status}" if status > 0 else f"was killed by signal {-status}"
-        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    if done.status:
+        how = f"exited with {done.status}" if done.status > 0 else f"was killed by signal {-done.status}"
+        last = next((line.strip() for line in reversed(done.text.splitlines()) if line.strip()), "")
         raise Unanswered(f"{name} {how}" + (f": {printable(last)[:200]}" if last else ""))
-    return text
+    return done.text
 
 
 def look(at: Callable[[], _Found]) -> _Found | Document:

@@ -1,25 +1,18 @@
-"""The two doors to a child process: ``run`` with its output line by line, ``capture`` for a short answer.
-
-Every child leads a process group of its own, so that stopping reaches whatever it started, and dies with us on
-systems that can do that.
-"""
+"""Runs the program of a step: its output goes line by line to a log and to the step, and the user can stop it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from contextlib import suppress
-from functools import cache
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.engine.errors import DiskFull, ProgramFailed
-from llama_runner.paths import find_program
+from llama_runner.system.processes import signal_group, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,19 +25,6 @@ _OUT_OF_ROOM = ("No space left on device", "File too large", "File size limit ex
 
 TAIL = 12
 """Lines of a failed program's output that go into the error."""
-
-
-@cache
-def dying_with_parent() -> tuple[str, ...]:
-    """Return the words before an argv that make the child die when we do, however that happens.
-
-    On Linux that is ``setpriv``, part of every distribution's util-linux: it asks for the parent-death signal
-    and then becomes the program, under the same pid. Elsewhere there is nothing as simple.
-    """
-    setpriv = find_program("setpriv") if sys.platform == "linux" else None
-    if setpriv is None or setpriv.resolve().name == "busybox":  # BusyBox's does not know the option
-        return ()
-    return (str(setpriv), "--pdeathsig", "KILL", "--")
 
 
 class Cancellation:
@@ -93,15 +73,6 @@ class Cancellation:
             self._children.discard(child)
 
 
-def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to a child's whole process group."""
-    with suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
-            os.killpg(child.pid, number)
-        else:
-            child.send_signal(number)
-
-
 def run(
     argv: Sequence[str | Path],
     *,
@@ -117,17 +88,8 @@ def run(
     Carriage returns end lines too, so that a progress bar is heard. Raises ``ProgramFailed`` with the last
     lines, ``DiskFull`` when they say so, ``Interrupted`` when the user asked to stop.
     """
-    words = [str(word) for word in argv]
     cancellation.check()
-    child = subprocess.Popen(
-        [*dying_with_parent(), *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(env),
-        cwd=cwd,
-        start_new_session=True,
-    )
+    child = start(argv, env=env, cwd=cwd, bound=True)
     cancellation.add(child)
     tail: deque[str] = deque(maxlen=TAIL)
     assert child.stdout is not None
@@ -150,7 +112,7 @@ def run(
         out_of_room = any(said in line for line in tail for said in _OUT_OF_ROOM)
         if out_of_room or status == -getattr(signal, "SIGXFSZ", 0):
             raise DiskFull(cwd or "the store")
-        raise ProgramFailed(os.path.basename(words[0]), status, list(tail), log_name)  # noqa: PTH119
+        raise ProgramFailed(os.path.basename(argv[0]), status, list(tail), log_name)  # noqa: PTH119
 
 
 def _lines(stream: IO[bytes], log: IO[bytes]) -> Iterator[str]:
@@ -163,20 +125,3 @@ def _lines(stream: IO[bytes], log: IO[bytes]) -> Iterator[str]:
             yield line.decode("utf-8", "replace")
     if rest:
         yield rest.decode("utf-8", "replace")
-
-
-def capture(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 30) -> str | None:
-    """Return what a program prints (both streams), or None when it cannot be run or fails."""
-    try:
-        done = subprocess.run(
-            [str(word) for word in argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=None if env is None else dict(env),
-            timeout=timeout,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode("utf-8", "replace")

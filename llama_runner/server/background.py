@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.binaries.environment import absolute_variables
 from llama_runner.core import events
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
 from llama_runner.server.registry import (
@@ -29,6 +30,8 @@ from llama_runner.server.registry import (
 )
 from llama_runner.server.spec import ServerSpec
 from llama_runner.server.supervise import LIMIT, Policy, Supervisor, looked_after
+from llama_runner.system.module_path import safe_module_path
+from llama_runner.system.processes import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 _HOLD = "import sys; sys.path[:] = {path}; from llama_runner.server.background import main; sys.exit(main())"
-"""``-m`` would look for modules in the current directory first, which may be that of a model."""
+"""The holder finds modules where we do. ``-m`` would not do that, and starts in the working directory."""
 
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -70,20 +73,19 @@ def detach(
 
     job = {
         "spec": spec_to_json(spec),
-        "log": str(log),
+        "log": str(log.absolute()),
         "log_name": log_name,
-        "registry": str(registry),
+        "registry": str(registry.absolute()),
         "about": about or {},
         "policy": policy,
         "limit": limit,
         "key": key,
     }
-    holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLD.format(path=sys.path)],
+    holder = start(
+        [sys.executable, "-c", _HOLD.format(path=safe_module_path(sys.path))],
+        env=absolute_variables(os.environ),
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     assert holder.stdin is not None
     assert holder.stdout is not None

@@ -11,10 +11,11 @@ from llama_runner.core.errors import DownloadError, StepError, ToolError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.paths import find_program, safe_name
+from llama_runner.paths import safe_name
 from llama_runner.sources.git import environment
 from llama_runner.sources.trees import SourceTree
 from llama_runner.steps.clone import TREE_BYTES
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

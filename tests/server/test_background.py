@@ -59,7 +59,7 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
         policy, key, limit = given.pop("policy", "no"), given.pop("key", None), given.pop("limit", 5)
         cancelled = given.pop("cancelled", lambda: False)
         adapters = given.pop("adapters", ())
-        os.environ["FAKE"] = json.dumps(given)
+        os.environ["GGML_FAKE"] = json.dumps(given)
         return detach(
             spec(stage, options).but(adapters=adapters),
             log=stage.log,
