@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import click  # noqa: E402
 from llama_runner import __version__  # noqa: E402
 from llama_runner.cli import options as shared  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
+from llama_runner.core.redaction import redacted  # noqa: E402
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -252,7 +254,9 @@ def main(argv: list[str] | None = None, *, command: click.Command = cli, name: s
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        sys.stderr.write(redacted(text.getvalue()))  # what was typed may be a URL with a password
         return ExitCode.USAGE
     except LlamaRunnerError as error:
         return _report(error, sys.stderr)

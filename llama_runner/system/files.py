@@ -1,11 +1,11 @@
-"""Reading of small files that somebody else wrote: regular files only, up to a limit."""
+"""Reading of small files that somebody else wrote, regular files only, up to a limit; logs for the owner only."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,3 +30,8 @@ def read_bounded(path: str | Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", str(path))
     return content
+
+
+def open_private_log(path: str | Path) -> IO[bytes]:
+    """Return a file to append to, unbuffered; created for its owner only, as what programs print may be private."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
