@@ -22,6 +22,7 @@ from llama_runner.binaries.executables import platforms
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.system.files import open_private_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,8 +123,7 @@ class _Proof:
         log_path = self._workspace.log_path
         log_path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with log_path.open("ab", buffering=0) as log:
-                log.write(f"$ {program} {word}\n".encode("utf-8", "surrogateescape"))
+            with open_private_log(log_path) as log:
                 process.run(
                     [program, word],
                     env=self._environment,

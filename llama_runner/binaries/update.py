@@ -11,6 +11,7 @@ from llama_runner.binaries.asking import Listing
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
 from llama_runner.core.value import Value
 from llama_runner.system.processes import capture, python_module
+from llama_runner.system.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,12 +115,7 @@ def index_versions(package: str) -> tuple[str, ...]:
         return tuple(version.strip() for version in listed[1].split(","))
     errors = [line for line in done.err.decode("utf-8", "replace").splitlines() if line.startswith("ERROR: ")]
     why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with {done.status}"
-    raise IndexUnknown(package, _without_secrets(why))
-
-
-def _without_secrets(text: str) -> str:
-    """Return a line without what stands before @ in addresses; pip mostly hides it itself."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "…@", text)
+    raise IndexUnknown(package, Redactor(os.environ).text(why))
 
 
 def _released(pin: Pin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool) -> Released:

@@ -1,11 +1,11 @@
-"""Reading of small files that somebody else wrote: regular files only, up to a limit."""
+"""Reading of small files that somebody else wrote, regular files only, up to a limit; logs for the owner only."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,3 +35,8 @@ def read_head(path: str | Path, size: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         return file.read(size)  # the file may grow after fstat; this read has the last word
+
+
+def open_private_log(path: str | Path) -> IO[bytes]:
+    """Return a file to append to, unbuffered; created for its owner only, as what programs print may be private."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
