@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from llama_runner.binaries.shelf import Shelf
-    from llama_runner.client.aio import AsyncServer
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Place, Step
     from llama_runner.pipeline import Pipeline
+    from llama_runner.server.async_server import AsyncServer
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.supervise import Policy
     from llama_runner.sources.hub.search import Found
@@ -327,7 +327,7 @@ class Runner:
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
     ) -> AsyncServer:
         """Return what ``serve`` does, for ``async with``: its calls are awaited, the event loop goes on meanwhile."""
-        from llama_runner.client.aio import AsyncServer  # noqa: PLC0415 - not on the warm path
+        from llama_runner.server.async_server import AsyncServer  # noqa: PLC0415 - not on the warm path
 
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **wishes))
 
@@ -344,13 +344,13 @@ class Runner:
         )
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End the servers of this root that run, or those of one model name, URL or process id; return them.
+        """End all servers of this root, or the one that a model name, URL or process id means; return them.
 
-        Raises ``NoSuchServer`` when a name was given that fits none.
+        Raises ``NoSuchServer`` when the name fits none, ``AmbiguousName`` when it fits several.
         """
         from llama_runner.server.control import stop  # noqa: PLC0415 - not on the warm path
 
-        return stop(self.servers, name)
+        return stop(self.servers, name, self._sink)
 
     def restart(self, name: str) -> dict[str, Any]:
         """End a detached server and start it anew; return what is written down of it once it is ready."""

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llama_runner.binaries.environment import program_environment
 from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class ServerOptions(Value):
     gpu_layers: int | Literal["auto", "all"] | None = None
     """Passed only when given."""
     extra: tuple[str, ...] = ()
-    """More options of llama-server, unchanged."""
+    """More options of llama-server, unchanged but for relative paths, which become absolute."""
     inherit_environment: bool = False
-    """Whether ``LLAMA_ARG_*`` variables of our environment configure the server."""
+    """Whether all of our environment reaches the server, so that ``LLAMA_ARG_*`` variables configure it."""
     load_timeout: float = 300.0
     """Seconds that the server may be silent and not ready."""
     canary: bool = False
@@ -177,10 +178,8 @@ class ServerSpec(Value):
         return {"alias": self.alias} | {name: str(file) for name, file in files.items() if file is not None}
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
-        """Return the server's environment: ours, without what would silently configure it."""
-        if self.inherit_environment:
-            return dict(ours)
-        return {name: value for name, value in ours.items() if not name.startswith("LLAMA_ARG_")}
+        """Return the server's environment: what it needs of ours, without what would silently configure it."""
+        return program_environment(ours, inherit=self.inherit_environment)
 
 
 def spec_of(
@@ -194,37 +193,45 @@ def spec_of(
     projector: Path | None = None,
     adapters: tuple[Path, ...] = (),
 ) -> ServerSpec:
-    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know."""
+    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know.
+
+    Relative paths, in the options too, are taken from the working directory: the server starts in another one.
+    """
     for word in options.extra:
         option = _canonical(word).partition("=")[0]
         if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
             from llama_runner.server.errors import OwnOption  # noqa: PLC0415 - not on the warm path
 
             raise OwnOption(word, ours)
+    extra = options.extra
+    if extra:
+        from llama_runner.server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
+
+        extra = absolute_options(extra)
     context = options.ctx_size
     if context is None:
         context = min(DEFAULT_CONTEXT, trained_context or DEFAULT_CONTEXT)
     return ServerSpec(
-        binary=binary,
-        model=model,
-        projector=projector,
+        binary=binary.absolute(),
+        model=model.absolute(),
+        projector=projector and projector.absolute(),
         alias=alias,
         host=os.path.abspath(options.host) if is_socket(options.host) else options.host,  # noqa: PTH100
         port=options.port,
         ctx_size=None if context == "auto" else context,
         threads=options.threads or cores,
         gpu_layers=options.gpu_layers,
-        extra=options.extra,
+        extra=extra,
         inherit_environment=options.inherit_environment,
         load_timeout=options.load_timeout,
         canary=options.canary,
         api_key=options.api_key,
-        api_key_file=options.api_key_file,
+        api_key_file=options.api_key_file and options.api_key_file.absolute(),
         insecure=options.insecure,
         force_memory=options.force_memory,
-        tls_cert=options.tls_cert,
-        tls_key=options.tls_key,
-        adapters=adapters,
+        tls_cert=options.tls_cert and options.tls_cert.absolute(),
+        tls_key=options.tls_key and options.tls_key.absolute(),
+        adapters=tuple(path.absolute() for path in adapters),
     )
 
 

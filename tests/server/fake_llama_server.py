@@ -1,7 +1,7 @@
-"""A tiny real program that plays llama-server b10605, and misbehaves as the JSON object in ``FAKE`` asks.
+"""A tiny real program that plays llama-server b10605, and misbehaves as the JSON object in ``GGML_FAKE`` asks.
 
 ``GET /say``, ``/exit/N`` and ``/kill/N`` make it speak a line, exit with N, or die of signal N, at any time.
-What ``FAKE`` may contain:
+What it may contain (variables of ggml reach the server, others do not):
 
     inspect: PATH           write argv and environment there, as JSON
     say: TEXT               before anything else; one byte for each character (Latin-1)
@@ -39,7 +39,7 @@ import threading
 import time
 from pathlib import Path
 
-FAKE = json.loads(os.environ.get("FAKE", "{}"))
+FAKE = json.loads(os.environ.get("GGML_FAKE", "{}"))
 LOCK, LOOPS = threading.Lock(), threading.Event()
 
 
