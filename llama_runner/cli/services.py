@@ -39,9 +39,9 @@ def detach(
     )
     if not given["as_json"]:
         stop = f"llama-runner stop {server.spec.alias}"
-        click.echo(render.summary(prepared, server, server.spec.threads, stop=stop))
+        render.show(render.summary(prepared, server, server.spec.threads, stop=stop))
     elif options.api_key == "auto":
-        say(f"API key   {server.api_key}   (shown this once)", err=True)
+        render.show(f"API key   {server.api_key}   (shown this once)", err=True)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""A server that another process holds: the same attributes as ``Server``, as far as they are known from outside."""
+"""Handle to a server owned by another process, and the search for one that can be used."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import Interrupted
 from llama_runner.server import control
 from llama_runner.server.errors import EndedElsewhere
+from llama_runner.server.launch_identity import gives_same_answers, is_same_launch
 from llama_runner.server.registry import lives, running
 from llama_runner.server.talk import Talks
 
@@ -96,14 +97,26 @@ class RunningServer(Talks):
 
 
 def find(spec: ServerSpec, registry: Path) -> RunningServer | None:
-    """Return the server that runs with exactly this spec, if there is one; it may still load.
+    """Return the server that runs with exactly this spec and these files, if there is one; it may still load.
 
-    One whose key was made for whoever started it is nobody else's.
+    One whose key was made for whoever started it is nobody else's; nor is one that ends with a single command.
     """
+    environment = spec.environment(os.environ)
     for about in running(registry):
-        if spec.api_key != "auto" and about.get("spec") == spec.digest and about.get("state") in ("loading", "ready"):
+        there = about.get("state") in ("loading", "ready") and about.get("shared", True)
+        if spec.api_key != "auto" and there and is_same_launch(about, spec, environment):
             return RunningServer(spec, about, registry)
     return None
+
+
+def answering_alike(spec: ServerSpec, registry: Path) -> list[dict[str, Any]]:
+    """Return the entries of the servers that are ready and answer as one with this spec would.
+
+    Their address, name, threads, context size and so on may be others: see ``launch_identity``.
+    """
+    environment = spec.environment(os.environ)
+    ready = [about for about in running(registry) if about.get("state") == "ready" and about.get("shared", True)]
+    return [about for about in ready if gives_same_answers(about, spec, environment)]
 
 
 def ensure_ready(

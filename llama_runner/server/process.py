@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from llama_runner.binaries.environment import check_system_config
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
+from llama_runner.server.launch_identity import identity
 from llama_runner.server.output import Output
-from llama_runner.server.registry import GRACE_S, logs_in_use, register
+from llama_runner.server.registry import GRACE_S, register
 from llama_runner.server.spec import is_loopback, needs_care
 from llama_runner.server.talk import Talks
 from llama_runner.system.background_writer import BackgroundWriter
@@ -42,7 +43,8 @@ _DRAIN_S = 5.0
 class Server(Talks):
     """A llama-server and the log it writes. Use as a context manager, or call ``stop``. Thread-safe.
 
-    ``chat``, ``complete``, ``embed``, ``props``, ``metrics``, ``slots`` ask it: see ``client``.
+    ``chat``, ``complete``, ``embed``, ``props``, ``metrics``, ``slots`` ask it: see ``client``. In a forked child,
+    ``stop`` and the end of a ``with`` block do nothing: only the process that started the server ends it.
 
     Attributes that say something once it is ready: ``url``, ``context`` (tokens), ``trained_context``.
     ``api_key`` is one that the server accepts, or None where it asks for none.
@@ -81,7 +83,7 @@ class Server(Talks):
         self.trained_context: int | None = None
         check_system_config(lambda text: sink(Warned("system_config", text)))
         self._environment = spec.environment(os.environ)
-        self._mark = os.urandom(8).hex()
+        self._mark, self._owner = os.urandom(8).hex(), os.getpid()
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
         if needs_care(spec, self._environment):
             from llama_runner.server import access  # noqa: PLC0415 - not for the usual server
@@ -92,7 +94,7 @@ class Server(Talks):
         self.api_key = self._find_key()
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
-        self.registry, self._about = registry, {"spec": spec.digest} | (about or {})
+        self.registry, self._about = registry, (about or {}) | identity(spec, self._environment)
         self._begun, self._ended = threading.Event(), threading.Event()
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
         self._began = time.monotonic()
@@ -113,13 +115,18 @@ class Server(Talks):
         """What it is now. Derived from what is known, so that nothing has to be kept in step."""
         if not self._begun.is_set():
             return "starting"
-        status = None if self._failure is None else -1
-        if status is None:
-            status = self._child.poll()
+        status: int | None = -1
+        if self._failure is None:
+            status = self._child.poll() if self._is_ours else self._child.returncode
         asked = self._asked or self._ending
         if status is not None:
             return "stopped" if self._failure is None and (asked or status == 0) else "failed"
         return "stopping" if asked else "ready" if self._ready else "loading"
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether this process started the server: a forked child has not our threads, and may have locked locks."""
+        return os.getpid() == self._owner
 
     def _begin(self) -> None:
         """Wait until there is a process, and raise what hindered it."""
@@ -143,10 +150,8 @@ class Server(Talks):
 
     def again(self) -> Server:
         """Start it anew once it has ended: the same port, the same key, the same log."""
-        spec = self.spec
-        port = self.url.removesuffix(spec.api_prefix).rpartition(":")[2]
-        if spec.port == 0 and port.isdigit():
-            spec = spec.but(port=int(port))
+        port = self.url.removesuffix(self.spec.api_prefix).rpartition(":")[2]
+        spec = self.spec.but(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
         return Server(
             spec,
             log=self.log,
@@ -324,7 +329,7 @@ class Server(Talks):
 
         Whoever is in ``wait`` learns how it ended. One that has not ended after ``GRACE_S`` is killed.
         """
-        if self._ended.is_set():
+        if self._ended.is_set() or not self._is_ours:
             return
         again, self._asked = self._asked, True
         signal_group(self._child, signal.SIGKILL if again else signal.SIGTERM)
@@ -338,6 +343,8 @@ class Server(Talks):
 
         SIGTERM, then SIGKILL after ``GRACE_S``; an interruption while waiting kills at once.
         """
+        if not self._is_ours:
+            return 0  # as subprocess does for a process that is not its child
         self._begin()
         with self._stopping:
             if self._ended.is_set():  # its process id may be another's by now
@@ -350,8 +357,7 @@ class Server(Talks):
                         self._child.wait(GRACE_S)
             finally:
                 signal_group(self._child, signal.SIGKILL)  # also those that it started and left behind
-                status = self._child.wait()
-                self._finish(status)
+                self._finish(status := self._child.wait())
             return status
 
     def _finish(self, status: int) -> None:
@@ -368,9 +374,8 @@ class Server(Talks):
             self._clear_socket()
         try:
             self._keeper.join(timeout=_DRAIN_S)
-            from llama_runner.server.log import SERVERS, prune  # noqa: PLC0415 - long loaded
+            from llama_runner.server.log import prune  # noqa: PLC0415 - long loaded
 
-            if self.log.name.startswith(SERVERS):
-                prune(self.log.parent, {self.log.name} | logs_in_use(self.registry))
+            prune(self.log, self.registry)
         finally:
             self._sink(ServerStopped(status))

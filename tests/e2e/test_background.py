@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-from tests.e2e.serving import MODULE, Running, ask, is_running
+from tests.e2e.serving import MODULE, Running, ask, is_running, request
 
 DEMO = ("--demo", "--port", "0")
 
@@ -120,3 +120,27 @@ def test_systemd_is_told_of_the_real_server(
         assert listener.recv(100) == b"READY=1"
     running.process.send_signal(signal.SIGTERM)
     assert running.finish() == 0
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+@pytest.mark.parametrize("streams", ["stdout", "both"])
+def test_11_18_a_reader_that_has_gone_does_not_end_the_server(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]], how: list[str], streams: str
+) -> None:
+    """Do what ``run | head -1`` does."""
+    errors = subprocess.STDOUT if streams == "both" else subprocess.PIPE
+    words = [*MODULE, "run", *DEMO, "--root", str(root), "--api-key", "auto", *how]
+    command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+    children.append(command)
+    assert command.stdout is not None
+    command.stdout.readline()
+    command.stdout.close()
+    command.stdout = None
+    while not (found := llama_runner("ps", "--root", root, "--json").json) or found[0]["state"] != "ready":
+        assert command.poll() is None
+    assert request(found[0]["url"], "/health")[0] == 200
+    command.send_signal(signal.SIGTERM)
+    said = "" if command.stderr is None else command.stderr.read()
+    assert command.wait(60) == 0
+    assert "Exception" not in said
+    assert "BrokenPipe" not in said
