@@ -106,7 +106,7 @@ class Header(Value):
             "architecture": architecture,
             "name": self.text("general.name"),
             "quantization": FILE_TYPES.get(self.metadata.get("general.file_type", -1)),
-            "context_length": context if isinstance(context, int) else None,
+            "context_length": context if type(context) is int else None,
             "chat_template": "tokenizer.chat_template" in self.metadata,
             "tensors": self.tensors,
         }
