@@ -50,7 +50,7 @@ def spec(root: Path) -> ServerSpec:
 
 def start(root: Path, **misbehaviour: object) -> Server:
     """Start a server that is not waited for."""
-    os.environ["FAKE"] = json.dumps(misbehaviour)
+    os.environ["GGML_FAKE"] = json.dumps(misbehaviour)
     return Server(
         spec(root),
         log=root / "logs" / "run-server.log",
@@ -68,7 +68,7 @@ def hold(root: Path) -> None:
         sys.stdout.write(f"{event.name} {event.to_json().get('pid')}\n")
         sys.stdout.flush()
 
-    os.environ["FAKE"] = json.dumps({"ignore_term": True, "grandchild": str(root / "grandchild")})
+    os.environ["GGML_FAKE"] = json.dumps({"ignore_term": True, "grandchild": str(root / "grandchild")})
     server = Server(
         spec(root), log=root / "x.log", log_name="x.log", registry=root / "servers", sink=tell, terminal=None
     )

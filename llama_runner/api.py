@@ -279,7 +279,7 @@ class Runner:
             about={"build": prepared.build.get("version")},
             policy=policy,
             limit=limit,
-            key=key_for(spec).get("LLAMA_API_KEY"),
+            key=key_for(spec),
             cancelled=cancelled,
         )
         return memory.remember(running)
@@ -344,13 +344,13 @@ class Runner:
         )
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End the servers of this root that run, or those of one model name, URL or process id; return them.
+        """End all servers of this root, or the one that a model name, URL or process id means; return them.
 
-        Raises ``NoSuchServer`` when a name was given that fits none.
+        Raises ``NoSuchServer`` when the name fits none, ``AmbiguousName`` when it fits several.
         """
         from llama_runner.server.control import stop  # noqa: PLC0415 - not on the warm path
 
-        return stop(self.servers, name)
+        return stop(self.servers, name, self._sink)
 
     def restart(self, name: str) -> dict[str, Any]:
         """End a detached server and start it anew; return what is written down of it once it is ready."""

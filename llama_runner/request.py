@@ -20,7 +20,7 @@ from llama_runner.steps.download import Download, Hub
 from llama_runner.wishes import check, snapshot_of, tuning_of, wanted_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from llama_runner.convert.official import Choice
@@ -210,14 +210,15 @@ class Request(ProgramsRequest):
             choose=self._choose,
         )
 
-    def _choose(self, directory: Path) -> Choice:
-        """Return who converts the model that a directory describes."""
+    def _choose(self, directory: Path, has: Callable[[str], bool]) -> Choice:
+        """Return who converts the model that a directory describes, of which it may hold some files only."""
         wishes = self._wishes
         return official.choose(
             directory,
             wishes.get("converter", "auto"),
             projector=wishes.get("mmproj", False),
             trusted=wishes.get("trust_remote_code", False),
+            has=has,
         )
 
     def inspect(self, source: LocalModel) -> int | None:

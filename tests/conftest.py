@@ -117,6 +117,12 @@ def llama_runner(tmp_path: Path) -> Command:
 
 
 @pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust the stamps of files at once: no test can wait until a file is old, and no program can set a ctime."""
+    monkeypatch.setattr("llama_runner.engine.stamps.RACY_NS", 0)
+
+
+@pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
     """Return a function that makes a directory read-only, for root by a read-only mount."""
 

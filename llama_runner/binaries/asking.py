@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from llama_runner.binaries.releases import BadListing, keep, releases_of, to_json
 from llama_runner.core.errors import DownloadError, UsageError
+from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import safe_name
 from llama_runner.version import __version__
@@ -256,15 +257,15 @@ def _endpoint(given: str) -> str:
         url = urlsplit(text)
         host, _ = url.hostname, url.port
     except ValueError as error:
-        raise BadReleasesEndpoint(repr(given), str(error)) from None
+        raise BadReleasesEndpoint(repr(public_url(given)), str(error)) from None
     if url.username is not None or url.password is not None:
         raise BadReleasesEndpoint(
             f"{url.scheme}://…@{host}", f"it contains a user name or a password; a token goes into {TOKEN}"
         )
     if url.scheme not in {"http", "https"} or not host or not text.isprintable() or " " in text:
-        raise BadReleasesEndpoint(repr(given), "it does not begin with https://HOST or http://HOST")
+        raise BadReleasesEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
     if url.query or url.fragment:
-        raise BadReleasesEndpoint(repr(given), "it contains ? or #")
+        raise BadReleasesEndpoint(repr(public_url(given)), "it contains ? or #")
     return text
 
 

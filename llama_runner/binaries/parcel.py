@@ -248,7 +248,10 @@ def _record(file: Path, path: Path) -> Record:
     if path.is_symlink() or path.stat().st_size > _LARGEST_RECORD:
         raise BadParcel(file, "its record is none")
     try:
-        record = parse_state(path.read_bytes()).get(TREE)
+        state = parse_state(path.read_bytes())
+        if TREE in state.problems:
+            raise BadParcel(file, f"its record is damaged: {state.problems[TREE]}")
+        record = state.records.get(TREE)
         if record is None:
             raise BadParcel(file, "its record is of something else")
         key = key_of(record.recipe)

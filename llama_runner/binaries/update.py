@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.binaries import releases
 from llama_runner.binaries.asking import Listing
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
 from llama_runner.core.value import Value
+from llama_runner.system.processes import capture, python_module
+from llama_runner.system.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,32 +102,20 @@ def index_versions(package: str) -> tuple[str, ...]:
     By pip, which knows the user's index, proxy and certificates.
     """
     command = [
-        *(sys.executable, "-m", "pip", "index", "versions", package, "--only-binary", ":all:"),
+        *(*python_module("pip"), "index", "versions", package, "--only-binary", ":all:"),
         *("--no-input", "--disable-pip-version-check", "--no-color"),
     ]
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-            timeout=_PATIENCE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        done = capture(command, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, timeout=_PATIENCE_S)
+    except TimeoutError:
         raise IndexUnknown(package, f"no answer in {_PATIENCE_S} s") from None
-    said = done.stdout.decode("utf-8", "replace")
+    said = done.out.decode("utf-8", "replace")
     listed = re.search(r"^Available versions: (.+)$", said, re.MULTILINE)
-    if done.returncode == 0 and listed:
+    if done.status == 0 and listed:
         return tuple(version.strip() for version in listed[1].split(","))
-    errors = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.startswith("ERROR: ")]
-    why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with {done.returncode}"
-    raise IndexUnknown(package, _without_secrets(why))
-
-
-def _without_secrets(text: str) -> str:
-    """Return a line without what stands before @ in addresses; pip mostly hides it itself."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "…@", text)
+    errors = [line for line in done.err.decode("utf-8", "replace").splitlines() if line.startswith("ERROR: ")]
+    why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with {done.status}"
+    raise IndexUnknown(package, Redactor(os.environ).text(why))
 
 
 def _released(pin: Pin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool) -> Released:

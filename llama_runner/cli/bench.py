@@ -156,9 +156,9 @@ def _measured(runner: Runner, given: dict[str, Any], load: Load) -> Iterator[tup
     if any(given[name] for name in ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")):
         raise click.UsageError("either a model or --url")
     from llama_runner.client.sync import Client  # noqa: PLC0415 - not for --help
+    from llama_runner.server.spec import first_key_in  # noqa: PLC0415
 
-    key = (os.environ.get("LLAMA_API_KEY") or "").split(",")[0] or None
-    with Client(given["url"], api_key=key) as client:
+    with Client(given["url"], api_key=first_key_in(os.environ)) as client:
         props = client.props()
         result |= {
             "model": {"name": props.model, "digest": props.path},

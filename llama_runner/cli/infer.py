@@ -140,8 +140,9 @@ def own_options(given: dict[str, Any]) -> ServerOptions:
 def _client(about: dict[str, Any]) -> Client | None:
     """Return a client of a server that is written down, if it answers us."""
     from llama_runner.client.sync import Client  # noqa: PLC0415 - not for --help
+    from llama_runner.server.spec import first_key_in  # noqa: PLC0415
 
-    client = Client(about["url"], api_key=(os.environ.get("LLAMA_API_KEY") or "").split(",")[0] or None)
+    client = Client(about["url"], api_key=first_key_in(os.environ))
     try:
         client.props()
     except LlamaRunnerError:  # it still loads, wants another key, has a certificate of its own

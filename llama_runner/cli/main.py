@@ -17,6 +17,7 @@ from llama_runner.cli import options as shared  # noqa: E402
 from llama_runner.cli.streams import PrintableBytes, printable_streams, say  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
 from llama_runner.core.printable import printable_message  # noqa: E402
+from llama_runner.core.redaction import redacted  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
@@ -261,7 +262,8 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
         if not error.message.startswith("Usage: "):  # the help of a group without a command
-            error.message = printable_message(error.message)  # type: ignore[misc]  # final since click 8.3
+            # what was typed may be a URL with a password
+            error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # final since click 8.3
         error.show()
         return ExitCode.USAGE
     except LlamaRunnerError as error:

@@ -51,7 +51,11 @@ def ps(**given: Any) -> None:
 
     Also those in the background that failed, and why, until they are stopped or started again.
     """
-    found = _runner(given).running()
+    from llama_runner.server.errors import OutOfReach  # noqa: PLC0415 - not for --help
+    from llama_runner.server.registry import elsewhere  # noqa: PLC0415
+
+    runner = _runner(given)
+    found = runner.running()
     if given["as_json"]:
         click.echo(json.dumps(found))
         return
@@ -65,6 +69,8 @@ def ps(**given: Any) -> None:
             click.echo(printable_message(f"failed    {printable(server['alias'])}: {server['failure']}{log}"))
     if not found:
         say("none runs", err=True)
+    for server in elsewhere(runner.servers):
+        say(f"note      {OutOfReach(server)}", err=True)
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -152,7 +158,7 @@ def _rest(file: Any) -> Iterator[bytes]:
 def stop(**given: Any) -> None:
     """End a running server, named by its model, URL or process id as status shows them, or all.
 
-    One that has failed is forgotten.
+    A name of several servers is an error that lists their URLs. A server that has failed is forgotten.
     """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
@@ -237,6 +243,7 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     """Return where a unit belongs and its text; the words must be such that ``run`` takes them."""
     from llama_runner.cli.main import run  # noqa: PLC0415 - it is loaded already
     from llama_runner.server import units  # noqa: PLC0415 - not for --help
+    from llama_runner.system.processes import python_module  # noqa: PLC0415 - as above
 
     extra = click.get_current_context().obj or ()
     given = run.make_context("llama-runner run", list(words), obj=extra).params
@@ -250,12 +257,13 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
         raise click.UsageError("say which model, as for run")
     name = name or Path(source).name
     script = Path(sys.executable).with_name("llama-runner")
-    program = [str(script)] if script.exists() else [sys.executable, "-m", "llama_runner"]
+    program = [str(script)] if script.exists() else list(python_module("llama_runner"))
     argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
     return units.where(name, os.environ), units.unit(name, argv, Path.cwd())
 
 
 def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
 
-    return Runner(given["root"])
+    return Runner(given["root"], on_event=render.Printer())

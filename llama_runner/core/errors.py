@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_runner.core.printable import printable_message
+from llama_runner.core.redaction import redacted
 
 
 class ExitCode:
@@ -31,14 +32,15 @@ class LlamaRunnerError(Exception):
 
     ``str(error)`` is the fact with its value, in lower case and without a full stop at the end; ``hint``
     is the way out, or None where there is none; ``code`` is the exit status of the command line. Both texts are
-    safe to print, whatever foreign values they contain; the attributes of subclasses hold the values as they are.
+    safe to print, whatever foreign values they contain, and credentials in URLs are removed; the attributes of
+    subclasses hold the values as they are.
     """
 
     code: int = ExitCode.STEP
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(printable_message(message))
-        self.hint = None if hint is None else printable_message(hint)
+        super().__init__(printable_message(redacted(message)))
+        self.hint = None if hint is None else printable_message(redacted(hint))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle text and attributes; the constructors of subclasses take other arguments than the text."""

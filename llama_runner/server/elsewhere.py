@@ -101,7 +101,7 @@ def find(spec: ServerSpec, registry: Path) -> RunningServer | None:
     One whose key was made for whoever started it is nobody else's.
     """
     for about in running(registry):
-        if spec.api_key is None and about.get("spec") == spec.digest and about.get("state") in ("loading", "ready"):
+        if spec.api_key != "auto" and about.get("spec") == spec.digest and about.get("state") in ("loading", "ready"):
             return RunningServer(spec, about, registry)
     return None
 

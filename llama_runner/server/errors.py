@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llama_runner.client.errors import KeyRefused as KeyRefused  # noqa: PLC0414 - documented under this module too
 from llama_runner.core.errors import ServerError, UsageError
 from llama_runner.core.sizes import size_text
@@ -50,6 +52,19 @@ class NoSuchServer(UsageError):
         super().__init__(
             f"no server called {name!r} runs" if name else "no server has run here",
             hint=f"running: {', '.join(running)}" if running else "none runs here",
+        )
+
+
+class OutOfReach(ServerError):
+    """A server was registered by another container or machine that shares the root; no signal reaches it."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.about = about
+        host = f" (host {about['host']})" if about.get("host") else ""
+        super().__init__(
+            f"{about['alias']} at {about['url']} was started in another container or on another machine{host}, "
+            f"as process {about['pid']}, and cannot be reached from here",
+            hint="run the command there",
         )
 
 
@@ -173,6 +188,16 @@ class AnotherModel(ServerError):
         )
 
 
+class AnswersWithoutKey(ServerError):
+    """A server that was started with an API key answers a request without one."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url} answers without an API key", hint="it was stopped; --insecure without a key is what asks for that"
+        )
+
+
 class CanaryFailed(ServerError):
     """The server says that it is ready, and gives no token."""
 
@@ -200,6 +225,14 @@ class UnsafeHost(UsageError):
             f"whoever reaches {host} could use the server: it has no API key",
             hint="--api-key auto makes one, --api-key-file or LLAMA_API_KEY has yours; --insecure goes on without",
         )
+
+
+class BadKey(UsageError):
+    """An API key that llama-server or its clients would not take as it is written. ``where`` is what it comes from."""
+
+    def __init__(self, where: str, why: str, hint: str | None = None) -> None:
+        self.where, self.why = where, why
+        super().__init__(f"{where}: {why}", hint=hint)
 
 
 class BadKeyFile(UsageError):

@@ -88,9 +88,7 @@ def question(spec: ServerSpec) -> Question:
         fields["ctx_size"] = str(spec.ctx_size)
     if spec.gpu_layers is not None:
         fields["gpu_layers"] = str(spec.gpu_layers)
-    rest: list[str] = []
-    for adapter in spec.adapters:
-        rest += ["--lora", str(adapter)]
+    rest = spec.adapter_words
     words = iter(spec.extra)
     for word in words:
         option = word.replace("_", "-") if word.startswith("--") else word

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
@@ -22,15 +23,24 @@ KEPT = 5
 
 
 LONGEST_S = 30 * 86400.0
-"""Seconds after which the log of a server that has ended goes away, unless it is one of the last ``SPARED``."""
+"""Seconds after which the log of a server that has ended is removed, unless it is one of the last ``SPARED``."""
 
 SPARED = 50
 
+SERVERS = "run-server"
+"""What the file names of the logs of servers begin with."""
 
-def prune(directory: Path) -> None:
-    """Remove the logs of servers that ended long ago."""
+_LOG = re.compile(r"\.log\.\d+$")
+
+
+def prune(directory: Path, used: set[str]) -> None:
+    """Remove the logs of servers that ended long ago; not the logs named in ``used``, nor what was set aside of them.
+
+    The time of the last write does not tell whether a server has ended: it may have had nothing to say.
+    """
     with suppress(OSError):
-        ages = sorted((path.stat().st_mtime, path) for path in directory.glob("run-server-*.log*"))
+        unused = [path for path in directory.glob(f"{SERVERS}-*.log*") if _LOG.sub(".log", path.name) not in used]
+        ages = sorted((path.stat().st_mtime, path) for path in unused)
         for written, path in ages[:-SPARED]:
             if time.time() - written > LONGEST_S:
                 path.unlink(missing_ok=True)

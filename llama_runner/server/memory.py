@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llama_runner import machine
 from llama_runner.core.events import Noticed, Sink, Warned
 from llama_runner.core.sizes import size_text
-from llama_runner.engine.process import capture
 from llama_runner.server.estimate import (
     Need,
     Room,
@@ -28,6 +27,7 @@ from llama_runner.server.estimate import (
     parse,
     question,
 )
+from llama_runner.system.processes import output_of
 
 if TYPE_CHECKING:
     from llama_runner.server.elsewhere import RunningServer
@@ -139,7 +139,7 @@ class Memory:
 
     def _say(self, *words: str) -> str:
         """Return what llama-fit-params prints; nothing when it fails."""
-        return capture([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
+        return output_of([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
 
     def room(self, need: Need) -> Room:
         """Return what is available now; GPUs are asked only if some of the need is there."""

@@ -11,13 +11,14 @@ from collections import deque
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from llama_runner.binaries.environment import check_system_config
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
-from llama_runner.engine.process import dying_with_parent, signal_group
-from llama_runner.paths import find_program
-from llama_runner.server.registry import GRACE_S, register
-from llama_runner.server.spec import needs_care
+from llama_runner.server.registry import GRACE_S, logs_in_use, register
+from llama_runner.server.spec import is_loopback, needs_care
 from llama_runner.server.talk import Talks
+from llama_runner.system.processes import dying_with_parent, signal_group, start
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,14 +80,16 @@ class Server(Talks):
         self.url = spec.url
         self.context: int | None = None
         self.trained_context: int | None = None
+        check_system_config(lambda text: sink(Warned("system_config", text)))
         self._environment = spec.environment(os.environ)
         self._mark = os.urandom(8).hex()
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
-        if needs_care(spec):
-            from llama_runner.server.access import check_access, key_for  # noqa: PLC0415 - not for the usual server
+        if needs_care(spec, self._environment):
+            from llama_runner.server import access  # noqa: PLC0415 - not for the usual server
 
-            check_access(spec, self._environment)
-            self._environment.update(key_for(spec, key))
+            access.check_access(spec, self._environment)
+            if (own := access.key_for(spec, key)) is not None:
+                self._environment.update(access.variable_with(own))
         self.api_key = self._find_key()
         self._sink, self._terminal = sink, terminal
         self._tail: deque[str] = deque(maxlen=_TAIL)
@@ -196,15 +199,7 @@ class Server(Talks):
             raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
         self._clear_socket()
         try:
-            child = subprocess.Popen(
-                [*dying_with_parent(), *self.spec.argv()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-                start_new_session=True,
-                bufsize=0,
-            )
+            child = start(self.spec.argv(), env=self._environment, bufsize=0, bound=True)
         except OSError as error:
             raise ServerError(f"cannot start {self.spec.binary}: {error.strerror or error}") from error
         if os.name == "nt":
@@ -314,6 +309,9 @@ class Server(Talks):
         asked = health.Asked(self.url, self.api_key, self.spec.tls_cert)
         try:
             ours = health.ready_model(asked, self.spec)
+            guarded = self.api_key is not None and not is_loopback(self.spec.host)
+            if ours is not None and guarded and not health.refuses_strangers(asked):
+                return False
         except ServerError:
             if self._child.poll() is not None:
                 return False  # ours could not bind and is gone: that is what to report
@@ -386,8 +384,9 @@ class Server(Talks):
             self._clear_socket()
         try:
             self._keeper.join(timeout=_DRAIN_S)
-            from llama_runner.server.log import prune  # noqa: PLC0415 - long loaded
+            from llama_runner.server.log import SERVERS, prune  # noqa: PLC0415 - long loaded
 
-            prune(self.log.parent)
+            if self.log.name.startswith(SERVERS):
+                prune(self.log.parent, {self.log.name} | logs_in_use(self.registry))
         finally:
             self._sink(ServerStopped(status))

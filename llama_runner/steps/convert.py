@@ -30,6 +30,8 @@ class Convert(Step):
     keep: bool = unkeyed(True)
     pre_tokenizer: str | None = later(None)
     """How the tokenizer splits text, where it is not recognised: llama.cpp's name for it."""
+    revision: int = later(0)
+    """How many corrections of the output concern this model; see ``convert.revisions``."""
     kind: ClassVar[str] = "convert"
 
     @property

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from llama_runner.binaries.pin import Tree
 from llama_runner.core.errors import UsageError
+from llama_runner.core.redaction import public_url
 from llama_runner.paths import user_path
 from llama_runner.sources.local import MissingSource, open_plain
 from llama_runner.sources.trees import NoSourceTree, open_tree
 from llama_runner.steps.clone import CloneTree, find_commit
-from llama_runner.steps.patch import FetchPatch, PatchedTree
+from llama_runner.steps.patch import PatchedTree, fetch_patch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +26,8 @@ class NoCommit(UsageError):
     """A repository without the commit that is to be built."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        super().__init__(f"{url} does not say which commit to build", hint=f"write {url}@COMMIT")
+        self.url = public_url(url)
+        super().__init__(f"{self.url} does not say which commit to build", hint=f"write {self.url}@COMMIT")
 
 
 def tree_from(text: str, *, patches: Sequence[str] = ()) -> Tree:
@@ -41,7 +42,7 @@ def patched(tree: Tree, patches: Sequence[str]) -> Tree:
     """Return a tree with patches: files, or URLs as that of a pull request's ``.patch``."""
     if not patches:
         return tree
-    nodes = tuple(FetchPatch(each) if _is_web(each) else open_plain(Path(each)) for each in patches)
+    nodes = tuple(fetch_patch(each) if _is_web(each) else open_plain(Path(each)) for each in patches)
     return tree.but(node=PatchedTree(tree.node, nodes, tree.build))
 
 

@@ -102,7 +102,7 @@ def test_11_11_the_streams_of_the_command_line_let_no_control_character_through(
 
 def test_11_11_a_character_in_two_blocks_is_one() -> None:
     behind = io.StringIO()
-    stream = PrintableBytes(behind)  # type: ignore[arg-type]
+    stream = PrintableBytes(behind)
     for byte in "ä\x9b€".encode():
         stream.write(bytes([byte]))
     assert behind.getvalue() == "ä\\x9b€"
@@ -135,6 +135,6 @@ def test_11_11_the_command_line_prints_through_its_streams() -> None:
                 or (node.attr == "buffer" and ast.unparse(node.value) in ("sys.stdout", "sys.stderr", "stream"))
             )
             direct = isinstance(node, ast.Call) and ast.unparse(node.func) == "os.write"
-            wrong += [f"{path.name}:{node.lineno}"] if around or direct else []
+            wrong += [f"{path.name}: {ast.unparse(node)}"] if around or direct else []
     assert not wrong
     assert sys.stdout is not None

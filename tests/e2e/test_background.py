@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,21 @@ def test_the_life_of_a_server_in_the_background(llama_runner: Command, root: Pat
         assert not list((root / ".llama_runner" / "servers").iterdir())
     finally:
         llama_runner("stop", "--all", *at)
+
+
+def test_11_12_in_the_background_a_root_that_cannot_be_written_is_an_error(
+    llama_runner: Command, root: Path, read_only: Callable[[Path], None], children: list[subprocess.Popen[str]]
+) -> None:
+    assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    read_only(root)
+    done = llama_runner("run", *DEMO, "--root", root, "--detach")
+    assert done.code == 7, done
+    assert f"error: cannot register a server in {root / '.llama_runner' / 'servers'}: " in done.err
+    assert "hint: ps and stop do not find a server that is not registered; use another --root" in done.err
+    running = Running(children, "--demo", "--root", root)
+    assert ask(running.url, "what is a step?"), "in the foreground it is stopped by Ctrl-C"
+    running.process.send_signal(signal.SIGINT)
+    assert running.finish() == 130
 
 
 def test_a_log_is_followed_to_its_end(llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]) -> None:

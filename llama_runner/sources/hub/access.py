@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from llama_runner.core.errors import UsageError
+from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import user_path
 from llama_runner.version import __version__
@@ -139,16 +140,16 @@ def _endpoint(given: str) -> str:
         url = urlsplit(text)
         host, _ = url.hostname, url.port
     except ValueError as error:
-        raise BadEndpoint(repr(given), str(error)) from None
+        raise BadEndpoint(repr(public_url(given)), str(error)) from None
     if url.username is not None or url.password is not None:
         shown = f"{url.scheme}://…@{host}"  # what stands before @ is a secret
         raise BadEndpoint(shown, "it contains a user name or a password; a token goes into HF_TOKEN")
     if not text.isprintable() or " " in text:
-        raise BadEndpoint(repr(given), "it contains characters that no address has")
+        raise BadEndpoint(repr(public_url(given)), "it contains characters that no address has")
     if url.scheme not in {"http", "https"} or not host:
-        raise BadEndpoint(repr(given), "it does not begin with https://HOST or http://HOST")
+        raise BadEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
     if url.query or url.fragment:
-        raise BadEndpoint(repr(given), "it contains ? or #")
+        raise BadEndpoint(repr(public_url(given)), "it contains ? or #")
     return text
 
 
