@@ -31,7 +31,7 @@ LAYERS = [
 
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
-    "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures", "asyncio",
+    "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures", "asyncio",
     "email", "llama_runner.convert.source", "llama_runner.convert.checkpoint", "llama_runner.status",
     "llama_runner.client",
 }  # fmt: skip
