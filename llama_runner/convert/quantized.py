@@ -157,7 +157,7 @@ def _refused(source: Source, method: str, *, official: bool = False) -> AlreadyQ
 def _originals(source: Source) -> tuple[str, ...]:
     """The models that the card says this one was made from."""
     import gguf  # noqa: PLC0415 - only for an error's text
-    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with gguf
+    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - what gguf reads the card with
 
     try:
         named = gguf.Metadata.load_model_card(source.directory).get("base_model")
