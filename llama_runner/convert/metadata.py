@@ -86,7 +86,7 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
 
 def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: ANN401 - gguf is not typed
     import gguf  # noqa: PLC0415
-    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with gguf
+    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - what gguf reads the card with
 
     try:
         card = gguf.Metadata.load_model_card(source.directory)

@@ -31,7 +31,7 @@ _MAX_STRINGS = 1 << 24
 """Elements of an array of strings: the tokens of a vocabulary, of its merges."""
 _SMALLEST = 24
 
-# Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of b10605.
+# Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of the pinned llama.cpp.
 _BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
