@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import say
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def chat(**given: Any) -> None:
             if line == "/reset":
                 history.clear()
             elif line.startswith("/"):
-                click.echo(f"there is no {line.split()[0]}; {_HELP}", err=True)
+                say(f"there is no {line.split()[0]}; {_HELP}", err=True)
             elif line:
                 history.append({"role": "user", "content": line})
                 try:
@@ -146,8 +147,9 @@ def own_options(given: dict[str, Any]) -> ServerOptions:
 def _client(about: dict[str, Any]) -> Client | None:
     """Return a client of a server that is written down, if it answers us."""
     from llama_runner.client.sync import Client  # noqa: PLC0415 - not for --help
+    from llama_runner.server.spec import first_key_in  # noqa: PLC0415
 
-    client = Client(about["url"], api_key=(os.environ.get("LLAMA_API_KEY") or "").split(",")[0] or None)
+    client = Client(about["url"], api_key=first_key_in(os.environ))
     try:
         client.props()
     except LlamaRunnerError:  # it still loads, wants another key, has a certificate of its own
@@ -190,7 +192,7 @@ def _answer(stream: Stream, given: dict[str, Any]) -> Reply:
     if given["as_json"]:
         click.echo(json.dumps(_document(reply)))
     elif reply.finish_reason == "length":
-        click.echo("the answer was cut: --max-tokens or --ctx-size", err=True)
+        say("the answer was cut: --max-tokens or --ctx-size", err=True)
     return reply
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner import machine
 from llama_runner.core.record import TREE
-from llama_runner.engine.stamps import StampCache, file_stamp, hash_file
+from llama_runner.engine.stamps import StampCache, hash_file, source_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def model_digest(store: Store, model: Path) -> str:
     record = records.get(model.name) or records.get(TREE)
     if record is not None:
         return record.digest
-    cache, stamp = StampCache(store.private / "stamps.sqlite"), file_stamp(model)
+    cache, stamp = StampCache(store.private / "stamps.sqlite"), source_stamp(model)
     digest = cache.get(model, stamp)
     if digest is None:
         digest = hash_file(model)

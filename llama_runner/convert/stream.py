@@ -161,7 +161,8 @@ class _Sources:
                 now = Stamp.of(path.stat())
             except OSError as error:
                 raise SourceChanged(path) from error
-            if now != shard.stamp or Stamp.of(os.fstat(self._files[path].fileno())) != shard.stamp:
+            opened = Stamp.of(os.fstat(self._files[path].fileno()))
+            if not (now.is_same(shard.stamp) and opened.is_same(shard.stamp)):
                 raise SourceChanged(path)
 
 

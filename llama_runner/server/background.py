@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.binaries.environment import absolute_variables
 from llama_runner.core import events
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
 from llama_runner.server.registry import (
@@ -29,6 +30,8 @@ from llama_runner.server.registry import (
 )
 from llama_runner.server.spec import ServerSpec
 from llama_runner.server.supervise import LIMIT, Policy, Supervisor, looked_after
+from llama_runner.system.module_path import safe_module_path
+from llama_runner.system.processes import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,9 +42,8 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 _HOLD = "import sys; sys.path[:] = {path}; from llama_runner.server.background import main; sys.exit(main())"
-"""``-m`` would look for modules in the current directory first, which may be that of a model."""
+"""The holder finds modules where we do. ``-m`` would not do that, and starts in the working directory."""
 
-_PATHS = ("binary", "model", "projector", "api_key_file", "tls_cert", "tls_key")
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (events.ServerStarted, events.ServerReady, events.ServerStopped, events.ServerRestarting, events.Warned)
@@ -70,21 +72,20 @@ def detach(
     from llama_runner.server.elsewhere import RunningServer  # noqa: PLC0415 - not in the process that holds it
 
     job = {
-        "spec": {name: _plain(value) for name, value in spec.__dict__.items()},
-        "log": str(log),
+        "spec": spec_to_json(spec),
+        "log": str(log.absolute()),
         "log_name": log_name,
-        "registry": str(registry),
+        "registry": str(registry.absolute()),
         "about": (about or {}) | {"restart": [policy, limit]},
         "policy": policy,
         "limit": limit,
         "key": key,
     }
-    holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLD.format(path=sys.path)],
+    holder = start(
+        [sys.executable, "-c", _HOLD.format(path=safe_module_path(sys.path))],
+        env=absolute_variables(os.environ),
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     assert holder.stdin is not None
     assert holder.stdout is not None
@@ -135,13 +136,26 @@ def _lines(stream: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
         yield from lines
 
 
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+def spec_to_json(spec: ServerSpec) -> dict[str, Any]:
+    """Return every field of a spec, its key too, in a form that ``spec_from_json`` reads; paths are objects."""
+    return {name: _to_json(value) for name, value in spec.__dict__.items()}
 
 
-def _spec(told: dict[str, Any]) -> ServerSpec:
-    paths = {name: Path(told[name]) for name in _PATHS if told[name] is not None}
-    return ServerSpec(**{**told, **paths, "extra": tuple(told["extra"])})
+def spec_from_json(told: dict[str, Any]) -> ServerSpec:
+    """Return the spec that ``spec_to_json`` was given."""
+    return ServerSpec(**{name: _from_json(value) for name, value in told.items()})
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    return [_to_json(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _from_json(told: Any) -> Any:  # noqa: ANN401 - whatever a field is
+    if isinstance(told, dict):
+        return Path(told["path"])
+    return tuple(map(_from_json, told)) if isinstance(told, list) else told
 
 
 class _Held:
@@ -219,7 +233,7 @@ def main() -> int:
         signal.signal(signal.SIGHUP, held.restart)
     try:
         server = Server(
-            _spec(job["spec"]),
+            spec_from_json(job["spec"]),
             log=Path(job["log"]),
             log_name=job["log_name"],
             registry=registry,

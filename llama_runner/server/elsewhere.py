@@ -113,7 +113,7 @@ def find(
     environment = spec.environment(os.environ)
     for about in running(registry):
         there = about.get("state") in ("loading", "ready") and about.get("shared", True) and accepts(about)
-        if spec.api_key is None and there and is_same_launch(about, spec, environment):
+        if spec.api_key != "auto" and there and is_same_launch(about, spec, environment):
             return RunningServer(spec, about, registry)
     return None
 

@@ -17,7 +17,7 @@ from llama_runner.core.digest import Digest, short, tree_digest
 from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.step import Source
 from llama_runner.core.value import Value
-from llama_runner.engine.stamps import StampCache, file_stamp, hash_file, is_settled
+from llama_runner.engine.stamps import StampCache, hash_file, is_settled, source_stamp
 from llama_runner.paths import safe_name, user_path
 from llama_runner.sources.programs import StoredPrograms
 
@@ -257,7 +257,7 @@ class LocalSources:
 
     def _digest_whole(self, source: Whole, files: dict[str, Path], stamps: dict[str, Stamp]) -> Digest:
         whole = _stamp_of_all(stamps)
-        settled = is_settled(whole)
+        settled = all(map(is_settled, stamps.values()))
         known = self._whole_from_records(source, whole)
         if known is None:
             self._unrecorded.add(source)
@@ -267,7 +267,7 @@ class LocalSources:
                 known = source.hash(files)
             except OSError as error:
                 raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
-            if self._remember:
+            if self._remember and settled:
                 self._cache.put(source.path, whole, known)
         self._seen[source] = {name: _Seen(stamp, known, settled) for name, stamp in stamps.items()}
         return known
@@ -338,8 +338,9 @@ class LocalSources:
         digest = self._combine(source)
         about = {"kind": source.kind, "ref": str(source.path), "revision": short(digest, 12)}
         if isinstance(source, Whole):
-            stamp = _stamp_of_all({name: file.stamp for name, file in self._seen[source].items()})
-            return {**about, "digest": digest, "stamp": stamp if is_settled(stamp) else None}
+            seen = self._seen[source]
+            stamp = _stamp_of_all({name: file.stamp for name, file in seen.items()})
+            return {**about, "digest": digest, "stamp": stamp if all(file.settled for file in seen.values()) else None}
         files = {
             name: {"digest": file.digest, "stamp": file.stamp if file.settled else None}
             for name, file in self._seen[source].items()
@@ -357,13 +358,22 @@ class LocalSources:
             return
         assert isinstance(source, LocalSource)
         files, seen = files_of(source), self._seen[source]
+        linked: set[str] = set()
         for name in sorted({*files, *seen}):
-            if name not in files or name not in seen or _stamp(files[name]) != seen[name].stamp:
+            now = _stamp(files[name]) if name in files else {}
+            if name not in seen or {**now, "ctime_ns": seen[name].stamp["ctime_ns"]} != seen[name].stamp:
+                raise SourceChanged(source.path, name)
+            if now != seen[name].stamp:  # a hard link was made to it, or it was replaced by a file of the same time
+                linked.add(name)
+        if isinstance(source, Whole) and linked and source.hash(files) != self._combine(source):
+            raise SourceChanged(source.path, min(linked))
+        for name in sorted(linked) if not isinstance(source, Whole) else ():
+            if hash_file(files[name]) != seen[name].digest:
                 raise SourceChanged(source.path, name)
 
 
 def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
-    """Return one stamp over many: as young as the youngest of them."""
+    """Return one stamp over many, with the newest of their times for people."""
     text = json.dumps([[name, *stamp.values()] for name, stamp in stamps.items()]).encode()
     newest = max((int(stamp["mtime_ns"]) for stamp in stamps.values()), default=0)
     return {"tree": hashlib.sha256(text).hexdigest(), "mtime_ns": newest}
@@ -371,6 +381,6 @@ def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
 
 def _stamp(path: Path) -> Stamp:
     try:
-        return file_stamp(path)
+        return source_stamp(path)
     except OSError as error:
         raise UnreadableSource(path, error.strerror or str(error)) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from gguf import GGUFWriter
 
 from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.engine.stamps import source_stamp
 from tests.cli.test_bad_input import says
 from tests.conftest import Command
 from tests.convert.checkpoints import copy_tokenizer, llama, overwrite
@@ -65,6 +68,40 @@ def test_numbers_that_f16_cannot_hold_are_counted(root: Path, llama_runner: Comm
     assert again[0]["facts"]["not_finite"] == lost, "the record has it"
     (sound,) = llama_runner("convert", model, "--outtype", "bf16", "--root", root, "--json").json
     assert "not_finite" not in sound["facts"]
+
+
+def test_11_04_a_model_that_replaces_another_of_its_shape_and_time_is_converted(
+    llama_runner: Command, tmp_path: Path
+) -> None:
+    root, model = tmp_path / "root", tmp_path / "model"
+    llama(model)
+    copy_tokenizer(model, "byte-fallback")
+
+    def convert() -> dict[str, Any]:
+        for path in model.iterdir():
+            os.utime(path, (1, 1))
+        (made,) = llama_runner("convert", model, "--root", root, "--json").json
+        return dict(made)
+
+    first = convert()
+    assert not convert()["ran"]
+    inode = (model / "model.safetensors").stat().st_ino
+    overwrite(model, "model.layers.0.mlp.up_proj.weight", [1.5, 2.5])
+    assert (model / "model.safetensors").stat().st_ino == inode
+    second = convert()
+    assert (second["ran"], second["sha256"] == first["sha256"]) == (True, False)
+
+
+def test_11_04_records_and_digests_without_ctime_stay_valid(llama_runner: Command, tmp_path: Path) -> None:
+    root, model = tmp_path / "root", shutil.copytree(MODEL_DIRECTORY, tmp_path / "model")
+    (made,) = llama_runner("convert", model, "--root", root, "--json").json
+    state = Path(made["path"]).with_name(".state.json")
+    content = json.loads(state.read_text())
+    for file, entry in content["artifacts"]["model.gguf"]["source"]["files"].items():
+        entry["stamp"] = {name: value for name, value in source_stamp(model / file).items() if name != "ctime_ns"}
+    state.write_text(json.dumps(content))
+    (again,) = llama_runner("convert", model, "--root", root, "--json").json
+    assert (again["ran"], again["path"]) == (False, made["path"])
 
 
 def test_quantize_makes_several_at_once(root: Path, llama_runner: Command, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Stage:
         about: dict[str, Any] | None = None,
         **misbehaviour: Any,
     ) -> Server:
-        os.environ["FAKE"] = json.dumps(misbehaviour)
+        os.environ["GGML_FAKE"] = json.dumps(misbehaviour)
         spec = spec_of(
             options or ServerOptions(port=0, load_timeout=PATIENCE_S),
             binary=binary or self.binary(),

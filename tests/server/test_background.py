@@ -10,16 +10,18 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import psutil
 import pytest
 
+from llama_runner.core.csv_row import parse_row
 from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError
 from llama_runner.core.events import Event, LockWaiting
 from llama_runner.engine.locks import hold
 from llama_runner.server import control, health
-from llama_runner.server.background import detach
+from llama_runner.server.background import detach, spec_from_json, spec_to_json
 from llama_runner.server.elsewhere import RunningServer, ensure_ready
 from llama_runner.server.errors import (
     AmbiguousName,
@@ -32,14 +34,13 @@ from llama_runner.server.errors import (
 from llama_runner.server.health import Asked
 from llama_runner.server.live import look_at_all
 from llama_runner.server.registry import running
-from llama_runner.server.spec import ServerOptions, spec_of
+from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
 from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llama_runner.server.process import Server
-    from llama_runner.server.spec import ServerSpec
 
 
 def spec(stage: Stage, options: ServerOptions | None = None, alias: str = "acme/tiny") -> ServerSpec:
@@ -60,9 +61,10 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
     def start(options: ServerOptions | None = None, **given: Any) -> RunningServer:
         policy, key, limit = given.pop("policy", "no"), given.pop("key", None), given.pop("limit", 5)
         cancelled = given.pop("cancelled", lambda: False)
-        os.environ["FAKE"] = json.dumps(given)
+        adapters = given.pop("adapters", ())
+        os.environ["GGML_FAKE"] = json.dumps(given)
         return detach(
-            spec(stage, options),
+            spec(stage, options).but(adapters=adapters),
             log=stage.log,
             log_name="logs/run-server.log",
             registry=stage.registry,
@@ -199,6 +201,45 @@ def test_killing_who_holds_it_kills_it(stage: Stage, background: Callable[..., R
     os.kill(holder(server), signal.SIGKILL)
     wait_gone(server.pid)
     assert running(stage.registry) == []
+
+
+SAMPLES: dict[Any, Any] = {
+    Path: Path("/a \udcff,b"),
+    str: 'text "with" \n é',
+    int: 7,
+    float: 1.5,
+    bool: True,
+    tuple[str, ...]: ("--one", "a b", ""),
+    tuple[Path, ...]: (Path("/x,y"), Path("/z")),
+}
+
+
+def test_11_06_every_field_of_a_spec_reaches_the_process_that_holds_the_server() -> None:
+    values = {}
+    for name, kind in get_type_hints(ServerSpec).items():
+        if name not in ServerSpec.fields:
+            continue
+        kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        values[name] = SAMPLES[next(each for each in kinds if each is not type(None))]
+    assert values.keys() == ServerSpec.fields.keys()
+    full = ServerSpec(**values)
+    for spec in (full, full.but(projector=None, ctx_size=None, gpu_layers=None, extra=(), adapters=())):
+        again = spec_from_json(json.loads(json.dumps(spec_to_json(spec))))
+        assert again == spec
+        assert [type(value) for value in again.__dict__.values()] == [type(value) for value in spec.__dict__.values()]
+        assert again.argv() == spec.argv()
+        assert again.digest == spec.digest
+
+
+def test_11_06_adapters_are_one_list_and_reach_a_server_in_the_background(
+    stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    adapters = (stage.root / "a.gguf", stage.root / "b,c.gguf", Path('"d.gguf'))
+    server = background(adapters=adapters, inspect=str(tmp_path / "seen"))
+    argv = json.loads((tmp_path / "seen").read_text())["argv"]
+    assert argv.count("--lora") == 1
+    assert parse_row(argv[argv.index("--lora") + 1]) == list(map(str, adapters))
+    assert argv[1:] == server.spec.argv()[1:]
 
 
 def test_the_key_is_in_no_argument_and_no_file(

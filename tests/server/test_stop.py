@@ -233,7 +233,7 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.server.serve", str(root)],
             cwd=REPOSITORY,
-            env={**os.environ, "FAKE": json.dumps(misbehaviour)},
+            env={**os.environ, "GGML_FAKE": json.dumps(misbehaviour)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import SourceError
+from llama_runner.engine.stamps import source_stamp
 from llama_runner.engine.store import Store
 from llama_runner.sources.local import LocalModel, LocalSources, SourceChanged, files_of, open_directory
 
@@ -22,15 +23,9 @@ def directory(tmp_path: Path) -> Path:
         (model / name).write_text(json.dumps(name))
     for name in ("modeling_evil.py", "pytorch_model.bin", "notes.txt"):
         (model / name).write_text("not read")
-    settle(model)
+    for file in model.rglob("*"):
+        os.utime(file, (1, 1))  # as out of an archive that is packed reproducibly
     return model
-
-
-def settle(path: Path) -> None:
-    """Make every file an old one, whose stamp is trusted."""
-    old = time.time_ns() - 60 * 10**9
-    for file in path.rglob("*"):
-        os.utime(file, ns=(old, old), follow_symlinks=False)
 
 
 def look(root: Path, *, remember: bool = True, inspected: list[LocalModel] | None = None) -> LocalSources:
@@ -71,6 +66,7 @@ def test_the_digest_is_the_same_wherever_the_directory_lies_and_whatever_links_l
     assert look(tmp_path).digest(open_directory(linked)) == digest
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_second_look_reads_no_bytes(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_directory(directory)
     digest = look(tmp_path).digest(source)
@@ -131,11 +127,41 @@ def test_a_dangling_link_is_an_error_that_names_it(directory: Path, tmp_path: Pa
         look(tmp_path).digest(open_directory(directory))
 
 
-def test_a_stamp_that_is_too_young_to_be_trusted_stays_out_of_the_record(directory: Path, tmp_path: Path) -> None:
-    (directory / "config.json").write_text("{}")
-    source = open_directory(directory)
-    sources = look(tmp_path)
+def test_a_stamp_that_is_too_young_to_be_trusted_stays_out_of_the_record(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stamp() -> object:
+        source, sources = open_directory(directory), look(tmp_path)
+        sources.digest(source)
+        return sources.origin(source)["files"]["config.json"]["stamp"]
+
+    assert stamp() is None, "changed a moment ago, whatever its mtime says"
+    monkeypatch.setattr("llama_runner.engine.stamps.RACY_NS", 0)
+    assert stamp() == source_stamp(directory / "config.json")
+
+
+def write_over(path: Path, text: str) -> None:
+    """Write into the same file and restore its time, as ``cp -p`` does."""
+    before = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_ino) == (before.st_size, before.st_ino)
+
+
+@pytest.mark.usefixtures("settled")
+def test_11_04_a_source_replaced_with_the_same_mtime_is_seen(directory: Path, tmp_path: Path) -> None:
+    digest = look(tmp_path).digest(open_directory(directory))
+    write_over(directory / "model.safetensors", json.dumps("MODEL.safetensors"))
+    assert look(tmp_path).digest(open_directory(directory)) != digest
+
+
+def test_11_04_a_source_replaced_while_it_is_read_is_seen_and_a_link_to_it_is_not_a_change(
+    directory: Path, tmp_path: Path
+) -> None:
+    source, sources = open_directory(directory), look(tmp_path)
     sources.digest(source)
-    files = sources.origin(source)["files"]
-    assert files["config.json"]["stamp"] is None
-    assert files["tokenizer.json"]["stamp"] is not None
+    os.link(directory / "model.safetensors", tmp_path / "link")
+    sources.verify(source)
+    write_over(directory / "model.safetensors", json.dumps("MODEL.safetensors"))
+    with pytest.raises(SourceChanged, match=r"model\.safetensors"):
+        sources.verify(source)
