@@ -46,7 +46,7 @@ def model(path: Path, group: str, case: str, **changes: Any) -> Path:
         ("relatives", "exaone4", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, the limit is 4096"),
         ("first", "rope-llama3", {"head_dim": 10**9}, "head_dim is 1000000000, the limit is 65536"),
         ("distilbert", "classes", {"num_labels": 10**9}, "num_labels is 1000000000, the limit is 131072"),
-        ("first", "bf16", {"vocab_size": 10**9}, "vocab_size is 1000000000, the limit is 2097152"),
+        ("first", "bf16", {"vocab_size": 10**9}, "vocab_size is 1000000000, the limit is 1048576"),
         ("first", "bf16", {"max_position_embeddings": 2**31}, "max_position_embeddings is 2147483648, the limit is"),
         ("first", "bf16", {"max_position_embeddings": True}, "max_position_embeddings is True, a number is expected"),
         ("first", "bf16", {"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
