@@ -84,6 +84,7 @@ def test_11_19_a_number_above_its_limit_is_refused_at_once(
         ("layouts", "neox-parameters", {"rotary_pct": 1e308}),
         ("layouts", "neox-parameters", {"num_attention_heads": 64}),
         ("layouts", "minicpm-parameters", {"dim_model_base": 0}),
+        ("qwen", "qwen2moe", {"shared_expert_intermediate_size": None}),
         ("nomic", "nomic", {"type_vocab_size": "x"}),
         ("first", "bf16", {"scoring_func": {"a": 1}}),
         ("first", "bf16", {"rope_scaling": {"type": "linear", "factor": 2.0, "mrope_section": 7}}),
