@@ -50,7 +50,7 @@ def spec(root: Path) -> ServerSpec:
 
 def start(root: Path, **misbehaviour: object) -> Server:
     """Start a server that is not waited for."""
-    os.environ["FAKE"] = json.dumps(misbehaviour)
+    os.environ["GGML_FAKE"] = json.dumps(misbehaviour)
     return Server(
         spec(root),
         log=root / "logs" / "run-server.log",
@@ -68,7 +68,7 @@ def hold(root: Path) -> None:
         sys.stdout.write(f"{event.name} {event.to_json().get('pid')}\n")
         sys.stdout.flush()
 
-    os.environ["FAKE"] = json.dumps({"ignore_term": True, "grandchild": str(root / "grandchild")})
+    os.environ["GGML_FAKE"] = json.dumps({"ignore_term": True, "grandchild": str(root / "grandchild")})
     server = Server(
         spec(root), log=root / "x.log", log_name="x.log", registry=root / "servers", sink=tell, terminal=None
     )
@@ -175,7 +175,7 @@ def burst(megabytes: int) -> dict[str, Any]:
         before, began = us.memory_info().rss, time.perf_counter()
         server = start(root, burst=blocks)
         most = before
-        while server.state == "loading" and not server._heard.wait(0.05):  # noqa: SLF001 - the burst is over then
+        while server.state == "loading" and not server._output.heard.wait(0.05):  # noqa: SLF001 - the burst is over then
             most = max(most, us.memory_info().rss)
         took = time.perf_counter() - began
         server.wait_ready()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from llama_runner.system.module_path import leave_working_directory_out
+
 
 def main() -> int:
     """Run the command line."""
+    leave_working_directory_out()
     from llama_runner.cli.main import main as run  # noqa: PLC0415 - importing this module costs nothing
 
     return run()

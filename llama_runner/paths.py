@@ -47,21 +47,6 @@ def pin_file() -> Path:
     return found / "vendor" / "llama.cpp.toml" if found else _PACKAGE / "llama.cpp.toml"
 
 
-def find_program(name: str, path: str | None = None) -> Path | None:
-    """Return where a program is, as ``shutil.which`` does; importing that costs a warm start five milliseconds."""
-    if os.name == "nt":
-        import shutil  # noqa: PLC0415 - PATHEXT is its business
-
-        found = shutil.which(name, path=path)
-        return Path(found) if found else None
-    directories = [""] if "/" in name else (path or os.environ.get("PATH", os.defpath)).split(os.pathsep)
-    for directory in directories:
-        candidate = Path(directory, name)
-        if os.access(candidate, os.X_OK) and candidate.is_file():
-            return candidate
-    return None
-
-
 def safe_name(name: str) -> str:
     """Return ``name`` as one path component that is safe on every file system.
 

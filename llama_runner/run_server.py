@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from llama_runner.cli.main import main, run
+from llama_runner.system.module_path import leave_working_directory_out
+
+
+def main() -> int:
+    """Run the command."""
+    leave_working_directory_out()
+    from llama_runner.cli.main import main as call  # noqa: PLC0415 - not from the working directory
+    from llama_runner.cli.main import run  # noqa: PLC0415
+
+    return call(command=run, name="python -m llama_runner.run_server")
+
 
 if __name__ == "__main__":
-    sys.exit(main(command=run, name="python -m llama_runner.run_server"))
+    sys.exit(main())

@@ -9,4 +9,5 @@ set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 set_up run
-exec "$python" -m llama_runner.run_server "$@"
+# -I: the user may be in the directory of a model, and -m alone would look for modules there first
+exec "$python" -I -m llama_runner.run_server "$@"

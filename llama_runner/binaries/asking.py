@@ -12,11 +12,12 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from llama_runner import __version__
 from llama_runner.binaries.releases import BadListing, keep, releases_of, to_json
 from llama_runner.core.errors import DownloadError, UsageError
+from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import safe_name
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +100,7 @@ class NoSuchRelease(DownloadError):
     def __init__(self, where: str, tag: str | None) -> None:
         self.where, self.tag = where, tag
         what = "has no release yet" if tag is None else f"has no release {tag}"
-        super().__init__(f"{where} {what}", hint="tags are like b10605; not every build is released")
+        super().__init__(f"{where} {what}", hint="tags are like b1234; not every build is released")
 
 
 class _Kept(Value):
@@ -256,15 +257,15 @@ def _endpoint(given: str) -> str:
         url = urlsplit(text)
         host, _ = url.hostname, url.port
     except ValueError as error:
-        raise BadReleasesEndpoint(repr(given), str(error)) from None
+        raise BadReleasesEndpoint(repr(public_url(given)), str(error)) from None
     if url.username is not None or url.password is not None:
         raise BadReleasesEndpoint(
             f"{url.scheme}://…@{host}", f"it contains a user name or a password; a token goes into {TOKEN}"
         )
     if url.scheme not in {"http", "https"} or not host or not text.isprintable() or " " in text:
-        raise BadReleasesEndpoint(repr(given), "it does not begin with https://HOST or http://HOST")
+        raise BadReleasesEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
     if url.query or url.fragment:
-        raise BadReleasesEndpoint(repr(given), "it contains ? or #")
+        raise BadReleasesEndpoint(repr(public_url(given)), "it contains ? or #")
     return text
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.core.value import Value, field
-from llama_runner.paths import find_program
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

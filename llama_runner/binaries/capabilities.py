@@ -11,10 +11,12 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.binaries.environment import program_environment
 from llama_runner.core.errors import ToolError
 from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from llama_runner.core.digest import Digest
@@ -138,21 +140,21 @@ def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilit
 
 def ask(directory: Path) -> Capabilities:
     """Return what the programs of a directory say of themselves; ``SaysNothing`` as above."""
-    from llama_runner.engine.process import capture  # noqa: PLC0415 - only the first time
+    from llama_runner.system.processes import output_of  # noqa: PLC0415 - only the first time
 
     suffix = "" if (directory / "llama-server").is_file() else ".exe"
     server = directory / f"llama-server{suffix}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}
-    flags = parse_help(capture([server, "--help"], env=environment) or "")
+    environment = program_environment(os.environ)
+    flags = parse_help(output_of([server, "--help"], env=environment) or "")
     if not flags:
         raise SaysNothing(server)
-    version = capture([server, "--version"], env=environment) or ""
+    version = output_of([server, "--version"], env=environment) or ""
     line = next((line for line in version.splitlines() if line.startswith("version:")), "")
     return Capabilities(
         line.partition(":")[2].strip(),
         flags,
-        parse_types(_quantize_says(directory / f"llama-quantize{suffix}")),
-        parse_devices(capture([server, "--list-devices"], env=environment) or ""),
+        parse_types(_quantize_says(directory / f"llama-quantize{suffix}", environment)),
+        parse_devices(output_of([server, "--list-devices"], env=environment) or ""),
     )
 
 
@@ -273,16 +275,14 @@ def _kind(value: str, said: str) -> tuple[str, tuple[str, ...]]:
     return ("file" if value in _FILES else "word"), ()
 
 
-def _quantize_says(program: Path) -> str:
+def _quantize_says(program: Path, environment: Mapping[str, str]) -> str:
     """Return llama-quantize's help, with which it ends as if it had failed."""
-    import subprocess  # noqa: PLC0415 - only the first time
+    from llama_runner.system.processes import capture  # noqa: PLC0415 - only the first time
 
     try:
-        argv = [str(program), "--help"]
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
-    except (OSError, subprocess.SubprocessError):
+        return capture([program, "--help"], env=environment).text
+    except OSError:
         return ""
-    return (done.stdout + done.stderr).decode("utf-8", "replace")
 
 
 def _flag_from_json(kept: dict[str, Any]) -> Flag:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _SYSTEM = Path("/")
+_PATIENCE_S = 120.0
 
 
 class Gpus(Value):
@@ -72,9 +73,9 @@ def find_gpus(
     for answer in noted:
         if seen and answer.get("seen") == seen:
             return Gpus(seen, str(answer["architectures"]))
-    from llama_runner.engine.process import capture  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
 
-    said = capture(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], env=environment) or ""
+    said = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], env=environment) or ""
     found = sorted({line.strip().replace(".", "") for line in said.splitlines() if line.strip()})
     if not found or not all(number.isdigit() for number in found):
         raise NoGpu(bare)
@@ -83,14 +84,14 @@ def find_gpus(
 
 def try_nvcc(nvcc: Path, cxx: Path, architectures: str, environment: Mapping[str, str]) -> None:
     """Compile nothing for these GPUs, which asks nvcc whether it could. Raises ``NvccRefuses``."""
-    import subprocess  # noqa: PLC0415 - only before a build
+    from llama_runner.system.processes import capture  # noqa: PLC0415 - only before a build
 
     words = [str(nvcc), "-ccbin", str(cxx), "-x", "cu", "-c", os.devnull, "-o", os.devnull]
     for architecture in filter(str.isdigit, (part.partition("-")[0] for part in architectures.split(";"))):
         words += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
-    done = subprocess.run(words, env=dict(environment), capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    done = capture(words, env=environment, timeout=_PATIENCE_S)
+    if done.status:
+        lines = [line.strip() for line in done.text.splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line or "fatal" in line), lines[0] if lines else "it failed")
         raise NvccRefuses(str(nvcc), str(cxx), told)
 

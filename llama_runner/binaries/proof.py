@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 from llama_runner import machine
 from llama_runner.binaries import rejections
 from llama_runner.binaries.backends import BACKENDS, RPC_TARGET, parts
+from llama_runner.binaries.environment import program_environment
 from llama_runner.binaries.executables import platforms
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.system.files import open_private_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +85,7 @@ class _Proof:
     def __init__(self, directory: Path, workspace: Workspace, patience: float) -> None:
         self._directory, self._workspace, self._patience = directory, workspace, patience
         self._log_name = workspace.log_name
-        self._environment = {name: text for name, text in os.environ.items() if not name.startswith("LLAMA_ARG_")}
+        self._environment = program_environment(os.environ)
 
     def program(self, name: str) -> Path | None:
         """Return a program if it is there; a ``Rejected`` if it is none for this machine."""
@@ -121,8 +123,7 @@ class _Proof:
         log_path = self._workspace.log_path
         log_path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with log_path.open("ab", buffering=0) as log:
-                log.write(f"$ {program} {word}\n".encode("utf-8", "surrogateescape"))
+            with open_private_log(log_path) as log:
                 process.run(
                     [program, word],
                     env=self._environment,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import ToolError
 from llama_runner.core.value import Value, field
 from llama_runner.engine.stamps import is_same_tool, source_stamp
-from llama_runner.paths import find_program
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -160,10 +160,10 @@ def _ask(path: Path, environment: Mapping[str, str]) -> str:
 
 
 def _answer(path: Path, word: str, environment: Mapping[str, str], *, needed: bool = True) -> str:
-    from llama_runner.engine.process import capture  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
 
     env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
-    said = (capture([path, word], env=env) or "").strip()
+    said = (output_of([path, word], env=env) or "").strip()
     if needed and not said:
         raise BrokenCompiler(path)
     return said

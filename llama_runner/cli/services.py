@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import PrintableBytes, say
+from llama_runner.core.printable import printable, printable_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,9 +39,27 @@ def detach(
     )
     if not given["as_json"]:
         stop = f"llama-runner stop {server.spec.alias}"
-        click.echo(render.summary(prepared, server, server.spec.threads, stop=stop))
+        render.show(render.summary(prepared, server, server.spec.threads, stop=stop))
     elif options.api_key == "auto":
-        click.echo(f"API key   {server.api_key}   (shown this once)", err=True)
+        render.show(f"API key   {server.api_key}   (shown this once)", err=True)
+
+
+def check_detach(runner: Runner, options: ServerOptions, given: dict[str, Any]) -> None:
+    """Check a launch before any work; the same server that runs at its address already is no hindrance."""
+    from llama_runner.server.background import restarts_as  # noqa: PLC0415 - not for --help
+    from llama_runner.server.elsewhere import find  # noqa: PLC0415
+    from llama_runner.server.errors import PortTaken  # noqa: PLC0415
+    from llama_runner.server.port import check_launch  # noqa: PLC0415
+
+    try:
+        check_launch(options, runner.servers)
+    except PortTaken as error:
+        if error.server is None:
+            raise
+        forecast = runner.plan(server=options, **shared.wishes(given))
+        accepts = restarts_as(given["restart"], given["restart_limit"])
+        if forecast.plan.pending or find(forecast.spec, runner.servers, accepts) is None:
+            raise
 
 
 @click.command()
@@ -49,20 +69,26 @@ def ps(**given: Any) -> None:
 
     Also those in the background that failed, and why, until they are stopped or started again.
     """
-    found = _runner(given).running()
+    from llama_runner.server.errors import OutOfReach  # noqa: PLC0415 - not for --help
+    from llama_runner.server.registry import elsewhere  # noqa: PLC0415
+
+    runner = _runner(given)
+    found = runner.running()
     if given["as_json"]:
         click.echo(json.dumps(found))
         return
     rows = [_COLUMNS, *map(_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows if found else ():
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     for server in found:
         if server["failure"]:
             log = "" if server["log"] in server["failure"] else f"\nfull log: {server['log']}"
-            click.echo(f"failed    {server['alias']}: {server['failure']}{log}")
+            click.echo(printable_message(f"failed    {printable(server['alias'])}: {server['failure']}{log}"))
     if not found:
-        click.echo("none runs", err=True)
+        say("none runs", err=True)
+    for server in elsewhere(runner.servers):
+        say(f"note      {OutOfReach(server)}", err=True)
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -98,7 +124,7 @@ def logs(**given: Any) -> None:
 
     runner = _runner(given)
     path, runs = log_of(runner.servers, runner.root, given["server"])
-    out = sys.stdout.buffer
+    out = PrintableBytes(sys.stdout)
     with path.open("rb") as file:
         out.write(b"".join(_last_lines(file, given["lines"])))
         out.flush()
@@ -150,7 +176,7 @@ def _rest(file: Any) -> Iterator[bytes]:
 def stop(**given: Any) -> None:
     """End a running server, named by its model, URL or process id as status shows them, or all.
 
-    One that has failed is forgotten.
+    A name of several servers is an error that lists their URLs. A server that has failed is forgotten.
     """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
@@ -159,7 +185,7 @@ def stop(**given: Any) -> None:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
         ended = about["state"] != "failed"
-        click.echo(
+        say(
             f"stopped   {about['alias']} at {about['url']}, process {about['pid']}"
             if ended
             else f"forgotten {about['alias']}: it had failed"
@@ -175,7 +201,7 @@ def restart(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps(about))
     else:
-        click.echo(f"restarted {about['alias']} at {about['url']}, process {about['pid']}")
+        say(f"restarted {about['alias']} at {about['url']}, process {about['pid']}")
 
 
 @click.group()
@@ -199,7 +225,7 @@ def install(name: str | None, run_options: tuple[str, ...]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     start, stop = units.commands(path)
-    click.echo(f"written   {path}\nstart     {start}\nstop      {stop}")
+    say(f"written   {path}", f"start     {start}", f"stop      {stop}")
 
 
 @service.command(context_settings=_AS_THEY_ARE)
@@ -228,13 +254,14 @@ def uninstall(name: str) -> None:
     if not path.exists():
         raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
     path.unlink()
-    click.echo(f"removed   {path}\nstop      {units.commands(path)[1]}")
+    say(f"removed   {path}", f"stop      {units.commands(path)[1]}")
 
 
 def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     """Return where a unit belongs and its text; the words must be such that ``run`` takes them."""
     from llama_runner.cli.main import run  # noqa: PLC0415 - it is loaded already
     from llama_runner.server import units  # noqa: PLC0415 - not for --help
+    from llama_runner.system.processes import python_module  # noqa: PLC0415 - as above
 
     extra = click.get_current_context().obj or ()
     given = run.make_context("llama-runner run", list(words), obj=extra).params
@@ -248,12 +275,13 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
         raise click.UsageError("say which model, as for run")
     name = name or Path(source).name
     script = Path(sys.executable).with_name("llama-runner")
-    program = [str(script)] if script.exists() else [sys.executable, "-m", "llama_runner"]
+    program = [str(script)] if script.exists() else list(python_module("llama_runner"))
     argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
     return units.where(name, os.environ), units.unit(name, argv, Path.cwd())
 
 
 def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
 
-    return Runner(given["root"])
+    return Runner(given["root"], on_event=render.Printer())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner import paths
 from llama_runner.api import Runner
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError, StepError
 from llama_runner.core.value import Value
 from llama_runner.server.spec import ServerOptions
+from llama_runner.system.processes import capture
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,7 +136,7 @@ def _compile(place: Path) -> str:
     configure = cmake.configure(tool_path("cmake"), ninja, source, build, compilers, ["-DCMAKE_BUILD_TYPE=Release"])
     _call("CMake", configure, environment)
     _call("compiling", [str(ninja), "-C", str(build)], environment)
-    program = paths.find_program("trial", str(build))
+    program = find_program("trial", str(build))
     if program is None:
         raise CannotCompile("compiling", "it ended well and left no program")
     _call("what was compiled", [str(program)], environment)
@@ -145,15 +145,13 @@ def _compile(place: Path) -> str:
 
 def _call(doing: str, argv: list[str], environment: dict[str, str]) -> None:
     try:
-        done = subprocess.run(
-            argv, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE_S
-        )
-    except subprocess.TimeoutExpired:
+        done = capture(argv, env=environment, timeout=_PATIENCE_S)
+    except TimeoutError:
         raise CannotCompile(doing, f"no end within {_PATIENCE_S:.0f} s") from None
-    if done.returncode:
-        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if done.status:
+        lines = [line.strip() for line in done.text.splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
-        raise CannotCompile(doing, f"exit status {done.returncode}" + (f": {told}" if told else ""))
+        raise CannotCompile(doing, f"exit status {done.status}" + (f": {told}" if told else ""))
 
 
 def _made(runner: Runner, **wishes: Any) -> str:

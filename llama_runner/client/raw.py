@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.binaries.environment import program_environment
 from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.engine.process import Cancellation, run
@@ -96,9 +97,10 @@ def measure(
 
     (root / "logs").mkdir(parents=True, exist_ok=True)
     with (root / log_name).open("wb", buffering=0) as log:
-        argv, cancellation = [str(program), "-m", str(model), *words, "-o", "jsonl"], Cancellation()
+        argv: list[str | Path] = [program, "-m", model, *words, "-o", "jsonl"]
+        told: dict[str, Any] = {"log": log, "log_name": log_name, "on_line": hear, "cancellation": Cancellation()}
         try:
-            run(argv, env=os.environ, cwd=None, log=log, log_name=log_name, on_line=hear, cancellation=cancellation)
+            run(argv, env=program_environment(os.environ), cwd=None, **told)
         except ProgramFailed:
             if refused:
                 raise NotTaken(refused[0], log_name) from None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import signal
-import subprocess
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.core.value import Value
-from llama_runner.engine.process import signal_group
-from llama_runner.paths import find_program
+from llama_runner.system.processes import capture
+from llama_runner.system.programs import find_program
+from llama_runner.system.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +23,7 @@ PATIENCE_S = 5.0
 """How long a program may take to say what it knows."""
 _LONGEST = 1 << 18
 """Bytes of an answer; whoever says more talks nonsense."""
-_FEWEST = 6
-"""Characters of a secret that is looked for in other texts: ``1`` is everywhere."""
 
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS(?!ED)|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^\s/@]*(?:@[^\s/@]*)*@")
 _QUERY = re.compile(r"(?<=\w)(://[^\s?#]*)[?#]\S*")
 
 
@@ -59,48 +54,22 @@ class Place(Value):
 
 def ask(argv: Sequence[str | Path], environment: Mapping[str, str], patience: float) -> str:
     """Return what a program prints within ``patience`` seconds; ``Unanswered`` says why not."""
-    words = [str(word) for word in argv]
-    name = Path(words[0]).name
+    name = Path(argv[0]).name
     try:
-        child = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**environment, "LC_ALL": "C"},
-            start_new_session=True,
+        done = capture(
+            argv, env={**environment, "LC_ALL": "C"}, timeout=patience, limit=_LONGEST, merged=True, own_group=True
         )
+    except TimeoutError:
+        raise Unanswered(f"{name} did not answer within {patience:g} s") from None
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise Unanswered(f"{name} talks without an end") from None
         raise Unanswered(f"{name} cannot be run: {error.strerror}") from None
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        signal_group(child, signal.SIGKILL)
-
-    timer = threading.Timer(patience, end)
-    timer.start()
-    assert child.stdout is not None
-    try:
-        said = child.stdout.read(_LONGEST)
-        if len(said) == _LONGEST:
-            signal_group(child, signal.SIGKILL)
-        status = child.wait()
-    finally:
-        timer.cancel()
-        signal_group(child, signal.SIGKILL)
-        child.stdout.close()
-        child.wait()
-    text = said.decode("utf-8", "replace")
-    if late.is_set():
-        raise Unanswered(f"{name} did not answer within {patience:g} s")
-    if len(said) == _LONGEST:
-        raise Unanswered(f"{name} talks without an end")
-    if status:
-        how = f"exited with {status}" if status > 0 else f"was killed by signal {-status}"
-        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    if done.status:
+        how = f"exited with {done.status}" if done.status > 0 else f"was killed by signal {-done.status}"
+        last = next((line.strip() for line in reversed(done.text.splitlines()) if line.strip()), "")
         raise Unanswered(f"{name} {how}" + (f": {printable(last)[:200]}" if last else ""))
-    return text
+    return done.text
 
 
 def look(at: Callable[[], _Found]) -> _Found | Document:
@@ -126,21 +95,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def is_secret(name: str) -> bool:
-    """Whether a variable of this name holds what nobody may see."""
-    return _SECRET_NAME.search(name) is not None
-
-
 class Hiding:
-    """Takes secrets and the user's home directory out of whatever is said."""
+    """Removes secrets, queries of URLs and the user's home directory from text that is made to be shared."""
 
     def __init__(self, environment: Mapping[str, str], secrets: Sequence[str] = ()) -> None:
-        named = (value for name, value in environment.items() if is_secret(name))
-        split = (
-            match[0].rstrip("@").partition(":")[2] for value in environment.values() for match in _USER.finditer(value)
-        )
-        self._secrets = sorted({*named, *split, *secrets} - {""}, key=len, reverse=True)
-        self._secrets = [secret for secret in self._secrets if len(secret) >= _FEWEST and not Path(secret).exists()]
+        self._redactor = Redactor(environment, secrets)
         homes = {environment.get("HOME", ""), environment.get("USERPROFILE", ""), os.path.expanduser("~")}  # noqa: PTH111
         homes |= {str(Path(home).resolve()) for home in homes if home}
         known = sorted((home for home in homes if len(Path(home).parts) > 1), key=len, reverse=True)
@@ -148,9 +107,7 @@ class Hiding:
 
     def text(self, text: str) -> str:
         """Return a text without them."""
-        for secret in self._secrets:
-            text = text.replace(secret, "<hidden>")
-        text = _QUERY.sub(r"\1", _USER.sub("", text))
+        text = _QUERY.sub(r"\1", self._redactor.text(text))
         for home in self._homes:
             text = home.sub("~", text)
         return printable(text)

@@ -1,50 +1,36 @@
-"""The two doors to a child process: ``run`` with its output line by line, ``capture`` for a short answer.
-
-Every child leads a process group of its own, so that stopping reaches whatever it started, and dies with us on
-systems that can do that.
-"""
+"""Runs the program of a step: its output goes line by line to a log and to the step, and the user can stop it."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from contextlib import suppress
-from functools import cache
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.engine.errors import DiskFull, ProgramFailed
-from llama_runner.paths import find_program
+from llama_runner.system.processes import signal_group, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from llama_runner.system.redaction import Redactor
 
 GRACE_S = 5.0
 """How long a child may take to end after SIGTERM before it is killed."""
 
 _OUT_OF_ROOM = ("No space left on device", "File too large", "File size limit exceeded", "Disk quota exceeded")
 
+_LONGEST_LINE = 1 << 20
+"""Bytes after which a line that does not end is taken for a line."""
+
 TAIL = 12
 """Lines of a failed program's output that go into the error."""
-
-
-@cache
-def dying_with_parent() -> tuple[str, ...]:
-    """Return the words before an argv that make the child die when we do, however that happens.
-
-    On Linux that is ``setpriv``, part of every distribution's util-linux: it asks for the parent-death signal
-    and then becomes the program, under the same pid. Elsewhere there is nothing as simple.
-    """
-    setpriv = find_program("setpriv") if sys.platform == "linux" else None
-    if setpriv is None or setpriv.resolve().name == "busybox":  # BusyBox's does not know the option
-        return ()
-    return (str(setpriv), "--pdeathsig", "KILL", "--")
 
 
 class Cancellation:
@@ -93,15 +79,6 @@ class Cancellation:
             self._children.discard(child)
 
 
-def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to a child's whole process group."""
-    with suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
-            os.killpg(child.pid, number)
-        else:
-            child.send_signal(number)
-
-
 def run(
     argv: Sequence[str | Path],
     *,
@@ -112,27 +89,23 @@ def run(
     on_line: Callable[[str], None] | None,
     cancellation: Cancellation,
 ) -> None:
-    """Run a program to its end, its output into ``log`` and each line to ``on_line``.
+    """Run a program to its end, its argv and its output into ``log`` and each line to ``on_line``.
 
-    Carriage returns end lines too, so that a progress bar is heard. Raises ``ProgramFailed`` with the last
-    lines, ``DiskFull`` when they say so, ``Interrupted`` when the user asked to stop.
+    Neither shows a secret of ``env`` or a credential of a URL. Carriage returns end lines too, so that a progress bar
+    is heard. Raises ``ProgramFailed`` with the last lines, ``DiskFull`` when they say so, ``Interrupted`` when the user
+    asked to stop.
     """
-    words = [str(word) for word in argv]
+    from llama_runner.system.redaction import Redactor  # noqa: PLC0415 - not on the warm path
+
+    redactor = Redactor(env)
+    log.write(f"$ {redactor.text(' '.join(map(str, argv)))}\n".encode("utf-8", "surrogateescape"))
     cancellation.check()
-    child = subprocess.Popen(
-        [*dying_with_parent(), *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(env),
-        cwd=cwd,
-        start_new_session=True,
-    )
+    child = start(argv, env=env, cwd=cwd, bound=True)
     cancellation.add(child)
     tail: deque[str] = deque(maxlen=TAIL)
     assert child.stdout is not None
     try:
-        for line in _lines(child.stdout, log):
+        for line in _lines(child.stdout, log, redactor):
             if line.strip():
                 tail.append(line.rstrip())
                 if on_line is not None:
@@ -150,33 +123,27 @@ def run(
         out_of_room = any(said in line for line in tail for said in _OUT_OF_ROOM)
         if out_of_room or status == -getattr(signal, "SIGXFSZ", 0):
             raise DiskFull(cwd or "the store")
-        raise ProgramFailed(os.path.basename(words[0]), status, list(tail), log_name)  # noqa: PTH119
+        raise ProgramFailed(os.path.basename(argv[0]), status, list(tail), log_name)  # noqa: PTH119
 
 
-def _lines(stream: IO[bytes], log: IO[bytes]) -> Iterator[str]:
-    """Yield the lines of a stream; every byte is written to the log as it comes."""
+def _lines(stream: IO[bytes], log: IO[bytes], redactor: Redactor) -> Iterator[str]:
+    """Yield the lines of a stream as they come, redacted; they are written to the log with their own line ends."""
     rest = b""
     while block := os.read(stream.fileno(), 1 << 16):
-        log.write(block)
-        *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
+        pieces = re.split(rb"([\r\n])", rest + block)
+        rest = pieces.pop()
+        if len(rest) > _LONGEST_LINE:
+            pieces, rest = [*pieces, rest, b""], b""
+        lines = [redactor.text(line.decode("utf-8", "surrogateescape")) for line in pieces[::2]]
+        ends = pieces[1::2]
+        log.write(b"".join(_encoded(line) + end for line, end in zip(lines, ends, strict=True)))
         for line in lines:
-            yield line.decode("utf-8", "replace")
+            yield _encoded(line).decode("utf-8", "replace")
     if rest:
-        yield rest.decode("utf-8", "replace")
+        line = redactor.text(rest.decode("utf-8", "surrogateescape"))
+        log.write(_encoded(line))
+        yield _encoded(line).decode("utf-8", "replace")
 
 
-def capture(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 30) -> str | None:
-    """Return what a program prints (both streams), or None when it cannot be run or fails."""
-    try:
-        done = subprocess.run(
-            [str(word) for word in argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=None if env is None else dict(env),
-            timeout=timeout,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode("utf-8", "replace")
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "surrogateescape")

@@ -9,9 +9,11 @@ from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
+from llama_runner.core.redaction import redacted
 from llama_runner.core.step import Source, Step, all_inputs
 from llama_runner.engine import process, staging
 from llama_runner.engine.errors import InputVanished
+from llama_runner.system.files import open_private_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,13 +139,11 @@ class StagedWorkspace:
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         """See ``Workspace``."""
-        log = self._open_log()
-        log.write(("$ " + " ".join(str(word) for word in argv) + "\n").encode())
         process.run(
             argv,
             env=env,
             cwd=cwd,
-            log=log,
+            log=self._open_log(),
             log_name=self.log_name,
             on_line=on_line,
             cancellation=self._cancellation,
@@ -152,7 +152,7 @@ class StagedWorkspace:
     def _open_log(self) -> IO[bytes]:
         if self._log is None:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            self._log = self.log_path.open("ab", buffering=0)
+            self._log = open_private_log(self.log_path)
         return self._log
 
     def progress(self, done: int, total: int, unit: str) -> None:
@@ -164,11 +164,11 @@ class StagedWorkspace:
 
     def notice(self, what: str, text: str) -> None:
         """See ``Workspace``."""
-        self._sink(Noticed(what, text))
+        self._sink(Noticed(what, redacted(text)))
 
     def warn(self, what: str, text: str) -> None:
         """See ``Workspace``."""
-        self._sink(Warned(what, text))
+        self._sink(Warned(what, redacted(text)))
 
     def fact(self, **facts: object) -> None:
         """See ``Workspace``."""

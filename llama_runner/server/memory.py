@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import machine
 from llama_runner.core.events import Noticed, Sink, Warned
-from llama_runner.engine.process import capture
+from llama_runner.core.sizes import size_text
 from llama_runner.server.estimate import (
     Need,
     Room,
@@ -26,8 +26,8 @@ from llama_runner.server.estimate import (
     larger,
     parse,
     question,
-    size_of,
 )
+from llama_runner.system.processes import output_of
 
 if TYPE_CHECKING:
     from llama_runner.server.elsewhere import RunningServer
@@ -95,8 +95,8 @@ class Memory:
         """Tell, once, where the cache of prompts would fill more than what is left. It is empty at the start."""
         limit = self.question.prompts
         if limit and (limit < 0 or limit > left):
-            what = "without a limit" if limit < 0 else f"in up to {size_of(limit)}"
-            text = f"llama-server keeps prompts {what} of memory as they come, {size_of(left)} will be left"
+            what = "without a limit" if limit < 0 else f"in up to {size_text(limit)}"
+            text = f"llama-server keeps prompts {what} of memory as they come, {size_text(left)} will be left"
             self._sink(Noticed("prompt_cache", f"{text}; -- --cache-ram {left // 2 >> 20} lets it have half of it"))
 
     def remember(self, running: _Running) -> _Running:
@@ -139,7 +139,7 @@ class Memory:
 
     def _say(self, *words: str) -> str:
         """Return what llama-fit-params prints; nothing when it fails."""
-        return capture([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
+        return output_of([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
 
     def room(self, need: Need) -> Room:
         """Return what is available now; GPUs are asked only if some of the need is there."""

@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from llama_runner.system.processes import start
+
 MARK = "LLAMA_RUNNER_SERVER"
 
 _WATCH = f"""
@@ -42,13 +44,12 @@ class Watcher:
         self._shell: subprocess.Popen[bytes] | None = None
         if os.name == "posix":
             with suppress(OSError):  # no shell here
-                self._shell = subprocess.Popen(
+                self._shell = start(
                     ["/bin/sh", "-c", _WATCH, "llama-runner-watcher", str(group), mark],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is not meant for it
-                    cwd="/",  # nor shall it keep a directory from being unmounted
+                    cwd=Path("/"),  # it shall not keep a directory from being unmounted
                 )
 
     def dismiss(self) -> None:

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llama_runner.core.value import Value
+from llama_runner.binaries.environment import program_environment
+from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,15 +38,15 @@ class ServerOptions(Value):
     gpu_layers: int | Literal["auto", "all"] | None = None
     """Passed only when given."""
     extra: tuple[str, ...] = ()
-    """More options of llama-server, unchanged."""
+    """More options of llama-server, unchanged but for relative paths, which become absolute."""
     inherit_environment: bool = False
-    """Whether ``LLAMA_ARG_*`` variables of our environment configure the server."""
+    """Whether all of our environment reaches the server, so that ``LLAMA_ARG_*`` variables configure it."""
     load_timeout: float = 300.0
     """Seconds that the server may be silent and not ready."""
     canary: bool = False
     """Whether a server is ready only when it has given a token."""
-    api_key: Literal["auto"] | None = None
-    """``auto``: one is made for this server, ``Server.api_key``. One of your own comes in ``LLAMA_API_KEY``."""
+    api_key: str | None = field(default=None, role="secret")
+    """The key that the server accepts; ``auto``: a new one, ``Server.api_key``. None: those of ``LLAMA_API_KEY``."""
     api_key_file: Path | None = None
     """Keys that the server accepts, one per line; for its owner's eyes only."""
     insecure: bool = False
@@ -79,7 +80,7 @@ class ServerSpec(Value):
     inherit_environment: bool
     load_timeout: float
     canary: bool = False
-    api_key: Literal["auto"] | None = None
+    api_key: str | None = field(default=None, role="secret")
     api_key_file: Path | None = None
     insecure: bool = False
     tls_cert: Path | None = None
@@ -103,7 +104,8 @@ class ServerSpec(Value):
         """What tells it from another server: the launch, not how long we wait for it. No secret is in it."""
         import hashlib  # noqa: PLC0415 - not for plan
 
-        what = [*self.argv(), str(self.api_key), str(self.inherit_environment)]
+        key = self.api_key if self.api_key in (None, "auto") else "given"
+        what = [*self.argv(), str(key), str(self.inherit_environment)]
         return hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
@@ -135,9 +137,8 @@ class ServerSpec(Value):
 
     def api_key_in(self, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
         """Return a key that the server accepts, or else the file that holds its keys, for the server's environment."""
-        keys = environment.get("LLAMA_API_KEY") or ""
         file = str(self.api_key_file) if self.api_key_file else environment.get("LLAMA_ARG_API_KEY_FILE")
-        return next(filter(None, keys.split(",")), None), file
+        return self.api_key if self.api_key not in (None, "auto") else first_key_in(environment), file
 
     def argv(self) -> list[str]:
         """Return the words that start the server.
@@ -148,8 +149,7 @@ class ServerSpec(Value):
         words = [str(self.binary), "-m", str(self.model)]
         if self.projector is not None and not _values_of("--mmproj", self.extra):
             words += ["--mmproj", str(self.projector)]
-        for adapter in self.adapters:
-            words += ["--lora", str(adapter)]
+        words += self.adapter_words
         words += [] if self._chosen_aliases else ["--alias", self.alias]
         words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
@@ -162,6 +162,15 @@ class ServerSpec(Value):
             words += [] if file is None else [option, str(file)]
         return [*words, *self.extra]
 
+    @property
+    def adapter_words(self) -> list[str]:
+        """The option for the LoRA adapters: one list, quoted as in CSV; llama.cpp deprecates repeating ``--lora``."""
+        if not self.adapters:
+            return []
+        from llama_runner.core.csv_row import format_row  # noqa: PLC0415 - not for the usual server
+
+        return ["--lora", format_row([str(adapter) for adapter in self.adapters])]
+
     def entry(self) -> dict[str, str]:
         """Return what the registry says of it. No secret is in it."""
         files = {"api_key_file": self.api_key_file, "tls_cert": self.tls_cert, "model": self.model}
@@ -169,10 +178,8 @@ class ServerSpec(Value):
         return {"alias": self.alias} | {name: str(file) for name, file in files.items() if file is not None}
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
-        """Return the server's environment: ours, without what would silently configure it."""
-        if self.inherit_environment:
-            return dict(ours)
-        return {name: value for name, value in ours.items() if not name.startswith("LLAMA_ARG_")}
+        """Return the server's environment: what it needs of ours, without what would silently configure it."""
+        return program_environment(ours, inherit=self.inherit_environment)
 
 
 def spec_of(
@@ -186,37 +193,45 @@ def spec_of(
     projector: Path | None = None,
     adapters: tuple[Path, ...] = (),
 ) -> ServerSpec:
-    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know."""
+    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know.
+
+    Relative paths, in the options too, are taken from the working directory: the server starts in another one.
+    """
     for word in options.extra:
         option = _canonical(word).partition("=")[0]
         if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
             from llama_runner.server.errors import OwnOption  # noqa: PLC0415 - not on the warm path
 
             raise OwnOption(word, ours)
+    extra = options.extra
+    if extra:
+        from llama_runner.server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
+
+        extra = absolute_options(extra)
     context = options.ctx_size
     if context is None:
         context = min(DEFAULT_CONTEXT, trained_context or DEFAULT_CONTEXT)
     return ServerSpec(
-        binary=binary,
-        model=model,
-        projector=projector,
+        binary=binary.absolute(),
+        model=model.absolute(),
+        projector=projector and projector.absolute(),
         alias=alias,
         host=os.path.abspath(options.host) if is_socket(options.host) else options.host,  # noqa: PTH100
         port=options.port,
         ctx_size=None if context == "auto" else context,
         threads=options.threads or cores,
         gpu_layers=options.gpu_layers,
-        extra=options.extra,
+        extra=extra,
         inherit_environment=options.inherit_environment,
         load_timeout=options.load_timeout,
         canary=options.canary,
         api_key=options.api_key,
-        api_key_file=options.api_key_file,
+        api_key_file=options.api_key_file and options.api_key_file.absolute(),
         insecure=options.insecure,
         force_memory=options.force_memory,
-        tls_cert=options.tls_cert,
-        tls_key=options.tls_key,
-        adapters=adapters,
+        tls_cert=options.tls_cert and options.tls_cert.absolute(),
+        tls_key=options.tls_key and options.tls_key.absolute(),
+        adapters=tuple(path.absolute() for path in adapters),
     )
 
 
@@ -225,9 +240,26 @@ def is_socket(host: str) -> bool:
     return host.endswith(".sock")
 
 
-def needs_care(wanted: ServerOptions | ServerSpec) -> bool:
-    """Return whether other machines might reach it, or it has keys or certificates that should be looked at."""
-    return any((wanted.api_key, wanted.api_key_file, wanted.tls_cert, wanted.tls_key)) or not is_loopback(wanted.host)
+def needs_care(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> bool:
+    """Return whether ``check_access`` has to look: other machines might reach it, or it has keys or certificates."""
+    files = (wanted.api_key_file, wanted.tls_cert, wanted.tls_key)
+    return (
+        wanted.api_key is not None
+        or any(file is not None for file in files)
+        or bool(environment.get("LLAMA_API_KEY"))
+        or (wanted.inherit_environment and "LLAMA_ARG_API_KEY_FILE" in environment)
+        or not is_loopback(wanted.host)
+    )
+
+
+def first_key_in(environment: Mapping[str, str]) -> str | None:
+    """Return the first key of ``LLAMA_API_KEY`` as llama-server reads it: fields of a CSV row, empty ones left out."""
+    text = environment.get("LLAMA_API_KEY")
+    if not text:
+        return None
+    from llama_runner.core.csv_row import parse_row  # noqa: PLC0415 - not for the usual server
+
+    return next(filter(None, parse_row(text)), None)
 
 
 def is_loopback(host: str) -> bool:

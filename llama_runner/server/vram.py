@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_runner.engine.process import signal_group
-from llama_runner.paths import find_program
+from llama_runner.system.processes import capture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,26 +60,11 @@ def _address(said: str) -> str:
 
 def _nvidia_smi() -> str:
     """Return what nvidia-smi says, or nothing: when it is not there, fails, or does not come to an end."""
-    program = find_program("nvidia-smi")
-    if program is None:
-        return ""
     try:
-        child = subprocess.Popen(
-            [str(program), *_APPS],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        done = capture(["nvidia-smi", *_APPS], timeout=_PATIENCE_S, own_group=True)
     except OSError:
         return ""
-    try:
-        said, _ = child.communicate(timeout=_PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        signal_group(child, signal.SIGKILL)
-        threading.Thread(target=child.communicate, daemon=True).start()  # in the kernel it may never end
-        return ""
-    return said.decode("utf-8", "replace") if child.returncode == 0 else ""
+    return done.out.decode("utf-8", "replace") if done.status == 0 else ""
 
 
 def _of_kernel(directory: Path) -> OfGpus:

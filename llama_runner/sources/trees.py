@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import SourceError
 from llama_runner.engine.stamps import hash_file
-from llama_runner.paths import find_program
 from llama_runner.sources.git import ask
 from llama_runner.sources.local import UnreadableSource, Whole
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

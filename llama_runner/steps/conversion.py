@@ -73,7 +73,15 @@ class Conversion(Value):
     def base(self, outtype: Outtype, *, keep: bool = True) -> Convert | OfficialConvert:
         """Return the step that makes the model in that type."""
         if not self.is_official:
-            return Convert(self.model, self.name, outtype, self.weight_bytes, keep, self.pre_tokenizer)
+            return Convert(
+                self.model,
+                self.name,
+                outtype,
+                self.weight_bytes,
+                keep,
+                self.pre_tokenizer,
+                self.choice.revision if self.choice else 0,
+            )
         from llama_runner.steps.official import OfficialConvert  # noqa: PLC0415 - most models are converted by us
 
         return OfficialConvert(

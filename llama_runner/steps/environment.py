@@ -20,6 +20,8 @@ from llama_runner.core.errors import ToolError
 from llama_runner.core.step import Needs, Node, Place, Step
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.system.processes import python_module
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -152,7 +154,7 @@ class ConverterEnvironment(Step):
     def run(self, workspace: Workspace) -> None:
         """Make the environment, install, and start the script once."""
         env = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
-        workspace.call([sys.executable, "-m", "venv", "--without-pip", workspace.out], env=env)
+        workspace.call([*python_module("venv"), "--without-pip", workspace.out], env=env)
         python = python_of(workspace.out)
         try:
             self._install(workspace, python, env)
@@ -249,13 +251,11 @@ def accelerators(packages: Mapping[str, str]) -> list[str]:
 
 def _ways(python: Path, tree: Path) -> Iterator[_Way]:
     """Yield the ways to install, the best first: as the user has configured it, then also from the tree's own index."""
-    pip = (sys.executable, "-m", "pip", "--python", str(python), "install", "--no-input", "--disable-pip-version-check")
+    pip = (*python_module("pip"), "--python", str(python), "install", "--no-input", "--disable-pip-version-check")
     ways = [_Way("pip", (*pip, "--no-compile", "--progress-bar", "off", "--only-binary", ":all:"))]
-    import shutil  # noqa: PLC0415 - not on the warm path
-
-    if uv := shutil.which("uv"):
-        words = (uv, "pip", "install", "--python", str(python), "--link-mode", "copy", "--no-build", "--no-progress")
-        ways.insert(0, _Way("uv", words))
+    if uv := find_program("uv"):
+        words = (str(uv), "pip", "install", "--python", str(python))
+        ways.insert(0, _Way("uv", (*words, "--link-mode", "copy", "--no-build", "--no-progress")))
     yield from ways
     requirements = tree / "requirements" / "requirements-convert_hf_to_gguf.txt"
     index = re.search(_TREE_INDEX, requirements.read_text(encoding="utf-8")) if requirements.is_file() else None
@@ -266,10 +266,10 @@ def _ways(python: Path, tree: Path) -> Iterator[_Way]:
 
 def _has_torch(index: str) -> bool:
     """Ask an index for torch alone: one that does not answer is retried by pip for every package, for ten minutes."""
-    from llama_runner.engine.process import capture  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
 
-    ask = (sys.executable, "-m", "pip", "index", "versions", "torch", "--disable-pip-version-check", "--retries", "2")
-    said = capture((*ask, "--index-url", index), timeout=120)
+    ask = (*python_module("pip"), "index", "versions", "torch", "--disable-pip-version-check", "--retries", "2")
+    said = output_of((*ask, "--index-url", index), timeout=120)
     return said is not None and _GAVE_UP not in said  # what the user has configured beside it may have one too
 
 

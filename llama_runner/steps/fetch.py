@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import DownloadError
 from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.system.processes import python_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ class FetchPackage(Step):
         try:
             workspace.call(
                 [
-                    *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"),
+                    *(*python_module("pip"), "download", "--no-deps", "--no-input"),
                     *("--disable-pip-version-check", "--progress-bar", "raw", "--only-binary", ":all:"),
                     *("--require-hashes", "--dest", workspace.out, "--requirement", requirements),
                 ],

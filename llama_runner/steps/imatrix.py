@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
+from llama_runner.binaries.environment import check_system_config, step_environment
 from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
 from llama_runner.core.step import Needs, Node, Place, Source, Step, noted, unkeyed
@@ -78,6 +78,7 @@ class Imatrix(Step):
             for count in re.findall(r"\[(\d+)\]", line):
                 workspace.progress(int(count), max(total, int(count)), "chunks")
 
+        check_system_config(lambda text: workspace.warn("system_config", text))
         words: list[str | Path] = [program_in(workspace.input("tool"), "llama-imatrix"), "-m", workspace.input("model")]
         words += ["-f", "calibration.txt", "-o", workspace.target, "--ctx-size", str(_CONTEXT), "--no-ppl"]
         words += ["--threads", str(self.threads)]
@@ -85,7 +86,7 @@ class Imatrix(Step):
         try:
             workspace.call(
                 words,
-                env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+                env=step_environment(os.environ),
                 cwd=workspace.tools,
                 on_line=on_line,
             )

@@ -13,7 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
+from llama_runner.binaries.environment import check_system_config, step_environment
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
 from llama_runner.core.step import Node, Place, Source, Step, noted, unkeyed
@@ -95,6 +95,7 @@ class Quality(Step):
         model = model / self.model.entry if self.model.entry else model
         self._check_room(workspace, base)
         shutil.copyfile(workspace.input("text"), workspace.tools / "text.txt")
+        check_system_config(lambda text: workspace.warn("system_config", text))
         first = ("chunks", "base_perplexity")
         told = self._measured(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], first)
         rest = tuple(name for name in _PATTERNS if name not in first)
@@ -156,7 +157,7 @@ class Quality(Step):
         try:
             workspace.call(
                 [program_in(workspace.input("tool"), "llama-perplexity"), "-m", model, *words, *options],
-                env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+                env=step_environment(os.environ),
                 cwd=workspace.tools,
                 on_line=on_line,
             )

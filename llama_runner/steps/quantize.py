@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT
+from llama_runner.binaries.environment import step_environment
 from llama_runner.core.digest import short
 from llama_runner.core.step import Needs, Node, Place, Source, Step, later, noted, unkeyed
 from llama_runner.sources.local import bucket
@@ -98,7 +98,7 @@ class Quantize(Step):
         words += [workspace.input("model"), target, self.type.upper(), str(self.threads)]
         workspace.call(
             words,
-            env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
+            env=step_environment(os.environ),
             cwd=workspace.tools,
             on_line=on_line,
         )

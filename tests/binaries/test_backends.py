@@ -9,7 +9,7 @@ import pytest
 
 from llama_runner.binaries.backends import BACKENDS, Choice, NoSuchBackend, best, known, missing
 from llama_runner.binaries.gpus import Gpus, NoGpu, NvccRefuses, find_gpus, try_nvcc
-from llama_runner.paths import find_program
+from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from llama_runner.binaries.toolchain import MissingTool, find_toolchain, ran_out
 from llama_runner.core import events
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.engine.stamps import hash_tree
-from llama_runner.paths import find_program
 from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama, NotEnoughMemory
+from llama_runner.system.programs import find_program
 from tests.binaries.tiny_llama import CMAKE_LISTS, OPTIONS, SERVER_C, Bench, compile_step, write_tree
 
 CC = find_program("cc")

@@ -103,7 +103,7 @@ class Court:
     def serving(self, *, devices: str = "  (none)", **fake: Any) -> None:
         """Lay down a llama-server that is honest until it serves, and then does as ``fake`` asks."""
         words = shlex.join([sys.executable, "-I", "-S", str(FAKE)])
-        self.script(f'{SAYS.replace("DEVICES", devices)}\nFAKE={shlex.quote(json.dumps(fake))} exec {words} "$@"')
+        self.script(f'{SAYS.replace("DEVICES", devices)}\nGGML_FAKE={shlex.quote(json.dumps(fake))} exec {words} "$@"')
 
     def compile(self, text: str, *words: object, output: str = "llama-server") -> None:
         source = self.root / "program.c"

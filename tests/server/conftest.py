@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A stage on which nothing may be left running."""
-    for name in [*filter(lambda name: name.startswith("LLAMA_"), os.environ), "FAKE"]:
+    for name in [*filter(lambda name: name.startswith("LLAMA_"), os.environ), "GGML_FAKE"]:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("FAKE", "{}")
+    monkeypatch.setenv("GGML_FAKE", "{}")
     stage = Stage(tmp_path)
     yield stage
     for server in stage.servers:

@@ -60,11 +60,13 @@ class Stage:
         binary: Path | None = None,
         alias: str = "acme/tiny:Q4_K_M",
         log: Path | None = None,
+        log_name: str = "logs/run-server.log",
         sink: Callable[[Event], None] | None = None,
         terminal: IO[bytes] | None = None,
+        about: dict[str, Any] | None = None,
         **misbehaviour: Any,
     ) -> Server:
-        os.environ["FAKE"] = json.dumps(misbehaviour)
+        os.environ["GGML_FAKE"] = json.dumps(misbehaviour)
         spec = spec_of(
             options or ServerOptions(port=0, load_timeout=PATIENCE_S),
             binary=binary or self.binary(),
@@ -76,10 +78,11 @@ class Stage:
         server = Server(
             spec,
             log=log or self.log,
-            log_name="logs/run-server.log",
+            log_name=log_name,
             registry=self.registry,
             sink=sink or self.events.append,
             terminal=terminal or self.terminal,
+            about=about,
         )
         self.servers.append(server)
         return server

@@ -28,7 +28,7 @@ def on_terminate(*_: object) -> None:
 def main(root: str) -> None:
     signal.signal(signal.SIGTERM, on_terminate)
     process.GRACE_S = 3600  # whoever waits for it fails its test
-    misbehaviour = json.loads(os.environ["FAKE"])
+    misbehaviour = json.loads(os.environ["GGML_FAKE"])
     stage = Stage(Path(root))
     with stage.start(sink=tell, terminal=io.BytesIO(), **misbehaviour) as server:
         server.wait_ready()

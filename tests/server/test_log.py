@@ -157,6 +157,42 @@ def test_logs_of_servers_that_ended_long_ago_go_away(stage: Stage, monkeypatch: 
     assert {path.name for path in stage.log.parent.iterdir()} == {*names[2:], stage.log.name}
 
 
+def test_11_17_the_quiet_log_of_a_server_that_runs_is_not_removed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "SPARED", 1)
+    quiet = stage.start(log=stage.root / "logs" / "run-server-1.log", log_name="logs/run-server-1.log")
+    quiet.wait_ready()
+    aside = quiet.log.with_name("run-server-1.log.1")
+    aside.touch()
+    ended = quiet.log.with_name("run-server-2.log")
+    ended.touch()
+    quiet.log.with_name("run-server-3.log").touch()
+    for path in (quiet.log, aside, ended):
+        os.utime(path, (0, 0))
+    stage.ready().stop()
+    assert quiet.log.exists(), "it has said nothing for long, and runs"
+    assert aside.exists()
+    assert not ended.exists()
+    quiet.stop()
+    os.utime(quiet.log, (0, 0))
+    stage.ready().stop()
+    assert not quiet.log.exists()
+
+
+def test_11_17_the_end_of_a_server_of_another_registry_removes_no_log(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "SPARED", 1)
+    old = stage.log.with_name("run-server-1.log")
+    old.parent.mkdir()
+    old.touch()
+    old.with_name("run-server-2.log").touch()
+    os.utime(old, (0, 0))
+    stage.start(log=stage.root / "logs" / "compile-1.log").stop()
+    assert old.exists(), "its registry does not name the servers that use these logs"
+
+
 @pytest.mark.usefixtures("small")
 def test_a_line_is_cut_only_when_it_is_longer_than_a_log_may_be(tmp_path: Path) -> None:
     file = log.Log(tmp_path / "x.log", refuse)

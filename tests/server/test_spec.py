@@ -11,7 +11,7 @@ from llama_runner.core.errors import ExitCode
 from llama_runner.server.errors import OwnOption
 from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
 
-BINARY, MODEL = Path("bins") / "llama-server", Path("models") / "model.gguf"
+BINARY, MODEL = Path("/bins/llama-server"), Path("/models/model.gguf")
 
 
 def spec(*extra: str, trained_context: int | None = 32768, **options: Any) -> ServerSpec:
@@ -85,15 +85,13 @@ def test_the_url_brackets_an_ipv6_address(host: str, url: str) -> None:
 
 
 def test_llama_arg_variables_do_not_reach_the_server() -> None:
-    ours = {"PATH": "/bin", "LLAMA_ARG_CTX_SIZE": "1", "LLAMA_ARG_HF_REPO": "a/b", "LLAMA_API_KEY": "k", "X": ""}
-    assert spec().environment(ours) == {"PATH": "/bin", "LLAMA_API_KEY": "k", "X": ""}
+    ours = {"PATH": "/bin", "LLAMA_ARG_CTX_SIZE": "1", "LLAMA_ARG_HF_REPO": "a/b", "LLAMA_API_KEY": "k"}
+    assert spec().environment(ours) == {"PATH": "/bin", "LLAMA_API_KEY": "k", "XDG_CONFIG_HOME": "/dev/null"}
 
 
 def test_llama_arg_variables_reach_the_server_when_asked() -> None:
     ours = {"PATH": "/bin", "LLAMA_ARG_CTX_SIZE": "1"}
-    passed = spec(inherit_environment=True).environment(ours)
-    assert passed == ours
-    assert passed is not ours
+    assert spec(inherit_environment=True).environment(ours) == {**ours, "XDG_CONFIG_HOME": "/dev/null"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +118,7 @@ def test_an_extra_option_that_we_must_know_is_refused_with_the_one_to_use(word: 
     assert (caught.value.hint, caught.value.code) == (hint, ExitCode.USAGE)
 
 
-@pytest.mark.parametrize("word", ["--spec-default", "-md", "--models-max", "--hostile", "-mg", "--no-host"])
+@pytest.mark.parametrize("word", ["--spec-default", "-mdx", "--models-max", "--hostile", "-mg", "--no-host"])
 def test_extra_options_that_only_look_like_ours_pass(word: str) -> None:
     assert spec(word, "1").argv()[-2:] == [word, "1"]
 
@@ -151,7 +149,7 @@ def test_the_url_has_the_api_prefix_of_the_extra_options(extra: tuple[str, ...],
     [
         ({}, {}, (None, None)),
         ({}, {"LLAMA_API_KEY": "c,d"}, ("c", None)),
-        ({"api_key_file": Path("keys")}, {}, (None, "keys")),
+        ({"api_key_file": Path("/keys")}, {}, (None, "/keys")),
         ({}, {"LLAMA_ARG_API_KEY_FILE": "keys"}, (None, "keys")),
         ({}, {"LLAMA_API_KEY": ""}, (None, None)),
     ],

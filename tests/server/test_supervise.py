@@ -110,7 +110,7 @@ def test_one_that_ends_again_and_again_is_given_up(stage: Stage, look_after: Any
 
 def test_one_that_crashes_in_load_is_not_started_for_ever(stage: Stage, look_after: Any) -> None:
     supervisor, waiting = look_after("always")
-    os.environ["FAKE"] = '{"die_loading": -11}'
+    os.environ["GGML_FAKE"] = '{"die_loading": -11}'
     get(f"{supervisor.server.url}/kill/9")
     error = waiting.end()
     assert isinstance(error, GaveUp)
@@ -168,7 +168,7 @@ def test_it_is_started_anew_when_somebody_asks_for_it(stage: Stage, look_after: 
 
 def test_a_start_that_was_asked_for_and_fails_is_told(stage: Stage, look_after: Any) -> None:
     supervisor, waiting = look_after("no")
-    os.environ["FAKE"] = '{"die_loading": 7}'
+    os.environ["GGML_FAKE"] = '{"die_loading": 7}'
     supervisor.request_restart()
     error = waiting.end()
     assert isinstance(error, ServerDied)
@@ -177,7 +177,7 @@ def test_a_start_that_was_asked_for_and_fails_is_told(stage: Stage, look_after: 
 
 def test_stopping_while_it_loads_again(stage: Stage, look_after: Any) -> None:
     supervisor, waiting = look_after("always")
-    os.environ["FAKE"] = '{"load_until": "/nonexistent"}'
+    os.environ["GGML_FAKE"] = '{"load_until": "/nonexistent"}'
     get(f"{supervisor.server.url}/kill/9")
     until(lambda: stage.names().count("server_started") == 2, "the second start")
     supervisor.request_stop()

@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from llama_runner.cli import render
-from llama_runner.paths import find_program
 from llama_runner.server import vram
 from llama_runner.server.live import look_at_all
 from llama_runner.server.vram import held
+from llama_runner.system.programs import find_program
 from tests.server.play import Stage, until
 
 if TYPE_CHECKING:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
-PUT_BOS = frozenset({"llama-bpe", "tekken", "chameleon"})  # names for which llama.cpp puts BOS first unless told not to
+# Names for which llama.cpp puts BOS first unless told not to.
+PUT_BOS = frozenset({
+    "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+    "tekken", "chameleon",
+})  # fmt: skip
 
 
 def write(
@@ -35,16 +39,31 @@ def write(
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
     tokens, types = collect(tokenizer, config)
     check_merges(tokenizer)
-    given = given_name(source, tokenizer)
-    name = given or recognise(tokenizer)
+    name = pre_tokenizer(source, tokenizer)
     values.string("tokenizer.ggml.model", "gpt2")
     values.string("tokenizer.ggml.pre", name)
     values.strings("tokenizer.ggml.tokens", tokens)
     values.integers("tokenizer.ggml.token_type", types)
     special.write(values, source, merges=True, preset=preset)
-    if given is None and name in PUT_BOS and ADD_BOS not in values:
-        values.boolean(ADD_BOS, value=False)  # neither the settings nor the post-processor ask for one
+    if name in PUT_BOS and ADD_BOS not in values and not begins_with_special(tokenizer):
+        values.boolean(ADD_BOS, value=False)
     return Vocabulary("bpe", len(tokens))
+
+
+def begins_with_special(tokenizer: Tokenizer) -> bool:
+    """Return whether the tokenizer puts a special token, such as BOS, before a text."""
+    return _begins_with_special(tokenizer.document.get("post_processor"))
+
+
+def _begins_with_special(processor: object) -> bool:
+    if not isinstance(processor, dict):
+        return False
+    if processor.get("type") == "Sequence":
+        return any(map(_begins_with_special, processor.get("processors") or ()))
+    if processor.get("type") == "TemplateProcessing":
+        single = processor.get("single") or [{}]
+        return "SpecialToken" in single[0]
+    return processor.get("type") in ("RobertaProcessing", "BertProcessing")
 
 
 def pre_tokenizer(source: Source, tokenizer: Tokenizer) -> str:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llama_runner import __version__
 from llama_runner.core.errors import UsageError
+from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import user_path
+from llama_runner.system.network import is_true
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 ENDPOINT = "https://huggingface.co"
 NO_TOKEN = "none"  # noqa: S105 - where a token comes from, not one
 ANSWER_TIMEOUT, FILE_TIMEOUT = "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _LONGEST_TOKEN = 4096
 
 
@@ -122,15 +123,6 @@ def seconds(environment: Mapping[str, str], variable: str) -> float | None:
     return float(value) or None
 
 
-def is_offline(environment: Mapping[str, str]) -> bool:
-    """Return whether the Hub must not be asked, as huggingface_hub reads it."""
-    return _is_true(environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE"))
-
-
-def _is_true(value: str | None) -> bool:
-    return value is not None and value.upper() in _TRUE
-
-
 def _endpoint(given: str) -> str:
     text = given.strip().rstrip("/")
     if not text:
@@ -139,16 +131,16 @@ def _endpoint(given: str) -> str:
         url = urlsplit(text)
         host, _ = url.hostname, url.port
     except ValueError as error:
-        raise BadEndpoint(repr(given), str(error)) from None
+        raise BadEndpoint(repr(public_url(given)), str(error)) from None
     if url.username is not None or url.password is not None:
         shown = f"{url.scheme}://…@{host}"  # what stands before @ is a secret
         raise BadEndpoint(shown, "it contains a user name or a password; a token goes into HF_TOKEN")
     if not text.isprintable() or " " in text:
-        raise BadEndpoint(repr(given), "it contains characters that no address has")
+        raise BadEndpoint(repr(public_url(given)), "it contains characters that no address has")
     if url.scheme not in {"http", "https"} or not host:
-        raise BadEndpoint(repr(given), "it does not begin with https://HOST or http://HOST")
+        raise BadEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
     if url.query or url.fragment:
-        raise BadEndpoint(repr(given), "it contains ? or #")
+        raise BadEndpoint(repr(public_url(given)), "it contains ? or #")
     return text
 
 
@@ -187,7 +179,7 @@ def _from_variables(environment: Mapping[str, str], _: Path | None, notice: Call
 
 def _from_kept_file(environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]) -> _Found:
     """Read what ``hf auth login`` has kept, unless it is not to be used unasked."""
-    if _is_true(environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+    if is_true(environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return None
     path = kept_token(environment)
     try:

@@ -1,0 +1,64 @@
+"""Makes the paths in llama-server's options absolute: it does not start in the user's working directory."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAMES = """
+-m --model -mm --mmproj -md --model-draft --spec-draft-model -mv --model-vocoder -jf -lcs --lookup-cache-static -lcd
+--lookup-cache-dynamic --path --mcp-servers-config --models-preset
+"""
+_ONE = frozenset(_NAMES.split())
+_SUFFIXES = ("-file", "-dir", "-path")
+_NO_PATHS = frozenset(("--hf-file", "-hff"))
+"""A file in a repository."""
+_LISTS = frozenset(("--lora", "--control-vector"))
+_SCALED_LISTS = frozenset(("--lora-scaled", "--control-vector-scaled"))
+
+
+def takes_path(option: str) -> bool:
+    """Return whether the value of an option is a path, or a list of paths."""
+    return option in _LISTS or option in _SCALED_LISTS or _is_one(option)
+
+
+def absolute_options(words: Iterable[str]) -> tuple[str, ...]:
+    """Return options with their relative paths taken from the working directory."""
+    given, found = list(words), list[str]()
+    while given:
+        word = given.pop(0)
+        found.append(word)
+        option = "--" + word[2:].replace("_", "-") if word.startswith("--") else word
+        if given and given[0] and takes_path(option):
+            value = given.pop(0)
+            found.append(_absolute(value) if _is_one(option) else _listed(value, scaled=option in _SCALED_LISTS))
+    return tuple(found)
+
+
+def _is_one(option: str) -> bool:
+    return option in _ONE or (option.startswith("--") and option.endswith(_SUFFIXES) and option not in _NO_PATHS)
+
+
+def _absolute(path: str) -> str:
+    """Return an absolute path. It is not normalised: ``a/../b`` and a final ``/`` may matter to the system."""
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH117, PTH118 - text
+
+
+def _listed(value: str, *, scaled: bool) -> str:
+    """Return a list of paths, of which each may have a scale. llama-server reads it as a row of CSV."""
+    import csv  # noqa: PLC0415 - only with such an option
+
+    try:
+        row = next(csv.reader([value]))
+    except csv.Error:
+        return value
+    fields = []
+    for field in row:
+        path, colon, scale = field.rpartition(":") if scaled else (field, "", "")
+        absolute = f"{_absolute(path)}{colon}{scale}" if path else field
+        quoted = '"' + absolute.replace('"', '""') + '"'
+        fields.append(quoted if "," in absolute or '"' in absolute else absolute)
+    return ",".join(fields)

@@ -1,0 +1,27 @@
+"""Keeps the working directory out of ``sys.path``. Imports only what Python has loaded before any program begins."""
+
+import os
+import sys
+
+_PACKAGES = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))  # noqa: PTH118, PTH120
+"""The directory that this package was imported from."""
+
+
+def safe_module_path(entries: "list[str]") -> "list[str]":
+    """Return module search path entries without the working directory, unless this package was imported from there.
+
+    ``python -m`` puts it first, an empty entry of ``PYTHONPATH`` means it, and it may be the directory of a model.
+    """
+    try:
+        here = os.path.realpath(os.getcwd())  # noqa: PTH109
+    except OSError:  # it is gone
+        here = ""
+    kept = [entry for entry in entries if entry and (os.path.realpath(entry) != here or here == _PACKAGES)]
+    if here == _PACKAGES and "" in entries and here not in kept:
+        kept.insert(0, here)
+    return kept
+
+
+def leave_working_directory_out() -> None:
+    """Change ``sys.path`` for the rest of this program."""
+    sys.path[:] = safe_module_path(sys.path)
