@@ -202,9 +202,7 @@ IRRELEVANT: dict[str, Callable[[Path], object]] = {
     "eval_results.json added": lambda model: (model / "eval_results.json").write_text("{}"),
     "preprocessor_config.json added": lambda model: (model / "preprocessor_config.json").write_text("{}"),
     "another format added": lambda model: (model / "consolidated.safetensors").write_text("other weights"),
-    "checkpoint added": lambda model: shutil.copytree(
-        model, model / "checkpoint-1", ignore=shutil.ignore_patterns("*_*")
-    ),
+    "checkpoint added": lambda model: shutil.copytree(MODEL_DIRECTORY, model / "checkpoint-1"),
     "template added": lambda model: (model / "other.jinja").write_text("{}"),
     "text of the card": lambda model: (model / "README.md").write_text(f"{CARD}More text.\n---\nlicense: none\n"),
     "line ends of the card": lambda model: (model / "README.md").write_bytes(CARD.replace("\n", "\r\n").encode()),
