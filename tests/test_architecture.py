@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "llama_runner"
 LAYERS = [
     {"__main__", "run_server", "cli", "pytest_plugin", "pytest_servers"},
     {"api"},
-    {"locate"},
+    {"locate", "outputs"},
     {"status", "diagnosis", "request", "results", "inspection"},
     {"pipeline", "programs", "wishes"},
     {"steps"},
