@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, fingerprint, special
 from llama_runner.convert.vocab.bpe import collect
 from llama_runner.convert.vocab.token_types import CONTROL, SPACE_MARK
@@ -35,7 +35,7 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary of tokenizer.json, or of vocab.txt where there is none."""
     tokenizer = Tokenizer.load(source, config)
     if tokenizer.model.get("type") != "WordPiece":
-        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
+        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     tokens, types = collect(tokenizer, config)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
     values.string("tokenizer.ggml.model", "bert")
