@@ -80,7 +80,7 @@ class Conversion(Value):
                 self.weight_bytes,
                 keep,
                 self.pre_tokenizer,
-                self.choice.revision if self.choice else 0,
+                self._revision(),
             )
         from llama_runner.steps.official import OfficialConvert  # noqa: PLC0415 - most models are converted by us
 
@@ -95,6 +95,14 @@ class Conversion(Value):
             weight_bytes=self.weight_bytes,
             keep=keep,
         )
+
+    def _revision(self) -> int:
+        revision = self.choice.revision if self.choice else 0
+        if self.pre_tokenizer is None:
+            return revision
+        from llama_runner.convert.revisions import revision_of_name  # noqa: PLC0415 - few name one
+
+        return revision + revision_of_name(self.pre_tokenizer)
 
     def projector(self, outtype: Outtype) -> OfficialProjector:
         """Return the step that makes what turns images or sound into tokens."""
