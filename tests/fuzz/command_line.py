@@ -307,7 +307,7 @@ def _child(case: Case, scratch: Path, environment: dict[str, str]) -> int:
         io.FileIO(2, "w", closefd=False),
         encoding=case["encoding"],
         errors="backslashreplace",
-        write_through=True,  # type: ignore[arg-type]
+        write_through=True,
     )
     code = main(list(case["argv"]))
     sys.stdout.flush()
