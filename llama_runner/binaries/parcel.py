@@ -26,6 +26,7 @@ from llama_runner.engine.process import Cancellation
 from llama_runner.engine.stamps import hash_file, hash_tree
 from llama_runner.sources.local import LocalSources, UnreadableSource
 from llama_runner.sources.programs import DamagedBuild, find_anywhere, opened
+from llama_runner.system.files import read_bounded
 from llama_runner.system.new_file import new_file
 from llama_runner.version import __version__
 
@@ -244,7 +245,7 @@ def _record(file: Path, path: Path) -> Record:
     if path.is_symlink() or path.stat().st_size > _LARGEST_RECORD:
         raise BadParcel(file, "its record is none")
     try:
-        state = parse_state(path.read_bytes())
+        state = parse_state(read_bounded(path, _LARGEST_RECORD))
         if TREE in state.problems:
             raise BadParcel(file, f"its record is damaged: {state.problems[TREE]}")
         record = state.records.get(TREE)

@@ -15,6 +15,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.streams import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
+from llama_runner.system.files import open_regular, read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.2
 _BLOCK = 1 << 16
+_LARGEST_UNIT = 1 << 20
 _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
 
@@ -125,7 +127,7 @@ def logs(**given: Any) -> None:
     runner = _runner(given)
     path, runs = log_of(runner.servers, runner.root, given["server"])
     out = PrintableBytes(sys.stdout)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         out.write(b"".join(_last_lines(file, given["lines"])))
         out.flush()
         for block in _follow(path, file, runs) if given["follow"] else ():
@@ -136,13 +138,13 @@ def logs(**given: Any) -> None:
 def _last_lines(file: Any, count: int) -> list[bytes]:
     """Return the last lines of a file; it is read from its end."""
     end = at = file.seek(0, os.SEEK_END)
-    data = b""
-    while at > 0 and data.count(b"\n") <= count:
+    ends = 0
+    while at > 0 and ends <= count:
         at = max(0, at - _BLOCK)
         file.seek(at)
-        data = file.read(end - at)
-    file.seek(end)
-    return data.splitlines(keepends=True)[-count:] if count else []
+        ends += file.read(min(_BLOCK, end - at)).count(b"\n")
+    file.seek(at)
+    return file.read(end - at).splitlines(keepends=True)[-count:] if count else []
 
 
 def _follow(path: Path, file: Any, runs: Callable[[], bool]) -> Iterator[bytes]:
@@ -155,7 +157,7 @@ def _follow(path: Path, file: Any, runs: Callable[[], bool]) -> Iterator[bytes]:
                 if path.stat().st_ino != os.fstat(file.fileno()).st_ino:
                     yield from _rest(file)
                     file.close()
-                    file = path.open("rb")
+                    file = open_regular(path)
                     continue
             if not alive:
                 return
@@ -239,7 +241,7 @@ def show(name: str | None, run_options: tuple[str, ...]) -> None:
         path = units.where(name, os.environ)
         if not path.exists():
             raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
-        click.echo(path.read_text(encoding="utf-8"), nl=False)
+        click.echo(read_bounded(path, _LARGEST_UNIT).decode("utf-8", "replace"), nl=False)
         return
     click.echo(_unit(name, run_options)[1], nl=False)
 

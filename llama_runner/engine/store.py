@@ -16,6 +16,7 @@ from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, f
 from llama_runner.engine import staging
 from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.stamps import hash_payload, stamp_of
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Payload
     from llama_runner.core.step import Place
 
+_LARGEST_STATE = 64 << 20
 PRIVATE = ".llama_runner"
 """Everything of ours that is neither an artifact nor a log: locks, staging, work, stamps."""
 
@@ -62,7 +64,7 @@ class Store:
     def _state(self, directory: Path) -> State:
         path = directory / STATE_FILE
         try:
-            return parse_state(path.read_bytes())
+            return parse_state(read_bounded(path, _LARGEST_STATE))
         except (FileNotFoundError, NotADirectoryError):
             return State({})
         except (OSError, Damaged, UnicodeDecodeError) as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.paths import safe_name
-from llama_runner.system.files import try_writing
+from llama_runner.system.files import read_json, try_writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[st
 def read(where: Path, name: str) -> dict[str, str]:
     """Return the settings that a name stands for."""
     try:
-        settings = json.loads((where / f"{safe_name(name)}.json").read_text(encoding="utf-8"))["settings"]
+        settings = read_json(where / f"{safe_name(name)}.json")["settings"]
         return {str(option): str(value) for option, value in settings.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         known = sorted(path.stem for path in where.glob("*.json")) if where.is_dir() else []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_runner.core.errors import StoreError
-from llama_runner.system.files import try_writing
+from llama_runner.system.files import read_json, try_writing
 
 GRACE_S = 10.0
 """How long a server may take to end after SIGTERM: it lets requests in flight finish."""
@@ -139,8 +139,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _load(path: Path) -> dict[str, Any] | None:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        about = read_json(path)
+    except (OSError, ValueError):
         return None
     texts = ("alias", "url", "log", "machine")
     if not isinstance(about, dict) or not all(isinstance(about.get(name), str) for name in texts):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import hyperparameters
+from llama_runner.convert import hyperparameters, model_card
 from llama_runner.convert.errors import UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
@@ -113,7 +113,7 @@ def write_sparse(values: KeyValues, config: Config, source: Source, file_type: i
 
 
 def _refuse_reranker(config: Config, source: Source) -> None:
-    card = source.text("README.md") if source.has("README.md") else ""
+    card = model_card.head(source.directory)
     hints = (str(config.find("_name_or_path")), source.directory.name, config.architecture)
     if "# qwen3-reranker" in card.lower() or any("qwen3-reranker" in hint.lower() for hint in hints):
         raise UnsupportedOption("the kind of model", "Qwen3-Reranker")
