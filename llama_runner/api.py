@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from llama_runner.binaries.shelf import Shelf
-    from llama_runner.client.aio import AsyncServer
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Place, Step
     from llama_runner.pipeline import Pipeline
+    from llama_runner.server.async_server import AsyncServer
     from llama_runner.server.elsewhere import RunningServer
     from llama_runner.server.supervise import Policy
     from llama_runner.sources.hub.search import Found
@@ -327,7 +327,7 @@ class Runner:
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
     ) -> AsyncServer:
         """Return what ``serve`` does, for ``async with``: its calls are awaited, the event loop goes on meanwhile."""
-        from llama_runner.client.aio import AsyncServer  # noqa: PLC0415 - not on the warm path
+        from llama_runner.server.async_server import AsyncServer  # noqa: PLC0415 - not on the warm path
 
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **wishes))
 

@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from llama_runner import __version__
 from llama_runner.binaries.releases import BadListing, keep, releases_of, to_json
 from llama_runner.core.errors import DownloadError, UsageError
 from llama_runner.core.value import Value
 from llama_runner.paths import safe_name
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

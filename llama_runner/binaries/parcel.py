@@ -14,7 +14,7 @@ import tarfile
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llama_runner import __version__, machine
+from llama_runner import machine
 from llama_runner.core.digest import key_of, short
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, Stamp, format_state, parse_state
@@ -26,6 +26,7 @@ from llama_runner.engine.process import Cancellation
 from llama_runner.engine.stamps import hash_file, hash_tree
 from llama_runner.sources.local import LocalSources, UnreadableSource
 from llama_runner.sources.programs import DamagedBuild, find_anywhere, opened
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.infer import own_options
+from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def _keep(runner: Runner, given: dict[str, Any], result: Result, compared: Calla
         return
     if given["compare"]:
         _show_comparison(result)
-    click.echo(f"kept      {path}")
+    say(f"kept      {path}")
 
 
 _OF_CLIENTS = ("url", "profile", "concurrency", "requests", "max_tokens", "seconds")
@@ -124,12 +125,10 @@ def _bench_raw(given: dict[str, Any]) -> None:
         of = test["settings"]
         sizes, kinds = f"{of.get('n_batch')}/{of.get('n_ubatch')}", f"{of.get('type_k')}/{of.get('type_v')}"
         speed = (f"{test['tokens_per_second']:.2f}", f"±{test['deviation']:.2f}")
-        click.echo(
-            _RAW.format(test["test"], str(of.get("n_threads")), sizes, str(of.get("n_gpu_layers")), kinds, *speed)
-        )
+        say(_RAW.format(test["test"], str(of.get("n_threads")), sizes, str(of.get("n_gpu_layers")), kinds, *speed))
 
     if not given["as_json"]:
-        click.echo(_RAW.format("test", "threads", "batch", "layers", "KV", "tokens/s", "").rstrip())
+        say(_RAW.format("test", "threads", "batch", "layers", "KV", "tokens/s", "").rstrip())
     result["raw"] = raw.measure(
         program, prepared.model, words, root=runner.root, on_test=(lambda _: None) if given["as_json"] else show
     )
@@ -191,12 +190,12 @@ def _show(level: dict[str, Any], *, head: bool) -> None:
     if head:
         spread = "p50, p95, p99"
         names = ("concurrency", "requests", "errors", "tokens/s", f"first token {spread}", f"latency {spread}")
-        click.echo(_SHOWN.format(*names))
+        say(_SHOWN.format(*names))
     errors = sum(level["errors"].values())
     numbers = (level["concurrency"], level["requests"], errors, level["tokens_per_second"])
-    click.echo(_SHOWN.format(*numbers, _spread(level["first_token_s"]), _spread(level["latency_s"])))
+    say(_SHOWN.format(*numbers, _spread(level["first_token_s"]), _spread(level["latency_s"])))
     for name, count in level["errors"].items():
-        click.echo(f"{'':>11}  {count} times {name}")
+        say(f"{'':>11}  {count} times {name}")
 
 
 def _spread(values: dict[str, float | None]) -> str:
@@ -206,16 +205,14 @@ def _spread(values: dict[str, float | None]) -> str:
 def _show_comparison(result: Result) -> None:
     before = result.get("before")
     if before is None:
-        click.echo("compared  with nothing: this is the first result of this model with this load here")
+        say("compared  with nothing: this is the first result of this model with this load here")
         return
     same = before["binary"] == result["binary"]
-    click.echo(
-        f"compared  with {before['at']}, {'the same binary' if same else 'binary ' + str(before['binary']['build'])}"
-    )
+    say(f"compared  with {before['at']}, {'the same binary' if same else 'binary ' + str(before['binary']['build'])}")
     for level in result["compared"]:
         what, *figures = level.items()
         words = [f"{name.removesuffix('_s')} {value}" for name, value in figures]
-        click.echo(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
+        say(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
 @click.command()
@@ -246,7 +243,7 @@ def tune(**given: Any) -> None:
 
     def tell(settings: Settings, score: float | None) -> None:
         found = "does not run" if score is None else f"{score:.1f} tokens/s"
-        click.echo(f"{spelled(settings)}: {found}", err=True)
+        say(f"{spelled(settings)}: {found}", err=True)
 
     kinds = [kind.strip() for kind in given["kv_types"].split(",") if kind.strip()]
     tuned = search(
@@ -262,8 +259,8 @@ def tune(**given: Any) -> None:
         click.echo(json.dumps({"profile": str(path), "settings": tuned.settings, **about}))
         return
     gain = f"{tuned.score / tuned.default:.2f} times the default" if tuned.default else "the default does not run"
-    click.echo(f"best      {spelled(tuned.settings)}: {tuned.score:.1f} tokens/s, {gain}")
-    click.echo(f"kept      {path}   (llama-runner run … --profile {name})")
+    say(f"best      {spelled(tuned.settings)}: {tuned.score:.1f} tokens/s, {gain}")
+    say(f"kept      {path}   (llama-runner run … --profile {name})")
 
 
 def _told(tuned: Tuned) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import say
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def chat(**given: Any) -> None:
             if line == "/reset":
                 history.clear()
             elif line.startswith("/"):
-                click.echo(f"there is no {line.split()[0]}; {_HELP}", err=True)
+                say(f"there is no {line.split()[0]}; {_HELP}", err=True)
             elif line:
                 history.append({"role": "user", "content": line})
                 try:
@@ -183,7 +184,7 @@ def _answer(stream: Stream, given: dict[str, Any]) -> Reply:
     if given["as_json"]:
         click.echo(json.dumps(_document(reply)))
     elif reply.finish_reason == "length":
-        click.echo("the answer was cut: --max-tokens or --ctx-size", err=True)
+        say("the answer was cut: --max-tokens or --ctx-size", err=True)
     return reply
 
 

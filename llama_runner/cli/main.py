@@ -7,15 +7,17 @@ import json
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
 
 import click  # noqa: E402
 
-from llama_runner import __version__  # noqa: E402
 from llama_runner.cli import options as shared  # noqa: E402
+from llama_runner.cli.streams import PrintableBytes, printable_streams, say  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
+from llama_runner.core.printable import printable_message  # noqa: E402
+from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -96,7 +98,7 @@ def run(**given: Any) -> None:
         return
     # with --json, stdout is for events
     stream = sys.stderr if given["as_json"] else sys.stdout
-    terminal = getattr(stream, "buffer", None)  # a closed stream is None
+    terminal = cast("IO[bytes] | None", stream and PrintableBytes(stream))  # a closed stream is None
     with _StopSignals() as wish:
         with runner.launch(
             prepared, server=server_options, terminal=terminal, cancelled=wish.is_set, about=_about(given)
@@ -112,7 +114,7 @@ def run(**given: Any) -> None:
 
                 click.echo(render.summary(prepared, server, server.spec.threads))
             elif server_options.api_key == "auto":  # stdout is kept by whoever reads the events
-                click.echo(f"API key   {server.api_key}   (shown this once)", err=True)
+                say(f"API key   {server.api_key}   (shown this once)", err=True)
             status = keeper.wait()
         if wish.number == signal.SIGINT:
             raise Interrupted
@@ -245,13 +247,21 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
 
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
+    with printable_streams():
+        return _main(argv, command, name)
+
+
+def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
     for number in _SIGNALS[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
-        command.main(argv, obj=extra, prog_name=name, standalone_mode=False)
+        # color: the streams write escape sequences as text; without it, click would remove some of them
+        command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
+        if not error.message.startswith("Usage: "):  # the help of a group without a command
+            error.message = printable_message(error.message)  # type: ignore[misc]  # final since click 8.3
         error.show()
         return ExitCode.USAGE
     except LlamaRunnerError as error:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import PrintableBytes, say
+from llama_runner.core.printable import printable, printable_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +41,7 @@ def detach(
         stop = f"llama-runner stop {server.spec.alias}"
         click.echo(render.summary(prepared, server, server.spec.threads, stop=stop))
     elif options.api_key == "auto":
-        click.echo(f"API key   {server.api_key}   (shown this once)", err=True)
+        say(f"API key   {server.api_key}   (shown this once)", err=True)
 
 
 @click.command()
@@ -56,13 +58,13 @@ def ps(**given: Any) -> None:
     rows = [_COLUMNS, *map(_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows if found else ():
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     for server in found:
         if server["failure"]:
             log = "" if server["log"] in server["failure"] else f"\nfull log: {server['log']}"
-            click.echo(f"failed    {server['alias']}: {server['failure']}{log}")
+            click.echo(printable_message(f"failed    {printable(server['alias'])}: {server['failure']}{log}"))
     if not found:
-        click.echo("none runs", err=True)
+        say("none runs", err=True)
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def logs(**given: Any) -> None:
 
     runner = _runner(given)
     path, runs = log_of(runner.servers, runner.root, given["server"])
-    out = sys.stdout.buffer
+    out = PrintableBytes(sys.stdout)
     with path.open("rb") as file:
         out.write(b"".join(_last_lines(file, given["lines"])))
         out.flush()
@@ -159,7 +161,7 @@ def stop(**given: Any) -> None:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
         ended = about["state"] != "failed"
-        click.echo(
+        say(
             f"stopped   {about['alias']} at {about['url']}, process {about['pid']}"
             if ended
             else f"forgotten {about['alias']}: it had failed"
@@ -175,7 +177,7 @@ def restart(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps(about))
     else:
-        click.echo(f"restarted {about['alias']} at {about['url']}, process {about['pid']}")
+        say(f"restarted {about['alias']} at {about['url']}, process {about['pid']}")
 
 
 @click.group()
@@ -199,7 +201,7 @@ def install(name: str | None, run_options: tuple[str, ...]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     start, stop = units.commands(path)
-    click.echo(f"written   {path}\nstart     {start}\nstop      {stop}")
+    say(f"written   {path}", f"start     {start}", f"stop      {stop}")
 
 
 @service.command(context_settings=_AS_THEY_ARE)
@@ -228,7 +230,7 @@ def uninstall(name: str) -> None:
     if not path.exists():
         raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
     path.unlink()
-    click.echo(f"removed   {path}\nstop      {units.commands(path)[1]}")
+    say(f"removed   {path}", f"stop      {units.commands(path)[1]}")
 
 
 def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:

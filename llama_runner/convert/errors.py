@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+SHOWN = 200
+"""Characters of a foreign value that an error shows."""
 MENTIONED = 5  # names listed in an error before "and N more"
 
 
@@ -22,6 +24,19 @@ def _some(names: Iterable[str]) -> str:
     listed = list(names)
     text = ", ".join(listed[:MENTIONED])
     return text if len(listed) <= MENTIONED else f"{text} and {len(listed) - MENTIONED} more"
+
+
+def _shown(value: object) -> str:
+    """Return a value as Python writes it, shortened."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of too many digits
+        return f"a {type(value).__name__}"
+    return _short(text)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 class NoSuchDirectory(SourceError):
@@ -146,7 +161,7 @@ class UnsupportedOption(SourceError):
 
     def __init__(self, option: str, value: object, *, hint: str | None = None) -> None:
         super().__init__(
-            f"unsupported: {option} is {value!r}",
+            f"unsupported: {option} is {_shown(value)}",
             hint=hint or "llama.cpp's own script may know it: --converter official",
         )
         self.option = option
@@ -199,9 +214,23 @@ class BadHyperparameter(SourceError):
     """config.json lacks a value or holds one that cannot be."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"config.json: {name} {problem}", hint="fetch config.json again; it is the model maker's file")
+        super().__init__(
+            f"config.json: {_short(name)} {_short(problem)}",
+            hint="fetch config.json again; it is the model maker's file",
+        )
         self.name = name
         self.problem = problem
+
+
+class UnexpectedStructure(SourceError):
+    """A value of config.json has a type that the code does not expect."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"config.json has an unexpected structure ({_short(problem)})",
+            hint="fetch config.json again; it is the model maker's file",
+        )
 
 
 class WrongShape(SourceError):

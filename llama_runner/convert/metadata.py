@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from llama_runner.convert.errors import UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.tensors import Planned
 
 MODEL_CARD = "README.md"
+GENERATION = "generation_config.json"
 STACKED = 3  # dimensions of the matrices of all experts
 SAMPLING = (
     ("sequence", "sampling_sequence"),
@@ -77,7 +78,9 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
         for key, entry in writer.kv_data[0].items():
             if key != "general.architecture":
                 _copy(values, key, entry.value, int(entry.type))
-    except (AttributeError, TypeError, ValueError, KeyError, RecursionError) as error:
+    except BadHyperparameter as error:  # the numbers of the metadata are those of the sampling
+        raise UnreadableFile(source.path(GENERATION), f"{error.name} {error.problem}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UnreadableFile(source.path(MODEL_CARD), f"its front matter cannot be used ({error})") from error
 
 
@@ -109,7 +112,7 @@ def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: A
 def _generation(source: Source) -> Mapping[str, Any]:
     """generation_config.json; a broken one is passed over, as the official script does it."""
     try:
-        generation = json.loads(source.path("generation_config.json").read_text(encoding="utf-8"))
+        generation = json.loads(source.path(GENERATION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return generation if isinstance(generation, dict) else {}

@@ -7,13 +7,14 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_runner import __version__, paths
+from llama_runner import paths
 from llama_runner.binaries.backends import BACKENDS, best, missing
 from llama_runner.binaries.compiler_cache import PROGRAMS
 from llama_runner.binaries.pin import load_pin
 from llama_runner.binaries.toolchain import NoCompiler, find_toolchain, tool_path
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.diagnosis.looking import Document, Place, is_secret, look
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

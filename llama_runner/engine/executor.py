@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llama_runner import __version__
 from llama_runner.core.digest import Digest, Key, short
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import (
@@ -44,6 +43,7 @@ from llama_runner.engine.process import Cancellation
 from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.stamps import hash_payload, hash_tree
 from llama_runner.engine.workspace import StagedWorkspace
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

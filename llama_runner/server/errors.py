@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from llama_runner.client.errors import KeyRefused as KeyRefused  # noqa: PLC0414 - documented under this module too
 from llama_runner.core.errors import ServerError, UsageError
-from llama_runner.server.estimate import size_of
+from llama_runner.core.sizes import size_text
 
 _NAMES = 3
 
@@ -128,12 +129,12 @@ class DoesNotFit(ServerError):
     ) -> None:
         self.name, self.lacks, self.total, self.parts, self.ways = name, lacks, total, parts, ways
         needs = [
-            f"{size_of(wanted)} of memory, {size_of(free)} of {size_of(total)} are available"
+            f"{size_text(wanted)} of memory, {size_text(free)} of {size_text(total)} are available"
             if place == "Host"
-            else f"{size_of(wanted)} on {place}, {size_of(free)} are free"
+            else f"{size_text(wanted)} on {place}, {size_text(free)} are free"
             for place, wanted, free in lacks
         ]
-        told = ", ".join(f"{what} {size_of(count)}" for what, count in parts.items() if count)
+        told = ", ".join(f"{what} {size_text(count)}" for what, count in parts.items() if count)
         would = f"would fit: {'; or '.join(ways)}" if ways else "no smaller context or KV cache would fit"
         super().__init__(f"{name} needs {' and '.join(needs)} ({told})", hint=f"{would}; --force-memory goes on")
 
@@ -169,16 +170,6 @@ class AnotherModel(ServerError):
         super().__init__(
             f"{url} answers for {names or 'no model'}, not for {expected}",
             hint="another server took the port; choose another --port",
-        )
-
-
-class KeyRefused(ServerError):
-    """What answers at our address asks for an API key, and ours is not the right one."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        super().__init__(
-            f"{url} asks for an API key and refuses ours", hint="set LLAMA_API_KEY; if it is set, another took the port"
         )
 
 

@@ -107,14 +107,6 @@ def question(spec: ServerSpec) -> Question:
     return Question(**fields, rest=tuple(rest))
 
 
-def size_of(count: int) -> str:
-    """Return a number of bytes for people."""
-    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / MIB:.0f} MiB"
-
-
 class Need(Value):
     """Bytes that a server needs, by place: ``(name, model, context, compute)``."""
 

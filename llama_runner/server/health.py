@@ -9,7 +9,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llama_runner.server.errors import AnotherModel, CanaryFailed, KeyRefused
+from llama_runner.client.errors import KeyRefused
+from llama_runner.server.errors import AnotherModel, CanaryFailed
 
 if TYPE_CHECKING:
     from pathlib import Path

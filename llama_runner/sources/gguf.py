@@ -106,7 +106,7 @@ class Header(Value):
             "architecture": architecture,
             "name": self.text("general.name"),
             "quantization": FILE_TYPES.get(self.metadata.get("general.file_type", -1)),
-            "context_length": context if isinstance(context, int) else None,
+            "context_length": context if type(context) is int else None,
             "chat_template": "tokenizer.chat_template" in self.metadata,
             "tensors": self.tensors,
         }
@@ -269,9 +269,12 @@ def check_model(path: Path) -> tuple[Header, list[Path]]:
         return header, [path]
     if not match:
         raise NotGGUF(path, f"it is one of {count} shards but is not named NAME-00001-of-{count:05}.gguf")
-    count = count or int(match["count"])
-    if count != int(match["count"]):
-        raise NotGGUF(path, f"its name says {int(match['count'])} shards and its header {count}")
+    named = int(match["count"])
+    if not 1 <= int(match["index"]) <= named:
+        raise NotGGUF(path, f"its name says shard {int(match['index'])} of {named}")
+    if count not in (0, named):
+        raise NotGGUF(path, f"its name says {named} shards and its header {count}")
+    count = named
     files = [path.with_name(f"{match['base']}-{index:05}-of-{count:05}.gguf") for index in range(1, count + 1)]
     if missing := [file.name for file in files if not file.exists()]:
         raise MissingShards(path, missing, count)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner import __version__
 from llama_runner.core.digest import file_digest
 from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
 from llama_runner.sources.local import bucket
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

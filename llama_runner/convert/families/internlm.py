@@ -66,7 +66,9 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """The architecture knows no other size of heads than that of all queries divided among them."""
     del model_type
     size, width, heads = (values.get(name) for name in ("head_dim", "hidden_size", "num_attention_heads"))
-    if size is not None and type(width) is int and type(heads) is int and size * heads != width:
+    if size is None or type(width) is not int or type(heads) is not int:
+        return values
+    if type(size) is not int or size * heads != width:
         raise UnsupportedOption("head_dim in config.json", size)
     return values
 

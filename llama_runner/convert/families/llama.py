@@ -91,11 +91,10 @@ GRANITE_VOCABULARY = 49152  # shared with SmolLM; the official script goes by th
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in what the configuration classes compute: the key heads, and Llama's size of a head."""
-    heads, width = values["num_attention_heads"], values["hidden_size"]
     if values["num_key_value_heads"] is None:
-        values["num_key_value_heads"] = heads
-    if model_type == "llama" and values["head_dim"] is None and type(heads) is int and type(width) is int and heads > 0:
-        values["head_dim"] = width // heads
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    if model_type == "llama":
+        decoder.head_from_width(values)
     return values
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llama_runner import __version__
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
 from llama_runner.paths import user_path
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
