@@ -17,6 +17,7 @@ from llama_runner.convert.keyvalues import KeyValues, encode_string
 from llama_runner.convert.revisions import revision_of
 from llama_runner.convert.source import Source
 from llama_runner.convert.vocab import byte_fallback, protobuf
+from tests.conftest import Command
 from tests.convert import real_vocabularies as real
 from tests.convert import tiny_tokenizers
 from tests.convert.checkpoints import DATA, bert, edit_json, llama, write_json
@@ -170,6 +171,16 @@ def test_17_02_what_llama_cpp_does_otherwise_is_told(
     edit_json(directory / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     assert converted(tmp_path, directory).differences == said
     assert read(tmp_path / "out.gguf").values.get(f"{GGML}add_space_prefix", True) == prefix
+
+
+def test_17_02_the_command_line_tells_what_llama_cpp_does_otherwise(
+    root: Path, llama_runner: Command, tmp_path: Path
+) -> None:
+    step = {**METASPACE, "prepend_scheme": "first"}
+    directory = model(tmp_path, changed(pieces(), normalizer=None, pre_tokenizer=step))
+    result = llama_runner("convert", directory, "--root", root)
+    assert result.code == 0
+    assert byte_fallback.AFTER_SPECIAL in result.err
 
 
 def test_17_02_merges_that_scores_cannot_say_are_told(tmp_path: Path) -> None:
