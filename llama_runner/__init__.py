@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from llama_runner.results import Forecast, Made, Prepared
     from llama_runner.server.process import Server
     from llama_runner.server.spec import ServerOptions
+    from llama_runner.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "Client",
@@ -35,6 +35,7 @@ _WHERE = {
     "Runner": "llama_runner.api",
     "Server": "llama_runner.server.process",
     "ServerOptions": "llama_runner.server.spec",
+    "__version__": "llama_runner.version",
 }
 
 

@@ -12,11 +12,13 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from llama_runner import __version__
 from llama_runner.binaries.releases import BadListing, keep, releases_of, to_json
 from llama_runner.core.errors import DownloadError, UsageError
+from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import safe_name
+from llama_runner.system.files import read_json
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +101,7 @@ class NoSuchRelease(DownloadError):
     def __init__(self, where: str, tag: str | None) -> None:
         self.where, self.tag = where, tag
         what = "has no release yet" if tag is None else f"has no release {tag}"
-        super().__init__(f"{where} {what}", hint="tags are like b10605; not every build is released")
+        super().__init__(f"{where} {what}", hint="tags are like b1234; not every build is released")
 
 
 class _Kept(Value):
@@ -256,15 +258,15 @@ def _endpoint(given: str) -> str:
         url = urlsplit(text)
         host, _ = url.hostname, url.port
     except ValueError as error:
-        raise BadReleasesEndpoint(repr(given), str(error)) from None
+        raise BadReleasesEndpoint(repr(public_url(given)), str(error)) from None
     if url.username is not None or url.password is not None:
         raise BadReleasesEndpoint(
             f"{url.scheme}://…@{host}", f"it contains a user name or a password; a token goes into {TOKEN}"
         )
     if url.scheme not in {"http", "https"} or not host or not text.isprintable() or " " in text:
-        raise BadReleasesEndpoint(repr(given), "it does not begin with https://HOST or http://HOST")
+        raise BadReleasesEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
     if url.query or url.fragment:
-        raise BadReleasesEndpoint(repr(given), "it contains ? or #")
+        raise BadReleasesEndpoint(repr(public_url(given)), "it contains ? or #")
     return text
 
 
@@ -289,7 +291,7 @@ def _origin(url: str) -> str:
 def _read(file: Path, url: str) -> _Kept | None:
     """Return an answer that was kept; None for none, or for what cannot be read any more."""
     try:
-        value = json.loads(file.read_bytes())
+        value = read_json(file)
         if value["url"] != url:
             return None
         etag = value["etag"]
@@ -303,7 +305,7 @@ def _read(file: Path, url: str) -> _Kept | None:
 def _limit(file: Path, now: float) -> float | None:
     """Return until when nothing more must be asked; None if something may."""
     try:
-        until = float(json.loads(file.read_bytes())["until"])
+        until = float(read_json(file)["until"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return until if now < until <= now + 2 * MAX_AGE_S else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
 from llama_runner.core.value import Value, field
-from llama_runner.engine.stamps import file_stamp
+from llama_runner.engine.stamps import is_same_tool, source_stamp
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
@@ -113,13 +113,19 @@ def _other(name: str, environment: Mapping[str, str], noted: list[Mapping[str, A
     path = find_program(name, environment.get("PATH", os.defpath))
     if path is None:
         return known[-1] if known else None
-    stamp = file_stamp(path)
-    same = (compiler for compiler in known if (compiler.path, compiler.stamp) == (path, stamp))
-    return next(same, None) or Compiler(path, _answer(path, "--version", environment).replace("\n", " "), stamp)
+    stamp = source_stamp(path)
+    return _same(known, path, stamp) or Compiler(
+        path, _answer(path, "--version", environment).replace("\n", " "), stamp
+    )
 
 
 def _noted(role: str, noted: list[Mapping[str, Any]]) -> list[Compiler]:
     return [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
+
+
+def _same(known: Iterable[Compiler], path: Path, stamp: Stamp) -> Compiler | None:
+    same = (compiler for compiler in known if compiler.path == path and is_same_tool(compiler.stamp, stamp))
+    return next(same, None)
 
 
 def _find(
@@ -134,9 +140,8 @@ def _find(
     wanted = (chosen,) if chosen else tuple(name for name in names[1:] if name)
     for name in wanted:
         if path := find_program(name, environment.get("PATH", os.defpath)):
-            stamp = file_stamp(path)
-            same = (compiler for compiler in known if (compiler.path, compiler.stamp) == (path, stamp))
-            return next(same, None) or Compiler(path, _ask(path, environment), stamp)
+            stamp = source_stamp(path)
+            return _same(known, path, stamp) or Compiler(path, _ask(path, environment), stamp)
     if " " in chosen:
         raise SeveralWords(role.upper(), chosen)
     if known and not chosen:

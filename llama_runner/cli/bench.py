@@ -11,10 +11,13 @@ import click
 from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.infer import own_options
+from llama_runner.cli.infer import NOT_SHARED, own_options
+from llama_runner.cli.streams import say
+from llama_runner.core.errors import LlamaRunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from llama_runner.api import Runner
     from llama_runner.client.kept import Result
@@ -84,20 +87,32 @@ def bench(**given: Any) -> None:
 
 
 def _keep(runner: Runner, given: dict[str, Any], result: Result, compared: Callable[[Result], Any]) -> None:
-    """Keep a result, and show it or how it compares with the last one."""
+    """Keep a result, and show it or how it compares with the last one; it is shown also where it cannot be kept."""
     from llama_runner.client import kept  # noqa: PLC0415 - not for --help
 
     before = kept.latest_like(runner.store, result)
-    path = kept.keep(runner.store, result)
+    path = _written("result", lambda: kept.keep(runner.store, result), runner.store.private / "bench")
     if before is not None and given["compare"]:
         result["before"] = before
         result["compared"] = compared(before)
     if given["as_json"]:
         click.echo(json.dumps(result))
-        return
-    if given["compare"]:
+    elif given["compare"]:
         _show_comparison(result)
-    click.echo(f"kept      {path}")
+    if isinstance(path, LlamaRunnerError):
+        raise path
+    if not given["as_json"]:
+        say(f"kept      {path}")
+
+
+def _written(what: str, write: Callable[[], Path], where: Path, more: str = "") -> Path | LlamaRunnerError:
+    """Return the file of what was measured, or the error to be raised once it has been printed."""
+    from llama_runner.server.profile import CannotKeep  # noqa: PLC0415 - not for --help
+
+    try:
+        return write()
+    except OSError as error:
+        return CannotKeep(what, where, error, f"it is printed above{more}")
 
 
 _OF_CLIENTS = ("url", "profile", "concurrency", "requests", "max_tokens", "seconds")
@@ -124,12 +139,10 @@ def _bench_raw(given: dict[str, Any]) -> None:
         of = test["settings"]
         sizes, kinds = f"{of.get('n_batch')}/{of.get('n_ubatch')}", f"{of.get('type_k')}/{of.get('type_v')}"
         speed = (f"{test['tokens_per_second']:.2f}", f"±{test['deviation']:.2f}")
-        click.echo(
-            _RAW.format(test["test"], str(of.get("n_threads")), sizes, str(of.get("n_gpu_layers")), kinds, *speed)
-        )
+        say(_RAW.format(test["test"], str(of.get("n_threads")), sizes, str(of.get("n_gpu_layers")), kinds, *speed))
 
     if not given["as_json"]:
-        click.echo(_RAW.format("test", "threads", "batch", "layers", "KV", "tokens/s", "").rstrip())
+        say(_RAW.format("test", "threads", "batch", "layers", "KV", "tokens/s", "").rstrip())
     result["raw"] = raw.measure(
         program, prepared.model, words, root=runner.root, on_test=(lambda _: None) if given["as_json"] else show
     )
@@ -150,16 +163,16 @@ def _measured(runner: Runner, given: dict[str, Any], load: Load) -> Iterator[tup
         options = own_options(given)
         prepared = runner.prepare(server=options, **shared.wishes(given))
         result |= _identity(runner, prepared)
-        with runner.launch(prepared, server=options) as started:
+        with runner.launch(prepared, server=options, about=NOT_SHARED) as started:
             result["argv"] = started.spec.argv()[1:]
             yield started, result
         return
     if any(given[name] for name in ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")):
         raise click.UsageError("either a model or --url")
     from llama_runner.client.sync import Client  # noqa: PLC0415 - not for --help
+    from llama_runner.server.spec import first_key_in  # noqa: PLC0415
 
-    key = (os.environ.get("LLAMA_API_KEY") or "").split(",")[0] or None
-    with Client(given["url"], api_key=key) as client:
+    with Client(given["url"], api_key=first_key_in(os.environ)) as client:
         props = client.props()
         result |= {
             "model": {"name": props.model, "digest": props.path},
@@ -191,12 +204,12 @@ def _show(level: dict[str, Any], *, head: bool) -> None:
     if head:
         spread = "p50, p95, p99"
         names = ("concurrency", "requests", "errors", "tokens/s", f"first token {spread}", f"latency {spread}")
-        click.echo(_SHOWN.format(*names))
+        say(_SHOWN.format(*names))
     errors = sum(level["errors"].values())
     numbers = (level["concurrency"], level["requests"], errors, level["tokens_per_second"])
-    click.echo(_SHOWN.format(*numbers, _spread(level["first_token_s"]), _spread(level["latency_s"])))
+    say(_SHOWN.format(*numbers, _spread(level["first_token_s"]), _spread(level["latency_s"])))
     for name, count in level["errors"].items():
-        click.echo(f"{'':>11}  {count} times {name}")
+        say(f"{'':>11}  {count} times {name}")
 
 
 def _spread(values: dict[str, float | None]) -> str:
@@ -206,16 +219,14 @@ def _spread(values: dict[str, float | None]) -> str:
 def _show_comparison(result: Result) -> None:
     before = result.get("before")
     if before is None:
-        click.echo("compared  with nothing: this is the first result of this model with this load here")
+        say("compared  with nothing: this is the first result of this model with this load here")
         return
     same = before["binary"] == result["binary"]
-    click.echo(
-        f"compared  with {before['at']}, {'the same binary' if same else 'binary ' + str(before['binary']['build'])}"
-    )
+    say(f"compared  with {before['at']}, {'the same binary' if same else 'binary ' + str(before['binary']['build'])}")
     for level in result["compared"]:
         what, *figures = level.items()
         words = [f"{name.removesuffix('_s')} {value}" for name, value in figures]
-        click.echo(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
+        say(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
 @click.command()
@@ -243,10 +254,12 @@ def tune(**given: Any) -> None:
     runner = _runner(given)
     prepared = runner.prepare(server=options, **shared.wishes(given))
     load = Load(max_tokens=given["max_tokens"], requests=given["requests"])
+    profiles = profile.directory(runner.root)
+    profile.check_writable(profiles)
 
     def tell(settings: Settings, score: float | None) -> None:
         found = "does not run" if score is None else f"{score:.1f} tokens/s"
-        click.echo(f"{spelled(settings)}: {found}", err=True)
+        say(f"{spelled(settings)}: {found}", err=True)
 
     kinds = [kind.strip() for kind in given["kv_types"].split(",") if kind.strip()]
     tuned = search(
@@ -257,13 +270,18 @@ def tune(**given: Any) -> None:
     )
     about = _identity(runner, prepared) | {"machine": kept.this_machine(), "at": kept.now(), **_told(tuned)}
     name = given["name"] or prepared.alias
-    path = profile.write(profile.directory(runner.root), name, tuned.settings, about)
+    use = f"; run takes these options after --: {spelled(tuned.settings)}" if tuned.settings else ""
+    path = _written("profile", lambda: profile.write(profiles, name, tuned.settings, about), profiles, use)
+    failed = path if isinstance(path, LlamaRunnerError) else None
     if given["as_json"]:
-        click.echo(json.dumps({"profile": str(path), "settings": tuned.settings, **about}))
-        return
-    gain = f"{tuned.score / tuned.default:.2f} times the default" if tuned.default else "the default does not run"
-    click.echo(f"best      {spelled(tuned.settings)}: {tuned.score:.1f} tokens/s, {gain}")
-    click.echo(f"kept      {path}   (llama-runner run … --profile {name})")
+        click.echo(json.dumps({"profile": None if failed else str(path), "settings": tuned.settings, **about}))
+    else:
+        gain = f"{tuned.score / tuned.default:.2f} times the default" if tuned.default else "the default does not run"
+        say(f"best      {spelled(tuned.settings)}: {tuned.score:.1f} tokens/s, {gain}")
+    if failed:
+        raise failed
+    if not given["as_json"]:
+        say(f"kept      {path}   (llama-runner run … --profile {name})")
 
 
 def _told(tuned: Tuned) -> dict[str, Any]:
@@ -281,7 +299,7 @@ def _score(runner: Runner, prepared: Prepared, options: ServerOptions, load: Loa
     from llama_runner.core.errors import ServerError  # noqa: PLC0415
 
     try:
-        with runner.launch(prepared, server=options) as server:
+        with runner.launch(prepared, server=options, about=NOT_SHARED) as server:
             ask(server, load, 0)
             samples, seconds = drive(server, load, clients)
     except ServerError:

@@ -9,6 +9,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.bins_update import update
+from llama_runner.cli.streams import say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _tell_made(given: dict[str, Any], made: MadePrograms) -> None:
     from llama_runner.cli import render  # noqa: PLC0415 - not for --help
 
     how = f"made in {render.seconds(made.seconds)}" if made.ran else "is here already"
-    click.echo(f"{made.name}   {how}   {made.path}")
+    say(f"{made.name}   {how}   {made.path}")
 
 
 @bins.command("list")
@@ -91,11 +92,11 @@ def list_(**given: Any) -> None:
     rows = [_COLUMNS, *map(_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows if found else ():
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     if not found:
-        click.echo("there are none; make some with: llama-runner bins build", err=True)
+        say("there are none; make some with: llama-runner bins build", err=True)
     elif not any(build.chosen for build in found):
-        click.echo("in use: auto", err=True)
+        say("in use: auto", err=True)
 
 
 def _row(build: Build) -> tuple[str, ...]:
@@ -126,7 +127,10 @@ def _row(build: Build) -> tuple[str, ...]:
 def path(**given: Any) -> None:
     """Print the directory of programs, by name; without one of those that are in use."""
     found = _shelf(given).path(given["name"])
-    click.echo(json.dumps({"name": found.name, "path": str(found)}) if given["as_json"] else str(found))
+    if given["as_json"]:
+        click.echo(json.dumps({"name": found.name, "path": str(found)}))
+    else:
+        say(str(found))
 
 
 @bins.command()
@@ -149,7 +153,7 @@ def _tell_choice(given: dict[str, Any], name: str | None, more: str = "") -> Non
     if given["as_json"]:
         click.echo(json.dumps({"in_use": name or "auto"}))
     else:
-        click.echo(f"in use: {name or 'auto'}{more}")
+        say(f"in use: {name or 'auto'}{more}")
 
 
 @bins.command()
@@ -168,11 +172,11 @@ def remove(**given: Any) -> None:
         build = shelf.remove(name, force=given["force"])
         gone.append(build.name)
         if not given["as_json"]:
-            click.echo(f"removed   {build.name}   ({size_text(build.bytes)})")
+            say(f"removed   {build.name}   ({size_text(build.bytes)})")
     if given["as_json"]:
         click.echo(json.dumps({"removed": gone}))
     elif not names:
-        click.echo("nothing is unused", err=True)
+        say("nothing is unused", err=True)
 
 
 @bins.command()
@@ -189,7 +193,7 @@ def export(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps({"archive": str(packed.absolute()), "bytes": size}))
     else:
-        click.echo(f"{packed}   ({size_text(size)})")
+        say(f"{packed}   ({size_text(size)})")
 
 
 @bins.command("import")
@@ -204,7 +208,7 @@ def import_(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps({"name": found.name, "path": str(found.path), "ran": found.ran}))
     else:
-        click.echo(f"{found.name}   {'imported' if found.ran else 'is here already'}   {found.path}")
+        say(f"{found.name}   {'imported' if found.ran else 'is here already'}   {found.path}")
 
 
 def _shelf(given: dict[str, Any]) -> Shelf:

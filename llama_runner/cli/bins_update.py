@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
     from llama_runner.binaries.update import Indexed, News, Released
@@ -39,9 +40,9 @@ def update(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps(news.to_json()))
         return
-    click.echo("\n".join(describe(news, in_checkout=paths.checkout() is not None)))
+    say(*describe(news, in_checkout=paths.checkout() is not None))
     for note in news.releases.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
 
 
 def describe(news: News, *, in_checkout: bool) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ def diagnose(root: str | None, *, as_json: bool, check: bool = False) -> int:
     where = find_root(root)
     document = examine(Store(where, lambda _event: None))
     if not as_json:
-        click.echo("\n".join(_text(document)))
+        say(*_text(document))
     tried = list(_check(where, quiet=as_json)) if check else []
     if as_json:
         click.echo(json.dumps(document | ({"check": tried} if check else {})))
     else:
         failed = [each["name"] for each in tried if each["ok"] is False]
-        click.echo(f"\n{' and '.join(failed)} failed" if failed else f"\n{_said(document['verdict'])}")
+        say("", f"{' and '.join(failed)} failed" if failed else _said(document["verdict"]))
     return next((int(each["code"]) for each in tried if each["code"]), 0)
 
 
@@ -56,16 +57,17 @@ def _check(root: Path, *, quiet: bool) -> Iterator[dict[str, Any]]:
 
     hiding = Hiding(os.environ)
     if not quiet:
-        click.echo("\ntried")
+        say("", "tried")
     for each in trials(root):
         tried: dict[str, Any] = hiding.all(each.to_json())
         yield tried
         if not quiet:
             word = {True: "ok", False: "failed", None: "not tried"}[tried["ok"]]
             after = f"   {tried['seconds']:.1f} s" if tried["ok"] is not None else ""
-            click.echo(_line(tried["name"], f"{word}{after}   {tried['said']}"))
+            first, *more = tried["said"].split("\n")
+            say(_line(tried["name"], f"{word}{after}   {first}"), *(_line("", line) for line in more))
             if tried["hint"]:
-                click.echo(_line("", tried["hint"]))
+                say(_line("", tried["hint"]))
 
 
 def _is_unknown(found: object) -> bool:
@@ -97,7 +99,8 @@ def _text(document: dict[str, Any]) -> Iterator[str]:
         if problem["hint"]:
             yield f"      {problem['hint']}"
     for name, rows in _SECTIONS.items():
-        yield f"\n{name}"
+        yield ""
+        yield name
         part = document[name]
         listed = [("unknown", part["unknown"])] if _is_unknown(part) else list(rows(part))
         width = max((len(label) for label, _ in listed), default=0)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import say
 from llama_runner.core.errors import LlamaRunnerError, UsageError
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,9 @@ _VECTORS = ("--embedding", "--embeddings", "--rerank", "--reranking")
 _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system")
 _USUAL = {"ctx_size": None, "threads": None, "gpu_layers": None, "llama_env": False}
 """Whoever wishes anything else wants a server of their own."""
+
+NOT_SHARED = {"shared": False}
+"""What is registered with a server that ends with the command that started it: no other command uses it."""
 
 _HELP = "/reset begins anew, /quit ends"
 
@@ -68,7 +73,10 @@ sampling = shared.together(
 @click.option("--prompt", required=True, metavar="TEXT", help="What is asked; - reads it from stdin.")
 @sampling
 def infer(**given: Any) -> None:
-    """Ask a model, and print the answer as it comes. Uses a server that runs with it, or starts one and stops it."""
+    """Ask a model, and print the answer as it comes.
+
+    Uses a server that runs with the same model, adapters and options that change answers; else starts one and stops it.
+    """
     asking = _asking(given)
     prompt = sys.stdin.buffer.read().decode("utf-8", "replace") if given["prompt"] == "-" else given["prompt"]
     if not prompt.strip():
@@ -95,7 +103,7 @@ def chat(**given: Any) -> None:
             if line == "/reset":
                 history.clear()
             elif line.startswith("/"):
-                click.echo(f"there is no {line.split()[0]}; {_HELP}", err=True)
+                say(f"there is no {line.split()[0]}; {_HELP}", err=True)
             elif line:
                 history.append({"role": "user", "content": line})
                 try:
@@ -109,21 +117,22 @@ def chat(**given: Any) -> None:
 
 @contextmanager
 def answering(given: dict[str, Any]) -> Iterator[Requests]:
-    """Prepare the model, and give what runs with it already, or a server of its own until the end."""
+    """Prepare the model, and give a server that runs and answers alike, or else one of its own until the end."""
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.locate import spec_for  # noqa: PLC0415
+    from llama_runner.server.elsewhere import answering_alike  # noqa: PLC0415
 
     options = own_options(given)
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
     prepared = runner.prepare(server=options, **shared.wishes(given))
     if not options.extra and all(given[name] == usual for name, usual in _USUAL.items()):
-        for about in runner.running():
-            ours = about["state"] == "ready" and about["model"] == str(prepared.model)
-            if ours and (client := _client(about)) is not None:
+        for about in answering_alike(spec_for(prepared, options), runner.servers):
+            if (client := _client(about)) is not None:
                 with client:
                     yield client
                 return
-    with runner.launch(prepared, server=options) as server:
+    with runner.launch(prepared, server=options, about=NOT_SHARED) as server:
         yield server
 
 
@@ -139,8 +148,9 @@ def own_options(given: dict[str, Any]) -> ServerOptions:
 def _client(about: dict[str, Any]) -> Client | None:
     """Return a client of a server that is written down, if it answers us."""
     from llama_runner.client.sync import Client  # noqa: PLC0415 - not for --help
+    from llama_runner.server.spec import first_key_in  # noqa: PLC0415
 
-    client = Client(about["url"], api_key=(os.environ.get("LLAMA_API_KEY") or "").split(",")[0] or None)
+    client = Client(about["url"], api_key=first_key_in(os.environ))
     try:
         client.props()
     except LlamaRunnerError:  # it still loads, wants another key, has a certificate of its own
@@ -159,11 +169,10 @@ def _asking(given: dict[str, Any]) -> dict[str, Any]:
 
 def _schema(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the user's words are told, not a path of ours
-            found = json.load(file)
+        found = read_json(path)
     except OSError as error:
         raise BadSchema(path, error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadSchema(path, str(error)) from None
     if not isinstance(found, dict):
         raise BadSchema(path, "it is not an object")
@@ -183,7 +192,7 @@ def _answer(stream: Stream, given: dict[str, Any]) -> Reply:
     if given["as_json"]:
         click.echo(json.dumps(_document(reply)))
     elif reply.finish_reason == "length":
-        click.echo("the answer was cut: --max-tokens or --ctx-size", err=True)
+        say("the answer was cut: --max-tokens or --ctx-size", err=True)
     return reply
 
 

@@ -7,15 +7,19 @@ import json
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
 
 import click  # noqa: E402
 
-from llama_runner import __version__  # noqa: E402
 from llama_runner.cli import options as shared  # noqa: E402
+from llama_runner.cli.streams import PrintableBytes, printable_streams, unblock_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
+from llama_runner.core.printable import printable_message  # noqa: E402
+from llama_runner.core.redaction import redacted  # noqa: E402
+from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -86,17 +90,21 @@ def run(**given: Any) -> None:
 
     server_options = shared.server_options(given)
     runner = _runner(given, events=given["as_json"])
-    check_launch(server_options, runner.servers)
+    if given["detach"]:
+        from llama_runner.cli.services import check_detach, detach  # noqa: PLC0415 - only then
+
+        check_detach(runner, server_options, given)
+    else:
+        check_launch(server_options, runner.servers)
     prepared = runner.prepare(server=server_options, **shared.wishes(given))
     if given["detach"]:
-        from llama_runner.cli.services import detach  # noqa: PLC0415 - only then
-
         with _StopSignals() as wish:
             detach(runner, prepared, server_options, given, wish.is_set)
         return
     # with --json, stdout is for events
     stream = sys.stderr if given["as_json"] else sys.stdout
-    terminal = getattr(stream, "buffer", None)  # a closed stream is None
+    terminal = cast("IO[bytes] | None", stream and PrintableBytes(stream))  # a closed stream is None
+    unblock_streams()
     with _StopSignals() as wish:
         with runner.launch(
             prepared, server=server_options, terminal=terminal, cancelled=wish.is_set, about=_about(given)
@@ -107,12 +115,12 @@ def run(**given: Any) -> None:
                 from llama_runner.server.units import notify_ready  # noqa: PLC0415 - only for a service of the system
 
                 notify_ready(os.environ)
-            if not given["as_json"]:
-                from llama_runner.cli import render  # noqa: PLC0415
+            from llama_runner.cli import render  # noqa: PLC0415 - not for --help
 
-                click.echo(render.summary(prepared, server, server.spec.threads))
+            if not given["as_json"]:
+                render.show(render.summary(prepared, server, server.spec.threads))
             elif server_options.api_key == "auto":  # stdout is kept by whoever reads the events
-                click.echo(f"API key   {server.api_key}   (shown this once)", err=True)
+                render.show(f"API key   {server.api_key}   (shown this once)", err=True)
             status = keeper.wait()
         if wish.number == signal.SIGINT:
             raise Interrupted
@@ -245,13 +253,22 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
 
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
+    with printable_streams():
+        return _main(argv, command, name)
+
+
+def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
     for number in _SIGNALS[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
-        command.main(argv, obj=extra, prog_name=name, standalone_mode=False)
+        # color: the streams write escape sequences as text; without it, click would remove some of them
+        command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
+        if not error.message.startswith("Usage: "):  # the help of a group without a command
+            # what was typed may be a URL with a password
+            error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # final since click 8.3
         error.show()
         return ExitCode.USAGE
     except LlamaRunnerError as error:
@@ -263,10 +280,24 @@ def main(argv: list[str] | None = None, *, command: click.Command = cli, name: s
         return _report(Interrupted(), sys.stderr)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.DONE
+    finally:
+        _flush(sys.stdout)
+        _flush(sys.stderr)
     return ExitCode.DONE
 
 
 def _report(error: LlamaRunnerError, stream: IO[str]) -> int:
     text = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
-    stream.write("interrupted\n" if isinstance(error, Interrupted) else text + "\n")
+    with suppress(OSError, ValueError, AttributeError):  # the exit status says it too
+        stream.write("interrupted\n" if isinstance(error, Interrupted) else text + "\n")
     return error.code
+
+
+def _flush(stream: IO[str]) -> None:
+    """Empty the buffer of a stream. Where that fails it would fail again at exit, with a status of its own (120)."""
+    try:
+        stream.flush()
+    except (OSError, ValueError, AttributeError):
+        from llama_runner.cli.render import discard  # noqa: PLC0415 - only then
+
+        discard(stream)

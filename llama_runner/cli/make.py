@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import joined, say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from llama_runner.results import Made
 
 _OUTPUT = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Put a copy here as well."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Put a copy here as well; of a model in N files, NAME-00001-of-0000N.gguf and so on.",
 )
 
 
@@ -75,7 +79,7 @@ def describe(found: Inspection, *, tensors: bool) -> str:
     lines += [f"  {name:<{width}}  {_brief(value)}" for name, value in found.metadata.items()]
     if tensors:
         lines += [f"  {t.name}  {' x '.join(map(str, t.shape))}  {t.type}  {size_text(t.bytes)}" for t in found.tensors]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _or_unknown(value: object) -> object:
@@ -98,7 +102,7 @@ def _make(given: dict[str, Any]) -> None:
     if given["as_json"]:
         click.echo(json.dumps([one.to_json() for one in made]))
     else:
-        click.echo("\n".join(map(_line, made)))
+        say(*map(_line, made))
         if figures := {one.path.name: one.quality for one in made if one.quality}:
             click.echo(render.quality(figures))
 

@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.cli.streams import PrintableStream, joined
 from llama_runner.core import events
+from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Printer:
             if isinstance(event, events.StepStarted):
                 self._last[event.step] = time.monotonic()
             if text := line(event):
-                self._say(text)
+                self._say(printable_message(text))
 
     def _progress(self, event: events.StepProgress) -> None:
         now = time.monotonic()
@@ -86,15 +88,16 @@ class Printer:
             text = f"{size_text(event.done)} of {size_text(event.total)}{self._rate(event, now)}"
         else:
             text = f"{event.done} of {event.total} {event.unit}"
-        line = f"{event.step:<9} {share:4.0%}  {text}"
+        line = printable(f"{event.step:<9} {share:4.0%}  {text}")
         if self._live and event.done >= event.total:
-            sys.stderr.write("\r\x1b[K")  # what comes next, on whichever stream, begins on an empty line
+            _erase_line()  # what comes next, on whichever stream, begins on an empty line
             sys.stderr.flush()
             self._open = ""
         elif self._live:
             self._open = line
             width = os.get_terminal_size(sys.stderr.fileno()).columns
-            sys.stderr.write(f"\r\x1b[K{line[: width - 1]}")
+            _erase_line()
+            sys.stderr.write(line[: width - 1])
             sys.stderr.flush()
         elif now - self._last.get(event.step, now) >= _LINE_EVERY_S:
             self._last[event.step] = now
@@ -117,10 +120,16 @@ class Printer:
         return f"  {size_text(got / elapsed)}/s{left}"
 
     def _say(self, line: str) -> None:
-        clear = "\r\x1b[K" if self._open else ""
+        if self._open:
+            _erase_line()
         self._open = ""
-        sys.stderr.write(f"{clear}{line}\n")
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
+
+
+def _erase_line() -> None:
+    if isinstance(sys.stderr, PrintableStream):
+        sys.stderr.erase_line()
 
 
 def resolved(of: events.Resolved) -> str:
@@ -175,9 +184,27 @@ def line(event: events.Event) -> str | None:  # noqa: C901 - a table
 
 def print_event(event: events.Event) -> None:
     """Print an event as one line of JSON: the sink of ``run --json``."""
-    with suppress(OSError, ValueError, AttributeError):  # whoever listened has gone; the work goes on
-        sys.stdout.write(json.dumps(event.to_json()) + "\n")
-        sys.stdout.flush()
+    show(json.dumps(event.to_json()))
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Print a text, or do nothing where that is not possible: a server does not end because nobody reads any more."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        discard(stream)
+    except (OSError, ValueError, AttributeError):  # a full disk, a closed stream
+        return
+
+
+def discard(stream: IO[str]) -> None:
+    """Send what is still in the buffer of a stream, and what follows, to the null device."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def plan(forecast: Forecast) -> str:
@@ -191,7 +218,7 @@ def plan(forecast: Forecast) -> str:
     if needs.fetch or needs.disk:
         lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
     lines.append(f"launch    {shlex.join(forecast.spec.argv())}")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _why(planned: Planned) -> list[str]:
@@ -205,7 +232,7 @@ def _why(planned: Planned) -> list[str]:
 
 def prepared(of: Prepared) -> str:
     """Return where everything is."""
-    text = f"model     {of.model}\nserver    {of.server}"
+    text = joined([f"model     {of.model}", f"server    {of.server}"])
     return f"{text}\n{quality(of.quality)}" if of.quality else text
 
 
@@ -218,7 +245,7 @@ def quality(of: Mapping[str, Mapping[str, float]]) -> str:
         f"  {told['kld_median']:>8.5f}  {told['kld_p99']:>7.4f}  {told['same_top_percent']:>12.2f} %"
         for name, told in of.items()
     ]
-    return "\n".join([*lines, f"over {max(int(told['tokens']) for told in of.values())} tokens"])
+    return joined([*lines, f"over {max(int(told['tokens']) for told in of.values())} tokens"])
 
 
 def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop: str = "Ctrl-C") -> str:
@@ -241,8 +268,8 @@ def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop:
     }
     if spec.api_key == "auto":
         lines["API key"] = f"{server.api_key}   (shown this once)"
-    text = "\n".join(f"{name:<9} {value}" for name, value in lines.items())
-    return f"\n{text}\n{'try':<9} {example(of, server)}\n{'stop':<9} {stop}\n"
+    lines |= {"try": example(of, server), "stop": stop}
+    return f"\n{joined(f'{name:<9} {value}' for name, value in lines.items())}\n"
 
 
 def example(of: Prepared, server: Server | RunningServer) -> str:
@@ -306,4 +333,4 @@ def status(of: Status) -> str:
     lines += [f"{'failed' if server['failure'] else 'running':<9} {running(server)}" for server in of.servers]
     if len(lines) == 1:
         lines.append("empty: nothing was made here yet")
-    return "\n".join(lines)
+    return joined(lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.streams import joined, say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def search(**given: Any) -> None:
     elif found:
         click.echo(table(found, machine.model_budget()))
     else:
-        click.echo(f"nothing with GGUF files is found for {words!r}")
+        say(f"nothing with GGUF files is found for {words!r}")
 
 
 def table(found: list[Found], budget: int) -> str:
@@ -54,8 +55,9 @@ def table(found: list[Found], budget: int) -> str:
         ]
         if not repo.quantizations:
             lines.append(f"  {repo.problem or 'no whole GGUF file of a model at the branch main'}")
-    lines.append(f"\nup to {size_text(budget)} fits this machine; run one with: llama-runner run {_example(found)}")
-    return "\n".join(lines)
+    lines.append("")
+    lines.append(f"up to {size_text(budget)} fits this machine; run one with: llama-runner run {_example(found)}")
+    return joined(lines)
 
 
 def _about(repo: Found) -> str:

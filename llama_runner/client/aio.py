@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx2
@@ -12,14 +10,13 @@ from llama_runner.client import protocol
 from llama_runner.client.address import TIMEOUT_S, Address
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from typing_extensions import Self, Unpack
 
     from llama_runner.client.protocol import Call, Chatting, Messages, Sampling
     from llama_runner.client.values import Metrics, Piece, Props, Reply, Slot
-    from llama_runner.server.process import Server
 
 T = TypeVar("T")
 
@@ -155,63 +152,3 @@ class AsyncClient(AsyncRequests):
 
     async def __aexit__(self, *_exception: object) -> None:
         await self.close()
-
-
-class AsyncServer(AsyncRequests):
-    """A server for ``async with``: started and stopped in a thread, so that the loop goes on.
-
-    ``start`` gets a function that says when nobody wants the server any more.
-    """
-
-    server: Server
-    """The running server, within the block."""
-    client: AsyncClient
-
-    def __init__(self, start: Callable[[Callable[[], bool]], Server]) -> None:
-        self._start = start
-        self._lock = threading.Lock()
-        self._given_up = False
-
-    @property
-    def url(self) -> str:
-        """The base address."""
-        return self.server.url
-
-    @property
-    def openai_base_url(self) -> str:
-        """What programs for the OpenAI API want as base URL."""
-        return self.client.openai_base_url
-
-    async def _send(self, call: Call[T]) -> T:
-        return await self.client._send(call)  # noqa: SLF001 - it stands above
-
-    def _stream(self, call: Call[Reply]) -> AsyncStream:
-        return self.client._stream(call)  # noqa: SLF001 - as above
-
-    def _bring_up(self) -> None:
-        server = self._start(lambda: self._given_up)
-        with self._lock:
-            self.server = server
-            wanted = not self._given_up
-        if not wanted:
-            server.stop()
-
-    async def __aenter__(self) -> Self:
-        starting = asyncio.ensure_future(asyncio.to_thread(self._bring_up))
-        try:
-            await asyncio.shield(starting)
-        except BaseException:
-            with self._lock:
-                self._given_up = True
-                server = getattr(self, "server", None)
-            if server is not None:
-                await asyncio.to_thread(server.stop)
-            raise
-        self.client = AsyncClient(self.url, api_key=self.server.api_key, certificate=self.server.spec.tls_cert)
-        return self
-
-    async def __aexit__(self, *_exception: object) -> None:
-        try:
-            await self.client.close()
-        finally:
-            await asyncio.shield(asyncio.to_thread(self.server.stop))

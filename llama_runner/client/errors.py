@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ServerError, UsageError
-from llama_runner.server.errors import KeyRefused
 
 if TYPE_CHECKING:
     from llama_runner.client.values import Json
@@ -16,6 +15,16 @@ _NO_LOGITS = "not logits computation"
 """What llama-server says, with status 500, when one that was started with ``--embeddings`` is to write."""
 
 _NOT_FOUND, _UNAUTHORIZED, _UNAVAILABLE, _SERVER = 404, 401, 503, 500
+
+
+class KeyRefused(ServerError):
+    """The server asks for an API key and refuses the one it is given."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url} asks for an API key and refuses ours", hint="set LLAMA_API_KEY; if it is set, another took the port"
+        )
 
 
 class RequestRefused(UsageError):

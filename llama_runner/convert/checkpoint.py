@@ -6,20 +6,23 @@ for all that is wrong with what they read. `prepare` goes one step further, to t
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_runner.convert import metadata, shards
 from llama_runner.convert.assemble import assemble
 from llama_runner.convert.config import load
-from llama_runner.convert.errors import BadVocabulary
+from llama_runner.convert.errors import BadVocabulary, UnexpectedStructure
 from llama_runner.convert.families import family_of
 from llama_runner.convert.keyvalues import KeyValues
 from llama_runner.convert.source import Source, architecture_of
 from llama_runner.convert.tensors import FILE_TYPES, MXFP4_FILE_TYPE, guess_outtype, plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from llama_runner.convert.config import Config
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
     from llama_runner.convert.tensors import Planned
     from llama_runner.convert.vocab import Vocabulary
 
+_OF_STRUCTURE = (
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+    *(MemoryError, RecursionError, struct.error),
+)
+"""What Python raises where a value has another type or size than the code expects."""
 QUANTIZATION_VERSION = 2  # of ggml; written into every file, quantized or not
 
 
@@ -46,6 +54,8 @@ class Checkpoint:
     vocabulary_size: int
     tensors: tuple[Tensor, ...]
     files: tuple[Path, ...]
+    differences: tuple[str, ...]
+    """Sentences about text that llama.cpp splits otherwise than the model's own tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +85,11 @@ class Prepared:
 def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:
     """Look at config.json and, with ``vocabulary``, the tokenizer and the index. Raises as `inspect` does."""
     source = Source(directory, pre_tokenizer=pre_tokenizer)
-    architecture = architecture_of(source)
-    family, config = _configured(source, architecture)
-    values = KeyValues(family.name)
-    family.hyperparameters(values, config, source, FILE_TYPES["f16"])
+    with _structural():
+        architecture = architecture_of(source)
+        family, config = _configured(source, architecture)
+        values = KeyValues(family.name)
+        family.hyperparameters(values, config, source, FILE_TYPES["f16"])
     if vocabulary:
         _vocabulary(family, values, config, source)
     return Description(architecture, family.name, _context(config), tuple(shards.named_by_index(source)))
@@ -97,7 +108,7 @@ def _file_type(config: Config, outtype: str) -> int:
 
 def _context(config: Config) -> int | None:
     context = config.find("max_position_embeddings", "n_ctx", "n_positions")
-    return context if isinstance(context, int) else None
+    return context if type(context) is int and context > 0 else None
 
 
 def inspect(directory: Path) -> Checkpoint:
@@ -108,19 +119,22 @@ def inspect(directory: Path) -> Checkpoint:
 def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | None = None) -> Prepared:
     """Everything up to the first byte written; ``name`` is the directory's name that the metadata is made from."""
     source = Source(directory, pre_tokenizer=pre_tokenizer)
-    architecture = architecture_of(source)
-    family, config = _configured(source, architecture)
+    with _structural():
+        architecture = architecture_of(source)
+        family, config = _configured(source, architecture)
     found = shards.find(source)
     tensors = tuple(tensor for shard in found for tensor in shard.tensors)
-    if outtype == "auto":
-        kept = (tensor for tensor in tensors if family.rename(tensor.name, config) is not None)
-        outtype = guess_outtype(kept)
-    combined = family.combine(assemble(config.quantization, tensors))
-    planned = plan(family, config, combined, outtype)
-    values = KeyValues(family.name)
-    family.early(values, config)
+    with _structural():
+        if outtype == "auto":
+            kept = (tensor for tensor in tensors if family.rename(tensor.name, config) is not None)
+            outtype = guess_outtype(kept)
+        combined = family.combine(assemble(config.quantization, tensors))
+        planned = plan(family, config, combined, outtype)
+        values = KeyValues(family.name)
+        family.early(values, config)
     metadata.write(values, source, name=name, parameters=metadata.Parameters.of(planned))
-    family.hyperparameters(values, config, source, _file_type(config, outtype))
+    with _structural():
+        family.hyperparameters(values, config, source, _file_type(config, outtype))
     values.uint32("general.quantization_version", QUANTIZATION_VERSION)
     vocabulary = _vocabulary(family, values, config, source)
     sizes: Counter[str] = Counter()
@@ -137,13 +151,23 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
         vocabulary_size=vocabulary.tokens,
         tensors=tensors,
         files=tuple(shard.path for shard in found),
+        differences=vocabulary.differences,
     )
     return Prepared(checkpoint, outtype, values, planned, found, config.quantization)
+
+
+@contextmanager
+def _structural() -> Iterator[None]:
+    """Turn the errors of code that meets values of unexpected types in config.json into a typed error."""
+    try:
+        yield
+    except _OF_STRUCTURE as error:
+        raise UnexpectedStructure(f"{type(error).__name__}: {error}") from error
 
 
 def _vocabulary(family: Family, values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary; files that are JSON of quite another structure are the model maker's fault, not ours."""
     try:
         return family.vocabulary(values, config, source)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except _OF_STRUCTURE as error:
         raise BadVocabulary(f"its files have an unexpected structure ({type(error).__name__}: {error})") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import quantized
+from llama_runner.convert import limits, quantized
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import READING
 from llama_runner.convert.source import architecture_of
@@ -69,10 +69,19 @@ class Config:
         self.values = values
         self.quantization = quantization
         self.rope = _rope(self)
+        limits.check_nested("rope_scaling", self.rope)
 
     def find(self, *names: str) -> Any:  # noqa: ANN401 - JSON is anything
-        """The value of the first name that is there, be it null; None where none is."""
-        return next((self.values[name] for name in names if name in self.values), None)
+        """The value of the first name that is there, be it null; None where none is.
+
+        Raises ``BadHyperparameter`` for a number outside of the limits.
+        """
+        name = next((name for name in names if name in self.values), None)
+        if name is None:
+            return None
+        value = self.values[name]
+        limits.check(name, value)
+        return value
 
     def number(self, *names: str) -> float:
         """A number that has to be there."""
@@ -80,6 +89,17 @@ class Config:
         if type(value) not in (int, float):
             raise BadHyperparameter(names[0], f"is {value!r}, a number is expected")
         return float(value)
+
+    def positive(self, *names: str) -> float:
+        """A number above zero that has to be there."""
+        value = self.number(*names)
+        if value <= 0:
+            raise BadHyperparameter(names[0], f"is {value}, a number above zero is expected")
+        return value
+
+    def share(self, *names: str) -> float:
+        """A number from 0 to 1 that has to be there."""
+        return share(names[0], self.find(*names))
 
     def integer(self, *names: str) -> int:
         """A whole number above zero that has to be there."""
@@ -89,6 +109,22 @@ class Config:
         if type(value) is not int or value <= 0:
             raise BadHyperparameter(names[0], f"is {value!r}, a number above zero is expected")
         return value
+
+    def count(self, *names: str) -> int:
+        """A whole number; zero where it is absent or null."""
+        value = self.find(*names)
+        if value is None:
+            return 0
+        if type(value) is not int or value < 0:
+            raise BadHyperparameter(names[0], f"is {value!r}, a whole number is expected")
+        return value
+
+
+def share(name: str, value: object) -> float:
+    """Return a value that is a number from 0 to 1. Raises ``BadHyperparameter`` for any other."""
+    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise BadHyperparameter(name, f"is {value!r}, a number from 0 to 1 is expected")
+    return float(value)  # type: ignore[arg-type]
 
 
 def load(source: Source, family: Family) -> Config:
@@ -105,6 +141,8 @@ def load(source: Source, family: Family) -> Config:
         # transformers would guess from the path, or take another model's defaults
         known = ", ".join(sorted(family.defaults))
         raise UnsupportedOption("model_type in config.json", model_type, hint=f"{architecture} is known with {known}")
+    for values in (whole, raw):
+        limits.check_counts(values)
     return Config(architecture, {**whole, **_filled(raw, family, model_type)}, quantization=quantization)
 
 
@@ -175,6 +213,11 @@ def _rope(config: Config) -> dict[str, Any]:
         if value is not None:
             rope.setdefault(key, value)
     return rope
+
+
+def sliding_rope(config: Config) -> dict[str, Any]:
+    """The RoPE settings of the layers that attend to a window; empty where they are not said."""
+    return _object("sliding_attention", config.rope.get("sliding_attention"))
 
 
 def full_rope(config: Config) -> dict[str, Any]:

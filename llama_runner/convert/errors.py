@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+SHOWN = 200
+"""Characters of a foreign value that an error shows."""
 MENTIONED = 5  # names listed in an error before "and N more"
 
 
@@ -22,6 +24,19 @@ def _some(names: Iterable[str]) -> str:
     listed = list(names)
     text = ", ".join(listed[:MENTIONED])
     return text if len(listed) <= MENTIONED else f"{text} and {len(listed) - MENTIONED} more"
+
+
+def _shown(value: object) -> str:
+    """Return a value as Python writes it, shortened."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of too many digits
+        return f"a {type(value).__name__}"
+    return _short(text)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 class NoSuchDirectory(SourceError):
@@ -111,12 +126,18 @@ class DuplicateTensor(SourceError):
 
 
 class BrokenShard(SourceError):
-    """A safetensors file breaks the rules of its format."""
+    """A safetensors file breaks the rules of its format.
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path.name} is not a valid safetensors file: {problem}: {path}", hint="fetch the file again")
-        self.path = path
-        self.problem = problem
+    ``reference`` is what the safetensors library says of it: None where it was not asked, empty where it reads it.
+    """
+
+    def __init__(self, path: Path, problem: str, *, reference: str | None = None) -> None:
+        said = f" (the safetensors library: {reference})" if reference else ""
+        hint = "fetch the file again"
+        if reference == "":
+            hint = "the safetensors library reads it; if you trust it, load it and save it again with that library"
+        super().__init__(f"{path.name} is not a valid safetensors file: {problem}{said}: {path}", hint=hint)
+        self.path, self.problem, self.reference = path, problem, reference
 
 
 class SourceChanged(SourceError):
@@ -146,7 +167,7 @@ class UnsupportedOption(SourceError):
 
     def __init__(self, option: str, value: object, *, hint: str | None = None) -> None:
         super().__init__(
-            f"unsupported: {option} is {value!r}",
+            f"unsupported: {option} is {_shown(value)}",
             hint=hint or "llama.cpp's own script may know it: --converter official",
         )
         self.option = option
@@ -199,9 +220,23 @@ class BadHyperparameter(SourceError):
     """config.json lacks a value or holds one that cannot be."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"config.json: {name} {problem}", hint="fetch config.json again; it is the model maker's file")
+        super().__init__(
+            f"config.json: {_short(name)} {_short(problem)}",
+            hint="fetch config.json again; it is the model maker's file",
+        )
         self.name = name
         self.problem = problem
+
+
+class UnexpectedStructure(SourceError):
+    """A value of config.json has a type that the code does not expect."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"config.json has an unexpected structure ({_short(problem)})",
+            hint="fetch config.json again; it is the model maker's file",
+        )
 
 
 class WrongShape(SourceError):
@@ -249,15 +284,21 @@ class UnsupportedDtype(SourceError):
         self.dtype = dtype
 
 
+NO_WAY = "llama.cpp has no such tokenizer, and its own script does not convert it either"
+
+
 class UnknownPreTokenizer(SourceError):
-    """tokenizer.json splits text in a way that no known name stands for."""
+    """tokenizer.json splits text in a way that no known name stands for.
+
+    ``nearest`` is the name of a similar way, empty if there cannot be a right one.
+    """
 
     def __init__(self, found: str, nearest: str) -> None:
-        super().__init__(
-            f"unknown BPE pre-tokenizer: {found}",
-            hint=f"the nearest known one is {nearest}; if llama.cpp splits text so, --pre-tokenizer {nearest} says it, "
-            "and a wrong one makes the model answer worse in silence",
+        hint = (
+            f"the nearest known one is {nearest}; if llama.cpp splits text so, --pre-tokenizer {nearest} says it, "
+            "and a wrong one makes the model answer worse in silence"
         )
+        super().__init__(f"unknown BPE pre-tokenizer: {found}", hint=hint if nearest else NO_WAY)
         self.found = found
         self.nearest = nearest
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.config import full_rope
+from llama_runner.convert.config import full_rope, sliding_rope
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def write(values: KeyValues, config: Config, file_type: int) -> None:
     _rope(values, config)
     rows(values, config, NORMS_AND_EXPERTS)
     if (function := config.find(*SCORE_FUNCTIONS)) is not None:
-        if function not in GATING:
+        if not isinstance(function, str) or function not in GATING:
             raise UnsupportedOption("the experts' score function", function)
         values.uint32("{arch}.expert_gating_func", GATING[function])
     rows(values, config, HEAD_SIZES)
@@ -102,11 +102,13 @@ def _rope(values: KeyValues, config: Config) -> None:
     rope = full_rope(config)
     _rope_scaling(values, rope)
     if "mrope_section" in config.rope:
-        sections = [*config.rope["mrope_section"], *[0] * MROPE_SECTIONS][:MROPE_SECTIONS]
-        values.integers("{arch}.rope.dimension_sections", sections)
+        sections = config.rope["mrope_section"]
+        if not isinstance(sections, list) or not all(type(size) is int for size in sections):
+            raise BadHyperparameter("rope_scaling.mrope_section", f"is {sections!r}, a list of numbers is expected")
+        values.integers("{arch}.rope.dimension_sections", [*sections, *[0] * MROPE_SECTIONS][:MROPE_SECTIONS])
     if (theta := rope.get("rope_theta")) is not None:
         values.float32("{arch}.rope.freq_base", theta)
-    if (local := (config.rope.get("sliding_attention") or {}).get("rope_theta")) is not None:
+    if (local := sliding_rope(config).get("rope_theta")) is not None:
         values.float32("{arch}.rope.freq_base_swa", local)
 
 

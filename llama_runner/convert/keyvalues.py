@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import struct
 from array import array
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import BadHyperparameter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 0, 4, 5, 6, 7, 8, 9
 
@@ -49,19 +50,26 @@ class KeyValues:
         try:
             self._set(key, kind, struct.pack(layout, value))
         except (struct.error, OverflowError) as error:
-            raise BadHyperparameter(key.rpartition(".")[2], f"cannot be {value!r}") from error
+            raise _unfit(key, value) from error
 
     def uint32(self, key: str, value: object) -> None:
         """Set a 32-bit unsigned integer."""
-        self._pack(key, UINT32, "<I", value)
+        self._number(key, UINT32, "<I", value)
 
     def int32(self, key: str, value: object) -> None:
         """Set a 32-bit signed integer."""
-        self._pack(key, INT32, "<i", value)
+        self._number(key, INT32, "<i", value)
 
     def float32(self, key: str, value: object) -> None:
-        """Set a 32-bit float."""
-        self._pack(key, FLOAT32, "<f", value)
+        """Set a 32-bit float; infinities and NaN are refused."""
+        if isinstance(value, float) and not isfinite(value):
+            raise _unfit(key, value)
+        self._number(key, FLOAT32, "<f", value)
+
+    def _number(self, key: str, kind: int, layout: str, value: object) -> None:
+        if isinstance(value, bool):  # which struct takes for a number
+            raise _unfit(key, value)
+        self._pack(key, kind, layout, value)
 
     def boolean(self, key: str, value: object) -> None:
         """Set a truth value; as in the official writer, any value counts by its truth."""
@@ -70,23 +78,19 @@ class KeyValues:
     def string(self, key: str, value: str) -> None:
         """Set a string; an empty one is left out."""
         if value:
-            self._set(key, STRING, encode_string(value))
+            self._set(key, STRING, _encoded(key, (value,)))
 
     def strings(self, key: str, values: Sequence[str | bytes]) -> None:
         """Set an array of strings; an empty one is left out."""
-        try:
-            data = b"".join(map(encode_string, values))
-        except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
-            raise BadHyperparameter(key.rpartition(".")[2], f"is not text ({error.reason})") from error
-        self._array(key, STRING, len(values), data)
+        self._array(key, STRING, len(values), _encoded(key, values))
 
     def floats(self, key: str, values: Sequence[float]) -> None:
         """Set an array of 32-bit floats; an empty one is left out."""
-        self._array(key, FLOAT32, len(values), _little_endian(array("f", values)))
+        self._array(key, FLOAT32, len(values), _packed(key, "f", values))
 
     def integers(self, key: str, values: Sequence[int]) -> None:
         """Set an array of 32-bit signed integers; an empty one is left out."""
-        self._array(key, INT32, len(values), _little_endian(array("i", values)))
+        self._array(key, INT32, len(values), _packed(key, "i", values))
 
     def booleans(self, key: str, values: Sequence[object]) -> None:
         """Set an array of truth values; an empty one is left out."""
@@ -105,7 +109,23 @@ class KeyValues:
         return b"".join(encode_string(key) + value for key, value in self._values.items())
 
 
-def _little_endian(values: array[float] | array[int]) -> bytes:
+def _unfit(key: str, value: object) -> BadHyperparameter:
+    return BadHyperparameter(key.rpartition(".")[2], f"cannot be {value!r}")
+
+
+def _encoded(key: str, values: Iterable[str | bytes]) -> bytes:
+    try:
+        return b"".join(map(encode_string, values))
+    except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
+        raise BadHyperparameter(key.rpartition(".")[2], f"is not text ({error.reason})") from error
+
+
+def _packed(key: str, kind: str, values: Sequence[float]) -> bytes:
+    """Numbers as an array of 32-bit ones in little-endian order."""
+    try:
+        packed = array(kind, values)
+    except (OverflowError, TypeError) as error:
+        raise BadHyperparameter(key.rpartition(".")[2], f"cannot be written ({error})") from error
     if struct.pack("=H", 1) != struct.pack("<H", 1):
-        values.byteswap()
-    return values.tobytes()
+        packed.byteswap()
+    return packed.tobytes()

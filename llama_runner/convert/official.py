@@ -5,17 +5,18 @@ Only the small files of a model are looked at here. Nothing here runs the script
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.convert.families import ARCHITECTURES, READING
+from llama_runner.convert.revisions import revision_of
 from llama_runner.core.errors import SourceError
+from llama_runner.core.model_files import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
 from llama_runner.core.value import Value
-from llama_runner.sources.local import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 Converter = Literal["auto", "native", "official"]
@@ -59,21 +60,33 @@ class Choice(Value):
     context_length: int | None = None
     reads: tuple[str, ...] = READ_BY_CONVERSION
     """Patterns of the files that the conversion may read."""
+    revision: int = 0
+    """How many corrections of our own conversion concern the model; see ``convert.revisions``."""
 
 
-def choose(directory: Path, wanted: Converter = "auto", *, projector: bool = False, trusted: bool = False) -> Choice:
+def choose(
+    directory: Path,
+    wanted: Converter = "auto",
+    *,
+    projector: bool = False,
+    trusted: bool = False,
+    has: Callable[[str], bool] | None = None,
+) -> Choice:
     """Return who converts a model, by its config.json. Raises a ``SourceError`` for one that nobody does.
 
     With ``projector``, the script must know how to make one too. ``trusted``: whether it may run the model's own code.
+    ``has`` says whether the model has a file of a name, where not all of its files are in the directory.
     """
     config, architecture = _read(directory)
     if projector:
         _check(config, architecture, projector=True)
-    if wanted == "native":
-        return Choice(official=False, architecture=architecture)
-    why = "--converter official" if wanted == "official" else _need(directory, config, architecture)
+    if wanted == "auto":
+        why = _need(directory, config, architecture)
+    else:
+        why = "--converter official" if wanted == "official" else None
     if why is None:
-        return Choice(official=False, architecture=architecture)
+        revision = revision_of(architecture, directory, has or (lambda name: (directory / name).is_file()))
+        return Choice(official=False, architecture=architecture, revision=revision)
     _check(config, architecture)
     reads = (*READ_BY_SCRIPT, CODE) if trusted else READ_BY_SCRIPT
     return Choice(official=True, architecture=architecture, why=why, context_length=_context(config), reads=reads)
@@ -82,10 +95,10 @@ def choose(directory: Path, wanted: Converter = "auto", *, projector: bool = Fal
 def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
     """Return config.json and the architecture that it names first; what is wrong with it is told as conversion does."""
     try:
-        config = json.loads((directory / "config.json").read_bytes())
+        config = read_json(directory / "config.json")
         if isinstance(config, dict) and (name := next(iter(_architectures(config) or _inner(config)), None)):
             return config, name
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     from llama_runner.convert.source import Source, architecture_of  # noqa: PLC0415 - not on the warm path
 
@@ -178,11 +191,13 @@ def _architectures(part: object) -> list[str]:
 
 
 def _context(config: Mapping[str, Any]) -> int | None:
-    """Return the context length, of the model or of its part that reads text."""
+    """Return the context length, of the model or of its part that reads text; None for one that cannot be."""
+    from llama_runner.convert.limits import POSITIONS  # noqa: PLC0415 - few models need it
+
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
     for part in parts:
         for name in ("max_position_embeddings", "n_ctx", "n_positions", "max_seq_len", "seq_length"):
-            if isinstance(part, dict) and type(part.get(name)) is int:
+            if isinstance(part, dict) and type(part.get(name)) is int and 0 < part[name] <= POSITIONS:
                 return int(part[name])
     return None
 

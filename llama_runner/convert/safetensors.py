@@ -15,6 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BrokenShard
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,16 +34,28 @@ ITEM_BITS = {
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells one version of a file from another without reading it."""
+    """What tells one version of a file from another without reading it.
+
+    ``ctime_ns`` shows that a file was replaced by one with the same size and mtime. Making or removing a hard link
+    changes it too, together with ``links``, and leaves the bytes alone.
+    """
 
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
+    links: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
         """The stamp of a file, links followed."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns, status.st_nlink)
+
+    def is_same(self, other: Stamp) -> bool:
+        """Whether the bytes are the same."""
+        if (self.size, self.mtime_ns, self.inode) != (other.size, other.mtime_ns, other.inode):
+            return False
+        return self.ctime_ns == other.ctime_ns or self.links != other.links
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Shard:
 
 def read_shard(path: Path) -> Shard:
     """Read one file's header. Raises `BrokenShard`; ``OSError`` if the file cannot be opened."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         stamp = Stamp.of(os.fstat(file.fileno()))
         head = file.read(8)
         if len(head) < 8:  # noqa: PLR2004

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from llama_runner.core.printable import printable_message
+from llama_runner.core.redaction import redacted
+
 
 class ExitCode:
     """Exit statuses of the command line; an error class names the one it ends with."""
@@ -28,14 +31,16 @@ class LlamaRunnerError(Exception):
     """Something that the user can understand and act on.
 
     ``str(error)`` is the fact with its value, in lower case and without a full stop at the end; ``hint``
-    is the way out, or None where there is none; ``code`` is the exit status of the command line.
+    is the way out, or None where there is none; ``code`` is the exit status of the command line. Both texts are
+    safe to print, whatever foreign values they contain, and credentials in URLs are removed; the attributes of
+    subclasses hold the values as they are.
     """
 
     code: int = ExitCode.STEP
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(printable_message(redacted(message)))
+        self.hint = None if hint is None else printable_message(redacted(hint))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle text and attributes; the constructors of subclasses take other arguments than the text."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # C0 and C1 control characters, ESC among them
-    "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks and overrides of writing direction
+_CLASS = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 control characters, ESC among them; not tab and line feed
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks and overrides of writing direction
     "\u2028\u2029"  # line and paragraph separators
-    "\ud800-\udfff]"  # surrogates, which cannot be encoded
+    "\ud800-\udfff"  # surrogates, which cannot be encoded
 )
+_UNSAFE_IN_LINES = re.compile(f"[{_CLASS}]")
+_UNSAFE = re.compile(f"[\t\n{_CLASS}]")
+_UNINDENTED = re.compile(r"\n(?![ \t\n]|full log: |$)")
 
 
 def printable(text: str, *, limit: int | None = None) -> str:
@@ -19,9 +22,21 @@ def printable(text: str, *, limit: int | None = None) -> str:
     """
     if limit is not None and len(text) > limit:
         text = text[:limit] + "…"
-    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return _UNSAFE.sub(_escape, text)
+
+
+def printable_message(text: str) -> str:
+    """Return a message of one or more lines as ``printable_lines`` does, with the lines after the first indented.
+
+    So no line of a foreign text can pass for a message of ours, such as a hint. "full log: " stays where it is.
+    """
+    return _UNINDENTED.sub("\n  ", printable_lines(text))
 
 
 def printable_lines(text: str) -> str:
     """Return text as ``printable`` does, but keep its line ends and tabs; for multi-line texts such as templates."""
-    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+    return _UNSAFE_IN_LINES.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")

@@ -3,6 +3,9 @@
 A record outlives its payload: an intermediate may be deleted and what was made from it stays valid. The recipe
 is stored whole, so that the reason for a rerun is a field-by-field difference. Text that is not a sound state
 file is a ``Damaged`` error here and a miss with a warning above, never a crash.
+
+Records are parsed one by one. One that this version cannot read (of another schema or key scheme, or damaged) counts
+as absent and is written back verbatim, so that versions can share a store.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ Stamp = dict[str, Any]
 """What the file system said of a payload when it was hashed; compared for equality as a whole.
 
 ``{"size", "mtime_ns", "inode", "device", "mode"}`` of a file; ``{"tree": …}`` of a directory, a hash over the
-same of every file in it. No ctime: a hard link changes it.
+same of every file in it. The stamp of a payload has no ctime, which hard links and renames change; the stamp of a
+source has ``ctime_ns``, which no program can set.
 """
 
 
@@ -95,20 +99,53 @@ def _member(value: object, name: str, kind: type, default: object = None) -> Any
     return found
 
 
-def parse_state(text: str | bytes) -> dict[str, Record]:
-    """Return the records of a state file by artifact name; ``Damaged`` with the reason otherwise."""
+class State(Value):
+    """The content of a state file."""
+
+    records: Mapping[str, Record]
+    """By artifact name."""
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Records that this version cannot read, by artifact name, as they were found."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Why each of them cannot be read."""
+
+    def having(self, name: str, record: Record) -> State:
+        """Return a state with one record set; it replaces an unknown one of the same artifact."""
+        unknown = {other: value for other, value in self.unknown.items() if other != name}
+        return State({**self.records, name: record}, unknown)
+
+
+def parse_state(text: str | bytes) -> State:
+    """Return what a state file holds; ``Damaged`` when it is no state file at all.
+
+    A record without a ``schema`` of its own has that of the file.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"not JSON: {error}") from None
-    schema = _member(value, "schema", int)
-    if schema != SCHEMA:
-        raise Damaged(f"schema {schema}, this program knows {SCHEMA}")
-    artifacts = _member(value, "artifacts", dict)
-    return {name: Record.from_json(record) for name, record in artifacts.items()}
+    of_file = _member(value, "schema", int)
+    records: dict[str, Record] = {}
+    unknown: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, found in _member(value, "artifacts", dict).items():
+        schema = found.get("schema", of_file) if isinstance(found, dict) else of_file
+        try:
+            if schema != SCHEMA:
+                raise Damaged(f"schema {schema}, this program knows {SCHEMA}")
+            records[name] = Record.from_json(found)
+        except Damaged as error:
+            unknown[name] = found if of_file == SCHEMA or not isinstance(found, dict) else {"schema": schema, **found}
+            problems[name] = str(error)
+    try:
+        format_state({}, unknown)  # what is nested too deeply to be written back
+    except RecursionError as error:
+        raise Damaged(f"not JSON: {error}") from None
+    return State(records, unknown, problems)
 
 
-def format_state(records: Mapping[str, Record]) -> bytes:
-    """Return the state file that holds these records."""
-    artifacts = {name: records[name].to_json() for name in sorted(records)}
+def format_state(records: Mapping[str, Record], unknown: Mapping[str, Any] | None = None) -> bytes:
+    """Return the state file that holds these records, and unknown ones as they were found."""
+    artifacts = {**(unknown or {}), **{name: record.to_json() for name, record in records.items()}}
+    artifacts = {name: artifacts[name] for name in sorted(artifacts)}
     return (json.dumps({"schema": SCHEMA, "artifacts": artifacts}, indent=1) + "\n").encode()

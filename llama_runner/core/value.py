@@ -36,7 +36,7 @@ def field(
     default_factory: Callable[[], Any] | None = None,
     role: str | None = None,
 ) -> Any:  # noqa: ANN401
-    """Declare a field with a default, a factory of defaults, or a role."""
+    """Declare a field with a default, a factory of defaults, or a role; the value of a ``secret`` is never shown."""
     return Field(default, default_factory, role)
 
 
@@ -107,4 +107,8 @@ class Value:
         return hash((type(self), *self.__dict__.values()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+        shown = [
+            f"{name}={'…' if self.fields[name].role == 'secret' and value is not None else repr(value)}"
+            for name, value in self.__dict__.items()
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"

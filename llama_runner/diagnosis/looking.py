@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llama_runner.core.value import Value
 from llama_runner.system.processes import capture
 from llama_runner.system.programs import find_program
+from llama_runner.system.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +23,7 @@ PATIENCE_S = 5.0
 """How long a program may take to say what it knows."""
 _LONGEST = 1 << 18
 """Bytes of an answer; whoever says more talks nonsense."""
-_FEWEST = 6
-"""Characters of a secret that is looked for in other texts: ``1`` is everywhere."""
 
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS(?!ED)|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^\s/@]*(?:@[^\s/@]*)*@")
 _QUERY = re.compile(r"(?<=\w)(://[^\s?#]*)[?#]\S*")
 
 
@@ -98,21 +95,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def is_secret(name: str) -> bool:
-    """Whether a variable of this name holds what nobody may see."""
-    return _SECRET_NAME.search(name) is not None
-
-
 class Hiding:
-    """Takes secrets and the user's home directory out of whatever is said."""
+    """Removes secrets, queries of URLs and the user's home directory from text that is made to be shared."""
 
     def __init__(self, environment: Mapping[str, str], secrets: Sequence[str] = ()) -> None:
-        named = (value for name, value in environment.items() if is_secret(name))
-        split = (
-            match[0].rstrip("@").partition(":")[2] for value in environment.values() for match in _USER.finditer(value)
-        )
-        self._secrets = sorted({*named, *split, *secrets} - {""}, key=len, reverse=True)
-        self._secrets = [secret for secret in self._secrets if len(secret) >= _FEWEST and not Path(secret).exists()]
+        self._redactor = Redactor(environment, secrets)
         homes = {environment.get("HOME", ""), environment.get("USERPROFILE", ""), os.path.expanduser("~")}  # noqa: PTH111
         homes |= {str(Path(home).resolve()) for home in homes if home}
         known = sorted((home for home in homes if len(Path(home).parts) > 1), key=len, reverse=True)
@@ -120,9 +107,7 @@ class Hiding:
 
     def text(self, text: str) -> str:
         """Return a text without them."""
-        for secret in self._secrets:
-            text = text.replace(secret, "<hidden>")
-        text = _QUERY.sub(r"\1", _USER.sub("", text))
+        text = _QUERY.sub(r"\1", self._redactor.text(text))
         for home in self._homes:
             text = home.sub("~", text)
         return printable(text)

@@ -7,13 +7,18 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_runner import __version__, paths
+from llama_runner import paths
 from llama_runner.binaries.backends import BACKENDS, best, missing
 from llama_runner.binaries.compiler_cache import PROGRAMS
 from llama_runner.binaries.pin import load_pin
 from llama_runner.binaries.toolchain import NoCompiler, find_toolchain, tool_path
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.diagnosis.looking import Document, Place, is_secret, look
+from llama_runner.core.redaction import public_url
+from llama_runner.diagnosis.looking import Document, Place, look
+from llama_runner.system.files import LARGEST_JSON, read_bounded
+from llama_runner.system.network import is_offline
+from llama_runner.system.redaction import is_secret
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,6 +141,8 @@ def settings(place: Place) -> Document:
     shown = [name for name in environment if name.upper() in _PROXIES or name.startswith(("LLAMA_", "GGML_"))]
     shown += [name for name in (*_HUB, *_BUILDING, *_DEVICES, "TMPDIR") if name in environment and name not in shown]
     values = {name: "set" if is_secret(name) and name != "HF_TOKEN_PATH" else environment[name] for name in shown}
+    # a proxy may be written without a scheme, and Hiding would not see its password
+    values |= {name: public_url(value) for name, value in values.items() if name.upper() in _PROXIES}
     return {
         "variables": dict(sorted(values.items())),
         "hub": look(lambda: _hub(place)),
@@ -145,7 +152,7 @@ def settings(place: Place) -> Document:
 
 def _hub(place: Place) -> Document:
     """Return where the Hub is and where the token is from, never the token."""
-    from llama_runner.sources.hub.access import find_access, is_offline  # noqa: PLC0415 - not for --help
+    from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not for --help
 
     notices: list[str] = []
     found = find_access(place.environment, token_file=None, notice=lambda _, text: notices.append(text))
@@ -175,5 +182,5 @@ def _has_index(place: Place) -> bool:
     files = [config / "pip/pip.conf", home / ".pip/pip.conf", place.system / "etc/pip.conf"]
     files += [Path(environment[name]) for name in ("PIP_CONFIG_FILE",) if environment.get(name)]
     files += [place.system / "etc/xdg/pip/pip.conf"]
-    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
+    texts = (read_bounded(file, LARGEST_JSON).decode("utf-8", "replace") for file in files if file.is_file())
     return any(word in text for text in texts for word in ("index-url", "index_url", "find-links"))

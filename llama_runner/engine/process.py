@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from llama_runner.system.redaction import Redactor
+
 GRACE_S = 5.0
 """How long a child may take to end after SIGTERM before it is killed."""
 
 _OUT_OF_ROOM = ("No space left on device", "File too large", "File size limit exceeded", "Disk quota exceeded")
+
+_LONGEST_LINE = 1 << 20
+"""Bytes after which a line that does not end is taken for a line."""
 
 TAIL = 12
 """Lines of a failed program's output that go into the error."""
@@ -83,18 +89,23 @@ def run(
     on_line: Callable[[str], None] | None,
     cancellation: Cancellation,
 ) -> None:
-    """Run a program to its end, its output into ``log`` and each line to ``on_line``.
+    """Run a program to its end, its argv and its output into ``log`` and each line to ``on_line``.
 
-    Carriage returns end lines too, so that a progress bar is heard. Raises ``ProgramFailed`` with the last
-    lines, ``DiskFull`` when they say so, ``Interrupted`` when the user asked to stop.
+    Neither shows a secret of ``env`` or a credential of a URL. Carriage returns end lines too, so that a progress bar
+    is heard. Raises ``ProgramFailed`` with the last lines, ``DiskFull`` when they say so, ``Interrupted`` when the user
+    asked to stop.
     """
+    from llama_runner.system.redaction import Redactor  # noqa: PLC0415 - not on the warm path
+
+    redactor = Redactor(env)
+    log.write(f"$ {redactor.text(' '.join(map(str, argv)))}\n".encode("utf-8", "surrogateescape"))
     cancellation.check()
     child = start(argv, env=env, cwd=cwd, bound=True)
     cancellation.add(child)
     tail: deque[str] = deque(maxlen=TAIL)
     assert child.stdout is not None
     try:
-        for line in _lines(child.stdout, log):
+        for line in _lines(child.stdout, log, redactor):
             if line.strip():
                 tail.append(line.rstrip())
                 if on_line is not None:
@@ -115,13 +126,24 @@ def run(
         raise ProgramFailed(os.path.basename(argv[0]), status, list(tail), log_name)  # noqa: PTH119
 
 
-def _lines(stream: IO[bytes], log: IO[bytes]) -> Iterator[str]:
-    """Yield the lines of a stream; every byte is written to the log as it comes."""
+def _lines(stream: IO[bytes], log: IO[bytes], redactor: Redactor) -> Iterator[str]:
+    """Yield the lines of a stream as they come, redacted; they are written to the log with their own line ends."""
     rest = b""
     while block := os.read(stream.fileno(), 1 << 16):
-        log.write(block)
-        *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
+        pieces = re.split(rb"([\r\n])", rest + block)
+        rest = pieces.pop()
+        if len(rest) > _LONGEST_LINE:
+            pieces, rest = [*pieces, rest, b""], b""
+        lines = [redactor.text(line.decode("utf-8", "surrogateescape")) for line in pieces[::2]]
+        ends = pieces[1::2]
+        log.write(b"".join(_encoded(line) + end for line, end in zip(lines, ends, strict=True)))
         for line in lines:
-            yield line.decode("utf-8", "replace")
+            yield _encoded(line).decode("utf-8", "replace")
     if rest:
-        yield rest.decode("utf-8", "replace")
+        line = redactor.text(rest.decode("utf-8", "surrogateescape"))
+        log.write(_encoded(line))
+        yield _encoded(line).decode("utf-8", "replace")
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "surrogateescape")

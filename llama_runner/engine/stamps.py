@@ -3,6 +3,9 @@
 A stamp is what the file system says of a file; while it is equal as a whole, the bytes are taken to be
 the same. The records carry the stamps of everything that was published, so a warm start needs nothing else.
 For a source that no record knows there is a small sqlite table; it may be deleted at any time.
+
+The stamp of a source includes its ctime: ``tar``, ``cp -p`` and ``rsync -t`` restore the mtime of a file, and may
+reuse its inode. The stamp of a payload does not: we link and rename payloads, which changes their ctime.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import Digest, file_digest, tree_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.record import STATE_FILE, Stamp
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,8 +35,17 @@ BLOCK = 4 << 20
 
 
 def file_stamp(path: Path) -> Stamp:
-    """Return the stamp of a file, links followed."""
+    """Return the stamp of a payload that is a file, links followed."""
+    return _stamp(path.stat())
+
+
+def source_stamp(path: Path) -> Stamp:
+    """Return the stamp of a file that others may replace, links followed."""
     found = path.stat()
+    return {**_stamp(found), "ctime_ns": found.st_ctime_ns}
+
+
+def _stamp(found: os.stat_result) -> Stamp:
     return {
         "size": found.st_size,
         "mtime_ns": found.st_mtime_ns,
@@ -43,8 +56,17 @@ def file_stamp(path: Path) -> Stamp:
 
 
 def is_settled(stamp: Stamp) -> bool:
-    """Whether the file was last written long enough ago for its stamp to be trusted."""
-    return time.time_ns() - int(stamp["mtime_ns"]) > RACY_NS
+    """Whether a source was last changed long enough ago for its stamp to be trusted.
+
+    A time in the future counts as settled too: a change made now gets another ctime.
+    """
+    now = time.time_ns()
+    return all(abs(now - int(stamp[name])) > RACY_NS for name in ("mtime_ns", "ctime_ns") if name in stamp)
+
+
+def is_same_tool(recorded: Stamp, now: Stamp) -> bool:
+    """Whether a program is the one of a recorded stamp; older records have no ctime."""
+    return recorded in (now, {name: value for name, value in now.items() if name != "ctime_ns"})
 
 
 def tree_stamp(root: Path) -> Stamp:
@@ -64,9 +86,9 @@ def stamp_of(path: Path) -> Stamp:
 def hash_file(path: Path, cancelled: Callable[[], bool] | None = None) -> Digest:
     """Return ``sha256:…`` of a file's bytes; ``Interrupted`` once ``cancelled`` says so."""
     sha = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         block = memoryview(bytearray(min(BLOCK, max(1, os.fstat(file.fileno()).st_size))))
-        while size := file.readinto(block):
+        while size := file.raw.readinto(block):
             if cancelled is not None and cancelled():
                 raise Interrupted
             sha.update(block[:size])

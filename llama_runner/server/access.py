@@ -4,55 +4,88 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_runner.core.csv_row import format_row, is_well_formed, parse_row
 from llama_runner.core.errors import UsageError
-from llama_runner.server.errors import BadCertificate, BadKeyFile, UnsafeHost
+from llama_runner.server.errors import BadCertificate, BadKey, BadKeyFile, UnsafeHost
 from llama_runner.server.spec import is_loopback
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from llama_runner.server.spec import ServerOptions, ServerSpec
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_LARGEST = 1 << 20
+"""Bytes of a file of keys, or of certificates."""
 
 
 def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> None:
-    """Raise ``UnsafeHost``, ``BadKeyFile`` or ``BadCertificate`` where a server should not be started so.
+    """Raise ``UnsafeHost``, ``BadKey``, ``BadKeyFile`` or ``BadCertificate`` where a server should not be started so.
 
-    ``environment`` is the server's own: a key in ``LLAMA_API_KEY`` counts.
+    ``environment`` is the server's own, or ours: its keys count as llama-server reads them.
     """
-    given = environment.get("LLAMA_API_KEY", "")
-    if any(character.isspace() for character in given):
-        raise UsageError("LLAMA_API_KEY has white space in it", hint="a key that a client can send has none")
-    if wanted.api_key_file is not None:
-        check_key_file(wanted.api_key_file)
+    if wanted.api_key is not None:
+        _check_key("api_key", wanted.api_key)
+    keys = [] if wanted.api_key is not None else _keys_in(environment)  # the variable is replaced by a key of ours
+    files = [Path(wanted.api_key_file)] if wanted.api_key_file is not None else []
+    if wanted.inherit_environment and (inherited := environment.get("LLAMA_ARG_API_KEY_FILE")) is not None:
+        files.append(Path(inherited))  # llama-server reads both
+    for file in files:
+        check_key_file(file)
     if wanted.tls_cert is not None or wanted.tls_key is not None:
         _check_certificate(wanted.tls_cert, wanted.tls_key)
-    files = (wanted.api_key_file, environment.get("LLAMA_ARG_API_KEY_FILE"))
-    has_key = wanted.api_key == "auto" or given.strip(",") or any(files)
+    has_key = wanted.api_key is not None or keys or files
     if not (has_key or wanted.insecure or is_loopback(wanted.host) or _resolves_to_loopback(wanted.host)):
         raise UnsafeHost(wanted.host)
 
 
-def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> dict[str, str]:
-    """Return the variable with a key, a new one if there is none yet, where one is wished for."""
+def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> str | None:
+    """Return the key that options or a spec say: theirs or, for ``auto``, ``key`` or a new one."""
     if wanted.api_key != "auto":
-        return {}
+        return wanted.api_key
     if key is not None:
-        return {"LLAMA_API_KEY": key}
+        return key
     import secrets  # noqa: PLC0415 - only then
 
-    return {"LLAMA_API_KEY": secrets.token_urlsafe(32)}
+    return secrets.token_urlsafe(32)
+
+
+def variable_with(key: str) -> dict[str, str]:
+    """Return the variable that gives llama-server exactly this key."""
+    return {"LLAMA_API_KEY": format_row([key])}
+
+
+def _keys_in(environment: Mapping[str, str]) -> list[str]:
+    """Return the keys of ``LLAMA_API_KEY``; ``BadKey`` if it is set and has none, or is not what it seems to be."""
+    name, text = "LLAMA_API_KEY", environment.get("LLAMA_API_KEY")
+    if not text:
+        return []
+    if not is_well_formed(text):
+        raise BadKey(name, "a quote does not enclose a whole key", 'llama-server reads it as CSV: key,"key",…')
+    keys = [_check_key(name, key) for key in parse_row(text) if key]
+    if not keys:
+        raise BadKey(name, "there is no key in it", "unset it, or write the key without quotes")
+    return keys
+
+
+def _check_key(where: str, key: object) -> str:
+    if not isinstance(key, str) or not key:
+        raise BadKey(where, "there is no key in it", "auto, or a text")
+    if any(character.isspace() for character in key):
+        raise BadKey(where, "there is white space in a key", "a client cannot send such a key")
+    if not (key.isascii() and key.isprintable()):
+        raise BadKey(where, "there is a character in a key that is not printable ASCII", "not all clients can send it")
+    return key
 
 
 def first_key(path: str | Path) -> str | None:
     """Return the first key of a file, or None where it cannot be read or has none."""
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - either kind of path
-            lines = file.read().splitlines()
+        lines = read_bounded(path, _LARGEST).decode("utf-8").split("\n")
     except (OSError, ValueError):
         return None
     return next((line for line in lines if line and not line.startswith("#")), None)
@@ -61,8 +94,8 @@ def first_key(path: str | Path) -> str | None:
 def check_key_file(path: Path) -> None:
     """Raise ``BadKeyFile`` unless a file holds keys, one per line, and nobody else may read it."""
     try:
+        lines = read_bounded(path, _LARGEST).decode("utf-8").split("\n")
         mode = path.stat().st_mode
-        lines = path.read_bytes().decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadKeyFile(path, getattr(error, "strerror", None) or "it is not text") from None
     if os.name == "posix" and mode & _OTHERS:
@@ -73,6 +106,8 @@ def check_key_file(path: Path) -> None:
     for number, key in keys:
         if any(character.isspace() for character in key):  # llama-server would take a carriage return for a part
             raise BadKeyFile(path, f"line {number} has white space in it", "one key per line, lines end with \\n only")
+        if not (key.isascii() and key.isprintable()):
+            raise BadKeyFile(path, f"line {number} is not printable ASCII", "not all clients can send such a key")
 
 
 def _check_certificate(certificate: Path | None, key: Path | None) -> None:
@@ -80,6 +115,11 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise UsageError("--tls-cert and --tls-key belong together", hint="give both")
     import ssl  # noqa: PLC0415 - only then
 
+    for file in (certificate, key):
+        try:
+            read_bounded(file, _LARGEST)  # OpenSSL would wait for a FIFO
+        except OSError as error:
+            raise BadCertificate(file, error.strerror or str(error)) from None
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:

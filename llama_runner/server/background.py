@@ -20,7 +20,14 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.binaries.environment import absolute_variables
 from llama_runner.core import events
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
-from llama_runner.server.registry import began, machine, register_failed
+from llama_runner.server.registry import (
+    began,
+    cannot_register,
+    check_writable,
+    machine,
+    register_failed,
+    running,
+)
 from llama_runner.server.spec import ServerSpec
 from llama_runner.server.supervise import LIMIT, Policy, Supervisor, looked_after
 from llama_runner.system.module_path import safe_module_path
@@ -31,12 +38,12 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Event, Sink
     from llama_runner.server.elsewhere import RunningServer
+    from llama_runner.server.process import Server
 
 _POLL_S = 0.05
 _HOLD = "import sys; sys.path[:] = {path}; from llama_runner.server.background import main; sys.exit(main())"
 """The holder finds modules where we do. ``-m`` would not do that, and starts in the working directory."""
 
-_PATHS = ("binary", "model", "projector", "api_key_file", "tls_cert", "tls_key")
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (events.ServerStarted, events.ServerReady, events.ServerStopped, events.ServerRestarting, events.Warned)
@@ -58,16 +65,18 @@ def detach(
 ) -> RunningServer:
     """Start a server that outlives us, and return once it is ready; ``ServerError`` as it was told there.
 
-    ``key`` is the API key where the spec says ``auto``.
+    ``key`` is the API key where the spec says ``auto``. Raises ``StoreError`` before anything is started when the
+    server could not be registered: nobody would find it afterwards.
     """
+    check_writable(registry)
     from llama_runner.server.elsewhere import RunningServer  # noqa: PLC0415 - not in the process that holds it
 
     job = {
-        "spec": {name: _plain(value) for name, value in spec.__dict__.items()},
+        "spec": spec_to_json(spec),
         "log": str(log.absolute()),
         "log_name": log_name,
         "registry": str(registry.absolute()),
-        "about": about or {},
+        "about": (about or {}) | {"restart": [policy, limit]},
         "policy": policy,
         "limit": limit,
         "key": key,
@@ -91,6 +100,11 @@ def detach(
             raise
     threading.Thread(target=holder.wait, daemon=True).start()  # it goes on; when it ends, it is taken note of
     return RunningServer(spec, entry, registry, key)
+
+
+def restarts_as(policy: Policy, limit: int) -> Callable[[dict[str, Any]], bool]:
+    """Return what says of an entry of the registry whether that server was detached with this policy and limit."""
+    return lambda about: about.get("detached") is True and about.get("restart") == [policy, limit]
 
 
 def _told(stream: IO[bytes], sink: Sink, cancelled: Callable[[], bool]) -> dict[str, Any]:
@@ -122,20 +136,33 @@ def _lines(stream: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
         yield from lines
 
 
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+def spec_to_json(spec: ServerSpec) -> dict[str, Any]:
+    """Return every field of a spec, its key too, in a form that ``spec_from_json`` reads; paths are objects."""
+    return {name: _to_json(value) for name, value in spec.__dict__.items()}
 
 
-def _spec(told: dict[str, Any]) -> ServerSpec:
-    paths = {name: Path(told[name]) for name in _PATHS if told[name] is not None}
-    return ServerSpec(**{**told, **paths, "extra": tuple(told["extra"])})
+def spec_from_json(told: dict[str, Any]) -> ServerSpec:
+    """Return the spec that ``spec_to_json`` was given."""
+    return ServerSpec(**{name: _from_json(value) for name, value in told.items()})
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    return [_to_json(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _from_json(told: Any) -> Any:  # noqa: ANN401 - whatever a field is
+    if isinstance(told, dict):
+        return Path(told["path"])
+    return tuple(map(_from_json, told)) if isinstance(told, list) else told
 
 
 class _Held:
-    """The server, for signal handlers that may come before it is there."""
+    """The server, for signal handlers that may run before there is one."""
 
     def __init__(self) -> None:
-        self.stopped = False
+        self.stopped = self.anew = False
         self.supervisor: Supervisor | None = None
 
     def stop(self, *_: object) -> None:
@@ -144,8 +171,18 @@ class _Held:
             self.supervisor.request_stop()
 
     def restart(self, *_: object) -> None:
+        self.anew = True
         if self.supervisor is not None:
             self.supervisor.request_restart()
+
+    def supervise(self, server: Server, policy: Policy, limit: int) -> Supervisor:
+        """Return the supervisor, which is told what was requested before."""
+        supervisor = self.supervisor = Supervisor(server, policy, limit=limit)
+        if self.stopped:
+            supervisor.request_stop()
+        elif self.anew:
+            supervisor.request_restart()
+        return supervisor
 
 
 class _Wire:
@@ -175,6 +212,14 @@ class _Wire:
         os.close(nowhere)
 
 
+def _check_registered(server: Server) -> None:
+    """End a server that is ready and could not be registered: nobody would find it."""
+    entries = [about for about in running(server.registry) if about["pid"] == server.pid]
+    if server.state == "ready" and not any(about.get("state") == "ready" for about in entries):
+        server.stop()
+        raise cannot_register(server.registry, "its file could not be written")
+
+
 def main() -> int:
     """Hold a server until it has ended for good."""
     from llama_runner.server.process import Server  # noqa: PLC0415 - not in the process that starts us
@@ -188,7 +233,7 @@ def main() -> int:
         signal.signal(signal.SIGHUP, held.restart)
     try:
         server = Server(
-            _spec(job["spec"]),
+            spec_from_json(job["spec"]),
             log=Path(job["log"]),
             log_name=job["log_name"],
             registry=registry,
@@ -197,15 +242,15 @@ def main() -> int:
             about=job["about"] | looked_after(detached=True),
             key=job["key"],
         )
-        server.wait_ready(lambda: held.stopped)
+        supervisor = held.supervise(server, job["policy"], job["limit"])
+        supervisor.wait_ready(lambda: held.stopped)
+        server = supervisor.server
+        _check_registered(server)
     except LlamaRunnerError as error:
         if server is not None and not held.stopped:
             register_failed(registry, server.entry("failed"), str(error))
         wire.tell("failed", {"text": str(error), "hint": error.hint, "code": error.code})
         return error.code
-    supervisor = held.supervisor = Supervisor(server, job["policy"], limit=job["limit"])
-    if held.stopped:
-        supervisor.request_stop()
     about = server.entry("ready")
     about |= {"pid": server.pid, "began": 0, "machine": machine()}
     with suppress(ValueError):  # it has ended meanwhile: whoever started us will find that out

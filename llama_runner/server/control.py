@@ -1,4 +1,4 @@
-"""Servers that run elsewhere: which one a name means, ending it, starting it anew."""
+"""Servers of other processes: find one by its name, stop it, restart it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError
-from llama_runner.server.errors import AmbiguousName, HasFailed, NoSuchServer, NotRestarted, RunsInForeground
-from llama_runner.server.registry import GRACE_S, failed, forget_ended, forget_failed, lives, running
+from llama_runner.core.events import Sink, Warned
+from llama_runner.server.errors import (
+    AmbiguousName,
+    HasFailed,
+    NoSuchServer,
+    NotRestarted,
+    OutOfReach,
+    RunsInForeground,
+)
+from llama_runner.server.registry import GRACE_S, elsewhere, failed, forget_ended, forget_failed, lives, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,25 +30,54 @@ _MERCY_S = 5.0
 
 
 def named(directory: Path, name: str) -> dict[str, Any]:
-    """Return the one running server that a model name, URL or process id means."""
-    chosen = _chosen(directory, name)
+    """Return the one running server that a model name, URL or process id means.
+
+    Raises ``NoSuchServer``, ``AmbiguousName``, or ``OutOfReach`` when the only one was started elsewhere.
+    """
+    found = running(directory)
+    chosen = [about for about in found if _is_called(about, name)]
     if len(chosen) > 1:
         raise AmbiguousName(name, [str(about["url"]) for about in chosen])
+    if not chosen and (others := out_of_reach(directory, name)):
+        raise OutOfReach(others[0])
+    if not chosen:
+        raise NoSuchServer(name, [about["alias"] for about in found])
     return chosen[0]
 
 
-def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
-    """Ask the running servers, or those of one model name, URL or process id, to end, and wait until they have.
+def out_of_reach(directory: Path, name: str | None) -> list[dict[str, Any]]:
+    """Return what was registered under a name, or under any, in other containers and on other machines."""
+    return [about for about in elsewhere(directory) if name in (None, about["alias"], about["url"])]
 
-    Those that have not after ``GRACE_S`` are killed. What looks after a server is asked to, or it would start it
-    again. One that has failed is forgotten, and returned as well: its ``state`` is ``failed``.
+
+def stop(directory: Path, name: str | None, sink: Sink = lambda _event: None) -> list[dict[str, Any]]:
+    """Ask all running servers, or the one that ``name`` means, to end, wait until they have, and return them.
+
+    ``name`` is as for ``named``. A server that has not ended after ``GRACE_S`` is killed. The process that
+    supervises a server is asked to end too, or it would start the server again. A server that has failed is
+    forgotten, and returned as well: its ``state`` is ``failed``. ``sink`` gets a warning for each server of
+    another container or machine, which is left alone.
     """
     given_up = [about for about in failed(directory) if name in (None, about["alias"], about["url"])]
+    chosen = running(directory)
+    if name is not None:
+        try:
+            chosen = [named(directory, name)]
+        except (NoSuchServer, OutOfReach):
+            chosen = []
+            if not given_up:
+                raise
     for about in given_up:
         forget_failed(directory, about["alias"])
-    chosen = [about for about in running(directory) if name is None or _is_called(about, name)]
-    if name is not None and not chosen and not given_up:
-        raise NoSuchServer(name, [about["alias"] for about in running(directory)])
+    for about in out_of_reach(directory, name):
+        sink(Warned("out_of_reach", str(OutOfReach(about))))
+    _end(chosen)
+    forget_ended(directory)
+    return chosen + given_up
+
+
+def _end(chosen: list[dict[str, Any]]) -> None:
+    """Ask servers and what supervises them to end, and wait until they have."""
     for about in chosen:
         keeper = _keeper(about)
         if keeper is None:
@@ -58,12 +95,13 @@ def stop(directory: Path, name: str | None) -> list[dict[str, Any]]:
                     _signal_group(about, signal.SIGKILL)
                 elif late > _MERCY_S:
                     _signal(about, signal.SIGKILL)
-    forget_ended(directory)
-    return chosen + given_up
 
 
 def restart(directory: Path, name: str) -> dict[str, Any]:
-    """End a server that runs in the background and start it anew; return what is known of it once it is ready."""
+    """End a server that runs in the background and start it anew; return what is known of it once it is ready.
+
+    Raises ``NotRestarted`` when it does not end, or does not become ready again before its process gives up.
+    """
     gone = {str(each): about for about in failed(directory) for each in (about["alias"], about["url"])}
     if name in gone and not any(_is_called(about, name) for about in running(directory)):
         raise HasFailed(name, str(gone[name]["log"]))
@@ -72,10 +110,13 @@ def restart(directory: Path, name: str) -> dict[str, Any]:
     if keeper is None or not before.get("detached"):
         raise RunsInForeground(name, int(before["pid"]))
     _signal(keeper, signal.SIGHUP)
+    deadline = time.monotonic() + GRACE_S + _MERCY_S
     while lives(keeper):
         for about in running(directory):
             if _keeper(about) == keeper and about["pid"] != before["pid"] and about.get("state") == "ready":
                 return about
+        if before["pid"] != keeper["pid"] and lives(before) and time.monotonic() > deadline:
+            break
         time.sleep(_POLL_S)
     raise NotRestarted(name, str(before["log"]))
 
@@ -100,14 +141,6 @@ def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callabl
     about = found[0] if name is None else named(directory, name)
     kept = [each for each in (_keeper(about), about) if each is not None]
     return root / str(about["log"]), lambda: any(map(lives, kept))
-
-
-def _chosen(directory: Path, name: str) -> list[dict[str, Any]]:
-    found = running(directory)
-    chosen = [about for about in found if _is_called(about, name)]
-    if not chosen:
-        raise NoSuchServer(name, [about["alias"] for about in found])
-    return chosen
 
 
 def _is_called(about: dict[str, Any], name: str) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from llama_runner.client.errors import KeyRefused as KeyRefused  # noqa: PLC0414 - documented under this module too
 from llama_runner.core.errors import ServerError, UsageError
-from llama_runner.server.estimate import size_of
+from llama_runner.core.sizes import size_text
 
 _NAMES = 3
 
@@ -49,6 +52,19 @@ class NoSuchServer(UsageError):
         super().__init__(
             f"no server called {name!r} runs" if name else "no server has run here",
             hint=f"running: {', '.join(running)}" if running else "none runs here",
+        )
+
+
+class OutOfReach(ServerError):
+    """A server was registered by another container or machine that shares the root; no signal reaches it."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.about = about
+        host = f" (host {about['host']})" if about.get("host") else ""
+        super().__init__(
+            f"{about['alias']} at {about['url']} was started in another container or on another machine{host}, "
+            f"as process {about['pid']}, and cannot be reached from here",
+            hint="run the command there",
         )
 
 
@@ -128,12 +144,12 @@ class DoesNotFit(ServerError):
     ) -> None:
         self.name, self.lacks, self.total, self.parts, self.ways = name, lacks, total, parts, ways
         needs = [
-            f"{size_of(wanted)} of memory, {size_of(free)} of {size_of(total)} are available"
+            f"{size_text(wanted)} of memory, {size_text(free)} of {size_text(total)} are available"
             if place == "Host"
-            else f"{size_of(wanted)} on {place}, {size_of(free)} are free"
+            else f"{size_text(wanted)} on {place}, {size_text(free)} are free"
             for place, wanted, free in lacks
         ]
-        told = ", ".join(f"{what} {size_of(count)}" for what, count in parts.items() if count)
+        told = ", ".join(f"{what} {size_text(count)}" for what, count in parts.items() if count)
         would = f"would fit: {'; or '.join(ways)}" if ways else "no smaller context or KV cache would fit"
         super().__init__(f"{name} needs {' and '.join(needs)} ({told})", hint=f"{would}; --force-memory goes on")
 
@@ -172,13 +188,13 @@ class AnotherModel(ServerError):
         )
 
 
-class KeyRefused(ServerError):
-    """What answers at our address asks for an API key, and ours is not the right one."""
+class AnswersWithoutKey(ServerError):
+    """A server that was started with an API key answers a request without one."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         super().__init__(
-            f"{url} asks for an API key and refuses ours", hint="set LLAMA_API_KEY; if it is set, another took the port"
+            f"{url} answers without an API key", hint="it was stopped; --insecure without a key is what asks for that"
         )
 
 
@@ -209,6 +225,14 @@ class UnsafeHost(UsageError):
             f"whoever reaches {host} could use the server: it has no API key",
             hint="--api-key auto makes one, --api-key-file or LLAMA_API_KEY has yours; --insecure goes on without",
         )
+
+
+class BadKey(UsageError):
+    """An API key that llama-server or its clients would not take as it is written. ``where`` is what it comes from."""
+
+    def __init__(self, where: str, why: str, hint: str | None = None) -> None:
+        self.where, self.why = where, why
+        super().__init__(f"{where}: {why}", hint=hint)
 
 
 class BadKeyFile(UsageError):

@@ -88,9 +88,7 @@ def question(spec: ServerSpec) -> Question:
         fields["ctx_size"] = str(spec.ctx_size)
     if spec.gpu_layers is not None:
         fields["gpu_layers"] = str(spec.gpu_layers)
-    rest: list[str] = []
-    for adapter in spec.adapters:
-        rest += ["--lora", str(adapter)]
+    rest = spec.adapter_words
     words = iter(spec.extra)
     for word in words:
         option = word.replace("_", "-") if word.startswith("--") else word
@@ -105,14 +103,6 @@ def question(spec: ServerSpec) -> Question:
     if spec.embeddings:  # no prompts are kept then
         fields["cache_ram"] = "0"
     return Question(**fields, rest=tuple(rest))
-
-
-def size_of(count: int) -> str:
-    """Return a number of bytes for people."""
-    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / MIB:.0f} MiB"
 
 
 class Need(Value):

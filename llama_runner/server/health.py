@@ -9,7 +9,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llama_runner.server.errors import AnotherModel, CanaryFailed, KeyRefused
+from llama_runner.client.errors import KeyRefused
+from llama_runner.server.errors import AnotherModel, AnswersWithoutKey, CanaryFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,20 +55,33 @@ class Asked:
 
     def ask(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> bytes | None:
         """Return what is answered with 200, or None; ``KeyRefused`` when it wants a key."""
+        found = self._reply(method, path, body, timeout, self._headers)
+        if found is None:
+            return None
+        status, text = found
+        if status == HTTPStatus.UNAUTHORIZED:
+            raise KeyRefused(self.url)
+        return text if status == HTTPStatus.OK else None
+
+    def status_without_key(self, path: str) -> int | None:
+        """Return the status of the answer to somebody without a key, or None where there is no answer."""
+        found = self._reply("GET", path, None, None, {})
+        return None if found is None else found[0]
+
+    def _reply(
+        self, method: str, path: str, body: object, timeout: float | None, known: dict[str, bytes]
+    ) -> tuple[int, bytes] | None:
         connection = self._connection(timeout or _TIMEOUT_S)
         content = None if body is None else json.dumps(body)
-        headers = dict(self._headers) if body is None else {**self._headers, "Content-Type": b"application/json"}
+        headers = known if body is None else {**known, "Content-Type": b"application/json"}
         try:
             connection.request(method, self._prefix + path, content, headers)
             reply = connection.getresponse()
-            text = reply.read(_LONGEST)
+            return reply.status, reply.read(_LONGEST)
         except (OSError, http.client.HTTPException, ValueError):
             return None
         finally:
             connection.close()
-        if reply.status == HTTPStatus.UNAUTHORIZED:
-            raise KeyRefused(self.url)
-        return text if reply.status == HTTPStatus.OK else None
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if self._socket:
@@ -117,6 +131,18 @@ def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
     if spec.canary:
         canary(asked, embeddings=spec.embeddings)
     return ours
+
+
+def refuses_strangers(asked: Asked) -> bool:
+    """Return whether a request without a key was refused; ``AnswersWithoutKey`` if it was answered.
+
+    False: there was no answer. The path needs a key in every version of llama-server; asked with GET, it generates
+    nothing where no key is needed.
+    """
+    status = asked.status_without_key("/v1/chat/completions")
+    if status not in (None, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise AnswersWithoutKey(asked.url)
+    return status is not None
 
 
 def canary(asked: Asked, *, embeddings: bool) -> None:

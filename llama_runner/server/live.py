@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_runner.core.errors import ServerError
 from llama_runner.server.registry import failed, running
+from llama_runner.server.spec import first_key_in
 from llama_runner.server.vram import held
 
 _SPEED = re.compile(rb"^llamacpp:predicted_tokens_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)
@@ -20,7 +21,7 @@ def look_at_all(directory: Path) -> list[dict[str, Any]]:
     """Return what the servers that are written down do now, then those whose state is ``failed``."""
     from llama_runner.server.access import first_key  # noqa: PLC0415 - as light as what uses it
 
-    given = os.environ.get("LLAMA_API_KEY", "").partition(",")[0] or None
+    given = first_key_in(os.environ)
     found = []
     servers = running(directory)
     on_gpus = held(int(about["pid"]) for about in servers)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner import machine
 from llama_runner.core.events import Noticed, Sink, Warned
+from llama_runner.core.sizes import size_text
 from llama_runner.server.estimate import (
     Need,
     Room,
@@ -25,7 +26,6 @@ from llama_runner.server.estimate import (
     larger,
     parse,
     question,
-    size_of,
 )
 from llama_runner.system.processes import output_of
 
@@ -95,8 +95,8 @@ class Memory:
         """Tell, once, where the cache of prompts would fill more than what is left. It is empty at the start."""
         limit = self.question.prompts
         if limit and (limit < 0 or limit > left):
-            what = "without a limit" if limit < 0 else f"in up to {size_of(limit)}"
-            text = f"llama-server keeps prompts {what} of memory as they come, {size_of(left)} will be left"
+            what = "without a limit" if limit < 0 else f"in up to {size_text(limit)}"
+            text = f"llama-server keeps prompts {what} of memory as they come, {size_text(left)} will be left"
             self._sink(Noticed("prompt_cache", f"{text}; -- --cache-ram {left // 2 >> 20} lets it have half of it"))
 
     def remember(self, running: _Running) -> _Running:

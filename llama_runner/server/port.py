@@ -20,7 +20,7 @@ _LARGEST = 65535
 
 def check_launch(options: ServerOptions, registry: Path) -> None:
     """Raise what would hinder a server with these options, before any work is done for it."""
-    if needs_care(options):
+    if needs_care(options, os.environ):
         from llama_runner.server.access import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(options, os.environ)

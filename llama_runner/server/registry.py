@@ -1,7 +1,9 @@
-"""Which of our servers run: one small file each, believed only while its process lives.
+"""Register of the servers that run: one small file each, which counts only while its process lives.
 
 A process is told from another that has its id by when it started, in the kernel's own count: setting the clock
-changes nothing. What was written on another machine, before a reboot or in another container is not believed.
+changes nothing. Process ids are unique within one boot and one PID namespace, so the name of a file has both:
+containers and machines that share a root do not overwrite each other's files. Whether a process of another
+namespace still runs is not known here; its file is left alone.
 """
 
 from __future__ import annotations
@@ -10,24 +12,41 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from llama_runner.core.errors import StoreError
+from llama_runner.system.files import read_json, try_writing
 
 GRACE_S = 10.0
 """How long a server may take to end after SIGTERM: it lets requests in flight finish."""
 
 
 def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
-    """Write down a running process; None where the store is read-only, or when it has ended already."""
-    path = directory / f"{pid}.json"
+    """Register a running process; None where the directory cannot be written, or when the process has ended."""
+    path = directory / f"{_place()}-{pid}.json"
     try:
-        _write(path, {"pid": pid, "began": began(pid), "machine": machine(), **about})
+        _write(path, {"pid": pid, "began": began(pid), "machine": machine(), "host": _host(), **about})
     except (OSError, ValueError):
         return None
     forget_failed(directory, str(about.get("alias")))
     return path
+
+
+def check_writable(directory: Path) -> None:
+    """Raise ``StoreError`` unless servers can be registered in a directory."""
+    try:
+        try_writing(directory)
+    except OSError as error:
+        raise cannot_register(directory, error.strerror or str(error)) from None
+
+
+def cannot_register(directory: Path, why: str) -> StoreError:
+    """Return the error for a server in the background that cannot be registered."""
+    return StoreError(
+        f"cannot register a server in {directory}: {why}",
+        hint="ps and stop do not find a server that is not registered; use another --root, or leave --detach out",
+    )
 
 
 def _write(path: Path, about: dict[str, Any]) -> None:
@@ -46,7 +65,7 @@ def register_failed(directory: Path, about: dict[str, Any], failure: str) -> Non
     with suppress(OSError):
         _write(
             _of_failed(directory, str(about["alias"])),
-            {**about, "state": "failed", "machine": machine(), "failure": failure},
+            {**about, "state": "failed", "machine": machine(), "host": _host(), "failure": failure},
         )
 
 
@@ -57,13 +76,16 @@ def failed(directory: Path) -> list[dict[str, Any]]:
 
 
 def forget_failed(directory: Path, alias: str) -> None:
-    """Forget that a server of this name failed."""
+    """Forget that a server of this name failed here, now or in an earlier boot."""
     with suppress(OSError):
-        _of_failed(directory, alias).unlink(missing_ok=True)
+        for path in directory.glob(f"*{_digest(alias)}.failed"):
+            about = _load(path)
+            if about is not None and (about["machine"] == machine() or not _is_elsewhere(about)):
+                path.unlink(missing_ok=True)
 
 
 def _of_failed(directory: Path, alias: str) -> Path:
-    return directory / f"{hashlib.sha256(alias.encode()).hexdigest()[:16]}.failed"
+    return directory / f"{_place()}-{_digest(alias)}.failed"
 
 
 def running(directory: Path) -> list[dict[str, Any]]:
@@ -74,6 +96,20 @@ def running(directory: Path) -> list[dict[str, Any]]:
         if about is not None and lives(about):
             found.append(about)
     return sorted(found, key=lambda about: int(about["began"]))
+
+
+def elsewhere(directory: Path) -> list[dict[str, Any]]:
+    """Return what other containers and machines have registered. Whether those processes run is not known here.
+
+    What an earlier boot of this host has left is not among them.
+    """
+    entries = [about for path in sorted(directory.glob("*.json")) if (about := _read(path)) is not None]
+    return [about for about in entries if _is_elsewhere(about)]
+
+
+def logs_in_use(directory: Path) -> set[str]:
+    """Return the file names of the logs of servers that run, may run elsewhere, or have failed and are shown."""
+    return {Path(about["log"]).name for about in (*running(directory), *elsewhere(directory), *failed(directory))}
 
 
 def forget_ended(directory: Path) -> None:
@@ -103,8 +139,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _load(path: Path) -> dict[str, Any] | None:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        about = read_json(path)
+    except (OSError, ValueError):
         return None
     texts = ("alias", "url", "log", "machine")
     if not isinstance(about, dict) or not all(isinstance(about.get(name), str) for name in texts):
@@ -138,4 +174,24 @@ def machine() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - as above
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
     except OSError:
-        return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+        return _host()
+
+
+def _is_elsewhere(about: dict[str, Any]) -> bool:
+    """Return whether another container or machine wrote an entry, rather than an earlier boot of this host."""
+    here, there, host = machine(), str(about["machine"]), _host()
+    same_boot = here.partition(" ")[0] == there.partition(" ")[0]
+    return here != there and (same_boot or about.get("host", host) != host)
+
+
+def _place() -> str:
+    """Return a short name for what a process id is unique in."""
+    return _digest(machine())[:8]
+
+
+def _host() -> str:
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.binaries.environment import program_environment
-from llama_runner.core.value import Value
+from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +45,8 @@ class ServerOptions(Value):
     """Seconds that the server may be silent and not ready."""
     canary: bool = False
     """Whether a server is ready only when it has given a token."""
-    api_key: Literal["auto"] | None = None
-    """``auto``: one is made for this server, ``Server.api_key``. One of your own comes in ``LLAMA_API_KEY``."""
+    api_key: str | None = field(default=None, role="secret")
+    """The key that the server accepts; ``auto``: a new one, ``Server.api_key``. None: those of ``LLAMA_API_KEY``."""
     api_key_file: Path | None = None
     """Keys that the server accepts, one per line; for its owner's eyes only."""
     insecure: bool = False
@@ -80,7 +80,7 @@ class ServerSpec(Value):
     inherit_environment: bool
     load_timeout: float
     canary: bool = False
-    api_key: Literal["auto"] | None = None
+    api_key: str | None = field(default=None, role="secret")
     api_key_file: Path | None = None
     insecure: bool = False
     tls_cert: Path | None = None
@@ -104,7 +104,8 @@ class ServerSpec(Value):
         """What tells it from another server: the launch, not how long we wait for it. No secret is in it."""
         import hashlib  # noqa: PLC0415 - not for plan
 
-        what = [*self.argv(), str(self.api_key), str(self.inherit_environment)]
+        key = self.api_key if self.api_key in (None, "auto") else "given"
+        what = [*self.argv(), str(key), str(self.inherit_environment)]
         return hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
@@ -136,21 +137,19 @@ class ServerSpec(Value):
 
     def api_key_in(self, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
         """Return a key that the server accepts, or else the file that holds its keys, for the server's environment."""
-        keys = environment.get("LLAMA_API_KEY") or ""
         file = str(self.api_key_file) if self.api_key_file else environment.get("LLAMA_ARG_API_KEY_FILE")
-        return next(filter(None, keys.split(",")), None), file
+        return self.api_key if self.api_key not in (None, "auto") else first_key_in(environment), file
 
     def argv(self) -> list[str]:
         """Return the words that start the server.
 
         ``-m`` always: without it the server would route over the user's whole Hugging Face cache. CORS is
-        narrowed: the default lets any web page use the server with credentials.
+        narrowed: by default any web page may read answers. It does not keep a page from sending requests.
         """
         words = [str(self.binary), "-m", str(self.model)]
         if self.projector is not None and not _values_of("--mmproj", self.extra):
             words += ["--mmproj", str(self.projector)]
-        for adapter in self.adapters:
-            words += ["--lora", str(adapter)]
+        words += self.adapter_words
         words += [] if self._chosen_aliases else ["--alias", self.alias]
         words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
@@ -162,6 +161,15 @@ class ServerSpec(Value):
         for option, file in (*files, ("--ssl-key-file", self.tls_key)):
             words += [] if file is None else [option, str(file)]
         return [*words, *self.extra]
+
+    @property
+    def adapter_words(self) -> list[str]:
+        """The option for the LoRA adapters: one list, quoted as in CSV; llama.cpp deprecates repeating ``--lora``."""
+        if not self.adapters:
+            return []
+        from llama_runner.core.csv_row import format_row  # noqa: PLC0415 - not for the usual server
+
+        return ["--lora", format_row([str(adapter) for adapter in self.adapters])]
 
     def entry(self) -> dict[str, str]:
         """Return what the registry says of it. No secret is in it."""
@@ -232,9 +240,26 @@ def is_socket(host: str) -> bool:
     return host.endswith(".sock")
 
 
-def needs_care(wanted: ServerOptions | ServerSpec) -> bool:
-    """Return whether other machines might reach it, or it has keys or certificates that should be looked at."""
-    return any((wanted.api_key, wanted.api_key_file, wanted.tls_cert, wanted.tls_key)) or not is_loopback(wanted.host)
+def needs_care(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> bool:
+    """Return whether ``check_access`` has to look: other machines might reach it, or it has keys or certificates."""
+    files = (wanted.api_key_file, wanted.tls_cert, wanted.tls_key)
+    return (
+        wanted.api_key is not None
+        or any(file is not None for file in files)
+        or bool(environment.get("LLAMA_API_KEY"))
+        or (wanted.inherit_environment and "LLAMA_ARG_API_KEY_FILE" in environment)
+        or not is_loopback(wanted.host)
+    )
+
+
+def first_key_in(environment: Mapping[str, str]) -> str | None:
+    """Return the first key of ``LLAMA_API_KEY`` as llama-server reads it: fields of a CSV row, empty ones left out."""
+    text = environment.get("LLAMA_API_KEY")
+    if not text:
+        return None
+    from llama_runner.core.csv_row import parse_row  # noqa: PLC0415 - not for the usual server
+
+    return next(filter(None, parse_row(text)), None)
 
 
 def is_loopback(host: str) -> bool:

@@ -8,12 +8,14 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.errors import ServerError
+from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import ServerRestarting
 from llama_runner.server.errors import GaveUp, ModelGone
 from llama_runner.server.registry import began, register
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llama_runner.server.process import Server
 
 Policy = Literal["no", "on-failure", "always"]
@@ -34,7 +36,7 @@ def looked_after(*, detached: bool) -> dict[str, Any]:
 
 
 class Supervisor:
-    """Looks after one server that was ready once. ``wait`` returns when it is not to be started again.
+    """Supervisor of one server. ``wait`` returns when the server is not to be started again.
 
     ``request_stop`` and ``request_restart`` return at once, as a signal handler must.
     """
@@ -52,10 +54,28 @@ class Supervisor:
         self.server.request_stop()
 
     def request_restart(self) -> None:
-        """Ask the server to end, to be started anew at once, whatever the policy."""
-        self._anew = True
-        self._woken.set()
-        self.server.request_stop()
+        """Ask the server to end, to be started anew at once, whatever the policy; also while it loads."""
+        if not self._anew:  # asked again, a server is killed
+            self._anew = True
+            self._woken.set()
+            self.server.request_stop()
+
+    def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Return once the server is ready for the first time; raises as ``Server.wait_ready`` does.
+
+        When a restart is requested meanwhile, the server that is started anew is waited for.
+        """
+        while True:
+            try:
+                self.server.wait_ready(cancelled)
+            except ServerError:
+                if self._stopped.is_set():
+                    raise Interrupted from None
+                if not self._anew:
+                    raise
+                self._start_again()
+            else:
+                return
 
     def wait(self) -> int:
         """Return the exit status of the server once it has ended for good.
@@ -83,6 +103,16 @@ class Supervisor:
             status, failed = self.server.wait(), 0 if steady else failed + 1
         return status
 
+    def _start_again(self) -> None:
+        """Start the server anew. A request that comes while there is none applies to the new one."""
+        self._woken.clear()
+        if not self.server.spec.model.exists():
+            raise ModelGone(self.server.spec.model)
+        self._anew = False
+        self.server = self.server.again()
+        if self._stopped.is_set() or self._anew:
+            self.server.request_stop()
+
     def _pause(self, status: int, failed: int) -> None:
         """Wait, longer each time; while there is no server, it is this process that can be asked to stop."""
         pause = PAUSES_S[min(failed, len(PAUSES_S) - 1)]
@@ -95,17 +125,13 @@ class Supervisor:
 
     def _attempt(self) -> tuple[bool, ServerError | None]:
         """Start it and wait for its end. Return whether it served long enough, and what hindered it to."""
-        self._anew = False
-        self._woken.clear()
-        if not self.server.spec.model.exists():
-            raise ModelGone(self.server.spec.model)
         try:
-            self.server = self.server.again()
-            if self._stopped.is_set():  # asked while there was nobody to ask
-                self.server.request_stop()
+            self._start_again()
             self.server.wait_ready()
             since = time.monotonic()
             self.server.wait()
+        except ModelGone:
+            raise
         except ServerError as error:
             return False, error
         return time.monotonic() - since >= STEADY_S, None

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from llama_runner.core.errors import DownloadError, SourceError
+from llama_runner.core.redaction import public_url, redacted
 from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.sources.git import ask, environment, git_for
+from llama_runner.sources.git import ask, git_for, with_credentials
 from llama_runner.sources.trees import NoSourceTree, numbers
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class CannotReach(DownloadError):
     """git cannot read the repository."""
 
     def __init__(self, url: str, said: str) -> None:
-        self.url, self.said = _without_password(url), said
-        lines = "".join(f"\n  {line}" for line in said.splitlines()[-4:])
+        self.url, self.said = public_url(url), redacted(said)
+        lines = "".join(f"\n  {line}" for line in self.said.splitlines()[-4:])
         super().__init__(
             f"cannot read the repository {self.url}{lines}",
             hint="check the URL, the network, and git's proxy and credentials (git config --list)",
@@ -45,10 +46,21 @@ class NoSuchCommit(SourceError):
     """The repository has no commit of that name, or does not tell which one it is."""
 
     def __init__(self, url: str, name: str) -> None:
-        self.url, self.name = _without_password(url), name
+        self.url, self.name = public_url(url), name
         why = "give the whole commit: a repository elsewhere does not tell what a part of it stands for"
         hint = why if re.fullmatch(_SHORT, name) else f"git ls-remote {self.url} lists its branches and tags"
         super().__init__(f"{self.url} has no branch, tag or commit {name}", hint=hint)
+
+
+class CommitOffline(DownloadError):
+    """A repository elsewhere would have to be asked for a commit, and the network must not be used."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url, self.name = public_url(url), name
+        super().__init__(
+            f"which commit {name} of {self.url} is would have to be asked, and the network must not be used",
+            hint="give the whole commit, or run once without --offline (and HF_HUB_OFFLINE)",
+        )
 
 
 class Commit(Value):
@@ -58,15 +70,16 @@ class Commit(Value):
     build: int
 
 
-def find_commit(url: str, text: str) -> Commit:
+def find_commit(url: str, text: str, *, offline: bool = False) -> Commit:
     """Return the commit that a name stands for: its hash, or a branch or a tag, for which the repository is asked.
 
-    Raises ``NoSuchCommit``, ``CannotReach``, ``NoGit``.
+    Raises ``NoSuchCommit``, ``CannotReach``, ``NoGit``, and ``CommitOffline`` where a repository elsewhere must not be
+    asked.
     """
     text, parts = text.strip(), urlsplit(url)
     if re.fullmatch(_WHOLE, text) and parts.scheme != "file":
         return Commit(text, 0)
-    git, tag = git_for(f"a commit of {_without_password(url)}"), re.fullmatch(_TAG, text)
+    git, tag = git_for(f"a commit of {public_url(url)}"), re.fullmatch(_TAG, text)
     if parts.scheme == "file":
         here = Path(unquote(parts.path))
         if ask(git, "-C", here, "rev-parse", "--git-dir")[1]:
@@ -77,7 +90,10 @@ def find_commit(url: str, text: str) -> Commit:
         if failed:
             raise NoSuchCommit(url, text)
         return Commit(found.strip(), int(tag[1]) if tag else numbers(git, here, found.strip())[0])
-    listed, failed = ask(git, "ls-remote", "--", url)
+    if offline:
+        raise CommitOffline(url, text)
+    public, env = with_credentials(url)
+    listed, failed = ask(git, "ls-remote", "--", public, env=env)
     if failed:
         raise CannotReach(url, failed)
     refs = {name: commit for commit, name in (line.split("\t") for line in listed.splitlines() if "\t" in line)}
@@ -92,7 +108,10 @@ def find_commit(url: str, text: str) -> Commit:
 
 
 class CloneTree(Step):
-    """The files of one commit. Where they come from is not keyed: the commit's name is a hash of them."""
+    """The files of one commit. Where they come from is not keyed: the commit's name is a hash of them.
+
+    ``url`` may have credentials; they are not written down.
+    """
 
     commit: str
     url: str = unkeyed("")
@@ -102,7 +121,7 @@ class CloneTree(Step):
     @property
     def source(self) -> dict[str, object]:
         """Where the tree comes from."""
-        return {"kind": "git", "ref": _without_password(self.url), "revision": self.commit}
+        return {"kind": "git", "ref": public_url(self.url), "revision": self.commit}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
         """Beside the pinned tree."""
@@ -115,7 +134,8 @@ class CloneTree(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Fetch the one commit and write its files as they are in it, whatever git is configured to make of them."""
-        git = git_for(f"a commit of {_without_password(self.url)}")
+        git = git_for(f"a commit of {public_url(self.url)}")
+        url, env = with_credentials(self.url)
         repository = workspace.tools / "repository"
         words: list[str | Path] = [
             git,
@@ -125,12 +145,11 @@ class CloneTree(Step):
             "advice.detachedHead=false",
             f"--git-dir={repository}",
         ]
-        env = environment()
         workspace.call([git, "init", "--quiet", "--bare", repository], env=env)
         said: list[str] = []
         try:
             workspace.call(
-                [*words, "fetch", "--quiet", "--depth=1", "--no-tags", "--", self.url, self.commit],
+                [*words, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, self.commit],
                 env=env,
                 on_line=said.append,
             )
@@ -154,9 +173,4 @@ class CloneTree(Step):
             cwd=workspace.out,
         )
         if not (workspace.out / "CMakeLists.txt").is_file():
-            raise NoSourceTree(f"{_without_password(self.url)}@{self.commit}")
-
-
-def _without_password(url: str) -> str:
-    """Return a URL as it may be shown and written down."""
-    return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", url)
+            raise NoSourceTree(f"{url}@{self.commit}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner import __version__
 from llama_runner.core.digest import file_digest
 from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
 from llama_runner.sources.local import bucket
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,8 @@ class Convert(Step):
     keep: bool = unkeyed(True)
     pre_tokenizer: str | None = later(None)
     """How the tokenizer splits text, where it is not recognised: llama.cpp's name for it."""
+    revision: int = later(0)
+    """How many corrections of the output concern this model; see ``convert.revisions``."""
     kind: ClassVar[str] = "convert"
 
     @property
@@ -73,6 +75,8 @@ class Convert(Step):
             workspace.notice(
                 "quantized_before", f"the weights were quantized before ({before}); what was lost stays lost"
             )
+        for difference in converted.differences:
+            workspace.notice("tokenizer_differs", difference)
         if converted.not_finite:
             workspace.fact(not_finite=dict(converted.not_finite))
             workspace.warn("not_finite", _broken(converted.not_finite))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.errors import DownloadError
+from llama_runner.core.redaction import public_url
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.paths import safe_name
@@ -127,7 +128,7 @@ class FetchUrl(Step):
             if partial.stat().st_size > here:
                 return False
             raise NotFetched(shown(self.url), "the connection ended early", here) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, ImportError) as error:  # the last two: a bad proxy
             raise NotFetched(shown(self.url), str(error) or type(error).__name__, partial.stat().st_size) from error
 
     def _append(self, partial: Path, response: Any, workspace: Workspace) -> None:  # noqa: ANN401 - of httpx2
@@ -145,8 +146,8 @@ class FetchUrl(Step):
 
 
 def shown(url: str) -> str:
-    """Return a URL without what only its owner may know."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url.partition("?")[0])
+    """Return a URL without credentials and without its query, which is long where a storage signs it."""
+    return public_url(url).partition("?")[0]
 
 
 def _begins(content_range: str | None) -> int | None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import short
 from llama_runner.core.errors import DownloadError, StepError, ToolError
 from llama_runner.core.record import STATE_FILE
+from llama_runner.core.redaction import public_url, redacted
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.paths import safe_name
 from llama_runner.sources.git import environment
 from llama_runner.sources.trees import SourceTree
 from llama_runner.steps.clone import TREE_BYTES
+from llama_runner.system.files import read_bounded
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
@@ -58,9 +60,9 @@ class PatchNotFetched(DownloadError):
     """A patch is not to be had at its URL."""
 
     def __init__(self, url: str, why: str) -> None:
-        self.url, self.why = url, why
+        self.url, self.why = public_url(url), redacted(why)
         super().__init__(
-            f"cannot fetch the patch {url}: {why}",
+            f"cannot fetch the patch {self.url}: {why}",
             hint="check the URL and the network; a file with the patch in it can be given instead",
         )
 
@@ -69,6 +71,9 @@ class FetchPatch(Step):
     """A patch by its URL. What it says is the key of what is built with it; once here it is not fetched again."""
 
     url: str
+    """Without credentials: it is keyed and recorded."""
+    address: str = unkeyed("")
+    """The URL with the credentials that fetch it; empty where there are none."""
     kind: ClassVar[str] = "fetch_patch"
     resource: ClassVar = "network"
 
@@ -93,7 +98,7 @@ class FetchPatch(Step):
         try:
             with (
                 httpx2.Client(follow_redirects=True, timeout=_PATIENCE_S) as client,
-                client.stream("GET", self.url) as response,
+                client.stream("GET", self.address or self.url) as response,
             ):
                 if not response.is_success:
                     raise PatchNotFetched(self.url, f"the server answers {response.status_code}")
@@ -102,11 +107,17 @@ class FetchPatch(Step):
                     content += block
                     if len(content) > _LARGEST:
                         raise PatchNotFetched(self.url, f"it is larger than {_LARGEST >> 20} MiB")
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, ImportError) as error:  # the last two: a bad proxy
             raise PatchNotFetched(self.url, str(error) or type(error).__name__) from error
         if not re.search(_CHANGE, content, re.MULTILINE):
             raise PatchNotFetched(self.url, "what is there is no patch")
         workspace.target.write_bytes(content)
+
+
+def fetch_patch(url: str) -> FetchPatch:
+    """Return the step that fetches a patch; credentials in the URL are neither keyed nor recorded."""
+    public = public_url(url)
+    return FetchPatch(public, "" if public == url else url)
 
 
 class PatchedTree(Step):
@@ -150,7 +161,7 @@ def _copy(source: Path, target: Path, names: list[str] | None, workspace: Worksp
 
 
 def _apply(patch: Path, workspace: Workspace) -> None:
-    if not re.search(_CHANGE, patch.read_bytes(), re.MULTILINE):
+    if not re.search(_CHANGE, read_bounded(patch, _LARGEST), re.MULTILINE):
         raise PatchDoesNotApply(patch.name, "", None, ["there is no change in it"], None)
     out = workspace.out.resolve()
     if git := find_program("git"):

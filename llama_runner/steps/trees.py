@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from llama_runner.binaries.pin import Tree
 from llama_runner.core.errors import UsageError
+from llama_runner.core.redaction import public_url
 from llama_runner.paths import user_path
 from llama_runner.sources.local import MissingSource, open_plain
 from llama_runner.sources.trees import NoSourceTree, open_tree
 from llama_runner.steps.clone import CloneTree, find_commit
-from llama_runner.steps.patch import FetchPatch, PatchedTree
+from llama_runner.steps.patch import PatchedTree, fetch_patch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,27 +26,27 @@ class NoCommit(UsageError):
     """A repository without the commit that is to be built."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        super().__init__(f"{url} does not say which commit to build", hint=f"write {url}@COMMIT")
+        self.url = public_url(url)
+        super().__init__(f"{self.url} does not say which commit to build", hint=f"write {self.url}@COMMIT")
 
 
-def tree_from(text: str, *, patches: Sequence[str] = ()) -> Tree:
+def tree_from(text: str, *, patches: Sequence[str] = (), offline: bool = False) -> Tree:
     """Return the tree that ``--source`` names: DIR, URL@COMMIT or REPOSITORY@COMMIT, with the patches applied.
 
     Raises ``MissingSource``, ``NoSourceTree``, ``NoCommit``, and what `find_commit` raises.
     """
-    return patched(_plain(text), patches)
+    return patched(_plain(text, offline=offline), patches)
 
 
 def patched(tree: Tree, patches: Sequence[str]) -> Tree:
     """Return a tree with patches: files, or URLs as that of a pull request's ``.patch``."""
     if not patches:
         return tree
-    nodes = tuple(FetchPatch(each) if _is_web(each) else open_plain(Path(each)) for each in patches)
+    nodes = tuple(fetch_patch(each) if _is_web(each) else open_plain(Path(each)) for each in patches)
     return tree.but(node=PatchedTree(tree.node, nodes, tree.build))
 
 
-def _plain(text: str) -> Tree:
+def _plain(text: str, *, offline: bool) -> Tree:
     path = user_path(text).absolute()
     if path.is_dir():
         found = open_tree(path)
@@ -56,15 +57,15 @@ def _plain(text: str) -> Tree:
     if not url:
         raise NoSourceTree(path) if path.exists() else MissingSource(path)
     if re.fullmatch(_URL, url):
-        return _clone(url, commit)
+        return _clone(url, commit, offline=offline)
     repository = user_path(url).absolute()
     if not repository.is_dir():
         raise MissingSource(repository)
-    return _clone(repository.as_uri(), commit)
+    return _clone(repository.as_uri(), commit, offline=offline)
 
 
-def _clone(url: str, commit: str) -> Tree:
-    found = find_commit(url, commit)
+def _clone(url: str, commit: str, *, offline: bool) -> Tree:
+    found = find_commit(url, commit, offline=offline)
     return Tree(CloneTree(found.name, url), found.build, found.name[:9])
 
 

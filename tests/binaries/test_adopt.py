@@ -44,7 +44,7 @@ def system(tmp_path: Path, programs: Path) -> Path:
 
 
 def write(path: Path, text: str, *, mode: int = 0o755) -> Path:
-    """Write a file that has been there for long, so its stamp is believed."""
+    """Write a program with a fixed time, as packages have it."""
     path.write_text(text)
     path.chmod(mode)
     os.utime(path, (1e9 + len(text), 1e9))
@@ -75,6 +75,7 @@ def test_programs_on_the_path_are_adopted_where_they_lie_and_proven(bench: Bench
     assert record.source["ref"] == str(system)
 
 
+@pytest.mark.usefixtures("settled")
 def test_what_is_adopted_is_not_read_again_while_it_is_as_it_was(
     bench: Bench, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,15 @@ def test_an_upgrade_is_noticed_even_if_only_a_library_changes(bench: Bench, syst
     assert bench.ran() == ["adopt", "adopt"]
     assert before.digests[step] != after.digests[again], "links look the same, and are not"
     assert before.places[step] != after.places[again]
+
+
+@pytest.mark.usefixtures("settled")
+def test_11_04_an_upgrade_to_a_program_of_the_same_size_and_time_is_noticed(bench: Bench, system: Path) -> None:
+    library = system / "../lib/x86_64-linux-gnu/libllama.so.0"
+    before = bench.execute(step := adopt(system))
+    write(library, "LIBRARY")
+    after = bench.execute(again := adopt(system))
+    assert before.digests[step] != after.digests[again]
 
 
 def test_the_digest_covers_what_is_used_and_nothing_else(system: Path) -> None:

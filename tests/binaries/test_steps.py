@@ -192,6 +192,22 @@ def test_a_compiler_that_is_known_by_its_stamp_is_not_asked(tmp_path: Path) -> N
     assert find_toolchain(environment, [first.to_json()]).c.identity == "2.0 cc 2.0"
 
 
+def test_11_04_a_compiler_of_the_same_size_and_time_is_asked_and_older_records_hold(tmp_path: Path) -> None:
+    for name in ("cc", "c++"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} 1.2.3\n")
+        (tmp_path / name).chmod(0o755)
+        os.utime(tmp_path / name, (1, 1))
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    noted = find_toolchain(environment).to_json()
+    (tmp_path / "cc").write_text("#!/bin/sh\necho cc 4.5.6\n")
+    os.utime(tmp_path / "cc", (1, 1))
+    assert find_toolchain(environment, [noted]).c.identity == "4.5.6 cc 4.5.6"
+    older = {role: {**of, "stamp": {**of["stamp"]}, "identity": "as noted"} for role, of in noted.items()}
+    for compiler in older.values():
+        del compiler["stamp"]["ctime_ns"]
+    assert find_toolchain(environment, [older]).identity == ("as noted", "as noted")
+
+
 def fetch(file: Path, digest: Digest | None = None, version: str = "1.0") -> FetchPackage:
     return FetchPackage("tinypkg", version, file.name, digest or hash_file(file), file.stat().st_size)
 

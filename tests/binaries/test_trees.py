@@ -59,6 +59,7 @@ def test_a_directory_is_built_where_it_lies_and_not_twice(bench: Bench, tmp_path
     assert ran(bench, tree) == ["compile"]
 
 
+@pytest.mark.usefixtures("settled")
 def test_what_a_tree_was_is_known_from_records(bench: Bench, tmp_path: Path) -> None:
     """A warm start reads no file of the tree: its stamps are those of the record."""
     tree = write_tree(tmp_path / "tree")

@@ -13,3 +13,7 @@ TEXTS: dict[str, str] = {
     "long-word": "Donaudampfschifffahrtsgesellschaftskapitän" * 3,
     "long-run": "a" * 70 + " " * 70 + "." * 70 + "\n" * 20 + "1" * 40 + "=" * 33,
 }
+
+# For tokenizers that put a space first, or that see a text as one word: also each line by itself, and after a space.
+_LINES = dict.fromkeys(line for text in TEXTS.values() for line in text.split("\n"))
+LINES: tuple[str, ...] = tuple(dict.fromkeys([*TEXTS.values(), *_LINES, *(f" {line}" for line in _LINES)]))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llama_runner.convert.keyvalues import encode_string
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SIMPLE = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -71,3 +74,23 @@ def raw_values(data: bytes, count: int) -> list[tuple[str, bytes]]:
         reader.value(reader.unpack("<I"))
         found.append((key, data[start : reader.place]))
     return found
+
+
+def rewritten(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    """A file with other metadata; ``change`` gets the encoded values, types included, by key."""
+    reader = _Reader(data)
+    reader.place = 8
+    tensors, count = reader.unpack("<Q"), reader.unpack("<Q")
+    values = dict(raw_values(data[reader.place :], count))
+    for _ in range(count):
+        reader.string()
+        reader.value(reader.unpack("<I"))
+    start = reader.place
+    for _ in range(tensors):
+        reader.string()
+        for layout in ("<Q",) * reader.unpack("<I") + ("<I", "<Q"):
+            reader.unpack(layout)
+    change(values)
+    listed = b"".join(encode_string(key) + value for key, value in values.items())
+    head = data[:16] + struct.pack("<Q", len(values)) + listed + data[start : reader.place]
+    return head + bytes(-len(head) % 32) + data[reader.place + -reader.place % 32 :]

@@ -113,10 +113,25 @@ def _replace(path: Path) -> None:
     other.replace(path)
 
 
+def _write_over(path: Path) -> None:
+    """Write other bytes into the same file and restore its time, as ``cp -p`` does."""
+    before, data = path.stat(), path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 @pytest.mark.parametrize(
     "change",
-    [_grow, _replace, lambda path: os.utime(path, (1, 1)), lambda path: os.truncate(path, 3000), Path.unlink],
-    ids=["grown", "replaced", "touched", "cut", "removed"],
+    [
+        _grow,
+        _replace,
+        _write_over,
+        lambda path: os.utime(path, (1, 1)),
+        lambda path: os.truncate(path, 3000),
+        Path.unlink,
+    ],
+    ids=["grown", "replaced", "11_04 written over", "touched", "cut", "removed"],
 )
 def test_a_shard_that_changes_while_it_is_read_is_an_error(tmp_path: Path, change: Callable[[Path], object]) -> None:
     directory = llama(tmp_path / "model")
@@ -132,6 +147,20 @@ def test_a_shard_that_changes_while_it_is_read_is_an_error(tmp_path: Path, chang
     with pytest.raises(errors.SourceChanged, match=r"model-00002-of-00002\.safetensors changed while it was read"):
         convert(directory, tmp_path / "out.gguf", name="m", on_progress=on_progress)
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_11_04_a_hard_link_to_a_shard_does_not_stop_its_conversion(tmp_path: Path) -> None:
+    directory = llama(tmp_path / "model")
+    path = directory / "model.safetensors"
+    times: list[int] = []
+
+    def on_progress(_done: int, _total: int) -> None:
+        if not times:
+            os.link(path, tmp_path / "link")
+        times.append(path.stat().st_ctime_ns)
+
+    convert(directory, tmp_path / "out.gguf", name="m", on_progress=on_progress)
+    assert times
 
 
 def test_inspect_tells_what_a_checkpoint_is(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     ),
     "LFM2 with too few kinds": ("lfm2", "kinds", {"layer_types": ["conv"]}, "layer_types is ['conv'], a kind"),
     "LFM2 with no list of kinds": ("lfm2", "kinds", {"layer_types": "conv"}, "layer_types is 'conv'"),
-    "LFM2 with blocks that are no list": ("lfm2", "lfm2", {"full_attn_idxs": "1"}, "layer_types is None"),
+    "LFM2 with blocks not in a list": ("lfm2", "lfm2", {"full_attn_idxs": "1"}, "full_attn_idxs is '1', a list"),
     "LFM2 with a size that is text": ("lfm2", "lfm2", {"block_ff_dim": "96"}, "intermediate_size is '96'"),
 }  # fmt: skip
 

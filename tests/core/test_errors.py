@@ -52,3 +52,9 @@ def test_11_27_an_error_comes_back_from_a_pool() -> None:
 
 def test_error_constructors_take_more_than_the_text() -> None:
     assert any(len(inspect.signature(kind.__init__).parameters) > 3 for kind in error_classes())
+
+
+def test_11_11_the_text_of_an_error_has_no_control_characters_and_no_forged_lines() -> None:
+    error = LlamaRunnerError("no \x1b[31mx\r\nhint: run \udcff\n  the tail\nfull log: a", hint="try \x9b\nerror: b")
+    assert str(error) == "no \\x1b[31mx\\r\n  hint: run \\udcff\n  the tail\nfull log: a"
+    assert error.hint == "try \\x9b\n  error: b"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llama_runner import Runner
 from tests.conftest import Command
-from tests.e2e.serving import MODULE, Running, ask, is_running
+from tests.e2e.serving import MODULE, Running, ask, is_running, request
 
 DEMO = ("--demo", "--port", "0")
 
@@ -50,6 +56,49 @@ def test_the_life_of_a_server_in_the_background(llama_runner: Command, root: Pat
         assert not list((root / ".llama_runner" / "servers").iterdir())
     finally:
         llama_runner("stop", "--all", *at)
+
+
+def test_11_12_in_the_background_a_root_that_cannot_be_written_is_an_error(
+    llama_runner: Command, root: Path, read_only: Callable[[Path], None], children: list[subprocess.Popen[str]]
+) -> None:
+    assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    read_only(root)
+    done = llama_runner("run", *DEMO, "--root", root, "--detach")
+    assert done.code == 7, done
+    assert f"error: cannot register a server in {root / '.llama_runner' / 'servers'}: " in done.err
+    assert "hint: ps and stop do not find a server that is not registered; use another --root" in done.err
+    running = Running(children, "--demo", "--root", root)
+    assert ask(running.url, "what is a step?"), "in the foreground it is stopped by Ctrl-C"
+    running.process.send_signal(signal.SIGINT)
+    assert running.finish() == 130
+
+
+def test_11_15_several_that_start_the_same_in_the_background_get_one(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    same = ("run", "--demo", "--detach", "--root", str(root), "--port", str(port))
+    try:
+        children += [subprocess.Popen([*MODULE, *same], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        said = [child.communicate(timeout=120)[0] for child in children]
+        assert [child.returncode for child in children] == [0] * 4
+        assert all(f"listening http://127.0.0.1:{port} " in each for each in said)
+        [about] = llama_runner("ps", "--root", root, "--json").json
+        again = llama_runner(*same)
+        assert again.code == 0, again
+        assert f"note      demo:q4_k_m runs already at {about['url']}, process {about['pid']}\n" in again.err
+        told = [json.loads(line) for line in llama_runner(*same, "--json").out.splitlines()]
+        assert (told[-1]["event"], told[-1]["url"], told[-1]["pid"]) == ("server_ready", about["url"], about["pid"])
+        for other in (("-c", "64"), ("--restart", "always"), ("--no-projector", "-q", "q8_0")):
+            refused = llama_runner(*same, *other)
+            assert refused.code == 8, refused
+            assert f"is taken by demo:q4_k_m, process {about['pid']}" in refused.err
+        assert not list(root.glob("models/gguf/*/*q8_0*")), "no work was done"
+        assert [each["pid"] for each in llama_runner("ps", "--root", root, "--json").json] == [about["pid"]]
+    finally:
+        llama_runner("stop", "--all", "--root", root)
 
 
 def test_a_log_is_followed_to_its_end(llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]) -> None:
@@ -104,3 +153,62 @@ def test_systemd_is_told_of_the_real_server(
         assert listener.recv(100) == b"READY=1"
     running.process.send_signal(signal.SIGTERM)
     assert running.finish() == 0
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+@pytest.mark.parametrize("streams", ["stdout", "both"])
+def test_11_18_a_reader_that_has_gone_does_not_end_the_server(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]], how: list[str], streams: str
+) -> None:
+    """Do what ``run | head -1`` does."""
+    errors = subprocess.STDOUT if streams == "both" else subprocess.PIPE
+    words = [*MODULE, "run", *DEMO, "--root", str(root), "--api-key", "auto", *how]
+    command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+    children.append(command)
+    assert command.stdout is not None
+    command.stdout.readline()
+    command.stdout.close()
+    command.stdout = None
+    while not (found := llama_runner("ps", "--root", root, "--json").json) or found[0]["state"] != "ready":
+        assert command.poll() is None
+    assert request(found[0]["url"], "/health")[0] == 200
+    command.send_signal(signal.SIGTERM)
+    said = "" if command.stderr is None else command.stderr.read()
+    assert command.wait(60) == 0
+    assert "Exception" not in said
+    assert "BrokenPipe" not in said
+
+
+def test_11_16_a_server_goes_on_and_is_started_again_though_nobody_reads_what_run_prints(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    words = ("run", "--demo", "--port", "0", "--root", root, "--restart", "always")
+    command = subprocess.Popen([*MODULE, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    children.append(command)
+    runner = Runner(root)
+    deadline = time.monotonic() + 300
+
+    def ready(*, but: int = 0) -> dict[str, Any]:
+        while time.monotonic() < deadline:
+            for about in runner.running():
+                if about["state"] == "ready" and about["pid"] != but:
+                    return about
+            time.sleep(0.05)
+        raise AssertionError("no server is ready")
+
+    first = ready()
+    for _ in range(100):  # llama-server prints the origin; a pipe takes 64 KiB
+        assert request(first["url"], "/health", headers={"Origin": "http://" + "x" * 7000})[0] == 200
+    assert (root / first["log"]).stat().st_size > 600_000
+    os.kill(first["pid"], signal.SIGKILL)
+    second = ready(but=first["pid"])
+    assert ask(second["url"], "what is a step?")
+    printed: list[str] = []
+    assert command.stdout is not None
+    reading = threading.Thread(target=lambda stream: printed.append(stream.read()), args=[command.stdout])
+    reading.start()
+    assert llama_runner("stop", "--all", "--root", root).code == 0
+    assert command.wait(60) == 0
+    reading.join()
+    assert f"\nlistening {first['url']}" in printed[0], "the summary of the start"
+    assert "\nrestart   the server was killed by signal 9; start 1 of 5 in 1 s\n" in printed[0]

@@ -39,7 +39,7 @@ class Model:
         if cc is None:
             pytest.skip("there is no C compiler")
         source.write_text(LIBRARY.format(mark=self.mark))
-        words: list[str | Path] = [cc, "-shared", "-fPIC", "-o", self.path / "libggml-cpu-x.so", source]
+        words = [str(cc), "-shared", "-fPIC", "-o", str(self.path / "libggml-cpu-x.so"), str(source)]
         subprocess.run(words, check=True)
 
     def call(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:

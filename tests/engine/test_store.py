@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llama_runner.core import events
 from llama_runner.core.errors import StepError
 from llama_runner.core.plan import Run, Skip
 from llama_runner.core.workspace import Workspace
+from llama_runner.engine import stamps
 from llama_runner.engine.errors import InputVanished, InTheWay, LockTimeout, NoOutput, StoreNotWritable, WrongOutput
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.locks import hold
 from llama_runner.engine.observe import Observer
-from llama_runner.engine.stamps import StampCache, file_stamp, hash_file
+from llama_runner.engine.stamps import StampCache, hash_file, source_stamp
 from tests.engine.toys import File, Toy, ToyTree, World
 
 
@@ -82,6 +86,73 @@ def test_a_damaged_state_file_is_a_miss_with_a_warning(world: World, kind: str) 
     assert str(state(world)) in warnings[0].text
     world.execute(chain(world))
     assert world.ran() == []
+
+
+def as_schema_2(record: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": 2, "name": "of another form", **record}
+
+
+def as_key_2(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "key": "k2:" + "0" * 64}
+
+
+@pytest.mark.parametrize("newer", [as_schema_2, as_key_2, lambda _record: ["not", "an object"]])
+def test_11_25_a_record_of_another_version_costs_no_other_record_and_stays(world: World, newer: Any) -> None:
+    world.execute([*chain(world), Toy("third", 3, (), world.journal)])
+    content = json.loads(state(world).read_text())
+    content["artifacts"]["first"] = kept = newer(content["artifacts"]["first"])
+    state(world).write_text(json.dumps(content))
+    world.ran()
+    world.events.clear()
+    world.execute([Toy("third", 3, (), world.journal), Toy("fourth", 4, (), world.journal)])
+    assert world.ran() == ["fourth"]
+    assert not [event for event in world.events if isinstance(event, events.Warned)], "nothing asks for that record"
+    assert json.loads(state(world).read_text())["artifacts"]["first"] == kept
+    world.execute(chain(world))
+    assert world.ran() == ["first"], "where nothing can be read, the artifact is made again"
+    assert "the record of first in " in next(e.text for e in world.events if isinstance(e, events.Warned))
+    assert json.loads(state(world).read_text())["artifacts"]["first"]["key"].startswith("k1:")
+
+
+def test_11_25_a_state_file_of_another_schema_keeps_its_records(world: World) -> None:
+    world.execute(chain(world))
+    content = json.loads(state(world).read_text())
+    state(world).write_text(json.dumps({**content, "schema": 2}))
+    world.execute([Toy("third", 3, (), world.journal)])
+    found = json.loads(state(world).read_text())
+    assert found["schema"] == 1
+    assert {name: found["artifacts"][name] for name in content["artifacts"]} == {
+        name: {"schema": 2, **record} for name, record in content["artifacts"].items()
+    }
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    unknown=st.dictionaries(st.text(max_size=8).map("unknown {}".format), JSON_VALUES, min_size=1, max_size=3),
+    writes=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=5),
+    schema=st.sampled_from([1, 2]),
+)
+def test_11_25_unknown_records_survive_any_sequence_of_writes(
+    unknown: dict[str, Any], writes: list[tuple[str, int]], schema: int
+) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        world = World(Path(root))
+        state(world).parent.mkdir(parents=True)
+        state(world).write_text(json.dumps({"schema": schema, "artifacts": unknown}))
+        for name, salt in writes:
+            world.execute([Toy(name, salt, (), world.journal)])
+        found = json.loads(state(world).read_text())["artifacts"]
+        for name, record in unknown.items():
+            added = {"schema": schema} if schema != 1 and isinstance(record, dict) else {}
+            assert found[name] == ({**added, **record} if isinstance(record, dict) else record)
+        assert {name for name, _ in writes} == found.keys() - unknown.keys()
 
 
 def test_a_payload_without_a_record_counts_as_absent(world: World) -> None:
@@ -280,15 +351,15 @@ def test_a_read_only_store_says_so(world: World) -> None:
         world.root.chmod(0o755)
 
 
-def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path) -> None:
+def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("a")
+    os.utime(file, (1, 1))
     cache = StampCache(tmp_path / "stamps.sqlite")
-    cache.put(file, file_stamp(file), hash_file(file))
-    assert cache.get(file, file_stamp(file)) is None, "written a moment ago: it may change again under this stamp"
-    old = time.time_ns() - 10**10
-    os.utime(file, ns=(old, old))
-    stamp = file_stamp(file)
+    stamp = source_stamp(file)
+    cache.put(file, stamp, hash_file(file))
+    assert cache.get(file, stamp) is None, "written a moment ago: it may change again under this stamp"
+    monkeypatch.setattr(stamps, "RACY_NS", 0)
     cache.put(file, stamp, hash_file(file))
     assert cache.get(file, stamp) == hash_file(file)
     for name in stamp:
@@ -298,3 +369,20 @@ def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path) ->
     cache.put(file, stamp, hash_file(file))
     cache.put(file, stamp, hash_file(file))
     assert cache.get(file, stamp) == hash_file(file), "a damaged cache is replaced"
+
+
+def test_11_04_a_time_in_the_future_does_not_make_a_source_unsettled_for_ever() -> None:
+    now, hour = time.time_ns(), 3600 * 10**9
+    assert stamps.is_settled({"mtime_ns": now + hour, "ctime_ns": now - hour})
+    assert stamps.is_settled({"mtime_ns": now - hour, "ctime_ns": now + hour}), "the clock was set back"
+    assert not stamps.is_settled({"mtime_ns": now - hour, "ctime_ns": now})
+    assert not stamps.is_settled({"mtime_ns": now, "ctime_ns": now - hour})
+
+
+def test_the_stamp_of_a_payload_stays_when_it_is_linked_and_renamed(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("a")
+    before = stamps.stamp_of(file)
+    os.link(file, tmp_path / "link")
+    file.rename(tmp_path / "renamed")
+    assert stamps.stamp_of(tmp_path / "renamed") == before

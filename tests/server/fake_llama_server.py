@@ -21,11 +21,13 @@ What it may contain (variables of ggml reach the server, others do not):
     asked: PATH             it never answers in a chat; there is such a file once somebody has asked
     die_answering: N        exit with N when it is asked in a chat, or die of signal -N
     no_tls: true            be built without TLS
+    open: true              ask nobody for a key
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import resource
@@ -92,11 +94,11 @@ class Options:
         self.aliases = sorted(name.strip() for value in self.of("-a", "--alias") for name in value.split(","))
         self.host, self.port = self.of("--host")[-1], int(self.of("--port")[-1])
         self.prefix = (self.of("--api-prefix") or [""])[-1]
-        self.keys = ",".join([os.environ.get("LLAMA_API_KEY", "")]).split(",")
+        self.keys = next(csv.reader([os.environ.get("LLAMA_API_KEY", "")]), [])
         for path in self.of("--api-key-file"):
             lines = Path(path).read_text(encoding="utf-8").splitlines()
             self.keys += [line for line in lines if line and not line.startswith("#")]
-        self.keys = [key for key in self.keys if key]
+        self.keys = [key for key in self.keys if key and not FAKE.get("open")]
 
     def of(self, *names: str) -> list[str]:
         return [value for word, value in self.all if word in names]

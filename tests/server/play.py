@@ -60,8 +60,10 @@ class Stage:
         binary: Path | None = None,
         alias: str = "acme/tiny:Q4_K_M",
         log: Path | None = None,
+        log_name: str = "logs/run-server.log",
         sink: Callable[[Event], None] | None = None,
         terminal: IO[bytes] | None = None,
+        about: dict[str, Any] | None = None,
         **misbehaviour: Any,
     ) -> Server:
         os.environ["GGML_FAKE"] = json.dumps(misbehaviour)
@@ -76,10 +78,11 @@ class Stage:
         server = Server(
             spec,
             log=log or self.log,
-            log_name="logs/run-server.log",
+            log_name=log_name,
             registry=self.registry,
             sink=sink or self.events.append,
             terminal=terminal or self.terminal,
+            about=about,
         )
         self.servers.append(server)
         return server

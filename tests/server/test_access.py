@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -11,11 +12,22 @@ from typing import Any
 
 import pytest
 
+from llama_runner.core.csv_row import format_row, parse_row
 from llama_runner.core.errors import ExitCode, UsageError
 from llama_runner.server.access import check_access
-from llama_runner.server.errors import BadCertificate, BadKeyFile, KeyRefused, NoTls, UnsafeHost
-from llama_runner.server.spec import ServerOptions
-from tests.server.play import Stage
+from llama_runner.server.errors import (
+    AnswersWithoutKey,
+    BadCertificate,
+    BadKey,
+    BadKeyFile,
+    KeyRefused,
+    NoTls,
+    UnsafeHost,
+)
+from llama_runner.server.health import Asked
+from llama_runner.server.port import check_launch
+from llama_runner.server.spec import ServerOptions, first_key_in
+from tests.server.play import Stage, lives
 
 needs_openssl = pytest.mark.skipif(which("openssl") is None, reason="makes certificates with openssl")
 
@@ -29,7 +41,7 @@ def key_file(path: Path, text: str, mode: int = 0o600) -> Path:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
 def test_other_machines_need_a_key(host: str) -> None:
     with pytest.raises(UnsafeHost, match=f"^whoever reaches {host} could use the server: it has no API key$") as caught:
-        check_access(ServerOptions(host=host), {"LLAMA_API_KEY": ","})
+        check_access(ServerOptions(host=host), {"LLAMA_ARG_API_KEY_FILE": "keys"})  # not inherited
     assert caught.value.code == ExitCode.USAGE
     assert "--api-key auto" in str(caught.value.hint)
 
@@ -76,8 +88,102 @@ def test_a_key_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_key_with_a_newline_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^LLAMA_API_KEY has white space in it$"):
+    with pytest.raises(UsageError, match=r"^LLAMA_API_KEY: there is white space in a key$"):
         check_access(ServerOptions(), {"LLAMA_API_KEY": "key\n"})
+
+
+STRANGE = [
+    ('""', "there is no key in it"),
+    (",", "there is no key in it"),
+    ('"",""', "there is no key in it"),
+    ('"', "a quote does not enclose a whole key"),
+    ('"key', "a quote does not enclose a whole key"),
+    ('key,"ne"xt', "a quote does not enclose a whole key"),
+    ("key, next", "there is white space in a key"),
+    ("schlüssel", "there is a character in a key that is not printable ASCII"),
+]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(("text", "why"), STRANGE)
+def test_11_03_a_variable_with_no_key_or_a_strange_one_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, text: str, why: str
+) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", text)
+    with pytest.raises(BadKey, match=f"^LLAMA_API_KEY: {why}$") as caught:
+        check_launch(ServerOptions(host=host, port=0), tmp_path)
+    assert caught.value.code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("a,b", ["a", "b"]),
+        ('"a,b",c', ["a,b", "c"]),
+        ('"a""b"', ['a"b']),
+        ('a"b', ['a"b']),
+        (",a", ["a"]),
+        ('"secret"', ["secret"]),
+    ],
+)  # fmt: skip
+def test_11_03_keys_are_those_that_llama_server_reads(text: str, keys: list[str]) -> None:
+    check_access(ServerOptions(host="0.0.0.0"), {"LLAMA_API_KEY": text})
+    assert first_key_in({"LLAMA_API_KEY": text}) == keys[0]
+    assert [key for key in parse_row(text) if key] == keys
+    assert parse_row(format_row(keys)) == keys
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "a key\n"])
+def test_11_03_an_inherited_key_file_is_checked_as_ours_is(tmp_path: Path, text: str) -> None:
+    environment = {"LLAMA_ARG_API_KEY_FILE": str(key_file(tmp_path / "keys", text)), "LLAMA_API_KEY": "key"}
+    options = ServerOptions(host="0.0.0.0", inherit_environment=True)
+    with pytest.raises(BadKeyFile, match=f"^API key file {tmp_path}/keys: "):
+        check_access(options, environment)
+    key_file(tmp_path / "keys", "key\n")
+    check_access(options, environment)
+
+
+def test_11_03_a_variable_that_llama_server_does_not_know_is_no_key() -> None:
+    with pytest.raises(UnsafeHost):
+        check_access(ServerOptions(host="0.0.0.0", inherit_environment=True), {"LLAMA_ARG_API_KEY": "key"})
+
+
+def test_11_03_a_key_file_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys", 0o600)
+    with pytest.raises(BadKeyFile, match="not a regular file"):
+        check_access(ServerOptions(api_key_file=tmp_path / "keys"), {})
+
+
+@pytest.mark.parametrize("key", ["mine", "a,b", '"quoted"', 'a"b', "#k"])
+def test_11_03_a_key_that_python_gives_is_the_key_and_is_seen_nowhere(stage: Stage, tmp_path: Path, key: str) -> None:
+    options = ServerOptions(port=0, api_key=key)
+    server = stage.ready(options, inspect=str(tmp_path / "seen"))
+    assert server.api_key == key
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert parse_row(seen["environment"]["LLAMA_API_KEY"]) == [key]
+    with pytest.raises(KeyRefused):
+        Asked(server.url, None).get("/v1/models")
+    said = [json.dumps(event.to_json()) for event in stage.events]
+    (written,) = stage.registry.iterdir()
+    shown = (repr(options), repr(server.spec), str([options]), written.read_text(), stage.log.read_text())
+    for text in (*seen["argv"], *said, *shown):
+        assert key not in text.replace("llama-server", "")
+    assert server.spec.digest == server.spec.but(api_key="another").digest  # one cannot guess a key by it
+    assert server.spec.digest != server.spec.but(api_key=None).digest
+
+
+@pytest.mark.parametrize("key", ["", "a b", "schlüssel", 7, True])
+def test_11_03_a_key_that_cannot_be_one_is_refused(key: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadKey, match=r"^api_key: "):
+        check_launch(ServerOptions(port=0, api_key=key), tmp_path)
+
+
+def test_11_03_a_server_for_other_machines_that_answers_without_a_key_is_stopped(stage: Stage) -> None:
+    server = stage.start(ServerOptions(host="0.0.0.0", port=0, api_key="auto"), open=True)
+    with pytest.raises(AnswersWithoutKey, match=r"answers without an API key$"):
+        server.wait_ready()
+    assert not lives(server.pid)
+    assert stage.ready(ServerOptions(host="0.0.0.0", port=0, api_key="auto")).state == "ready"
 
 
 def test_a_key_is_in_no_argument_event_log_or_registry(stage: Stage, tmp_path: Path) -> None:
@@ -137,7 +243,8 @@ def test_a_certificate_that_does_not_fit_is_refused_before_anything_starts(
         subprocess.run([*command, "-out", key], check=True, capture_output=True)
     elif swap == "text":
         key.write_text("no key")
-    with pytest.raises(BadCertificate, match=f"^certificate {pair[0]}: .*{why}") as caught:
+    file = key if swap == "none" else pair[0]
+    with pytest.raises(BadCertificate, match=f"^certificate {file}: .*{why}") as caught:
         check_access(ServerOptions(tls_cert=pair[0], tls_key=key), {})
     assert caught.value.hint == "--tls-cert and --tls-key are a pair of PEM files"
 
@@ -151,8 +258,6 @@ def test_half_a_pair_is_refused(tmp_path: Path) -> None:
 def test_whoever_has_another_certificate_is_not_told_the_key(
     stage: Stage, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from llama_runner.server.health import Asked
-
     monkeypatch.setenv("LLAMA_API_KEY", "right")
     server = stage.ready(ServerOptions(port=0, tls_cert=pair[0], tls_key=pair[1]))
     assert Asked(server.url, "right", server.spec.tls_cert).get("/v1/models") is not None

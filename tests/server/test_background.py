@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import psutil
 import pytest
 
-from llama_runner.core.errors import ExitCode, Interrupted, ServerError
+from llama_runner.core.csv_row import parse_row
+from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError
+from llama_runner.core.events import Event, LockWaiting
+from llama_runner.engine.locks import hold
 from llama_runner.server import control, health
-from llama_runner.server.background import detach
+from llama_runner.server.background import detach, spec_from_json, spec_to_json
 from llama_runner.server.elsewhere import RunningServer, ensure_ready
 from llama_runner.server.errors import (
     AmbiguousName,
@@ -28,14 +34,13 @@ from llama_runner.server.errors import (
 from llama_runner.server.health import Asked
 from llama_runner.server.live import look_at_all
 from llama_runner.server.registry import running
-from llama_runner.server.spec import ServerOptions, spec_of
+from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
 from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llama_runner.server.process import Server
-    from llama_runner.server.spec import ServerSpec
 
 
 def spec(stage: Stage, options: ServerOptions | None = None, alias: str = "acme/tiny") -> ServerSpec:
@@ -56,9 +61,10 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
     def start(options: ServerOptions | None = None, **given: Any) -> RunningServer:
         policy, key, limit = given.pop("policy", "no"), given.pop("key", None), given.pop("limit", 5)
         cancelled = given.pop("cancelled", lambda: False)
+        adapters = given.pop("adapters", ())
         os.environ["GGML_FAKE"] = json.dumps(given)
         return detach(
-            spec(stage, options),
+            spec(stage, options).but(adapters=adapters),
             log=stage.log,
             log_name="logs/run-server.log",
             registry=stage.registry,
@@ -197,6 +203,45 @@ def test_killing_who_holds_it_kills_it(stage: Stage, background: Callable[..., R
     assert running(stage.registry) == []
 
 
+SAMPLES: dict[Any, Any] = {
+    Path: Path("/a \udcff,b"),
+    str: 'text "with" \n é',
+    int: 7,
+    float: 1.5,
+    bool: True,
+    tuple[str, ...]: ("--one", "a b", ""),
+    tuple[Path, ...]: (Path("/x,y"), Path("/z")),
+}
+
+
+def test_11_06_every_field_of_a_spec_reaches_the_process_that_holds_the_server() -> None:
+    values = {}
+    for name, kind in get_type_hints(ServerSpec).items():
+        if name not in ServerSpec.fields:
+            continue
+        kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        values[name] = SAMPLES[next(each for each in kinds if each is not type(None))]
+    assert values.keys() == ServerSpec.fields.keys()
+    full = ServerSpec(**values)
+    for spec in (full, full.but(projector=None, ctx_size=None, gpu_layers=None, extra=(), adapters=())):
+        again = spec_from_json(json.loads(json.dumps(spec_to_json(spec))))
+        assert again == spec
+        assert [type(value) for value in again.__dict__.values()] == [type(value) for value in spec.__dict__.values()]
+        assert again.argv() == spec.argv()
+        assert again.digest == spec.digest
+
+
+def test_11_06_adapters_are_one_list_and_reach_a_server_in_the_background(
+    stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    adapters = (stage.root / "a.gguf", stage.root / "b,c.gguf", Path('"d.gguf'))
+    server = background(adapters=adapters, inspect=str(tmp_path / "seen"))
+    argv = json.loads((tmp_path / "seen").read_text())["argv"]
+    assert argv.count("--lora") == 1
+    assert parse_row(argv[argv.index("--lora") + 1]) == list(map(str, adapters))
+    assert argv[1:] == server.spec.argv()[1:]
+
+
 def test_the_key_is_in_no_argument_and_no_file(
     stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
@@ -227,6 +272,69 @@ def test_restart_that_fails_is_told(stage: Stage, background: Callable[..., Runn
     with pytest.raises(ServerError, match=r"^acme/tiny did not start again\nfull log: logs/run-server\.log$"):
         control.restart(stage.registry, "acme/tiny")
     stage.wait_said(f"llama-runner: error: {server.spec.model} is gone")
+
+
+def test_11_14_one_that_still_loads_is_restarted(
+    stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(background, load_until=str(tmp_path / "loaded"))
+        until(lambda: running(stage.registry), "its registration")
+        [before] = running(stage.registry)
+        restarting = pool.submit(control.restart, stage.registry, "acme/tiny")
+        until(lambda: [about for about in running(stage.registry) if about["pid"] != before["pid"]], "its next start")
+        (tmp_path / "loaded").touch()
+        about = restarting.result(PATIENCE_S)
+        server = starting.result(PATIENCE_S)
+    assert not lives(before["pid"])
+    assert (about["pid"], about["url"], about["state"]) == (server.pid, server.url, "ready"), "whoever waited has it"
+    assert lives(server.pid)
+
+
+def test_11_14_a_restart_of_what_does_not_end_is_told(
+    stage: Stage, background: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = background()
+    monkeypatch.setattr(control, "GRACE_S", 0.0)
+    monkeypatch.setattr(control, "_MERCY_S", 0.0)
+    os.kill(holder(server), signal.SIGSTOP)
+    try:
+        with pytest.raises(ServerError, match=r"^acme/tiny did not start again"):
+            control.restart(stage.registry, "acme/tiny")
+    finally:
+        os.kill(holder(server), signal.SIGCONT)
+        until(lambda: not lives(server.pid), "the restart that was asked for")
+        until(lambda: [about for about in running(stage.registry) if about["state"] == "ready"], "its next start")
+
+
+def test_11_12_one_that_cannot_be_registered_is_not_started(
+    stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    stage.registry.write_text("a file")
+    with pytest.raises(StoreError, match=f"^cannot register a server in {stage.registry}: File exists$"):
+        background(inspect=str(tmp_path / "seen"))
+    assert stage.names() == []
+    assert not (tmp_path / "seen").exists()
+    stage.registry.unlink()
+
+
+def test_11_12_one_that_cannot_be_registered_when_it_is_ready_is_ended(
+    stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    def cancelled() -> bool:
+        """Let it become ready where nothing can be registered any more."""
+        if "server_started" in stage.names() and stage.registry.is_dir():
+            stage.registry.rename(tmp_path / "registered")
+            stage.registry.write_text("a file")
+            (tmp_path / "loaded").touch()
+        return False
+
+    with pytest.raises(ServerError, match=f"^cannot register a server in {stage.registry}: ") as caught:
+        background(load_until=str(tmp_path / "loaded"), cancelled=cancelled)
+    assert caught.value.code == ExitCode.STORE
+    stage.registry.unlink()
+    (tmp_path / "registered").rename(stage.registry)
+    assert running(stage.registry) == []
 
 
 def test_a_server_of_the_foreground_is_not_restarted_from_elsewhere(stage: Stage) -> None:
@@ -371,6 +479,81 @@ def test_one_is_started_where_none_runs_or_another(stage: Stage) -> None:
     port = int(first.url.rpartition(":")[2])
     with pytest.raises(PortTaken, match=f"^port {port} on 127.0.0.1 is taken by a, process {first.pid}$"):
         ensure_ready(spec(stage, ServerOptions(port=port)), stage.registry, never)
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from llama_runner.server.elsewhere import ensure_ready
+from llama_runner.server.spec import ServerOptions
+from tests.server.play import Stage
+from tests.server.test_background import spec
+stage, options = Stage(Path(sys.argv[1])), ServerOptions(port=int(sys.argv[2]))
+print("here", flush=True)
+sys.stdin.readline()
+start = lambda: stage.ready(options, alias="acme/tiny", load_until=sys.argv[3])
+with ensure_ready(spec(stage, options), stage.registry, start) as server:
+    print(server.pid, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_11_15_processes_that_want_the_same_server_at_once_share_one(
+    stage: Stage, tmp_path: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    (stage.root / "model.gguf").touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for _ in range(4):
+        words = [sys.executable, "-c", SHARED, str(stage.root), str(port), str(tmp_path / "loaded")]
+        children.append(
+            subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+            )
+        )
+
+    def said(child: subprocess.Popen[str]) -> str:
+        assert child.stdout is not None
+        return child.stdout.readline().strip()
+
+    def go_on() -> None:
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+
+    assert [said(child) for child in children] == ["here"] * 4
+    go_on()
+    until(lambda: running(stage.registry), "the start of one")
+    (tmp_path / "loaded").touch()
+    [pid] = {said(child) for child in children}
+    assert lives(int(pid))
+    assert [str(about["pid"]) for about in running(stage.registry)] == [pid]
+    go_on()
+    assert [child.wait(PATIENCE_S) for child in children] == [0] * 4
+    assert stage.log.read_bytes().count(b"model loaded") == 1
+    wait_gone(int(pid))
+
+
+def test_11_15_one_that_waits_for_another_to_start_it_may_give_up(stage: Stage) -> None:
+    wanted = spec(stage)
+    events: list[Event] = []
+    lock = stage.registry.parent / "locks" / f"server-{wanted.digest[:2]}.lock"
+    with hold(lock, "server", timeout=0), pytest.raises(Interrupted):
+        ensure_ready(
+            wanted,
+            stage.registry,
+            never,
+            lambda: any(isinstance(event, LockWaiting) for event in events),
+            sink=events.append,
+        )
+    assert len(events) == 1
+
+
+def test_11_15_where_no_lock_can_be_had_a_server_is_started(stage: Stage) -> None:
+    (stage.root / "locks").write_text("a file")
+    server = ensure_ready(spec(stage), stage.registry, lambda: stage.ready(alias="acme/tiny"))
+    assert server.state == "ready"
 
 
 def test_a_server_asked_to_wait_longer_is_the_same(stage: Stage) -> None:

@@ -107,6 +107,17 @@ def test_a_terminal_that_is_gone_does_not_stop_the_server(stage: Stage, how: str
     assert stage.log.read_bytes().startswith(b"x" * (1 << 18))
 
 
+def test_11_16_a_terminal_that_nobody_reads_stops_neither_log_nor_server(stage: Stage) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as terminal:
+        server = stage.start(terminal=terminal, burst=64)  # 4 MiB
+        server.wait_ready()
+        get(server.url + "/say")
+        stage.wait_said("still here")
+        server.stop()
+    assert stage.log.stat().st_size > 64 << 16
+
+
 def whole(log: Path) -> bytes:
     """Return a log with what was set aside before it."""
     aside = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
@@ -155,6 +166,42 @@ def test_logs_of_servers_that_ended_long_ago_go_away(stage: Stage, monkeypatch: 
         os.utime(stage.log.parent / name, (written, written))
     stage.ready().stop()
     assert {path.name for path in stage.log.parent.iterdir()} == {*names[2:], stage.log.name}
+
+
+def test_11_17_the_quiet_log_of_a_server_that_runs_is_not_removed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "SPARED", 1)
+    quiet = stage.start(log=stage.root / "logs" / "run-server-1.log", log_name="logs/run-server-1.log")
+    quiet.wait_ready()
+    aside = quiet.log.with_name("run-server-1.log.1")
+    aside.touch()
+    ended = quiet.log.with_name("run-server-2.log")
+    ended.touch()
+    quiet.log.with_name("run-server-3.log").touch()
+    for path in (quiet.log, aside, ended):
+        os.utime(path, (0, 0))
+    stage.ready().stop()
+    assert quiet.log.exists(), "it has said nothing for long, and runs"
+    assert aside.exists()
+    assert not ended.exists()
+    quiet.stop()
+    os.utime(quiet.log, (0, 0))
+    stage.ready().stop()
+    assert not quiet.log.exists()
+
+
+def test_11_17_the_end_of_a_server_of_another_registry_removes_no_log(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "SPARED", 1)
+    old = stage.log.with_name("run-server-1.log")
+    old.parent.mkdir()
+    old.touch()
+    old.with_name("run-server-2.log").touch()
+    os.utime(old, (0, 0))
+    stage.start(log=stage.root / "logs" / "compile-1.log").stop()
+    assert old.exists(), "its registry does not name the servers that use these logs"
 
 
 @pytest.mark.usefixtures("small")

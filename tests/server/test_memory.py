@@ -90,7 +90,7 @@ def test_a_server_that_fits_is_started_without_a_word(place: Place) -> None:
 def test_what_does_not_fit_is_an_error_that_says_what_is_needed_and_there_and_what_would_fit(tmp_path: Path) -> None:
     place = Place(tmp_path, each=TIB_MIB // 1024)  # a GiB for each 1024 tokens
     with pytest.raises(
-        DoesNotFit, match=r"^a model needs 1\.0 TiB of memory, .* are available \(model 3 MiB, "
+        DoesNotFit, match=r"^a model needs 1\.0 TiB of memory, .* are available \(model 3\.0 MiB, "
     ) as caught:
         place.check(ctx_size=1 << 20)
     error = caught.value

@@ -9,21 +9,27 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.server import control
 from llama_runner.server.control import stop
-from llama_runner.server.errors import NoSuchServer
-from llama_runner.server.registry import forget_ended, register, running
+from llama_runner.server.errors import AmbiguousName, NoSuchServer, OutOfReach
+from llama_runner.server.registry import (
+    elsewhere,
+    failed,
+    forget_ended,
+    forget_failed,
+    register,
+    register_failed,
+    running,
+)
 from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 ABOUT: dict[str, Any] = {"alias": "a", "url": "http://127.0.0.1:1", "log": "logs/x.log"}
 
@@ -39,7 +45,9 @@ def test_a_server_is_written_down_from_its_start_to_its_end(stage: Stage) -> Non
     (about,) = running(stage.registry)
     assert about.pop("began")
     assert about.pop("machine")
+    assert about.pop("host")
     assert about.pop("spec") == server.spec.digest
+    assert about.pop("answers")
     assert about == {
         "pid": server.pid,
         "url": server.url,
@@ -217,3 +225,121 @@ def test_a_server_of_another_user_is_left_alone(stage: Stage, monkeypatch: pytes
         with pytest.raises(ServerError, match=f"^process {server.pid} is not ours to stop$"):
             stop(stage.registry, None)
     assert lives(server.pid)
+
+
+NAMESPACE = """
+import json, sys
+from pathlib import Path
+from llama_runner.server.control import stop
+from llama_runner.server.registry import running
+from tests.server.play import Stage
+stage = Stage(Path(sys.argv[1]))
+server = stage.ready(alias=sys.argv[2])
+print(server.pid, flush=True)
+sys.stdin.readline()
+print([about["alias"] for about in running(stage.registry)], flush=True)
+sys.stdin.readline()
+warnings = []
+print([about["alias"] for about in stop(stage.registry, None, warnings.append)], flush=True)
+print([warning.text for warning in warnings], flush=True)
+server.wait()
+"""
+
+
+@pytest.fixture
+def namespace() -> list[str]:
+    """Return the words that start a program in a PID namespace of its own."""
+    for more in ([], ["--user", "--map-root-user"]):
+        words = ["unshare", *more, "--pid", "--fork", "--kill-child", "--mount-proc"]
+        with suppress(OSError):
+            if subprocess.run([*words, "true"], check=False, capture_output=True).returncode == 0:
+                return words
+    pytest.skip("this user may not make PID namespaces")
+
+
+def test_11_13_servers_of_two_containers_that_share_a_root_are_both_seen_and_stopped(
+    stage: Stage, namespace: list[str], children: list[subprocess.Popen[str]]
+) -> None:
+    def container(alias: str) -> subprocess.Popen[str]:
+        words = [*namespace, sys.executable, "-c", NAMESPACE, str(stage.root), alias]
+        started = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+        children.append(started)
+        return started
+
+    def said(by: subprocess.Popen[str]) -> str:
+        assert by.stdout is not None
+        return by.stdout.readline().strip()
+
+    def go_on(which: subprocess.Popen[str]) -> None:
+        assert which.stdin is not None
+        which.stdin.write("\n")
+        which.stdin.flush()
+
+    first = container("first")
+    pid = said(first)
+    second = container("second")
+    assert said(second) == pid, "process ids begin anew in each"
+    for each, alias in ((first, "first"), (second, "second")):
+        go_on(each)
+        assert said(each) == f"['{alias}']"
+    assert {about["alias"] for about in elsewhere(stage.registry)} == {"first", "second"}
+    with pytest.raises(OutOfReach, match=r"^first at http://\S+ was started in another container"):
+        stop(stage.registry, "first")
+    go_on(first)
+    assert said(first) == "['first']"
+    assert f"second at {elsewhere(stage.registry)[0]['url']} was started in another container" in said(first)
+    assert first.wait(PATIENCE_S) == 0
+    go_on(second)
+    assert said(second) == "['second']", "it goes on when the other has been stopped"
+    assert said(second) == "[]"
+    assert second.wait(PATIENCE_S) == 0
+    assert list(stage.registry.iterdir()) == []
+
+
+def test_11_13_a_file_that_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    path = register(tmp_path, os.getpid(), ABOUT)
+    assert path is not None
+    about = json.loads(path.read_text())
+    del about["host"]
+    path.unlink()
+    (tmp_path / f"{os.getpid()}.json").write_text(json.dumps(about))
+    assert running(tmp_path) == [about]
+    assert elsewhere(tmp_path) == []
+
+
+def test_11_13_what_an_earlier_boot_of_this_host_has_left_is_not_shown_as_elsewhere(tmp_path: Path) -> None:
+    path = register(tmp_path, os.getpid(), ABOUT)
+    assert path is not None
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"machine": "another-boot pid:[1]"}))
+    assert elsewhere(tmp_path) == []
+    path.write_text(json.dumps(about | {"machine": "another-boot pid:[1]", "host": "another"}))
+    assert [each["host"] for each in elsewhere(tmp_path)] == ["another"]
+
+
+def test_11_13_a_failure_in_another_container_is_not_forgotten_here(tmp_path: Path) -> None:
+    register_failed(tmp_path, ABOUT, "out of luck")
+    [path] = tmp_path.iterdir()
+    about = json.loads(path.read_text())
+    elsewhere_failed = tmp_path / path.name.replace(path.name[:8], "00000000")
+    elsewhere_failed.write_text(json.dumps(about | {"machine": about["machine"] + "0"}))
+    register_failed(tmp_path, ABOUT, "out of luck again")
+    assert [each["failure"] for each in failed(tmp_path)] == ["out of luck again"]
+    forget_failed(tmp_path, ABOUT["alias"])
+    assert list(tmp_path.iterdir()) == [elsewhere_failed]
+
+
+def test_11_17_a_name_of_two_servers_stops_neither(stage: Stage) -> None:
+    first, second = stage.ready(alias="a"), stage.ready(alias="a")
+    with pytest.raises(AmbiguousName, match=r"^2 servers are called 'a'$") as caught:
+        stop(stage.registry, "a")
+    assert (caught.value.hint, caught.value.code) == (f"name one by its URL: {first.url}, {second.url}", ExitCode.USAGE)
+    assert lives(first.pid)
+    assert lives(second.pid)
+    for by in (control.restart, lambda *names: control.log_of(names[0], stage.root, names[1])):
+        with pytest.raises(AmbiguousName):
+            by(stage.registry, "a")
+    assert [about["pid"] for about in stop(stage.registry, second.url)] == [second.pid]
+    assert lives(first.pid)

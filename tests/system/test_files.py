@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.system.files import read_bounded
+from llama_runner.system.files import read_bounded, read_head
 
 
 def test_a_regular_file_is_read_also_through_a_link(tmp_path: Path) -> None:
@@ -36,3 +36,8 @@ def test_a_file_above_the_limit_and_a_directory_are_refused(tmp_path: Path) -> N
         read_bounded(tmp_path / "large", 4)
     with pytest.raises(IsADirectoryError):
         read_bounded(tmp_path, 4)
+
+
+def test_the_beginning_of_a_file_and_all_of_a_smaller_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert [read_head(tmp_path / "a", size) for size in (0, 4, 100)] == [b"", b"1234", b"12345"]

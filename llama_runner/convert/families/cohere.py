@@ -87,7 +87,7 @@ def write_second(values: KeyValues, config: Config, source: Source, file_type: i
     values.uint32("{arch}.attention.sliding_window", config.integer("sliding_window"))
     values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
     size = config.integer("hidden_size") // config.integer("num_attention_heads")
-    values.uint32("{arch}.rope.dimension_count", int(config.number("rotary_pct") * size))
+    values.uint32("{arch}.rope.dimension_count", int(config.share("rotary_pct") * size))
     values.string("{arch}.rope.scaling.type", "none")
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.config import share
+from llama_runner.convert.errors import BadHyperparameter, MissingFile
 from llama_runner.convert.families.family import Rule
 from llama_runner.convert.vocab import bpe, sentencepiece
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -52,7 +53,10 @@ def head_size(config: Config) -> int:
     """Elements of one attention head."""
     if config.find("head_dim") is not None:
         return config.integer("head_dim")
-    return config.integer("hidden_size") // config.integer("num_attention_heads")
+    width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    if heads > width:
+        raise BadHyperparameter("num_attention_heads", f"is {heads}, more than the width of {width}")
+    return width // heads
 
 
 def dimensions(config: Config) -> dict[str, int]:
@@ -78,10 +82,7 @@ def dimensions(config: Config) -> dict[str, int]:
 
 def rotary_share(config: Config) -> float:
     """The share of a head's elements that is rotated, which has to be said."""
-    share = config.rope.get("partial_rotary_factor")
-    if not isinstance(share, (int, float)):
-        raise BadHyperparameter("partial_rotary_factor", f"is {share!r}, a number is expected")
-    return float(share)
+    return share("partial_rotary_factor", config.rope.get("partial_rotary_factor"))
 
 
 def key_heads(values: dict[str, Any], model_type: str) -> dict[str, Any]:
@@ -90,6 +91,13 @@ def key_heads(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     if values.get("num_key_value_heads") is None:
         values["num_key_value_heads"] = values.get("num_attention_heads")
     return values
+
+
+def head_from_width(values: dict[str, Any]) -> None:
+    """Fill in the size of a head, where the file does not say it and the width can be divided among the heads."""
+    heads, width = values["num_attention_heads"], values["hidden_size"]
+    if values.get("head_dim") is None and type(heads) is int and type(width) is int and heads > 0:
+        values["head_dim"] = width // heads
 
 
 def rename(name: str, config: Config) -> str | None:
@@ -112,7 +120,8 @@ def byte_level(values: KeyValues, config: Config, source: Source) -> Vocabulary:
 def sentence_pieces(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary of tokenizer.model, which has to be there."""
     if not source.has("tokenizer.model"):
-        raise UnsupportedOption("the tokenizer of this architecture without tokenizer.model", "tokenizer.json")
+        hint = "fetch it from the original repository; llama.cpp's own script needs it as well"
+        raise MissingFile(source.path("tokenizer.model"), purpose="the vocabulary of this architecture", hint=hint)
     return sentencepiece.write(values, config, source)
 
 

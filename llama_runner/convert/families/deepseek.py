@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.config import Config, full_rope
+from llama_runner.convert.errors import BadHyperparameter
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
 from llama_runner.convert.rows import Rows, part
@@ -94,8 +95,8 @@ def direct(config: Config, block: int) -> bool:
 
 def dense_blocks(config: Config) -> int:
     """How many blocks at the start have no experts: all of them in a model that has none."""
-    if (count := config.find("first_k_dense_replace")) is not None:
-        return int(count)
+    if config.find("first_k_dense_replace") is not None:
+        return config.count("first_k_dense_replace")
     return config.integer("num_hidden_layers") if config.find("n_routed_experts") is None else 0
 
 
@@ -203,6 +204,8 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
     _write_experts(values, config)
     values.uint32("{arch}.rope.dimension_count", rotated)
     if (scale := full_rope(config).get("mscale_all_dim")) is not None:
+        if type(scale) not in (int, float):
+            raise BadHyperparameter("rope_scaling.mscale_all_dim", f"is {scale!r}, a number is expected")
         values.float32("{arch}.rope.scaling.yarn_log_multiplier", 0.1 * scale)
 
 

@@ -39,9 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the key heads, and the size of a head, where they are null."""
     values = decoder.key_heads(values, model_type)
-    heads, width = values["num_attention_heads"], values["hidden_size"]
-    if values["head_dim"] is None and type(heads) is int and type(width) is int and heads > 0:
-        values["head_dim"] = width // heads
+    decoder.head_from_width(values)
     return values
 
 

@@ -73,7 +73,7 @@ CORRECTION = "e_score_correction_bias"
 
 def predicting(config: Config) -> int:
     """How many blocks at the end predict further tokens."""
-    return int(config.find("num_nextn_predict_layers") or 0)
+    return config.count("num_nextn_predict_layers")
 
 
 def predicts(config: Config, block: int) -> bool:
@@ -83,7 +83,7 @@ def predicts(config: Config, block: int) -> bool:
 
 def dense(config: Config, block: int) -> bool:
     """One of the blocks at the start, without experts."""
-    return block < int(config.find("first_k_dense_replace") or 0)
+    return block < config.count("first_k_dense_replace")
 
 
 def sparse(config: Config, block: int) -> bool:
@@ -147,7 +147,7 @@ def sparse_dimensions(config: Config) -> dict[str, int]:
         "twice_width": 2 * sizes["width"],
         "experts": config.integer("n_routed_experts"),
         "expert_inner": inner,
-        "shared_inner": inner * int(config.find("n_shared_experts") or 0),
+        "shared_inner": inner * config.count("n_shared_experts"),
     }
 
 

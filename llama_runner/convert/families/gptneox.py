@@ -66,7 +66,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
     values.uint32("{arch}.embedding_length", config.integer("hidden_size"))
     values.uint32("{arch}.block_count", config.integer("num_hidden_layers"))
     values.uint32("{arch}.feed_forward_length", config.integer("intermediate_size"))
-    rotated = int(config.number("rotary_pct") * (config.integer("hidden_size") // heads))
+    rotated = int(config.share("rotary_pct") * (config.integer("hidden_size") // heads))
     values.uint32("{arch}.rope.dimension_count", rotated)
     values.uint32("{arch}.attention.head_count", heads)
     values.boolean("{arch}.use_parallel_residual", config.find("use_parallel_residual"))

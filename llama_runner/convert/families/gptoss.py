@@ -89,8 +89,7 @@ def rename(name: str, config: Config) -> str | None:
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """As many key heads as heads, and heads as wide as the model allows, where the file says null."""
     decoder.key_heads(values, model_type)
-    if values.get("head_dim") is None:
-        values["head_dim"] = values["hidden_size"] // values["num_attention_heads"]
+    decoder.head_from_width(values)
     return values
 
 

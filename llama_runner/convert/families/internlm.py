@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ADDED_SCORE = -1000.0
 END_OF_TURN = "<|im_end|>"  # takes the place of EOS in chat models
 TYPES = {USER_DEFINED: NORMAL}  # what the tokenizer's model says and what the official script makes of it
-NUL, DRAGON = "\0", "\N{DRAGON FACE}"  # what llama.cpp could not tell from an empty text, and what stands for it
+NUL, DRAGON = "\0", "\N{DRAGON}"  # what llama.cpp could not tell from an empty text, and what stands for it
 
 
 def queries(sizes: Mapping[str, int]) -> Rows:
@@ -66,7 +66,9 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """The architecture knows no other size of heads than that of all queries divided among them."""
     del model_type
     size, width, heads = (values.get(name) for name in ("head_dim", "hidden_size", "num_attention_heads"))
-    if size is not None and type(width) is int and type(heads) is int and size * heads != width:
+    if size is None or type(width) is not int or type(heads) is not int:
+        return values
+    if type(size) is not int or size * heads != width:
         raise UnsupportedOption("head_dim in config.json", size)
     return values
 

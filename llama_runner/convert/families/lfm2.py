@@ -49,10 +49,20 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
         if first in values:
             values[name] = values[first]
     count, full = values["num_hidden_layers"], values["full_attn_idxs"]
-    if values["layer_types"] is None and type(count) is int and isinstance(full, list | None):
-        attending = range(count) if full is None else full
+    if values["layer_types"] is None and type(count) is int:
+        if full is not None and not (isinstance(full, list) and all(type(block) is int for block in full)):
+            raise BadHyperparameter("full_attn_idxs", f"is {full!r}, a list of blocks is expected")
+        attending = frozenset(range(count) if full is None else full)
         values["layer_types"] = ["full_attention" if block in attending else CONVOLUTION for block in range(count)]
     return values
+
+
+def kinds_of_blocks(config: Config) -> list[str]:
+    """The kind of each block."""
+    kinds, blocks = config.find("layer_types"), config.integer(*decoder.BLOCKS)
+    if not isinstance(kinds, list) or len(kinds) != blocks or not all(isinstance(kind, str) for kind in kinds):
+        raise BadHyperparameter("layer_types", f"is {kinds!r}, a kind for each of {blocks} blocks is expected")
+    return kinds
 
 
 def convolves(config: Config, block: int) -> bool:
@@ -81,9 +91,7 @@ def inner_size(config: Config) -> int:
 def dimensions(config: Config) -> dict[str, int]:
     """The sizes that the shapes in the rules are made of."""
     sizes = decoder.dimensions(config)
-    kinds = config.find("layer_types")
-    if not isinstance(kinds, list) or len(kinds) != sizes["blocks"]:
-        raise BadHyperparameter("layer_types", f"is {kinds!r}, a kind for each of {sizes['blocks']} blocks is expected")
+    kinds_of_blocks(config)
     cache = config.integer("conv_L_cache")
     return {**sizes, "inner": inner_size(config), "cache": cache, "one": 1, "gates": 3 * sizes["width"]}
 
@@ -92,7 +100,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
     """Write LFM2's hyperparameters; a block with a convolution has no heads of keys."""
     del source
     hyperparameters.write(values, config, file_type)
-    heads, kinds = config.integer("num_key_value_heads"), config.find("layer_types")
+    heads, kinds = config.integer("num_key_value_heads"), kinds_of_blocks(config)
     values.integers("{arch}.attention.head_count_kv", [0 if kind == CONVOLUTION else heads for kind in kinds])
     values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
     values.uint32("{arch}.shortconv.l_cache", config.integer("conv_L_cache"))

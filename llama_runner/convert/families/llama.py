@@ -16,7 +16,7 @@ from llama_runner.convert.config import full_rope
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Made, Rule
-from llama_runner.convert.vocab import bpe, sentencepiece, special
+from llama_runner.convert.vocab import bpe, byte_fallback, sentencepiece, special
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -91,11 +91,10 @@ GRANITE_VOCABULARY = 49152  # shared with SmolLM; the official script goes by th
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in what the configuration classes compute: the key heads, and Llama's size of a head."""
-    heads, width = values["num_attention_heads"], values["hidden_size"]
     if values["num_key_value_heads"] is None:
-        values["num_key_value_heads"] = heads
-    if model_type == "llama" and values["head_dim"] is None and type(heads) is int and type(width) is int and heads > 0:
-        values["head_dim"] = width // heads
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    if model_type == "llama":
+        decoder.head_from_width(values)
     return values
 
 
@@ -124,7 +123,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocab
         vocabulary = sentencepiece.write(values, config, source)
     else:
         tokenizer = Tokenizer.load(source, config)
-        write = sentencepiece.write_byte_fallback if tokenizer.byte_fallback else bpe.write
+        write = byte_fallback.write if tokenizer.byte_fallback else bpe.write
         vocabulary = write(values, config, source, tokenizer)
     size = config.integer("vocab_size")
     if size == CODE_LLAMA_VOCABULARY:

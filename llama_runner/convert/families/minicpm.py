@@ -26,7 +26,7 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
     values.float32("{arch}.embedding_scale", config.number("scale_emb"))
     residual = config.number("scale_depth") / config.integer("num_hidden_layers") ** 0.5
     values.float32("{arch}.residual_scale", residual)
-    values.float32("{arch}.logit_scale", config.integer("hidden_size") / config.number("dim_model_base"))
+    values.float32("{arch}.logit_scale", config.integer("hidden_size") / config.positive("dim_model_base"))
 
 
 def long_factors(config: Config) -> tuple[Made, ...]:

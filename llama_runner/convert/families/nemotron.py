@@ -52,9 +52,7 @@ EPSILON: tuple[hyperparameters.Row, ...] = (
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Fill in the size of a head."""
     del model_type
-    width, heads = values["hidden_size"], values["num_attention_heads"]
-    if values["head_dim"] is None and type(width) is int and type(heads) is int and heads > 0:
-        values["head_dim"] = width // heads
+    decoder.head_from_width(values)
     return values
 
 

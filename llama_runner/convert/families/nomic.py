@@ -90,7 +90,7 @@ def dimensions(config: Config) -> dict[str, int]:
     return {
         "blocks": config.integer(*BLOCKS),
         "vocabulary": config.integer("vocab_size"),
-        "types": config.find("type_vocab_size"),
+        "types": config.integer("type_vocab_size"),
         "width": width,
         "inner": inner,
         "queries_keys_values": 3 * width,

@@ -204,6 +204,8 @@ def attention_factor(values: KeyValues, config: Config) -> None:
         return
     original = _original_context(config)
     scale = config.integer("n_positions", "max_position_embeddings") / original
+    if original == 1:
+        raise BadHyperparameter("original_max_position_embeddings", "is 1, a greater number is expected")
     kind = str(config.rope.get("rope_type", "")).lower()
     if kind in LONG:
         factor = math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1.0 else 1.0

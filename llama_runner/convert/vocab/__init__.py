@@ -1,7 +1,7 @@
 """Vocabularies: one module per kind, each writing the ``tokenizer.*`` part of the metadata.
 
-`tokenizer` reads tokenizer.json as transformers would load it; `sentencepiece`, `bpe` and `wordpiece` write the
-tokens of their kind; `pretokenizer` recognises how BPE splits text; `special` writes special tokens, merges
+`tokenizer` reads tokenizer.json as transformers would load it; `sentencepiece`, `byte_fallback`, `bpe` and `wordpiece`
+write the tokens of their kind; `pretokenizer` recognises how BPE splits text; `special` writes special tokens, merges
 and chat templates, which all kinds share.
 """
 
@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What became of the tokenizer: its kind (sentencepiece, byte-fallback, bpe, wordpiece) and its size."""
+    """What became of the tokenizer: its kind (sentencepiece, byte-fallback, bpe, wordpiece) and its size.
+
+    ``differences`` are sentences about text that llama.cpp splits otherwise than the model's own tokenizer.
+    """
 
     kind: str
     tokens: int
+    differences: tuple[str, ...] = ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, encoding, special
 from llama_runner.convert.vocab.known import NAMES
-from llama_runner.convert.vocab.pretokenizer import recognise
+from llama_runner.convert.vocab.pretokenizer import NO_BYTES, NOT_BYTES, recognise, steps_of, unknown
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
-PUT_BOS = frozenset({"llama-bpe", "tekken", "chameleon"})  # names for which llama.cpp puts BOS first unless told not to
+# Names for which llama.cpp puts BOS first unless told not to.
+PUT_BOS = frozenset({
+    "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+    "tekken", "chameleon",
+})  # fmt: skip
 
 
 def write(
@@ -32,19 +36,34 @@ def write(
 ) -> Vocabulary:
     """Write tokens, types and merges of a byte-level BPE tokenizer; special tokens of ``preset`` yield to files."""
     if tokenizer.model.get("type", "BPE") != "BPE":
-        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
+        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     tokens, types = collect(tokenizer, config)
     check_merges(tokenizer)
-    given = given_name(source, tokenizer)
-    name = given or recognise(tokenizer)
+    name = pre_tokenizer(source, tokenizer)
     values.string("tokenizer.ggml.model", "gpt2")
     values.string("tokenizer.ggml.pre", name)
     values.strings("tokenizer.ggml.tokens", tokens)
     values.integers("tokenizer.ggml.token_type", types)
     special.write(values, source, merges=True, preset=preset)
-    if given is None and name in PUT_BOS and ADD_BOS not in values:
-        values.boolean(ADD_BOS, value=False)  # neither the settings nor the post-processor ask for one
+    if name in PUT_BOS and ADD_BOS not in values and not begins_with_special(tokenizer):
+        values.boolean(ADD_BOS, value=False)
     return Vocabulary("bpe", len(tokens))
+
+
+def begins_with_special(tokenizer: Tokenizer) -> bool:
+    """Return whether the tokenizer puts a special token, such as BOS, before a text."""
+    return _begins_with_special(tokenizer.document.get("post_processor"))
+
+
+def _begins_with_special(processor: object) -> bool:
+    if not isinstance(processor, dict):
+        return False
+    if processor.get("type") == "Sequence":
+        return any(map(_begins_with_special, processor.get("processors") or ()))
+    if processor.get("type") == "TemplateProcessing":
+        single = processor.get("single") or [{}]
+        return "SpecialToken" in single[0]
+    return processor.get("type") in ("RobertaProcessing", "BertProcessing")
 
 
 def pre_tokenizer(source: Source, tokenizer: Tokenizer) -> str:
@@ -56,11 +75,16 @@ def pre_tokenizer(source: Source, tokenizer: Tokenizer) -> str:
 
 
 def given_name(source: Source, tokenizer: Tokenizer) -> str | None:
-    """The name that the user says or the official script's table has, None for neither. Raises `NoSuchPreTokenizer`."""
+    """The name that the user says or the official script's table has, None for neither.
+
+    Raises `NoSuchPreTokenizer`, and `UnknownPreTokenizer` for a vocabulary that is not of bytes and a name for bytes.
+    """
     if (said := source.pre_tokenizer) is None:
         return encoding.name_of(tokenizer)
     if said not in NAMES:
         raise NoSuchPreTokenizer(said, NAMES)
+    if said not in NOT_BYTES and NO_BYTES in steps_of(tokenizer):
+        raise unknown(tokenizer)
     return said
 
 

@@ -55,6 +55,14 @@ FRAMING = {
     "CohereTokenizer": True,
     "GPTNeoXTokenizer": False,
 }
+# Classes that configure a BertNormalizer by tokenizer_config.json, whatever tokenizer.json says (transformers 4.57 and
+# 5.23); by key of the normalizer, the setting and its default.
+SETTING_NORMALIZER = frozenset({"BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer"})
+NORMALIZER_SETTINGS: dict[str, tuple[str, bool | None]] = {
+    "lowercase": ("do_lower_case", True),
+    "strip_accents": ("strip_accents", None),
+    "handle_chinese_chars": ("tokenize_chinese_chars", True),
+}
 # What transformers takes where neither tokenizer_config.json nor config.json names a class.
 CLASS_OF_MODEL_TYPE = {
     **dict.fromkeys(("llama", "mistral", "mixtral", "ministral", "phi3", "phimoe", "arcee", "jamba"), "LlamaTokenizer"),

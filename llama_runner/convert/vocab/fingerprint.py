@@ -11,12 +11,12 @@ import hashlib
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.convert.vocab.classes import NORMALIZER_SETTINGS
 from llama_runner.convert.vocab.known import HASHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llama_runner.convert.source import Source
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 COMMONEST = "jina-v2-en"
@@ -27,7 +27,6 @@ SAMPLE = (
     "'RE you sure? 'M not sure I'll make it, 'D you like some tea? We'Ve a'lL"
 )
 LONGEST_WORD = 100
-CLASSES_WITH_SETTINGS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 IDEOGRAPHS = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -40,24 +39,15 @@ IDEOGRAPHS = (
 )
 
 
-def name_of(tokenizer: Tokenizer, source: Source) -> str:
+def name_of(tokenizer: Tokenizer) -> str:
     """The official name of a WordPiece vocabulary."""
-    return HASHES.get(hashlib.sha256(str(encode(tokenizer, source, SAMPLE)).encode()).hexdigest(), COMMONEST)
+    return HASHES.get(hashlib.sha256(str(encode(tokenizer, SAMPLE)).encode()).hexdigest(), COMMONEST)
 
 
-def encode(tokenizer: Tokenizer, source: Source, text: str) -> list[int]:
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """The numbers of a text's pieces, with [CLS] before and [SEP] after them."""
-    options = dict(tokenizer.document.get("normalizer") or {})
-    settings = source.optional_object("tokenizer_config.json")
-    own_class = str(settings.get("tokenizer_class") or "BertTokenizer").startswith(CLASSES_WITH_SETTINGS)
-    for key, setting, default in (
-        ("lowercase", "do_lower_case", True),
-        ("strip_accents", "strip_accents", None),
-        ("handle_chinese_chars", "tokenize_chinese_chars", True),
-    ):
-        if own_class:  # then its settings outrank tokenizer.json's
-            options[key] = settings.get(setting, default)
-        options.setdefault(key, default)
+    options = {key: default for key, (_, default) in NORMALIZER_SETTINGS.items()}
+    options |= tokenizer.document.get("normalizer") or {}
     pieces = [piece for word in _words(_normalized(text, options)) for piece in _pieces(word, tokenizer.base)]
     first, last = (tokenizer.base.get(name, -1) for name in ("[CLS]", "[SEP]"))
     return [first, *pieces, last]

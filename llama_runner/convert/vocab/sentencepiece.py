@@ -1,14 +1,13 @@
-"""SentencePiece vocabularies of the BPE kind: tokenizer.model, or its copy in a tokenizer.json with byte fallback."""
+"""SentencePiece vocabularies of the BPE kind in tokenizer.model. Those in tokenizer.json are `byte_fallback`'s."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import BadVocabulary, TooManyTokens
+from llama_runner.convert.errors import BadVocabulary
 from llama_runner.convert.vocab import Vocabulary, protobuf, special
-from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, added_token
+from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, USER_DEFINED, added_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,11 +15,9 @@ if TYPE_CHECKING:
     from llama_runner.convert.config import Config
     from llama_runner.convert.keyvalues import KeyValues
     from llama_runner.convert.source import Source
-    from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 PADDING_SCORE = -10000.0
 ADDED_SCORE = -1000.0
-BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass
@@ -45,7 +42,8 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
             text, kind = added_token(entry["content"], special=bool(entry.get("special")))
             tokens[number] = Token(text, ADDED_SCORE, kind)
     compare(tokens, source)
-    return _write(values, source, tokens, "sentencepiece")
+    write_tokens(values, source, tokens)
+    return Vocabulary("sentencepiece", len(tokens))
 
 
 def compare(tokens: Sequence[Token], source: Source, *, name: str = "tokenizer.model") -> None:
@@ -101,31 +99,11 @@ def add_named(tokens: list[Token], source: Source) -> None:
             tokens[number] = Token(text, ADDED_SCORE, USER_DEFINED)
 
 
-def write_byte_fallback(values: KeyValues, config: Config, source: Source, tokenizer: Tokenizer) -> Vocabulary:
-    """Write the vocabulary of a tokenizer.json that SentencePiece's was turned into; it has no scores."""
-    size = len(tokenizer.base)
-    texts = tokenizer.numbered()
-    numbers = {text: number for number, text in texts.items()}
-    special_numbers = {numbers[text] for text in tokenizer.specials if text in numbers}
-    tokens = []
-    for number in range(size):
-        if number not in texts:
-            raise BadVocabulary(f"tokenizer.json has {size} tokens, but none with the number {number}")
-        kind = CONTROL if number in special_numbers else NORMAL
-        tokens.append(Token(texts[number], ADDED_SCORE, BYTE if BYTE_TOKEN.fullmatch(texts[number]) else kind))
-    for number in sorted(number for number in tokenizer.added if number >= size):
-        kind = CONTROL if number in special_numbers else USER_DEFINED
-        tokens.append(Token(texts[number], ADDED_SCORE, kind))
-    if len(tokens) > config.integer("vocab_size"):
-        raise TooManyTokens(len(tokens), config.integer("vocab_size"))
-    return _write(values, source, tokens, "byte-fallback")
-
-
-def _write(values: KeyValues, source: Source, tokens: list[Token], kind: str) -> Vocabulary:
+def write_tokens(values: KeyValues, source: Source, tokens: list[Token]) -> None:
+    """Write tokens of the kind that llama.cpp calls ``llama``, and what is special among them."""
     values.string("tokenizer.ggml.model", "llama")
     values.string("tokenizer.ggml.pre", "default")
     values.strings("tokenizer.ggml.tokens", [token.text for token in tokens])
     values.floats("tokenizer.ggml.scores", [token.score for token in tokens])
     values.integers("tokenizer.ggml.token_type", [token.kind for token in tokens])
     special.write(values, source, size=len(tokens))
-    return Vocabulary(kind, len(tokens))

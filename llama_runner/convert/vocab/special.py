@@ -42,8 +42,12 @@ def write(
     merges: bool = False,
     kinds: tuple[str, ...] = KINDS,
     preset: Mapping[str, int] | None = None,
+    normalizer: object = None,
 ) -> None:
-    """Write everything special. Token numbers of ``size`` and above are left out; ``preset`` ones yield to files."""
+    """Write everything special. Token numbers of ``size`` and above are left out; ``preset`` ones yield to files.
+
+    ``normalizer`` is taken in place of tokenizer.json's.
+    """
     found = _Special(source, kinds, size)
     for kind, number in (preset or {}).items():
         found.set(kind, number)
@@ -56,10 +60,11 @@ def write(
         if kind in FLAGS:
             values.boolean(f"tokenizer.ggml.add_{kind}_token", flag)
     _write_templates(values, found.template)
-    normalizer = dict(_normalizer(source.optional_object("tokenizer.json").get("normalizer")))
+    found_normalizer = normalizer or source.optional_object("tokenizer.json").get("normalizer")
+    options = dict(_normalizer(found_normalizer))
     for key in ("lowercase", "strip_accents"):
-        if normalizer.get(key) is not None:
-            values.boolean(f"tokenizer.ggml.normalizer.{key}", normalizer[key])
+        if options.get(key) is not None:
+            values.boolean(f"tokenizer.ggml.normalizer.{key}", options[key])
 
 
 def _items(value: object) -> list[dict[str, Any]]:

@@ -8,12 +8,18 @@ listed in `classes` is refused, since what it adds is not known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadVocabulary, UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, BadVocabulary, UnsupportedOption
 from llama_runner.convert.vocab import slow
-from llama_runner.convert.vocab.classes import CLASS_OF_MODEL_TYPE, CLASSES, FRAMING
+from llama_runner.convert.vocab.classes import (
+    CLASS_OF_MODEL_TYPE,
+    CLASSES,
+    FRAMING,
+    NORMALIZER_SETTINGS,
+    SETTING_NORMALIZER,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,7 +72,8 @@ class Added:
 class Tokenizer:
     """The vocabulary of a fast tokenizer: ``base`` as trained, ``added`` by number, ``specials`` in order.
 
-    ``document`` is tokenizer.json with what transformers changes in it when it loads it.
+    ``document`` is tokenizer.json with what transformers changes in it when it loads it; ``named`` are the texts of
+    special tokens by name (``cls_token``).
     """
 
     model: Mapping[str, Any]
@@ -75,6 +82,7 @@ class Tokenizer:
     added: Mapping[int, Added]
     specials: tuple[str, ...]
     clean_up: bool
+    named: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, source: Source, config: Config) -> Tokenizer:
@@ -87,7 +95,7 @@ class Tokenizer:
         if not isinstance(model, dict) or "vocab" not in model:
             raise BadVocabulary("tokenizer.json has no vocabulary")
         base = _base(model)
-        wanted, specials = _settings(source, settings, defaults, document)
+        wanted, specials, named = _settings(source, settings, defaults, document)
         added = _Additions(base, document)
         added.bring_up_to(wanted, specials)
         clean_up = bool(settings.get("clean_up_tokenization_spaces", False))
@@ -95,10 +103,12 @@ class Tokenizer:
         framed |= {f"add_{key}": settings.get(f"add_{key}") for key in framed}
         document = {
             **document,
+            "normalizer": _cased(document.get("normalizer"), settings, own_class),
             "pre_tokenizer": _prefixed(document.get("pre_tokenizer"), settings),
             "post_processor": _framed(document.get("post_processor"), framed, added, FRAMING.get(own_class)),
         }
-        return cls(model, document, base, added.by_number, tuple(token.content for token in specials), clean_up)
+        texts = tuple(token.content for token in specials)
+        return cls(model, document, base, added.by_number, texts, clean_up, named)
 
     @property
     def byte_fallback(self) -> bool:
@@ -130,7 +140,7 @@ def _base(model: Mapping[str, Any]) -> dict[str, int]:
     """The trained tokens and their numbers."""
     vocabulary, kind = model["vocab"], model.get("type", "BPE")
     if kind not in ("BPE", "WordPiece", "Unigram"):
-        raise UnsupportedOption("the tokenizer's model", kind)
+        raise UnsupportedOption("the tokenizer's model", kind, hint=NO_WAY)
     if kind == "Unigram":  # pieces with scores, in the order of their numbers
         vocabulary = {piece: number for number, (piece, _) in enumerate(vocabulary)}
     if not isinstance(vocabulary, dict) or not all(type(n) is int and n >= 0 for n in vocabulary.values()):
@@ -150,9 +160,16 @@ def _class_of(settings: Mapping[str, Any], config: Config) -> str:
     return plain
 
 
+def _cased(step: object, settings: Mapping[str, Any], own_class: str) -> object:
+    """The normalizer; what BERT's does is for the settings to say, whose defaults count as well."""
+    if own_class not in SETTING_NORMALIZER or not isinstance(step, dict) or step.get("type") != "BertNormalizer":
+        return step
+    return {**step, **{key: settings.get(name, default) for key, (name, default) in NORMALIZER_SETTINGS.items()}}
+
+
 def _prefixed(step: object, settings: Mapping[str, Any]) -> object:
     """The pre-tokenizer; whether a space is put first is for the settings to say, where it has one step."""
-    if isinstance(step, dict) and "add_prefix_space" in step:
+    if isinstance(step, dict) and "add_prefix_space" in step and step.get("type") != "Metaspace":
         return {**step, "add_prefix_space": bool(settings.get("add_prefix_space", False))}
     return step
 
@@ -172,8 +189,8 @@ def _framed(processor: object, framed: Mapping[str, Any], added: _Additions, def
 
 def _settings(
     source: Source, settings: Mapping[str, Any], defaults: Mapping[str, str], document: Mapping[str, Any]
-) -> tuple[list[Added], list[Added]]:
-    """The tokens that are to be added, in the order of their numbers, and the special ones by attribute."""
+) -> tuple[list[Added], list[Added], dict[str, str]]:
+    """The tokens that are to be added, in the order of their numbers, the special ones, and their texts by name."""
     attributes: dict[str, Any] = {**defaults, **{key: settings[key] for key in ATTRIBUTES if key in settings}}
     if (padding := document.get("padding")) and isinstance(padding, dict):
         attributes.setdefault("pad_token", padding.get("pad_token"))
@@ -199,7 +216,8 @@ def _settings(
             specials[text] = known.get(text) or (
                 Added.parse(value, special=True) if isinstance(value, dict) else Added.named(text)
             )
-    return [token for _, token in sorted(wanted.items())], list(specials.values())
+    texts = {key: _text(attributes[key]) for key in ATTRIBUTES if attributes.get(key) is not None}
+    return [token for _, token in sorted(wanted.items())], list(specials.values()), texts
 
 
 def _with_map(source: Source, attributes: dict[str, Any], extra: list[Any]) -> tuple[dict[str, Any], list[Any]]:

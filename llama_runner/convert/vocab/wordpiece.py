@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, fingerprint, special
 from llama_runner.convert.vocab.bpe import collect
 from llama_runner.convert.vocab.token_types import CONTROL, SPACE_MARK
@@ -20,21 +20,59 @@ if TYPE_CHECKING:
     from llama_runner.convert.source import Source
 
 CONTINUATION = "##"
+# Numbers that llama.cpp takes for WordPiece where a file has none: by key, the attribute of the tokenizer.
+ASSUMED = {
+    "bos_token_id": (101, "cls_token"),
+    "seperator_token_id": (102, "sep_token"),
+    "unknown_token_id": (100, "unk_token"),
+    "padding_token_id": (0, "pad_token"),
+    "mask_token_id": (103, "mask_token"),
+}
+IDEOGRAPHS = "llama.cpp makes a word of each Chinese character, the tokenizer does not"
 
 
 def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary of tokenizer.json, or of vocab.txt where there is none."""
     tokenizer = Tokenizer.load(source, config)
     if tokenizer.model.get("type") != "WordPiece":
-        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
+        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     tokens, types = collect(tokenizer, config)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
     values.string("tokenizer.ggml.model", "bert")
-    values.string("tokenizer.ggml.pre", fingerprint.name_of(tokenizer, source))
+    values.string("tokenizer.ggml.pre", fingerprint.name_of(tokenizer))
     values.strings("tokenizer.ggml.tokens", [_marked(*pair) for pair in zip(tokens, types, strict=True)])
     values.integers("tokenizer.ggml.token_type", types)
-    special.write(values, source, size=len(tokens))
-    return Vocabulary("wordpiece", len(tokens))
+    normalizer = dict(tokenizer.document.get("normalizer") or {})
+    if not source.has("tokenizer.json") and normalizer.get("lowercase"):
+        del normalizer["lowercase"]  # as llama.cpp assumes
+    special.write(values, source, size=len(tokens), normalizer=normalizer)
+    _complete(values, tokenizer)
+    differences = (IDEOGRAPHS,) if normalizer.get("handle_chinese_chars") is False else ()
+    return Vocabulary("wordpiece", len(tokens), differences)
+
+
+def _complete(values: KeyValues, tokenizer: Tokenizer) -> None:
+    """Write the special tokens that no file but the vocabulary has the numbers of, where llama.cpp assumes others."""
+    numbers = {text: number for number, text in tokenizer.numbered().items()}
+    texts = {**tokenizer.named, **_put_around(tokenizer.document.get("post_processor"))}
+    if isinstance(unknown := tokenizer.model.get("unk_token"), str):
+        texts["unk_token"] = unknown
+    for name, (assumed, attribute) in ASSUMED.items():
+        number = numbers.get(texts.get(attribute, ""))
+        key = f"tokenizer.ggml.{name}"
+        if number not in (None, assumed) and key not in values:
+            values.uint32(key, number)
+
+
+def _put_around(processor: object) -> dict[str, str]:
+    """The tokens that a post-processor puts before and after a text."""
+    if not isinstance(processor, dict):
+        return {}
+    if processor.get("type") == "BertProcessing":
+        return {"cls_token": processor["cls"][0], "sep_token": processor["sep"][0]}
+    single = processor.get("single") or [{}]
+    ends = {"cls_token": single[0].get("SpecialToken"), "sep_token": single[-1].get("SpecialToken")}
+    return {name: entry["id"] for name, entry in ends.items() if entry}
 
 
 def _marked(token: str, kind: int) -> str:

@@ -112,7 +112,7 @@ class Resolver:
         update: bool = False,
         remember: bool = True,
         pre_tokenizer: str | None = None,
-        choose: Callable[[Path], Choice],
+        choose: Callable[[Path, Callable[[str], bool]], Choice],
     ) -> None:
         """Remember below ``private``, unless not to ``remember``; then also the weights' description is not kept."""
         self.pins = PinStore(private / "pins", lambda text: sink(Warned("damaged_pin", text)))
@@ -274,7 +274,7 @@ class Resolver:
 
     def _found(self, pin: Pin, revision: str, quantization: str | None, directory: Path) -> HubSafetensors:
         """Return what a config.json says of how a model is converted."""
-        choice = self._choose_converter(directory)
+        choice = self._choose_converter(directory, lambda name: pin.file(name) is not None)
         files = selection.weights_for_conversion(pin.files, choice.reads)
         assert files is not None, "there are weights, whatever else is read"
         return HubSafetensors(pin, revision, files, quantization, choice, stored=stored(directory))

@@ -1,0 +1,122 @@
+"""Standard output and standard error of the command line: whatever is written to them is safe to print.
+
+Names of files, metadata of models, answers of servers and the output of programs come from elsewhere. Their control
+characters could move the cursor, hide lines or forge them. They are written as escapes, also where the output is a
+file: it may be shown on a terminal later.
+"""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+
+import click
+
+from llama_runner.core.printable import printable, printable_lines
+from llama_runner.system.background_writer import BackgroundWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_ERASE_LINE = "\r\x1b[K"
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines for people. A line end within one of them, part of a foreign value, is printed as an escape."""
+    click.echo(joined(lines), err=err)
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Return lines as one text, each of them on one line."""
+    return "\n".join(map(printable, lines))
+
+
+class PrintableStream:
+    """A text stream that writes through to another one; see the module."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.raw: IO[str] | UnblockedStream = stream
+        self.encoding = "utf-8"
+        """What click looks at: it would go around a stream of ASCII."""
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write text with its line ends and tabs; other control characters become escapes."""
+        shown = printable_lines(text)
+        if self._encoding != "utf-8":
+            shown = shown.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        self.raw.write(shown)
+        return len(text)
+
+    def erase_line(self) -> None:
+        """Move to the start of the line of a terminal, and clear it."""
+        self.raw.write(_ERASE_LINE)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
+class PrintableBytes:
+    """A stream of bytes in UTF-8, the output of a program, that is written to a text stream."""
+
+    def __init__(self, stream: IO[str] | PrintableStream) -> None:
+        self._stream = stream if isinstance(stream, PrintableStream) else PrintableStream(stream)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def write(self, block: bytes) -> int:
+        """Write bytes; a character may continue in the next block."""
+        self._stream.write(self._decoder.decode(block))
+        return len(block)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._stream.flush()
+
+
+class UnblockedStream:
+    """A text stream over one that may block its writer: it is written in a thread of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._writer = BackgroundWriter(stream.buffer)
+
+    def write(self, text: str) -> int:
+        """Write text as soon as the stream takes it."""
+        self._writer.write(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: nothing waits that could be written."""
+
+    def drain(self) -> None:
+        """Return once everything is written, or the stream takes nothing any more."""
+        self._writer.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def unblock_streams() -> None:
+    """From now on, nobody who prints waits for somebody who reads: a server is to go on whatever a terminal does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, PrintableStream) and hasattr(stream.raw, "buffer"):  # a text in memory never blocks
+            with suppress(OSError, ValueError):
+                stream.flush()
+            stream.raw = UnblockedStream(cast("TextIO", stream.raw))
+
+
+@contextmanager
+def printable_streams() -> Iterator[None]:
+    """Replace ``sys.stdout`` and ``sys.stderr`` for the duration of a command."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and PrintableStream(stream) for stream in before)
+    ours = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in ours:
+            if isinstance(stream, PrintableStream) and isinstance(stream.raw, UnblockedStream):
+                stream.raw.drain()

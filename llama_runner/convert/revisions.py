@@ -1,0 +1,128 @@
+"""Corrections of what conversion writes, and which models each of them concerns.
+
+Raising ``Convert.version`` converts every model again. A correction that concerns some families or some tokenizers is
+an entry of ``CORRECTIONS`` instead. The revision of a model is the number of entries that concern it. It is part of the
+key of its conversion unless it is zero, so the keys of models without corrections do not change.
+
+Entries are only appended; an entry that was released is never changed or removed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_runner.convert.families import ARCHITECTURES
+from llama_runner.core.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+HEAD = 256 * 1024
+"""How many bytes at the beginning of a file ``Correction.unless`` looks at."""
+
+
+class Correction(Value):
+    """One correction of the output; a model is concerned if all conditions hold.
+
+    Every condition follows from files that are part of the model's digest, and is checked at each start, so it must
+    cost no more than a look at the directory.
+    """
+
+    what: str
+    """What was wrong, in one line."""
+    families: tuple[str, ...] = ()
+    """Modules (``"glm"``) or constants (``"glm.GLM4"``) of ``ARCHITECTURES``; empty for all."""
+    has: tuple[str, ...] = ()
+    """Files that are there."""
+    lacks: tuple[str, ...] = ()
+    """Files that are not there."""
+    unless: tuple[str, str] | None = None
+    """A file and a regular expression: not concerned if the expression matches within the first ``HEAD`` bytes."""
+
+    def concerns(self, family: str, directory: Path, has: Callable[[str], bool]) -> bool:
+        """Return whether it concerns the model in a directory; ``family`` is its value in ``ARCHITECTURES``."""
+        return (
+            (not self.families or family in self.families or family.partition(".")[0] in self.families)
+            and all(map(has, self.has))
+            and not any(map(has, self.lacks))
+            and not (self.unless is not None and _matches(directory / self.unless[0], self.unless[1]))
+        )
+
+
+_LIKE_LLAMA = ("arcee", "granite", "llama", "ministral")
+_WORD_PIECES = ("bert", "distilbert", "nomic")
+CORRECTIONS: tuple[Correction, ...] = (
+    Correction(
+        "a tokenizer.json with byte fallback lost the order of its merges, and got a space before each text",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json",),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer.json", r'"byte_fallback"\s*:\s*(false|null)'),
+    ),
+    Correction(
+        "a word list got lower case whatever the settings say, and special tokens that other models have",
+        families=(*_WORD_PIECES, "roberta"),
+        has=("vocab.txt",),
+        lacks=("tokenizer.json",),
+    ),
+    Correction(
+        "BERT's tokenizer_config.json says otherwise about case or accents than tokenizer.json: the latter was taken",
+        families=_WORD_PIECES,
+        has=("tokenizer.json",),
+        unless=("tokenizer_config.json", r'(?s)^(?=.*"do_lower_case"\s*:\s*true)(?!.*"strip_accents"\s*:\s*[tf])'),
+    ),
+    Correction(
+        "the same, where tokenizer.json is the one that differs from the defaults",
+        families=_WORD_PIECES,
+        has=("tokenizer.json",),
+        unless=("tokenizer.json", r'(?s)"strip_accents"\s*:\s*null,\s*"lowercase"\s*:\s*true'),
+    ),
+    Correction(
+        "BERT without tokenizer_config.json, or with one that does not name them, got special tokens of other models",
+        families=_WORD_PIECES,
+        has=("tokenizer.json",),
+        unless=("tokenizer_config.json", r'(?s)^(?=.*"sep_token")(?=.*"unk_token")(?=.*"mask_token")'),
+    ),
+    Correction(
+        "llama.cpp put BOS first for a pre-tokenizer known by its hash, and the tokenizer puts none (Falcon 3)",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json",),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer.json", r'TemplateProcessing|"byte_fallback"\s*:\s*true'),
+    ),
+)
+"""All corrections since the first version, the oldest first."""
+
+
+def revision_of(architecture: str, directory: Path, has: Callable[[str], bool]) -> int:
+    """Return the revision of the conversion of a model.
+
+    ``architecture`` is the name in config.json. ``directory`` holds the small files, and ``has`` says whether the
+    model has a file of a name; of a model on the Hub, some files may not be in the directory yet.
+    """
+    family = ARCHITECTURES.get(architecture)
+    if family is None:
+        return 0
+    return sum(one.concerns(family, directory, has) for one in CORRECTIONS)
+
+
+def revision_of_name(pre_tokenizer: str) -> int:
+    """Return how many corrections concern a model because of the pre-tokenizer that the user names.
+
+    The first is that llama.cpp put BOS first for some names although the tokenizer puts none.
+    """
+    from llama_runner.convert.vocab.bpe import PUT_BOS  # noqa: PLC0415 - not on the warm path
+
+    return int(pre_tokenizer in PUT_BOS)
+
+
+def _matches(path: Path, expression: str) -> bool:
+    import re  # noqa: PLC0415 - few corrections look into a file
+
+    from llama_runner.system.files import read_head  # noqa: PLC0415
+
+    try:
+        return re.search(expression.encode(), read_head(path, HEAD)) is not None
+    except OSError:
+        return False

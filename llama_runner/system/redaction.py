@@ -1,0 +1,54 @@
+"""Removes the secrets of an environment from text: what programs print, and what is shown of a machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from llama_runner.core.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+HIDDEN = "<hidden>"
+_FEWEST = 6
+"""Characters of a secret that is looked for in text: a shorter one, such as ``1``, is part of many words."""
+
+_NAME = r"(?i)TOKEN|KEY|SECRET|PASS(?!ED)|CREDENTIAL|AUTH(?!OR)|COOKIE"
+_USER_INFORMATION = r"(?:(?<=://)|(?<=\s)|\A)([^\s/@:]*)(?::([^\s/]*))?@"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret."""
+    return re.search(_NAME, name) is not None
+
+
+class Redactor:
+    """Removes credentials from URLs in text, and replaces the secrets of an environment wherever they stand.
+
+    These are the values of variables whose names say so, and the passwords in the URLs of all variables: proxies,
+    package indexes. ``secrets`` are more of them.
+    """
+
+    def __init__(self, environment: Mapping[str, str], secrets: Iterable[str] = ()) -> None:
+        found = {*secrets, *(value for name, value in environment.items() if is_secret(name))}
+        for value in environment.values():
+            if "@" in value:
+                found |= {match[2] or match[1] for match in re.finditer(_USER_INFORMATION, value) if _is_user(match)}
+        found |= {unquote(secret) for secret in found}
+        # the value of SSH_AUTH_SOCK is a path, and no secret
+        kept = (secret for secret in found if len(secret) >= _FEWEST and not os.path.exists(secret))  # noqa: PTH110 - Path raises for long ones
+        self._secrets = sorted(kept, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """Return a text without them."""
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return redacted(text)
+
+
+def _is_user(match: re.Match[str]) -> bool:
+    """Whether it is the user information of a URL: ``git@host`` without a scheme is an address, not a secret."""
+    return bool(match[2]) or match.string[: match.start(1)].endswith("://")
