@@ -174,6 +174,8 @@ def test_nothing_listens_elsewhere_than_on_loopback_unless_asked() -> None:
 
 DISTRIBUTIONS = {"cpuinfo": "py-cpuinfo", "yaml": "pyyaml"}
 """Of modules that are not called as their distributions are."""
+STARTED = ("tool_path", "python_module")
+"""Functions whose argument names a package with a program in it."""
 
 
 def third_party() -> set[str]:
@@ -187,7 +189,7 @@ def third_party() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").partition(".")[0])
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tool_path":
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED:
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
             elif isinstance(node, ast.Tuple):
                 words = [each.value for each in node.elts if isinstance(each, ast.Constant)]
