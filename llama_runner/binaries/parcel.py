@@ -20,12 +20,14 @@ from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, Stamp, format_state, parse_state
 from llama_runner.core.step import Place, Step
 from llama_runner.core.value import Value
-from llama_runner.engine import locks
+from llama_runner.engine import locks, staging
 from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.process import Cancellation
 from llama_runner.engine.stamps import hash_file, hash_tree
 from llama_runner.sources.local import LocalSources, UnreadableSource
 from llama_runner.sources.programs import DamagedBuild, find_anywhere, opened
+from llama_runner.system.files import read_bounded
+from llama_runner.system.new_file import new_file
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -128,14 +130,11 @@ def export(store: Store, name: str, output: Path | None = None) -> Path:
             raise NotExportable(programs.name, path.name, str(path.readlink()))
     if hash_tree(programs.path)[0] != programs.digest:
         raise DamagedBuild(programs.name, "its files are not those that were made")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        _pack(programs.path, _travelling(programs.record), unfinished)
-        unfinished.replace(target)
+        with new_file(target) as unfinished:
+            _pack(programs.path, _travelling(programs.record), unfinished)
     except OSError as error:
         raise as_store_error(error, target) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return target
 
 
@@ -200,39 +199,37 @@ def take_in(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> 
     Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what ``prove`` raises;
     nothing is kept then.
     """
-    import shutil  # noqa: PLC0415 - not to list
-
     try:
         name = f"import-{short(hash_file(archive), 16)}"
     except OSError as error:
         raise UnreadableSource(archive, error.strerror or str(error)) from error
-    staging = store.private / "staging" / name
+    home = store.private / "staging" / name
     try:
         with locks.hold(store.private / "locks" / f"{name}.lock", "import", timeout=lock_timeout):
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
+            staging.discard(home)
+            unpacked = staging.open_directory(home, store.root / "bins" / machine.platform_tag() / name)
             try:
-                place, record = _unpack(archive, staging)
-                return _take_in(store, place, record, staging, sink, lock_timeout)
+                place, record = _unpack(archive, unpacked)
+                return _take_in(store, place, record, unpacked, sink, lock_timeout)
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                staging.discard(home)
     except OSError as error:
         raise as_store_error(error, store.root) from error
 
 
-def _unpack(file: Path, staging: Path) -> tuple[Place, Record]:
+def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     """Unpack an archive and return whose record is in it, once all that can be known without running it is right."""
     from llama_runner.binaries import archives  # noqa: PLC0415 - not to list
 
-    archives.extract(file, staging)
-    found = [path.relative_to(staging) for path in staging.glob(f"bins/*/*/{STATE_FILE}")]
+    archives.extract(file, unpacked)
+    found = [path.relative_to(unpacked) for path in unpacked.glob(f"bins/*/*/{STATE_FILE}")]
     if len(found) != 1:
         raise BadParcel(file, "there is no record of a build in it, or more than one")
-    directory = staging / found[0].parent
+    directory = unpacked / found[0].parent
     _, platform, name, _ = found[0].parts
-    strangers = [p for p in staging.rglob("*") if not p.is_dir() and directory not in p.parents]
+    strangers = [p for p in unpacked.rglob("*") if not p.is_dir() and directory not in p.parents]
     if strangers:
-        raise BadParcel(file, f"there is more in it than {name}: {strangers[0].relative_to(staging)}")
+        raise BadParcel(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
     record = _record(file, directory / STATE_FILE)
     _check_name(file, name, platform, record)
     for path in _contents(directory):
@@ -248,7 +245,7 @@ def _record(file: Path, path: Path) -> Record:
     if path.is_symlink() or path.stat().st_size > _LARGEST_RECORD:
         raise BadParcel(file, "its record is none")
     try:
-        state = parse_state(path.read_bytes())
+        state = parse_state(read_bounded(path, _LARGEST_RECORD))
         if TREE in state.problems:
             raise BadParcel(file, f"its record is damaged: {state.problems[TREE]}")
         record = state.records.get(TREE)
@@ -285,7 +282,7 @@ def _check_machine(name: str, platform: str, record: Record) -> None:
         raise MissingFeatures(name, lacking)
 
 
-def _take_in(store: Store, place: Place, record: Record, staging: Path, sink: Sink, lock_timeout: float) -> Imported:
+def _take_in(store: Store, place: Place, record: Record, unpacked: Path, sink: Sink, lock_timeout: float) -> Imported:
     """Prove a build that was unpacked, and publish it; one of the same key that is here already stays."""
     from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
 
@@ -306,10 +303,10 @@ def _take_in(store: Store, place: Place, record: Record, staging: Path, sink: Si
             places={},
             sources=sources,
         ) as workspace:
-            unpacked = staging / place.directory
-            (unpacked / STATE_FILE).unlink()
+            build = unpacked / place.directory
+            (build / STATE_FILE).unlink()
             workspace.out.rmdir()
-            unpacked.rename(workspace.out)
+            build.rename(workspace.out)
             _prove(workspace, record.recipe.get("params", {}))
             made = {
                 **_travelling(record).made,

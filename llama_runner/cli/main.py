@@ -90,11 +90,14 @@ def run(**given: Any) -> None:
 
     server_options = shared.server_options(given)
     runner = _runner(given, events=given["as_json"])
-    check_launch(server_options, runner.servers)
+    if given["detach"]:
+        from llama_runner.cli.services import check_detach, detach  # noqa: PLC0415 - only then
+
+        check_detach(runner, server_options, given)
+    else:
+        check_launch(server_options, runner.servers)
     prepared = runner.prepare(server=server_options, **shared.wishes(given))
     if given["detach"]:
-        from llama_runner.cli.services import detach  # noqa: PLC0415 - only then
-
         with _StopSignals() as wish:
             detach(runner, prepared, server_options, given, wish.is_set)
         return

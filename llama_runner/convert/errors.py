@@ -126,12 +126,18 @@ class DuplicateTensor(SourceError):
 
 
 class BrokenShard(SourceError):
-    """A safetensors file breaks the rules of its format."""
+    """A safetensors file breaks the rules of its format.
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path.name} is not a valid safetensors file: {problem}: {path}", hint="fetch the file again")
-        self.path = path
-        self.problem = problem
+    ``reference`` is what the safetensors library says of it: None where it was not asked, empty where it reads it.
+    """
+
+    def __init__(self, path: Path, problem: str, *, reference: str | None = None) -> None:
+        said = f" (the safetensors library: {reference})" if reference else ""
+        hint = "fetch the file again"
+        if reference == "":
+            hint = "the safetensors library reads it; if you trust it, load it and save it again with that library"
+        super().__init__(f"{path.name} is not a valid safetensors file: {problem}{said}: {path}", hint=hint)
+        self.path, self.problem, self.reference = path, problem, reference
 
 
 class SourceChanged(SourceError):
@@ -278,15 +284,21 @@ class UnsupportedDtype(SourceError):
         self.dtype = dtype
 
 
+NO_WAY = "llama.cpp has no such tokenizer, and its own script does not convert it either"
+
+
 class UnknownPreTokenizer(SourceError):
-    """tokenizer.json splits text in a way that no known name stands for."""
+    """tokenizer.json splits text in a way that no known name stands for.
+
+    ``nearest`` is the name of a similar way, empty if there cannot be a right one.
+    """
 
     def __init__(self, found: str, nearest: str) -> None:
-        super().__init__(
-            f"unknown BPE pre-tokenizer: {found}",
-            hint=f"the nearest known one is {nearest}; if llama.cpp splits text so, --pre-tokenizer {nearest} says it, "
-            "and a wrong one makes the model answer worse in silence",
+        hint = (
+            f"the nearest known one is {nearest}; if llama.cpp splits text so, --pre-tokenizer {nearest} says it, "
+            "and a wrong one makes the model answer worse in silence"
         )
+        super().__init__(f"unknown BPE pre-tokenizer: {found}", hint=hint if nearest else NO_WAY)
         self.found = found
         self.nearest = nearest
 

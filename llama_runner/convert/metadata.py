@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from llama_runner.convert.errors import UnreadableFile
+from llama_runner.convert import model_card
+from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
+from llama_runner.core.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.source import Source
     from llama_runner.convert.tensors import Planned
 
-MODEL_CARD = "README.md"
+GENERATION = "generation_config.json"
 STACKED = 3  # dimensions of the matrices of all experts
 SAMPLING = (
     ("sequence", "sampling_sequence"),
@@ -70,6 +72,7 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
 
     logging.getLogger("gguf").addHandler(logging.NullHandler())  # a library does not print
     values.string("general.type", "model")
+    name = name.encode("utf-8", "replace").decode()  # of a directory, it may have bytes that are not UTF-8
     try:
         metadata = _guess(source, name, parameters)
         writer = gguf.GGUFWriter(path=None, arch=values.architecture)
@@ -77,18 +80,16 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
         for key, entry in writer.kv_data[0].items():
             if key != "general.architecture":
                 _copy(values, key, entry.value, int(entry.type))
-    except (AttributeError, TypeError, ValueError, KeyError, RecursionError) as error:
-        raise UnreadableFile(source.path(MODEL_CARD), f"its front matter cannot be used ({error})") from error
+    except BadHyperparameter as error:  # the numbers of the metadata are those of the sampling
+        raise UnreadableFile(source.path(GENERATION), f"{error.name} {error.problem}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise UnreadableFile(source.path(model_card.NAME), f"its front matter cannot be used ({error})") from error
 
 
 def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: ANN401 - gguf is not typed
     import gguf  # noqa: PLC0415
-    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with gguf
 
-    try:
-        card = gguf.Metadata.load_model_card(source.directory)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UnreadableFile(source.path(MODEL_CARD), "its front matter is not YAML") from error
+    card = model_card.read(source.directory)
     config = source.optional_object("config.json")
     metadata = gguf.Metadata.apply_metadata_heuristic(
         gguf.Metadata(), card, config, cast("Path", PurePath(name)), parameters.total
@@ -109,8 +110,8 @@ def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: A
 def _generation(source: Source) -> Mapping[str, Any]:
     """generation_config.json; a broken one is passed over, as the official script does it."""
     try:
-        generation = json.loads(source.path("generation_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        generation = json.loads(source.text(GENERATION))
+    except (SourceError, ValueError, RecursionError):
         return {}
     return generation if isinstance(generation, dict) else {}
 

@@ -5,15 +5,15 @@ Only the small files of a model are looked at here. Nothing here runs the script
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.convert.families import ARCHITECTURES, READING
 from llama_runner.convert.revisions import revision_of
 from llama_runner.core.errors import SourceError
+from llama_runner.core.model_files import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
 from llama_runner.core.value import Value
-from llama_runner.sources.local import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -95,10 +95,10 @@ def choose(
 def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
     """Return config.json and the architecture that it names first; what is wrong with it is told as conversion does."""
     try:
-        config = json.loads((directory / "config.json").read_bytes())
+        config = read_json(directory / "config.json")
         if isinstance(config, dict) and (name := next(iter(_architectures(config) or _inner(config)), None)):
             return config, name
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     from llama_runner.convert.source import Source, architecture_of  # noqa: PLC0415 - not on the warm path
 
@@ -191,11 +191,13 @@ def _architectures(part: object) -> list[str]:
 
 
 def _context(config: Mapping[str, Any]) -> int | None:
-    """Return the context length, of the model or of its part that reads text."""
+    """Return the context length, of the model or of its part that reads text; None for one that cannot be."""
+    from llama_runner.convert.limits import POSITIONS  # noqa: PLC0415 - few models need it
+
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
     for part in parts:
         for name in ("max_position_embeddings", "n_ctx", "n_positions", "max_seq_len", "seq_length"):
-            if isinstance(part, dict) and type(part.get(name)) is int:
+            if isinstance(part, dict) and type(part.get(name)) is int and 0 < part[name] <= POSITIONS:
                 return int(part[name])
     return None
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import short
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, format_state, parse_state
+from llama_runner.engine import staging
 from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.stamps import hash_payload, stamp_of
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Payload
     from llama_runner.core.step import Place
 
+_LARGEST_STATE = 64 << 20
 PRIVATE = ".llama_runner"
 """Everything of ours that is neither an artifact nor a log: locks, staging, work, stamps."""
 
@@ -61,7 +64,7 @@ class Store:
     def _state(self, directory: Path) -> State:
         path = directory / STATE_FILE
         try:
-            return parse_state(path.read_bytes())
+            return parse_state(read_bounded(path, _LARGEST_STATE))
         except (FileNotFoundError, NotADirectoryError):
             return State({})
         except (OSError, Damaged, UnicodeDecodeError) as error:
@@ -83,7 +86,8 @@ class Store:
     def directories(self, parent: str, pattern: str) -> Iterator[tuple[Path, Mapping[str, Record]]]:
         """Yield the directories below ``parent`` whose names match, with their records."""
         for state in sorted(self.root.glob(f"{parent}/{pattern}/{STATE_FILE}")):
-            yield state.parent, self.records(state.parent)
+            if not state.parent.parent.name.startswith(staging.PREFIX):
+                yield state.parent, self.records(state.parent)
 
     def holding(self, digest: Digest, pattern: str) -> Iterator[Path]:
         """Yield downloaded files with these bytes, as far as records tell, in directories whose names match."""
@@ -106,7 +110,7 @@ class Store:
     def publish(self, place: Place, staged: Path, record: Record) -> Record:
         """Move staged bytes into their place and write the record; return it with its stamp.
 
-        ``staged`` is a file or a directory on the same file system; ``record.stamp`` is ignored.
+        ``staged`` is a file or a directory that ``staging.open_directory`` gave room for; ``record.stamp`` is ignored.
         """
         import shutil  # noqa: PLC0415 - only to write
 
@@ -149,28 +153,36 @@ class Store:
             return size
         return 0
 
-    def copy_out(self, path: Path, target: Path) -> None:
-        """Copy an artifact to where the user wants it; it is there as a whole or not at all."""
-        import shutil  # noqa: PLC0415 - only to write
+    def copy_out(self, files: Mapping[Path, Path]) -> None:
+        """Copy files of an artifact to where the user wants them; each is there as a whole or not at all.
 
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        The first is there only when all others are.
+        """
+        import shutil  # noqa: PLC0415 - only to write
+        from contextlib import ExitStack  # noqa: PLC0415
+
+        from llama_runner.system.new_file import new_file  # noqa: PLC0415
+
         try:
-            shutil.copyfile(path, unfinished)
-            _sync_file(unfinished)
-            unfinished.replace(target)
+            with ExitStack() as stack:  # left in the reverse order
+                for path, target in files.items():
+                    shutil.copyfile(path, stack.enter_context(new_file(target)))
         except OSError as error:
-            raise as_store_error(error, target.parent) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+            raise as_store_error(error, next(iter(files.values())).parent) from error
 
     def _write_record(self, place: Place, record: Record) -> None:
         directory = self.root / place.directory
         with self._state_lock(directory):
             state = self._state(directory).having(place.name or TREE, record)
-            temporary = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary, format_state(state.records, state.unknown))
-            temporary.replace(directory / STATE_FILE)
+            home = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
+            final = directory.resolve() if place.is_tree else directory / STATE_FILE  # nothing is added to a tree
+            staging.discard(home)
+            temporary = staging.open_directory(home, final) / STATE_FILE
+            try:
+                _write_synced(temporary, format_state(state.records, state.unknown))
+                temporary.replace(directory / STATE_FILE)
+            finally:
+                staging.discard(home)
             _sync_directory(directory)
 
     def _state_lock(self, directory: Path) -> AbstractContextManager[object]:

@@ -33,6 +33,12 @@ _SERVERS = "run-server"
 _ASIDE = re.compile(r"\.log\.\d+$")
 
 
+def new_name() -> str:
+    """Return the name of a new log, below the root; no two servers share one, in whatever container they are."""
+    at = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
+    return f"logs/{_SERVERS}-{at}-{os.getpid()}-{os.urandom(2).hex()}.log"
+
+
 def prune(log: Path, registry: Path) -> None:
     """Remove the logs of servers that ended long ago beside ``log``, the log of a server of the same registry.
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_runner.convert.vocab.known import BUILD, HASHES, NAMES
+from llama_runner import paths
+from llama_runner.binaries.pin import load_pin
+from llama_runner.convert.vocab.known import HASHES, NAMES
 from tests.convert import tiny_tokenizers
 from tests.convert.deviations import DEVIATIONS, as_llama_cpp
-from tests.convert.difficult import TEXTS
+from tests.convert.difficult import LINES, TEXTS
 from tests.convert.pretokenizers import STRUCTURES, Structure
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pre-tokenizers.md"
@@ -59,6 +61,21 @@ tokenizer.json is changed in just these ways.
 |---|---|---:|---|
 """
 PIECES_ROW = "| `granite-embed-multi-311m` | `gemma4`, `sarvam-moe` | {texts} of {texts} | |\n"  # as a test says
+UNSPLIT = """
+## Vocabularies without a pre-tokenizer
+
+**SentencePiece's vocabulary in tokenizer.json alone** (byte fallback, no tokenizer.model). The score of a token is
+minus the place of the first merge that makes it, so llama.cpp merges as the tokenizer does. All of {lines} difficult
+lines get the same numbers with the real tokenizers of Yi, Baichuan 2 and Mistral (versions 1 to 3). The
+conversion tells what
+cannot be written: a space before the first text alone, or not before a text that begins with one; Unicode
+normalization; merges that are not what a SentencePiece model gives. Another normalizer or pre-tokenizer is refused.
+
+**WordPiece** (BERT). Lower case and accents are those of tokenizer_config.json, or of its defaults, if the class is
+BertTokenizer, DistilBertTokenizer, ElectraTokenizer or MPNetTokenizer, as in transformers; else those of
+tokenizer.json. llama.cpp always makes a word of each Chinese character (`tokenize_chinese_chars`); where accents are
+stripped, it loses vowels of Korean syllables and vowel signs of Devanagari and Bengali.
+"""
 OTHERS = """
 Names that are never chosen by structure:
 
@@ -78,10 +95,12 @@ def numbers(document: Mapping[str, Any], structure: Structure) -> dict[str, list
 
 def document() -> str:
     """The whole page."""
-    head = INTRODUCTION.format(hashes=len(HASHES), count=len(STRUCTURES), build=BUILD, texts=len(TEXTS))
+    head = INTRODUCTION.format(
+        hashes=len(HASHES), count=len(STRUCTURES), build=f"b{load_pin(paths.pin_file()).build}", texts=len(TEXTS)
+    )
     rows = "".join([*map(_row, sorted(STRUCTURES)), PIECES_ROW.format(texts=len(TEXTS))])
     others = "".join(f"| `{name}` | {BY_NAME_ALONE[name]} |\n" for name in sorted(BY_NAME_ALONE))
-    return head + rows + OTHERS + others
+    return head + rows + OTHERS + others + UNSPLIT.format(lines=len(LINES))
 
 
 def _row(name: str) -> str:

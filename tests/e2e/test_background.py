@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -70,6 +71,34 @@ def test_11_12_in_the_background_a_root_that_cannot_be_written_is_an_error(
     assert ask(running.url, "what is a step?"), "in the foreground it is stopped by Ctrl-C"
     running.process.send_signal(signal.SIGINT)
     assert running.finish() == 130
+
+
+def test_11_15_several_that_start_the_same_in_the_background_get_one(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    same = ("run", "--demo", "--detach", "--root", str(root), "--port", str(port))
+    try:
+        children += [subprocess.Popen([*MODULE, *same], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        said = [child.communicate(timeout=120)[0] for child in children]
+        assert [child.returncode for child in children] == [0] * 4
+        assert all(f"listening http://127.0.0.1:{port} " in each for each in said)
+        [about] = llama_runner("ps", "--root", root, "--json").json
+        again = llama_runner(*same)
+        assert again.code == 0, again
+        assert f"note      demo:q4_k_m runs already at {about['url']}, process {about['pid']}\n" in again.err
+        told = [json.loads(line) for line in llama_runner(*same, "--json").out.splitlines()]
+        assert (told[-1]["event"], told[-1]["url"], told[-1]["pid"]) == ("server_ready", about["url"], about["pid"])
+        for other in (("-c", "64"), ("--restart", "always"), ("--no-projector", "-q", "q8_0")):
+            refused = llama_runner(*same, *other)
+            assert refused.code == 8, refused
+            assert f"is taken by demo:q4_k_m, process {about['pid']}" in refused.err
+        assert not list(root.glob("models/gguf/*/*q8_0*")), "no work was done"
+        assert [each["pid"] for each in llama_runner("ps", "--root", root, "--json").json] == [about["pid"]]
+    finally:
+        llama_runner("stop", "--all", "--root", root)
 
 
 def test_a_log_is_followed_to_its_end(llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]) -> None:

@@ -10,7 +10,14 @@ import pytest
 from tests.fuzz.harness import Target, explore, replay
 
 KEPT = Path(__file__).parents[1] / "data" / "fuzz"
-CASES = {"gguf_header": 300, "safetensors_header": 500, "tokenizer_files": 60, "small_json": 80, "model_card": 80}
+CASES = {
+    "gguf_header": 300,
+    "safetensors_header": 500,
+    "tokenizer_files": 60,
+    "small_json": 80,
+    "model_card": 80,
+    "command_line": 60,
+}
 
 
 def target(name: str) -> Target:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import UnreadableFile
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +37,10 @@ class Model:
 
 def read(path: Path) -> Model:
     """Read a SentencePiece model. Raises `UnreadableFile`."""
-    if (size := path.stat().st_size) > LARGEST:
-        raise UnreadableFile(path, f"it is not a SentencePiece model ({size} bytes)")
     try:
-        model = _model(path.read_bytes())
+        model = _model(read_bounded(path, LARGEST))
+    except OSError as error:
+        raise UnreadableFile(path, error.strerror or str(error)) from error
     except (IndexError, ValueError, struct.error) as error:
         raise UnreadableFile(path, f"it is not a SentencePiece model ({error})") from error
     if not model.pieces:
