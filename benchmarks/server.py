@@ -175,7 +175,7 @@ def burst(megabytes: int) -> dict[str, Any]:
         before, began = us.memory_info().rss, time.perf_counter()
         server = start(root, burst=blocks)
         most = before
-        while server.state == "loading" and not server._heard.wait(0.05):  # noqa: SLF001 - the burst is over then
+        while server.state == "loading" and not server._output.heard.wait(0.05):  # noqa: SLF001 - the burst is over then
             most = max(most, us.memory_info().rss)
         took = time.perf_counter() - began
         server.wait_ready()

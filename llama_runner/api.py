@@ -23,6 +23,7 @@ from llama_runner.locate import facts_of, file_of, header_facts, located, path_o
 from llama_runner.pipeline import NothingToMake
 from llama_runner.request import ProgramsRequest, Request
 from llama_runner.results import Forecast, Made, MadePrograms, OutputExists, Prepared
+from llama_runner.server.log import new_name
 from llama_runner.server.memory import checked
 from llama_runner.server.port import check_launch
 from llama_runner.server.process import Server
@@ -237,7 +238,7 @@ class Runner:
         ``terminal`` gets what the server says, as its log does. Once ``cancelled`` says so, a server that still
         loads is stopped and ``Interrupted`` raised. ``about`` is written down with the running server.
         """
-        spec, log_name = self._checked(prepared, server), _log_name()
+        spec, log_name = self._checked(prepared, server), new_name()
         memory = checked(spec, self.store.private / "memory", self._sink)
         running = Server(
             spec,
@@ -263,26 +264,33 @@ class Runner:
         """Launch what was prepared in a process of its own, and return the server once it answers.
 
         It goes on when we end. ``policy`` says whether it is started again when it ends, ``limit`` how many starts
-        in a row may be in vain.
+        in a row may fail. At a port that is given, a detached server of the same launch that runs already is returned.
         """
         from llama_runner.server.access import key_for  # noqa: PLC0415 - not on the warm path
-        from llama_runner.server.background import detach  # noqa: PLC0415
+        from llama_runner.server.background import detach, restarts_as  # noqa: PLC0415
+        from llama_runner.server.elsewhere import ensure_ready  # noqa: PLC0415
 
-        spec, log_name = self._checked(prepared, server), _log_name()
-        memory = checked(spec, self.store.private / "memory", self._sink)
-        running = detach(
-            spec,
-            log=self.root / log_name,
-            log_name=log_name,
-            registry=self.servers,
-            sink=self._sink,
-            about={"build": prepared.build.get("version")},
-            policy=policy,
-            limit=limit,
-            key=key_for(spec),
-            cancelled=cancelled,
-        )
-        return memory.remember(running)
+        spec, about = self._checked(prepared, server), {"build": prepared.build.get("version")}
+
+        def start() -> RunningServer:
+            memory, log_name = checked(spec, self.store.private / "memory", self._sink), new_name()
+            running = detach(
+                spec,
+                log=self.root / log_name,
+                log_name=log_name,
+                registry=self.servers,
+                sink=self._sink,
+                about=about,
+                policy=policy,
+                limit=limit,
+                key=key_for(spec),
+                cancelled=cancelled,
+            )
+            return memory.remember(running)
+
+        if spec.port == 0 and spec.socket is None:
+            return start()
+        return ensure_ready(spec, self.servers, start, cancelled, accepts=restarts_as(policy, limit), sink=self._sink)
 
     def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
         if prepared.facts.get("architecture") == "t5":
@@ -303,7 +311,7 @@ class Runner:
         check_access(server or ServerOptions(), os.environ)
         prepared = self.prepare(model, server=server, **wishes)
         spec = spec_for(prepared, server)
-        return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server))
+        return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
 
     def serve(
         self,
@@ -344,10 +352,7 @@ class Runner:
         )
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End all servers of this root, or the one that a model name, URL or process id means; return them.
-
-        Raises ``NoSuchServer`` when the name fits none, ``AmbiguousName`` when it fits several.
-        """
+        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``AmbiguousName``."""
         from llama_runner.server.control import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name, self._sink)
@@ -393,7 +398,3 @@ class Runner:
         """Whether an intermediate lies there that is not to be kept."""
         places = [planned.place for planned in plan.steps if planned.step.transient]
         return any(self.store.is_evictable(place) for place in places if place is not None)
-
-
-def _log_name() -> str:
-    return f"logs/run-server-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"

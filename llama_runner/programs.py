@@ -125,10 +125,10 @@ def find(
     if node is not None:
         return Programs(node, tree_of(pin))
     noted = list(_noted(store))
-    programs = _compiled(wanted, pin, environment, noted)
+    programs = _compiled(wanted, pin, environment, noted, offline=offline)
     if not programs.automatic or not (why := _rejected(store, programs)):
         return programs
-    portable = _compiled(wanted.but(device=PORTABLE), pin, environment, noted)
+    portable = _compiled(wanted.but(device=PORTABLE), pin, environment, noted, offline=offline)
     return portable.but(why=f"building for {PORTABLE}: what was best for this machine was rejected ({why})")
 
 
@@ -231,7 +231,9 @@ def _about_building(wanted: Wanted) -> list[str]:
     return [option for option, value in given.items() if value]
 
 
-def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: list[Mapping[str, Any]]) -> Programs:
+def _compiled(
+    wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: list[Mapping[str, Any]], *, offline: bool
+) -> Programs:
     """Return how the programs are compiled on this machine.
 
     ``noted`` is what records of earlier builds know of compilers and GPUs, which are then not asked again.
@@ -244,7 +246,7 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
     toolchain = find_toolchain(environment, noted, programs=about.programs)
     told = about.architectures in wanted.compilation.definitions()
     gpus = None if told else find_gpus(backend, environment, [each["gpus"] for each in noted if "gpus" in each])
-    tree = _tree(wanted, pin)
+    tree = _tree(wanted, pin, offline=offline)
     step = CompileLlama(
         tree=tree.node,
         backend=backend,
@@ -272,14 +274,14 @@ def _compiled(wanted: Wanted, pin: Pin, environment: Mapping[str, str], noted: l
     return Programs(step, step.tree, f"building for {backend}: {choice.why}", automatic=backend != PORTABLE)
 
 
-def _tree(wanted: Wanted, pin: Pin) -> Tree:
+def _tree(wanted: Wanted, pin: Pin, *, offline: bool) -> Tree:
     pinned = Tree(tree_of(pin), pin.build, pin.commit)
     if wanted.source is None and not wanted.patches:
         return pinned
     from llama_runner.steps.trees import patched, tree_from  # noqa: PLC0415 - most build the pinned one
 
     if wanted.source is not None:
-        return tree_from(wanted.source, patches=wanted.patches)
+        return tree_from(wanted.source, patches=wanted.patches, offline=offline)
     return patched(pinned, wanted.patches)
 
 

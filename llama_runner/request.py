@@ -17,6 +17,7 @@ from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.sources.programs import OtherPlatform, StoredPrograms
 from llama_runner.sources.tuning import Tuning
 from llama_runner.steps.download import Download, Hub
+from llama_runner.system.network import is_offline
 from llama_runner.wishes import check, snapshot_of, tuning_of, wanted_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ProgramsRequest:
         """Find out which are meant."""
         check(wishes)
         self._store, self._sink, self._wishes = store, sink, wishes
-        self._offline = wishes.get("offline", False) or _is_offline()
+        self._offline = wishes.get("offline", False) or is_offline(os.environ)
         self.programs = programs.find(
             wanted_of(wishes),
             environment=os.environ,
@@ -281,11 +282,3 @@ def _what(step: Step) -> str:
         more = f" and {len(step.remote) - 1} more" if len(step.remote) > 1 else ""
         return f"{step.remote[0].name}{more} of {step.hub.pin.repo}"
     return str(step.source.get("ref", step.kind))
-
-
-def _is_offline() -> bool:
-    """Whether huggingface_hub is told to stay offline; then so are we."""
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
-
-
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

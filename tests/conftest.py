@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,16 @@ def llama_runner(tmp_path: Path) -> Command:
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the stamps of files at once: no test can wait until a file is old, and no program can set a ctime."""
     monkeypatch.setattr("llama_runner.engine.stamps.RACY_NS", 0)
+
+
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    """Return an empty directory on another file system than the temporary directory of the test."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,8 +32,8 @@ LAYERS = [
 
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
-    "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures", "asyncio",
-    "email", "llama_runner.convert.source", "llama_runner.convert.checkpoint", "llama_runner.status",
+    "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
+    "asyncio", "email", "llama_runner.convert.source", "llama_runner.convert.checkpoint", "llama_runner.status",
     "llama_runner.client",
 }  # fmt: skip
 
@@ -135,3 +136,39 @@ def test_nothing_listens_elsewhere_than_on_loopback_unless_asked() -> None:
     assert ServerOptions().host == "127.0.0.1"
     assert socket.inet_aton(ServerOptions().host)[0] == 127
     assert os.environ.get("LLAMA_ARG_HOST") is None
+
+
+DISTRIBUTIONS = {"cpuinfo": "py-cpuinfo", "yaml": "pyyaml"}
+"""Of modules that are not called as their distributions are."""
+
+
+def third_party() -> set[str]:
+    """Return the distributions that the package imports, starts as a program, or runs with ``-m``."""
+    found: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "official_driver.py":  # runs in an environment of its own
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tool_path":
+                found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
+            elif isinstance(node, ast.Tuple):
+                words = [each.value for each in node.elts if isinstance(each, ast.Constant)]
+                if "-m" in words:
+                    found |= set(words[words.index("-m") + 1 :][:1])  # type: ignore[arg-type]
+    # typing_extensions is for type checkers, pytest is there where its plugin runs
+    others = {"llama_runner", "typing_extensions", "pytest", "tomllib", *sys.stdlib_module_names}
+    return {DISTRIBUTIONS.get(name, name) for name in found - others if not name.startswith("-")}
+
+
+def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
+    assert third_party() == declared

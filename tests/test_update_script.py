@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -174,3 +175,13 @@ def test_a_moved_pin_makes_no_model_again(tmp_path: Path, root: Path) -> None:
     steps = {step["name"]: step["action"] for step in run("plan").json["steps"]}
     assert [name for name, action in steps.items() if action != "skip"] == ["fetch", "unpack", "compile"]
     assert steps["convert"] == steps["quantize"] == "skip"
+
+
+def test_11_34_no_program_names_the_pinned_version_outside_the_pin() -> None:
+    version = re.escape(OLD.version).replace(r"\.", r"[._]")
+    named = re.compile(rf"\bb?{OLD.build}\b|(?<![\d.]){version}(?![\d.])|{OLD.digest.removeprefix('sha256:')[:12]}")
+    programs = [REPOSITORY / "pyproject.toml"]
+    for directory in ("llama_runner", "scripts", "benchmarks"):
+        programs += [path for path in (REPOSITORY / directory).rglob("*") if path.suffix in {".py", ".sh", ".cmake"}]
+    assert len(programs) > 200
+    assert [path for path in programs if named.search(path.read_text("utf-8"))] == []

@@ -101,7 +101,7 @@ class NoSuchRelease(DownloadError):
     def __init__(self, where: str, tag: str | None) -> None:
         self.where, self.tag = where, tag
         what = "has no release yet" if tag is None else f"has no release {tag}"
-        super().__init__(f"{where} {what}", hint="tags are like b10605; not every build is released")
+        super().__init__(f"{where} {what}", hint="tags are like b1234; not every build is released")
 
 
 class _Kept(Value):

@@ -20,7 +20,7 @@ from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, Stamp, format_state, parse_state
 from llama_runner.core.step import Place, Step
 from llama_runner.core.value import Value
-from llama_runner.engine import locks
+from llama_runner.engine import locks, staging
 from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.process import Cancellation
 from llama_runner.engine.stamps import hash_file, hash_tree
@@ -201,39 +201,37 @@ def take_in(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> 
     Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what ``prove`` raises;
     nothing is kept then.
     """
-    import shutil  # noqa: PLC0415 - not to list
-
     try:
         name = f"import-{short(hash_file(archive), 16)}"
     except OSError as error:
         raise UnreadableSource(archive, error.strerror or str(error)) from error
-    staging = store.private / "staging" / name
+    home = store.private / "staging" / name
     try:
         with locks.hold(store.private / "locks" / f"{name}.lock", "import", timeout=lock_timeout):
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
+            staging.discard(home)
+            unpacked = staging.open_directory(home, store.root / "bins" / machine.platform_tag() / name)
             try:
-                place, record = _unpack(archive, staging)
-                return _take_in(store, place, record, staging, sink, lock_timeout)
+                place, record = _unpack(archive, unpacked)
+                return _take_in(store, place, record, unpacked, sink, lock_timeout)
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                staging.discard(home)
     except OSError as error:
         raise as_store_error(error, store.root) from error
 
 
-def _unpack(file: Path, staging: Path) -> tuple[Place, Record]:
+def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     """Unpack an archive and return whose record is in it, once all that can be known without running it is right."""
     from llama_runner.binaries import archives  # noqa: PLC0415 - not to list
 
-    archives.extract(file, staging)
-    found = [path.relative_to(staging) for path in staging.glob(f"bins/*/*/{STATE_FILE}")]
+    archives.extract(file, unpacked)
+    found = [path.relative_to(unpacked) for path in unpacked.glob(f"bins/*/*/{STATE_FILE}")]
     if len(found) != 1:
         raise BadParcel(file, "there is no record of a build in it, or more than one")
-    directory = staging / found[0].parent
+    directory = unpacked / found[0].parent
     _, platform, name, _ = found[0].parts
-    strangers = [p for p in staging.rglob("*") if not p.is_dir() and directory not in p.parents]
+    strangers = [p for p in unpacked.rglob("*") if not p.is_dir() and directory not in p.parents]
     if strangers:
-        raise BadParcel(file, f"there is more in it than {name}: {strangers[0].relative_to(staging)}")
+        raise BadParcel(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
     record = _record(file, directory / STATE_FILE)
     _check_name(file, name, platform, record)
     for path in _contents(directory):
@@ -286,7 +284,7 @@ def _check_machine(name: str, platform: str, record: Record) -> None:
         raise MissingFeatures(name, lacking)
 
 
-def _take_in(store: Store, place: Place, record: Record, staging: Path, sink: Sink, lock_timeout: float) -> Imported:
+def _take_in(store: Store, place: Place, record: Record, unpacked: Path, sink: Sink, lock_timeout: float) -> Imported:
     """Prove a build that was unpacked, and publish it; one of the same key that is here already stays."""
     from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
 
@@ -307,10 +305,10 @@ def _take_in(store: Store, place: Place, record: Record, staging: Path, sink: Si
             places={},
             sources=sources,
         ) as workspace:
-            unpacked = staging / place.directory
-            (unpacked / STATE_FILE).unlink()
+            build = unpacked / place.directory
+            (build / STATE_FILE).unlink()
             workspace.out.rmdir()
-            unpacked.rename(workspace.out)
+            build.rename(workspace.out)
             _prove(workspace, record.recipe.get("params", {}))
             made = {
                 **_travelling(record).made,

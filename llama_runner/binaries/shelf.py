@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from llama_runner.core.digest import short
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.value import Value, field
-from llama_runner.engine import locks
+from llama_runner.engine import locks, staging
 from llama_runner.engine.errors import as_store_error
 from llama_runner.server.registry import running
 from llama_runner.sources.programs import (
@@ -270,16 +269,15 @@ class Shelf:
                 raise as_store_error(error, path) from error
         return build
 
-    def _take_away(self, path: Path, staging: Path) -> None:
+    def _take_away(self, path: Path, home: Path) -> None:
         """Remove a directory: out of the way at once, then its files; a crash leaves them to be swept."""
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        aside = staging / path.name
+        staging.discard(home)
+        aside = staging.open_directory(home, path) / path.name
         path.rename(aside)
         if servers := self.servers_of(path):  # it began in between
             aside.rename(path)
             raise UsedByServer(path.name, servers)
-        shutil.rmtree(staging)
+        staging.discard(home)
 
     def export(self, name: str, output: Path | None = None) -> Path:
         """Pack programs with their record into one archive and return where it is; as ``parcel.export`` raises."""

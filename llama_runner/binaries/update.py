@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from packaging.version import InvalidVersion, Version
 
 from llama_runner.binaries import releases
 from llama_runner.binaries.asking import Listing
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
 from llama_runner.core.value import Value
+from llama_runner.system.network import is_offline
 from llama_runner.system.processes import capture, python_module
 from llama_runner.system.redaction import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from llama_runner.binaries.pin import Pin
@@ -76,6 +80,7 @@ class News(Value):
 
 def look(pin: Pin, private: Path, *, environment: Mapping[str, str], platform: str, offline: bool = False) -> News:
     """Return what there is; what cannot be learned is unknown, and why is said. Raises for a wrong setting only."""
+    offline = offline or is_offline(environment)
     return News(pin, _indexed(pin, offline=offline), _released(pin, private, environment, platform, offline=offline))
 
 
@@ -83,27 +88,21 @@ def _indexed(pin: Pin, *, offline: bool) -> Indexed:
     if offline:
         return Indexed(None, None, "nobody must be asked")
     try:
-        versions = index_versions(pin.package)
+        listed = index_versions(pin.package, pre=Version(pin.version).is_prerelease)
     except IndexUnknown as error:
         return Indexed(None, None, error.why)
-    if pin.version in versions:
-        return Indexed(versions[0], versions.index(pin.version))
-    newer = [version for version in versions if _numbers(version) > _numbers(pin.version)]
-    return Indexed(versions[0], len(newer))
+    newer = [each for each in listed if Version(each) > Version(pin.version)]
+    return Indexed(listed[0], len(newer))
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
-
-
-def index_versions(package: str) -> tuple[str, ...]:
-    """Return the versions of a package, the newest first; ``IndexUnknown``.
+def index_versions(package: str, *, pre: bool = False) -> tuple[str, ...]:
+    """Return the versions of a package, the newest first, pre-releases only with ``pre``; ``IndexUnknown``.
 
     By pip, which knows the user's index, proxy and certificates.
     """
     command = [
         *(*python_module("pip"), "index", "versions", package, "--only-binary", ":all:"),
-        *("--no-input", "--disable-pip-version-check", "--no-color"),
+        *("--no-input", "--disable-pip-version-check", "--no-color", *(("--pre",) if pre else ())),
     ]
     try:
         done = capture(command, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, timeout=_PATIENCE_S)
@@ -112,10 +111,21 @@ def index_versions(package: str) -> tuple[str, ...]:
     said = done.out.decode("utf-8", "replace")
     listed = re.search(r"^Available versions: (.+)$", said, re.MULTILINE)
     if done.status == 0 and listed:
-        return tuple(version.strip() for version in listed[1].split(","))
+        if versions := ordered(listed[1].split(","), pre=pre):
+            return versions
+        raise IndexUnknown(package, "it has pre-releases only")
     errors = [line for line in done.err.decode("utf-8", "replace").splitlines() if line.startswith("ERROR: ")]
     why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with {done.status}"
     raise IndexUnknown(package, Redactor(os.environ).text(why))
+
+
+def ordered(versions: Iterable[str], *, pre: bool) -> tuple[str, ...]:
+    """Return versions, the newest first, as PEP 440 orders them; others than those of PEP 440 are left out."""
+    known = []
+    for text in versions:
+        with suppress(InvalidVersion):
+            known.append(Version(text.strip()))
+    return tuple(str(each) for each in sorted(known, reverse=True) if pre or not each.is_prerelease)
 
 
 def _released(pin: Pin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool) -> Released:

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.infer import own_options
+from llama_runner.cli.infer import NOT_SHARED, own_options
 from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _measured(runner: Runner, given: dict[str, Any], load: Load) -> Iterator[tup
         options = own_options(given)
         prepared = runner.prepare(server=options, **shared.wishes(given))
         result |= _identity(runner, prepared)
-        with runner.launch(prepared, server=options) as started:
+        with runner.launch(prepared, server=options, about=NOT_SHARED) as started:
             result["argv"] = started.spec.argv()[1:]
             yield started, result
         return
@@ -278,7 +278,7 @@ def _score(runner: Runner, prepared: Prepared, options: ServerOptions, load: Loa
     from llama_runner.core.errors import ServerError  # noqa: PLC0415
 
     try:
-        with runner.launch(prepared, server=options) as server:
+        with runner.launch(prepared, server=options, about=NOT_SHARED) as server:
             ask(server, load, 0)
             samples, seconds = drive(server, load, clients)
     except ServerError:

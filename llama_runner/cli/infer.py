@@ -27,6 +27,9 @@ _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system")
 _USUAL = {"ctx_size": None, "threads": None, "gpu_layers": None, "llama_env": False}
 """Whoever wishes anything else wants a server of their own."""
 
+NOT_SHARED = {"shared": False}
+"""What is registered with a server that ends with the command that started it: no other command uses it."""
+
 _HELP = "/reset begins anew, /quit ends"
 
 
@@ -70,7 +73,10 @@ sampling = shared.together(
 @click.option("--prompt", required=True, metavar="TEXT", help="What is asked; - reads it from stdin.")
 @sampling
 def infer(**given: Any) -> None:
-    """Ask a model, and print the answer as it comes. Uses a server that runs with it, or starts one and stops it."""
+    """Ask a model, and print the answer as it comes.
+
+    Uses a server that runs with the same model, adapters and options that change answers; else starts one and stops it.
+    """
     asking = _asking(given)
     prompt = sys.stdin.buffer.read().decode("utf-8", "replace") if given["prompt"] == "-" else given["prompt"]
     if not prompt.strip():
@@ -111,21 +117,22 @@ def chat(**given: Any) -> None:
 
 @contextmanager
 def answering(given: dict[str, Any]) -> Iterator[Requests]:
-    """Prepare the model, and give what runs with it already, or a server of its own until the end."""
+    """Prepare the model, and give a server that runs and answers alike, or else one of its own until the end."""
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.locate import spec_for  # noqa: PLC0415
+    from llama_runner.server.elsewhere import answering_alike  # noqa: PLC0415
 
     options = own_options(given)
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
     prepared = runner.prepare(server=options, **shared.wishes(given))
     if not options.extra and all(given[name] == usual for name, usual in _USUAL.items()):
-        for about in runner.running():
-            ours = about["state"] == "ready" and about["model"] == str(prepared.model)
-            if ours and (client := _client(about)) is not None:
+        for about in answering_alike(spec_for(prepared, options), runner.servers):
+            if (client := _client(about)) is not None:
                 with client:
                     yield client
                 return
-    with runner.launch(prepared, server=options) as server:
+    with runner.launch(prepared, server=options, about=NOT_SHARED) as server:
         yield server
 
 

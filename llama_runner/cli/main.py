@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
@@ -14,7 +15,7 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 import click  # noqa: E402
 
 from llama_runner.cli import options as shared  # noqa: E402
-from llama_runner.cli.streams import PrintableBytes, printable_streams, say  # noqa: E402
+from llama_runner.cli.streams import PrintableBytes, printable_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
 from llama_runner.core.printable import printable_message  # noqa: E402
 from llama_runner.core.redaction import redacted  # noqa: E402
@@ -89,11 +90,14 @@ def run(**given: Any) -> None:
 
     server_options = shared.server_options(given)
     runner = _runner(given, events=given["as_json"])
-    check_launch(server_options, runner.servers)
+    if given["detach"]:
+        from llama_runner.cli.services import check_detach, detach  # noqa: PLC0415 - only then
+
+        check_detach(runner, server_options, given)
+    else:
+        check_launch(server_options, runner.servers)
     prepared = runner.prepare(server=server_options, **shared.wishes(given))
     if given["detach"]:
-        from llama_runner.cli.services import detach  # noqa: PLC0415 - only then
-
         with _StopSignals() as wish:
             detach(runner, prepared, server_options, given, wish.is_set)
         return
@@ -110,12 +114,12 @@ def run(**given: Any) -> None:
                 from llama_runner.server.units import notify_ready  # noqa: PLC0415 - only for a service of the system
 
                 notify_ready(os.environ)
-            if not given["as_json"]:
-                from llama_runner.cli import render  # noqa: PLC0415
+            from llama_runner.cli import render  # noqa: PLC0415 - not for --help
 
-                click.echo(render.summary(prepared, server, server.spec.threads))
+            if not given["as_json"]:
+                render.show(render.summary(prepared, server, server.spec.threads))
             elif server_options.api_key == "auto":  # stdout is kept by whoever reads the events
-                say(f"API key   {server.api_key}   (shown this once)", err=True)
+                render.show(f"API key   {server.api_key}   (shown this once)", err=True)
             status = keeper.wait()
         if wish.number == signal.SIGINT:
             raise Interrupted
@@ -275,10 +279,24 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         return _report(Interrupted(), sys.stderr)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.DONE
+    finally:
+        _flush(sys.stdout)
+        _flush(sys.stderr)
     return ExitCode.DONE
 
 
 def _report(error: LlamaRunnerError, stream: IO[str]) -> int:
     text = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
-    stream.write("interrupted\n" if isinstance(error, Interrupted) else text + "\n")
+    with suppress(OSError, ValueError, AttributeError):  # the exit status says it too
+        stream.write("interrupted\n" if isinstance(error, Interrupted) else text + "\n")
     return error.code
+
+
+def _flush(stream: IO[str]) -> None:
+    """Empty the buffer of a stream. Where that fails it would fail again at exit, with a status of its own (120)."""
+    try:
+        stream.flush()
+    except (OSError, ValueError, AttributeError):
+        from llama_runner.cli.render import discard  # noqa: PLC0415 - only then
+
+        discard(stream)

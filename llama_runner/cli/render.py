@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.cli.streams import PrintableStream, joined
 from llama_runner.core import events
@@ -184,9 +184,27 @@ def line(event: events.Event) -> str | None:  # noqa: C901 - a table
 
 def print_event(event: events.Event) -> None:
     """Print an event as one line of JSON: the sink of ``run --json``."""
-    with suppress(OSError, ValueError, AttributeError):  # whoever listened has gone; the work goes on
-        sys.stdout.write(json.dumps(event.to_json()) + "\n")
-        sys.stdout.flush()
+    show(json.dumps(event.to_json()))
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Print a text, or do nothing where that is not possible: a server does not end because nobody reads any more."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        discard(stream)
+    except (OSError, ValueError, AttributeError):  # a full disk, a closed stream
+        return
+
+
+def discard(stream: IO[str]) -> None:
+    """Send what is still in the buffer of a stream, and what follows, to the null device."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def plan(forecast: Forecast) -> str:

@@ -41,9 +41,27 @@ def detach(
     )
     if not given["as_json"]:
         stop = f"llama-runner stop {server.spec.alias}"
-        click.echo(render.summary(prepared, server, server.spec.threads, stop=stop))
+        render.show(render.summary(prepared, server, server.spec.threads, stop=stop))
     elif options.api_key == "auto":
-        say(f"API key   {server.api_key}   (shown this once)", err=True)
+        render.show(f"API key   {server.api_key}   (shown this once)", err=True)
+
+
+def check_detach(runner: Runner, options: ServerOptions, given: dict[str, Any]) -> None:
+    """Check a launch before any work; the same server that runs at its address already is no hindrance."""
+    from llama_runner.server.background import restarts_as  # noqa: PLC0415 - not for --help
+    from llama_runner.server.elsewhere import find  # noqa: PLC0415
+    from llama_runner.server.errors import PortTaken  # noqa: PLC0415
+    from llama_runner.server.port import check_launch  # noqa: PLC0415
+
+    try:
+        check_launch(options, runner.servers)
+    except PortTaken as error:
+        if error.server is None:
+            raise
+        forecast = runner.plan(server=options, **shared.wishes(given))
+        accepts = restarts_as(given["restart"], given["restart_limit"])
+        if forecast.plan.pending or find(forecast.spec, runner.servers, accepts) is None:
+            raise
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Safetensors to GGUF without torch, byte for byte what llama.cpp's convert_hf_to_gguf.py (b10605) writes.
+"""Safetensors to GGUF without torch, byte for byte what convert_hf_to_gguf.py of the pinned llama.cpp writes.
 
 `inspect` tells what a model directory is and what is wrong with it; `convert` writes the file. Nothing in the
 model directory is ever run, and no pickle is loaded. Importing this module imports neither numpy nor gguf.

@@ -126,12 +126,18 @@ class DuplicateTensor(SourceError):
 
 
 class BrokenShard(SourceError):
-    """A safetensors file breaks the rules of its format."""
+    """A safetensors file breaks the rules of its format.
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path.name} is not a valid safetensors file: {problem}: {path}", hint="fetch the file again")
-        self.path = path
-        self.problem = problem
+    ``reference`` is what the safetensors library says of it: None where it was not asked, empty where it reads it.
+    """
+
+    def __init__(self, path: Path, problem: str, *, reference: str | None = None) -> None:
+        said = f" (the safetensors library: {reference})" if reference else ""
+        hint = "fetch the file again"
+        if reference == "":
+            hint = "the safetensors library reads it; if you trust it, load it and save it again with that library"
+        super().__init__(f"{path.name} is not a valid safetensors file: {problem}{said}: {path}", hint=hint)
+        self.path, self.problem, self.reference = path, problem, reference
 
 
 class SourceChanged(SourceError):

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.convert import model_card
-from llama_runner.convert.errors import UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
 from llama_runner.core.errors import SourceError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.source import Source
     from llama_runner.convert.tensors import Planned
 
+GENERATION = "generation_config.json"
 STACKED = 3  # dimensions of the matrices of all experts
 SAMPLING = (
     ("sequence", "sampling_sequence"),
@@ -79,7 +80,9 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
         for key, entry in writer.kv_data[0].items():
             if key != "general.architecture":
                 _copy(values, key, entry.value, int(entry.type))
-    except (AttributeError, TypeError, ValueError, KeyError, RecursionError) as error:
+    except BadHyperparameter as error:  # the numbers of the metadata are those of the sampling
+        raise UnreadableFile(source.path(GENERATION), f"{error.name} {error.problem}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UnreadableFile(source.path(model_card.NAME), f"its front matter cannot be used ({error})") from error
 
 
@@ -107,7 +110,7 @@ def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: A
 def _generation(source: Source) -> Mapping[str, Any]:
     """generation_config.json; a broken one is passed over, as the official script does it."""
     try:
-        generation = json.loads(source.text("generation_config.json"))
+        generation = json.loads(source.text(GENERATION))
     except (SourceError, ValueError, RecursionError):
         return {}
     return generation if isinstance(generation, dict) else {}

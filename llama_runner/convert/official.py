@@ -191,11 +191,13 @@ def _architectures(part: object) -> list[str]:
 
 
 def _context(config: Mapping[str, Any]) -> int | None:
-    """Return the context length, of the model or of its part that reads text."""
+    """Return the context length, of the model or of its part that reads text; None for one that cannot be."""
+    from llama_runner.convert.limits import POSITIONS  # noqa: PLC0415 - few models need it
+
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
     for part in parts:
         for name in ("max_position_embeddings", "n_ctx", "n_positions", "max_seq_len", "seq_length"):
-            if isinstance(part, dict) and type(part.get(name)) is int:
+            if isinstance(part, dict) and type(part.get(name)) is int and 0 < part[name] <= POSITIONS:
                 return int(part[name])
     return None
 

@@ -1,8 +1,8 @@
 """Recognises from the small files of a model that its weights are quantized already, how, and who can convert them.
 
 What `dequantize` undoes here is a `Quantization`. All else is `AlreadyQuantized`, which says whether llama.cpp's own
-script does it: NVFP4 it does, AWQ, bitsandbytes and the like nobody. Nor BitNet's packed weights, which the script of
-b10605 means to undo: it stops at the first of them, as it mixes tensors that are there with such that are not yet.
+script does it: NVFP4 it does, AWQ, bitsandbytes and the like nobody. Nor BitNet's packed weights, which the pinned
+script means to undo: it stops at the first of them, as it mixes tensors that are there with such that are not yet.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import (
     AbsentShard,
+    BrokenShard,
     DuplicateTensor,
     IndexMismatch,
     NoWeights,
@@ -18,8 +19,11 @@ from llama_runner.convert.errors import (
     UnreadableFile,
 )
 from llama_runner.convert.safetensors import Shard, Tensor, read_shard
+from llama_runner.core.printable import printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llama_runner.convert.source import Source
 
 INDEX = "model.safetensors.index.json"
@@ -31,7 +35,7 @@ def find(source: Source) -> tuple[Shard, ...]:
     """All shards with their headers read and checked against the index."""
     index = _index(source)
     names = sorted(set(index.values())) if index is not None else _weights(source)
-    shards = tuple(read_shard(source.path(name)) for name in names)
+    shards = tuple(_read(source.path(name)) for name in names)
     found: dict[str, Tensor] = {}
     for tensor in (tensor for shard in shards for tensor in shard.tensors):
         if tensor.name in found:
@@ -41,6 +45,25 @@ def find(source: Source) -> tuple[Shard, ...]:
         missing, extra = sorted(set(index) - set(found)), sorted(set(found) - set(index))
         raise IndexMismatch(source.path(INDEX), missing=missing, extra=extra)
     return shards
+
+
+def _read(path: Path) -> Shard:
+    """Read one header; of a file that is refused, say what the reference implementation thinks of it."""
+    try:
+        return read_shard(path)
+    except BrokenShard as error:
+        raise BrokenShard(path, error.problem, reference=_refusal(path)) from error
+
+
+def _refusal(path: Path) -> str:
+    """Return why the safetensors library refuses a file, empty where it reads it."""
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only for an error's text
+
+    try:
+        with safe_open(path, framework="numpy"):  # reads the header only
+            return ""
+    except (SafetensorError, OSError, ValueError) as error:
+        return printable(str(error), limit=200)
 
 
 def _weights(source: Source) -> list[str]:

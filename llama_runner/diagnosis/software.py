@@ -16,6 +16,7 @@ from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.redaction import public_url
 from llama_runner.diagnosis.looking import Document, Place, look
 from llama_runner.system.files import LARGEST_JSON, read_bounded
+from llama_runner.system.network import is_offline
 from llama_runner.system.redaction import is_secret
 from llama_runner.version import __version__
 
@@ -151,7 +152,7 @@ def settings(place: Place) -> Document:
 
 def _hub(place: Place) -> Document:
     """Return where the Hub is and where the token is from, never the token."""
-    from llama_runner.sources.hub.access import find_access, is_offline  # noqa: PLC0415 - not for --help
+    from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not for --help
 
     notices: list[str] = []
     found = find_access(place.environment, token_file=None, notice=lambda _, text: notices.append(text))

@@ -37,7 +37,7 @@ from llama_runner.core.step import (
     recipe_of,
     step_key,
 )
-from llama_runner.engine import locks
+from llama_runner.engine import locks, staging
 from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
 from llama_runner.engine.process import Cancellation
 from llama_runner.engine.settle import Outcome, settle
@@ -237,17 +237,24 @@ class Executor:
         return self._store.private / "locks" / f"{short(key, 16)}.lock"
 
     def _check_room(self, plan: Plan) -> None:
+        """Raise ``DiskFull`` if a file system has too little room for what will be made on it."""
         self._store.private.mkdir(parents=True, exist_ok=True)
-        need, free = plan.needs.disk, shutil.disk_usage(self._store.private).free
-        if need > free:
-            need -= self._there_already(plan)
-        if need > free:
-            raise DiskFull(self._store.root, need=need, free=free)
+        on_device: dict[int, tuple[Path, list[Planned]]] = {}
+        for planned in plan.pending:
+            final = self._store.private if planned.place is None else self._store.path(planned.place)
+            directory = staging.nearest(final)
+            on_device.setdefault(directory.stat().st_dev, (directory, []))[1].append(planned)
+        for directory, steps in on_device.values():
+            need, free = sum(planned.step.needs().disk for planned in steps), shutil.disk_usage(directory).free
+            if need > free:
+                need -= self._there_already(steps)
+            if need > free:
+                raise DiskFull(self._store.root if len(on_device) == 1 else directory, need=need, free=free)
 
-    def _there_already(self, plan: Plan) -> int:
+    def _there_already(self, steps: list[Planned]) -> int:
         """Return the bytes of unfinished work that will be gone on with; no step has more than it needs in all."""
         total = 0
-        for planned in plan.pending:
+        for planned in steps:
             if planned.key is not None:
                 work = self._store.work(planned.step.kind, planned.key)
                 found = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
@@ -256,15 +263,11 @@ class Executor:
 
     def _sweep(self) -> None:
         """Remove the staging directories of processes that were killed; those in use are locked."""
-        staging = self._store.private / "staging"
-        for path in list(staging.iterdir()) if staging.is_dir() else ():
+        directory = self._store.private / "staging"
+        for path in list(directory.iterdir()) if directory.is_dir() else ():
             with locks.try_hold(self._store.private / "locks" / f"{path.name}.lock") as held:
-                if not held:
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+                if held:
+                    staging.discard(path)
 
 
 def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tuple[Digest, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import short
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, format_state, parse_state
+from llama_runner.engine import staging
 from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.stamps import hash_payload, stamp_of
 from llama_runner.system.files import read_bounded
@@ -85,7 +86,8 @@ class Store:
     def directories(self, parent: str, pattern: str) -> Iterator[tuple[Path, Mapping[str, Record]]]:
         """Yield the directories below ``parent`` whose names match, with their records."""
         for state in sorted(self.root.glob(f"{parent}/{pattern}/{STATE_FILE}")):
-            yield state.parent, self.records(state.parent)
+            if not state.parent.parent.name.startswith(staging.PREFIX):
+                yield state.parent, self.records(state.parent)
 
     def holding(self, digest: Digest, pattern: str) -> Iterator[Path]:
         """Yield downloaded files with these bytes, as far as records tell, in directories whose names match."""
@@ -108,7 +110,7 @@ class Store:
     def publish(self, place: Place, staged: Path, record: Record) -> Record:
         """Move staged bytes into their place and write the record; return it with its stamp.
 
-        ``staged`` is a file or a directory on the same file system; ``record.stamp`` is ignored.
+        ``staged`` is a file or a directory that ``staging.open_directory`` gave room for; ``record.stamp`` is ignored.
         """
         import shutil  # noqa: PLC0415 - only to write
 
@@ -169,10 +171,15 @@ class Store:
         directory = self.root / place.directory
         with self._state_lock(directory):
             state = self._state(directory).having(place.name or TREE, record)
-            temporary = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary, format_state(state.records, state.unknown))
-            temporary.replace(directory / STATE_FILE)
+            home = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
+            final = directory.resolve() if place.is_tree else directory / STATE_FILE  # nothing is added to a tree
+            staging.discard(home)
+            temporary = staging.open_directory(home, final) / STATE_FILE
+            try:
+                _write_synced(temporary, format_state(state.records, state.unknown))
+                temporary.replace(directory / STATE_FILE)
+            finally:
+                staging.discard(home)
             _sync_directory(directory)
 
     def _state_lock(self, directory: Path) -> AbstractContextManager[object]:

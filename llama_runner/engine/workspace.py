@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 from typing import IO, TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from llama_runner.core.digest import Digest, short
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.redaction import redacted
 from llama_runner.core.step import Source, Step, all_inputs
-from llama_runner.engine import process
+from llama_runner.engine import process, staging
 from llama_runner.engine.errors import InputVanished
 from llama_runner.system.files import open_private_log
 
@@ -35,7 +34,7 @@ class StagedWorkspace:
     """The ``Workspace`` of one run of one step, in ``staging/<key>/``. Enter it under the key's lock.
 
     Leaving it removes everything but ``work``; a process that is killed leaves the directory, and whoever holds
-    the key's lock next starts by removing it.
+    the key's lock next starts by removing it. It is on the file system that the artifact will be on.
     """
 
     def __init__(
@@ -55,8 +54,9 @@ class StagedWorkspace:
         self.digests: dict[str, Digest] = {}
         self._store, self._sink, self._cancellation = store, sink, cancellation
         self._place, self._places, self._sources = place, places, sources
-        self._staging = store.private / "staging" / short(key, 16)
+        self._staging = self._home = store.private / "staging" / short(key, 16)
         self._work = store.work(step.kind, key)
+        self._final = store.path(place)
         date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
         self.log_path = store.root / "logs" / f"{step.kind}-{date}-{os.getpid()}.log"
         self._log: IO[bytes] | None = None
@@ -64,9 +64,10 @@ class StagedWorkspace:
         self._told = 0.0
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._staging, ignore_errors=True)
-        self.out.mkdir(parents=True)
+        staging.discard(self._home)
+        self._staging = staging.open_directory(self._home, self._final)
         try:
+            self.out.mkdir()
             for name, node in all_inputs(self.step).items():
                 self._inputs[name] = self._pin(name, node)
         except BaseException:
@@ -77,7 +78,7 @@ class StagedWorkspace:
     def __exit__(self, *_exception: object) -> None:
         if self._log is not None:
             self._log.close()
-        shutil.rmtree(self._staging, ignore_errors=True)
+        staging.discard(self._home)
 
     def _pin(self, name: str, node: Node) -> Path:
         """Return a path to an input that stays there even if another process evicts the artifact meanwhile."""
@@ -118,8 +119,7 @@ class StagedWorkspace:
     @property
     def work(self) -> Path:
         """See ``Workspace``."""
-        self._work.mkdir(parents=True, exist_ok=True)
-        return self._work
+        return staging.open_directory(self._work, self._final)
 
     @property
     def log_name(self) -> str:
@@ -188,4 +188,4 @@ class StagedWorkspace:
 
     def forget_work(self) -> None:
         """Remove what was kept for resuming; the step is done."""
-        shutil.rmtree(self._work, ignore_errors=True)
+        staging.discard(self._work)

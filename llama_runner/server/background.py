@@ -76,7 +76,7 @@ def detach(
         "log": str(log.absolute()),
         "log_name": log_name,
         "registry": str(registry.absolute()),
-        "about": about or {},
+        "about": (about or {}) | {"restart": [policy, limit]},
         "policy": policy,
         "limit": limit,
         "key": key,
@@ -100,6 +100,11 @@ def detach(
             raise
     threading.Thread(target=holder.wait, daemon=True).start()  # it goes on; when it ends, it is taken note of
     return RunningServer(spec, entry, registry, key)
+
+
+def restarts_as(policy: Policy, limit: int) -> Callable[[dict[str, Any]], bool]:
+    """Return what says of an entry of the registry whether that server was detached with this policy and limit."""
+    return lambda about: about.get("detached") is True and about.get("restart") == [policy, limit]
 
 
 def _told(stream: IO[bytes], sink: Sink, cancelled: Callable[[], bool]) -> dict[str, Any]:

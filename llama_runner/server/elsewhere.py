@@ -1,25 +1,32 @@
-"""A server that another process holds: the same attributes as ``Server``, as far as they are known from outside."""
+"""Handle to a server owned by another process, and the search for one that can be used."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.core.errors import Interrupted
+from llama_runner.core.events import LockWaiting, Noticed, ServerReady
 from llama_runner.server import control
 from llama_runner.server.errors import EndedElsewhere
+from llama_runner.server.launch_identity import gives_same_answers, is_same_launch
 from llama_runner.server.registry import lives, running
 from llama_runner.server.talk import Talks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from typing_extensions import Self
 
+    from llama_runner.core.events import Sink
     from llama_runner.server.process import Server
     from llama_runner.server.spec import ServerSpec
+
+_Started = TypeVar("_Started", bound="Server | RunningServer")
 
 _POLL_S = 0.02
 
@@ -95,33 +102,84 @@ class RunningServer(Talks):
         return listed is not None and not self.spec.names.isdisjoint(health.models(listed))
 
 
-def find(spec: ServerSpec, registry: Path) -> RunningServer | None:
-    """Return the server that runs with exactly this spec, if there is one; it may still load.
+def find(
+    spec: ServerSpec, registry: Path, accepts: Callable[[dict[str, Any]], bool] = lambda _about: True
+) -> RunningServer | None:
+    """Return the server that runs with exactly this spec and these files, if there is one; it may still load.
 
-    One whose key was made for whoever started it is nobody else's.
+    One whose key was made for whoever started it is nobody else's; nor is one that ends with a single command.
+    ``accepts`` says of an entry of the registry whether it will do.
     """
+    environment = spec.environment(os.environ)
     for about in running(registry):
-        if spec.api_key != "auto" and about.get("spec") == spec.digest and about.get("state") in ("loading", "ready"):
+        there = about.get("state") in ("loading", "ready") and about.get("shared", True) and accepts(about)
+        if spec.api_key != "auto" and there and is_same_launch(about, spec, environment):
             return RunningServer(spec, about, registry)
     return None
+
+
+def answering_alike(spec: ServerSpec, registry: Path) -> list[dict[str, Any]]:
+    """Return the entries of the servers that are ready and answer as one with this spec would.
+
+    Their address, name, threads, context size and so on may be others: see ``launch_identity``.
+    """
+    environment = spec.environment(os.environ)
+    ready = [about for about in running(registry) if about.get("state") == "ready" and about.get("shared", True)]
+    return [about for about in ready if gives_same_answers(about, spec, environment)]
 
 
 def ensure_ready(
     spec: ServerSpec,
     registry: Path,
-    start: Callable[[], Server],
+    start: Callable[[], _Started],
     cancelled: Callable[[], bool] = lambda: False,
-) -> Server | RunningServer:
+    *,
+    accepts: Callable[[dict[str, Any]], bool] = lambda _about: True,
+    sink: Sink = lambda _event: None,
+) -> _Started | RunningServer:
     """Return a server with this spec that is ready: the one that runs, or else the one that ``start`` returns.
 
-    Another server at its address is a ``PortTaken`` that names it; so is one that does not answer.
+    Of several processes that call this at once with the same spec, one starts the server and the others wait for it.
+    Another server at its address is a ``PortTaken`` that names it; so is one that does not answer. ``accepts`` is as
+    for ``find``. ``sink`` gets events about waiting, and about a server that runs already.
     """
-    found = find(spec, registry)
-    if found is not None:
-        found.wait_ready(cancelled)
-        if found.answers():
-            return found
-    from llama_runner.server.port import check_port  # noqa: PLC0415 - the light case is above
 
-    check_port(spec.host, spec.port, registry)
-    return start()
+    def look() -> RunningServer | None:
+        found = find(spec, registry, accepts)
+        if found is None:
+            return None
+        found.wait_ready(cancelled)
+        if not found.answers():
+            return None
+        sink(Noticed("runs_already", f"{spec.alias} runs already at {found.url}, process {found.pid}"))
+        sink(ServerReady(found.url, found.pid, 0.0))
+        return found
+
+    if (found := look()) is not None:
+        return found
+    with _only_one_starts(spec, registry, cancelled, sink):
+        if (found := look()) is not None:
+            return found
+        from llama_runner.server.port import check_port  # noqa: PLC0415 - the light case is above
+
+        check_port(spec.host, spec.port, registry)
+        return start()
+
+
+@contextmanager
+def _only_one_starts(spec: ServerSpec, registry: Path, cancelled: Callable[[], bool], sink: Sink) -> Iterator[None]:
+    """Hold the lock of all processes that would start this server; where the root cannot be written there is none."""
+    from llama_runner.engine.locks import hold  # noqa: PLC0415 - not where a server runs
+
+    def check() -> None:
+        if cancelled():
+            raise Interrupted
+
+    def wait(holder: str) -> None:
+        sink(LockWaiting("server", holder))
+
+    with ExitStack() as stack:
+        with suppress(OSError):
+            path = registry.parent / "locks" / f"server-{spec.digest[:2]}.lock"  # they stay: so there are not many
+            stack.enter_context(hold(path, "server", timeout=math.inf, on_wait=wait, check_cancelled=check))
+        yield

@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
+from llama_runner.server.registry import logs_in_use
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -27,19 +29,27 @@ LONGEST_S = 30 * 86400.0
 
 SPARED = 50
 
-SERVERS = "run-server"
-"""What the file names of the logs of servers begin with."""
-
-_LOG = re.compile(r"\.log\.\d+$")
+_SERVERS = "run-server"
+_ASIDE = re.compile(r"\.log\.\d+$")
 
 
-def prune(directory: Path, used: set[str]) -> None:
-    """Remove the logs of servers that ended long ago; not the logs named in ``used``, nor what was set aside of them.
+def new_name() -> str:
+    """Return the name of a new log, below the root; no two servers share one, in whatever container they are."""
+    at = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
+    return f"logs/{_SERVERS}-{at}-{os.getpid()}-{os.urandom(2).hex()}.log"
 
-    The time of the last write does not tell whether a server has ended: it may have had nothing to say.
+
+def prune(log: Path, registry: Path) -> None:
+    """Remove the logs of servers that ended long ago beside ``log``, the log of a server of the same registry.
+
+    The time of the last write does not tell whether a server has ended, as a server may have nothing to say: the logs
+    that the registry names stay, with what was set aside of them.
     """
+    if not log.name.startswith(_SERVERS):
+        return
+    used = {log.name} | logs_in_use(registry)
     with suppress(OSError):
-        unused = [path for path in directory.glob(f"{SERVERS}-*.log*") if _LOG.sub(".log", path.name) not in used]
+        unused = [path for path in log.parent.glob(f"{_SERVERS}-*.log*") if _ASIDE.sub(".log", path.name) not in used]
         ages = sorted((path.stat().st_mtime, path) for path in unused)
         for written, path in ages[:-SPARED]:
             if time.time() - written > LONGEST_S:

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from llama_runner.binaries.environment import check_system_config
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
-from llama_runner.server.registry import GRACE_S, logs_in_use, register
+from llama_runner.server.launch_identity import identity
+from llama_runner.server.output import Output
+from llama_runner.server.registry import GRACE_S, register
 from llama_runner.server.spec import is_loopback, needs_care
 from llama_runner.server.talk import Talks
+from llama_runner.system.background_writer import BackgroundWriter
 from llama_runner.system.processes import dying_with_parent, signal_group, start
 from llama_runner.system.programs import find_program
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from llama_runner.server.log import Log
     from llama_runner.server.orphans import Watcher
     from llama_runner.server.spec import ServerSpec
 
@@ -35,9 +36,6 @@ __all__ = ["GRACE_S", "Server", "State"]
 State = Literal["starting", "loading", "ready", "stopping", "stopped", "failed"]
 """``starting``: no process yet; ``stopping``: asked to end; ``stopped``: ended as asked, or with 0 by itself."""
 
-_TAIL = 20
-_LINE = 1000
-_HEARD = 4 * _TAIL
 _POLL_S = (0.002, 0.05)
 _DRAIN_S = 5.0
 
@@ -45,7 +43,8 @@ _DRAIN_S = 5.0
 class Server(Talks):
     """A llama-server and the log it writes. Use as a context manager, or call ``stop``. Thread-safe.
 
-    ``chat``, ``complete``, ``embed``, ``props``, ``metrics``, ``slots`` ask it: see ``client``.
+    ``chat``, ``complete``, ``embed``, ``props``, ``metrics``, ``slots`` ask it: see ``client``. In a forked child,
+    ``stop`` and the end of a ``with`` block do nothing: only the process that started the server ends it.
 
     Attributes that say something once it is ready: ``url``, ``context`` (tokens), ``trained_context``.
     ``api_key`` is one that the server accepts, or None where it asks for none.
@@ -68,11 +67,13 @@ class Server(Talks):
         log_name: str,
         registry: Path,
         sink: Sink,
-        terminal: IO[bytes] | None,
+        terminal: IO[bytes] | BackgroundWriter | None,
         about: dict[str, Any] | None = None,
         key: str | None = None,
     ) -> None:
         """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``.
+
+        ``terminal`` gets what the server prints, as far as it takes it.
 
         ``key`` is the API key where the spec says ``auto``; else a new one is made.
         """
@@ -82,7 +83,7 @@ class Server(Talks):
         self.trained_context: int | None = None
         check_system_config(lambda text: sink(Warned("system_config", text)))
         self._environment = spec.environment(os.environ)
-        self._mark = os.urandom(8).hex()
+        self._mark, self._owner = os.urandom(8).hex(), os.getpid()
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
         if needs_care(spec, self._environment):
             from llama_runner.server import access  # noqa: PLC0415 - not for the usual server
@@ -91,12 +92,12 @@ class Server(Talks):
             if (own := access.key_for(spec, key)) is not None:
                 self._environment.update(access.variable_with(own))
         self.api_key = self._find_key()
-        self._sink, self._terminal = sink, terminal
-        self._tail: deque[str] = deque(maxlen=_TAIL)
-        self.registry, self._about = registry, {"spec": spec.digest} | (about or {})
-        self._begun, self._heard, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._sink, self._output = sink, Output()
+        self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
+        self.registry, self._about = registry, (about or {}) | identity(spec, self._environment)
+        self._begun, self._ended = threading.Event(), threading.Event()
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
-        self._spoke_at = self._began = time.monotonic()
+        self._began = time.monotonic()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
         try:
@@ -114,13 +115,18 @@ class Server(Talks):
         """What it is now. Derived from what is known, so that nothing has to be kept in step."""
         if not self._begun.is_set():
             return "starting"
-        status = None if self._failure is None else -1
-        if status is None:
-            status = self._child.poll()
+        status: int | None = -1
+        if self._failure is None:
+            status = self._child.poll() if self._is_ours else self._child.returncode
         asked = self._asked or self._ending
         if status is not None:
             return "stopped" if self._failure is None and (asked or status == 0) else "failed"
         return "stopping" if asked else "ready" if self._ready else "loading"
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether this process started the server: a forked child has not our threads, and may have locked locks."""
+        return os.getpid() == self._owner
 
     def _begin(self) -> None:
         """Wait until there is a process, and raise what hindered it."""
@@ -144,10 +150,8 @@ class Server(Talks):
 
     def again(self) -> Server:
         """Start it anew once it has ended: the same port, the same key, the same log."""
-        spec = self.spec
-        port = self.url.removesuffix(spec.api_prefix).rpartition(":")[2]
-        if spec.port == 0 and port.isdigit():
-            spec = spec.but(port=int(port))
+        port = self.url.removesuffix(self.spec.api_prefix).rpartition(":")[2]
+        spec = self.spec.but(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
         return Server(
             spec,
             log=self.log,
@@ -177,7 +181,8 @@ class Server(Talks):
             return
         finally:
             self._begun.set()
-        self._pump(log)
+        assert self._child.stdout is not None
+        self._output.copy(self._child.stdout, log, self._terminal)
         self._ended.wait()
 
     def _no_room(self, error: OSError) -> None:
@@ -225,41 +230,6 @@ class Server(Talks):
     def __exit__(self, *_exception: object) -> None:
         self.stop()
 
-    def _pump(self, log: Log) -> None:
-        """Copy what the server says to the log and the terminal, and remember the end of it."""
-        rest = b""
-        stream = self._child.stdout
-        assert stream is not None
-        while block := os.read(stream.fileno(), 1 << 16):
-            self._spoke_at = time.monotonic()
-            log.write(block)
-            with suppress(OSError, ValueError):  # a closed terminal does not stop the server
-                if self._terminal is not None:
-                    self._terminal.write(block)
-                    self._terminal.flush()
-            text = rest + block
-            if not self._heard.is_set() and b"listening on " in text:
-                *lines, rest = text.split(b"\n")
-            else:  # of a burst only the last lines can become part of the tail
-                *lines, rest = text.rsplit(b"\n", _HEARD)
-                del lines[: 1 - _HEARD]  # what is before them, as one
-            for line in lines:
-                self._hear(line)
-            rest = rest[-_LINE:]
-        self._hear(rest)
-        stream.close()
-        log.close()
-
-    def _hear(self, said: bytes) -> None:
-        line = said[-_LINE:].decode("utf-8", "replace").rstrip()
-        if line:
-            self._tail.append(line)
-        if not self._heard.is_set() and "listening on " in line:
-            port = line.rpartition("listening on ")[2].split(" ")[0].rpartition(":")[2]
-            if self.spec.port == 0 and port.isdigit():
-                self.url = self.spec.url_at(int(port))
-            self._heard.set()
-
     def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
 
@@ -274,14 +244,15 @@ class Server(Talks):
                     from llama_runner.server.errors import died  # noqa: PLC0415 - not on the warm path
 
                     status = self.stop()  # after which nothing more can come into the log
-                    raise died(status, list(self._tail), self.log_name, self.spec.binary)
+                    raise died(status, list(self._output.tail), self.log_name, self.spec.binary)
                 if cancelled():
                     raise Interrupted
-                if time.monotonic() - self._spoke_at > self.spec.load_timeout:
+                if time.monotonic() - self._output.spoke_at > self.spec.load_timeout:
                     from llama_runner.server.errors import ServerStalled  # noqa: PLC0415 - as above
 
-                    raise ServerStalled(self.spec.load_timeout, list(self._tail), self.log_name)
-                self._heard.wait(pause) if not self._heard.is_set() else time.sleep(pause)
+                    raise ServerStalled(self.spec.load_timeout, list(self._output.tail), self.log_name)
+                heard = self._output.heard
+                time.sleep(pause) if heard.is_set() else heard.wait(pause)
                 pause = min(pause * 1.5, longest)
         except BaseException as error:
             if not isinstance(error, Interrupted):
@@ -294,7 +265,7 @@ class Server(Talks):
         with self._stopping:
             if self._ended.is_set():
                 return False
-            self._ready = True
+            self._ready, self._output.listen = True, False
             if self._watcher is None:
                 self._watch()
             self._register()  # now that its port and state are known
@@ -304,7 +275,7 @@ class Server(Talks):
     def _is_ready(self) -> bool:
         from llama_runner.server import health  # noqa: PLC0415 - loaded while the server loads its model
 
-        if self.spec.port == 0 and not self._heard.is_set():
+        if not self._is_our_address():
             return False
         asked = health.Asked(self.url, self.api_key, self.spec.tls_cert)
         try:
@@ -320,6 +291,24 @@ class Server(Talks):
             return False
         self.context, self.trained_context = health.context(ours)
         return self._child.poll() is None
+
+    def _is_our_address(self) -> bool:
+        """Whether the address is known and, before a key goes there, that our server listens at it.
+
+        Another process may have the port, or a line with another may be the name of a file. Where the system does not
+        tell who listens, the last line counts.
+        """
+        spec = self.spec
+        if spec.socket is not None or (spec.port and self.api_key is None):
+            return True
+        from llama_runner.server.holder import listens  # noqa: PLC0415 - as light as it gets, and not for the usual one
+
+        ports = [spec.port] if spec.port else list(self._output.ports)
+        port = next((port for port in ports if listens(self.pid, port) is not False), None)
+        if port is None or self._child.poll() is not None:  # what has ended is not told
+            return False
+        self.url = spec.url_at(port)
+        return True
 
     def _find_key(self) -> str | None:
         """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
@@ -340,7 +329,7 @@ class Server(Talks):
 
         Whoever is in ``wait`` learns how it ended. One that has not ended after ``GRACE_S`` is killed.
         """
-        if self._ended.is_set():
+        if self._ended.is_set() or not self._is_ours:
             return
         again, self._asked = self._asked, True
         signal_group(self._child, signal.SIGKILL if again else signal.SIGTERM)
@@ -354,6 +343,8 @@ class Server(Talks):
 
         SIGTERM, then SIGKILL after ``GRACE_S``; an interruption while waiting kills at once.
         """
+        if not self._is_ours:
+            return 0  # as subprocess does for a process that is not its child
         self._begin()
         with self._stopping:
             if self._ended.is_set():  # its process id may be another's by now
@@ -366,8 +357,7 @@ class Server(Talks):
                         self._child.wait(GRACE_S)
             finally:
                 signal_group(self._child, signal.SIGKILL)  # also those that it started and left behind
-                status = self._child.wait()
-                self._finish(status)
+                self._finish(status := self._child.wait())
             return status
 
     def _finish(self, status: int) -> None:
@@ -384,9 +374,8 @@ class Server(Talks):
             self._clear_socket()
         try:
             self._keeper.join(timeout=_DRAIN_S)
-            from llama_runner.server.log import SERVERS, prune  # noqa: PLC0415 - long loaded
+            from llama_runner.server.log import prune  # noqa: PLC0415 - long loaded
 
-            if self.log.name.startswith(SERVERS):
-                prune(self.log.parent, {self.log.name} | logs_in_use(self.registry))
+            prune(self.log, self.registry)
         finally:
             self._sink(ServerStopped(status))

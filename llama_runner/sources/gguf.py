@@ -32,7 +32,7 @@ _MAX_STRINGS = 1 << 24
 """Elements of an array of strings: the tokens of a vocabulary, of its merges."""
 _SMALLEST = 24
 
-# Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of b10605.
+# Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of the pinned llama.cpp.
 _BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
@@ -107,7 +107,7 @@ class Header(Value):
             "architecture": architecture,
             "name": self.text("general.name"),
             "quantization": FILE_TYPES.get(self.metadata.get("general.file_type", -1)),
-            "context_length": context if isinstance(context, int) else None,
+            "context_length": context if type(context) is int else None,
             "chat_template": "tokenizer.chat_template" in self.metadata,
             "tensors": self.tensors,
         }

@@ -15,6 +15,7 @@ from llama_runner.core.errors import LlamaRunnerError, StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Place, Source
 from llama_runner.core.value import Value
+from llama_runner.engine.staging import PREFIX
 from llama_runner.engine.stamps import stamp_of
 from llama_runner.system.files import read_json
 
@@ -245,4 +246,6 @@ def directories(root: Path) -> Iterable[Path]:
 
 def _is_build(path: Path) -> bool:
     """Whether something lies there that is, or was, a directory of programs."""
+    if any(name.startswith(PREFIX) for name in path.parts[-2:]):
+        return False
     return path.is_dir() and any(True for _ in path.iterdir())

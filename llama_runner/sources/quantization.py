@@ -1,4 +1,4 @@
-"""The names of quantization types, as llama-quantize b10605 lists them, and what people type for them."""
+"""The names of quantization types, as the pinned llama-quantize lists them, and what people type for them."""
 
 from __future__ import annotations
 

@@ -52,6 +52,17 @@ class NoSuchCommit(SourceError):
         super().__init__(f"{self.url} has no branch, tag or commit {name}", hint=hint)
 
 
+class CommitOffline(DownloadError):
+    """A repository elsewhere would have to be asked for a commit, and the network must not be used."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url, self.name = public_url(url), name
+        super().__init__(
+            f"which commit {name} of {self.url} is would have to be asked, and the network must not be used",
+            hint="give the whole commit, or run once without --offline (and HF_HUB_OFFLINE)",
+        )
+
+
 class Commit(Value):
     """A commit by its whole name, and the number of a build of it; 0 where that is not known without its history."""
 
@@ -59,10 +70,11 @@ class Commit(Value):
     build: int
 
 
-def find_commit(url: str, text: str) -> Commit:
+def find_commit(url: str, text: str, *, offline: bool = False) -> Commit:
     """Return the commit that a name stands for: its hash, or a branch or a tag, for which the repository is asked.
 
-    Raises ``NoSuchCommit``, ``CannotReach``, ``NoGit``.
+    Raises ``NoSuchCommit``, ``CannotReach``, ``NoGit``, and ``CommitOffline`` where a repository elsewhere must not be
+    asked.
     """
     text, parts = text.strip(), urlsplit(url)
     if re.fullmatch(_WHOLE, text) and parts.scheme != "file":
@@ -78,6 +90,8 @@ def find_commit(url: str, text: str) -> Commit:
         if failed:
             raise NoSuchCommit(url, text)
         return Commit(found.strip(), int(tag[1]) if tag else numbers(git, here, found.strip())[0])
+    if offline:
+        raise CommitOffline(url, text)
     public, env = with_credentials(url)
     listed, failed = ask(git, "ls-remote", "--", public, env=env)
     if failed:

@@ -99,7 +99,7 @@ def wheel_programs(pin: Pin, platform: str) -> UnpackPrograms:
 
 
 def build_of(name: str) -> int | None:
-    """Return the build number that a release archive has in its name, as ``llama-b10605-bin-….zip`` has."""
+    """Return the build number that a release archive has in its name, as ``llama-b1234-bin-….zip`` has."""
     match = re.search(r"(?:^|[/\\])llama-b(\d+)-", name)
     return int(match[1]) if match else None
 

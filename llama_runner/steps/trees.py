@@ -30,12 +30,12 @@ class NoCommit(UsageError):
         super().__init__(f"{self.url} does not say which commit to build", hint=f"write {self.url}@COMMIT")
 
 
-def tree_from(text: str, *, patches: Sequence[str] = ()) -> Tree:
+def tree_from(text: str, *, patches: Sequence[str] = (), offline: bool = False) -> Tree:
     """Return the tree that ``--source`` names: DIR, URL@COMMIT or REPOSITORY@COMMIT, with the patches applied.
 
     Raises ``MissingSource``, ``NoSourceTree``, ``NoCommit``, and what `find_commit` raises.
     """
-    return patched(_plain(text), patches)
+    return patched(_plain(text, offline=offline), patches)
 
 
 def patched(tree: Tree, patches: Sequence[str]) -> Tree:
@@ -46,7 +46,7 @@ def patched(tree: Tree, patches: Sequence[str]) -> Tree:
     return tree.but(node=PatchedTree(tree.node, nodes, tree.build))
 
 
-def _plain(text: str) -> Tree:
+def _plain(text: str, *, offline: bool) -> Tree:
     path = user_path(text).absolute()
     if path.is_dir():
         found = open_tree(path)
@@ -57,15 +57,15 @@ def _plain(text: str) -> Tree:
     if not url:
         raise NoSourceTree(path) if path.exists() else MissingSource(path)
     if re.fullmatch(_URL, url):
-        return _clone(url, commit)
+        return _clone(url, commit, offline=offline)
     repository = user_path(url).absolute()
     if not repository.is_dir():
         raise MissingSource(repository)
-    return _clone(repository.as_uri(), commit)
+    return _clone(repository.as_uri(), commit, offline=offline)
 
 
-def _clone(url: str, commit: str) -> Tree:
-    found = find_commit(url, commit)
+def _clone(url: str, commit: str, *, offline: bool) -> Tree:
+    found = find_commit(url, commit, offline=offline)
     return Tree(CloneTree(found.name, url), found.build, found.name[:9])
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from llama_runner import paths
 from llama_runner.binaries.pin import load_pin
+from llama_runner.binaries.update import ordered
 from tests.conftest import Command
 from tests.fakereleases.index import Index
 from tests.fakereleases.server import Releases
@@ -59,6 +60,27 @@ def test_nothing_newer_is_said_too(tmp_path: Path, llama_runner: Command) -> Non
     assert f"index      {PIN.version}: nothing newer\n" in told.out
     assert f"releases   b{PIN.build} of 2026-08-24: nothing newer; it has no programs for this machine\n" in told.out
     assert "to take" not in told.out
+
+
+def test_11_31_a_release_candidate_is_older_than_its_release_and_not_offered(
+    served: Releases, tmp_path: Path, llama_runner: Command
+) -> None:
+    number = PIN.version.partition(".")[2]
+    listed = (f"{PIN.version}rc1", "99.1rc1", "99.1.dev3", f"98.{number}", f"98.{number}.post1", "0.0.1")
+    with Index(PIN.package, {wheel(version): b"" for version in listed}) as index:
+        settings = {**index.settings, "PIP_PRE": "1", "LLAMA_RUNNER_RELEASES": served.endpoint}
+        news = llama_runner("bins", "update", "--check", "--json", "--root", tmp_path, env=settings).json
+        assert news["index"] == {"newest": f"98.{number}.post1", "behind": 2, "why": None}
+        index.files = {wheel(f"{PIN.version}rc1"): b""}
+        news = llama_runner("bins", "update", "--check", "--json", "--root", tmp_path, env=settings).json
+    assert news["index"] == {"newest": None, "behind": None, "why": "it has pre-releases only"}
+
+
+def test_11_31_versions_are_ordered_by_pep_440() -> None:
+    mixed = ["0.93.10", "0.94.0", "0.94.0rc1", "0.94.0.post1", "0.100", "nonsense", "0.94.1.dev1", "1!0.1", "0.9"]
+    final = ("1!0.1", "0.100", "0.94.0.post1", "0.94.0", "0.93.10", "0.9")
+    assert ordered(mixed, pre=False) == final
+    assert ordered(mixed, pre=True) == (*final[:2], "0.94.1.dev1", *final[2:4], "0.94.0rc1", *final[4:])
 
 
 def test_half_an_answer_is_given_when_the_other_half_is_not_to_be_had(

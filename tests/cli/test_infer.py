@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 
-from llama_runner.demo import EXAMPLES
+from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
 from tests.conftest import Command
 from tests.e2e.serving import Running, request
 
@@ -47,6 +50,44 @@ def test_a_server_that_runs_is_used_and_goes_on(root: Path, llama_runner: Comman
     assert own.out == ANSWER + "\n"
     assert started(root) == 2, "one with other options is started"
     assert [about["pid"] for about in servers(root, llama_runner)] == [running.server_pid]
+
+
+def adapter(path: Path) -> Path:
+    """Write a LoRA adapter of the demo model that changes what it says."""
+    config = json.loads((MODEL_DIRECTORY / "config.json").read_text())
+    size, numbers = config["hidden_size"], np.random.RandomState(0).standard_normal
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 64.0)
+    for layer in range(config["num_hidden_layers"]):
+        writer.add_tensor(f"blk.{layer}.attn_output.weight.lora_a", numbers((2, size)).astype("f4"))
+        writer.add_tensor(f"blk.{layer}.attn_output.weight.lora_b", numbers((size, 2)).astype("f4"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_11_05_a_server_with_other_adapters_is_not_used(
+    root: Path, llama_runner: Command, tmp_path: Path, children: Children
+) -> None:
+    lora = adapter(tmp_path / "a.gguf")
+    words = ("--prompt", QUESTION, "--temperature", "0", "--max-tokens", "16")
+    plain = Running(children, "--demo", "--root", root, "--", "-np", "1")
+    adapted = llama_runner("infer", "--demo", "--root", root, "--lora", lora, *words)
+    assert adapted.code == 0, adapted
+    assert not ANSWER.startswith(adapted.out.strip()), "the adapter counts"
+    assert started(root) == 2, "a server of its own"
+    plain.process.send_signal(signal.SIGTERM)
+    assert plain.finish() == 0
+    Running(children, "--demo", "--root", root, "--lora", lora)
+    own = llama_runner("infer", "--demo", "--root", root, *words)
+    assert ANSWER.startswith(own.out.strip()), own
+    assert started(root) == 4
+    again = llama_runner("infer", "--demo", "--root", root, "--lora", lora, *words)
+    assert (again.out, started(root)) == (adapted.out, 4), "the one with the same adapter is used"
 
 
 def test_for_programs_there_is_one_document(root: Path, llama_runner: Command) -> None:

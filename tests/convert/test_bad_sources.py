@@ -175,8 +175,8 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
     "vision": (_config(text_config={"hidden_size": 1}), E.UnsupportedOption, "text_config in config.json is 'dict'"),
     "size is a text": (_config(hidden_size="32"), E.BadHyperparameter, "hidden_size is '32'"),
     "size is negative": (_config(num_hidden_layers=-1), E.BadHyperparameter, "num_hidden_layers is -1"),
-    "billions of blocks": (
-        _config(num_hidden_layers=10**12), E.BadHyperparameter, "the weights are only 21 tensors"),
+    "thousands of blocks": (
+        _config(num_hidden_layers=4000), E.BadHyperparameter, "the weights are only 21 tensors"),
     "heads do not divide": (_config(num_key_value_heads=3), E.BadHyperparameter, "does not divide 4 heads"),
     "odd head": (_config(head_dim=7), E.BadHyperparameter, "rotary embeddings need an even number"),
     "rope scaling is a list": (_config(rope_scaling=[1]), E.BadHyperparameter, "rope_scaling is [1]"),

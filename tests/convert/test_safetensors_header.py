@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from llama_runner.convert.errors import BrokenShard
 from llama_runner.convert.safetensors import ITEM_BITS, read_shard
+from llama_runner.convert.shards import find
+from llama_runner.convert.source import Source
 from tests.convert.checkpoints import encoded, write_raw, write_safetensors
 from tests.fuzzing import bounded
 
@@ -31,11 +34,19 @@ ENTRIES = st.fixed_dictionaries(
 HEADERS = st.dictionaries(st.text(max_size=5), st.one_of(ENTRIES, NUMBERS, st.lists(NUMBERS, max_size=2)), max_size=5)
 
 
+def _reference(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return names, types and shapes as the reference implementation reads them; `SafetensorError`."""
+    with safe_open(path, framework="numpy") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        return {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
+
+
 def _only_typed(path: Path) -> None:
     try:
         shard = read_shard(path)
     except BrokenShard:
         return
+    assert _reference(path) == {tensor.name: (tensor.dtype, tensor.shape) for tensor in shard.tensors}
     size = path.stat().st_size
     assert all(0 < tensor.offset <= tensor.offset + tensor.nbytes <= size for tensor in shard.tensors)
 
@@ -104,3 +115,25 @@ def test_tensors_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     )
     shard = read_shard(tmp_path / "x.safetensors")
     assert [tensor.name for tensor in shard.tensors] == ["a.10", "a.9", "b", "empty"]
+
+
+@pytest.mark.parametrize("dtype", ITEM_BITS)
+def test_11_32_every_type_is_read_as_the_reference_implementation_reads_it(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, {"a": (dtype, (2, 4), b"\0" * ITEM_BITS[dtype]), "b": (dtype, (0,), b"")})
+    found = {tensor.name: (tensor.dtype, tensor.shape) for tensor in read_shard(path).tensors}
+    assert found == _reference(path)
+
+
+def test_11_32_of_a_file_that_is_refused_the_reference_implementation_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, encoded({"a": (8, 8)}, "F32"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BrokenShard, match=r"file \(the safetensors library: .*incomplete metadata.*\): /") as caught:
+        find(Source(tmp_path))
+    assert caught.value.hint == "fetch the file again"
+    entry = json.dumps({"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]})
+    write_raw(path, f'{{"a": {entry}}}'.encode(), b"1234")
+    with pytest.raises(BrokenShard, match="65 dimensions: ") as caught:
+        find(Source(tmp_path))
+    assert "the safetensors library reads it" in str(caught.value.hint)

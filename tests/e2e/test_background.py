@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-from tests.e2e.serving import MODULE, Running, ask, is_running
+from tests.e2e.serving import MODULE, Running, ask, is_running, request
 
 DEMO = ("--demo", "--port", "0")
 
@@ -68,6 +69,34 @@ def test_11_12_in_the_background_a_root_that_cannot_be_written_is_an_error(
     assert running.finish() == 130
 
 
+def test_11_15_several_that_start_the_same_in_the_background_get_one(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    same = ("run", "--demo", "--detach", "--root", str(root), "--port", str(port))
+    try:
+        children += [subprocess.Popen([*MODULE, *same], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        said = [child.communicate(timeout=120)[0] for child in children]
+        assert [child.returncode for child in children] == [0] * 4
+        assert all(f"listening http://127.0.0.1:{port} " in each for each in said)
+        [about] = llama_runner("ps", "--root", root, "--json").json
+        again = llama_runner(*same)
+        assert again.code == 0, again
+        assert f"note      demo:q4_k_m runs already at {about['url']}, process {about['pid']}\n" in again.err
+        told = [json.loads(line) for line in llama_runner(*same, "--json").out.splitlines()]
+        assert (told[-1]["event"], told[-1]["url"], told[-1]["pid"]) == ("server_ready", about["url"], about["pid"])
+        for other in (("-c", "64"), ("--restart", "always"), ("--no-projector", "-q", "q8_0")):
+            refused = llama_runner(*same, *other)
+            assert refused.code == 8, refused
+            assert f"is taken by demo:q4_k_m, process {about['pid']}" in refused.err
+        assert not list(root.glob("models/gguf/*/*q8_0*")), "no work was done"
+        assert [each["pid"] for each in llama_runner("ps", "--root", root, "--json").json] == [about["pid"]]
+    finally:
+        llama_runner("stop", "--all", "--root", root)
+
+
 def test_a_log_is_followed_to_its_end(llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]) -> None:
     running = Running(children, "--demo", "--root", root)
     following = subprocess.Popen([*MODULE, "logs", "-f", "--root", root], stdout=subprocess.PIPE, text=True)
@@ -120,3 +149,27 @@ def test_systemd_is_told_of_the_real_server(
         assert listener.recv(100) == b"READY=1"
     running.process.send_signal(signal.SIGTERM)
     assert running.finish() == 0
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+@pytest.mark.parametrize("streams", ["stdout", "both"])
+def test_11_18_a_reader_that_has_gone_does_not_end_the_server(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]], how: list[str], streams: str
+) -> None:
+    """Do what ``run | head -1`` does."""
+    errors = subprocess.STDOUT if streams == "both" else subprocess.PIPE
+    words = [*MODULE, "run", *DEMO, "--root", str(root), "--api-key", "auto", *how]
+    command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+    children.append(command)
+    assert command.stdout is not None
+    command.stdout.readline()
+    command.stdout.close()
+    command.stdout = None
+    while not (found := llama_runner("ps", "--root", root, "--json").json) or found[0]["state"] != "ready":
+        assert command.poll() is None
+    assert request(found[0]["url"], "/health")[0] == 200
+    command.send_signal(signal.SIGTERM)
+    said = "" if command.stderr is None else command.stderr.read()
+    assert command.wait(60) == 0
+    assert "Exception" not in said
+    assert "BrokenPipe" not in said

@@ -1,6 +1,6 @@
 """A process of its own that executes a small graph: the tests kill it, starve it, or start many of it.
 
-``python -m tests.engine.drive ROOT [--kind Slow] [--limit BYTES] [--die-everywhere]``
+``python -m tests.engine.drive ROOT [--kind Slow] [--limit BYTES] [--die-everywhere] [--elsewhere DIR]``
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Step
     from llama_runner.core.workspace import Workspace
 
-WATCHED = ("rename", "replace", "fsync", "mkdir", "link", "unlink", "rmdir", "open", "write", "close")
+WATCHED = ("rename", "replace", "fsync", "mkdir", "link", "symlink", "unlink", "rmdir", "open", "write", "close")
 
 
 class Slow(Toy):
@@ -74,12 +74,21 @@ def die_at(number: int) -> list[int]:
     return done
 
 
-def die_everywhere(parent: Path) -> int:
+def link_elsewhere(root: Path, elsewhere: Path) -> None:
+    """Let ``models`` and ``bins`` lie in another directory."""
+    for name in ("models", "bins"):
+        (elsewhere / name).mkdir(parents=True)
+        (root / name).symlink_to(elsewhere / name)
+
+
+def die_everywhere(parent: Path, elsewhere: Path | None) -> int:
     """Execute the graph in ``parent/N`` for N = 1, 2, … and be killed at operation N, until one run gets through."""
     for number in range(1, 1000):
         root = parent / str(number)
         root.mkdir()
         (root / "source").write_text("a")
+        if elsewhere is not None:
+            link_elsewhere(root, elsewhere / str(number))
         child = os.fork()
         if not child:
             die_at(number)
@@ -94,6 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("root", type=Path)
     parser.add_argument("--die-everywhere", action="store_true")
+    parser.add_argument("--elsewhere", type=Path)
     parser.add_argument("--kind", default="Toy")
     parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args()
@@ -103,7 +113,7 @@ def main() -> int:
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.limit, given.limit))
     if given.die_everywhere:
-        return die_everywhere(given.root)
+        return die_everywhere(given.root, given.elsewhere)
     try:
         world.execute(graph(given.root, {"Toy": Toy, "Slow": Slow, "Big": Big, "Sleeping": Sleeping}[given.kind]))
     except LlamaRunnerError as error:

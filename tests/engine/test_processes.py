@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.plan import Skip
+from llama_runner.engine.staging import PREFIX
 from tests.engine.drive import graph
 from tests.engine.toys import World
 
@@ -45,7 +46,18 @@ def wait_for(path: Path, child: subprocess.Popen[str]) -> None:
 
 
 def test_sigkill_at_any_operation_leaves_what_a_second_run_completes(tmp_path: Path) -> None:
-    child = drive(tmp_path, "--die-everywhere")
+    killed_everywhere(tmp_path)
+
+
+def test_11_23_sigkill_at_any_operation_when_models_and_bins_are_on_another_file_system(
+    tmp_path: Path, other_file_system: Path
+) -> None:
+    killed_everywhere(tmp_path, "--elsewhere", str(other_file_system))
+    assert not list(other_file_system.rglob(f"{PREFIX}*")), "what was left behind there is swept too"
+
+
+def killed_everywhere(tmp_path: Path, *arguments: str) -> None:
+    child = drive(tmp_path, "--die-everywhere", *arguments)
     _, err = child.communicate()
     assert child.returncode == 0, err
     roots = sorted((path for path in tmp_path.iterdir() if path.is_dir()), key=lambda path: int(path.name))

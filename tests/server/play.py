@@ -63,6 +63,7 @@ class Stage:
         log_name: str = "logs/run-server.log",
         sink: Callable[[Event], None] | None = None,
         terminal: IO[bytes] | None = None,
+        about: dict[str, Any] | None = None,
         **misbehaviour: Any,
     ) -> Server:
         os.environ["GGML_FAKE"] = json.dumps(misbehaviour)
@@ -81,6 +82,7 @@ class Stage:
             registry=self.registry,
             sink=sink or self.events.append,
             terminal=terminal or self.terminal,
+            about=about,
         )
         self.servers.append(server)
         return server

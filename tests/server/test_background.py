@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ import pytest
 
 from llama_runner.core.csv_row import parse_row
 from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError
+from llama_runner.core.events import Event, LockWaiting
+from llama_runner.engine.locks import hold
 from llama_runner.server import control, health
 from llama_runner.server.background import detach, spec_from_json, spec_to_json
 from llama_runner.server.elsewhere import RunningServer, ensure_ready
@@ -476,6 +479,81 @@ def test_one_is_started_where_none_runs_or_another(stage: Stage) -> None:
     port = int(first.url.rpartition(":")[2])
     with pytest.raises(PortTaken, match=f"^port {port} on 127.0.0.1 is taken by a, process {first.pid}$"):
         ensure_ready(spec(stage, ServerOptions(port=port)), stage.registry, never)
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from llama_runner.server.elsewhere import ensure_ready
+from llama_runner.server.spec import ServerOptions
+from tests.server.play import Stage
+from tests.server.test_background import spec
+stage, options = Stage(Path(sys.argv[1])), ServerOptions(port=int(sys.argv[2]))
+print("here", flush=True)
+sys.stdin.readline()
+start = lambda: stage.ready(options, alias="acme/tiny", load_until=sys.argv[3])
+with ensure_ready(spec(stage, options), stage.registry, start) as server:
+    print(server.pid, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_11_15_processes_that_want_the_same_server_at_once_share_one(
+    stage: Stage, tmp_path: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    (stage.root / "model.gguf").touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for _ in range(4):
+        words = [sys.executable, "-c", SHARED, str(stage.root), str(port), str(tmp_path / "loaded")]
+        children.append(
+            subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+            )
+        )
+
+    def said(child: subprocess.Popen[str]) -> str:
+        assert child.stdout is not None
+        return child.stdout.readline().strip()
+
+    def go_on() -> None:
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+
+    assert [said(child) for child in children] == ["here"] * 4
+    go_on()
+    until(lambda: running(stage.registry), "the start of one")
+    (tmp_path / "loaded").touch()
+    [pid] = {said(child) for child in children}
+    assert lives(int(pid))
+    assert [str(about["pid"]) for about in running(stage.registry)] == [pid]
+    go_on()
+    assert [child.wait(PATIENCE_S) for child in children] == [0] * 4
+    assert stage.log.read_bytes().count(b"model loaded") == 1
+    wait_gone(int(pid))
+
+
+def test_11_15_one_that_waits_for_another_to_start_it_may_give_up(stage: Stage) -> None:
+    wanted = spec(stage)
+    events: list[Event] = []
+    lock = stage.registry.parent / "locks" / f"server-{wanted.digest[:2]}.lock"
+    with hold(lock, "server", timeout=0), pytest.raises(Interrupted):
+        ensure_ready(
+            wanted,
+            stage.registry,
+            never,
+            lambda: any(isinstance(event, LockWaiting) for event in events),
+            sink=events.append,
+        )
+    assert len(events) == 1
+
+
+def test_11_15_where_no_lock_can_be_had_a_server_is_started(stage: Stage) -> None:
+    (stage.root / "locks").write_text("a file")
+    server = ensure_ready(spec(stage), stage.registry, lambda: stage.ready(alias="acme/tiny"))
+    assert server.state == "ready"
 
 
 def test_a_server_asked_to_wait_longer_is_the_same(stage: Stage) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped
-from llama_runner.server import health, process
+from llama_runner.server import health, output, process
 from llama_runner.server.errors import AnotherModel, CanaryFailed, KeyRefused, ServerDied, ServerStalled
 from llama_runner.server.process import Server
 from llama_runner.server.spec import ServerOptions
@@ -38,7 +38,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self.looks: Counter[threading.Thread] = Counter()
-        monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=self.look, sleep=time.sleep))
+        for module in (process, output):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self.look, sleep=time.sleep))
 
     def look(self) -> float:
         self.looks[threading.current_thread()] += 1
@@ -160,7 +161,7 @@ def test_one_that_ends_by_itself_is_seen_to_have(stage: Stage, path: str, state:
 def test_a_given_port_needs_no_word_in_the_log(stage: Stage) -> None:
     port = free_port()
     server = stage.start(ServerOptions(port=port))
-    server._heard.set()  # as if it had been said: nothing may depend on it
+    server._output.heard.set()  # as if it had been said: nothing may depend on it
     server.wait_ready()
     assert server.url == f"http://127.0.0.1:{port}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ from tests.server.play import PATIENCE_S, Stage, get, lives, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from llama_runner.server.process import Server
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -331,3 +334,58 @@ def test_a_server_that_has_ended_is_watched_no_more(stage: Stage) -> None:
     assert len(set(psutil.Process().children()) - before) == 2, "the server and its watcher"
     server.stop()
     assert set(psutil.Process().children()) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("how", ["with", "stop", "request_stop", "multiprocessing"])
+def test_11_18_a_forked_child_leaves_the_server_of_its_parent_alone(stage: Stage, how: str) -> None:
+    def use(server: Server) -> None:
+        assert server.state == "ready"
+        if how == "with":
+            with server:
+                pass
+        elif how == "stop":
+            assert server.stop() == 0
+        else:
+            server.request_stop()
+        assert server.state == "ready"
+
+    server = stage.ready()
+    with server:
+        if how == "multiprocessing":
+            child = multiprocessing.get_context("fork").Process(target=use, args=[server])
+            child.start()
+            child.join(PATIENCE_S)
+            assert child.exitcode == 0
+        else:
+            pid = os.fork()
+            if not pid:
+                with suppress(BaseException):
+                    use(server)
+                    os._exit(0)
+                os._exit(1)
+            assert os.waitpid(pid, 0)[1] == 0
+        assert lives(server.pid)
+        get(f"{server.url}/say")
+        stage.wait_said("still here")
+        assert b"SIGTERM" not in stage.log.read_bytes()
+    assert not lives(server.pid)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_11_18_a_forked_child_that_ends_with_an_exception_leaves_the_server_alone(stage: Stage) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from tests.server.play import Stage, get\n"
+        "stage = Stage(Path(sys.argv[1]))\n"
+        "with stage.ready() as server:\n"
+        "    pid = os.fork()\n"
+        "    if not pid: sys.exit(3)\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3\n"
+        "    get(f'{server.url}/say')\n"
+        "    stage.wait_said('still here')\n"
+        "print(*stage.names())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(stage.root)], check=True, cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.stdout == "server_started server_ready server_stopped\n"

@@ -1,4 +1,4 @@
-"""What llama.cpp b10605 knows of pre-tokenizers: the names it accepts, and the official script's hashes of them.
+"""What the pinned llama.cpp knows of pre-tokenizers: the names it accepts, and the official script's hashes of them.
 
 A hash is the SHA-256 of the numbers that one tokenizer gives for a sample text (``get_vocab_base_pre`` in
 conversion/base.py); where that table has a hash twice, the later entry counts there and here. Names that the
@@ -6,8 +6,6 @@ hashes give and llama.cpp knows in no BPE vocabulary (``bert-bge``, …) belong 
 """
 
 from __future__ import annotations
-
-BUILD = "b10605"
 
 # Every value of tokenizer.ggml.pre with which llama.cpp loads a byte-level BPE vocabulary (src/llama-vocab.cpp).
 NAMES = frozenset(

@@ -18,6 +18,7 @@ from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import user_path
 from llama_runner.system.files import open_regular, read_head
+from llama_runner.system.network import is_true
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 ENDPOINT = "https://huggingface.co"
 NO_TOKEN = "none"  # noqa: S105 - where a token comes from, not one
 ANSWER_TIMEOUT, FILE_TIMEOUT = "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _LONGEST_TOKEN = 4096
 
 
@@ -124,15 +124,6 @@ def seconds(environment: Mapping[str, str], variable: str) -> float | None:
     return float(value) or None
 
 
-def is_offline(environment: Mapping[str, str]) -> bool:
-    """Return whether the Hub must not be asked, as huggingface_hub reads it."""
-    return _is_true(environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE"))
-
-
-def _is_true(value: str | None) -> bool:
-    return value is not None and value.upper() in _TRUE
-
-
 def _endpoint(given: str) -> str:
     text = given.strip().rstrip("/")
     if not text:
@@ -189,7 +180,7 @@ def _from_variables(environment: Mapping[str, str], _: Path | None, notice: Call
 
 def _from_kept_file(environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]) -> _Found:
     """Read what ``hf auth login`` has kept, unless it is not to be used unasked."""
-    if _is_true(environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+    if is_true(environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return None
     path = kept_token(environment)
     try:

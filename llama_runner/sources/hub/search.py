@@ -12,8 +12,9 @@ from llama_runner import machine
 from llama_runner.core.errors import SourceError
 from llama_runner.core.value import Value
 from llama_runner.sources.hub import listing, selection
-from llama_runner.sources.hub.access import find_access, is_offline
+from llama_runner.sources.hub.access import find_access
 from llama_runner.sources.hub.errors import Offline
+from llama_runner.system.network import is_offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,8 +20,8 @@ from llama_runner.sources.hub.access import (
     BadToken,
     NoTokenFile,
     find_access,
-    is_offline,
 )
+from llama_runner.system.network import is_offline
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 
@@ -267,7 +267,7 @@ def test_an_access_does_not_show_its_token() -> None:
     assert Access("https://huggingface.co", None, "none").hide("as it is") == "as it is"
 
 
-def test_offline_is_read_as_huggingface_hub_reads_it(home: dict[str, str]) -> None:
+def test_11_30_offline_is_read_as_huggingface_hub_reads_it(home: dict[str, str]) -> None:
     names, values = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), ("1", "ON", "yes", "True", "0", "", "off", "2")
     environments = [home | {name: value} for name in names for value in values]
     environments += [home, home | {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"}]

@@ -1,0 +1,118 @@
+"""Writes to a stream in a thread of its own, so that a reader that does not read blocks nobody else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import IO, Any
+
+LIMIT = 1 << 20
+"""Bytes that wait for the stream at most."""
+
+PATIENCE_S = 1.0
+"""How long ``write`` waits for room before it drops, and ``flush`` for a stream that takes nothing."""
+
+_CHUNK = 4096
+"""Bytes of one write: a pipe with as much room takes them at once."""
+
+_IDLE_S = 5.0
+_POLL_S = 0.05
+
+
+class BackgroundWriter:
+    """A binary stream that never blocks for long, over one that may. Thread-safe.
+
+    Every byte is written while the stream is read. When ``LIMIT`` bytes wait and none go for ``PATIENCE_S``, whole
+    lines are dropped until half of them have gone; a line then says how many. After an error nothing is written.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        with suppress(OSError, ValueError):
+            stream.flush()
+        # a thread that is blocked in a buffered stream holds its lock, which the interpreter wants when it ends
+        self._stream: Any = getattr(stream, "raw", stream)
+        self._blocks: deque[bytes] = deque()
+        self._size = self._dropped = 0
+        self._failed = self._dropping = False
+        self._at_line_end = True
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def over(cls, stream: IO[bytes] | BackgroundWriter) -> BackgroundWriter:
+        """Return a writer over a stream, which may be one already."""
+        return stream if isinstance(stream, BackgroundWriter) else cls(stream)
+
+    def write(self, block: bytes) -> None:
+        """Take a block; after an error of the stream it is forgotten."""
+        with self._changed:
+            if self._failed or not block:
+                return
+            if not self._dropping and not self._changed.wait_for(lambda: self._has_room(block), PATIENCE_S):
+                self._dropping = True
+            if self._dropping and (self._failed or self._size > LIMIT // 2 or b"\n" not in block):
+                self._dropped += block.count(b"\n")
+                return
+            if self._dropping:
+                rest = block[block.index(b"\n") + 1 :]
+                self._dropped += 1
+                self._tell_dropped()
+                block = rest
+            self._append(block)
+
+    def flush(self, patience: float = PATIENCE_S) -> None:
+        """Return once everything is written, or the stream has taken nothing for ``patience`` seconds."""
+        with self._changed:
+            if self._dropping and not self._failed:
+                self._tell_dropped()
+            while self._size and not self._failed and self._progresses(self._size, patience):
+                pass
+
+    def _progresses(self, before: int, patience: float) -> bool:
+        """Wait until fewer bytes wait than before; return whether that happened in time."""
+        return self._changed.wait_for(lambda: self._failed or self._size < before, patience)
+
+    def _has_room(self, block: bytes) -> bool:
+        return self._failed or not self._size or self._size + len(block) <= LIMIT
+
+    def _tell_dropped(self) -> None:
+        begin = b"" if self._at_line_end else b"\n"
+        self._append(begin + b"llama-runner: %d lines are not shown here; the log has them\n" % self._dropped)
+        self._dropping, self._dropped = False, 0
+
+    def _append(self, block: bytes) -> None:
+        if not block:
+            return
+        self._blocks.append(block)
+        self._size += len(block)
+        self._at_line_end = block.endswith(b"\n")
+        self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._blocks, _IDLE_S):
+                    self._thread = None
+                    return
+                block = memoryview(self._blocks.popleft())
+            try:
+                while block:
+                    count = self._stream.write(block[:_CHUNK])
+                    if count is None:  # somebody made it non-blocking, and it is full
+                        time.sleep(_POLL_S)
+                        continue
+                    block = block[count:]
+                    with self._changed:
+                        self._size -= count
+                        self._changed.notify_all()
+            except (OSError, ValueError):  # it is closed
+                with self._changed:
+                    self._failed, self._size, self._thread = True, 0, None
+                    self._blocks.clear()
+                    self._changed.notify_all()
+                return
