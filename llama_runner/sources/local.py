@@ -48,6 +48,8 @@ READ_BY_SCRIPT = (*READ_BY_CONVERSION, "*.model", "*.tiktoken", "*.txt")
 """Those that llama.cpp's own script may read; with ``CODE`` if it is trusted."""
 
 CODE = "*.py"
+_LARGEST_PLAIN = 16 << 30
+"""Bytes of an importance matrix, a text or a patch."""
 
 
 class MissingSource(SourceError):
@@ -171,6 +173,8 @@ def open_plain(path: Path) -> PlainFile:
         raise MissingSource(path)
     if not path.is_file():
         raise UnreadableSource(path, "it is not a file")
+    if path.stat().st_size > _LARGEST_PLAIN:
+        raise UnreadableSource(path, f"it is larger than {_LARGEST_PLAIN >> 30} GiB")
     return PlainFile(path)
 
 
