@@ -225,7 +225,7 @@ def install(name: str | None, run_options: tuple[str, ...]) -> None:
 
     path, text = _unit(name, run_options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     start, stop = units.commands(path)
     say(f"written   {path}", f"start     {start}", f"stop      {stop}")
 
@@ -262,6 +262,7 @@ def uninstall(name: str) -> None:
 def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     """Return where a unit belongs and its text; the words must be such that ``run`` takes them."""
     from llama_runner.cli.main import run  # noqa: PLC0415 - it is loaded already
+    from llama_runner.paths import find_root  # noqa: PLC0415 - not for --help
     from llama_runner.server import units  # noqa: PLC0415 - not for --help
     from llama_runner.system.processes import python_module  # noqa: PLC0415 - as above
 
@@ -269,6 +270,8 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     given = run.make_context("llama-runner run", list(words), obj=extra).params
     if shared.server_options(given).api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
+    if os.environ.get("LLAMA_API_KEY"):
+        raise click.UsageError("a unit holds no key, so LLAMA_API_KEY would not reach it; use --api-key-file")
     if given["detach"]:
         raise click.UsageError("the system holds it: leave --detach out")
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir")
@@ -279,12 +282,13 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     script = Path(sys.executable).with_name("llama-runner")
     program = [str(script)] if script.exists() else list(python_module("llama_runner"))
     argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
-    for word in (name, *argv, str(Path.cwd())):
+    variables = units.variables(os.environ, find_root(given["root"]), llama_env=given["llama_env"])
+    for word in (name, *argv, str(Path.cwd()), *variables.values()):
         if printable(word) != word:
             raise click.UsageError(
                 f"a service cannot have control characters or other than UTF-8 in its command: {word!a}"
             )
-    return units.where(name, os.environ), units.unit(name, argv, Path.cwd())
+    return units.where(name, os.environ), units.unit(name, argv, Path.cwd(), variables)
 
 
 def _runner(given: dict[str, Any]) -> Runner:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.convert.families import ARCHITECTURES, READING
 from llama_runner.convert.revisions import revision_of
 from llama_runner.core.errors import SourceError
+from llama_runner.core.model_files import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
 from llama_runner.core.value import Value
-from llama_runner.sources.local import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:

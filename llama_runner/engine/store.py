@@ -153,19 +153,22 @@ class Store:
             return size
         return 0
 
-    def copy_out(self, path: Path, target: Path) -> None:
-        """Copy an artifact to where the user wants it; it is there as a whole or not at all."""
-        import shutil  # noqa: PLC0415 - only to write
+    def copy_out(self, files: Mapping[Path, Path]) -> None:
+        """Copy files of an artifact to where the user wants them; each is there as a whole or not at all.
 
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        The first is there only when all others are.
+        """
+        import shutil  # noqa: PLC0415 - only to write
+        from contextlib import ExitStack  # noqa: PLC0415
+
+        from llama_runner.system.new_file import new_file  # noqa: PLC0415
+
         try:
-            shutil.copyfile(path, unfinished)
-            _sync_file(unfinished)
-            unfinished.replace(target)
+            with ExitStack() as stack:  # left in the reverse order
+                for path, target in files.items():
+                    shutil.copyfile(path, stack.enter_context(new_file(target)))
         except OSError as error:
-            raise as_store_error(error, target.parent) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+            raise as_store_error(error, next(iter(files.values())).parent) from error
 
     def _write_record(self, place: Place, record: Record) -> None:
         directory = self.root / place.directory

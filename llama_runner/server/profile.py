@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.paths import safe_name
-from llama_runner.system.files import read_json
+from llama_runner.system.files import read_json, try_writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,22 @@ class NoSuchProfile(UsageError):
             f"no profile called {name!r}",
             hint=f"there are {', '.join(known)}" if known else "llama-runner tune MODEL makes one",
         )
+
+
+class CannotKeep(StoreError):
+    """A profile or a result cannot be written below the root."""
+
+    def __init__(self, what: str, where: Path, error: OSError, hint: str) -> None:
+        self.where = where
+        super().__init__(f"cannot keep the {what} in {where}: {error.strerror or error}", hint=hint)
+
+
+def check_writable(where: Path) -> None:
+    """Raise ``CannotKeep`` unless a profile can be kept there: asked before minutes of measuring."""
+    try:
+        try_writing(where)
+    except OSError as error:
+        raise CannotKeep("profile", where, error, "use a --root that can be written") from None
 
 
 def directory(root: Path) -> Path:

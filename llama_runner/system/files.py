@@ -1,4 +1,4 @@
-"""Reading of files that somebody else wrote, regular files only, small ones up to a limit; logs for the owner only."""
+"""Files: bounded reads of what somebody else wrote, logs for the owner only, whether a directory can be written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file, where nothing else is said; the index of the largest models has ten million."""
+
+
+def try_writing(directory: Path) -> None:
+    """Write a file into a directory, which is made, and remove it; raises ``OSError`` where that is not possible."""
+    directory.mkdir(parents=True, exist_ok=True)
+    probe = directory / f"probe-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        probe.write_bytes(b"probe")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def read_bounded(path: str | Path, limit: int) -> bytes:

@@ -86,9 +86,12 @@ def sparse_dimensions(config: Config) -> dict[str, int]:
     """The sizes that the shapes in the rules are made of, experts included."""
     sizes = decoder.dimensions(config)
     sizes.update(experts=config.integer("num_experts"), expert_inner=config.integer("moe_intermediate_size"), one=1)
-    if config.find("shared_expert_intermediate_size") is not None:
-        sizes["shared_inner"] = config.integer("shared_expert_intermediate_size")
     return sizes
+
+
+def shared_dimensions(config: Config) -> dict[str, int]:
+    """The same, and the size of the expert that all tokens go to."""
+    return {**sparse_dimensions(config), "shared_inner": config.integer("shared_expert_intermediate_size")}
 
 
 def write_dense(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
@@ -146,7 +149,7 @@ QWEN2MOE = Family(
         *decoder.EXPERTS,
         *SHARED_EXPERT,
     ),
-    dimensions=sparse_dimensions,
+    dimensions=shared_dimensions,
     rename=decoder.rename,
     hyperparameters=write_sparse,
     vocabulary=decoder.byte_level,
@@ -165,4 +168,5 @@ QWEN3MOE = replace(
         decoder.ROUTER,
         *decoder.EXPERTS,
     ),
+    dimensions=sparse_dimensions,
 )
