@@ -2,7 +2,9 @@
 
 Bounded and the same every time; for a long search by hand, say how many examples each shall have:
 
-    FUZZ_EXAMPLES=20000 nice python -m pytest tests/sources/test_gguf_fuzz.py tests/convert -k "header or fuzz"
+    FUZZ_EXAMPLES=20000 nice python -m pytest tests/sources/test_gguf.py tests/convert/test_safetensors_header.py
+
+`scripts/fuzz.py` runs the targets in tests/fuzz for a time instead.
 """
 
 from __future__ import annotations

@@ -128,6 +128,33 @@ json.dump(sorted(sys.modules), sys.stdout)
 """
 
 
+READERS = {
+    *("system", "diagnosis", "machine.py", "official_driver.py"),
+    *("server/vram.py", "server/orphans.py", "server/registry.py", "server/memory.py", "server/holder.py"),
+    *("binaries/gpus.py", "binaries/backends.py", "client/kept.py", "programs.py"),
+    *("steps/environment.py", "steps/compile.py"),
+}
+"""What opens files itself: those of /proc, /sys and the system, and files that we wrote a moment before."""
+
+
+def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devices() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name in READERS or {*name.split("/")} & READERS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            modes = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
+            writes = any(isinstance(mode, str) and set(mode) & set("wax") and len(mode) < 4 for mode in modes)
+            inside = ast.unparse(node.func) in ("archive.open", "tarfile.open", "os.open")  # archives, and descriptors
+            if called in ("read_text", "read_bytes") or (called == "open" and not writes and not inside):
+                wrong.append(f"{name}:{node.lineno}")
+    assert not wrong
+
+
 def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WARM, str(binaries)], check=True, capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))

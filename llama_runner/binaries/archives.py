@@ -8,6 +8,7 @@ removed.
 from __future__ import annotations
 
 import errno
+import io
 import stat
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
@@ -15,7 +16,7 @@ from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
 from llama_runner.core.errors import StepError
 from llama_runner.core.sizes import size_text
 from llama_runner.core.value import Value
-from llama_runner.system.files import open_regular
+from llama_runner.system.files import open_regular, read_head
 
 if TYPE_CHECKING:
     import tarfile
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK = 1 << 20
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _HEADER = 512
 _LONGEST_READ = 16 << 20
 """No header of an honest tar archive is longer; ``tarfile`` would read one of any length into memory."""
@@ -81,6 +83,14 @@ class Member(Value):
     size: int = 0
     executable: bool = False
     target: str = ""
+
+
+def check_kind(path: Path) -> None:
+    """Raise ``BadArchive`` unless a file begins as an archive does; no more of it is read."""
+    head = read_head(path, _HEADER)
+    if not head.startswith(_ZIP):
+        with _decompressed(io.BytesIO(head), head):
+            pass
 
 
 def members(path: Path, *, limits: Limits | None = None) -> list[Member]:
@@ -223,7 +233,7 @@ def _entries(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable
     """Yield every member and how to open it, which must be done before the next one is asked for."""
     head = file.read(_HEADER)
     file.seek(0)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+    if head.startswith(_ZIP):
         yield from _of_zip(file, limits)
         return
     with _decompressed(file, head) as plain:

@@ -26,7 +26,7 @@ from llama_runner.engine.process import Cancellation
 from llama_runner.engine.stamps import hash_file, hash_tree
 from llama_runner.sources.local import LocalSources, UnreadableSource
 from llama_runner.sources.programs import DamagedBuild, find_anywhere, opened
-from llama_runner.system.files import read_bounded
+from llama_runner.system.files import open_regular, read_bounded
 from llama_runner.system.new_file import new_file
 from llama_runner.version import __version__
 
@@ -182,7 +182,7 @@ def _pack(directory: Path, record: Record, file: Path) -> None:
                     continue
                 found = path.stat()
                 about.size, about.mode = found.st_size, 0o755 if found.st_mode & 0o100 else 0o644
-                with path.open("rb") as content:
+                with open_regular(path) as content:
                     archive.addfile(about, content)
         raw.flush()
         os.fsync(raw.fileno())
@@ -199,7 +199,10 @@ def take_in(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> 
     Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what ``prove`` raises;
     nothing is kept then.
     """
+    from llama_runner.binaries import archives  # noqa: PLC0415 - not to list
+
     try:
+        archives.check_kind(archive)  # before all of it is hashed
         name = f"import-{short(hash_file(archive), 16)}"
     except OSError as error:
         raise UnreadableSource(archive, error.strerror or str(error)) from error

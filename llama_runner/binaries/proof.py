@@ -22,7 +22,7 @@ from llama_runner.binaries.executables import platforms
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.system.files import open_private_log, read_head
+from llama_runner.system.files import open_private_log, open_regular, read_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,7 +248,7 @@ class _Proof:
 
     def _tail(self, start: int) -> list[str]:
         """Return the last lines of the log that were written from ``start`` on."""
-        with self._workspace.log_path.open("rb") as log:
+        with open_regular(self._workspace.log_path) as log:
             log.seek(max(start, log.seek(0, os.SEEK_END) - (1 << 14)))
             lines = log.read().decode("utf-8", "replace").splitlines()
         return [line for line in lines if line.strip()][-_TAIL:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class Levels(click.ParamType):  # type: ignore[type-arg]  # generic since click 
         if isinstance(value, tuple):
             return value
         words = value.split(",")
-        if not all(word.strip().isdecimal() and 0 < int(word) <= 1024 for word in words):  # noqa: PLR2004
+        if not all(re.fullmatch(r"0*[1-9]\d{0,3}", word.strip()) and int(word) <= 1024 for word in words):  # noqa: PLR2004
             self.fail(f"{value!r} is not a list of numbers from 1 to 1024", param, ctx)
         return tuple(int(word) for word in words)
 
@@ -61,7 +62,7 @@ load_options = shared.together(
 @click.option("--url", help="Measure a server that runs there, with LLAMA_API_KEY if it wants a key.")
 @click.option("--concurrency", type=Levels(), default="1,2,4,8", show_default=True, help="Clients at once.")
 @load_options
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Ask as long as this instead.")
+@click.option("--seconds", type=shared.Number(0, 1e9, min_open=True), metavar="S", help="Ask as long as this instead.")
 @click.option("--compare", is_flag=True, help="Show what the last result of this model here was.")
 @click.option("--raw", is_flag=True, help="Without a server: llama-bench, which gets what stands after --.")
 def bench(**given: Any) -> None:
@@ -234,7 +235,12 @@ def _show_comparison(result: Result) -> None:
 @shared.model
 @shared.compute
 @click.option(
-    "--budget", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, metavar="S", help="Seconds."
+    "--budget",
+    type=shared.Number(0, 1e9, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds.",
 )
 @click.option("--name", metavar="NAME", help="What the profile is called; default: the model's name.")
 @click.option(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("name", "build", "from", "size", "age", "proven", "")
 
 waiting = click.option(
-    "--lock-timeout", type=click.FloatRange(0), default=6 * 3600.0, metavar="S", help="Wait for others this long."
+    "--lock-timeout", type=shared.SECONDS, default=6 * 3600.0, metavar="S", help="Wait for others this long."
 )
 
 networking = click.option("--offline", is_flag=True, help="Use no network; fail if something is missing.")

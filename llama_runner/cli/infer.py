@@ -56,8 +56,8 @@ class NothingAsked(UsageError):
 
 
 sampling = shared.together(
-    click.option("--temperature", type=click.FloatRange(0), metavar="T", help="0: always the likeliest token."),
-    click.option("--top-p", type=click.FloatRange(0, 1), metavar="P", help="Only the likeliest tokens up to P."),
+    click.option("--temperature", type=shared.Number(0), metavar="T", help="0: always the likeliest token."),
+    click.option("--top-p", type=shared.Number(0, 1), metavar="P", help="Only the likeliest tokens up to P."),
     click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="How long the answer may be."),
     click.option("--seed", type=click.IntRange(0), metavar="N", help="The same seed, the same answer."),
     click.option("--system", metavar="TEXT", help="What the model is told first."),
@@ -77,7 +77,7 @@ def infer(**given: Any) -> None:
     Uses a server that runs with the same model, adapters and options that change answers; else starts one and stops it.
     """
     asking = _asking(given)
-    prompt = sys.stdin.buffer.read().decode("utf-8", "replace") if given["prompt"] == "-" else given["prompt"]
+    prompt = _text(sys.stdin.buffer.read() if given["prompt"] == "-" else os.fsencode(given["prompt"]))
     if not prompt.strip():
         raise NothingAsked
     with answering(given) as server:
@@ -163,9 +163,16 @@ def _client(about: dict[str, Any]) -> Client | None:
 def _asking(given: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``stream_chat``."""
     asking = {name: given[name] for name in _SAMPLING if given[name] is not None}
+    if "system" in asking:
+        asking["system"] = _text(os.fsencode(asking["system"]))
     if given["schema"] is not None:
         asking["schema"] = _schema(given["schema"])
     return asking
+
+
+def _text(said: bytes) -> str:
+    """Return what is said to a model; bytes that are not UTF-8 become question marks."""
+    return said.decode("utf-8", "replace")
 
 
 def _schema(path: str) -> dict[str, Any]:
@@ -208,7 +215,7 @@ def _lines() -> Iterator[str]:
     """Return what is said, line by line: asked for at a terminal, read from a pipe."""
     if not sys.stdin.isatty():
         for line in sys.stdin.buffer:
-            yield line.decode("utf-8", "replace").strip()
+            yield _text(line).strip()
         return
     with suppress(ImportError):
         import readline  # noqa: F401, PLC0415 - makes ``input`` know the arrow keys

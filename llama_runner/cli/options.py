@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.server.spec import ServerOptions
+
+_LARGEST = 1 << 63
 
 Command = Any
 """A function being made into a click command."""
@@ -32,7 +35,7 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since clic
             number = int(value)
         except ValueError:
             number = -1
-        if number < self.least:
+        if not self.least <= number < _LARGEST:
             expected = " or ".join([f"a number from {self.least} up", *map(repr, self.words)])
             self.fail(f"{value!r} is not {expected}", param, ctx)
         return number
@@ -41,6 +44,21 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         """See click."""
         del param, ctx
         return "|".join(["N", *self.words])
+
+
+class Number(click.FloatRange):
+    """A number that is finite; ``nan`` and ``inf`` are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+SECONDS = Number(0, 1e9)
+"""How long something may take."""
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # as above
@@ -56,7 +74,10 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
         if match is None or not float(match[1]):
             self.fail(f"{value!r} is not a size such as 8G, 7.5GB or 800MiB", param, ctx)
         base = 1000 if match[2] and match[3] == "b" else 1024
-        return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))
+        size = float(match[1]) * base ** " kmgt".index(match[2] or " ")
+        if size >= _LARGEST:
+            self.fail(f"{value!r} is larger than any disk", param, ctx)
+        return int(size)
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -163,9 +184,7 @@ model = together(
     click.option("--force", is_flag=True, help="Do everything again."),
     click.option("--force-step", multiple=True, metavar="STEP", help="Do this step again: convert, quantize, …"),
     click.option("--fresh-tools", is_flag=True, help="Do again what another version of a tool made."),
-    click.option(
-        "--lock-timeout", type=click.FloatRange(0), default=6 * 3600.0, metavar="S", help="Wait for others this long."
-    ),
+    click.option("--lock-timeout", type=SECONDS, default=6 * 3600.0, metavar="S", help="Wait for others this long."),
 )
 
 compute = together(
@@ -176,9 +195,7 @@ compute = together(
     click.option("-ngl", "--gpu-layers", type=NumberOr("auto", "all"), help="Layers on the GPU."),
     click.option("--force-memory", is_flag=True, help="Start it although there is too little memory."),
     click.option("--llama-env", is_flag=True, help="Let LLAMA_ARG_* variables configure the server."),
-    click.option(
-        "--load-timeout", type=click.FloatRange(0), default=300.0, metavar="S", help="Silence while loading, at most."
-    ),
+    click.option("--load-timeout", type=SECONDS, default=300.0, metavar="S", help="Silence while loading, at most."),
 )
 
 profile = click.option("--profile", metavar="NAME", help="Options that `llama-runner tune` found for a model here.")

@@ -283,6 +283,11 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     program = [str(script)] if script.exists() else list(python_module("llama_runner"))
     argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
     variables = units.variables(os.environ, find_root(given["root"]), llama_env=given["llama_env"])
+    for word in (name, *argv, str(Path.cwd()), *variables.values()):
+        if printable(word) != word:
+            raise click.UsageError(
+                f"a service cannot have control characters or other than UTF-8 in its command: {word!a}"
+            )
     return units.where(name, os.environ), units.unit(name, argv, Path.cwd(), variables)
 
 

@@ -33,7 +33,7 @@ class AsyncStream:
         call, gathered = self._call, self._gathered
         with self._address.told(gathered):
             async with self._http.stream(
-                call.method, call.path, json=call.body, headers=protocol.FOR_STREAMS
+                call.method, call.path, content=call.content, headers=protocol.FOR_STREAMS
             ) as response:
                 if response.status_code != protocol.OK:
                     call.result(self._address.url, response.status_code, await response.aread())
@@ -137,7 +137,7 @@ class AsyncClient(AsyncRequests):
 
     async def _send(self, call: Call[T]) -> T:
         with self._address.told():
-            response = await self._http.request(call.method, call.path, json=call.body)
+            response = await self._http.request(call.method, call.path, content=call.content, headers=protocol.JSON)
         return call.result(self.url, response.status_code, response.content)
 
     def _stream(self, call: Call[Reply]) -> AsyncStream:

@@ -27,6 +27,14 @@ class KeyRefused(ServerError):
         )
 
 
+class RequestNotSent(UsageError):
+    """What is asked cannot be written as JSON: a number that is infinite, or not a number."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"the request cannot be sent: {why}")
+
+
 class RequestRefused(UsageError):
     """The server does not accept what was asked: status 400 to 499, or 501 for what it was not started for."""
 

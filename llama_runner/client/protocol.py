@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from llama_runner.client.errors import StrangeAnswer, refusal
+from llama_runner.client.errors import RequestNotSent, StrangeAnswer, refusal
 from llama_runner.client.values import Json, Metrics, Piece, Props, Reply, Slot, Timings, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ Messages: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 
 OK = 200
 
-FOR_STREAMS = {"Connection": "close"}
+JSON = {"Content-Type": "application/json"}
+FOR_STREAMS = {**JSON, "Connection": "close"}
 """llama-server closes the connection after a streamed answer without having said so. Who asks again at once on the
 same connection may get no answer, so it is not kept."""
 
@@ -63,6 +64,17 @@ class Call(Generic[T]):
     body: Json | None
     read: Callable[[Any], T]
     """Takes the JSON of the answer, or its text if that is no JSON; ``KeyError`` and the like: it is strange."""
+
+    @property
+    def content(self) -> bytes | None:
+        """The body as it is sent, None for none. Raises ``RequestNotSent`` for what JSON has no word for."""
+        if self.body is None:
+            return None
+        try:
+            # half a surrogate pair is sent as its escape, and the server says what it thinks of it
+            return json.dumps(self.body, allow_nan=False, separators=(",", ":")).encode("ascii")
+        except (ValueError, RecursionError) as error:
+            raise RequestNotSent(str(error)) from None
 
     def result(self, url: str, status: int, content: bytes) -> T:
         """Return what was answered, or raise why not."""

@@ -36,7 +36,7 @@ class Stream:
         call, gathered = self._call, self._gathered
         with (
             self._address.told(gathered),
-            self._http.stream(call.method, call.path, json=call.body, headers=protocol.FOR_STREAMS) as response,
+            self._http.stream(call.method, call.path, content=call.content, headers=protocol.FOR_STREAMS) as response,
         ):
             if response.status_code != protocol.OK:
                 call.result(self._address.url, response.status_code, response.read())
@@ -143,7 +143,7 @@ class Client(Requests):
 
     def _send(self, call: Call[T]) -> T:
         with self._address.told():
-            response = self._http.request(call.method, call.path, json=call.body)
+            response = self._http.request(call.method, call.path, content=call.content, headers=protocol.JSON)
         return call.result(self.url, response.status_code, response.content)
 
     def _stream(self, call: Call[Reply]) -> Stream:

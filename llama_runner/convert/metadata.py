@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llama_runner.convert import model_card
 from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
 from llama_runner.core.errors import SourceError
+from llama_runner.core.model_files import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +84,7 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
     except BadHyperparameter as error:  # the numbers of the metadata are those of the sampling
         raise UnreadableFile(source.path(GENERATION), f"{error.name} {error.problem}") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise UnreadableFile(source.path(model_card.NAME), f"its front matter cannot be used ({error})") from error
+        raise UnreadableFile(source.path(CARD), f"its front matter cannot be used ({error})") from error
 
 
 def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: ANN401 - gguf is not typed

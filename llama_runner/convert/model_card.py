@@ -10,25 +10,23 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import UnreadableFile
+from llama_runner.core.model_files import CARD, CARD_HEAD
+from llama_runner.core.model_files import front_matter as lines_of
 from llama_runner.system.files import read_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NAME = "README.md"
-HEAD = 2 << 20
-"""Bytes of the file that are read; real front matter with results of hundreds of tasks has less than 1 MB."""
 MOST_NODES = 300_000
 """Values in the front matter, those that aliases stand for counted each time; these bound its time and memory."""
 LONGEST_NUMBER = 400
 """Characters of a number; YAML's numbers to the base of 60 take quadratic time."""
-_FENCE = "---"
 
 
 def read(directory: Path) -> dict[str, Any]:
     """Return the front matter; empty where there is none, or no table. Raises ``UnreadableFile``."""
-    path = directory / NAME
+    path = directory / CARD
     if not path.is_file():
         return {}
     try:
@@ -44,25 +42,18 @@ def read(directory: Path) -> dict[str, Any]:
 def head(directory: Path) -> str:
     """Return the start of the model card, front matter and text; empty where there is none."""
     try:
-        return read_head(directory / NAME, HEAD).decode("utf-8", "replace")
+        return read_head(directory / CARD, CARD_HEAD).decode("utf-8", "replace")
     except OSError:
         return ""
 
 
 def front_matter(path: Path) -> str:
     """Return the text between the fences of a model card; empty where there is none."""
-    head = read_head(path, HEAD + 1)
-    if not head.startswith(_FENCE.encode()):
-        return ""
-    whole = len(head) <= HEAD
-    # the body may be of any encoding, and may be cut within a character
-    lines = head.decode("utf-8", "surrogateescape").splitlines()
-    if not lines or lines[0] != _FENCE:
-        return ""
-    end = next((number for number, line in enumerate(lines[1:], 1) if line == _FENCE), None)
-    if end is None and not whole:
-        raise UnreadableFile(path, f"its front matter does not end within {HEAD} bytes")
-    text = "\n".join(lines[1:end]) + "\n"
+    head = read_head(path, CARD_HEAD + 1)
+    lines, is_closed = lines_of(head)
+    if len(head) > CARD_HEAD and not is_closed:
+        raise UnreadableFile(path, f"its front matter does not end within {CARD_HEAD} bytes")
+    text = "".join(f"{line}\n" for line in lines)
     text.encode("utf-8", "surrogateescape").decode("utf-8")
     return text
 

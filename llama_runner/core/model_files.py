@@ -34,6 +34,8 @@ READ_BY_SCRIPT = (*READ_BY_CONVERSION, "*.model", "*.tiktoken", "*.txt")
 CODE = "*.py"
 
 CARD = "README.md"
+CARD_HEAD = 2 << 20
+"""Bytes of the model card that are read; real front matter with results of hundreds of tasks has less than 1 MB."""
 INDEX = "model.safetensors.index.json"
 MODULES = "modules.json"
 _TEMPLATE = "chat_template.jinja"
@@ -63,23 +65,26 @@ def is_read_here(name: str, there: Container[str], indexed: Container[str] | Non
     return file == "config.json" and MODULES in there
 
 
-def part_of_card(content: bytes) -> str:
-    """Return the digest of what conversion reads of a model card; empty where that is nothing.
+def front_matter(head: bytes) -> tuple[list[str], bool]:
+    """Return the lines of a model card between its fences, none without fences, and whether there is a second fence.
 
-    It is the front matter, by the rules of gguf's ``Metadata.load_model_card``.
+    The rules are those of gguf's ``Metadata.load_model_card``: without a second fence, all lines count. ``head`` is the
+    start of the file, ``CARD_HEAD`` bytes of it; bytes that are not UTF-8 become surrogates.
     """
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:  # an error of conversion, so no part of it is left out
-        return f"sha256:{hashlib.sha256(content).hexdigest()}"
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").splitlines()
-    matter: list[str] = []
-    if lines and lines[0] == "---":
-        end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
-        matter = lines[1:end]
-    if _RERANKER in text.lower():
+    lines = head.decode("utf-8", "surrogateescape").splitlines()
+    if not lines or lines[0] != "---":
+        return [], True
+    end = next((number for number, line in enumerate(lines[1:], 1) if line == "---"), None)
+    return lines[1:end], end is not None
+
+
+def part_of_card(head: bytes) -> str:
+    """Return the digest of what conversion reads of a model card, of which this is the start; empty for nothing."""
+    matter, _ = front_matter(head)
+    if _RERANKER.encode() in head.lower():
         matter.append(_RERANKER)
-    return f"sha256:{hashlib.sha256(chr(10).join(matter).encode()).hexdigest()}" if matter else ""
+    text = "\n".join(matter).encode("utf-8", "surrogateescape")
+    return f"sha256:{hashlib.sha256(text).hexdigest()}" if matter else ""
 
 
 def parts_read_here(digests: Mapping[str, Digest], card: str, indexed: Container[str] | None) -> dict[str, str]:

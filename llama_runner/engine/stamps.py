@@ -143,7 +143,7 @@ class StampCache:
 
     def get(self, path: Path, stamp: Stamp) -> Digest | None:
         """Return the digest recorded for exactly this stamp of this path."""
-        row = self._query("SELECT digest FROM stamps WHERE path = ? AND stamp = ?", (str(path), _spell(stamp)))
+        row = self._query("SELECT digest FROM stamps WHERE path = ? AND stamp = ?", (_named(path), _spell(stamp)))
         return Digest(row) if row is not None else None
 
     def put(self, path: Path, stamp: Stamp, digest: Digest) -> None:
@@ -151,11 +151,11 @@ class StampCache:
         if is_settled(stamp):
             self._query(
                 "INSERT OR REPLACE INTO stamps VALUES (?, ?, ?) RETURNING digest",
-                (str(path), _spell(stamp), digest),
+                (_named(path), _spell(stamp), digest),
                 create=True,
             )
 
-    def _query(self, statement: str, values: tuple[str, ...], *, create: bool = False) -> str | None:
+    def _query(self, statement: str, values: tuple[str | bytes, ...], *, create: bool = False) -> str | None:
         import sqlite3  # noqa: PLC0415 - the warm path needs no database
 
         if not create and not self._path.exists():
@@ -171,7 +171,7 @@ class StampCache:
             return None
 
     @staticmethod
-    def _ask(connection: sqlite3.Connection, statement: str, values: tuple[str, ...]) -> str | None:
+    def _ask(connection: sqlite3.Connection, statement: str, values: tuple[str | bytes, ...]) -> str | None:
         try:
             with connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS stamps (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
@@ -179,6 +179,14 @@ class StampCache:
                 return None if row is None else str(row[0])
         finally:
             connection.close()
+
+
+def _named(path: Path) -> str | bytes:
+    """Return a path as the database can hold it: as bytes where it is not UTF-8."""
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return os.fsencode(path)
 
 
 def _spell(stamp: Stamp) -> str:

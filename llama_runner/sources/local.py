@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from llama_runner.engine.store import Store
     from llama_runner.sources.gguf import Header
 
+_LARGEST_PLAIN = 16 << 30
+"""Bytes of an importance matrix, a text or a patch."""
+
 
 class MissingSource(SourceError):
     """There is nothing at that path."""
@@ -156,6 +159,8 @@ def open_plain(path: Path) -> PlainFile:
         raise MissingSource(path)
     if not path.is_file():
         raise UnreadableSource(path, "it is not a file")
+    if path.stat().st_size > _LARGEST_PLAIN:
+        raise UnreadableSource(path, f"it is larger than {_LARGEST_PLAIN >> 30} GiB")
     return PlainFile(path)
 
 

@@ -8,12 +8,12 @@ what the store holds; its key and its place are those of the state that was conv
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest, tree_digest
-from llama_runner.core.model_files import CARD, INDEX, READ_BY_CONVERSION, part_of_card, parts_read_here
+from llama_runner.core.model_files import CARD, CARD_HEAD, INDEX, READ_BY_CONVERSION, part_of_card, parts_read_here
+from llama_runner.system.files import read_head, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ def digest_of_all(digests: Mapping[str, Digest]) -> Digest:
 
 def card_of(files: Mapping[str, Path]) -> str:
     """Return the digest of what conversion reads of the model card; empty where that is nothing."""
-    return part_of_card(files[CARD].read_bytes()) if CARD in files else ""
+    return part_of_card(read_head(files[CARD], CARD_HEAD)) if CARD in files else ""
 
 
 def indexed(files: Mapping[str, Path]) -> frozenset[str] | None:
@@ -40,8 +40,8 @@ def indexed(files: Mapping[str, Path]) -> frozenset[str] | None:
     if INDEX not in files:
         return None
     try:
-        return frozenset(json.loads(files[INDEX].read_bytes())["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return frozenset(read_json(files[INDEX])["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return frozenset(files)
 
 

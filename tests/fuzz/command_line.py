@@ -27,6 +27,7 @@ import click
 
 from llama_runner.cli.main import cli, main
 from llama_runner.core.errors import LlamaRunnerError
+from tests.conftest import shared_root
 from tests.convert.checkpoints import llama
 from tests.fuzz import mutate
 from tests.fuzz.gguf_header import head, pair, string
@@ -84,6 +85,8 @@ MODELS = (
 )
 NEVER = {"help", "check", "print_diagnostics", "version"}
 """Options that only take time, or end before anything is read."""
+WITH_PROGRAMS = ("plan", "prepare", "convert", "quantize", "status")
+"""Commands that get llama.cpp's programs, where the tests have built them."""
 HEAVY = {"doctor": 0.05, "bench": 0.3, "tune": 0.3, "service": 0.5}
 """Commands that are drawn less often."""
 
@@ -221,6 +224,9 @@ def check(case: Case, scratch: Path) -> None:
         (scratch / name).mkdir()
     _odd_files(scratch / "cwd")
     environment = _environment(scratch, offline=case["offline"])
+    if case["argv"][:1] in [[name] for name in WITH_PROGRAMS]:  # nothing of these serves, or changes programs
+        (scratch / "cwd" / "root").mkdir()
+        (scratch / "cwd" / "root" / "bins").symlink_to(shared_root() / "bins")
     run = _in_a_process if case["process"] else _in_a_fork
     code = run(case, scratch, environment)
     out, err = ((scratch / name).read_bytes() for name in ("out", "err"))

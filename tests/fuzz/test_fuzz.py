@@ -11,9 +11,9 @@ from tests.fuzz.harness import Target, explore, replay
 
 KEPT = Path(__file__).parents[1] / "data" / "fuzz"
 CASES = {
-    "gguf_header": 300,
-    "safetensors_header": 500,
-    "tokenizer_files": 60,
+    "gguf_header": 600,
+    "safetensors_header": 1000,
+    "tokenizer_files": 200,
     "small_json": 80,
     "model_card": 80,
     "command_line": 60,
