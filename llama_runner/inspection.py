@@ -151,7 +151,10 @@ def _template(directory: Path) -> str | None:
 
     file = directory / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
+        from llama_runner.convert.errors import reading  # noqa: PLC0415
+
+        with reading(file):
+            return file.read_text(encoding="utf-8", errors="replace")
     try:
         found = json.loads((directory / "tokenizer_config.json").read_bytes()).get("chat_template")
     except (OSError, ValueError, AttributeError, RecursionError):

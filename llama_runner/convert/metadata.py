@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, UnreadableFile, reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +89,8 @@ def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: A
     import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - what gguf reads the card with
 
     try:
-        card = gguf.Metadata.load_model_card(source.directory)
+        with reading(source.path(MODEL_CARD)):
+            card = gguf.Metadata.load_model_card(source.directory)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UnreadableFile(source.path(MODEL_CARD), "its front matter is not YAML") from error
     config = source.optional_object("config.json")

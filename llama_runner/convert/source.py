@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile, reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,12 +35,14 @@ class Source:
 
     def has(self, name: str) -> bool:
         """Whether the file is there; a broken link counts as absent."""
-        return self.path(name).is_file()
+        with reading(self.path(name)):  # a directory that may not be entered
+            return self.path(name).is_file()
 
     def text(self, name: str) -> str:
         """A file's text, its line ends made those of Unix, as Python's text mode does it."""
         try:
-            return self.path(name).read_text(encoding="utf-8")
+            with reading(self.path(name)):
+                return self.path(name).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UnreadableFile(self.path(name), f"it is not UTF-8 ({error.reason} at byte {error.start})") from error
 

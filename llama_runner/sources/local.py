@@ -246,7 +246,7 @@ class LocalSources:
             return self._digest_whole(source, files, stamps)
         known = self._from_records(source, stamps)
         if known is None and isinstance(source, PlainFile):  # a few megabytes: reading them costs less than a database
-            known = {name: hash_file(path) for name, path in files.items()}
+            known = {name: _hash_plain(path) for name, path in files.items()}
         if known is None:
             self._unrecorded.add(source)
             if isinstance(source, LocalModel):
@@ -377,6 +377,13 @@ def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
     text = json.dumps([[name, *stamp.values()] for name, stamp in stamps.items()]).encode()
     newest = max((int(stamp["mtime_ns"]) for stamp in stamps.values()), default=0)
     return {"tree": hashlib.sha256(text).hexdigest(), "mtime_ns": newest}
+
+
+def _hash_plain(path: Path) -> Digest:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise UnreadableSource(path, error.strerror or str(error)) from error
 
 
 def _stamp(path: Path) -> Stamp:

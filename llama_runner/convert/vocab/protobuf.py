@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import UnreadableFile
+from llama_runner.convert.errors import UnreadableFile, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +36,12 @@ class Model:
 
 def read(path: Path) -> Model:
     """Read a SentencePiece model. Raises `UnreadableFile`."""
-    if (size := path.stat().st_size) > LARGEST:
-        raise UnreadableFile(path, f"it is not a SentencePiece model ({size} bytes)")
+    with reading(path):
+        if (size := path.stat().st_size) > LARGEST:
+            raise UnreadableFile(path, f"it is not a SentencePiece model ({size} bytes)")
+        content = path.read_bytes()
     try:
-        model = _model(path.read_bytes())
+        model = _model(content)
     except (IndexError, ValueError, struct.error) as error:
         raise UnreadableFile(path, f"it is not a SentencePiece model ({error})") from error
     if not model.pieces:
