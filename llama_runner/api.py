@@ -20,9 +20,10 @@ from llama_runner.engine.observe import Observer
 from llama_runner.engine.settle import Outcome, settle
 from llama_runner.engine.store import Store
 from llama_runner.locate import facts_of, file_of, header_facts, located, path_of, programs_of, sha256_of, spec_for
+from llama_runner.outputs import check_output, copies_of
 from llama_runner.pipeline import NothingToMake
 from llama_runner.request import ProgramsRequest, Request
-from llama_runner.results import Forecast, Made, MadePrograms, OutputExists, Prepared
+from llama_runner.results import Forecast, Made, MadePrograms, Prepared
 from llama_runner.server.log import new_name
 from llama_runner.server.memory import checked
 from llama_runner.server.port import check_launch
@@ -130,15 +131,14 @@ class Runner:
             request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
             if request.graph.model is None:
                 raise NothingToMake(str(path_of(request.graph.source)))
-            if target is not None and target.exists():
-                raise OutputExists(target)
+            if target is not None:
+                check_output(request.graph.model, target, self.root)
             return request
 
         request, _, outcome = self._brought(ask, lambda request: (*request.graph.files, *request.graph.measured))
         quality = self._quality(request.graph, outcome)
         made = [self._made(step, outcome).but(quality=quality.get(step)) for step in request.graph.files]
-        if target is not None:
-            self.store.copy_out(made[0].path, target)
+        self.store.copy_out({} if target is None else copies_of(request.graph.model, made[0].path, target))
         return made
 
     def make_programs(self, **wishes: Unpack[Wishes]) -> MadePrograms:

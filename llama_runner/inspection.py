@@ -147,16 +147,13 @@ def _count(config: dict[str, Any], *names: str) -> int | None:
 
 def _template(directory: Path) -> str | None:
     """Return the chat template of a directory, from wherever it stands."""
-    import json  # noqa: PLC0415 - only here
+    from llama_runner.system.files import LARGEST_JSON, read_bounded, read_json  # noqa: PLC0415 - only here
 
     file = directory / "chat_template.jinja"
-    if file.is_file():
-        from llama_runner.convert.errors import reading  # noqa: PLC0415
-
-        with reading(file):
-            return file.read_text(encoding="utf-8", errors="replace")
     try:
-        found = json.loads((directory / "tokenizer_config.json").read_bytes()).get("chat_template")
-    except (OSError, ValueError, AttributeError, RecursionError):
+        if file.is_file():
+            return read_bounded(file, LARGEST_JSON).decode("utf-8", "replace")
+        found = read_json(directory / "tokenizer_config.json").get("chat_template")
+    except (OSError, ValueError, AttributeError):
         return None
     return found if isinstance(found, str) else None

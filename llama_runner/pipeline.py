@@ -166,7 +166,8 @@ def build(
         case LocalModel():
             trusted = options.trust_remote_code
             choice = choose(source.path, options.converter, projector=options.mmproj, trusted=trusted)
-            source, found = source.but(reads=choice.reads), stored(source.path)
+            source = source.but(reads=choice.reads, converted_here=not choice.official)
+            found = stored(source.path)
             return _from_weights(source, source, _weight_bytes(source), found, choice, options, programs)
 
 

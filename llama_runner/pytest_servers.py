@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.value import Value
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,7 +160,7 @@ def _write(file: Path, server: Server) -> None:
 def _read(file: Path) -> Client:
     from llama_runner.client.sync import Client  # noqa: PLC0415 - when a test needs it
 
-    about = json.loads(file.read_text(encoding="utf-8"))
+    about = read_json(file)
     certificate = about.pop("certificate")
     return Client(**about, certificate=None if certificate is None else Path(certificate))
 

@@ -226,7 +226,7 @@ class Request(ProgramsRequest):
         """Return the context length of a model directory. Raises a ``SourceError`` for what would stop a conversion."""
         from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
 
-        if source is not self.graph.source:
+        if any(getattr(one, "adapter", None) is source for one in self.graph.adapters):
             official.check_adapter(source.path)
             return None
         if self.graph.official:

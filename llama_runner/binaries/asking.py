@@ -17,6 +17,7 @@ from llama_runner.core.errors import DownloadError, UsageError
 from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import safe_name
+from llama_runner.system.files import read_json
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ def _origin(url: str) -> str:
 def _read(file: Path, url: str) -> _Kept | None:
     """Return an answer that was kept; None for none, or for what cannot be read any more."""
     try:
-        value = json.loads(file.read_bytes())
+        value = read_json(file)
         if value["url"] != url:
             return None
         etag = value["etag"]
@@ -304,7 +305,7 @@ def _read(file: Path, url: str) -> _Kept | None:
 def _limit(file: Path, now: float) -> float | None:
     """Return until when nothing more must be asked; None if something may."""
     try:
-        until = float(json.loads(file.read_bytes())["until"])
+        until = float(read_json(file)["until"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return until if now < until <= now + 2 * MAX_AGE_S else None

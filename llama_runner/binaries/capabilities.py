@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.binaries.environment import program_environment
 from llama_runner.core.errors import ToolError
 from llama_runner.core.value import Value
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,9 +127,8 @@ def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilit
     """
     file = private / "capabilities" / f"{digest.rpartition(':')[2][:16]}.json"
     try:
-        with open(file, encoding="utf-8") as stream:  # noqa: PTH123 - faster
-            return Capabilities.from_json(json.load(stream))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Capabilities.from_json(read_json(file))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         found = ask(directory)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     with suppress(OSError):

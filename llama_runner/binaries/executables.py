@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StepError
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,7 @@ def platforms(path: Path) -> tuple[str, ...]:
 
     A universal binary of macOS runs on several. What is not known is spelled as a number: ``linux-machine9``.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_HEAD)
         try:
             if head.startswith(b"\x7fELF"):

@@ -26,6 +26,8 @@ from llama_runner.engine.process import Cancellation
 from llama_runner.engine.stamps import hash_file, hash_tree
 from llama_runner.sources.local import LocalSources, UnreadableSource
 from llama_runner.sources.programs import DamagedBuild, find_anywhere, opened
+from llama_runner.system.files import read_bounded
+from llama_runner.system.new_file import new_file
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -128,14 +130,11 @@ def export(store: Store, name: str, output: Path | None = None) -> Path:
             raise NotExportable(programs.name, path.name, str(path.readlink()))
     if hash_tree(programs.path)[0] != programs.digest:
         raise DamagedBuild(programs.name, "its files are not those that were made")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        _pack(programs.path, _travelling(programs.record), unfinished)
-        unfinished.replace(target)
+        with new_file(target) as unfinished:
+            _pack(programs.path, _travelling(programs.record), unfinished)
     except OSError as error:
         raise as_store_error(error, target) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return target
 
 
@@ -246,7 +245,7 @@ def _record(file: Path, path: Path) -> Record:
     if path.is_symlink() or path.stat().st_size > _LARGEST_RECORD:
         raise BadParcel(file, "its record is none")
     try:
-        state = parse_state(path.read_bytes())
+        state = parse_state(read_bounded(path, _LARGEST_RECORD))
         if TREE in state.problems:
             raise BadParcel(file, f"its record is damaged: {state.problems[TREE]}")
         record = state.records.get(TREE)

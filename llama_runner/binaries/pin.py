@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,9 @@ class Tree(Value):
     commit: str
 
 
+_LARGEST = 1 << 20
+
+
 def load_pin(path: Path) -> Pin:
     """Read the pin; ``BadPin`` when it is missing or incomplete."""
     if sys.version_info >= (3, 11):
@@ -65,7 +69,7 @@ def load_pin(path: Path) -> Pin:
         import tomli as tomllib  # noqa: PLC0415
 
     try:
-        value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        value: dict[str, Any] = tomllib.loads(read_bounded(path, _LARGEST).decode("utf-8"))
         package, tree, windows = value["package"], value["tree"], value.get("windows")
         return Pin(
             build=int(value["build"]),

@@ -22,7 +22,7 @@ from llama_runner.binaries.executables import platforms
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.system.files import open_private_log
+from llama_runner.system.files import open_private_log, read_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,8 +94,7 @@ class _Proof:
             return None
         try:
             found, here = platforms(path), machine.platform_tag()
-            with path.open("rb") as file:
-                is_script = file.read(2) == b"#!"
+            is_script = read_head(path, 2) == b"#!"
         except OSError as error:
             raise rejections.CannotRun(name, (error.strerror or str(error)).lower()) from error
         if found and here not in found:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import StepError
 from llama_runner.paths import REJECTED
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -210,8 +211,8 @@ def _write(private: Path, known: Mapping[str, str]) -> None:
 def rejected(private: Path) -> Mapping[str, str]:
     """Return the reasons of what was not taken by its key, the latest last; a damaged file is none."""
     try:
-        found = json.loads((private / REJECTED).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = read_json(private / REJECTED)
+    except (OSError, ValueError):
         return {}
     if not isinstance(found, dict):
         return {}

@@ -17,6 +17,7 @@ from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import DownloadError, ToolError
 from llama_runner.core.value import Value
 from llama_runner.paths import safe_name
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -265,7 +266,7 @@ def _written(chosen: Prebuilt) -> dict[str, Any]:
 def _recall(path: Path, question: Mapping[str, object]) -> Prebuilt | None:
     """Return what was chosen when the same was asked; None if nothing was, or the file is damaged."""
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
         if value["question"] != question:
             return None
         chosen = value["chosen"]

@@ -13,9 +13,11 @@ from click.core import ParameterSource
 from llama_runner.cli import options as shared
 from llama_runner.cli.infer import NOT_SHARED, own_options
 from llama_runner.cli.streams import say
+from llama_runner.core.errors import LlamaRunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from llama_runner.api import Runner
     from llama_runner.client.kept import Result
@@ -85,20 +87,32 @@ def bench(**given: Any) -> None:
 
 
 def _keep(runner: Runner, given: dict[str, Any], result: Result, compared: Callable[[Result], Any]) -> None:
-    """Keep a result, and show it or how it compares with the last one."""
+    """Keep a result, and show it or how it compares with the last one; it is shown also where it cannot be kept."""
     from llama_runner.client import kept  # noqa: PLC0415 - not for --help
 
     before = kept.latest_like(runner.store, result)
-    path = kept.keep(runner.store, result)
+    path = _written("result", lambda: kept.keep(runner.store, result), runner.store.private / "bench")
     if before is not None and given["compare"]:
         result["before"] = before
         result["compared"] = compared(before)
     if given["as_json"]:
         click.echo(json.dumps(result))
-        return
-    if given["compare"]:
+    elif given["compare"]:
         _show_comparison(result)
-    say(f"kept      {path}")
+    if isinstance(path, LlamaRunnerError):
+        raise path
+    if not given["as_json"]:
+        say(f"kept      {path}")
+
+
+def _written(what: str, write: Callable[[], Path], where: Path, more: str = "") -> Path | LlamaRunnerError:
+    """Return the file of what was measured, or the error to be raised once it has been printed."""
+    from llama_runner.server.profile import CannotKeep  # noqa: PLC0415 - not for --help
+
+    try:
+        return write()
+    except OSError as error:
+        return CannotKeep(what, where, error, f"it is printed above{more}")
 
 
 _OF_CLIENTS = ("url", "profile", "concurrency", "requests", "max_tokens", "seconds")
@@ -240,6 +254,8 @@ def tune(**given: Any) -> None:
     runner = _runner(given)
     prepared = runner.prepare(server=options, **shared.wishes(given))
     load = Load(max_tokens=given["max_tokens"], requests=given["requests"])
+    profiles = profile.directory(runner.root)
+    profile.check_writable(profiles)
 
     def tell(settings: Settings, score: float | None) -> None:
         found = "does not run" if score is None else f"{score:.1f} tokens/s"
@@ -254,13 +270,18 @@ def tune(**given: Any) -> None:
     )
     about = _identity(runner, prepared) | {"machine": kept.this_machine(), "at": kept.now(), **_told(tuned)}
     name = given["name"] or prepared.alias
-    path = profile.write(profile.directory(runner.root), name, tuned.settings, about)
+    use = f"; run takes these options after --: {spelled(tuned.settings)}" if tuned.settings else ""
+    path = _written("profile", lambda: profile.write(profiles, name, tuned.settings, about), profiles, use)
+    failed = path if isinstance(path, LlamaRunnerError) else None
     if given["as_json"]:
-        click.echo(json.dumps({"profile": str(path), "settings": tuned.settings, **about}))
-        return
-    gain = f"{tuned.score / tuned.default:.2f} times the default" if tuned.default else "the default does not run"
-    say(f"best      {spelled(tuned.settings)}: {tuned.score:.1f} tokens/s, {gain}")
-    say(f"kept      {path}   (llama-runner run … --profile {name})")
+        click.echo(json.dumps({"profile": None if failed else str(path), "settings": tuned.settings, **about}))
+    else:
+        gain = f"{tuned.score / tuned.default:.2f} times the default" if tuned.default else "the default does not run"
+        say(f"best      {spelled(tuned.settings)}: {tuned.score:.1f} tokens/s, {gain}")
+    if failed:
+        raise failed
+    if not given["as_json"]:
+        say(f"kept      {path}   (llama-runner run … --profile {name})")
 
 
 def _told(tuned: Tuned) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import LlamaRunnerError, UsageError
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,11 +169,10 @@ def _asking(given: dict[str, Any]) -> dict[str, Any]:
 
 def _schema(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the user's words are told, not a path of ours
-            found = json.load(file)
+        found = read_json(path)
     except OSError as error:
         raise BadSchema(path, error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadSchema(path, str(error)) from None
     if not isinstance(found, dict):
         raise BadSchema(path, "it is not an object")

@@ -15,7 +15,7 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 import click  # noqa: E402
 
 from llama_runner.cli import options as shared  # noqa: E402
-from llama_runner.cli.streams import PrintableBytes, printable_streams  # noqa: E402
+from llama_runner.cli.streams import PrintableBytes, printable_streams, unblock_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
 from llama_runner.core.printable import printable_message  # noqa: E402
 from llama_runner.core.redaction import redacted  # noqa: E402
@@ -104,6 +104,7 @@ def run(**given: Any) -> None:
     # with --json, stdout is for events
     stream = sys.stderr if given["as_json"] else sys.stdout
     terminal = cast("IO[bytes] | None", stream and PrintableBytes(stream))  # a closed stream is None
+    unblock_streams()
     with _StopSignals() as wish:
         with runner.launch(
             prepared, server=server_options, terminal=terminal, cancelled=wish.is_set, about=_about(given)

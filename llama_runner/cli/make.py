@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from llama_runner.results import Made
 
 _OUTPUT = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Put a copy here as well."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Put a copy here as well; of a model in N files, NAME-00001-of-0000N.gguf and so on.",
 )
 
 

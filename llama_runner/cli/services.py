@@ -15,6 +15,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.streams import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
+from llama_runner.system.files import open_regular, read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.2
 _BLOCK = 1 << 16
+_LARGEST_UNIT = 1 << 20
 _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
 
@@ -125,7 +127,7 @@ def logs(**given: Any) -> None:
     runner = _runner(given)
     path, runs = log_of(runner.servers, runner.root, given["server"])
     out = PrintableBytes(sys.stdout)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         out.write(b"".join(_last_lines(file, given["lines"])))
         out.flush()
         for block in _follow(path, file, runs) if given["follow"] else ():
@@ -136,13 +138,13 @@ def logs(**given: Any) -> None:
 def _last_lines(file: Any, count: int) -> list[bytes]:
     """Return the last lines of a file; it is read from its end."""
     end = at = file.seek(0, os.SEEK_END)
-    data = b""
-    while at > 0 and data.count(b"\n") <= count:
+    ends = 0
+    while at > 0 and ends <= count:
         at = max(0, at - _BLOCK)
         file.seek(at)
-        data = file.read(end - at)
-    file.seek(end)
-    return data.splitlines(keepends=True)[-count:] if count else []
+        ends += file.read(min(_BLOCK, end - at)).count(b"\n")
+    file.seek(at)
+    return file.read(end - at).splitlines(keepends=True)[-count:] if count else []
 
 
 def _follow(path: Path, file: Any, runs: Callable[[], bool]) -> Iterator[bytes]:
@@ -155,7 +157,7 @@ def _follow(path: Path, file: Any, runs: Callable[[], bool]) -> Iterator[bytes]:
                 if path.stat().st_ino != os.fstat(file.fileno()).st_ino:
                     yield from _rest(file)
                     file.close()
-                    file = path.open("rb")
+                    file = open_regular(path)
                     continue
             if not alive:
                 return
@@ -223,7 +225,7 @@ def install(name: str | None, run_options: tuple[str, ...]) -> None:
 
     path, text = _unit(name, run_options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     start, stop = units.commands(path)
     say(f"written   {path}", f"start     {start}", f"stop      {stop}")
 
@@ -239,7 +241,7 @@ def show(name: str | None, run_options: tuple[str, ...]) -> None:
         path = units.where(name, os.environ)
         if not path.exists():
             raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
-        click.echo(path.read_text(encoding="utf-8"), nl=False)
+        click.echo(read_bounded(path, _LARGEST_UNIT).decode("utf-8", "replace"), nl=False)
         return
     click.echo(_unit(name, run_options)[1], nl=False)
 
@@ -260,6 +262,7 @@ def uninstall(name: str) -> None:
 def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     """Return where a unit belongs and its text; the words must be such that ``run`` takes them."""
     from llama_runner.cli.main import run  # noqa: PLC0415 - it is loaded already
+    from llama_runner.paths import find_root  # noqa: PLC0415 - not for --help
     from llama_runner.server import units  # noqa: PLC0415 - not for --help
     from llama_runner.system.processes import python_module  # noqa: PLC0415 - as above
 
@@ -267,6 +270,8 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     given = run.make_context("llama-runner run", list(words), obj=extra).params
     if shared.server_options(given).api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
+    if os.environ.get("LLAMA_API_KEY"):
+        raise click.UsageError("a unit holds no key, so LLAMA_API_KEY would not reach it; use --api-key-file")
     if given["detach"]:
         raise click.UsageError("the system holds it: leave --detach out")
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir")
@@ -277,7 +282,8 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
     script = Path(sys.executable).with_name("llama-runner")
     program = [str(script)] if script.exists() else list(python_module("llama_runner"))
     argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
-    return units.where(name, os.environ), units.unit(name, argv, Path.cwd())
+    variables = units.variables(os.environ, find_root(given["root"]), llama_env=given["llama_env"])
+    return units.where(name, os.environ), units.unit(name, argv, Path.cwd(), variables)
 
 
 def _runner(given: dict[str, Any]) -> Runner:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import codecs
 import sys
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from llama_runner.core.printable import printable, printable_lines
+from llama_runner.system.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,7 +37,7 @@ class PrintableStream:
     """A text stream that writes through to another one; see the module."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self.raw = stream
+        self.raw: IO[str] | UnblockedStream = stream
         self.encoding = "utf-8"
         """What click looks at: it would go around a stream of ASCII."""
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -74,12 +75,48 @@ class PrintableBytes:
         self._stream.flush()
 
 
+class UnblockedStream:
+    """A text stream over one that may block its writer: it is written in a thread of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._writer = BackgroundWriter(stream.buffer)
+
+    def write(self, text: str) -> int:
+        """Write text as soon as the stream takes it."""
+        self._writer.write(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: nothing waits that could be written."""
+
+    def drain(self) -> None:
+        """Return once everything is written, or the stream takes nothing any more."""
+        self._writer.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def unblock_streams() -> None:
+    """From now on, nobody who prints waits for somebody who reads: a server is to go on whatever a terminal does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, PrintableStream) and hasattr(stream.raw, "buffer"):  # a text in memory never blocks
+            with suppress(OSError, ValueError):
+                stream.flush()
+            stream.raw = UnblockedStream(cast("TextIO", stream.raw))
+
+
 @contextmanager
 def printable_streams() -> Iterator[None]:
     """Replace ``sys.stdout`` and ``sys.stderr`` for the duration of a command."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream and PrintableStream(stream) for stream in before)
+    ours = sys.stdout, sys.stderr
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        for stream in ours:
+            if isinstance(stream, PrintableStream) and isinstance(stream.raw, UnblockedStream):
+                stream.raw.drain()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner import machine
 from llama_runner.core.record import TREE
 from llama_runner.engine.stamps import StampCache, hash_file, source_stamp
+from llama_runner.system.files import LARGEST_JSON, read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,7 @@ def now() -> str:
 def _all(store: Store) -> Iterator[Result]:
     for path in (store.private / "bench").glob("*.jsonl"):
         with suppress(OSError):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in read_bounded(path, LARGEST_JSON).decode("utf-8", "replace").splitlines():
                 with suppress(ValueError):  # a line that was cut by a crash is no result
                     found = json.loads(line)
                     if isinstance(found, dict):

@@ -1,5 +1,8 @@
 """Safetensors to GGUF without torch, byte for byte what convert_hf_to_gguf.py of the pinned llama.cpp writes.
 
+Where the script's file makes llama.cpp split text otherwise than the model's own tokenizer, ours differs from it; the
+cases are listed in docs/architectures.md.
+
 `inspect` tells what a model directory is and what is wrong with it; `convert` writes the file. Nothing in the
 model directory is ever run, and no pickle is loaded. Importing this module imports neither numpy nor gguf.
 
@@ -30,7 +33,8 @@ class Converted(Value):
 
     ``not_finite`` counts, per tensor of the output, the numbers that are infinite or none in float16, most often since
     they are too large for it; tensors without any are left out. ``quantized_before`` says in words how the
-    weights were quantized already; empty if they were not.
+    weights were quantized already; empty if they were not. ``differences`` are sentences about text that llama.cpp
+    splits into other tokens than the model's own tokenizer, where the tokenizer's files say so.
     """
 
     sha256: str
@@ -39,6 +43,7 @@ class Converted(Value):
     architecture: str
     not_finite: Mapping[str, int] = field(default_factory=dict)
     quantized_before: str = ""
+    differences: tuple[str, ...] = ()
 
 
 def supported_architectures() -> tuple[str, ...]:
@@ -108,4 +113,5 @@ def convert(
         architecture=prepared.checkpoint.architecture,
         not_finite=written.not_finite,
         quantized_before=str(prepared.quantization or ""),
+        differences=prepared.checkpoint.differences,
     )

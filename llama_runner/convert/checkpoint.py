@@ -54,6 +54,8 @@ class Checkpoint:
     vocabulary_size: int
     tensors: tuple[Tensor, ...]
     files: tuple[Path, ...]
+    differences: tuple[str, ...]
+    """Sentences about text that llama.cpp splits otherwise than the model's own tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
         vocabulary_size=vocabulary.tokens,
         tensors=tensors,
         files=tuple(shard.path for shard in found),
+        differences=vocabulary.differences,
     )
     return Prepared(checkpoint, outtype, values, planned, found, config.quantization)
 

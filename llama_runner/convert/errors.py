@@ -297,15 +297,21 @@ class UnsupportedDtype(SourceError):
         self.dtype = dtype
 
 
+NO_WAY = "llama.cpp has no such tokenizer, and its own script does not convert it either"
+
+
 class UnknownPreTokenizer(SourceError):
-    """tokenizer.json splits text in a way that no known name stands for."""
+    """tokenizer.json splits text in a way that no known name stands for.
+
+    ``nearest`` is the name of a similar way, empty if there cannot be a right one.
+    """
 
     def __init__(self, found: str, nearest: str) -> None:
-        super().__init__(
-            f"unknown BPE pre-tokenizer: {found}",
-            hint=f"the nearest known one is {nearest}; if llama.cpp splits text so, --pre-tokenizer {nearest} says it, "
-            "and a wrong one makes the model answer worse in silence",
+        hint = (
+            f"the nearest known one is {nearest}; if llama.cpp splits text so, --pre-tokenizer {nearest} says it, "
+            "and a wrong one makes the model answer worse in silence"
         )
+        super().__init__(f"unknown BPE pre-tokenizer: {found}", hint=hint if nearest else NO_WAY)
         self.found = found
         self.nearest = nearest
 

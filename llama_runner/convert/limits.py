@@ -1,6 +1,6 @@
 """How large the numbers of config.json may be.
 
-The limits are several times what any published model has. They keep a hostile file from making the converter build
+The limits are above what any published model has. They keep a hostile file from making the converter build
 lists of a billion elements, and name the key instead.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LAYERS = 1 << 12
 HEADS = EXPERTS = HEAD_SIZE = 1 << 16
 LABELS = 1 << 17
-TOKENS = 1 << 21
+TOKENS = 1 << 20
 WIDTH = 1 << 24
 POSITIONS = (1 << 31) - 1
 UINT32 = (1 << 32) - 1

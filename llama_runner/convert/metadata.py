@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from llama_runner.convert.errors import BadHyperparameter, UnreadableFile, reading
+from llama_runner.convert import model_card
+from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
+from llama_runner.core.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from llama_runner.convert.source import Source
     from llama_runner.convert.tensors import Planned
 
-MODEL_CARD = "README.md"
 GENERATION = "generation_config.json"
 STACKED = 3  # dimensions of the matrices of all experts
 SAMPLING = (
@@ -71,6 +72,7 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
 
     logging.getLogger("gguf").addHandler(logging.NullHandler())  # a library does not print
     values.string("general.type", "model")
+    name = name.encode("utf-8", "replace").decode()  # of a directory, it may have bytes that are not UTF-8
     try:
         metadata = _guess(source, name, parameters)
         writer = gguf.GGUFWriter(path=None, arch=values.architecture)
@@ -81,18 +83,13 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
     except BadHyperparameter as error:  # the numbers of the metadata are those of the sampling
         raise UnreadableFile(source.path(GENERATION), f"{error.name} {error.problem}") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise UnreadableFile(source.path(MODEL_CARD), f"its front matter cannot be used ({error})") from error
+        raise UnreadableFile(source.path(model_card.NAME), f"its front matter cannot be used ({error})") from error
 
 
 def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: ANN401 - gguf is not typed
     import gguf  # noqa: PLC0415
-    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - what gguf reads the card with
 
-    try:
-        with reading(source.path(MODEL_CARD)):
-            card = gguf.Metadata.load_model_card(source.directory)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UnreadableFile(source.path(MODEL_CARD), "its front matter is not YAML") from error
+    card = model_card.read(source.directory)
     config = source.optional_object("config.json")
     metadata = gguf.Metadata.apply_metadata_heuristic(
         gguf.Metadata(), card, config, cast("Path", PurePath(name)), parameters.total
@@ -113,8 +110,8 @@ def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: A
 def _generation(source: Source) -> Mapping[str, Any]:
     """generation_config.json; a broken one is passed over, as the official script does it."""
     try:
-        generation = json.loads(source.path(GENERATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        generation = json.loads(source.text(GENERATION))
+    except (SourceError, ValueError, RecursionError):
         return {}
     return generation if isinstance(generation, dict) else {}
 

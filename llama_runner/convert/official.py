@@ -5,15 +5,15 @@ Only the small files of a model are looked at here. Nothing here runs the script
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.convert.families import ARCHITECTURES, READING
 from llama_runner.convert.revisions import revision_of
 from llama_runner.core.errors import SourceError
+from llama_runner.core.model_files import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
 from llama_runner.core.value import Value
-from llama_runner.sources.local import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -95,10 +95,10 @@ def choose(
 def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
     """Return config.json and the architecture that it names first; what is wrong with it is told as conversion does."""
     try:
-        config = json.loads((directory / "config.json").read_bytes())
+        config = read_json(directory / "config.json")
         if isinstance(config, dict) and (name := next(iter(_architectures(config) or _inner(config)), None)):
             return config, name
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     from llama_runner.convert.source import Source, architecture_of  # noqa: PLC0415 - not on the warm path
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.convert.errors import AlreadyQuantized, BadHyperparameter
+from llama_runner.core.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,11 +157,10 @@ def _refused(source: Source, method: str, *, official: bool = False) -> AlreadyQ
 
 def _originals(source: Source) -> tuple[str, ...]:
     """The models that the card says this one was made from."""
-    import gguf  # noqa: PLC0415 - only for an error's text
-    import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - what gguf reads the card with
+    from llama_runner.convert import model_card  # noqa: PLC0415 - only for an error's text
 
     try:
-        named = gguf.Metadata.load_model_card(source.directory).get("base_model")
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        named = model_card.read(source.directory).get("base_model")
+    except (SourceError, ValueError):
         return ()
     return tuple(str(name) for name in (named if isinstance(named, list) else [named]) if name)

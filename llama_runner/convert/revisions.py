@@ -50,7 +50,48 @@ class Correction(Value):
         )
 
 
-CORRECTIONS: tuple[Correction, ...] = ()
+_LIKE_LLAMA = ("arcee", "granite", "llama", "ministral")
+_WORD_PIECES = ("bert", "distilbert", "nomic")
+CORRECTIONS: tuple[Correction, ...] = (
+    Correction(
+        "a tokenizer.json with byte fallback lost the order of its merges, and got a space before each text",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json",),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer.json", r'"byte_fallback"\s*:\s*(false|null)'),
+    ),
+    Correction(
+        "a word list got lower case whatever the settings say, and special tokens that other models have",
+        families=(*_WORD_PIECES, "roberta"),
+        has=("vocab.txt",),
+        lacks=("tokenizer.json",),
+    ),
+    Correction(
+        "BERT's tokenizer_config.json says otherwise about case or accents than tokenizer.json: the latter was taken",
+        families=_WORD_PIECES,
+        has=("tokenizer.json",),
+        unless=("tokenizer_config.json", r'(?s)^(?=.*"do_lower_case"\s*:\s*true)(?!.*"strip_accents"\s*:\s*[tf])'),
+    ),
+    Correction(
+        "the same, where tokenizer.json is the one that differs from the defaults",
+        families=_WORD_PIECES,
+        has=("tokenizer.json",),
+        unless=("tokenizer.json", r'(?s)"strip_accents"\s*:\s*null,\s*"lowercase"\s*:\s*true'),
+    ),
+    Correction(
+        "BERT without tokenizer_config.json, or with one that does not name them, got special tokens of other models",
+        families=_WORD_PIECES,
+        has=("tokenizer.json",),
+        unless=("tokenizer_config.json", r'(?s)^(?=.*"sep_token")(?=.*"unk_token")(?=.*"mask_token")'),
+    ),
+    Correction(
+        "llama.cpp put BOS first for a pre-tokenizer known by its hash, and the tokenizer puts none (Falcon 3)",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json",),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer.json", r'TemplateProcessing|"byte_fallback"\s*:\s*true'),
+    ),
+)
 """All corrections since the first version, the oldest first."""
 
 
@@ -64,6 +105,16 @@ def revision_of(architecture: str, directory: Path, has: Callable[[str], bool]) 
     if family is None:
         return 0
     return sum(one.concerns(family, directory, has) for one in CORRECTIONS)
+
+
+def revision_of_name(pre_tokenizer: str) -> int:
+    """Return how many corrections concern a model because of the pre-tokenizer that the user names.
+
+    The first is that llama.cpp put BOS first for some names although the tokenizer puts none.
+    """
+    from llama_runner.convert.vocab.bpe import PUT_BOS  # noqa: PLC0415 - not on the warm path
+
+    return int(pre_tokenizer in PUT_BOS)
 
 
 def _matches(path: Path, expression: str) -> bool:

@@ -15,6 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BrokenShard
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,7 @@ class Shard:
 
 def read_shard(path: Path) -> Shard:
     """Read one file's header. Raises `BrokenShard`; ``OSError`` if the file cannot be opened."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         stamp = Stamp.of(os.fstat(file.fileno()))
         head = file.read(8)
         if len(head) < 8:  # noqa: PLR2004

@@ -6,13 +6,23 @@ that the metadata is made from is given, since a download may be staged under an
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile, reading
+from llama_runner.system.files import LARGEST_JSON, read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+LARGEST_VOCABULARY = 512 << 20
+_VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tekken.json")
+
+
+def limit_of(name: str) -> int:
+    """Return how large a file of this name may be."""
+    return LARGEST_VOCABULARY if name in _VOCABULARY else LARGEST_JSON
 
 
 class Source:
@@ -35,16 +45,22 @@ class Source:
 
     def has(self, name: str) -> bool:
         """Whether the file is there; a broken link counts as absent."""
-        with reading(self.path(name)):  # a directory that may not be entered
+        try:
             return self.path(name).is_file()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return False
+            with reading(self.path(name)):  # a directory that may not be entered
+                raise
 
     def text(self, name: str) -> str:
         """A file's text, its line ends made those of Unix, as Python's text mode does it."""
         try:
             with reading(self.path(name)):
-                return self.path(name).read_text(encoding="utf-8")
+                text = read_bounded(self.path(name), limit_of(name)).decode("utf-8")
         except UnicodeDecodeError as error:
             raise UnreadableFile(self.path(name), f"it is not UTF-8 ({error.reason} at byte {error.start})") from error
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def object(self, name: str, *, purpose: str) -> dict[str, Any]:
         """A JSON object that has to be there."""

@@ -24,10 +24,11 @@ from llama_runner.convert.errors import SourceChanged, reading
 from llama_runner.convert.keyvalues import encode_string
 from llama_runner.convert.safetensors import Stamp
 from llama_runner.core.errors import Interrupted
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from io import FileIO
+    from io import BufferedReader, FileIO
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -124,7 +125,7 @@ def _in_order(stack: ExitStack, planned: Iterable[Planned], sources: _Sources) -
 class Reader:
     """Reads from the open shards into one buffer, which is free again when its chunk was hashed."""
 
-    def __init__(self, files: Mapping[Path, FileIO]) -> None:
+    def __init__(self, files: Mapping[Path, BufferedReader | FileIO]) -> None:
         self._files = files
         self._buffer = np.empty(0, dtype=np.uint8)
 
@@ -151,10 +152,10 @@ class _Sources:
 
     def __init__(self, stack: ExitStack, shards: Iterable[Shard]) -> None:
         self._shards = {shard.path: shard for shard in shards}
-        self._files: dict[Path, FileIO] = {}
+        self._files: dict[Path, BufferedReader] = {}
         for path in self._shards:
             with reading(path):
-                self._files[path] = stack.enter_context(path.open("rb", buffering=0))
+                self._files[path] = stack.enter_context(open_regular(path))
         self.readers = [Reader(self._files) for _ in range(BUFFERS)]
         self.check()
 

@@ -15,6 +15,7 @@ from llama_runner.binaries.toolchain import NoCompiler, find_toolchain, tool_pat
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.redaction import public_url
 from llama_runner.diagnosis.looking import Document, Place, look
+from llama_runner.system.files import LARGEST_JSON, read_bounded
 from llama_runner.system.network import is_offline
 from llama_runner.system.redaction import is_secret
 from llama_runner.version import __version__
@@ -181,5 +182,5 @@ def _has_index(place: Place) -> bool:
     files = [config / "pip/pip.conf", home / ".pip/pip.conf", place.system / "etc/pip.conf"]
     files += [Path(environment[name]) for name in ("PIP_CONFIG_FILE",) if environment.get(name)]
     files += [place.system / "etc/xdg/pip/pip.conf"]
-    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
+    texts = (read_bounded(file, LARGEST_JSON).decode("utf-8", "replace") for file in files if file.is_file())
     return any(word in text for text in texts for word in ("index-url", "index_url", "find-links"))

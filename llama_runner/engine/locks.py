@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.engine.errors import LockTimeout
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ def try_hold(path: Path) -> Iterator[bool]:
 def describe_holder(path: Path) -> str:
     """Say who holds the lock at ``path``: process, host, command and since when."""
     try:
-        holder = json.loads(_holder_file(path).read_text(encoding="utf-8"))
+        holder = read_json(_holder_file(path))
         text = f"process {holder['pid']} on {holder['host']} ({holder['command']}), since {holder['since']}"
         if holder["host"] == socket.gethostname() and not _is_alive(int(holder["pid"])):
             return f"a program left behind by {text}; it is no longer running"

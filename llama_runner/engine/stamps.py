@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import Digest, file_digest, tree_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.record import STATE_FILE, Stamp
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     import sqlite3
@@ -85,9 +86,9 @@ def stamp_of(path: Path) -> Stamp:
 def hash_file(path: Path, cancelled: Callable[[], bool] | None = None) -> Digest:
     """Return ``sha256:…`` of a file's bytes; ``Interrupted`` once ``cancelled`` says so."""
     sha = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         block = memoryview(bytearray(min(BLOCK, max(1, os.fstat(file.fileno()).st_size))))
-        while size := file.readinto(block):
+        while size := file.raw.readinto(block):
             if cancelled is not None and cancelled():
                 raise Interrupted
             sha.update(block[:size])

@@ -16,6 +16,7 @@ from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, f
 from llama_runner.engine import staging
 from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.stamps import hash_payload, stamp_of
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Payload
     from llama_runner.core.step import Place
 
+_LARGEST_STATE = 64 << 20
 PRIVATE = ".llama_runner"
 """Everything of ours that is neither an artifact nor a log: locks, staging, work, stamps."""
 
@@ -62,7 +64,7 @@ class Store:
     def _state(self, directory: Path) -> State:
         path = directory / STATE_FILE
         try:
-            return parse_state(path.read_bytes())
+            return parse_state(read_bounded(path, _LARGEST_STATE))
         except (FileNotFoundError, NotADirectoryError):
             return State({})
         except (OSError, Damaged, UnicodeDecodeError) as error:
@@ -151,19 +153,22 @@ class Store:
             return size
         return 0
 
-    def copy_out(self, path: Path, target: Path) -> None:
-        """Copy an artifact to where the user wants it; it is there as a whole or not at all."""
-        import shutil  # noqa: PLC0415 - only to write
+    def copy_out(self, files: Mapping[Path, Path]) -> None:
+        """Copy files of an artifact to where the user wants them; each is there as a whole or not at all.
 
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        The first is there only when all others are.
+        """
+        import shutil  # noqa: PLC0415 - only to write
+        from contextlib import ExitStack  # noqa: PLC0415
+
+        from llama_runner.system.new_file import new_file  # noqa: PLC0415
+
         try:
-            shutil.copyfile(path, unfinished)
-            _sync_file(unfinished)
-            unfinished.replace(target)
+            with ExitStack() as stack:  # left in the reverse order
+                for path, target in files.items():
+                    shutil.copyfile(path, stack.enter_context(new_file(target)))
         except OSError as error:
-            raise as_store_error(error, target.parent) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+            raise as_store_error(error, next(iter(files.values())).parent) from error
 
     def _write_record(self, place: Place, record: Record) -> None:
         directory = self.root / place.directory

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _LARGEST = 1 << 20
-"""Bytes of a key file."""
+"""Bytes of a file of keys, or of certificates."""
 
 
 def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> None:
@@ -115,6 +115,11 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise UsageError("--tls-cert and --tls-key belong together", hint="give both")
     import ssl  # noqa: PLC0415 - only then
 
+    for file in (certificate, key):
+        try:
+            read_bounded(file, _LARGEST)  # OpenSSL would wait for a FIFO
+        except OSError as error:
+            raise BadCertificate(file, error.strerror or str(error)) from None
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:

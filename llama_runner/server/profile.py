@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.paths import safe_name
+from llama_runner.system.files import read_json, try_writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,22 @@ class NoSuchProfile(UsageError):
         )
 
 
+class CannotKeep(StoreError):
+    """A profile or a result cannot be written below the root."""
+
+    def __init__(self, what: str, where: Path, error: OSError, hint: str) -> None:
+        self.where = where
+        super().__init__(f"cannot keep the {what} in {where}: {error.strerror or error}", hint=hint)
+
+
+def check_writable(where: Path) -> None:
+    """Raise ``CannotKeep`` unless a profile can be kept there: asked before minutes of measuring."""
+    try:
+        try_writing(where)
+    except OSError as error:
+        raise CannotKeep("profile", where, error, "use a --root that can be written") from None
+
+
 def directory(root: Path) -> Path:
     """Return where the profiles of a root are."""
     return root / ".llama_runner" / "profiles"
@@ -46,7 +63,7 @@ def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[st
 def read(where: Path, name: str) -> dict[str, str]:
     """Return the settings that a name stands for."""
     try:
-        settings = json.loads((where / f"{safe_name(name)}.json").read_text(encoding="utf-8"))["settings"]
+        settings = read_json(where / f"{safe_name(name)}.json")["settings"]
         return {str(option): str(value) for option, value in settings.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         known = sorted(path.stem for path in where.glob("*.json")) if where.is_dir() else []

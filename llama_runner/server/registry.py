@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_runner.core.errors import StoreError
+from llama_runner.system.files import read_json, try_writing
 
 GRACE_S = 10.0
 """How long a server may take to end after SIGTERM: it lets requests in flight finish."""
@@ -34,10 +35,8 @@ def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
 
 def check_writable(directory: Path) -> None:
     """Raise ``StoreError`` unless servers can be registered in a directory."""
-    probe = directory / f"{_place()}-{os.getpid()}.probe"
     try:
-        _write(probe, {})
-        probe.unlink()
+        try_writing(directory)
     except OSError as error:
         raise cannot_register(directory, error.strerror or str(error)) from None
 
@@ -140,8 +139,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _load(path: Path) -> dict[str, Any] | None:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        about = read_json(path)
+    except (OSError, ValueError):
         return None
     texts = ("alias", "url", "log", "machine")
     if not isinstance(about, dict) or not all(isinstance(about.get(name), str) for name in texts):

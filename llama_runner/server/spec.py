@@ -144,7 +144,7 @@ class ServerSpec(Value):
         """Return the words that start the server.
 
         ``-m`` always: without it the server would route over the user's whole Hugging Face cache. CORS is
-        narrowed: the default lets any web page use the server with credentials.
+        narrowed: by default any web page may read answers. It does not keep a page from sending requests.
         """
         words = [str(self.binary), "-m", str(self.model)]
         if self.projector is not None and not _values_of("--mmproj", self.extra):

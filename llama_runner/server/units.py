@@ -11,13 +11,22 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_runner.paths import safe_name
+from llama_runner.paths import BINS_VARIABLE, ROOT_VARIABLE, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 RESTARTS = 5
 """Starts in ten minutes after which systemd gives up."""
+
+
+_CARRIED = {
+    *(BINS_VARIABLE, "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"),
+    *("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "LLAMA_RUNNER_RELEASES"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"),
+}
+"""Environment variables that decide where things are found or which devices are used."""
 
 
 def where(name: str, environment: Mapping[str, str]) -> Path:
@@ -28,13 +37,26 @@ def where(name: str, environment: Mapping[str, str]) -> Path:
     return Path(config) / "systemd" / "user" / f"llama-runner-{safe_name(name)}.service"
 
 
-def unit(name: str, argv: Sequence[str], directory: Path) -> str:
+def unit(name: str, argv: Sequence[str], directory: Path, variables: Mapping[str, str] | None = None) -> str:
     """Return the text of the unit for this system; ``directory`` is where relative paths in ``argv`` begin."""
-    return launchd(name, argv, directory) if sys.platform == "darwin" else systemd(name, argv, directory)
+    write = launchd if sys.platform == "darwin" else systemd
+    return write(name, argv, directory, variables)
 
 
-def systemd(name: str, argv: Sequence[str], directory: Path) -> str:
+def variables(environment: Mapping[str, str], root: Path, *, llama_env: bool) -> dict[str, str]:
+    """Return the environment variables of a service: those that say where things are, and what is used.
+
+    The system starts a service without the variables of the shell. With ``llama_env`` those that configure
+    llama-server are among them. Tokens, keys and addresses with a password are not.
+    """
+    names = [name for name in environment if name in _CARRIED or (llama_env and name.startswith("LLAMA_ARG_"))]
+    safe = {name: environment[name] for name in sorted(names) if not re.search(r"://[^/]*@", environment[name])}
+    return {ROOT_VARIABLE: str(root)} | safe
+
+
+def systemd(name: str, argv: Sequence[str], directory: Path, variables: Mapping[str, str] | None = None) -> str:
     """Return a systemd user unit. It is started when the server says that it is ready, however long a download is."""
+    settings = "".join(f"Environment={_quoted(f'{name}={text}')}\n" for name, text in (variables or {}).items())
     return f"""[Unit]
 Description=llama-server for {_percent(name)}
 After=network-online.target
@@ -44,7 +66,7 @@ StartLimitBurst={RESTARTS}
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={" ".join(map(_word, argv))}
+{settings}ExecStart={" ".join(map(_word, argv))}
 WorkingDirectory={_percent(str(directory))}
 Restart=on-failure
 RestartSec=5
@@ -59,13 +81,14 @@ WantedBy=default.target
 """
 
 
-def launchd(name: str, argv: Sequence[str], directory: Path) -> str:
+def launchd(name: str, argv: Sequence[str], directory: Path, variables: Mapping[str, str] | None = None) -> str:
     """Return a launchd agent."""
     import plistlib  # noqa: PLC0415 - for macOS
 
     agent = {
         "Label": _label(name),
         "ProgramArguments": list(argv),
+        "EnvironmentVariables": dict(variables or {}),
         "WorkingDirectory": str(directory),
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
@@ -96,10 +119,14 @@ def _percent(text: str) -> str:
 
 def _word(word: str) -> str:
     """Return a word as systemd reads it: its specifiers and variables are not ours."""
-    word = _percent(word).replace("$", "$$")
-    if re.fullmatch(r"[\w@%+=:,./$-]+", word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return _quoted(word.replace("$", "$$"))
+
+
+def _quoted(text: str) -> str:
+    text = _percent(text)
+    if re.fullmatch(r"[\w@%+=:,./$-]+", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def notify_ready(environment: Mapping[str, str]) -> None:

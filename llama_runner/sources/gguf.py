@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_runner.core.errors import SourceError
 from llama_runner.core.value import Value, field
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +125,7 @@ def read_header(path: Path) -> Header:
         if not path.is_file():
             why = "it is a directory" if path.is_dir() else "it is not a regular file"
             raise NotGGUF(path, why if path.exists() else "it does not exist")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = path.stat().st_size
             if size < _SMALLEST:
                 raise NotGGUF(path, "it is empty" if not size else f"it has {size} bytes, a header has {_SMALLEST}")

@@ -1,7 +1,7 @@
 """Models that lie on this machine: a directory of safetensors, a GGUF file. Their digests, and what goes wrong.
 
-The digest of a directory covers exactly the files that conversion reads. Stamps in the records answer first,
-then the stat cache; only then are bytes read.
+The digest of a directory covers the files that a conversion may read; see ``model_digest`` for those that we convert.
+Stamps in the records answer first, then the stat cache; only then are bytes read.
 """
 
 from __future__ import annotations
@@ -10,44 +10,28 @@ import hashlib
 import json
 import os
 import threading
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llama_runner.core.digest import Digest, short, tree_digest
+from llama_runner.core.digest import Digest, short
 from llama_runner.core.errors import SourceError, StepError
+from llama_runner.core.model_files import CARD, READ_BY_CONVERSION, is_read_here
 from llama_runner.core.step import Source
 from llama_runner.core.value import Value
 from llama_runner.engine.stamps import StampCache, hash_file, is_settled, source_stamp
 from llama_runner.paths import safe_name, user_path
+from llama_runner.sources.model_digest import card_of, digest_of_all, indexed, known_digest
 from llama_runner.sources.programs import StoredPrograms
+from llama_runner.sources.recorded import recorded, records_of, unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from llama_runner.core.record import Stamp
     from llama_runner.engine.store import Store
     from llama_runner.sources.gguf import Header
-
-READ_BY_CONVERSION = (
-    "*.safetensors",
-    "*.json",
-    "*.jinja",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "vocab.txt",
-    "merges.txt",
-    "README.md",
-    "*/config.json",
-    "additional_chat_templates/*.jinja",
-)
-"""Files of a model directory that the converted GGUF may depend on; Python files and pickles are never read."""
-
-READ_BY_SCRIPT = (*READ_BY_CONVERSION, "*.model", "*.tiktoken", "*.txt")
-"""Those that llama.cpp's own script may read; with ``CODE`` if it is trusted."""
-
-CODE = "*.py"
 
 
 class MissingSource(SourceError):
@@ -92,6 +76,8 @@ class LocalModel(Source):
     name: str
     reads: tuple[str, ...] = READ_BY_CONVERSION
     """Patterns of the files that the digest covers."""
+    converted_here: bool = False
+    """Whether only our own conversion reads it, so that files which that does not read do not count."""
     kind: ClassVar[str] = "safetensors"
 
 
@@ -188,14 +174,12 @@ def files_of(source: LocalSource) -> dict[str, Path]:
     if isinstance(source, Whole):
         return source.files()
     found: dict[str, Path] = {}
-    try:
+    with _reading(source.path):
         for directory, below in (("", source.path), *_known_folders(source)):
             for entry in os.scandir(below):
                 name = f"{directory}{entry.name}"
                 if any(fnmatchcase(name, pattern) for pattern in source.reads):
                     found[name] = below / entry.name
-    except OSError as error:
-        raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
     return {name: path for name, path in sorted(found.items()) if _may_be_read(path)}
 
 
@@ -234,6 +218,8 @@ class LocalSources:
         self._cache = StampCache(store.private / "stamps.sqlite")
         self._seen: dict[Source, dict[str, _Seen]] = {}
         self._unrecorded: set[Source] = set()
+        self._named: dict[Source, tuple[Digest, str]] = {}
+        """The digest of a model that we convert, and that of what conversion reads of its card."""
 
     def digest(self, source: Source) -> Digest:
         """See ``Sources``. One file gives its own digest, a directory that of its relevant files."""
@@ -244,16 +230,31 @@ class LocalSources:
         stamps = {name: _stamp(path) for name, path in files.items()}
         if isinstance(source, Whole):
             return self._digest_whole(source, files, stamps)
-        known = self._from_records(source, stamps)
-        if known is None and isinstance(source, PlainFile):  # a few megabytes: reading them costs less than a database
-            known = {name: _hash_plain(path) for name, path in files.items()}
-        if known is None:
+        is_named = isinstance(source, LocalModel) and source.converted_here
+        records = records_of(self._store, source.name)
+        origin = recorded(source.path, stamps, records, with_digest=is_named)
+        if origin is not None:
+            known = {name: Digest(entry["digest"]) for name, entry in origin["files"].items()}
+        elif isinstance(source, PlainFile):  # a few megabytes: reading them costs less than a database
+            with _reading(source.path):
+                known = {name: hash_file(path) for name, path in files.items()}
+        else:
             self._unrecorded.add(source)
             if isinstance(source, LocalModel):
                 self._inspect(source)  # what is wrong with it is said before gigabytes are read
-            known = self._hash(files, stamps)
+            known = self._hash(files, stamps, unchanged(source.path, stamps, records) | self._seen_at(source, stamps))
         self._seen[source] = {name: _Seen(stamps[name], known[name], is_settled(stamps[name])) for name in files}
+        if is_named and origin is None:
+            card = card_of(files)
+            self._named[source] = known_digest(source.path, known, card, indexed(files), records), card
+        elif is_named and origin is not None:
+            self._named[source] = Digest(origin["digest"]), str(origin["files"].get(CARD, {}).get("part", ""))
         return self._combine(source)
+
+    def _seen_at(self, source: Source, stamps: Mapping[str, Stamp]) -> dict[str, Digest]:
+        """Return the digests of files that were hashed as those of another source at the same path."""
+        same = [seen for other, seen in self._seen.items() if getattr(other, "path", None) == self.path(source)]
+        return {name: one.digest for seen in same for name, one in seen.items() if one.stamp == stamps.get(name)}
 
     def _digest_whole(self, source: Whole, files: dict[str, Path], stamps: dict[str, Stamp]) -> Digest:
         whole = _stamp_of_all(stamps)
@@ -263,10 +264,8 @@ class LocalSources:
             self._unrecorded.add(source)
             known = self._cache.get(source.path, whole) if settled else None
         if known is None:
-            try:
+            with _reading(source.path):
                 known = source.hash(files)
-            except OSError as error:
-                raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
             if self._remember and settled:
                 self._cache.put(source.path, whole, known)
         self._seen[source] = {name: _Seen(stamp, known, settled) for name, stamp in stamps.items()}
@@ -283,22 +282,13 @@ class LocalSources:
 
     def _combine(self, source: LocalSource) -> Digest:
         seen = self._seen[source]
+        if source in self._named:
+            return self._named[source][0]
         if isinstance(source, Whole) or (len(seen) == 1 and not isinstance(source, LocalModel)):
             return next(iter(seen.values())).digest
-        return tree_digest((name, "f", file.digest) for name, file in seen.items())
+        return digest_of_all({name: file.digest for name, file in seen.items()})
 
-    def _from_records(self, source: LocalSource, stamps: dict[str, Stamp]) -> dict[str, Digest] | None:
-        """Return the digests that some record of this source has for exactly these files and stamps."""
-        for _, records in self._store.directories("models/gguf", f"local__{safe_name(source.name)}__*"):
-            for record in records.values():
-                files = record.source.get("files")
-                if record.source.get("ref") != str(source.path) or not isinstance(files, dict):
-                    continue
-                if {name: entry.get("stamp") for name, entry in files.items()} == stamps:
-                    return {name: Digest(entry["digest"]) for name, entry in files.items()}
-        return None
-
-    def _hash(self, files: dict[str, Path], stamps: dict[str, Stamp]) -> dict[str, Digest]:
+    def _hash(self, files: dict[str, Path], stamps: dict[str, Stamp], known: Mapping[str, Digest]) -> dict[str, Digest]:
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not on the warm path
 
         stopped = threading.Event()
@@ -306,12 +296,12 @@ class LocalSources:
 
         def one(name: str) -> Digest:
             nonlocal done
-            found = self._cache.get(files[name], stamps[name]) if is_settled(stamps[name]) else None
+            found = known.get(name)
+            if found is None and is_settled(stamps[name]):
+                found = self._cache.get(files[name], stamps[name])
             if found is None:
-                try:
+                with _reading(files[name]):
                     found = hash_file(files[name], stopped.is_set)
-                except OSError as error:
-                    raise UnreadableSource(files[name], error.strerror or str(error)) from error
                 if self._remember:
                     self._cache.put(files[name], stamps[name], found)
             done += int(stamps[name]["size"])
@@ -341,11 +331,15 @@ class LocalSources:
             seen = self._seen[source]
             stamp = _stamp_of_all({name: file.stamp for name, file in seen.items()})
             return {**about, "digest": digest, "stamp": stamp if all(file.settled for file in seen.values()) else None}
-        files = {
+        files: dict[str, dict[str, Any]] = {
             name: {"digest": file.digest, "stamp": file.stamp if file.settled else None}
             for name, file in self._seen[source].items()
         }
-        return {**about, "files": files}
+        if source not in self._named:
+            return {**about, "files": files}
+        if CARD in files:
+            files[CARD]["part"] = self._named[source][1]
+        return {**about, "digest": digest, "files": files}
 
     def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
         """See ``Sources``."""
@@ -358,18 +352,29 @@ class LocalSources:
             return
         assert isinstance(source, LocalSource)
         files, seen = files_of(source), self._seen[source]
-        linked: set[str] = set()
-        for name in sorted({*files, *seen}):
+        changed: set[str] = set()
+        for name in self._counting(source, files):
             now = _stamp(files[name]) if name in files else {}
+            if name in seen and now == seen[name].stamp:
+                continue
+            if name == CARD and source in self._named and card_of(files) == self._named[source][1]:
+                continue
             if name not in seen or {**now, "ctime_ns": seen[name].stamp["ctime_ns"]} != seen[name].stamp:
                 raise SourceChanged(source.path, name)
-            if now != seen[name].stamp:  # a hard link was made to it, or it was replaced by a file of the same time
-                linked.add(name)
-        if isinstance(source, Whole) and linked and source.hash(files) != self._combine(source):
-            raise SourceChanged(source.path, min(linked))
-        for name in sorted(linked) if not isinstance(source, Whole) else ():
+            changed.add(name)  # a hard link was made to it, or it was replaced by a file of the same time
+        if isinstance(source, Whole) and changed and source.hash(files) != self._combine(source):
+            raise SourceChanged(source.path, min(changed))
+        for name in sorted(changed) if not isinstance(source, Whole) else ():
             if hash_file(files[name]) != seen[name].digest:
                 raise SourceChanged(source.path, name)
+
+    def _counting(self, source: LocalSource, files: Mapping[str, Path]) -> list[str]:
+        """Return the names of the files, of now and of before, that must not change."""
+        names = {*files, *self._seen[source]}
+        if source in self._named:
+            shards = indexed(files)
+            names = {name for name in names if is_read_here(name, names, shards)}
+        return sorted(names)
 
 
 def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
@@ -379,15 +384,15 @@ def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
     return {"tree": hashlib.sha256(text).hexdigest(), "mtime_ns": newest}
 
 
-def _hash_plain(path: Path) -> Digest:
-    try:
-        return hash_file(path)
-    except OSError as error:
-        raise UnreadableSource(path, error.strerror or str(error)) from error
-
-
 def _stamp(path: Path) -> Stamp:
-    try:
+    with _reading(path):
         return source_stamp(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise ``UnreadableSource`` for what the system refuses while a file, or files in a directory, are read."""
+    try:
+        yield
     except OSError as error:
-        raise UnreadableSource(path, error.strerror or str(error)) from error
+        raise UnreadableSource(error.filename or path, error.strerror or str(error)) from error

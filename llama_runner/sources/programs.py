@@ -6,7 +6,6 @@ read only when their stamp is another than the recorded one.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,6 +17,7 @@ from llama_runner.core.step import Place, Source
 from llama_runner.core.value import Value
 from llama_runner.engine.staging import PREFIX
 from llama_runner.engine.stamps import stamp_of
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,10 +119,10 @@ def choice(private: Path) -> Choice:
     """Return what is chosen, and what was before; ``DamagedChoice``."""
     path = choice_file(private)
     try:
-        told = json.loads(path.read_bytes())
+        told = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return Choice()
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedChoice(path, str(error)) from None
     match told:
         case {"chosen": name, "before": [*before]} if all(

@@ -5,10 +5,10 @@ Read before anything is converted, to choose what is made of them; whether they 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.value import Value
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +40,8 @@ class Stored(Value):
 def stored(directory: Path) -> Stored | None:
     """Say how the weights of a model directory are stored; None where they are plain numbers, or nothing is said."""
     try:
-        config = json.loads((directory / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = read_json(directory / "config.json")
+    except (OSError, ValueError):
         return None  # said when it is converted
     settings = config.get("quantization_config") if isinstance(config, dict) else None
     if not isinstance(settings, dict):

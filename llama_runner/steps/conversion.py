@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
-from llama_runner.sources.local import LocalFile, open_directory
+from llama_runner.sources.local import LocalFile, LocalModel, open_directory
 from llama_runner.steps.convert import Convert
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Conversion(Value):
                 self.weight_bytes,
                 keep,
                 self.pre_tokenizer,
-                self.choice.revision if self.choice else 0,
+                self._revision(),
             )
         from llama_runner.steps.official import OfficialConvert  # noqa: PLC0415 - most models are converted by us
 
@@ -96,12 +96,24 @@ class Conversion(Value):
             keep=keep,
         )
 
+    def _revision(self) -> int:
+        revision = self.choice.revision if self.choice else 0
+        if self.pre_tokenizer is None:
+            return revision
+        from llama_runner.convert.revisions import revision_of_name  # noqa: PLC0415 - few name one
+
+        return revision + revision_of_name(self.pre_tokenizer)
+
     def projector(self, outtype: Outtype) -> OfficialProjector:
         """Return the step that makes what turns images or sound into tokens."""
         from llama_runner.steps.official import OfficialProjector  # noqa: PLC0415 - few are made here
 
-        environment = self._environment()
-        return OfficialProjector(self.model, self.name, outtype, self.trusted, tree=self.tree, environment=environment)
+        model, environment = self._as_read_by_script(), self._environment()
+        return OfficialProjector(model, self.name, outtype, self.trusted, tree=self.tree, environment=environment)
+
+    def _as_read_by_script(self) -> Node:
+        """Return the model with all files counting that llama.cpp's own script may read."""
+        return self.model.but(converted_here=False) if isinstance(self.model, LocalModel) else self.model
 
     def adapters(self, paths: Iterable[Path]) -> tuple[Adapter, ...]:
         """Return LoRA adapters: files as they are, directories as steps that convert them."""
@@ -119,8 +131,8 @@ class Conversion(Value):
             raise BaseNeeded(path)
         from llama_runner.steps.official import OfficialAdapter  # noqa: PLC0415 - few have any
 
-        source, environment = open_directory(path), self._environment()
-        return OfficialAdapter(source, self.model, source.name, self.trusted, tree=self.tree, environment=environment)
+        source, base, environment = open_directory(path), self._as_read_by_script(), self._environment()
+        return OfficialAdapter(source, base, source.name, self.trusted, tree=self.tree, environment=environment)
 
     def _environment(self) -> ConverterEnvironment:
         from llama_runner.steps.environment import converter_environment  # noqa: PLC0415 - as above

@@ -75,6 +75,8 @@ class Convert(Step):
             workspace.notice(
                 "quantized_before", f"the weights were quantized before ({before}); what was lost stays lost"
             )
+        for difference in converted.differences:
+            workspace.notice("tokenizer_differs", difference)
         if converted.not_finite:
             workspace.fact(not_finite=dict(converted.not_finite))
             workspace.warn("not_finite", _broken(converted.not_finite))

@@ -16,6 +16,7 @@ from llama_runner.paths import safe_name
 from llama_runner.sources.git import environment
 from llama_runner.sources.trees import SourceTree
 from llama_runner.steps.clone import TREE_BYTES
+from llama_runner.system.files import read_bounded
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _copy(source: Path, target: Path, names: list[str] | None, workspace: Worksp
 
 
 def _apply(patch: Path, workspace: Workspace) -> None:
-    if not re.search(_CHANGE, patch.read_bytes(), re.MULTILINE):
+    if not re.search(_CHANGE, read_bounded(patch, _LARGEST), re.MULTILINE):
         raise PatchDoesNotApply(patch.name, "", None, ["there is no change in it"], None)
     out = workspace.out.resolve()
     if git := find_program("git"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections import deque
@@ -102,17 +103,25 @@ class BackgroundWriter:
                 block = memoryview(self._blocks.popleft())
             try:
                 while block:
-                    count = self._stream.write(block[:_CHUNK])
-                    if count is None:  # somebody made it non-blocking, and it is full
-                        time.sleep(_POLL_S)
-                        continue
+                    count = self._write_some(block)
                     block = block[count:]
                     with self._changed:
                         self._size -= count
                         self._changed.notify_all()
-            except (OSError, ValueError):  # it is closed
+            except Exception:  # noqa: BLE001 - it is closed; whatever it raises is nobody's here
                 with self._changed:
                     self._failed, self._size, self._thread = True, 0, None
                     self._blocks.clear()
                     self._changed.notify_all()
                 return
+
+    def _write_some(self, block: memoryview) -> int:
+        chunk = block[:_CHUNK]
+        if not isinstance(self._stream, io.RawIOBase):
+            self._stream.write(chunk)
+            self._stream.flush()
+            return len(chunk)
+        count: int | None = self._stream.write(chunk)
+        if count is None:  # somebody made it non-blocking, and it is full
+            time.sleep(_POLL_S)
+        return count or 0

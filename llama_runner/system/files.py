@@ -1,14 +1,29 @@
-"""Reading of small files that somebody else wrote, regular files only, up to a limit; logs for the owner only."""
+"""Files: bounded reads of what somebody else wrote, logs for the owner only, whether a directory can be written."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
+
+LARGEST_JSON = 64 << 20
+"""Bytes of a JSON file, where nothing else is said; the index of the largest models has ten million."""
+
+
+def try_writing(directory: Path) -> None:
+    """Write a file into a directory, which is made, and remove it; raises ``OSError`` where that is not possible."""
+    directory.mkdir(parents=True, exist_ok=True)
+    probe = directory / f"probe-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        probe.write_bytes(b"probe")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def read_bounded(path: str | Path, limit: int) -> bytes:
@@ -17,24 +32,54 @@ def read_bounded(path: str | Path, limit: int) -> bytes:
     Raises ``OSError`` with a ``strerror`` that can be shown: for anything that is not a regular file (a FIFO would
     block, a device has no end), for a file that is larger, and for what the system itself refuses.
     """
-    content = read_head(path, limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", str(path))
-    return content
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size <= limit:
+            content = _start(file, limit + 1)  # the file may grow after it was opened
+            if len(content) <= limit:
+                return content
+    raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", str(path))
+
+
+def read_json(path: str | Path, limit: int = LARGEST_JSON) -> Any:  # noqa: ANN401 - JSON is anything
+    """Return the value of a JSON file. Raises ``OSError`` as ``read_bounded``, ``ValueError`` for what is no JSON."""
+    try:
+        return json.loads(read_bounded(path, limit))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_head(path: str | Path, size: int) -> bytes:
     """Return the first ``size`` bytes of a regular file, or all of a smaller one; raises ``OSError`` as above."""
+    with open_regular(path) as file:
+        return _start(file, size)
+
+
+def _start(file: BufferedReader, size: int) -> bytes:
+    """Return the first ``size`` bytes of a file, or all of a smaller one, in as much memory as there are bytes."""
+    content = file.read(min(size, os.fstat(file.fileno()).st_size + 1))
+    while len(content) < size and (more := file.read(min(size - len(content), 1 << 16))):  # it grew, or is of /proc
+        content += more
+    return content
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a regular file for reading; raises ``OSError`` as above for anything else."""
     # O_NONBLOCK: opening a FIFO would wait for a writer; regular files ignore it
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
+    try:
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # a NUL character, or a surrogate that stands for no byte
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return file.read(size)  # the file may grow after fstat; this read has the last word
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def open_private_log(path: str | Path) -> IO[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,37 @@ def test_what_was_tuned_is_what_run_uses(root: Path, llama_runner: Command) -> N
     assert "hint: there are quick" in unknown.err
     path.write_text("{")
     assert llama_runner("plan", "--demo", "--root", root, "--profile", "quick").code == 2
+
+
+def test_11_18_a_root_that_cannot_be_written_is_told_before_tuning(
+    root: Path, llama_runner: Command, read_only: Callable[[Path], None]
+) -> None:
+    assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    read_only(root)
+    done = llama_runner("tune", "--demo", "--root", root, "--budget", "0.01", *SMALL)
+    assert done.code == 7, done
+    assert f"error: cannot keep the profile in {root / '.llama_runner' / 'profiles'}: " in done.err
+    assert "tokens/s" not in done.err, "nothing was measured"
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_11_18_what_was_tuned_and_cannot_be_kept_is_printed(root: Path, llama_runner: Command, how: list[str]) -> None:
+    (root / ".llama_runner" / "profiles" / "quick.json" / "a file").mkdir(parents=True)
+    done = llama_runner("tune", "--demo", "--root", root, "--budget", "0.01", "--name", "quick", *SMALL, *how)
+    assert done.code == 7, done
+    assert f"error: cannot keep the profile in {root / '.llama_runner' / 'profiles'}: " in done.err
+    assert "hint: it is printed above\n" in done.err
+    if how:
+        assert (done.json["profile"], done.json["settings"], done.json["tokens_per_second"] > 0) == (None, {}, True)
+    else:
+        assert done.out.startswith("best      the default: ")
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_11_18_a_result_that_cannot_be_kept_is_printed(root: Path, llama_runner: Command, how: list[str]) -> None:
+    (root / ".llama_runner").mkdir()
+    (root / ".llama_runner" / "bench").write_text("a file")
+    done = llama_runner("bench", "--demo", "--root", root, "--concurrency", "1", *SMALL, *how)
+    assert done.code == 7, done
+    assert f"error: cannot keep the result in {root / '.llama_runner' / 'bench'}: " in done.err
+    assert (done.json["levels"][0]["requests"] if how else done.out.splitlines()[1].split()[1].strip()) in (2, "2")

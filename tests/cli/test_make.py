@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,86 @@ def test_11_04_records_and_digests_without_ctime_stay_valid(llama_runner: Comman
     state.write_text(json.dumps(content))
     (again,) = llama_runner("convert", model, "--root", root, "--json").json
     assert (again["ran"], again["path"]) == (False, made["path"])
+
+
+def test_11_24_another_run_removes_what_a_killed_one_left_beside_its_output(
+    llama_runner: Command, tmp_path: Path
+) -> None:
+    words, target = ("convert", MODEL_DIRECTORY, "--root", tmp_path / "root"), tmp_path / "out" / "m.gguf"
+    target.parent.mkdir()
+    (made,) = llama_runner(*words, "--json").json
+    killing = (
+        "import os, runpy, shutil, signal, sys\n"
+        "copied = shutil.copyfile\n"
+        "def copyfile(*paths):\n"
+        "    copied(*paths)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "shutil.copyfile = copyfile\n"
+        "runpy.run_module('llama_runner', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", killing, *map(str, words), "-o", str(target)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert len(list(target.parent.iterdir())) == 1
+    assert llama_runner(*words, "-o", target).code == 0
+    assert [path.name for path in target.parent.iterdir()] == ["m.gguf"]
+    assert target.read_bytes() == Path(made["path"]).read_bytes()
+
+
+def test_11_07_all_files_of_a_split_model_are_copied(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    whole = Runner(root).prepare(demo=True, quantization="bf16").model
+    shards = split(whole, tmp_path / "S.gguf")
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ("quantize", shards[0], "-q", "q8_0", "--keep-split", "--root", root)
+    result = llama_runner(*words, "-o", out / "out.gguf", "--json")
+    names = [f"out-{number:05}-of-{len(shards):05}.gguf" for number in range(1, len(shards) + 1)]
+    assert sorted(path.name for path in out.iterdir()) == names
+    made = Path(result.json[0]["path"])
+    assert [path.read_bytes() for path in sorted(out.iterdir())] == [
+        path.read_bytes() for path in sorted(made.parent.glob("*.gguf"))
+    ]
+    found = llama_runner("inspect", out / names[0], "--json").json
+    assert (len(found["files"]), found["types"]["q8_0"] > 0) == (len(shards), True)
+    for path in out.iterdir():
+        path.rename(path.with_name(path.name.replace("out", "other")))
+    assert llama_runner(*words, "-o", out / names[1]).code == 0, "the name of one of them stands for all"
+    assert {path.name for path in out.iterdir()} > {*names}
+
+
+def test_11_07_what_cannot_be_written_is_said_before_any_work(
+    llama_runner: Command, tmp_path: Path, root: Path
+) -> None:
+    def refused(code: int, text: str, model: Path, *words: object) -> None:
+        result = llama_runner(*words[:1], model, *words[1:], "--root", root)
+        says(result, code, text)
+        assert not list((root / "models").rglob("*.gguf")), "nothing was made"
+
+    for name in ("S-00001-of-00002.gguf", "S-00002-of-00002.gguf"):
+        writer = GGUFWriter(tmp_path / name, "llama")
+        writer.add_uint16("split.count", 2)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    source, split_words = tmp_path / "S-00001-of-00002.gguf", ("quantize", "-q", "q8_0", "--keep-split", "-o")
+    refused(2, f"{source} exists", source, *split_words, tmp_path / "S.gguf")
+    (tmp_path / "x-00002-of-00002.gguf").mkdir()
+    refused(2, "x-00002-of-00002.gguf exists", source, *split_words, tmp_path / "x.gguf")
+    (tmp_path / "file").touch()
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "nothing")
+    for output, code, text in (
+        (source, 2, f"{source} exists"),
+        (tmp_path / "link.gguf", 2, "link.gguf exists"),
+        (tmp_path, 2, "is a directory"),
+        (tmp_path / "no" / "m.gguf", 7, "no is not a directory"),
+        (tmp_path / "file" / "m.gguf", 7, "file is not a directory"),
+        (root / "models" / "m.gguf", 2, "is inside the store"),
+        (root / ".llama_runner" / "m.gguf", 2, "is inside the store"),
+    ):
+        if text == "is inside the store":
+            output.parent.mkdir(exist_ok=True)
+        refused(code, text, MODEL_DIRECTORY, "convert", "-o", output)
 
 
 def test_quantize_makes_several_at_once(root: Path, llama_runner: Command, tmp_path: Path) -> None:

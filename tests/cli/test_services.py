@@ -41,13 +41,36 @@ def test_a_service_is_written_shown_and_removed(llama_runner: Command, tmp_path:
     assert "no service called 'mine' is installed" in again.err
 
 
+@linux
+def test_11_18_a_service_finds_what_run_finds_here(llama_runner: Command, tmp_path: Path) -> None:
+    places = {"LLAMA_RUNNER_ROOT": str(tmp_path / "my root"), "HF_HOME": "/a/cache", "HF_HUB_OFFLINE": "1"}
+    secrets = {
+        "HF_TOKEN": "hf_secret",
+        "HF_ENDPOINT": "https://me:secret@mirror",
+        "HTTPS_PROXY": "http://me:secret@proxy",
+    }
+    text = llama_runner("service", "show", "--demo", env=places | secrets | {"LLAMA_ARG_TEMP": "0"}).out
+    settings = [line for line in text.splitlines() if line.startswith("Environment=") and "SSL_CERT" not in line]
+    assert settings == [
+        f'Environment="LLAMA_RUNNER_ROOT={tmp_path / "my root"}"',
+        "Environment=HF_HOME=/a/cache",
+        "Environment=HF_HUB_OFFLINE=1",
+    ]
+    assert "secret" not in text
+    by_option = llama_runner("service", "show", "--demo", "--root", "x", "--llama-env", env={"LLAMA_ARG_TEMP": "0"}).out
+    assert f"\nEnvironment=LLAMA_RUNNER_ROOT={tmp_path / 'cwd' / 'x'}\nEnvironment=LLAMA_ARG_TEMP=0\n" in by_option
+    refused = llama_runner("service", "show", "--demo", env={"LLAMA_API_KEY": "secret"})
+    assert refused.code == 2
+    assert "a unit holds no key, so LLAMA_API_KEY would not reach it; use --api-key-file" in refused.err
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("directory", ["plain", 'odd 100% "$HOME" \\ name'])
 def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -> None:
     (tmp_path / directory).mkdir()
     words = [sys.executable, "-m", "llama_runner", "run", "--root", str(tmp_path / directory), 'a"b', "$HOME", "%h"]
     unit = tmp_path / "llama-runner-x.service"
-    unit.write_text(units.systemd('x "%h"', words, tmp_path / directory))
+    unit.write_text(units.systemd('x "%h"', words, tmp_path / directory, {"ROOT": str(tmp_path / directory)}))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--user", unit],
         check=False,
@@ -59,7 +82,8 @@ def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -
 
 
 def test_a_launchd_agent_has_the_words_as_they_are(tmp_path: Path) -> None:
-    agent = plistlib.loads(units.launchd("a b", ["run", 'a"b', "ü"], tmp_path).encode())
+    agent = plistlib.loads(units.launchd("a b", ["run", 'a"b', "ü"], tmp_path, {"ROOT": "/ü"}).encode())
+    assert agent["EnvironmentVariables"] == {"ROOT": "/ü"}
     assert agent["ProgramArguments"] == ["run", 'a"b', "ü"]
     assert agent["Label"] == units._label("a b")
 
@@ -145,7 +169,8 @@ def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> N
 
 
 def test_systemd_reads_the_words_as_they_are() -> None:
-    text = units.systemd("x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"))
+    text = units.systemd("x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"), {"A": '/a "$b" %c\\d'})
+    assert r'Environment="A=/a \"$b\" %%c\\d"' + "\n" in text
     assert r'ExecStart=plain "a b" $$HOME %%h "q\"t" "b\\s" ""' + "\n" in text
 
 

@@ -40,7 +40,7 @@ class LlamaCpp:
         self.stop()
 
     def stop(self) -> None:
-        self.process.terminate()
+        self.process.kill()  # it answers before its loop runs, and forgets a SIGTERM until then
         self.process.communicate(timeout=30)
 
     def tokens(self, text: str, *, special: bool = False) -> list[int]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llama_runner.convert.config import Config
 from llama_runner.convert.keyvalues import KeyValues
@@ -84,20 +85,48 @@ def _without_special_tokens(values: Values, directory: Path) -> None:
         values.pop(f"{GGML}{key}_token_id", None)
 
 
+def _case_differs(directory: Path) -> bool:
+    said = _raw_normalizer(directory)
+    return said is not None and said != _loaded(directory).document["normalizer"]
+
+
+def _raw_normalizer(directory: Path) -> Any:
+    """A BertNormalizer in tokenizer.json."""
+    found = Source(directory).optional_object("tokenizer.json").get("normalizer")
+    return found if isinstance(found, dict) and found.get("type") == "BertNormalizer" else None
+
+
+def _with_raw_case(values: Values, directory: Path) -> None:
+    said, plain = _raw_normalizer(directory), KeyValues("x")
+    for key in ("lowercase", "strip_accents"):
+        values.pop(f"{GGML}normalizer.{key}", None)
+        if said.get(key) is not None:
+            plain.boolean(f"{GGML}normalizer.{key}", said[key])
+    values |= {key: value for key, value in raw_values(plain.encode(), len(plain)) if key.startswith(GGML)}
+
+
 OTHERWISE = (
     Otherwise(
-        "scores and types of tokens, and as many as the embedding has, of a tokenizer.json with byte fallback",
-        "the script gives every token the same score, so llama.cpp merges from left to right instead of in the order "
-        "of the merges",
+        "a tokenizer.json with byte fallback and no tokenizer.model",
+        "the script gives every token the same score, and so loses the order of the merges; it writes neither that no "
+        "space is put before a text nor that no BOS is, takes added tokens of the vocabulary for ordinary ones, and "
+        "leaves out what pads the vocabulary to the size of the embedding, so that llama-server does not load the file",
         _is_byte_fallback,
         _without_scores,
     ),
     Otherwise(
-        "numbers of `[CLS]`, `[SEP]`, `[UNK]` and `[MASK]` of a WordPiece vocabulary that tokenizer_config.json does "
-        "not name, where they are not 101, 102, 100 and 103",
-        "the script writes none of them, so llama.cpp takes those",
+        "a WordPiece vocabulary whose `[CLS]`, `[SEP]`, `[UNK]` or `[MASK]` tokenizer_config.json does not name, with "
+        "other numbers than 101, 102, 100 and 103",
+        "the script writes none of them, and llama.cpp takes those",
         lambda directory: bool(_unnamed(directory)),
         _without_special_tokens,
+    ),
+    Otherwise(
+        "a BertTokenizer whose `do_lower_case` and `strip_accents` in tokenizer_config.json, or their defaults, say "
+        "otherwise than tokenizer.json",
+        "transformers follows the former, the script the latter; where there is vocab.txt alone, it writes neither",
+        _case_differs,
+        _with_raw_case,
     ),
 )
 

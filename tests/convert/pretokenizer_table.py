@@ -16,7 +16,7 @@ from llama_runner.binaries.pin import load_pin
 from llama_runner.convert.vocab.known import HASHES, NAMES
 from tests.convert import tiny_tokenizers
 from tests.convert.deviations import DEVIATIONS, as_llama_cpp
-from tests.convert.difficult import TEXTS
+from tests.convert.difficult import LINES, TEXTS
 from tests.convert.pretokenizers import STRUCTURES, Structure
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pre-tokenizers.md"
@@ -61,6 +61,21 @@ tokenizer.json is changed in just these ways.
 |---|---|---:|---|
 """
 PIECES_ROW = "| `granite-embed-multi-311m` | `gemma4`, `sarvam-moe` | {texts} of {texts} | |\n"  # as a test says
+UNSPLIT = """
+## Vocabularies without a pre-tokenizer
+
+**SentencePiece's vocabulary in tokenizer.json alone** (byte fallback, no tokenizer.model). The score of a token is
+minus the place of the first merge that makes it, so llama.cpp merges as the tokenizer does. All of {lines} difficult
+lines get the same numbers with the real tokenizers of Yi, Baichuan 2 and Mistral (versions 1 to 3). The
+conversion tells what
+cannot be written: a space before the first text alone, or not before a text that begins with one; Unicode
+normalization; merges that are not what a SentencePiece model gives. Another normalizer or pre-tokenizer is refused.
+
+**WordPiece** (BERT). Lower case and accents are those of tokenizer_config.json, or of its defaults, if the class is
+BertTokenizer, DistilBertTokenizer, ElectraTokenizer or MPNetTokenizer, as in transformers; else those of
+tokenizer.json. llama.cpp always makes a word of each Chinese character (`tokenize_chinese_chars`); where accents are
+stripped, it loses vowels of Korean syllables and vowel signs of Devanagari and Bengali.
+"""
 OTHERS = """
 Names that are never chosen by structure:
 
@@ -85,7 +100,7 @@ def document() -> str:
     )
     rows = "".join([*map(_row, sorted(STRUCTURES)), PIECES_ROW.format(texts=len(TEXTS))])
     others = "".join(f"| `{name}` | {BY_NAME_ALONE[name]} |\n" for name in sorted(BY_NAME_ALONE))
-    return head + rows + OTHERS + others
+    return head + rows + OTHERS + others + UNSPLIT.format(lines=len(LINES))
 
 
 def _row(name: str) -> str:

@@ -9,11 +9,13 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import ARCHITECTURES, family_of
 from llama_runner.convert.official_names import MODELS
 from tests.convert.official import FAMILIES, FIRST, cases_of, goldens_of
+from tests.convert.otherwise import OTHERWISE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +37,15 @@ among them, biases, kinds of RoPE scaling.
 
 | Architecture | Family | In GGUF | Identical for | From | Layouts | What varies |
 |---|---|---|---|---|---:|---|
+"""
+DIFFERENT = """
+With the script's file, llama.cpp splits text otherwise than the model's own tokenizer in these cases. The file differs
+from the script's there, and is identical to it once that is undone:
+
+{items}
+
+The script does not write either that a byte-level tokenizer puts no BOS before a text where llama.cpp does unless told
+not to (Llama 3's way of splitting, Falcon 3, Tekken); here `add_bos_token` is written for every such tokenizer.
 """
 OTHERS = """
 Another {count} architectures are converted by llama.cpp's own script, in an environment that is made for it:
@@ -101,7 +112,8 @@ def document(found: Mapping[str, Compared]) -> str:
     layouts = sum(entry.layouts for entry in found.values())
     head = INTRODUCTION.format(native=len(ARCHITECTURES), comparisons=comparisons, layouts=layouts)
     others = sorted(MODELS - set(ARCHITECTURES))
-    tail = OTHERS.format(count=len(others), names=_wrapped(others))
+    items = "\n".join(fill(f"* {one.what}: {one.why}.", 118, subsequent_indent="  ") for one in OTHERWISE)
+    tail = DIFFERENT.format(items=items) + OTHERS.format(count=len(others), names=_wrapped(others))
     return head + "".join(_row(name, found[name]) for name in sorted(ARCHITECTURES)) + tail
 
 

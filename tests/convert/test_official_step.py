@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.convert.errors import NoSuchPreTokenizer
+from llama_runner.core.model_files import READ_BY_SCRIPT
 from llama_runner.core.plan import Run, Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.errors import DiskFull
@@ -16,7 +17,7 @@ from llama_runner.engine.executor import Executor
 from llama_runner.engine.observe import Observer
 from llama_runner.engine.stamps import hash_payload, stamp_of
 from llama_runner.engine.store import Store
-from llama_runner.sources.local import READ_BY_SCRIPT, LocalModel, LocalSources
+from llama_runner.sources.local import LocalModel, LocalSources
 from llama_runner.steps.environment import PythonGone
 from llama_runner.steps.official import (
     NeedsItsOwnCode,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.convert.errors import UnknownPreTokenizer
+from llama_runner.convert.errors import NO_WAY, UnknownPreTokenizer
 from llama_runner.convert.vocab.known import NAMES
 from llama_runner.convert.vocab.pretokenizer import STRUCTURES as KNOWN
 from llama_runner.convert.vocab.pretokenizer import recognise
@@ -44,7 +44,6 @@ def test_every_known_structure_has_an_example_here() -> None:
         (Structure((split(QWEN2), BYTES), {"type": "Lowercase"}), "qwen2"),
         (Structure((split(QWEN2), BYTES), {"type": "Sequence", "normalizers": [NFC, {"type": "Strip"}]}), "qwen2"),
         (Structure(({**GPT2, "add_prefix_space": True},)), "gpt-2"),
-        (Structure((split(QWEN2),)), "qwen2"),
         (Structure(({"type": "Split", "pattern": {"String": QWEN2}, "behavior": "Isolated"}, BYTES)), "qwen2"),
     ],
 )
@@ -67,6 +66,12 @@ def test_pieces_are_known_by_the_character_for_a_space(content: str) -> None:
     else:
         with pytest.raises(UnknownPreTokenizer):
             recognise(pieces)
+
+
+def test_no_name_is_the_nearest_where_text_does_not_become_bytes() -> None:
+    with pytest.raises(UnknownPreTokenizer) as caught:
+        recognise(tokenizer(Structure((split(QWEN2),))))
+    assert (caught.value.nearest, caught.value.hint) == ("", NO_WAY)
 
 
 def test_no_splitting_at_all_is_an_error() -> None:

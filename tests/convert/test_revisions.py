@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BYTE_FALLBACK = ("tokenizer.json", r'"byte_fallback"\s*:\s*(false|null)')
 
 
-def correct(monkeypatch: pytest.MonkeyPatch, *more: Correction) -> None:
-    monkeypatch.setattr(revisions, "CORRECTIONS", (*CORRECTIONS, *more))
+def correct(monkeypatch: pytest.MonkeyPatch, *corrections: Correction) -> None:
+    monkeypatch.setattr(revisions, "CORRECTIONS", corrections)
 
 
 def settle(directory: Path) -> None:
@@ -56,6 +56,7 @@ def test_11_26_a_revision_of_zero_leaves_the_key_of_a_conversion_as_it_was(tmp_p
 def test_11_26_a_correction_of_a_family_converts_only_its_models_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    correct(monkeypatch)
     root, models = tmp_path / "root", [llama(tmp_path / "first"), bert(tmp_path / "second")]
     for model in models:
         settle(model)
@@ -71,6 +72,7 @@ def test_11_26_a_correction_of_a_family_converts_only_its_models_again(
 def test_11_26_a_correction_that_changes_no_bytes_spreads_no_further(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    correct(monkeypatch)
     assert Runner(root).prepare(demo=True, quantization="q8_0").ran == ("convert", "quantize")
     correct(monkeypatch, Correction("what was wrong"))
     assert Runner(root).prepare(demo=True, quantization="q8_0").ran == ("convert",)
@@ -79,6 +81,7 @@ def test_11_26_a_correction_that_changes_no_bytes_spreads_no_further(
 def test_11_26_a_model_on_the_hub_has_the_revision_of_its_files(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    correct(monkeypatch)
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     for name, word_list in (("acme/words", True), ("acme/json", False)):

@@ -8,11 +8,15 @@ import re
 import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llama_runner import Runner
 from tests.conftest import Command
 from tests.e2e.serving import MODULE, Running, ask, is_running, request
 
@@ -173,3 +177,38 @@ def test_11_18_a_reader_that_has_gone_does_not_end_the_server(
     assert command.wait(60) == 0
     assert "Exception" not in said
     assert "BrokenPipe" not in said
+
+
+def test_11_16_a_server_goes_on_and_is_started_again_though_nobody_reads_what_run_prints(
+    llama_runner: Command, root: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    words = ("run", "--demo", "--port", "0", "--root", root, "--restart", "always")
+    command = subprocess.Popen([*MODULE, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    children.append(command)
+    runner = Runner(root)
+    deadline = time.monotonic() + 300
+
+    def ready(*, but: int = 0) -> dict[str, Any]:
+        while time.monotonic() < deadline:
+            for about in runner.running():
+                if about["state"] == "ready" and about["pid"] != but:
+                    return about
+            time.sleep(0.05)
+        raise AssertionError("no server is ready")
+
+    first = ready()
+    for _ in range(100):  # llama-server prints the origin; a pipe takes 64 KiB
+        assert request(first["url"], "/health", headers={"Origin": "http://" + "x" * 7000})[0] == 200
+    assert (root / first["log"]).stat().st_size > 600_000
+    os.kill(first["pid"], signal.SIGKILL)
+    second = ready(but=first["pid"])
+    assert ask(second["url"], "what is a step?")
+    printed: list[str] = []
+    assert command.stdout is not None
+    reading = threading.Thread(target=lambda stream: printed.append(stream.read()), args=[command.stdout])
+    reading.start()
+    assert llama_runner("stop", "--all", "--root", root).code == 0
+    assert command.wait(60) == 0
+    reading.join()
+    assert f"\nlistening {first['url']}" in printed[0], "the summary of the start"
+    assert "\nrestart   the server was killed by signal 9; start 1 of 5 in 1 s\n" in printed[0]

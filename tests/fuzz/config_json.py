@@ -28,7 +28,7 @@ from tests.fuzz.harness import Case, Finding, Target, check_error, decoded, enco
 
 SLOW_S = 5
 """CPU seconds after which a case is a finding, with the line that it was in."""
-MEMORY = 256 << 20
+MEMORY = 512 << 20
 """Bytes by which a case may raise the greatest size of the process."""
 MOST_TEXT = 1 << 20
 """Characters of a config.json; a longer one is cut."""

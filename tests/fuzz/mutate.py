@@ -77,7 +77,8 @@ def value(rng: Random, depth: int = 3) -> Any:
     if kind == 6:
         return [value(rng, depth - 1) for _ in range(count)]
     if kind == 7:
-        return [value(rng, 0)] * rng.choice((1, 2, 3, 64, 3000))
+        item = value(rng, 0)
+        return [item] * (rng.choice((1, 2, 3, 64, 3000)) if len(str(item)) < 2000 else 2)
     return {text(rng): value(rng, depth - 1) for _ in range(count)}
 
 

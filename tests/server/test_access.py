@@ -243,7 +243,8 @@ def test_a_certificate_that_does_not_fit_is_refused_before_anything_starts(
         subprocess.run([*command, "-out", key], check=True, capture_output=True)
     elif swap == "text":
         key.write_text("no key")
-    with pytest.raises(BadCertificate, match=f"^certificate {pair[0]}: .*{why}") as caught:
+    file = key if swap == "none" else pair[0]
+    with pytest.raises(BadCertificate, match=f"^certificate {file}: .*{why}") as caught:
         check_access(ServerOptions(tls_cert=pair[0], tls_key=key), {})
     assert caught.value.hint == "--tls-cert and --tls-key are a pair of PEM files"
 

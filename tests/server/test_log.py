@@ -107,6 +107,17 @@ def test_a_terminal_that_is_gone_does_not_stop_the_server(stage: Stage, how: str
     assert stage.log.read_bytes().startswith(b"x" * (1 << 18))
 
 
+def test_11_16_a_terminal_that_nobody_reads_stops_neither_log_nor_server(stage: Stage) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as terminal:
+        server = stage.start(terminal=terminal, burst=64)  # 4 MiB
+        server.wait_ready()
+        get(server.url + "/say")
+        stage.wait_said("still here")
+        server.stop()
+    assert stage.log.stat().st_size > 64 << 16
+
+
 def whole(log: Path) -> bytes:
     """Return a log with what was set aside before it."""
     aside = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llama_runner.core.digest import Digest, Key
 from llama_runner.core.errors import SourceError
-from llama_runner.engine.stamps import source_stamp
+from llama_runner.core.record import STATE_FILE, Record, format_state
+from llama_runner.core.step import Place
+from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.engine.stamps import hash_file, source_stamp
 from llama_runner.engine.store import Store
-from llama_runner.sources.local import LocalModel, LocalSources, SourceChanged, files_of, open_directory
+from llama_runner.sources.local import LocalModel, LocalSources, SourceChanged, bucket, files_of, open_directory
 
 
 @pytest.fixture
@@ -164,4 +171,146 @@ def test_11_04_a_source_replaced_while_it_is_read_is_seen_and_a_link_to_it_is_no
     sources.verify(source)
     write_over(directory / "model.safetensors", json.dumps("MODEL.safetensors"))
     with pytest.raises(SourceChanged, match=r"model\.safetensors"):
+        sources.verify(source)
+
+
+def converted(directory: Path) -> LocalModel:
+    """Return the directory as the source of a model that we convert."""
+    return open_directory(directory).but(converted_here=True)
+
+
+def remember(root: Path, source: LocalModel, *, of_before: bool = False) -> Digest:
+    """Look at a source and record a conversion of it; ``of_before``: as versions without ``digest`` and ctime did."""
+    sources = look(root)
+    digest = sources.digest(source)
+    origin = sources.origin(source)
+    if of_before:
+        del origin["digest"]
+        for entry in origin["files"].values():
+            entry["stamp"] = None
+            entry.pop("part", None)
+    place = Place(bucket(source.name, digest), "model.gguf")
+    record = Record(Key("k1:0"), {"step": "convert"}, Digest("sha256:0"), 0, {}, source=origin)
+    (root / place.directory).mkdir(parents=True, exist_ok=True)
+    (root / place.directory / STATE_FILE).write_bytes(format_state({place.name: record}))
+    return digest
+
+
+CARD = "---\nlicense: mit\nlanguage:\n- no\n---\n# A model\n"
+
+IRRELEVANT: dict[str, Callable[[Path], object]] = {
+    "eval_results.json added": lambda model: (model / "eval_results.json").write_text("{}"),
+    "preprocessor_config.json added": lambda model: (model / "preprocessor_config.json").write_text("{}"),
+    "another format added": lambda model: (model / "consolidated.safetensors").write_text("other weights"),
+    "checkpoint added": lambda model: shutil.copytree(MODEL_DIRECTORY, model / "checkpoint-1"),
+    "template added": lambda model: (model / "other.jinja").write_text("{}"),
+    "text of the card": lambda model: (model / "README.md").write_text(f"{CARD}More text.\n---\nlicense: none\n"),
+    "line ends of the card": lambda model: (model / "README.md").write_bytes(CARD.replace("\n", "\r\n").encode()),
+    "trainer_state.json removed": lambda model: (model / "trainer_state.json").unlink(),
+}
+RELEVANT: dict[str, Callable[[Path], object]] = {
+    "config.json": lambda model: (model / "config.json").write_text("{ }"),
+    "weights": lambda model: (model / "model.safetensors").write_text("other weights"),
+    "more weights": lambda model: (model / "model-2.safetensors").write_text("more weights"),
+    "front matter": lambda model: (model / "README.md").write_text(CARD.replace("mit", "gpl")),
+    "no front matter": lambda model: (model / "README.md").write_text("# A model\n"),
+    "no card": lambda model: (model / "README.md").unlink(),
+    "a refused kind": lambda model: (model / "README.md").write_text(f"{CARD}# Qwen3-Reranker\n"),
+    "generation_config.json added": lambda model: (model / "generation_config.json").write_text("{}"),
+    "vocab.json added": lambda model: (model / "vocab.json").write_text("{}"),
+    "chat_template.jinja added": lambda model: (model / "chat_template.jinja").write_text("x"),
+    "an index added": lambda model: (model / "model.safetensors.index.json").write_text("{}"),
+}
+
+
+@pytest.fixture
+def model(directory: Path) -> Path:
+    (directory / "README.md").write_text(CARD)
+    (directory / "trainer_state.json").write_text("{}")
+    (directory / "1_Pooling" / "config.json").unlink()
+    return directory
+
+
+@pytest.mark.parametrize("of_before", [False, True], ids=["", "recorded before"])
+@pytest.mark.parametrize("change", IRRELEVANT)
+def test_11_22_what_conversion_does_not_read_does_not_count(
+    model: Path, tmp_path: Path, change: str, *, of_before: bool
+) -> None:
+    digest = remember(tmp_path, converted(model), of_before=of_before)
+    assert look(tmp_path).digest(converted(model)) == digest
+    IRRELEVANT[change](model)
+    whole = look(tmp_path).digest(open_directory(model))
+    assert whole != digest, "another may read it"
+    if of_before and "card" in change:
+        return  # versions before kept no digest of a part of the card
+    assert look(tmp_path).digest(converted(model)) == digest
+    assert look(tmp_path / "nothing known").digest(converted(model)) == whole
+
+
+@pytest.mark.parametrize("of_before", [False, True], ids=["", "recorded before"])
+@pytest.mark.parametrize("change", RELEVANT)
+def test_11_22_what_conversion_reads_counts(model: Path, tmp_path: Path, change: str, *, of_before: bool) -> None:
+    digest = remember(tmp_path, converted(model), of_before=of_before)
+    RELEVANT[change](model)
+    assert look(tmp_path).digest(converted(model)) == look(tmp_path).digest(open_directory(model)) != digest
+
+
+def test_11_22_a_record_of_before_is_valid_and_from_then_on_the_text_of_the_card_does_not_count(
+    model: Path, tmp_path: Path
+) -> None:
+    digest = remember(tmp_path, converted(model), of_before=True)
+    assert remember(tmp_path, converted(model)) == digest, "recorded again, as a start does"
+    IRRELEVANT["text of the card"](model)
+    assert look(tmp_path).digest(converted(model)) == digest
+
+
+def test_11_22_a_module_s_settings_count_and_folders_without_modules_do_not(model: Path, tmp_path: Path) -> None:
+    digest = remember(tmp_path, converted(model))
+    (model / "1_Pooling" / "config.json").write_text("{}")
+    assert look(tmp_path).digest(converted(model)) == digest
+    (model / "modules.json").write_text("[]")
+    digest = remember(tmp_path, converted(model))
+    (model / "1_Pooling" / "config.json").write_text("{ }")
+    assert look(tmp_path).digest(converted(model)) != digest
+
+
+def test_11_22_of_a_model_with_an_index_its_shards_count(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    shards = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(shards))
+    digest = remember(tmp_path, converted(model))
+    (model / "model-other.safetensors").write_text("other weights")
+    assert look(tmp_path).digest(converted(model)) == digest
+    (model / "model-00001-of-00001.safetensors").write_text("other weights")
+    assert look(tmp_path).digest(converted(model)) != digest
+
+
+@pytest.mark.usefixtures("settled")
+def test_11_22_after_a_change_that_does_not_count_no_weights_are_read(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = remember(tmp_path, converted(model))
+    (tmp_path / ".llama_runner" / "stamps.sqlite").unlink()
+    IRRELEVANT["text of the card"](model)
+    read: list[str] = []
+
+    def reading(path: Path, *arguments: Any) -> Digest:
+        read.append(path.name)
+        return hash_file(path, *arguments)
+
+    monkeypatch.setattr("llama_runner.sources.local.hash_file", reading)
+    assert remember(tmp_path, converted(model)) == digest
+    assert read == ["README.md"]
+    assert remember(tmp_path, converted(model)) == digest
+    assert read == ["README.md"], "recorded under the new stamp"
+
+
+def test_11_22_what_does_not_count_may_change_while_the_model_is_read(model: Path, tmp_path: Path) -> None:
+    source, sources = converted(model), look(tmp_path)
+    sources.digest(source)
+    for change in ("text of the card", "eval_results.json added", "trainer_state.json removed"):
+        IRRELEVANT[change](model)
+    sources.verify(source)
+    RELEVANT["front matter"](model)
+    with pytest.raises(SourceChanged, match=r"README\.md"):
         sources.verify(source)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.config import share
-from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.errors import BadHyperparameter, MissingFile
 from llama_runner.convert.families.family import Rule
 from llama_runner.convert.vocab import bpe, sentencepiece
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -120,7 +120,8 @@ def byte_level(values: KeyValues, config: Config, source: Source) -> Vocabulary:
 def sentence_pieces(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary of tokenizer.model, which has to be there."""
     if not source.has("tokenizer.model"):
-        raise UnsupportedOption("the tokenizer of this architecture without tokenizer.model", "tokenizer.json")
+        hint = "fetch it from the original repository; llama.cpp's own script needs it as well"
+        raise MissingFile(source.path("tokenizer.model"), purpose="the vocabulary of this architecture", hint=hint)
     return sentencepiece.write(values, config, source)
 
 

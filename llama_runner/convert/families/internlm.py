@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ADDED_SCORE = -1000.0
 END_OF_TURN = "<|im_end|>"  # takes the place of EOS in chat models
 TYPES = {USER_DEFINED: NORMAL}  # what the tokenizer's model says and what the official script makes of it
-NUL, DRAGON = "\0", "\N{DRAGON FACE}"  # what llama.cpp could not tell from an empty text, and what stands for it
+NUL, DRAGON = "\0", "\N{DRAGON}"  # what llama.cpp could not tell from an empty text, and what stands for it
 
 
 def queries(sizes: Mapping[str, int]) -> Rows:

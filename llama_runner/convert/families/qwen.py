@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import hyperparameters
+from llama_runner.convert import hyperparameters, model_card
 from llama_runner.convert.errors import UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
@@ -86,9 +86,12 @@ def sparse_dimensions(config: Config) -> dict[str, int]:
     """The sizes that the shapes in the rules are made of, experts included."""
     sizes = decoder.dimensions(config)
     sizes.update(experts=config.integer("num_experts"), expert_inner=config.integer("moe_intermediate_size"), one=1)
-    if config.find("shared_expert_intermediate_size") is not None:
-        sizes["shared_inner"] = config.integer("shared_expert_intermediate_size")
     return sizes
+
+
+def shared_dimensions(config: Config) -> dict[str, int]:
+    """The same, and the size of the expert that all tokens go to."""
+    return {**sparse_dimensions(config), "shared_inner": config.integer("shared_expert_intermediate_size")}
 
 
 def write_dense(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
@@ -110,7 +113,7 @@ def write_sparse(values: KeyValues, config: Config, source: Source, file_type: i
 
 
 def _refuse_reranker(config: Config, source: Source) -> None:
-    card = source.text("README.md") if source.has("README.md") else ""
+    card = model_card.head(source.directory)
     hints = (str(config.find("_name_or_path")), source.directory.name, config.architecture)
     if "# qwen3-reranker" in card.lower() or any("qwen3-reranker" in hint.lower() for hint in hints):
         raise UnsupportedOption("the kind of model", "Qwen3-Reranker")
@@ -146,7 +149,7 @@ QWEN2MOE = Family(
         *decoder.EXPERTS,
         *SHARED_EXPERT,
     ),
-    dimensions=sparse_dimensions,
+    dimensions=shared_dimensions,
     rename=decoder.rename,
     hyperparameters=write_sparse,
     vocabulary=decoder.byte_level,
@@ -165,4 +168,5 @@ QWEN3MOE = replace(
         decoder.ROUTER,
         *decoder.EXPERTS,
     ),
+    dimensions=sparse_dimensions,
 )

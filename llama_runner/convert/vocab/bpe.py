@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, encoding, special
 from llama_runner.convert.vocab.known import NAMES
-from llama_runner.convert.vocab.pretokenizer import recognise
+from llama_runner.convert.vocab.pretokenizer import NO_BYTES, NOT_BYTES, recognise, steps_of, unknown
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write(
 ) -> Vocabulary:
     """Write tokens, types and merges of a byte-level BPE tokenizer; special tokens of ``preset`` yield to files."""
     if tokenizer.model.get("type", "BPE") != "BPE":
-        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
+        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     tokens, types = collect(tokenizer, config)
     check_merges(tokenizer)
     name = pre_tokenizer(source, tokenizer)
@@ -75,11 +75,16 @@ def pre_tokenizer(source: Source, tokenizer: Tokenizer) -> str:
 
 
 def given_name(source: Source, tokenizer: Tokenizer) -> str | None:
-    """The name that the user says or the official script's table has, None for neither. Raises `NoSuchPreTokenizer`."""
+    """The name that the user says or the official script's table has, None for neither.
+
+    Raises `NoSuchPreTokenizer`, and `UnknownPreTokenizer` for a vocabulary that is not of bytes and a name for bytes.
+    """
     if (said := source.pre_tokenizer) is None:
         return encoding.name_of(tokenizer)
     if said not in NAMES:
         raise NoSuchPreTokenizer(said, NAMES)
+    if said not in NOT_BYTES and NO_BYTES in steps_of(tokenizer):
+        raise unknown(tokenizer)
     return said
 
 

@@ -46,6 +46,7 @@ NO_BYTES = "<no ByteLevel>"
 PREFIX_SPACE = "<ByteLevel with add_prefix_space>"
 LONGEST_DESCRIPTION = 1000
 PIECES = "granite-embed-multi-311m"
+NOT_BYTES = frozenset({PIECES, "gemma4", "sarvam-moe", "whitespace"})  # names with which text does not become bytes
 UNSPLIT = ("<Split {'String': ' '}>", NO_BYTES)  # of spaces that are none any more
 SPACES_SHOWN = {"type": "Replace", "pattern": {"String": " "}, "content": "\N{LOWER ONE EIGHTH BLOCK}"}
 
@@ -91,8 +92,15 @@ def recognise(tokenizer: Tokenizer) -> str:
         return PIECES
     name = STRUCTURES.get(steps)
     if name is None or normalizers not in ((), ("NFC",)):
-        raise UnknownPreTokenizer(_described(steps, normalizers), _nearest(steps))
+        raise unknown(tokenizer)
     return _variant(name, tokenizer, nfc=bool(normalizers))
+
+
+def unknown(tokenizer: Tokenizer) -> UnknownPreTokenizer:
+    """Return the error for a way of splitting text that no name stands for."""
+    steps = steps_of(tokenizer)
+    nearest = _nearest(steps) if NO_BYTES not in steps else ""
+    return UnknownPreTokenizer(_described(steps, _normalizers(tokenizer.document.get("normalizer"))), nearest)
 
 
 def _variant(name: str, tokenizer: Tokenizer, *, nfc: bool) -> str:

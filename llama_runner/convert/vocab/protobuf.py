@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import UnreadableFile, reading
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,11 +37,9 @@ class Model:
 
 def read(path: Path) -> Model:
     """Read a SentencePiece model. Raises `UnreadableFile`."""
-    with reading(path):
-        if (size := path.stat().st_size) > LARGEST:
-            raise UnreadableFile(path, f"it is not a SentencePiece model ({size} bytes)")
-        content = path.read_bytes()
     try:
+        with reading(path):
+            content = read_bounded(path, LARGEST)
         model = _model(content)
     except (IndexError, ValueError, struct.error) as error:
         raise UnreadableFile(path, f"it is not a SentencePiece model ({error})") from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadVocabulary, UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, BadVocabulary, UnsupportedOption
 from llama_runner.convert.vocab import slow
 from llama_runner.convert.vocab.classes import (
     CLASS_OF_MODEL_TYPE,
@@ -140,7 +140,7 @@ def _base(model: Mapping[str, Any]) -> dict[str, int]:
     """The trained tokens and their numbers."""
     vocabulary, kind = model["vocab"], model.get("type", "BPE")
     if kind not in ("BPE", "WordPiece", "Unigram"):
-        raise UnsupportedOption("the tokenizer's model", kind)
+        raise UnsupportedOption("the tokenizer's model", kind, hint=NO_WAY)
     if kind == "Unigram":  # pieces with scores, in the order of their numbers
         vocabulary = {piece: number for number, (piece, _) in enumerate(vocabulary)}
     if not isinstance(vocabulary, dict) or not all(type(n) is int and n >= 0 for n in vocabulary.values()):

@@ -9,7 +9,7 @@ import binascii
 from base64 import b64decode
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import BadVocabulary, MissingFile, TooManyTokens, UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, BadVocabulary, MissingFile, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, protobuf, sentencepiece, special
 from llama_runner.convert.vocab.sentencepiece import Token
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
@@ -32,12 +32,12 @@ def write_t5(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary of tokenizer.model or spiece.model; one of the BPE kind as `sentencepiece` does it."""
     path = next((source.path(name) for name in ("tokenizer.model", "spiece.model") if source.has(name)), None)
     if path is None:
-        raise MissingFile(source.path("tokenizer.model"), purpose="the vocabulary")
+        raise MissingFile(source.path("spiece.model"), purpose="the vocabulary")
     model = protobuf.read(path)
     if model.kind == protobuf.BPE and path.name == "tokenizer.model":
         return sentencepiece.write(values, config, source)
     if model.kind != protobuf.UNIGRAM:
-        raise UnsupportedOption(f"the model type in {path.name}", model.kind)
+        raise UnsupportedOption(f"the model type in {path.name}", model.kind, hint=NO_WAY)
     tokens = sentencepiece.padded(model.pieces, _room(config, len(model.pieces)))
     sentencepiece.add_named(tokens, source)
     sentencepiece.compare(tokens, source, name=path.name)
@@ -58,7 +58,7 @@ def write_xlm_roberta(
         return _write_fast(values, config, source)
     model = protobuf.read(path)
     if model.kind != protobuf.UNIGRAM:
-        raise UnsupportedOption(f"the model type in {path.name}", model.kind)
+        raise UnsupportedOption(f"the model type in {path.name}", model.kind, hint=NO_WAY)
     tokens = sentencepiece.padded(model.pieces, _room(config, len(model.pieces)))
     tokens = [*(Token(text, 0.0, kind) for text, kind in REALIGNED), *tokens[3:-1]]
     for number, text in (masks or {}).items():
@@ -74,7 +74,7 @@ def write_xlm_roberta(
 def _write_fast(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     tokenizer = Tokenizer.load(source, config)
     if tokenizer.model.get("type") != "Unigram":
-        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
+        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     settings = source.optional_object("tokenizer_config.json")
     tokens = sentencepiece.padded(_fast_pieces(tokenizer, settings), _room(config, len(tokenizer.base)))
     for number, token in enumerate(tokens):
@@ -104,7 +104,7 @@ def _fast_pieces(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> list[tupl
 def _charsmap(normalizer: object) -> bytes:
     encoded = normalizer.get("precompiled_charsmap") if isinstance(normalizer, dict) else None
     if not isinstance(encoded, str):
-        raise UnsupportedOption("the normalizer in tokenizer.json", normalizer)
+        raise UnsupportedOption("the normalizer in tokenizer.json", normalizer, hint=NO_WAY)
     try:
         return b64decode(encoded)
     except binascii.Error as error:

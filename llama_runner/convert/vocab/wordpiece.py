@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import UnsupportedOption
+from llama_runner.convert.errors import NO_WAY, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, fingerprint, special
 from llama_runner.convert.vocab.bpe import collect
 from llama_runner.convert.vocab.token_types import CONTROL, SPACE_MARK
@@ -35,7 +35,7 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """Write the vocabulary of tokenizer.json, or of vocab.txt where there is none."""
     tokenizer = Tokenizer.load(source, config)
     if tokenizer.model.get("type") != "WordPiece":
-        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"))
+        raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     tokens, types = collect(tokenizer, config)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
     values.string("tokenizer.ggml.model", "bert")
@@ -54,11 +54,25 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
 def _complete(values: KeyValues, tokenizer: Tokenizer) -> None:
     """Write the special tokens that no file but the vocabulary has the numbers of, where llama.cpp assumes others."""
     numbers = {text: number for number, text in tokenizer.numbered().items()}
+    texts = {**tokenizer.named, **_put_around(tokenizer.document.get("post_processor"))}
+    if isinstance(unknown := tokenizer.model.get("unk_token"), str):
+        texts["unk_token"] = unknown
     for name, (assumed, attribute) in ASSUMED.items():
-        number = numbers.get(tokenizer.named.get(attribute, ""))
+        number = numbers.get(texts.get(attribute, ""))
         key = f"tokenizer.ggml.{name}"
         if number not in (None, assumed) and key not in values:
             values.uint32(key, number)
+
+
+def _put_around(processor: object) -> dict[str, str]:
+    """The tokens that a post-processor puts before and after a text."""
+    if not isinstance(processor, dict):
+        return {}
+    if processor.get("type") == "BertProcessing":
+        return {"cls_token": processor["cls"][0], "sep_token": processor["sep"][0]}
+    single = processor.get("single") or [{}]
+    ends = {"cls_token": single[0].get("SpecialToken"), "sep_token": single[-1].get("SpecialToken")}
+    return {name: entry["id"] for name, entry in ends.items() if entry}
 
 
 def _marked(token: str, kind: int) -> str:

@@ -17,6 +17,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.paths import user_path
+from llama_runner.system.files import open_regular, read_head
 from llama_runner.system.network import is_true
 from llama_runner.version import __version__
 
@@ -153,7 +154,7 @@ def _from_given_file(_: Mapping[str, str], path: Path | None, notice: Callable[[
         return None
     path = user_path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             content = file.read(_LONGEST_TOKEN + 1)
     except (OSError, ValueError) as error:
@@ -183,7 +184,7 @@ def _from_kept_file(environment: Mapping[str, str], _: Path | None, notice: Call
         return None
     path = kept_token(environment)
     try:
-        content = path.read_bytes()[: _LONGEST_TOKEN + 1]
+        content = read_head(path, _LONGEST_TOKEN + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

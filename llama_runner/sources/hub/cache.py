@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import Interrupted
 from llama_runner.paths import user_path
 from llama_runner.sources.hub.content import BLOCK, INCOMPLETE, Hashes, content_of
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from io import FileIO
+    from io import BufferedReader
 
     from llama_runner.core.digest import Digest
     from llama_runner.sources.hub.content import Content
@@ -68,7 +69,7 @@ def adopt(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], 
     ours = target.with_name(target.name + ".copying")
     ours.unlink(missing_ok=True)  # a crash may have left one, and it may be a link to a file of the user
     try:
-        opened = source.open("rb", buffering=0)
+        opened = open_regular(source)
     except OSError:
         return None
     with opened:
@@ -94,7 +95,7 @@ def adopt(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], 
     return content.sha256
 
 
-def _clone(source: FileIO, target: Path) -> bool:
+def _clone(source: BufferedReader, target: Path) -> bool:
     """Make a file that shares its blocks with another until one of them is written to; False where that cannot be."""
     if sys.platform != "linux":
         return False
@@ -122,7 +123,7 @@ def _link(source: Path, target: Path, seen: os.stat_result) -> bool:
     return False
 
 
-def _copy(source: FileIO, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content | None:
+def _copy(source: BufferedReader, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content | None:
     """Copy a file and hash what is copied; None when it cannot be read to its end."""
     hashes, block = Hashes(file), memoryview(bytearray(BLOCK))
     with target.open("xb") as new:

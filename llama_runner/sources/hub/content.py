@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.value import Value
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,9 +66,9 @@ class Hashes:
 def content_of(path: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content:
     """Return what a file that is there hashes to; ``Interrupted`` once ``cancelled`` says so."""
     hashes = Hashes(file)
-    with path.open("rb", buffering=0) as opened:
+    with open_regular(path) as opened:
         block = memoryview(bytearray(BLOCK))
-        while count := opened.readinto(block):
+        while count := opened.raw.readinto(block):
             if cancelled():
                 raise Interrupted
             hashes.update(block[:count])
@@ -119,11 +120,11 @@ class Following:
         try:
             at = 0
             block = memoryview(bytearray(BLOCK))
-            with self._path.open("rb", buffering=0) as opened:
+            with open_regular(self._path) as opened:
                 while (limit := self._wait(at)) > at:
                     if self._cancelled():
                         raise Interrupted
-                    count = opened.readinto(block[: min(BLOCK, limit - at)])
+                    count = opened.raw.readinto(block[: min(BLOCK, limit - at)])
                     if not count:
                         return  # somebody has cut it; then the hash tells
                     self._hashes.update(block[:count])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import Digest
 from llama_runner.core.value import Value
 from llama_runner.paths import safe_name
+from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -102,10 +103,10 @@ class PinStore:
         """Return what is remembered of a repository; nothing, with a warning, when the file is damaged."""
         path = self._path(repo)
         try:
-            return _parse(json.loads(path.read_bytes()), repo)
+            return _parse(read_json(path), repo)
         except FileNotFoundError:
             return Known({}, {})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._warn(f"{path} counts as absent: {error}")
             return Known({}, {})
 

@@ -21,6 +21,7 @@ from llama_runner.core.sizes import size_text
 from llama_runner.core.value import Value
 from llama_runner.sources.hub.causes import explain, is_transient, retry_after
 from llama_runner.sources.hub.errors import ConnectionLost, TimedOut
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ class Partial:
         if self.size < len(MAGIC) or not self.file.name.lower().endswith(".gguf"):
             return
         self._begun = True
-        with self.path.open("rb", buffering=0) as opened:
+        with open_regular(self.path) as opened:
             start = opened.read(len(MAGIC))
         if start != MAGIC:
             self.path.unlink()

@@ -1,0 +1,144 @@
+"""Which files our own conversion reads: what is not declared as read does not count when a model changes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import gguf
+import pytest
+import yaml  # type: ignore[import-untyped]
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_runner.convert import convert
+from llama_runner.convert.official import Choice
+from llama_runner.core.model_files import MODULES, is_read_here, part_of_card
+from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.sources.local import LocalModel
+from llama_runner.steps.conversion import Conversion
+from tests.conftest import Command
+from tests.engine.toys import Toy
+
+PACKAGE = Path(__file__).parents[2] / "llama_runner" / "convert"
+
+OF_OTHERS = {
+    "adapter_config.json", "adapter_model.safetensors",  # of LoRA adapters, which llama.cpp's own script converts
+}  # fmt: skip
+
+
+FILE = re.compile(r"(?!tokenizer\.ggml)[\w.]+\.(json|jinja|txt|model|md|tiktoken)")
+
+
+def test_11_22_every_file_that_the_source_code_names_is_declared() -> None:
+    nodes = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    named = {text for text in texts if FILE.fullmatch(text)}
+    assert {"config.json", "tokenizer.model", "chat_template.jinja"} < named
+    assert {name for name in named - OF_OTHERS if not is_read_here(name, {MODULES}, None)} == set()
+
+
+READ = """
+import json, sys
+from pathlib import Path
+directory, target = map(Path, sys.argv[1:])
+opened = set()
+def note(name, arguments):
+    if name == "open" and str(arguments[0]).startswith(f"{directory}/"):
+        opened.add(str(Path(arguments[0]).relative_to(directory)))
+sys.addaudithook(note)
+from llama_runner.convert import convert
+convert(directory, target, name="m")
+json.dump(sorted(opened), sys.stdout)
+"""
+
+
+def test_11_22_every_file_that_is_opened_is_declared(tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "model")
+    for name in ("eval_results.json", "trainer_state.json", "preprocessor_config.json", "notes.md"):
+        (model / name).write_text("{}")
+    (model / "other").mkdir()
+    (model / "other" / "config.json").write_text("{}")
+    command = [sys.executable, "-c", READ, str(model), str(tmp_path / "out.gguf")]
+    opened = set(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert "config.json" in opened
+    there = {path.relative_to(model).as_posix() for path in model.rglob("*")}
+    assert opened <= {name for name in there if is_read_here(name, there, None)}
+
+
+def test_11_22_what_does_not_count_changes_no_byte(tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "model")
+    before = convert(model, tmp_path / "before.gguf", name="m").sha256
+    (model / "eval_results.json").write_text('{"accuracy": 1}')
+    (model / "consolidated.safetensors").write_bytes(b"not even safetensors")
+    with (model / "README.md").open("a") as card:
+        card.write("\n---\nlicense: other\n---\n# More\n")
+    assert convert(model, tmp_path / "after.gguf", name="m").sha256 == before
+
+
+LINES = ("---", "license: mit", "tags:", "- no", "- a", "\t- b", "# text", "", " ---", "--- ", "\x85", "\u2028")
+CARDS = st.lists(st.sampled_from(LINES), max_size=8).flatmap(
+    lambda lines: st.sampled_from(["\n", "\r\n", "\r"]).map(lambda end: end.join(lines))
+)
+
+
+def as_gguf_reads_it(card: str) -> object:
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "README.md").write_bytes(card.encode())
+        try:
+            return gguf.Metadata.load_model_card(Path(directory))
+        except (yaml.YAMLError, AttributeError) as error:
+            return type(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(CARDS, CARDS)
+def test_11_22_cards_whose_parts_are_equal_are_read_equally(one: str, other: str) -> None:
+    other = one + other if one.count("---") > 1 else other
+    if part_of_card(one.encode()) == part_of_card(other.encode()):
+        assert as_gguf_reads_it(one) == as_gguf_reads_it(other)
+    if not part_of_card(one.encode()):
+        assert as_gguf_reads_it(one) == {}
+
+
+@pytest.mark.parametrize(
+    "card", [b"", b"# only text", b"\xef\xbb\xbf---\nlicense: mit\n---\n", b"text\n---\na: b\n---\n"]
+)
+def test_11_22_a_card_without_front_matter_does_not_count(card: bytes) -> None:
+    assert part_of_card(card) == ""
+
+
+def test_11_22_a_projector_and_an_adapter_depend_on_every_file_that_the_script_may_read(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    model = LocalModel(tmp_path, "m", converted_here=True)
+    conversion = Conversion(model, "m", 0, Choice(official=False, architecture="X"), Toy("tree"), None, trusted=False)
+    (adapter,) = conversion.adapters([tmp_path / "adapter"])
+    for read in (conversion.projector("auto").model, adapter.base):  # type: ignore[union-attr]
+        assert isinstance(read, LocalModel)
+        assert (read.path, read.converted_here) == (tmp_path, False)
+    assert conversion.base("auto").model is model
+
+
+def test_11_22_adding_results_and_editing_the_card_s_text_converts_nothing(
+    llama_runner: Command, tmp_path: Path
+) -> None:
+    root, model = tmp_path / "root", shutil.copytree(MODEL_DIRECTORY, tmp_path / "model")
+    (made,) = llama_runner("convert", model, "--root", root, "--json").json
+    (model / "eval_results.json").write_text("{}")
+    with (model / "README.md").open("a") as card:
+        card.write("\nMore text.\n")
+    planned = llama_runner("plan", model, "--root", root, "-q", "auto", "--json").json
+    assert [step["action"] for step in planned["steps"] if step["name"] == "convert"] == ["skip"]
+    assert str(planned["source"]["revision"]) in made["path"]
+    for _ in range(2):
+        (again,) = llama_runner("convert", model, "--root", root, "--json").json
+        assert (again["ran"], again["path"]) == (False, made["path"])
+    (model / "README.md").write_text("---\nlicense: other\n---\n")
+    (other,) = llama_runner("convert", model, "--root", root, "--json").json
+    assert (other["ran"], other["path"] == made["path"]) == (True, False)
