@@ -174,10 +174,8 @@ def test_nothing_listens_elsewhere_than_on_loopback_unless_asked() -> None:
 
 DISTRIBUTIONS = {"cpuinfo": "py-cpuinfo", "yaml": "pyyaml"}
 """Of modules that are not called as their distributions are."""
-
-
-STARTED_BY = ("tool_path", "python_module")
-"""Functions that return the path of a program of a distribution, and the words that run a module of one."""
+STARTED = ("tool_path", "python_module")
+"""Functions whose argument names a package with a program in it."""
 
 
 def third_party() -> set[str]:
@@ -191,7 +189,7 @@ def third_party() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").partition(".")[0])
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED_BY:
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED:
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
     # typing_extensions is for type checkers, pytest is there where its plugin runs
     others = {"llama_runner", "typing_extensions", "pytest", "tomllib", *sys.stdlib_module_names}

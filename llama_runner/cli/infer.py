@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from llama_runner.client.values import Reply
     from llama_runner.server.spec import ServerOptions
 
-_VECTORS = ("--embedding", "--embeddings", "--rerank", "--reranking")
 _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system")
 _USUAL = {"ctx_size": None, "threads": None, "gpu_layers": None, "llama_env": False}
 """Whoever wishes anything else wants a server of their own."""
@@ -138,10 +137,12 @@ def answering(given: dict[str, Any]) -> Iterator[Requests]:
 
 def own_options(given: dict[str, Any]) -> ServerOptions:
     """Return how a server of our own is started: at any port, for text."""
+    from llama_runner.server.purpose import purpose_of  # noqa: PLC0415 - not for --help
+
     asked = shared.server_options({**shared.UNASKED, **given})
-    for word in asked.extra:
-        if word in _VECTORS:
-            raise GivesVectors(word)
+    purpose = purpose_of(asked, os.environ)
+    if purpose.kind != "text":
+        raise GivesVectors(purpose.option)
     return asked
 
 

@@ -15,6 +15,7 @@ from llama_runner.cli.streams import PrintableStream, joined
 from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
+from llama_runner.server.purpose import purpose_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -275,8 +276,11 @@ def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop:
 def example(of: Prepared, server: Server | RunningServer) -> str:
     """Return a command that talks to the server."""
     body: dict[str, Any]
-    if "--embedding" in server.spec.extra or "--embeddings" in server.spec.extra:
+    kind = purpose_of(server.spec, os.environ).kind
+    if kind == "embeddings":
         path, body = "/v1/embeddings", {"input": "what is a step?"}
+    elif kind == "rerank":
+        path, body = "/v1/rerank", {"query": "what is a step?", "documents": ["a value", "a server"]}
     elif of.facts.get("chat_template"):
         path, body = "/v1/chat/completions", {"messages": [{"role": "user", "content": "what is a step?"}]}
     else:

@@ -6,8 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.value import Value
+from llama_runner.server.purpose import purpose_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llama_runner.server.spec import ServerSpec
 
 HOST = "Host"
@@ -81,8 +84,8 @@ class Question(Value):
         return [[*words, "-np", "1"], [*words, "-np", str(slots)]]
 
 
-def question(spec: ServerSpec) -> Question:
-    """Return what to ask about a server. Pure."""
+def question(spec: ServerSpec, environment: Mapping[str, str]) -> Question:
+    """Return what to ask about a server; ``environment`` is its own. Pure."""
     fields: dict[str, Any] = {}
     if spec.ctx_size is not None:
         fields["ctx_size"] = str(spec.ctx_size)
@@ -100,7 +103,7 @@ def question(spec: ServerSpec) -> Question:
             rest += [_TAKES_VALUE.get(option, option), next(words, "")]
         elif option in _TAKES_NONE or option in _TAKES_NONE.values():
             rest.append(_TAKES_NONE.get(option, option))
-    if spec.embeddings:  # no prompts are kept then
+    if purpose_of(spec, environment).kind != "text":  # no prompts are kept then
         fields["cache_ram"] = "0"
     return Question(**fields, rest=tuple(rest))
 

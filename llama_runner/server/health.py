@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from urllib.parse import urlsplit
 
 from llama_runner.client.errors import KeyRefused
 from llama_runner.server.errors import AnotherModel, AnswersWithoutKey, CanaryFailed
+from llama_runner.server.purpose import purpose_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_runner.server.purpose import Purpose
     from llama_runner.server.spec import ServerSpec
 
 _TIMEOUT_S = 5.0
@@ -129,7 +132,7 @@ def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
     # Its loop answers this, and may not run yet: until it does, llama-server forgets that it was asked to end.
     asked.ask("GET", "/lora-adapters")
     if spec.canary:
-        canary(asked, embeddings=spec.embeddings)
+        canary(asked, purpose_of(spec, os.environ))
     return ours
 
 
@@ -145,13 +148,14 @@ def refuses_strangers(asked: Asked) -> bool:
     return status is not None
 
 
-def canary(asked: Asked, *, embeddings: bool) -> None:
-    """Raise ``CanaryFailed`` unless a server that says it is ready gives one token, or one vector."""
-    if embeddings:
-        found = asked.ask("POST", "/v1/embeddings", {"input": "a"}, timeout=_CANARY_S)
-    else:
-        found = asked.ask("POST", "/completion", {"prompt": "a", "n_predict": 1}, timeout=_CANARY_S)
-    if found is None:
+def canary(asked: Asked, purpose: Purpose) -> None:
+    """Raise ``CanaryFailed`` unless a server that says it is ready gives one token, one vector, or one rank."""
+    path, body = {
+        "text": ("/completion", {"prompt": "a", "n_predict": 1}),
+        "embeddings": ("/embeddings", {"input": "a"}),
+        "rerank": ("/v1/rerank", {"query": "a", "documents": ["a"]}),
+    }[purpose.kind]
+    if asked.ask("POST", path, body, timeout=_CANARY_S) is None:
         raise CanaryFailed(asked.url)
 
 

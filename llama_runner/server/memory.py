@@ -59,7 +59,7 @@ class Memory:
         self.spec, self._sink = spec, sink
         self._program = spec.binary.with_name(f"llama-fit-params{spec.binary.suffix}")
         self._environment = spec.environment(os.environ)
-        self.question = question(spec)
+        self.question = question(spec, self._environment)
         self._answers: dict[Question, Need | None] = {}
         key = self._key()
         self._file = None if key is None else kept / f"{key}.json"

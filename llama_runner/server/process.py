@@ -38,6 +38,7 @@ State = Literal["starting", "loading", "ready", "stopping", "stopped", "failed"]
 
 _POLL_S = (0.002, 0.05)
 _DRAIN_S = 5.0
+_SIGNAL_S = 1.0
 
 
 class Server(Talks):
@@ -320,8 +321,14 @@ class Server(Talks):
         return key
 
     def wait(self) -> int:
-        """Wait for the server to end by itself and return its exit status, negative for a signal."""
-        self._child.wait()
+        """Wait for the server to end by itself and return its exit status, negative for a signal.
+
+        A signal that another thread gets, or that comes just before a call that blocks, is handled after that call:
+        so none blocks for long.
+        """
+        while self._child.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(_SIGNAL_S)
         return self.stop()
 
     def request_stop(self) -> None:

@@ -95,11 +95,6 @@ class ServerSpec(Value):
         return Path(self.host) if is_socket(self.host) else None
 
     @property
-    def embeddings(self) -> bool:
-        """Whether it gives vectors, not text."""
-        return any(word in ("--embedding", "--embeddings", "--rerank", "--reranking") for word in self.extra)
-
-    @property
     def digest(self) -> str:
         """What tells it from another server: the launch, not how long we wait for it. No secret is in it."""
         import hashlib  # noqa: PLC0415 - not for plan

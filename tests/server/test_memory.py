@@ -289,7 +289,7 @@ def test_the_free_memory_of_gpus_is_read() -> None:
 
 def test_what_is_asked_is_what_decides_about_memory(place: Place) -> None:
     extra = ("--cache_type_k", "q8_0", "-ctv", "q4_0", "--temp", "0", "-nkvo", "-b", "64", "--metrics", "-c", "512")
-    asked = question(place.spec(ctx_size=9, gpu_layers=3, extra=extra))
+    asked = question(place.spec(ctx_size=9, gpu_layers=3, extra=extra), {})
     words = ["-fitp", "on", "-c", "512", "-ngl", "3", "-ctk", "q8_0", "-ctv", "q4_0"]
     words += ["--no-kv-offload", "--batch-size", "64", "-np"]
     assert asked.argvs() == [[*words, "1"], [*words, "4"]]

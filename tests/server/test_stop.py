@@ -168,6 +168,22 @@ def test_a_request_to_stop_returns_at_once_and_wait_learns_the_status(stage: Sta
     assert stage.names() == ["server_started", "server_ready", "server_stopped"]
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of threads are POSIX")
+def test_11_16_a_signal_that_another_thread_gets_ends_the_wait(stage: Stage) -> None:
+    server = stage.ready()
+    before = signal.signal(signal.SIGUSR1, lambda *_: server.request_stop())
+    try:
+        end = threading.Event()
+        other = threading.Thread(target=end.wait, daemon=True)
+        other.start()
+        assert other.ident is not None
+        threading.Timer(0.3, signal.pthread_kill, [other.ident, signal.SIGUSR1]).start()  # while this thread waits
+        assert server.wait() == 0
+    finally:
+        end.set()
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_a_second_request_kills(stage: Stage) -> None:
     server = stage.ready(ignore_term=True)
     server.request_stop()
