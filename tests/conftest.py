@@ -95,15 +95,23 @@ class Result:
 Command = Callable[..., Result]
 
 
+def on_a_free_port(words: list[str]) -> list[str]:
+    """Return the words of a command with ``--port 0``, where it would serve at the usual port: that may be taken."""
+    at = words.index("--") if "--" in words else len(words)
+    if words[:1] != ["run"] or "--port" in words[:at]:
+        return words
+    return [*words[:at], "--port", "0", *words[at:]]
+
+
 @pytest.fixture
 def llama_runner(tmp_path: Path) -> Command:
-    """Return a function that runs the command line to its end, in an empty directory."""
+    """Return a function that runs the command line to its end, in an empty directory and on a free port."""
     directory = tmp_path / "cwd"
     directory.mkdir()
 
     def run(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> Result:
         done = subprocess.run(
-            [*MODULE, *map(str, arguments)],
+            [*MODULE, *on_a_free_port([*map(str, arguments)])],
             check=False,
             capture_output=True,
             text=True,

@@ -206,7 +206,7 @@ STARTED = ("tool_path", "python_module")
 
 
 def third_party() -> set[str]:
-    """Return the distributions that the package imports, starts as a program, or runs with ``-m``."""
+    """Return the distributions that the package imports or starts."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
         if path.name == "official_driver.py":  # runs in an environment of its own
@@ -218,13 +218,9 @@ def third_party() -> set[str]:
                 found.add((node.module or "").partition(".")[0])
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED:
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
-            elif isinstance(node, ast.Tuple):
-                words = [each.value for each in node.elts if isinstance(each, ast.Constant)]
-                if "-m" in words:
-                    found |= set(words[words.index("-m") + 1 :][:1])  # type: ignore[arg-type]
     # typing_extensions is for type checkers, pytest is there where its plugin runs
     others = {"llama_runner", "typing_extensions", "pytest", "tomllib", *sys.stdlib_module_names}
-    return {DISTRIBUTIONS.get(name, name) for name in found - others if not name.startswith("-")}
+    return {DISTRIBUTIONS.get(name, name) for name in found - others}
 
 
 def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, on_a_free_port
 
 PYTHON = (REPOSITORY / "docs" / "python.md").read_text()
 BENCHMARKS = (REPOSITORY / "docs" / "benchmarks.md").read_text()
@@ -60,7 +60,7 @@ def test_the_commands_for_benchmarks_work_one_after_the_other(root: Path) -> Non
         name, *words = shlex.split(line, comments=True)
         assert name == "llama-runner"
         process = subprocess.Popen(
-            [sys.executable, "-m", "llama_runner", *words],
+            [sys.executable, "-m", "llama_runner", *on_a_free_port(words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

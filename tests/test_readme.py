@@ -15,7 +15,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, on_a_free_port
 from tests.fakehub.hub import Hub
 
 README = (REPOSITORY / "README.md").read_text()
@@ -44,9 +44,9 @@ def test_the_command_works(
     meant = {"DIR": str(model), "FILE": str(file), "ORG/MODEL": "org/model", "WORDS": "model"}
     words = [re.sub("|".join(meant), lambda found: meant[found[0]], word) for word in shlex.split(command)]
     serves = words[0].endswith("run_server.sh") or words[:2] == ["llama-runner", "run"]
-    if serves and "--port" not in words:
-        at = words.index("--") if "--" in words else len(words)
-        words[at:at] = ["--port", "0"]  # the usual one may be taken here
+    if serves:
+        at = 2 if words[0] == "llama-runner" else 1
+        words = [*words[:at], *on_a_free_port(["run", *words[at:]])[1:]]
     if words[0] == "llama-runner":
         words[0] = str(Path(sys.executable).with_name("llama-runner"))
     process = subprocess.Popen(

@@ -46,7 +46,7 @@ def quantize(**given: Any) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(readable=False, path_type=Path))  # what cannot be read is not a wrong usage
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--template", is_flag=True, help="Print the chat template and nothing else.")

@@ -7,13 +7,15 @@ goes to the caller, who knows what it was writing for.
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ExitCode, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
 SHOWN = 200
 """Characters of a foreign value that an error shows."""
@@ -60,12 +62,23 @@ class MissingFile(SourceError):
 
 
 class UnreadableFile(SourceError):
-    """A small file of the checkpoint does not hold what its name promises."""
+    """A file of the checkpoint does not hold what its name promises, or the system does not let us read it."""
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path.name} cannot be read: {problem}: {path}", hint="fetch the file again")
+    def __init__(self, path: Path, problem: str, *, hint: str = "fetch the file again") -> None:
+        super().__init__(f"{path.name} cannot be read: {problem}: {path}", hint=hint)
         self.path = path
         self.problem = problem
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise `UnreadableFile` for what the system refuses while ``path``, or files in it, are read."""
+    try:
+        yield
+    except OSError as error:
+        found = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path
+        why = error.strerror or str(error)
+        raise UnreadableFile(found, why, hint="make it readable for this user, or fetch the model again") from error
 
 
 class OnlyPickles(SourceError):

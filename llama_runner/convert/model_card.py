@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import UnreadableFile
+from llama_runner.convert.errors import UnreadableFile, reading
 from llama_runner.core.model_files import CARD, CARD_HEAD
 from llama_runner.core.model_files import front_matter as lines_of
 from llama_runner.system.files import read_head
@@ -30,9 +30,8 @@ def read(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        text = front_matter(path)
-    except OSError as error:
-        raise UnreadableFile(path, error.strerror or str(error)) from error
+        with reading(path):
+            text = front_matter(path)
     except UnicodeDecodeError as error:
         raise UnreadableFile(path, "its front matter is not UTF-8") from error
     found = _parsed(path, text) if text else None

@@ -17,6 +17,7 @@ from llama_runner.convert.errors import (
     NoWeights,
     OnlyPickles,
     UnreadableFile,
+    reading,
 )
 from llama_runner.convert.safetensors import Shard, Tensor, read_shard
 from llama_runner.core.printable import printable
@@ -50,7 +51,8 @@ def find(source: Source) -> tuple[Shard, ...]:
 def _read(path: Path) -> Shard:
     """Read one header; of a file that is refused, say what the reference implementation thinks of it."""
     try:
-        return read_shard(path)
+        with reading(path):
+            return read_shard(path)
     except BrokenShard as error:
         raise BrokenShard(path, error.problem, reference=_refusal(path)) from error
 
@@ -67,7 +69,8 @@ def _refusal(path: Path) -> str:
 
 
 def _weights(source: Source) -> list[str]:
-    names = sorted(path.name for path in source.directory.iterdir())
+    with reading(source.directory):
+        names = sorted(path.name for path in source.directory.iterdir())
     weights = [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
     if weights:
         return weights

@@ -10,7 +10,7 @@ import errno
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile, reading
 from llama_runner.system.files import LARGEST_JSON, read_bounded
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ class Source:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return False
-            raise UnreadableFile(self.path(name), error.strerror or str(error)) from error
+            with reading(self.path(name)):  # a directory that may not be entered
+                raise
 
     def text(self, name: str) -> str:
         """A file's text, its line ends made those of Unix, as Python's text mode does it."""
         try:
-            text = read_bounded(self.path(name), limit_of(name)).decode("utf-8")
-        except OSError as error:
-            raise UnreadableFile(self.path(name), error.strerror or str(error)) from error
+            with reading(self.path(name)):
+                text = read_bounded(self.path(name), limit_of(name)).decode("utf-8")
         except UnicodeDecodeError as error:
             raise UnreadableFile(self.path(name), f"it is not UTF-8 ({error.reason} at byte {error.start})") from error
         return text.replace("\r\n", "\n").replace("\r", "\n")

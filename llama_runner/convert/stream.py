@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llama_runner.convert.chunks import chunks_of
-from llama_runner.convert.errors import SourceChanged
+from llama_runner.convert.errors import SourceChanged, reading
 from llama_runner.convert.keyvalues import encode_string
 from llama_runner.convert.safetensors import Stamp
 from llama_runner.core.errors import Interrupted
@@ -139,7 +139,8 @@ class Reader:
         for offset, length in ranges:
             place = offset
             while place < offset + length:
-                count = os.preadv(descriptor, [rest[: offset + length - place]], place)
+                with reading(path):
+                    count = os.preadv(descriptor, [rest[: offset + length - place]], place)
                 if not count:
                     raise SourceChanged(path)
                 rest, place = rest[count:], place + count
@@ -151,7 +152,10 @@ class _Sources:
 
     def __init__(self, stack: ExitStack, shards: Iterable[Shard]) -> None:
         self._shards = {shard.path: shard for shard in shards}
-        self._files = {path: stack.enter_context(open_regular(path)) for path in self._shards}
+        self._files: dict[Path, BufferedReader] = {}
+        for path in self._shards:
+            with reading(path):
+                self._files[path] = stack.enter_context(open_regular(path))
         self.readers = [Reader(self._files) for _ in range(BUFFERS)]
         self.check()
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import threading
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +26,7 @@ from llama_runner.sources.programs import StoredPrograms
 from llama_runner.sources.recorded import recorded, records_of, unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from llama_runner.core.record import Stamp
@@ -178,14 +179,12 @@ def files_of(source: LocalSource) -> dict[str, Path]:
     if isinstance(source, Whole):
         return source.files()
     found: dict[str, Path] = {}
-    try:
+    with _reading(source.path):
         for directory, below in (("", source.path), *_known_folders(source)):
             for entry in os.scandir(below):
                 name = f"{directory}{entry.name}"
                 if any(fnmatchcase(name, pattern) for pattern in source.reads):
                     found[name] = below / entry.name
-    except OSError as error:
-        raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
     return {name: path for name, path in sorted(found.items()) if _may_be_read(path)}
 
 
@@ -242,7 +241,8 @@ class LocalSources:
         if origin is not None:
             known = {name: Digest(entry["digest"]) for name, entry in origin["files"].items()}
         elif isinstance(source, PlainFile):  # a few megabytes: reading them costs less than a database
-            known = {name: hash_file(path) for name, path in files.items()}
+            with _reading(source.path):
+                known = {name: hash_file(path) for name, path in files.items()}
         else:
             self._unrecorded.add(source)
             if isinstance(source, LocalModel):
@@ -269,10 +269,8 @@ class LocalSources:
             self._unrecorded.add(source)
             known = self._cache.get(source.path, whole) if settled else None
         if known is None:
-            try:
+            with _reading(source.path):
                 known = source.hash(files)
-            except OSError as error:
-                raise UnreadableSource(error.filename or source.path, error.strerror or str(error)) from error
             if self._remember and settled:
                 self._cache.put(source.path, whole, known)
         self._seen[source] = {name: _Seen(stamp, known, settled) for name, stamp in stamps.items()}
@@ -307,10 +305,8 @@ class LocalSources:
             if found is None and is_settled(stamps[name]):
                 found = self._cache.get(files[name], stamps[name])
             if found is None:
-                try:
+                with _reading(files[name]):
                     found = hash_file(files[name], stopped.is_set)
-                except OSError as error:
-                    raise UnreadableSource(files[name], error.strerror or str(error)) from error
                 if self._remember:
                     self._cache.put(files[name], stamps[name], found)
             done += int(stamps[name]["size"])
@@ -394,7 +390,14 @@ def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
 
 
 def _stamp(path: Path) -> Stamp:
-    try:
+    with _reading(path):
         return source_stamp(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise ``UnreadableSource`` for what the system refuses while a file, or files in a directory, are read."""
+    try:
+        yield
     except OSError as error:
-        raise UnreadableSource(path, error.strerror or str(error)) from error
+        raise UnreadableSource(error.filename or path, error.strerror or str(error)) from error

@@ -142,7 +142,8 @@ def test_a_hub_that_refuses_is_told_when_the_name_is_resolved_and_when_the_file_
 ) -> None:
     hub.repo(REPO, {NAME: gguf})
     hub.fault(kind, path="/api/*", times=None, **facts)
-    says(llama_runner("prepare", REPO, "--root", root), 3, text)
+    code = 3 if kind in ("403", "451", "404") else 4
+    says(llama_runner("prepare", REPO, "--root", root), code, text)
     hub.faults.clear()
     assert sorted(path.name for path in root.iterdir() if path.name != ".llama_runner") == ["bins"]
     if kind in ("500", "429"):  # tried again for a while, which test_transfer_faults sees
@@ -176,7 +177,7 @@ def test_pain_08_the_way_to_the_hub_is_broken_in_ways_that_are_told_apart(root: 
     for endpoint, text in texts.items():
         for command in ("plan", "prepare"):
             result = llama_runner(command, REPO, "--root", root, env={"HF_ENDPOINT": endpoint})
-            says(result, 3, f"{endpoint} cannot be reached: {text}", "HF_ENDPOINT")
+            says(result, 4, f"{endpoint} cannot be reached: {text}", "HF_ENDPOINT")
     for endpoint in ("hub.example.org", "ftp://hub.example.org", "http://", "http://a b"):
         says(llama_runner("prepare", REPO, "--root", root, env={"HF_ENDPOINT": endpoint}), 2, "HF_ENDPOINT")
 
@@ -186,7 +187,7 @@ def test_a_hub_that_never_answers_is_given_up(root: Path, llama_runner: Command)
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         env = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HUB_ETAG_TIMEOUT": "1"}
-        says(llama_runner("prepare", REPO, "--root", root, env=env), 3, "no answer in time", "HF_HUB")
+        says(llama_runner("prepare", REPO, "--root", root, env=env), 4, "no answer in time", "HF_HUB")
 
 
 def test_pain_08_a_mirror_is_asked_through_a_proxy(hub: Hub, root: Path, llama_runner: Command, gguf: Path) -> None:
@@ -198,7 +199,7 @@ def test_pain_08_a_mirror_is_asked_through_a_proxy(hub: Hub, root: Path, llama_r
     assert {one.host for one in hub.requests if "/api/" in one.path} == {"mirror.invalid"}
     env |= dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://user:secret@127.0.0.1:9")
     result = llama_runner("prepare", "acme/other", "--root", root, env=env)
-    says(result, 3, "the proxy http://127.0.0.1:9 fails", "HTTP_PROXY")
+    says(result, 4, "the proxy http://127.0.0.1:9 fails", "HTTP_PROXY")
     assert "secret" not in result.err
 
 
@@ -212,12 +213,12 @@ def test_pain_08_a_certificate_of_ones_own_authority(
         env = {"HF_ENDPOINT": hub.url}
         says(
             llama_runner("prepare", REPO, "--root", root, env=env),
-            3,
+            4,
             "its certificate is not accepted",
             "SSL_CERT_FILE",
         )
         env["SSL_CERT_FILE"] = str(tmp_path / "none.pem")
-        says(llama_runner("prepare", REPO, "--root", root, env=env), 3, "none.pem")
+        says(llama_runner("prepare", REPO, "--root", root, env=env), 4, "none.pem")
         env["SSL_CERT_FILE"] = str(certificate)
         result = llama_runner("prepare", REPO, "--root", root, "--json", env=env)
         assert Path(result.json["model"]).read_bytes() == gguf.read_bytes()

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.errors import UnreadableFile
+from llama_runner.convert.errors import UnreadableFile, reading
 from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Model:
 def read(path: Path) -> Model:
     """Read a SentencePiece model. Raises `UnreadableFile`."""
     try:
-        model = _model(read_bounded(path, LARGEST))
-    except OSError as error:
-        raise UnreadableFile(path, error.strerror or str(error)) from error
+        with reading(path):
+            content = read_bounded(path, LARGEST)
+        model = _model(content)
     except (IndexError, ValueError, struct.error) as error:
         raise UnreadableFile(path, f"it is not a SentencePiece model ({error})") from error
     if not model.pieces:

@@ -1,14 +1,15 @@
 """What can go wrong between here and the Hub, told apart, each with its way out.
 
 ``causes.explain`` makes them from what huggingface_hub and its HTTP client raise. While a name is resolved they are
-``SourceError``; what interrupts a download is wrapped in ``NotFetched``, a ``DownloadError``.
+``SourceError``, with the exit status of a download where the Hub is not reached; what interrupts a download is wrapped
+in ``NotFetched``, a ``DownloadError``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.core.errors import DownloadError, SourceError
+from llama_runner.core.errors import DownloadError, ExitCode, SourceError
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.access import Access
@@ -18,6 +19,12 @@ _SETTINGS = "settings/tokens"
 
 class HubError(SourceError):
     """The Hub, or the way to it, does not give what was asked for."""
+
+
+class HubUnavailable(HubError):
+    """What the Hub has is not known: it is not reached, or does not answer as it should."""
+
+    code = ExitCode.DOWNLOAD
 
 
 class NotFetched(DownloadError):
@@ -125,7 +132,7 @@ class Blocked(HubError):
         )
 
 
-class RateLimited(HubError):
+class RateLimited(HubUnavailable):
     """Too many requests; ``seconds`` until more are welcome, if the Hub says so."""
 
     def __init__(self, access: Access, seconds: float | None) -> None:
@@ -135,7 +142,7 @@ class RateLimited(HubError):
         super().__init__(f"{access.endpoint} takes no more requests from here{when}", hint=f"run again then{more}")
 
 
-class HubBroken(HubError):
+class HubBroken(HubUnavailable):
     """The Hub answers, with a failure of its own."""
 
     def __init__(self, where: str, status: int, said: str) -> None:
@@ -145,7 +152,7 @@ class HubBroken(HubError):
         )
 
 
-class HubRefused(HubError):
+class HubRefused(HubUnavailable):
     """The Hub answers with a refusal that has no name of its own."""
 
     def __init__(self, where: str, status: int, said: str) -> None:
@@ -153,7 +160,7 @@ class HubRefused(HubError):
         super().__init__(f"{where} refuses with status {status}{_quoted(said)}", hint=_ENDPOINT_HINT)
 
 
-class StorageRefused(HubError):
+class StorageRefused(HubUnavailable):
     """The Hub sent us on to where it keeps large files, and there we are turned away."""
 
     def __init__(self, where: str, status: int) -> None:
@@ -164,7 +171,7 @@ class StorageRefused(HubError):
         )
 
 
-class BadAnswer(HubError):
+class BadAnswer(HubUnavailable):
     """What answers does not speak as a hub does."""
 
     def __init__(self, where: str, what: str) -> None:
@@ -172,7 +179,7 @@ class BadAnswer(HubError):
         super().__init__(f"{where} does not answer as a hub does: {what}", hint=_ENDPOINT_HINT)
 
 
-class NotReached(HubError):
+class NotReached(HubUnavailable):
     """No answer: the way there is broken. Its subclasses say where, if that can be told."""
 
     def __init__(self, where: str, why: str, *, hint: str = "check the network, then run again") -> None:

@@ -167,10 +167,12 @@ def test_where_the_hub_keeps_large_files_a_refusal_is_not_about_the_repository()
 # --- what becomes of them ---
 
 
-def test_while_resolving_it_is_the_source_while_downloading_the_download() -> None:
+def test_11_28_what_the_hub_refuses_is_the_source_and_a_hub_that_is_not_reached_the_download() -> None:
     access = Access("https://hub.example.org", None, "none")
+    assert errors.NoSuchRepository(REPO, access).code == ExitCode.SOURCE
+    assert errors.ConnectionRefused("https://hub.example.org").code == ExitCode.DOWNLOAD
     reason = errors.HubBroken("https://hub.example.org", 500, "")
-    assert reason.code == ExitCode.SOURCE
+    assert reason.code == ExitCode.DOWNLOAD
     assert isinstance(reason, SourceError)
     error = causes.explain(reason, repo=REPO, file="model.gguf", access=access, downloading=True)
     assert isinstance(error, errors.NotFetched)
