@@ -49,16 +49,10 @@ def _absolute(path: str) -> str:
 
 def _listed(value: str, *, scaled: bool) -> str:
     """Return a list of paths, of which each may have a scale. llama-server reads it as a row of CSV."""
-    import csv  # noqa: PLC0415 - only with such an option
+    from llama_runner.core.csv_row import format_row, parse_row  # noqa: PLC0415 - only with such an option
 
-    try:
-        row = next(csv.reader([value]))
-    except csv.Error:
-        return value
     fields = []
-    for field in row:
+    for field in parse_row(value):
         path, colon, scale = field.rpartition(":") if scaled else (field, "", "")
-        absolute = f"{_absolute(path)}{colon}{scale}" if path else field
-        quoted = '"' + absolute.replace('"', '""') + '"'
-        fields.append(quoted if "," in absolute or '"' in absolute else absolute)
-    return ",".join(fields)
+        fields.append(f"{_absolute(path)}{colon}{scale}" if path else field)
+    return format_row(fields)
