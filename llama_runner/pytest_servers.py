@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.value import Value
+from llama_runner.core.value import Value, field
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Wish(Value, eq=False):
     model: str | None
     wishes: dict[str, Any]
     """Arguments of ``Runner.prepare``."""
-    options: dict[str, Any]
-    """Fields of ``ServerOptions``."""
+    options: dict[str, Any] = field(role="secret")
+    """Fields of ``ServerOptions``, a key perhaps."""
     digest: str
 
     @classmethod

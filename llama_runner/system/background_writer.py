@@ -116,7 +116,10 @@ class BackgroundWriter:
                 return
 
     def _write_some(self, block: memoryview) -> int:
-        chunk = block[:_CHUNK]
+        chunk = bytes(block[:_CHUNK])
+        chunk = (
+            chunk[: chunk.rfind(b"\n") + 1] or chunk
+        )  # others may write to the same pipe: between lines, if possible
         if not isinstance(self._stream, io.RawIOBase):
             self._stream.write(chunk)
             self._stream.flush()

@@ -135,3 +135,16 @@ def test_it_costs_nothing_to_those_who_do_not_use_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "['llama_runner', 'llama_runner.pytest_plugin']"
+
+
+def test_11_03_a_key_of_a_mark_works_and_is_not_shown(suite: Suite) -> None:
+    suite.write(
+        "import pytest\n"
+        "@pytest.mark.llama_model(api_key='s3cret-of-mine')\n"
+        "def test_a(llama_server, request):\n"
+        "    assert llama_server.chat('hello', max_tokens=1).text is not None\n"
+        "    assert 's3cret' not in repr(request.node.callspec.params)\n"
+    )
+    said = suite.run("--setup-show")
+    assert "1 passed" in said, said
+    assert "s3cret" not in said

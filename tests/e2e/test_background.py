@@ -197,9 +197,9 @@ def test_11_16_a_server_goes_on_and_is_started_again_though_nobody_reads_what_ru
         raise AssertionError("no server is ready")
 
     first = ready()
-    for _ in range(100):  # llama-server prints the origin; a pipe takes 64 KiB
-        assert request(first["url"], "/health", headers={"Origin": "http://" + "x" * 7000})[0] == 200
-    assert (root / first["log"]).stat().st_size > 600_000
+    for _ in range(200):  # llama-server prints the origin; a pipe takes 64 KiB
+        assert request(first["url"], "/health", headers={"Origin": "http://" + "x" * 3000})[0] == 200
+    assert (root / first["log"]).stat().st_size > 500_000
     os.kill(first["pid"], signal.SIGKILL)
     second = ready(but=first["pid"])
     assert ask(second["url"], "what is a step?")
@@ -210,5 +210,5 @@ def test_11_16_a_server_goes_on_and_is_started_again_though_nobody_reads_what_ru
     assert llama_runner("stop", "--all", "--root", root).code == 0
     assert command.wait(60) == 0
     reading.join()
-    assert f"\nlistening {first['url']}" in printed[0], "the summary of the start"
-    assert "\nrestart   the server was killed by signal 9; start 1 of 5 in 1 s\n" in printed[0]
+    assert f"listening {first['url']}" in printed[0], "the summary of the start"
+    assert "restart   the server was killed by signal 9; start 1 of 5 in 1 s\n" in printed[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.binaries.capabilities import ask
+from llama_runner.core.csv_row import parse_row
 from llama_runner.server.option_paths import absolute_options, takes_path
 from llama_runner.server.spec import ServerOptions, spec_of
 
@@ -53,7 +54,7 @@ def test_11_01_all_paths_of_a_launch_are_absolute(here: str) -> None:
         trained_context=None,
         cores=1,
     )
-    words = [word.strip('"') for word in spec.argv()]  # a list with a comma in a path is quoted
+    words = [field for word in spec.argv() for field in (parse_row(word) if word.startswith('"') else [word])]
     files = [word for word in words if word.endswith(("server", ".gguf", "/g", "/c", "/k", "/keys", ".sock"))]
     assert len(files) == 9
     assert all(word.startswith(here) for word in files)
