@@ -97,3 +97,19 @@ def test_every_error_and_call_that_is_told_exists() -> None:
     for name in re.findall(r"`(\w+)\(", " ".join(calls)):
         assert any(hasattr(kind, name) for kind in (Requests, Stream, Client)), name
     assert {"text", "reasoning", "tool_calls", "finish_reason", "usage", "timings", "raw"} <= set(Reply.fields)
+
+
+def test_11_08_every_promise_about_security_names_tests_that_exist() -> None:
+    text = (REPOSITORY / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    defined = {
+        name
+        for path in (REPOSITORY / "tests").rglob("*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 40
+    assert named <= defined
+    promises = re.findall(r"^\* \*\*.*?(?=^\* |^$|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert len(promises) > 15
+    for promise in promises:
+        assert "`test_" in promise or "serving.md" in promise, promise

@@ -265,6 +265,16 @@ def test_11_08_no_error_repeats_a_secret_of_a_url(
     assert_hidden(result, tmp_path / "root")
 
 
+@pytest.mark.parametrize("option", ["-hft", "--hf-token", "--api-key", "--api_key"])
+def test_11_08_a_secret_after_the_dashes_is_refused_and_not_repeated(
+    llama_runner: Command, tmp_path: Path, option: str
+) -> None:
+    for words in ((option, "planted"), (f"{option}=planted",)):
+        result = llama_runner("plan", "--demo", "--root", tmp_path / "root", "--", *words)
+        assert result.code == 2, result
+        assert_hidden(result, tmp_path / "root")
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -18,6 +18,7 @@ DEFAULT_CONTEXT = 4096
 _SOURCES = "-m --model -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file"
 _OURS = {**dict.fromkeys(_SOURCES.split(), "a model source"), "--host": "--host", "--port": "--port"}
 _OURS |= {"--api-key": "--api-key-file or LLAMA_API_KEY", "--api-key-file": "--api-key-file"}
+_OURS |= dict.fromkeys(("-hft", "--hf-token"), "HF_TOKEN or --token-file")
 _OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
 """Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
 
@@ -197,7 +198,7 @@ def spec_of(
         if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
             from llama_runner.server.errors import OwnOption  # noqa: PLC0415 - not on the warm path
 
-            raise OwnOption(word, ours)
+            raise OwnOption(option, ours)  # without its value, which may be a key
     extra = options.extra
     if extra:
         from llama_runner.server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
