@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from llama_runner.binaries import cmake  # noqa: E402
-from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, find_toolchain, tool_path  # noqa: E402
+from llama_runner.llama_cpp import cmake  # noqa: E402
+from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, find_toolchain, tool_path  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,11 +44,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 from llama_runner.core import events
 from llama_runner.core.plan import Snapshot
 from llama_runner.engine.executor import Executor
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.store import Store
-from llama_runner.programs import Wanted, find
+from llama_runner.engine.observer import Observer
+from llama_runner.store.artifacts import Store
+from llama_runner.request.binaries_graph import Wanted, find
 from llama_runner.sources.local import LocalSources
-from llama_runner.sources.trees import open_tree
+from llama_runner.llama_cpp.source_tree import open_tree
 
 root, tree, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 

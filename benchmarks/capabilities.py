@@ -19,16 +19,16 @@ import time
 from pathlib import Path
 
 from llama_runner import Runner
-from llama_runner.binaries.capabilities import capabilities_of
 from llama_runner.core.digest import file_digest
-from llama_runner.server.flags import check_flags
+from llama_runner.llama_cpp.capabilities import capabilities_of
+from llama_runner.serving.llama_server.flag_check import check_flags
 
 GOAL_MS = 5.0
 WORDS = ("--metrics", "-np", "2", "--flash-attn", "on", "--cache-type-k", "q8_0")
 IMPORTS = """
 import llama_runner.api, time
 began = time.perf_counter()
-import llama_runner.binaries.capabilities, llama_runner.server.flags
+import llama_runner.llama_cpp.capabilities, llama_runner.serving.llama_server.flag_check
 print(time.perf_counter() - began)
 """
 

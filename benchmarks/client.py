@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from llama_runner import Client, Runner, ServerOptions
+from llama_runner.benchmark.load_generator import Load, ask, drive
 from llama_runner.client.errors import StillLoading, Unreachable
-from llama_runner.client.load import Load, ask, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner import Server
-    from llama_runner.server.elsewhere import RunningServer
+    from llama_runner.serving.running_server import RunningServer
 
 GOALS = {"overhead_ms": 1.0, "throughput": 0.98}
 _TURNS = 30

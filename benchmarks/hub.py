@@ -42,7 +42,7 @@ from pathlib import Path
 from llama_runner.core.digest import file_digest
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.pins import Pin, RemoteFile
-from llama_runner.sources.hub.transfer import transfer
+from llama_runner.sources.hub.download import transfer
 url, repo, commit, directory, files = sys.argv[1:]
 files = [RemoteFile(name, size, file_digest(sha256)) for name, size, sha256 in json.loads(files)]
 transfer(files, pin=Pin(repo, commit, tuple(files)), directory=Path(directory), access=Access(url, None, "none"),

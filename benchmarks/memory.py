@@ -3,10 +3,10 @@
     python benchmarks/memory.py [--root DIR] [--minilm DIR] [--contexts 4096,16384,…] [--types f16,q8_0,q4_0]
 
 Serves the demo model, and all-MiniLM-L6-v2 out of the package that carries it, with each context and each type of KV
-cache. ``estimated`` is what `llama_runner.server.memory` expects before the start; ``reported`` the sum of the
-buffers in llama-server's own log of the load, without ``repacked``, the second copy of weights that are rearranged
-for the processor; ``resident`` what the process has once it is ready. Prints one JSON document; sizes are MiB, and
-``error`` is estimated against reported, in percent.
+cache. ``estimated`` is what `llama_runner.serving.llama_server.memory_check` expects before the start. ``reported`` is
+the sum of the buffers in llama-server's own log of the load, without ``repacked``, the second copy of weights that are
+rearranged for the processor. ``resident`` is what the process has once it is ready. Prints one JSON document; sizes are
+MiB, and ``error`` is estimated against reported, in percent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_runner import Runner, ServerOptions
-from llama_runner.server.memory import Memory, resident_bytes
+from llama_runner.serving.llama_server.memory_check import Memory, resident_bytes
 
 GOALS = {"error": 5.0}
 _MIB = 1 << 20

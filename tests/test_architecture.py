@@ -33,8 +33,8 @@ LAYERS = [
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
-    "asyncio", "email", "llama_runner.convert.source", "llama_runner.convert.checkpoint", "llama_runner.status",
-    "llama_runner.client",
+    "asyncio", "email", "llama_runner.convert.model_directory", "llama_runner.convert.checkpoint",
+    "llama_runner.status", "llama_runner.client",
 }  # fmt: skip
 
 
@@ -130,9 +130,15 @@ json.dump(sorted(sys.modules), sys.stdout)
 
 READERS = {
     *("system", "diagnosis", "machine.py", "official_driver.py"),
-    *("server/vram.py", "server/orphans.py", "server/registry.py", "server/memory.py", "server/holder.py"),
-    *("binaries/gpus.py", "binaries/backends.py", "client/kept.py", "programs.py"),
-    *("steps/environment.py", "steps/compile.py"),
+    *(
+        "system/gpu_memory.py",
+        "serving/reaper.py",
+        "serving/registry.py",
+        "serving/llama_server/memory_check.py",
+        "serving/port_owner.py",
+    ),
+    *("llama_cpp/gpu_detection.py", "llama_cpp/backends.py", "benchmark/history.py", "programs.py"),
+    *("steps/python_environment.py", "steps/compile.py"),
 }
 """What opens files itself: those of /proc, /sys and the system, and files that we wrote a moment before."""
 

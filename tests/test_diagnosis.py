@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llama_runner.binaries.backends import BACKENDS
-from llama_runner.diagnosis import Place, examine
-from llama_runner.diagnosis.looking import Hiding
-from llama_runner.engine.store import Store
+from llama_runner.doctor import Place, examine
+from llama_runner.doctor.probe import Hiding
+from llama_runner.llama_cpp.backends import BACKENDS
+from llama_runner.store.artifacts import Store
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 posix = pytest.mark.skipif(os.name != "posix", reason="the programs are shell scripts")

@@ -87,8 +87,8 @@ def test_every_option_that_is_told_exists() -> None:
 
 def test_every_error_and_call_that_is_told_exists() -> None:
     from llama_runner.client import errors
-    from llama_runner.client.sync import Client, Requests, Stream
-    from llama_runner.client.values import Reply
+    from llama_runner.client.replies import Reply
+    from llama_runner.client.sync_client import Client, Requests, Stream
 
     table = PYTHON.partition("## What goes wrong")[2].partition("```")[0]
     for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import machine
+from llama_runner.system import hardware
 
 
 def cgroup(tmp_path: Path, lines: str, files: dict[str, str]) -> float | None:
@@ -15,7 +15,7 @@ def cgroup(tmp_path: Path, lines: str, files: dict[str, str]) -> float | None:
     for name, text in files.items():
         (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "fs" / name).write_text(text)
-    return machine.cgroup_quota(tmp_path / "fs", tmp_path / "cgroup")
+    return hardware.cgroup_quota(tmp_path / "fs", tmp_path / "cgroup")
 
 
 def test_a_quota_of_the_unified_hierarchy_counts(tmp_path: Path) -> None:
@@ -44,15 +44,15 @@ def test_affinity_is_respected() -> None:
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert machine.physical_cores() == 1
+        assert hardware.physical_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert 1 <= machine.physical_cores() <= len(allowed)
+    assert 1 <= hardware.physical_cores() <= len(allowed)
 
 
 def test_a_fraction_of_a_processor_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cgroup_quota", lambda: 0.25)
-    assert machine.physical_cores() == 1
+    monkeypatch.setattr(hardware, "cgroup_quota", lambda: 0.25)
+    assert hardware.physical_cores() == 1
 
 
 def memory(tmp_path: Path, lines: str, files: dict[str, str], meminfo: str = "MemTotal:  1000 kB\n") -> int:
@@ -61,7 +61,7 @@ def memory(tmp_path: Path, lines: str, files: dict[str, str], meminfo: str = "Me
     for name, text in files.items():
         (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "fs" / name).write_text(text)
-    return machine.total_memory(tmp_path / "meminfo", tmp_path / "fs", tmp_path / "cgroup")
+    return hardware.total_memory(tmp_path / "meminfo", tmp_path / "fs", tmp_path / "cgroup")
 
 
 def test_without_a_limit_all_memory_of_the_machine_counts(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_limit_beyond_what_the_machine_has_is_none(tmp_path: Path) -> None:
 
 def test_memory_is_known_where_the_system_has_no_such_files(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
-    assert machine.total_memory(absent, absent, absent) > 1 << 20
+    assert hardware.total_memory(absent, absent, absent) > 1 << 20
 
 
 MEMINFO = "MemTotal:  1000 kB\nMemAvailable:   600 kB\n"
@@ -93,7 +93,7 @@ MEMINFO = "MemTotal:  1000 kB\nMemAvailable:   600 kB\n"
 
 def left(tmp_path: Path, lines: str, files: dict[str, str], meminfo: str = MEMINFO) -> int:
     memory(tmp_path, lines, files, meminfo)
-    return machine.available_memory(tmp_path / "meminfo", tmp_path / "fs", tmp_path / "cgroup")
+    return hardware.available_memory(tmp_path / "meminfo", tmp_path / "fs", tmp_path / "cgroup")
 
 
 def test_without_a_limit_what_the_machine_has_left_is_available(tmp_path: Path) -> None:
@@ -117,17 +117,17 @@ def test_what_a_cgroup_of_the_older_hierarchy_has_left_is_available(tmp_path: Pa
 
 def test_available_memory_is_known_where_the_system_has_no_such_files(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
-    assert 1 << 20 < machine.available_memory(absent, absent, absent) <= machine.total_memory(absent, absent, absent)
+    assert 1 << 20 < hardware.available_memory(absent, absent, absent) <= hardware.total_memory(absent, absent, absent)
 
 
 def test_the_platform_is_named_as_in_the_documentation() -> None:
-    system, _, architecture = machine.platform_tag().partition("-")
+    system, _, architecture = hardware.platform_tag().partition("-")
     assert system in {"linux", "macos", "windows"}
     assert architecture
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux")
 def test_processor_features_are_sorted_and_many() -> None:
-    features = machine.cpu_features()
+    features = hardware.cpu_features()
     assert list(features) == sorted(features)
     assert len(features) > 5

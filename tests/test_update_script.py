@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import paths
-from llama_runner.binaries.pin import load_pin
+from llama_runner.llama_cpp.pinned_source import load_pin
+from llama_runner.store import layout
 from tests.conftest import REPOSITORY, Result
 from tests.fakereleases.index import Index
 
 SCRIPT = REPOSITORY / "scripts" / "update_llama_cpp.py"
-OLD = load_pin(paths.pin_file())
+OLD = load_pin(layout.pin_file())
 
 FILES = {
     "CMakeLists.txt": "project(llama.cpp)\n",
@@ -63,7 +63,7 @@ def named(version: str = "99.1") -> str:
 @pytest.fixture
 def pin(tmp_path: Path) -> Path:
     """Give a copy of the pin file."""
-    return Path(shutil.copy(paths.pin_file(), tmp_path / "pin.toml"))
+    return Path(shutil.copy(layout.pin_file(), tmp_path / "pin.toml"))
 
 
 def moved(pin: Path, *words: object, env: dict[str, str] | None = None) -> Result:
@@ -158,7 +158,7 @@ def test_a_moved_pin_makes_no_model_again(tmp_path: Path, root: Path) -> None:
     copy = tmp_path / "checkout"
     shutil.copytree(REPOSITORY / "llama_runner", copy / "llama_runner", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "vendor").mkdir()
-    pin = Path(shutil.copy(paths.pin_file(), copy / "vendor" / "llama.cpp.toml"))
+    pin = Path(shutil.copy(layout.pin_file(), copy / "vendor" / "llama.cpp.toml"))
 
     def run(command: str) -> Result:
         words = [sys.executable, "-m", "llama_runner", command, "--demo", "-q", "q8_0", "--json", "--root", str(root)]

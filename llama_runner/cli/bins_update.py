@@ -12,7 +12,7 @@ from llama_runner.cli import options as shared
 from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
-    from llama_runner.binaries.update import Indexed, News, Released
+    from llama_runner.llama_cpp.updates import Indexed, News, Released
 
 MOVE_PIN = "python scripts/update_llama_cpp.py"
 
@@ -25,22 +25,23 @@ def update(**given: Any) -> None:
     """Compare the pinned llama.cpp with what the package index and the listing of releases have: say --check."""
     if not given["check"]:
         raise click.UsageError(f"say --check; in a checkout, {MOVE_PIN} moves the pin")
-    from llama_runner import machine, paths  # noqa: PLC0415 - not for --help
-    from llama_runner.binaries.pin import load_pin  # noqa: PLC0415
-    from llama_runner.binaries.update import look  # noqa: PLC0415
-    from llama_runner.engine.store import PRIVATE  # noqa: PLC0415
+    from llama_runner.llama_cpp.pinned_source import load_pin  # noqa: PLC0415
+    from llama_runner.llama_cpp.updates import look  # noqa: PLC0415
+    from llama_runner.store import layout  # noqa: PLC0415 - not for --help
+    from llama_runner.store.artifacts import PRIVATE  # noqa: PLC0415
+    from llama_runner.system import hardware  # noqa: PLC0415 - not for --help
 
     news = look(
-        load_pin(paths.pin_file()),
-        paths.find_root(given["root"]) / PRIVATE,
+        load_pin(layout.pin_file()),
+        layout.find_root(given["root"]) / PRIVATE,
         environment=os.environ,
-        platform=machine.platform_tag(),
+        platform=hardware.platform_tag(),
         offline=given["offline"],
     )
     if given["as_json"]:
         click.echo(json.dumps(news.to_json()))
         return
-    say(*describe(news, in_checkout=paths.checkout() is not None))
+    say(*describe(news, in_checkout=layout.checkout() is not None))
     for note in news.releases.notes:
         say(f"note: {note}", err=True)
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_runner.api import Runner
-    from llama_runner.server.process import Server
-    from llama_runner.server.supervise import Supervisor
+    from llama_runner.serving.server_process import Server
+    from llama_runner.serving.supervisor import Supervisor
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -82,16 +82,16 @@ def cli() -> None:
 def run(**given: Any) -> None:
     """Prepare a model and serve it until Ctrl-C. Options after -- go to llama-server unchanged."""
     if given["print_diagnostics"]:
-        from llama_runner.cli.doctor import diagnose  # noqa: PLC0415 - only then
+        from llama_runner.cli.doctor_cmds import diagnose  # noqa: PLC0415 - only then
 
         diagnose(given["root"], as_json=given["as_json"])
         return
-    from llama_runner.server.port import check_launch  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.port_check import check_launch  # noqa: PLC0415 - not for --help
 
     server_options = shared.server_options(given)
     runner = _runner(given, events=given["as_json"])
     if given["detach"]:
-        from llama_runner.cli.services import check_detach, detach  # noqa: PLC0415 - only then
+        from llama_runner.cli.server_cmds import check_detach, detach  # noqa: PLC0415 - only then
 
         check_detach(runner, server_options, given)
     else:
@@ -112,7 +112,7 @@ def run(**given: Any) -> None:
             keeper = _keeper(server, given)
             wish.hand_to(keeper)
             if "NOTIFY_SOCKET" in os.environ:
-                from llama_runner.server.units import notify_ready  # noqa: PLC0415 - only for a service of the system
+                from llama_runner.serving.system_service import notify_ready  # noqa: PLC0415 - only for a service of the system
 
                 notify_ready(os.environ)
             from llama_runner.cli import render  # noqa: PLC0415 - not for --help
@@ -132,7 +132,7 @@ def _about(given: dict[str, Any]) -> dict[str, Any]:
     """Return what is written down of who looks after a server."""
     if given["restart"] == "no":
         return {}
-    from llama_runner.server.supervise import looked_after  # noqa: PLC0415 - only then
+    from llama_runner.serving.supervisor import looked_after  # noqa: PLC0415 - only then
 
     return looked_after(detached=False)
 
@@ -141,7 +141,7 @@ def _keeper(server: Server, given: dict[str, Any]) -> Server | Supervisor:
     """Return what waits for the end of a server: it itself, or who starts it again."""
     if given["restart"] == "no":
         return server
-    from llama_runner.server.supervise import Supervisor  # noqa: PLC0415 - only then
+    from llama_runner.serving.supervisor import Supervisor  # noqa: PLC0415 - only then
 
     return Supervisor(server, given["restart"], limit=given["restart_limit"])
 

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.server.spec import ServerOptions
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 _LARGEST = 1 << 63
 
@@ -269,8 +269,8 @@ _FILES = ("api_key_file", "tls_cert", "tls_key")
 
 def server_options(options: dict[str, Any]) -> ServerOptions:
     """Take the ``ServerOptions`` out of a command's options."""
-    from llama_runner import paths  # noqa: PLC0415 - not for --help
-    from llama_runner.server.spec import ServerOptions  # noqa: PLC0415
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415
+    from llama_runner.store import layout  # noqa: PLC0415 - not for --help
 
     if options["api_key"] not in (None, "auto"):
         raise click.UsageError("a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file")
@@ -287,10 +287,12 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
         api_key=options["api_key"],
         insecure=options["insecure"],
         force_memory=options["force_memory"],
-        **{name: options[name] and paths.user_path(options[name]).absolute() for name in _FILES},
+        **{name: options[name] and layout.user_path(options[name]).absolute() for name in _FILES},
     )
     if options["profile"] is None:
         return asked
-    from llama_runner.server import profile  # noqa: PLC0415 - only for a profile
+    from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile
 
-    return profile.apply(profile.read(profile.directory(paths.find_root(options["root"])), options["profile"]), asked)
+    return profiles.apply(
+        profiles.read(profiles.directory(layout.find_root(options["root"])), options["profile"]), asked
+    )

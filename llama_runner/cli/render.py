@@ -15,15 +15,15 @@ from llama_runner.cli.streams import PrintableStream, joined
 from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
-from llama_runner.server.purpose import purpose_of
+from llama_runner.serving.llama_server.purpose import purpose_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.core.plan import Planned, Reason
-    from llama_runner.results import Forecast, Prepared
-    from llama_runner.server.elsewhere import RunningServer
-    from llama_runner.server.process import Server
+    from llama_runner.request.results import Forecast, Prepared
+    from llama_runner.serving.running_server import RunningServer
+    from llama_runner.serving.server_process import Server
     from llama_runner.status import Status
 
 _LINE_EVERY_S = 10.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from llama_runner.client.errors import RequestNotSent, StrangeAnswer, refusal
-from llama_runner.client.values import Json, Metrics, Piece, Props, Reply, Slot, Timings, ToolCall, Usage
+from llama_runner.client.replies import Json, Metrics, Piece, Props, Reply, Slot, Timings, ToolCall, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

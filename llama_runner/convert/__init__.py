@@ -94,11 +94,11 @@ def convert(
     ignore it. Raises a subclass of ``SourceError`` for a bad source; ``OSError`` of the file system (a full disk)
     goes through.
     """
-    from llama_runner.convert import checkpoint, stream  # noqa: PLC0415
+    from llama_runner.convert import checkpoint, gguf_writer  # noqa: PLC0415
 
     prepared = checkpoint.prepare(directory, name=name, outtype=outtype, pre_tokenizer=pre_tokenizer)
-    start = stream.head(prepared.values, prepared.planned)
-    written = stream.write(
+    start = gguf_writer.head(prepared.values, prepared.planned)
+    written = gguf_writer.write(
         destination,
         start,
         prepared.planned,

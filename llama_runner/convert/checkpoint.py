@@ -12,24 +12,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llama_runner.convert import metadata, shards
-from llama_runner.convert.assemble import assemble
-from llama_runner.convert.config import load
+from llama_runner.convert import general_metadata, shards
 from llama_runner.convert.errors import BadVocabulary, UnexpectedStructure
 from llama_runner.convert.families import family_of
-from llama_runner.convert.keyvalues import KeyValues
-from llama_runner.convert.source import Source, architecture_of
-from llama_runner.convert.tensors import FILE_TYPES, MXFP4_FILE_TYPE, guess_outtype, plan
+from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.model_config import load
+from llama_runner.convert.model_directory import Source, architecture_of
+from llama_runner.convert.quantized_tensors import assemble
+from llama_runner.convert.tensor_plan import FILE_TYPES, MXFP4_FILE_TYPE, guess_outtype, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from llama_runner.convert.config import Config
     from llama_runner.convert.families.family import Family
-    from llama_runner.convert.quantized import Quantization
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.quantization_config import Quantization
     from llama_runner.convert.safetensors import Shard, Tensor
-    from llama_runner.convert.tensors import Planned
+    from llama_runner.convert.tensor_plan import Planned
     from llama_runner.convert.vocab import Vocabulary
 
 _OF_STRUCTURE = (
@@ -132,7 +132,7 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
         planned = plan(family, config, combined, outtype)
         values = KeyValues(family.name)
         family.early(values, config)
-    metadata.write(values, source, name=name, parameters=metadata.Parameters.of(planned))
+    general_metadata.write(values, source, name=name, parameters=general_metadata.Parameters.of(planned))
     with _structural():
         family.hyperparameters(values, config, source, _file_type(config, outtype))
     values.uint32("general.quantization_version", QUANTIZATION_VERSION)

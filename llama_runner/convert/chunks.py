@@ -14,7 +14,7 @@ import numpy as np
 
 from llama_runner.convert.cast import LAYOUT, cast, not_finite
 from llama_runner.convert.dequantize import Combined
-from llama_runner.convert.tensors import BLOCKS, ITEM_BYTES
+from llama_runner.convert.tensor_plan import BLOCKS, ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llama_runner.convert.safetensors import Tensor
-    from llama_runner.convert.tensors import Piece, Planned
+    from llama_runner.convert.tensor_plan import Piece, Planned
 
     class Reader(Protocol):
         """Reads shards."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.config import full_rope, sliding_rope
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.convert.model_config import full_rope, sliding_rope
 
 if TYPE_CHECKING:
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
 
 Row = tuple[str, str, tuple[str, ...]]
 

@@ -25,7 +25,7 @@ from llama_runner.core.printable import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.model_directory import Source
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

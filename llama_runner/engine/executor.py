@@ -37,20 +37,20 @@ from llama_runner.core.step import (
     recipe_of,
     step_key,
 )
-from llama_runner.engine import locks, staging
 from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
-from llama_runner.engine.process import Cancellation
-from llama_runner.engine.settle import Outcome, settle
-from llama_runner.engine.stamps import hash_payload, hash_tree
+from llama_runner.engine.outcome import Outcome, settle
+from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.workspace import StagedWorkspace
+from llama_runner.store import locks, staging
+from llama_runner.store.stamps import hash_payload, hash_tree
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from llama_runner.engine.observe import Observer
-    from llama_runner.engine.store import Store
+    from llama_runner.engine.observer import Observer
+    from llama_runner.store.artifacts import Store
 
 AT_ONCE: dict[Resource, int] = {"network": 4, "disk": 2, "compute": 1}
 """How many steps of a resource class run side by side."""

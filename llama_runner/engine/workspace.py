@@ -11,8 +11,9 @@ from llama_runner.core.digest import Digest, short
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.redaction import redacted
 from llama_runner.core.step import Source, Step, all_inputs
-from llama_runner.engine import process, staging
+from llama_runner.engine import run_program
 from llama_runner.engine.errors import InputVanished
+from llama_runner.store import staging
 from llama_runner.system.files import open_private_log
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Key
     from llama_runner.core.step import Node, Place
     from llama_runner.core.workspace import Sources
-    from llama_runner.engine.process import Cancellation
-    from llama_runner.engine.store import Store
+    from llama_runner.engine.run_program import Cancellation
+    from llama_runner.store.artifacts import Store
 
 _PROGRESS_EVERY_S = 0.1
 
@@ -139,7 +140,7 @@ class StagedWorkspace:
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         """See ``Workspace``."""
-        process.run(
+        run_program.run(
             argv,
             env=env,
             cwd=cwd,

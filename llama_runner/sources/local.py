@@ -19,19 +19,19 @@ from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.model_files import CARD, READ_BY_CONVERSION, is_read_here
 from llama_runner.core.step import Source
 from llama_runner.core.value import Value
-from llama_runner.engine.stamps import StampCache, hash_file, is_settled, source_stamp
-from llama_runner.paths import safe_name, user_path
-from llama_runner.sources.model_digest import card_of, digest_of_all, indexed, known_digest
-from llama_runner.sources.programs import StoredPrograms
-from llama_runner.sources.recorded import recorded, records_of, unchanged
+from llama_runner.llama_cpp.build_selection import StoredPrograms
+from llama_runner.store.layout import safe_name, user_path
+from llama_runner.store.model_digest import card_of, digest_of_all, indexed, known_digest
+from llama_runner.store.recorded_sources import recorded, records_of, unchanged
+from llama_runner.store.stamps import StampCache, hash_file, is_settled, source_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from llama_runner.core.record import Stamp
-    from llama_runner.engine.store import Store
-    from llama_runner.sources.gguf import Header
+    from llama_runner.sources.gguf_header import Header
+    from llama_runner.store.artifacts import Store
 
 _LARGEST_PLAIN = 16 << 30
 """Bytes of an importance matrix, a text or a patch."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner import machine
-from llama_runner.binaries.executables import check_platform
 from llama_runner.core.digest import short
 from llama_runner.core.errors import ToolError
 from llama_runner.core.step import Place, Step, unkeyed
-from llama_runner.sources.adopted import SERVER, AdoptedPrograms, open_adopted
+from llama_runner.llama_cpp.executable_format import check_platform
+from llama_runner.llama_cpp.system_binaries import SERVER, AdoptedPrograms, open_adopted
+from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,8 +56,8 @@ class AdoptPrograms(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Link, list, prove. Raises ``ForeignProgram``, and what ``prove`` raises."""
-        from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not on the warm path
-        from llama_runner.engine.stamps import hash_file  # noqa: PLC0415
+        from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
+        from llama_runner.store.stamps import hash_file  # noqa: PLC0415
 
         lines = []
         for name, path in self.programs.files().items():
@@ -80,7 +80,7 @@ def adopted_programs(
     None: ``LLAMA_SERVER_BINS_DIR`` says where, else ``PATH``. Raises what `open_adopted` raises.
     """
     found = open_adopted(path, environment=os.environ if environment is None else environment)
-    return AdoptPrograms(found, str(found.path), found.server, os_and_arch=machine.platform_tag())
+    return AdoptPrograms(found, str(found.path), found.server, os_and_arch=hardware.platform_tag())
 
 
 def program_in(directory: Path, name: str) -> Path:

@@ -6,24 +6,24 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner import machine
-from llama_runner.binaries import backends, cmake
-from llama_runner.binaries.gpus import try_nvcc
-from llama_runner.binaries.toolchain import PASSED_ENVIRONMENT, NoCompiler, ran_out_of_memory, tool_path
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.llama_cpp import backends, cmake
+from llama_runner.llama_cpp.gpu_detection import try_nvcc
+from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, NoCompiler, ran_out_of_memory, tool_path
 from llama_runner.steps.unpack import UnpackSource
+from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.binaries.gpus import Gpus
-    from llama_runner.binaries.toolchain import Toolchain
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.workspace import Workspace
+    from llama_runner.llama_cpp.gpu_detection import Gpus
+    from llama_runner.llama_cpp.toolchain import Toolchain
 
 PEAK_DISK = 200 << 20
 """Objects and binaries of a CPU build: measured 155 MiB and 34 MiB."""
@@ -167,7 +167,7 @@ class CompileLlama(Step):
                 if not starved:
                     raise
                 if jobs == 1:
-                    raise NotEnoughMemory(starved[0], machine.available_memory(), workspace.log_name) from error
+                    raise NotEnoughMemory(starved[0], hardware.available_memory(), workspace.log_name) from error
                 workspace.warn("memory", f"not enough for {jobs} compilers at once; going on with {jobs // 2}")
                 jobs //= 2
             else:
@@ -175,7 +175,7 @@ class CompileLlama(Step):
 
     def _cache(self, workspace: Workspace, variables: list[str], environment: dict[str, str]) -> list[tuple[str, Path]]:
         """Return CMake's variables for a compiler cache, if there is one; ``environment`` becomes what it needs."""
-        from llama_runner.binaries import compiler_cache  # noqa: PLC0415 - not on the warm path
+        from llama_runner.llama_cpp import compiler_cache  # noqa: PLC0415 - not on the warm path
 
         assert self.toolchain is not None
         cache = compiler_cache.find_cache(os.environ, self.options)
@@ -206,7 +206,7 @@ class CompileLlama(Step):
         return found
 
     def _prove(self, workspace: Workspace) -> None:
-        from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
 
         commit = next((word.partition("=")[2] for word in self.options if word.startswith(_COMMIT)), None)
         prove(workspace.out, Expected(self.backend, self.build, commit), workspace)
@@ -228,4 +228,4 @@ def _forget_other_build(work: Path, configure: list[str]) -> None:
 
 def _default_jobs() -> int:
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(processors, machine.available_memory() // MEMORY_PER_JOB))
+    return max(1, min(processors, hardware.available_memory() // MEMORY_PER_JOB))

@@ -56,7 +56,7 @@ class Convert(Step):
     def run(self, workspace: Workspace) -> None:
         """Stream the weights from the source into the file."""
         from llama_runner.convert import convert  # noqa: PLC0415 - not on the warm path
-        from llama_runner.sources.gguf import read_header  # noqa: PLC0415
+        from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415
 
         target = workspace.target
         converted = convert(

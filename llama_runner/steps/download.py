@@ -95,8 +95,8 @@ class Download(Step):
         workspace.fact(files={name: digests[file.name] for name, file in zip(self._names, self.remote, strict=True)})
 
     def _bring(self, workspace: Workspace) -> dict[str, Digest]:
-        from llama_runner.sources.hub.cache import adopt  # noqa: PLC0415 - not on the warm path
-        from llama_runner.sources.hub.transfer import transfer  # noqa: PLC0415
+        from llama_runner.sources.hub.download import transfer  # noqa: PLC0415
+        from llama_runner.sources.hub.hf_cache import adopt  # noqa: PLC0415 - not on the warm path
 
         digests: dict[str, Digest] = {}
         for file in self.remote:
@@ -122,7 +122,7 @@ class Download(Step):
 
     def _check(self, first: Path) -> dict[str, Any]:
         """Return the facts of a GGUF model; what is wrong with it is the repository's fault."""
-        from llama_runner.sources.gguf import NotGGUF, check_model  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.gguf_header import NotGGUF, check_model  # noqa: PLC0415 - not on the warm path
 
         try:
             header, _ = check_model(first)

@@ -10,7 +10,7 @@ from llama_runner.core.errors import DownloadError
 from llama_runner.core.redaction import public_url
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Needs, Place, Step, unkeyed
-from llama_runner.paths import safe_name
+from llama_runner.store.layout import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ class FetchUrl(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Fetch it, going on where another run ended. Raises ``NotFetched`` and ``WrongDownload``."""
-        from llama_runner.engine.stamps import hash_file  # noqa: PLC0415 - not on the warm path
+        from llama_runner.store.stamps import hash_file  # noqa: PLC0415 - not on the warm path
 
         partial = workspace.work / "partial"
         partial.touch()

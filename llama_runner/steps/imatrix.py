@@ -6,11 +6,11 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.binaries.environment import check_system_config, step_environment
 from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
 from llama_runner.core.step import Needs, Node, Place, Source, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.llama_cpp.environment import check_system_config, step_environment
 from llama_runner.sources.local import bucket
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from llama_runner.core.record import STATE_FILE
 from llama_runner.core.redaction import public_url, redacted
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.paths import safe_name
-from llama_runner.sources.git import environment
-from llama_runner.sources.trees import SourceTree
-from llama_runner.steps.clone import TREE_BYTES
+from llama_runner.llama_cpp.source_tree import SourceTree
+from llama_runner.steps.git_checkout import TREE_BYTES
+from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_bounded
+from llama_runner.system.git import environment
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.binaries.environment import check_system_config, step_environment
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
 from llama_runner.core.step import Node, Place, Source, Step, noted, unkeyed
 from llama_runner.engine.errors import DiskFull, ProgramFailed
+from llama_runner.llama_cpp.environment import check_system_config, step_environment
 from llama_runner.steps.imatrix import TextTooShort
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Quality(Step):
         """Raise ``DiskFull`` if the base's predictions do not fit."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
-        from llama_runner.sources.gguf import read_header  # noqa: PLC0415
+        from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415
 
         vocabulary = read_header(base).arrays.get("tokenizer.ggml.tokens", 0)
         chunks = min(self.chunks, workspace.input("text").stat().st_size // CONTEXT)  # a token is a byte at least

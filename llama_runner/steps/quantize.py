@@ -6,9 +6,9 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.binaries.environment import step_environment
 from llama_runner.core.digest import short
 from llama_runner.core.step import Needs, Node, Place, Source, Step, later, noted, unkeyed
+from llama_runner.llama_cpp.environment import step_environment
 from llama_runner.sources.local import bucket
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Quantize(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Run llama-quantize and read back what it wrote."""
-        from llama_runner.sources.gguf import read_header  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path
         from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
 
         told: dict[str, tuple[str, ...]] = {}

@@ -74,7 +74,7 @@ class UnpackFile(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Write it. ``BadArchive`` when it is not there."""
-        from llama_runner.binaries.archives import BadArchive  # noqa: PLC0415 - not on the warm path
+        from llama_runner.system.archives import BadArchive  # noqa: PLC0415 - not on the warm path
 
         extract(workspace, workspace.out, lambda name: workspace.target.name if name == self.member else None)
         if not workspace.target.is_file():
@@ -83,7 +83,7 @@ class UnpackFile(Step):
 
 def extract(workspace: Workspace, into: Path, pick: Callable[[str], str | None], name: str = "archive") -> None:
     """Unpack an input into a directory: what ``pick`` gives another name, under that name."""
-    from llama_runner.binaries import archives  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system import archives  # noqa: PLC0415 - not on the warm path
 
     def on_progress(done: int, total: int) -> None:
         workspace.check_cancelled()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner import machine
-from llama_runner.binaries.archives import BadArchive
-from llama_runner.binaries.executables import check_platform
 from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
 from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
+from llama_runner.llama_cpp.executable_format import check_platform
 from llama_runner.steps.unpack import extract
+from llama_runner.system import hardware
+from llama_runner.system.archives import BadArchive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,9 +96,9 @@ class UnpackPrograms(Step):
                 if _is_library(path) and not (workspace.out / path.name).exists():
                     path.rename(workspace.out / path.name)
         self._look_at(workspace)
-        here = machine.platform_tag()
+        here = hardware.platform_tag()
         if self.os_and_arch == here:
-            from llama_runner.binaries.proof import Expected, prove  # noqa: PLC0415 - not on the warm path
+            from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
 
             prove(workspace.out, Expected(backend=self.backend, build=self.build), workspace)
         else:
@@ -134,7 +134,7 @@ class UnpackPrograms(Step):
                 programs.append(path.name)
                 path.chmod(0o755)  # an archive that was made on Windows says nothing of it
         for name in map(self._program, NEEDED):
-            if name not in programs and self.os_and_arch != machine.platform_tag():
+            if name not in programs and self.os_and_arch != hardware.platform_tag():
                 raise BadArchive(f"{name} in the archive is no program")
         workspace.fact(programs=programs)
 

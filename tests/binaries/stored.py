@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from llama_runner import machine
 from llama_runner.core.digest import key_of, short
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import Place
-from llama_runner.engine.stamps import hash_tree
-from llama_runner.engine.store import Store
+from llama_runner.store.artifacts import Store
+from llama_runner.store.stamps import hash_tree
+from llama_runner.system import hardware
 
-HERE = machine.platform_tag()
+HERE = hardware.platform_tag()
 
 
 def store_in(root: Path) -> Store:

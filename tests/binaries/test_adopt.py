@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import machine
-from llama_runner.binaries.executables import ForeignProgram
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.engine.stamps import hash_file
-from llama_runner.sources.adopted import AdoptedPrograms, NoServer, NotExecutable, open_adopted
+from llama_runner.llama_cpp.executable_format import ForeignProgram
+from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, NoServer, NotExecutable, open_adopted
 from llama_runner.sources.local import MissingSource
 from llama_runner.steps.adopt import LIST, AdoptPrograms, ProgramLacking, adopted_programs, program_in
+from llama_runner.store.stamps import hash_file
+from llama_runner.system import hardware
 from tests.binaries.test_executables import elf
 from tests.binaries.test_unpack_programs import HERE, programs
 from tests.binaries.tiny_llama import Bench
@@ -82,7 +82,7 @@ def test_what_is_adopted_is_not_read_again_while_it_is_as_it_was(
     step = adopt(programs)
     bench.execute(step)
     bench.ran()
-    monkeypatch.setattr("llama_runner.sources.adopted.hash_file", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr("llama_runner.llama_cpp.system_binaries.hash_file", lambda *_: pytest.fail("it was read"))
     monkeypatch.setattr("sqlite3.connect", lambda *_, **__: pytest.fail("a database was opened"))
     bench.execute(adopt(programs))
     assert bench.ran() == []
@@ -154,7 +154,7 @@ def test_a_script_that_only_says_that_it_is_one_is_refused(bench: Bench, tmp_pat
 def test_programs_for_another_machine_are_named_with_both(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "llama-server").write_bytes(elf(243))
     (tmp_path / "llama-server").chmod(0o755)
-    with pytest.raises(ForeignProgram, match=f"is for linux-riscv64, not for {machine.platform_tag()}"):
+    with pytest.raises(ForeignProgram, match=f"is for linux-riscv64, not for {hardware.platform_tag()}"):
         bench.execute(adopt(tmp_path))
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_runner.binaries.archives import (
+from llama_runner.system.archives import (
     BadArchive,
     DamagedArchive,
     Limits,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llama_runner.binaries.backends import BACKENDS, Choice, NoSuchBackend, best, known, missing
-from llama_runner.binaries.gpus import Gpus, NoGpu, NvccRefuses, find_gpus, try_nvcc
+from llama_runner.llama_cpp.backends import BACKENDS, Choice, NoSuchBackend, best, known, missing
+from llama_runner.llama_cpp.gpu_detection import Gpus, NoGpu, NvccRefuses, find_gpus, try_nvcc
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:

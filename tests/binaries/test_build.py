@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import machine
-from llama_runner.binaries import compiler_cache
-from llama_runner.binaries.toolchain import MissingTool, find_toolchain, ran_out_of_memory, tool_path
 from llama_runner.core import events
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.engine.stamps import hash_tree
+from llama_runner.llama_cpp import compiler_cache
+from llama_runner.llama_cpp.toolchain import MissingTool, find_toolchain, ran_out_of_memory, tool_path
 from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama, NotEnoughMemory
+from llama_runner.store.stamps import hash_tree
+from llama_runner.system import hardware
 from llama_runner.system.programs import find_program
 from tests.binaries.tiny_llama import CMAKE_LISTS, OPTIONS, SERVER_C, Bench, compile_step, write_tree
 
@@ -75,7 +75,7 @@ def test_a_compiler_that_dies_for_lack_of_memory_is_run_alone(bench: Bench, tmp_
 def test_as_many_compilers_run_as_memory_allows(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, jobs: int | None
 ) -> None:
-    monkeypatch.setattr(machine, "available_memory", lambda: free)
+    monkeypatch.setattr(hardware, "available_memory", lambda: free)
     bench.execute(compile_step(write_tree(tmp_path / "tree"), jobs=None))
     [log] = (bench.root / "logs").glob("compile-*")
     assert f"-j {jobs or len(os.sched_getaffinity(0))}\n" in log.read_text(encoding="utf-8")

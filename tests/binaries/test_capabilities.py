@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner import machine
-from llama_runner.binaries.capabilities import (
+from llama_runner.core.digest import file_digest
+from llama_runner.llama_cpp.capabilities import (
     Capabilities,
     SaysNothing,
     capabilities_of,
@@ -19,8 +19,8 @@ from llama_runner.binaries.capabilities import (
     parse_help,
     parse_types,
 )
-from llama_runner.core.digest import file_digest
-from llama_runner.sources.quantization import ALIASES, FLOAT, QUANTIZED
+from llama_runner.sources.quantization_types import ALIASES, FLOAT, QUANTIZED
+from llama_runner.system import hardware
 
 DIGEST = file_digest("ab" * 32)
 HELP = """\
@@ -53,7 +53,7 @@ esac
 @pytest.fixture(scope="module")
 def real(binaries: Path) -> Path:
     """Return the directory of the real programs."""
-    found = (path.parent for path in binaries.glob(f"bins/{machine.platform_tag()}/*/llama-bench"))
+    found = (path.parent for path in binaries.glob(f"bins/{hardware.platform_tag()}/*/llama-bench"))
     return max(found, key=lambda path: path.stat().st_mtime)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import paths
-from llama_runner.binaries import cmake
-from llama_runner.binaries.pin import load_pin
+from llama_runner.llama_cpp import cmake
+from llama_runner.llama_cpp.pinned_source import load_pin
+from llama_runner.store import layout
 
 
 def test_the_words_are_these() -> None:
@@ -136,7 +136,7 @@ def test_options_that_cmake_ignores_are_found_in_its_warning() -> None:
 
 
 def test_the_pin_is_complete() -> None:
-    pin = load_pin(paths.pin_file())
+    pin = load_pin(layout.pin_file())
     assert pin.build == 10605
     assert pin.filename.startswith(f"{pin.package}-{pin.version}")
     assert len(pin.digest) == len("sha256:") + 64

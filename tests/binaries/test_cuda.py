@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.binaries import cmake
-from llama_runner.binaries.backends import missing
-from llama_runner.binaries.toolchain import find_toolchain, tool_path
+from llama_runner.llama_cpp import cmake
+from llama_runner.llama_cpp.backends import missing
+from llama_runner.llama_cpp.toolchain import find_toolchain, tool_path
 
 LACKING = missing("cuda", os.environ)
 pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"not found here: {', '.join(LACKING)}")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.binaries.capabilities import Capabilities, ask
-from llama_runner.binaries.environment import PATH_VARIABLES, program_environment, step_environment
-from llama_runner.binaries.system_config import ACCEPT_VARIABLE, check
 from llama_runner.core.errors import ExitCode, ServerError
+from llama_runner.llama_cpp.capabilities import Capabilities, ask
+from llama_runner.llama_cpp.environment import PATH_VARIABLES, program_environment, step_environment
+from llama_runner.llama_cpp.system_config import ACCEPT_VARIABLE, check
 
 NOWHERE = {"XDG_CONFIG_HOME": os.devnull}
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_runner import machine
-from llama_runner.binaries.executables import ForeignProgram, check_platform, platforms
+from llama_runner.llama_cpp.executable_format import ForeignProgram, check_platform, platforms
+from llama_runner.system import hardware
 
 
 def elf(machine_number: int, *, order: str = "<", system: int = 0) -> bytes:
@@ -64,7 +64,7 @@ def test_a_universal_binary_runs_on_each_of_its_platforms(tmp_path: Path) -> Non
 
 
 def test_this_python_runs_here() -> None:
-    assert platforms(Path(sys.executable).resolve()) == (machine.platform_tag(),)
+    assert platforms(Path(sys.executable).resolve()) == (hardware.platform_tag(),)
 
 
 def test_a_program_for_another_architecture_is_named_with_both(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from llama_runner import machine
-from llama_runner.binaries.archives import BadArchive
-from llama_runner.binaries.parcel import BadParcel, ExportExists, ForeignBuild, MissingFeatures, NotExportable
-from llama_runner.binaries.rejections import Rejected
-from llama_runner.binaries.shelf import Shelf
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.record import STATE_FILE
+from llama_runner.llama_cpp.build_archive import BadParcel, ExportExists, ForeignBuild, MissingFeatures, NotExportable
+from llama_runner.llama_cpp.build_selection import DamagedBuild
+from llama_runner.llama_cpp.installed_builds import Shelf
+from llama_runner.serving.smoke_test_errors import Rejected
 from llama_runner.sources.local import UnreadableSource
-from llama_runner.sources.programs import DamagedBuild
+from llama_runner.system import hardware
+from llama_runner.system.archives import BadArchive
 from tests.binaries.stored import HERE, lay, store_in
 
 Members = dict[str, bytes]
@@ -187,7 +187,7 @@ def test_what_is_for_other_machines_is_refused_before_it_runs(tmp_path: Path) ->
 
 
 def test_features_that_this_processor_lacks_are_named_and_no_others(tmp_path: Path) -> None:
-    here = " ".join(machine.cpu_features())
+    here = " ".join(hardware.cpu_features())
     archive = exported(tmp_path, cpu=f"{here} avx4096 amx_dream hypervisor_of_there")
     error = refused(tmp_path / "here", archive, MissingFeatures, "a processor with avx4096, amx_dream, which")
     assert "cpu-portable" in str(error.hint)

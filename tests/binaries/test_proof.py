@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 
-from llama_runner import machine
-from llama_runner.binaries.proof import PROVEN, Expected, prove
-from llama_runner.binaries.rejections import (
+from llama_runner.core.errors import ExitCode, LlamaRunnerError
+from llama_runner.core.plan import Snapshot
+from llama_runner.core.step import Place, Step, unkeyed
+from llama_runner.demo import ANSWER
+from llama_runner.engine.executor import Executor
+from llama_runner.engine.observer import Observer
+from llama_runner.serving.smoke_test import PROVEN, Expected, prove
+from llama_runner.serving.smoke_test_errors import (
     AnotherArchitecture,
     CannotRun,
     Crashed,
@@ -33,13 +38,8 @@ from llama_runner.binaries.rejections import (
     rejection,
     remember_rejection,
 )
-from llama_runner.core.errors import ExitCode, LlamaRunnerError
-from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Place, Step, unkeyed
-from llama_runner.demo import ANSWER
-from llama_runner.engine.executor import Executor
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.store import Store
+from llama_runner.store.artifacts import Store
+from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -148,7 +148,7 @@ def court(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Court]:
 
 @pytest.fixture
 def built(binaries: Path) -> Path:
-    return max((binaries / "bins" / machine.platform_tag()).glob("cpu-b*"), key=lambda path: path.stat().st_mtime)
+    return max((binaries / "bins" / hardware.platform_tag()).glob("cpu-b*"), key=lambda path: path.stat().st_mtime)
 
 
 def test_the_real_build_is_proven(court: Court, built: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_program_for_another_architecture_is_rejected_without_being_run(court:
     program.write_bytes(data)
     program.chmod(0o755)
     error = court.rejects(AnotherArchitecture)
-    assert (error.found, error.wanted) == (("linux-s390x",), machine.platform_tag())
+    assert (error.found, error.wanted) == (("linux-s390x",), hardware.platform_tag())
 
 
 @linux

@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.binaries import asking, releases
-from llama_runner.binaries.asking import Listing, NoSuchRelease, ReleasesLimited, ReleasesNotReached, ReleasesRefused
-from llama_runner.binaries.releases import BadListing, NoAsset, NoDigest, Prebuilt
 from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.llama_cpp import release_index, releases
+from llama_runner.llama_cpp.release_index import (
+    Listing,
+    NoSuchRelease,
+    ReleasesLimited,
+    ReleasesNotReached,
+    ReleasesRefused,
+)
+from llama_runner.llama_cpp.releases import BadListing, NoAsset, NoDigest, Prebuilt
 from tests.fakereleases.server import Releases
 
 LINUX = "linux-x86_64"
@@ -207,8 +213,8 @@ def test_the_token_goes_to_the_api_alone_and_is_never_shown(served: Releases, tm
     kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "ghp_secret" not in kept + str(raised.value) + repr(raised.value)
     real = {"GITHUB_TOKEN": "ghp_secret"}
-    assert asking._token(real, "http://api.github.com/repos/x/y") is None, "not where others can read it"
-    assert asking._token(real, asking.ENDPOINT) == "ghp_secret"
+    assert release_index._token(real, "http://api.github.com/repos/x/y") is None, "not where others can read it"
+    assert release_index._token(real, release_index.ENDPOINT) == "ghp_secret"
 
 
 def test_a_redirect_is_followed_on_the_same_host_only(served: Releases, tmp_path: Path) -> None:
@@ -290,7 +296,7 @@ def test_nobody_there_and_offline(tmp_path: Path) -> None:
     ],
 )
 def test_an_endpoint_that_is_none_is_said(tmp_path: Path, endpoint: str, why: str) -> None:
-    with pytest.raises(asking.BadReleasesEndpoint) as raised:
+    with pytest.raises(release_index.BadReleasesEndpoint) as raised:
         Listing(tmp_path, {"LLAMA_RUNNER_RELEASES": endpoint})
     assert why in str(raised.value).lower()
     assert "pa55" not in str(raised.value)

@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 
-from llama_runner.binaries.shelf import BeingMade, Chosen, NothingBefore, Shelf, UsedByServer
 from llama_runner.core.digest import short
 from llama_runner.core.record import STATE_FILE
-from llama_runner.engine import locks
-from llama_runner.engine.store import Store
-from llama_runner.server.registry import register
-from llama_runner.sources.programs import (
+from llama_runner.llama_cpp.build_selection import (
     AmbiguousBuild,
     DamagedBuild,
     DamagedChoice,
@@ -29,6 +25,10 @@ from llama_runner.sources.programs import (
     open_chosen,
     open_programs,
 )
+from llama_runner.llama_cpp.installed_builds import BeingMade, Chosen, NothingBefore, Shelf, UsedByServer
+from llama_runner.serving.registry import register
+from llama_runner.store import locks
+from llama_runner.store.artifacts import Store
 from tests.binaries.stored import HERE, lay, store_in
 
 
@@ -168,8 +168,8 @@ def test_a_damaged_choice_is_told_and_replaced_by_the_next(shelf: Shelf, store: 
 CHOOSE = """
 import sys
 from pathlib import Path
-from llama_runner.binaries.shelf import Shelf
-from llama_runner.engine.store import Store
+from llama_runner.llama_cpp.installed_builds import Shelf
+from llama_runner.store.artifacts import Store
 shelf = Shelf(Store(Path(sys.argv[1]), print))
 print("ready", flush=True)
 sys.stdin.readline()

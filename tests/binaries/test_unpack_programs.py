@@ -11,23 +11,30 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import machine
-from llama_runner.binaries.archives import BadArchive
-from llama_runner.binaries.executables import ForeignProgram
-from llama_runner.binaries.releases import Asset, Prebuilt
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.record import Record
-from llama_runner.engine.stamps import hash_file
-from llama_runner.sources.adopted import open_archive
+from llama_runner.llama_cpp.executable_format import ForeignProgram
+from llama_runner.llama_cpp.releases import Asset, Prebuilt
+from llama_runner.llama_cpp.system_binaries import open_archive
+from llama_runner.request.prebuilt_graph import (
+    BadDigest,
+    BadUrl,
+    NoDigest,
+    archive_programs,
+    build_of,
+    release_programs,
+)
 from llama_runner.sources.local import MissingSource, UnreadableSource
 from llama_runner.steps.fetch_url import FetchUrl
-from llama_runner.steps.prebuilt import BadDigest, BadUrl, NoDigest, archive_programs, build_of, release_programs
 from llama_runner.steps.unpack_programs import NoPrograms, OtherArchive, UnpackPrograms
+from llama_runner.store.stamps import hash_file
+from llama_runner.system import hardware
+from llama_runner.system.archives import BadArchive
 from tests.binaries.test_executables import HEADS
 from tests.binaries.tiny_llama import Bench
 
-HERE = machine.platform_tag()
+HERE = hardware.platform_tag()
 OTHER = "linux-aarch64" if HERE != "linux-aarch64" else "linux-x86_64"
 
 Content = dict[str, bytes]
@@ -205,7 +212,7 @@ def test_an_archive_is_not_read_again_while_it_is_as_it_was(
     archive = zip_of(tmp_path / "a.zip", foreign())
     bench.execute(unpack(archive))
     with monkeypatch.context() as patched:
-        patched.setattr("llama_runner.sources.adopted.hash_file", lambda *_: pytest.fail("it was read"))
+        patched.setattr("llama_runner.llama_cpp.system_binaries.hash_file", lambda *_: pytest.fail("it was read"))
         bench.execute(unpack(archive))
     shutil.move(archive, tmp_path / "moved.zip")
     bench.ran()

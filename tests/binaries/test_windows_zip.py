@@ -6,24 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import machine, paths
-from llama_runner.binaries.executables import ForeignProgram, platforms
-from llama_runner.binaries.pin import load_pin
 from llama_runner.core.digest import Digest
 from llama_runner.engine.errors import WrongOutput
-from llama_runner.steps.prebuilt import NothingPrebuilt, wheel_programs
+from llama_runner.llama_cpp.executable_format import ForeignProgram, platforms
+from llama_runner.llama_cpp.pinned_source import load_pin
+from llama_runner.request.prebuilt_graph import NothingPrebuilt, wheel_programs
 from llama_runner.steps.unpack import UnpackFile
 from llama_runner.steps.unpack_programs import UnpackPrograms
+from llama_runner.store import layout
+from llama_runner.system import hardware
 from tests.binaries.tiny_llama import Bench, Tree
 
-pytestmark = pytest.mark.skipif(machine.platform_tag() == "windows-x64", reason="there they would be proven")
+pytestmark = pytest.mark.skipif(hardware.platform_tag() == "windows-x64", reason="there they would be proven")
 
 
 @pytest.fixture
 def bench(tmp_path: Path, binaries: Path) -> Bench:
     """Return a root that has the wheel."""
     bench = Bench(tmp_path / "root")
-    wheel = load_pin(paths.pin_file()).filename
+    wheel = load_pin(layout.pin_file()).filename
     (bench.root / "vendor").mkdir(parents=True)
     (bench.root / "vendor" / wheel).symlink_to(binaries / "vendor" / wheel)
     return bench
@@ -31,17 +32,17 @@ def bench(tmp_path: Path, binaries: Path) -> Bench:
 
 @pytest.fixture
 def wheel(binaries: Path) -> Tree:
-    return Tree(binaries / "vendor" / load_pin(paths.pin_file()).filename)
+    return Tree(binaries / "vendor" / load_pin(layout.pin_file()).filename)
 
 
 def of_wheel(wheel: Tree) -> UnpackFile:
-    windows = load_pin(paths.pin_file()).windows
+    windows = load_pin(layout.pin_file()).windows
     assert windows is not None
     return UnpackFile(wheel, windows.path, windows.digest, windows.size)
 
 
 def test_the_official_windows_programs_are_unpacked_and_checked(bench: Bench, wheel: Tree) -> None:
-    step = UnpackPrograms(of_wheel(wheel), "windows-x64", "cpu", load_pin(paths.pin_file()).build)
+    step = UnpackPrograms(of_wheel(wheel), "windows-x64", "cpu", load_pin(layout.pin_file()).build)
     outcome = bench.execute(step)
     place = outcome.places[step]
     assert place.directory.startswith("bins/windows-x64/prebuilt-cpu-b10605-")
@@ -51,7 +52,7 @@ def test_the_official_windows_programs_are_unpacked_and_checked(bench: Bench, wh
     record = bench.store.record(place)
     assert record is not None
     assert record.facts["proven"] is None
-    assert machine.platform_tag() in record.facts["why"]
+    assert hardware.platform_tag() in record.facts["why"]
     assert record.facts["build"] == 10605
     assert "llama-server.exe" in record.facts["programs"]
     assert bench.ran() == ["unpack_file", "unpack_programs"]
@@ -73,7 +74,7 @@ def test_an_archive_with_other_bytes_than_the_pin_says_is_refused(bench: Bench, 
 
 
 def test_the_pin_says_where_they_are_and_nothing_is_invented_for_other_platforms() -> None:
-    pin = load_pin(paths.pin_file())
+    pin = load_pin(layout.pin_file())
     assert wheel_programs(pin, "windows-x64").build == pin.build
     for platform in ("linux-x86_64", "windows-arm64"):
         with pytest.raises(NothingPrebuilt, match=f"without programs for {platform}"):

@@ -11,18 +11,18 @@ import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llama_runner.binaries.toolchain import find_toolchain
 from llama_runner.core import events
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Node, Source, Step
 from llama_runner.demo import ANSWER
 from llama_runner.engine.executor import Executor
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.settle import Outcome
-from llama_runner.engine.stamps import hash_payload
-from llama_runner.engine.store import Store
+from llama_runner.engine.observer import Observer
+from llama_runner.engine.outcome import Outcome
+from llama_runner.llama_cpp.toolchain import find_toolchain
 from llama_runner.sources.local import LocalSources
 from llama_runner.steps.compile import CompileLlama
+from llama_runner.store.artifacts import Store
+from llama_runner.store.stamps import hash_payload
 
 CMAKE_LISTS = """
 cmake_minimum_required(VERSION 3.14)

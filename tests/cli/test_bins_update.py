@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import paths
-from llama_runner.binaries.pin import load_pin
-from llama_runner.binaries.update import ordered
+from llama_runner.llama_cpp.pinned_source import load_pin
+from llama_runner.llama_cpp.updates import ordered
+from llama_runner.store import layout
 from tests.conftest import Command
 from tests.fakereleases.index import Index
 from tests.fakereleases.server import Releases
 
-PIN = load_pin(paths.pin_file())
+PIN = load_pin(layout.pin_file())
 
 
 def wheel(version: str) -> str:

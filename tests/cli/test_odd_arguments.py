@@ -17,7 +17,7 @@ from llama_runner.client.errors import RequestNotSent
 from llama_runner.convert import model_card
 from llama_runner.convert.errors import UnreadableFile
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.sources.gguf import NotGGUF, check_model
+from llama_runner.sources.gguf_header import NotGGUF, check_model
 from tests.conftest import MODULE, Command, Result
 from tests.convert.checkpoints import llama
 from tests.fuzz.gguf_header import head, pair, string

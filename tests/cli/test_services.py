@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.server import units
-from llama_runner.server.registry import register_failed
+from llama_runner.serving import system_service
+from llama_runner.serving.registry import register_failed
 from tests.conftest import Command
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux")
@@ -70,7 +70,7 @@ def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -
     (tmp_path / directory).mkdir()
     words = [sys.executable, "-m", "llama_runner", "run", "--root", str(tmp_path / directory), 'a"b', "$HOME", "%h"]
     unit = tmp_path / "llama-runner-x.service"
-    unit.write_text(units.systemd('x "%h"', words, tmp_path / directory, {"ROOT": str(tmp_path / directory)}))
+    unit.write_text(system_service.systemd('x "%h"', words, tmp_path / directory, {"ROOT": str(tmp_path / directory)}))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--user", unit],
         check=False,
@@ -82,10 +82,10 @@ def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, directory: str) -
 
 
 def test_a_launchd_agent_has_the_words_as_they_are(tmp_path: Path) -> None:
-    agent = plistlib.loads(units.launchd("a b", ["run", 'a"b', "ü"], tmp_path, {"ROOT": "/ü"}).encode())
+    agent = plistlib.loads(system_service.launchd("a b", ["run", 'a"b', "ü"], tmp_path, {"ROOT": "/ü"}).encode())
     assert agent["EnvironmentVariables"] == {"ROOT": "/ü"}
     assert agent["ProgramArguments"] == ["run", 'a"b', "ü"]
-    assert agent["Label"] == units._label("a b")
+    assert agent["Label"] == system_service._label("a b")
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_systemd_is_told_when_it_is_ready(tmp_path_factory: pytest.TempPathFacto
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
         listener.settimeout(10)
-        units.notify_ready({"NOTIFY_SOCKET": str(path)})
+        system_service.notify_ready({"NOTIFY_SOCKET": str(path)})
         assert listener.recv(100) == b"READY=1"
-    units.notify_ready({"NOTIFY_SOCKET": str(path)})
+    system_service.notify_ready({"NOTIFY_SOCKET": str(path)})
 
 
 def test_nothing_runs(llama_runner: Command, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_server_for_all_without_a_key_is_refused_before_any_work(llama_runner:
 
 
 def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> None:
-    from llama_runner.cli.services import _follow, _last_lines
+    from llama_runner.cli.server_cmds import _follow, _last_lines
 
     path = tmp_path / "x.log"
     path.write_bytes(b"".join(b"line %06d\n" % number for number in range(30_000)) + b"unfinished")
@@ -169,7 +169,9 @@ def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> N
 
 
 def test_systemd_reads_the_words_as_they_are() -> None:
-    text = units.systemd("x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"), {"A": '/a "$b" %c\\d'})
+    text = system_service.systemd(
+        "x", ["plain", "a b", "$HOME", "%h", 'q"t', "b\\s", ""], Path("/d"), {"A": '/a "$b" %c\\d'}
+    )
     assert r'Environment="A=/a \"$b\" %%c\\d"' + "\n" in text
     assert r'ExecStart=plain "a b" $$HOME %%h "q\"t" "b\\s" ""' + "\n" in text
 

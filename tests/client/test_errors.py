@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.client.aio import AsyncClient
+from llama_runner.client.async_client import AsyncClient
 from llama_runner.client.errors import (
     ConnectionLost,
     ContextExceeded,
@@ -19,10 +19,10 @@ from llama_runner.client.errors import (
     TimedOut,
     Unreachable,
 )
-from llama_runner.client.sync import Client
-from llama_runner.client.values import Reply
+from llama_runner.client.replies import Reply
+from llama_runner.client.sync_client import Client
 from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
-from llama_runner.server.errors import KeyRefused
+from llama_runner.serving.errors import KeyRefused
 from tests.client.canned import Canned
 
 

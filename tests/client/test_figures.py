@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.client import raw
-from llama_runner.client.figures import comparison, figures, percentile
-from llama_runner.client.load import Sample
-from llama_runner.client.tune import MARGIN, Settings, axes, search
+from llama_runner.benchmark import llama_bench
+from llama_runner.benchmark.load_generator import Sample
+from llama_runner.benchmark.statistics import comparison, figures, percentile
+from llama_runner.benchmark.tune import MARGIN, Settings, axes, search
 
 
 def sample(whole: float, tokens: int = 10, error: str | None = None) -> Sample:
@@ -107,20 +107,27 @@ def test_raw_figures_are_compared_where_the_settings_that_both_name_are_the_same
 
     before = [figure(10.0, n_prompt=32, n_threads=1), figure(20.0, n_prompt=32, n_threads=2)]
     now = [figure(30.0, n_prompt=32, n_threads=2, load_mode="auto"), figure(1.0, n_prompt=32, n_threads=4)]
-    assert raw.comparison(now, before) == [{"test": "pp32", "tokens_per_second": 1.5}]
-    assert raw.comparison(now[:1], [figure(0.0, n_prompt=32, n_threads=2)]) == []
+    assert llama_bench.comparison(now, before) == [{"test": "pp32", "tokens_per_second": 1.5}]
+    assert llama_bench.comparison(now[:1], [figure(0.0, n_prompt=32, n_threads=2)]) == []
 
 
 def test_what_is_given_to_llama_bench_displaces_what_is_ours() -> None:
-    assert raw.words_for([], 2, None) == ["-t", "2"]
-    assert raw.words_for(["-p", "8", "--threads", "1,2"], 2, "all") == ["-ngl", "999", "-p", "8", "--threads", "1,2"]
-    with pytest.raises(raw.DecidedByBench, match="-hf cannot be given"):
-        raw.words_for(["-hf", "org/model"], 2, None)
+    assert llama_bench.words_for([], 2, None) == ["-t", "2"]
+    assert llama_bench.words_for(["-p", "8", "--threads", "1,2"], 2, "all") == [
+        "-ngl",
+        "999",
+        "-p",
+        "8",
+        "--threads",
+        "1,2",
+    ]
+    with pytest.raises(llama_bench.DecidedByBench, match="-hf cannot be given"):
+        llama_bench.words_for(["-hf", "org/model"], 2, None)
 
 
 def test_binaries_without_llama_bench_are_told(tmp_path: Path) -> None:
-    with pytest.raises(raw.NoBench, match=r"there is no .*/llama-bench"):
-        raw.measure(tmp_path / "llama-bench", tmp_path / "m.gguf", [], root=tmp_path, on_test=print)
+    with pytest.raises(llama_bench.NoBench, match=r"there is no .*/llama-bench"):
+        llama_bench.measure(tmp_path / "llama-bench", tmp_path / "m.gguf", [], root=tmp_path, on_test=print)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,5 +135,5 @@ def test_a_llama_bench_that_measures_nothing_is_told(tmp_path: Path) -> None:
     program = tmp_path / "llama-bench"
     program.write_text('#!/bin/sh\necho \'{}\'; echo 7; echo \'{"n_prompt": 1, "n_gen": 0, "avg_ts": null}\'\n')
     program.chmod(0o755)
-    with pytest.raises(raw.NoFigures, match="no figures\nfull log: logs/llama-bench-"):
-        raw.measure(program, tmp_path / "m.gguf", [], root=tmp_path, on_test=print)
+    with pytest.raises(llama_bench.NoFigures, match="no figures\nfull log: logs/llama-bench-"):
+        llama_bench.measure(program, tmp_path / "m.gguf", [], root=tmp_path, on_test=print)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_runner.client import protocol
 from llama_runner.client.errors import StrangeAnswer
 from llama_runner.client.protocol import Gathered
-from llama_runner.client.values import Timings, ToolCall, Usage
+from llama_runner.client.replies import Timings, ToolCall, Usage
 from llama_runner.core.errors import LlamaRunnerError
 
 URL = "http://127.0.0.1:8080"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llama_runner.convert.keyvalues import encode_string
+from llama_runner.convert.gguf_metadata import encode_string
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_runner.convert.config import Config
-from llama_runner.convert.keyvalues import KeyValues
-from llama_runner.convert.source import Source
+from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.model_config import Config
+from llama_runner.convert.model_directory import Source
 from llama_runner.convert.vocab.byte_fallback import BYTE_TOKEN
 from llama_runner.convert.vocab.sentencepiece import ADDED_SCORE
 from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, USER_DEFINED

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_runner import paths
-from llama_runner.binaries.pin import load_pin
-from llama_runner.convert.vocab.known import HASHES, NAMES
+from llama_runner.convert.vocab.llama_cpp_tables import HASHES, NAMES
+from llama_runner.llama_cpp.pinned_source import load_pin
+from llama_runner.store import layout
 from tests.convert import tiny_tokenizers
 from tests.convert.deviations import DEVIATIONS, as_llama_cpp
 from tests.convert.difficult import LINES, TEXTS
@@ -96,7 +96,7 @@ def numbers(document: Mapping[str, Any], structure: Structure) -> dict[str, list
 def document() -> str:
     """The whole page."""
     head = INTRODUCTION.format(
-        hashes=len(HASHES), count=len(STRUCTURES), build=f"b{load_pin(paths.pin_file()).build}", texts=len(TEXTS)
+        hashes=len(HASHES), count=len(STRUCTURES), build=f"b{load_pin(layout.pin_file()).build}", texts=len(TEXTS)
     )
     rows = "".join([*map(_row, sorted(STRUCTURES)), PIECES_ROW.format(texts=len(TEXTS))])
     others = "".join(f"| `{name}` | {BY_NAME_ALONE[name]} |\n" for name in sorted(BY_NAME_ALONE))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gguf
 import pytest
 
-from llama_runner.convert.config import Config
 from llama_runner.convert.families import ARCHITECTURES, READING, family_of
 from llama_runner.convert.families.family import Family
 from llama_runner.convert.families.llama import rope_frequencies
+from llama_runner.convert.model_config import Config
 
 FAMILIES = sorted(set(ARCHITECTURES.values()))
 

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_runner.convert import convert
-from llama_runner.convert.official import Choice
+from llama_runner.convert.official_script import Choice
 from llama_runner.core.model_files import MODULES, is_read_here, part_of_card
 from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.request.conversion_graph import Conversion
 from llama_runner.sources.local import LocalModel
-from llama_runner.steps.conversion import Conversion
 from tests.conftest import Command
 from tests.engine.toys import Toy
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llama_runner.convert import chunks, convert
-from llama_runner.convert.rows import Rows, every, for_rope, part
+from llama_runner.convert.tensor_rows import Rows, every, for_rope, part
 from tests.convert.checkpoints import numbers
 from tests.convert.families.older import FALCON, FALCON_TABLE, MATRICES, NORMS, ONE_NORM, STABLELM
 from tests.convert.gguf_file import read

@@ -10,8 +10,8 @@ import pytest
 
 from llama_runner.convert.errors import AlreadyQuantized, MissingFile
 from llama_runner.convert.families import ARCHITECTURES
-from llama_runner.convert.official import NoProjector, UnknownArchitecture, check_adapter, choose
 from llama_runner.convert.official_names import MODELS, PROJECTORS
+from llama_runner.convert.official_script import NoProjector, UnknownArchitecture, check_adapter, choose
 from llama_runner.core.errors import SourceError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llama_runner.steps.environment import DRIVER
+from llama_runner.steps.python_environment import DRIVER
 
 if TYPE_CHECKING:
     from pathlib import Path

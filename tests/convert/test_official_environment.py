@@ -13,16 +13,16 @@ import pytest
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.executor import Executor
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.store import Store
+from llama_runner.engine.observer import Observer
 from llama_runner.sources.local import LocalSources
-from llama_runner.steps.environment import (
+from llama_runner.steps.python_environment import (
     ConverterEnvironment,
     NotInstallable,
     OnlyForAccelerators,
     accelerators,
     python_of,
 )
+from llama_runner.store.artifacts import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

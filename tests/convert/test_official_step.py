@@ -14,18 +14,18 @@ from llama_runner.core.plan import Run, Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.errors import DiskFull
 from llama_runner.engine.executor import Executor
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.stamps import hash_payload, stamp_of
-from llama_runner.engine.store import Store
+from llama_runner.engine.observer import Observer
 from llama_runner.sources.local import LocalModel, LocalSources
-from llama_runner.steps.environment import PythonGone
-from llama_runner.steps.official import (
+from llama_runner.steps.convert_official import (
     NeedsItsOwnCode,
     NeedsNetwork,
     NotConverted,
     OfficialConvert,
     OutOfMemory,
 )
+from llama_runner.steps.python_environment import PythonGone
+from llama_runner.store.artifacts import Store
+from llama_runner.store.stamps import hash_payload, stamp_of
 from tests.convert.test_official_driver import BASE, TRUST
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llama_runner.convert.errors import NO_WAY, UnknownPreTokenizer
-from llama_runner.convert.vocab.known import NAMES
+from llama_runner.convert.vocab.llama_cpp_tables import NAMES
 from llama_runner.convert.vocab.pretokenizer import STRUCTURES as KNOWN
 from llama_runner.convert.vocab.pretokenizer import recognise
 from llama_runner.convert.vocab.tokenizer import Added, Tokenizer

@@ -14,8 +14,8 @@ import pytest
 from llama_runner.convert import convert, dequantize, describe, inspect
 from llama_runner.convert import errors as E  # noqa: N812 - as in the other tests
 from llama_runner.convert.cast import LAYOUT
+from llama_runner.convert.gguf_writer import Reader
 from llama_runner.convert.safetensors import read_shard
-from llama_runner.convert.stream import Reader
 from llama_runner.core.errors import ExitCode, SourceError
 from tests.convert.checkpoints import edit_json, llama, write_json, write_safetensors
 from tests.convert.families.quantized import (

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from llama_runner.convert import errors, inspect
-from llama_runner.convert.config import Config
-from llama_runner.convert.keyvalues import KeyValues
-from llama_runner.convert.source import Source
+from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.model_config import Config
+from llama_runner.convert.model_directory import Source
 from llama_runner.convert.vocab import unigram
 from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import DATA, copy_tokenizer, edit_json, llama

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from llama_runner.convert import errors, inspect
-from llama_runner.convert.config import Config
-from llama_runner.convert.keyvalues import KeyValues
-from llama_runner.convert.source import Source
+from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.model_config import Config
+from llama_runner.convert.model_directory import Source
 from llama_runner.convert.vocab import protobuf, unigram
 from tests.convert.checkpoints import copy_tokenizer, llama, write_json
 

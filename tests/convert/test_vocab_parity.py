@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.convert.keyvalues import KeyValues
+from llama_runner.convert.gguf_metadata import KeyValues
 from tests.convert.checkpoints import DATA
 from tests.convert.vocab_cases import CASES, digest, run_official, written
 

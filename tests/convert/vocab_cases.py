@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama_runner.convert.config import Config
-from llama_runner.convert.keyvalues import KeyValues
-from llama_runner.convert.source import Source
+from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.model_config import Config
+from llama_runner.convert.model_directory import Source
 from llama_runner.convert.vocab import Vocabulary, bpe, unigram
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 from tests.convert.checkpoints import DATA, copy_tokenizer, edit_json, encoded, write_json, write_safetensors

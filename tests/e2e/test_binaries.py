@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llama_runner import machine
+from llama_runner.system import hardware
 from tests.binaries.tiny_llama import CMAKE_LISTS, write_tree
 from tests.fakereleases.server import Releases
 
@@ -49,7 +49,7 @@ def nothing(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def programs(binaries: Path) -> Path:
     """Return a directory with the real programs."""
-    found = (path.parent for path in binaries.glob(f"bins/{machine.platform_tag()}/*/llama-bench"))
+    found = (path.parent for path in binaries.glob(f"bins/{hardware.platform_tag()}/*/llama-bench"))
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
@@ -116,7 +116,7 @@ def test_an_archive_is_fetched_by_its_url_and_digest(
     assert {"fetch_url", "unpack_programs"} < set(right.json["ran"]), right
 
 
-@pytest.mark.skipif(machine.platform_tag() != "linux-x86_64", reason="the release holds programs for another machine")
+@pytest.mark.skipif(hardware.platform_tag() != "linux-x86_64", reason="the release holds programs for another machine")
 def test_the_newest_release_is_asked_for_once(releases: Releases, nothing: Path, llama_runner: Command) -> None:
     env = {"LLAMA_RUNNER_RELEASES": releases.endpoint}
     words = (*PREPARE, "--root", nothing, "--binaries", "prebuilt", "--device", "cpu")
@@ -148,7 +148,7 @@ def test_the_official_programs_for_windows_are_unpacked_looked_at_and_listed_els
     assert done.json["ran"][-1] == "unpack_programs", done
     [listed] = llama_runner("bins", "list", "--root", nothing, "--json").json
     assert (listed["platform"], listed["build"], listed["problem"]) == ("windows-x64", 10605, None)
-    if machine.platform_tag() != "windows-x64":
+    if hardware.platform_tag() != "windows-x64":
         assert listed["proven"] is None
         run = llama_runner("plan", "--demo", "--binaries", f"windows-x64/{listed['name']}", "--root", nothing)
         assert (run.code, "is for windows-x64" in run.err) == (2, True), run

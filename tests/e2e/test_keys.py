@@ -11,9 +11,9 @@ import pytest
 
 from llama_runner import Runner, ServerOptions
 from llama_runner.core.csv_row import parse_row
-from llama_runner.server.errors import KeyRefused
-from llama_runner.server.health import Asked
-from llama_runner.server.process import Server
+from llama_runner.serving.errors import KeyRefused
+from llama_runner.serving.llama_server.readiness import Asked
+from llama_runner.serving.server_process import Server
 from tests.conftest import Command
 
 

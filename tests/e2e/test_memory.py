@@ -12,8 +12,8 @@ import pytest
 
 from llama_runner import Runner, ServerOptions
 from llama_runner.core.errors import ExitCode
-from llama_runner.machine import available_memory
-from llama_runner.server.memory import Memory, resident_bytes
+from llama_runner.serving.llama_server.memory_check import Memory, resident_bytes
+from llama_runner.system.hardware import available_memory
 from tests.e2e.serving import MODULE
 
 if TYPE_CHECKING:

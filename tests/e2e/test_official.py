@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.machine import platform_tag
+from llama_runner.system.hardware import platform_tag
 from tests.conftest import MODULE, shared_root
 from tests.e2e.serving import Running, request
 

@@ -10,8 +10,8 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES
-from llama_runner.sources import quantization
-from llama_runner.sources.tuning import NEED_IMATRIX, TENSOR_TYPES
+from llama_runner.sources import quantization_types
+from llama_runner.sources.quantize_options import NEED_IMATRIX, TENSOR_TYPES
 from tests.cli.test_bad_input import says
 from tests.conftest import Command
 from tests.convert.checkpoints import copy_tokenizer, llama
@@ -39,15 +39,17 @@ def types(path: Path) -> dict[str, str]:
 def test_the_list_of_types_is_that_of_the_built_one(llama_quantize: Path) -> None:
     text = subprocess.run([llama_quantize, "--help"], check=False, capture_output=True, text=True).stdout
     listed = re.findall(r"^ +\d+ +or +(\w+) +:(?! alias)", text, re.MULTILINE)
-    assert sorted({*quantization.QUANTIZED, *quantization.FLOAT}) == sorted({*map(str.lower, listed), "copy"})
+    assert sorted({*quantization_types.QUANTIZED, *quantization_types.FLOAT}) == sorted(
+        {*map(str.lower, listed), "copy"}
+    )
     aliases = dict(re.findall(r"^ +\d+ +or +(\w+) +: alias for (\w+)", text, re.MULTILINE))
     assert aliases
     for alias, name in aliases.items():
-        assert quantization.canonical(alias) == name.lower()
+        assert quantization_types.canonical(alias) == name.lower()
 
 
 @pytest.mark.parametrize(
-    "kind", [name for name in quantization.QUANTIZED if name not in (*quantization.NEEDS_IMATRIX, "copy")]
+    "kind", [name for name in quantization_types.QUANTIZED if name not in (*quantization_types.NEEDS_IMATRIX, "copy")]
 )
 def test_every_type_can_be_made(root: Path, bf16: Path, kind: str) -> None:
     prepared = Runner(root).prepare(gguf_path=bf16, quantization=kind)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.plan import Skip
-from llama_runner.engine.staging import PREFIX
+from llama_runner.store.staging import PREFIX
 from tests.engine.drive import graph
 from tests.engine.toys import World
 

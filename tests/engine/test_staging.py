@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.binaries.shelf import Shelf
 from llama_runner.core.errors import StepError
 from llama_runner.core.workspace import Workspace
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.engine import staging
 from llama_runner.engine.errors import StoreNotWritable
+from llama_runner.llama_cpp.installed_builds import Shelf
+from llama_runner.store import staging
 from tests.binaries.stored import HERE, lay, store_in
 from tests.conftest import Command
 from tests.engine.drive import link_elsewhere

@@ -10,10 +10,10 @@ from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Node, Place, Source, Step, all_inputs, noted, unkeyed
 from llama_runner.core.workspace import Workspace
 from llama_runner.engine.executor import Executor
-from llama_runner.engine.observe import Observer
-from llama_runner.engine.settle import Outcome
-from llama_runner.engine.stamps import hash_file
-from llama_runner.engine.store import Store
+from llama_runner.engine.observer import Observer
+from llama_runner.engine.outcome import Outcome
+from llama_runner.store.artifacts import Store
+from llama_runner.store.stamps import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from llama_runner import convert
-from llama_runner.cli.make import describe
+from llama_runner.cli.convert_cmds import describe
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.inspection import inspect
-from llama_runner.sources.stored import stored
+from llama_runner.request.model_inspection import inspect
+from llama_runner.sources.checkpoint_quantization import stored
 from tests.convert.cases import CASES
 from tests.fuzz.harness import check_error, check_text, overlaid
 

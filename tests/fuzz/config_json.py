@@ -18,11 +18,11 @@ from random import Random
 from typing import Any
 
 import llama_runner.convert
-from llama_runner.convert import checkpoint, convert, official
+from llama_runner.convert import checkpoint, convert, official_script
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.inspection import inspect
-from llama_runner.sources.gguf import read_header
-from llama_runner.sources.stored import stored
+from llama_runner.request.model_inspection import inspect
+from llama_runner.sources.checkpoint_quantization import stored
+from llama_runner.sources.gguf_header import read_header
 from tests.convert.official import FAMILIES, FIRST, cases_of
 from tests.fuzz.harness import Case, Finding, Target, check_error, decoded, encoded, explore
 
@@ -178,10 +178,10 @@ def check(case: Case, scratch: Path) -> None:
 
 
 def _choose(model: Path) -> None:
-    choice = official.choose(model)
+    choice = official_script.choose(model)
     _check_context(choice.context_length)
-    official.described(model, choice)
-    official.choose(model, "official")
+    official_script.described(model, choice)
+    official_script.choose(model, "official")
 
 
 def _inspect(model: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from llama_runner.cli.make import describe
+from llama_runner.cli.convert_cmds import describe
 from llama_runner.core.digest import canonical_json
 from llama_runner.core.errors import SourceError
-from llama_runner.inspection import inspect
-from llama_runner.sources.gguf import check_model, read_header
+from llama_runner.request.model_inspection import inspect
+from llama_runner.sources.gguf_header import check_model, read_header
 from tests.fuzz import mutate
 from tests.fuzz.harness import Case, Target, check_error, check_text, decoded, encoded, explore
 

@@ -12,8 +12,8 @@ import pytest
 
 from llama_runner.convert import checkpoint, convert
 from llama_runner.convert.errors import BadHyperparameter, UnexpectedStructure, UnreadableFile
-from llama_runner.convert.keyvalues import KeyValues
-from llama_runner.convert.official import choose
+from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.official_script import choose
 from llama_runner.core.errors import SourceError
 from tests.convert.official import cases_of
 from tests.fuzz import config_json

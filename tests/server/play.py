@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llama_runner.core.events import Event
-from llama_runner.server.process import Server
-from llama_runner.server.spec import ServerOptions, spec_of
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
+from llama_runner.serving.server_process import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

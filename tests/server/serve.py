@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from llama_runner.core.events import Event
-from llama_runner.server import process
+from llama_runner.serving import server_process
 from tests.server.play import Stage
 
 
@@ -27,7 +27,7 @@ def on_terminate(*_: object) -> None:
 
 def main(root: str) -> None:
     signal.signal(signal.SIGTERM, on_terminate)
-    process.GRACE_S = 3600  # whoever waits for it fails its test
+    server_process.GRACE_S = 3600  # whoever waits for it fails its test
     misbehaviour = json.loads(os.environ["GGML_FAKE"])
     stage = Stage(Path(root))
     with stage.start(sink=tell, terminal=io.BytesIO(), **misbehaviour) as server:

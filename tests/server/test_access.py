@@ -14,8 +14,8 @@ import pytest
 
 from llama_runner.core.csv_row import format_row, parse_row
 from llama_runner.core.errors import ExitCode, UsageError
-from llama_runner.server.access import check_access
-from llama_runner.server.errors import (
+from llama_runner.serving.access import check_access
+from llama_runner.serving.errors import (
     AnswersWithoutKey,
     BadCertificate,
     BadKey,
@@ -24,9 +24,9 @@ from llama_runner.server.errors import (
     NoTls,
     UnsafeHost,
 )
-from llama_runner.server.health import Asked
-from llama_runner.server.port import check_launch
-from llama_runner.server.spec import ServerOptions, first_key_in
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in
+from llama_runner.serving.llama_server.readiness import Asked
+from llama_runner.serving.port_check import check_launch
 from tests.server.play import Stage, lives
 
 needs_openssl = pytest.mark.skipif(which("openssl") is None, reason="makes certificates with openssl")

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llama_runner.server import output
-from llama_runner.server.errors import ServerDied
-from llama_runner.server.holder import listens
-from llama_runner.server.log import Log
-from llama_runner.server.spec import ServerOptions
+from llama_runner.serving import output
+from llama_runner.serving.errors import ServerDied
+from llama_runner.serving.llama_server.launch_spec import ServerOptions
+from llama_runner.serving.port_owner import listens
+from llama_runner.serving.server_log import Log
 from tests.server.play import Stage
 
 if TYPE_CHECKING:

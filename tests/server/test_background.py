@@ -19,11 +19,9 @@ import pytest
 from llama_runner.core.csv_row import parse_row
 from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError
 from llama_runner.core.events import Event, LockWaiting
-from llama_runner.engine.locks import hold
-from llama_runner.server import control, health
-from llama_runner.server.background import detach, spec_from_json, spec_to_json
-from llama_runner.server.elsewhere import RunningServer, ensure_ready
-from llama_runner.server.errors import (
+from llama_runner.serving import server_control
+from llama_runner.serving.daemon import detach, spec_from_json, spec_to_json
+from llama_runner.serving.errors import (
     AmbiguousName,
     EndedElsewhere,
     KeyRefused,
@@ -31,16 +29,19 @@ from llama_runner.server.errors import (
     PortTaken,
     RunsInForeground,
 )
-from llama_runner.server.health import Asked
-from llama_runner.server.live import look_at_all
-from llama_runner.server.registry import running
-from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server import readiness
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.readiness import Asked
+from llama_runner.serving.registry import running
+from llama_runner.serving.running_server import RunningServer, ensure_ready
+from llama_runner.serving.status_probe import look_at_all
+from llama_runner.store.locks import hold
 from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llama_runner.server.process import Server
+    from llama_runner.serving.server_process import Server
 
 
 def spec(stage: Stage, options: ServerOptions | None = None, alias: str = "acme/tiny") -> ServerSpec:
@@ -76,13 +77,13 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
         )
 
     yield start
-    control.stop(stage.registry, None)
+    server_control.stop(stage.registry, None)
     until(lambda: not [child for child in psutil.Process().children() if holds(child)], "the end of all holders")
 
 
 def holds(process: psutil.Process) -> bool:
     try:
-        return "llama_runner.server.background" in " ".join(process.cmdline())
+        return "llama_runner.serving.daemon" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
 
@@ -110,7 +111,7 @@ def test_stopping_ends_it_and_who_holds_it(
     stage: Stage, background: Callable[..., RunningServer], tmp_path: Path, by: str
 ) -> None:
     server = background(policy="always", grandchild=str(tmp_path / "grandchild"))
-    server.stop() if by == "handle" else control.stop(stage.registry, "acme/tiny")
+    server.stop() if by == "handle" else server_control.stop(stage.registry, "acme/tiny")
     assert not lives(server.pid)
     assert not lives(holder(server))
     assert stage.log.read_bytes().count(b"model loaded") == 1, "it was not started again in between"
@@ -137,10 +138,10 @@ def test_one_that_crashes_in_load_is_shown_as_failed_until_it_is_stopped_or_star
     [seen] = look_at_all(stage.registry)
     assert (seen["alias"], seen["state"], seen["pid"], seen["rss"]) == ("acme/tiny", "failed", None, None)
     assert seen["failure"].startswith("llama-server exited with 7 before it was ready\n  ")
-    assert control.log_of(stage.registry, stage.root, "acme/tiny")[0] == stage.log
+    assert server_control.log_of(stage.registry, stage.root, "acme/tiny")[0] == stage.log
     assert running(stage.registry) == [], "it is shown, and nothing else"
     if then == "stop":
-        assert [each["state"] for each in control.stop(stage.registry, "acme/tiny")] == ["failed"]
+        assert [each["state"] for each in server_control.stop(stage.registry, "acme/tiny")] == ["failed"]
         assert list(stage.registry.iterdir()) == []
     else:
         background()
@@ -259,7 +260,7 @@ def test_restart_starts_it_anew_at_the_same_place_with_the_same_key(
     stage: Stage, background: Callable[..., RunningServer]
 ) -> None:
     server = background(ServerOptions(port=0, api_key="auto"), key="a-key-of-ours")
-    after = control.restart(stage.registry, "acme/tiny")
+    after = server_control.restart(stage.registry, "acme/tiny")
     assert after["url"] == server.url
     assert after["pid"] != server.pid
     assert not lives(server.pid)
@@ -270,7 +271,7 @@ def test_restart_that_fails_is_told(stage: Stage, background: Callable[..., Runn
     server = background()
     server.spec.model.unlink()
     with pytest.raises(ServerError, match=r"^acme/tiny did not start again\nfull log: logs/run-server\.log$"):
-        control.restart(stage.registry, "acme/tiny")
+        server_control.restart(stage.registry, "acme/tiny")
     stage.wait_said(f"llama-runner: error: {server.spec.model} is gone")
 
 
@@ -281,7 +282,7 @@ def test_11_14_one_that_still_loads_is_restarted(
         starting = pool.submit(background, load_until=str(tmp_path / "loaded"))
         until(lambda: running(stage.registry), "its registration")
         [before] = running(stage.registry)
-        restarting = pool.submit(control.restart, stage.registry, "acme/tiny")
+        restarting = pool.submit(server_control.restart, stage.registry, "acme/tiny")
         until(lambda: [about for about in running(stage.registry) if about["pid"] != before["pid"]], "its next start")
         (tmp_path / "loaded").touch()
         about = restarting.result(PATIENCE_S)
@@ -295,12 +296,12 @@ def test_11_14_a_restart_of_what_does_not_end_is_told(
     stage: Stage, background: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = background()
-    monkeypatch.setattr(control, "GRACE_S", 0.0)
-    monkeypatch.setattr(control, "_MERCY_S", 0.0)
+    monkeypatch.setattr(server_control, "GRACE_S", 0.0)
+    monkeypatch.setattr(server_control, "_MERCY_S", 0.0)
     os.kill(holder(server), signal.SIGSTOP)
     try:
         with pytest.raises(ServerError, match=r"^acme/tiny did not start again"):
-            control.restart(stage.registry, "acme/tiny")
+            server_control.restart(stage.registry, "acme/tiny")
     finally:
         os.kill(holder(server), signal.SIGCONT)
         until(lambda: not lives(server.pid), "the restart that was asked for")
@@ -340,16 +341,16 @@ def test_11_12_one_that_cannot_be_registered_when_it_is_ready_is_ended(
 def test_a_server_of_the_foreground_is_not_restarted_from_elsewhere(stage: Stage) -> None:
     server = stage.ready(alias="a")
     with pytest.raises(RunsInForeground, match=f"^a, process {server.pid}, runs in the foreground"):
-        control.restart(stage.registry, "a")
+        server_control.restart(stage.registry, "a")
     assert lives(server.pid)
 
 
 def test_a_name_of_several_servers_is_not_enough(stage: Stage) -> None:
     servers = [stage.ready(alias="a"), stage.ready(alias="a")]
     with pytest.raises(AmbiguousName, match=r"^2 servers are called 'a'$") as caught:
-        control.named(stage.registry, "a")
+        server_control.named(stage.registry, "a")
     assert caught.value.hint == f"name one by its URL: {servers[0].url}, {servers[1].url}"
-    assert control.named(stage.registry, servers[1].url)["pid"] == servers[1].pid
+    assert server_control.named(stage.registry, servers[1].url)["pid"] == servers[1].pid
 
 
 def test_one_that_crashes_is_started_again(stage: Stage, background: Callable[..., RunningServer]) -> None:
@@ -372,11 +373,11 @@ def test_between_two_starts_it_can_be_stopped_or_started_at_once(
     get(f"{server.url}/kill/9")
     until(lambda: [about for about in running(stage.registry) if about["state"] == "restarting"], "its pause")
     if then == "stop":
-        control.stop(stage.registry, "acme/tiny")
+        server_control.stop(stage.registry, "acme/tiny")
         assert not lives(holder(server))
         assert list(stage.registry.iterdir()) == []
     else:
-        assert control.restart(stage.registry, "acme/tiny")["url"] == server.url
+        assert server_control.restart(stage.registry, "acme/tiny")["url"] == server.url
 
 
 def test_what_it_does_now_can_be_seen(stage: Stage, background: Callable[..., RunningServer]) -> None:
@@ -434,12 +435,12 @@ def test_a_server_that_wants_another_key_is_told(stage: Stage, monkeypatch: pyte
 
 
 def test_a_server_that_does_not_answer_is_not_returned(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(readiness, "_TIMEOUT_S", 0.1)
     first = stage.ready(alias="acme/tiny")
     os.kill(first.pid, signal.SIGSTOP)
 
     def start() -> Server:
-        monkeypatch.setattr(health, "_TIMEOUT_S", 5.0)
+        monkeypatch.setattr(readiness, "_TIMEOUT_S", 5.0)
         return stage.ready(alias="acme/tiny")
 
     try:
@@ -484,8 +485,8 @@ def test_one_is_started_where_none_runs_or_another(stage: Stage) -> None:
 SHARED = """
 import sys
 from pathlib import Path
-from llama_runner.server.elsewhere import ensure_ready
-from llama_runner.server.spec import ServerOptions
+from llama_runner.serving.running_server import ensure_ready
+from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from tests.server.play import Stage
 from tests.server.test_background import spec
 stage, options = Stage(Path(sys.argv[1])), ServerOptions(port=int(sys.argv[2]))
@@ -564,22 +565,22 @@ def test_a_server_asked_to_wait_longer_is_the_same(stage: Stage) -> None:
 
 def test_the_log_of_the_one_that_runs_or_ran_last_is_found(stage: Stage) -> None:
     with pytest.raises(NoSuchServer, match=r"^no server has run here$"):
-        control.log_of(stage.registry, stage.root, None)
+        server_control.log_of(stage.registry, stage.root, None)
     server = stage.ready(alias="a")
-    assert control.log_of(stage.registry, stage.root, None)[0] == stage.log
-    path, runs = control.log_of(stage.registry, stage.root, "a")
+    assert server_control.log_of(stage.registry, stage.root, None)[0] == stage.log
+    path, runs = server_control.log_of(stage.registry, stage.root, "a")
     assert path == stage.log
     assert runs()
     server.stop()
     assert not runs()
     stage.log.rename(stage.log.with_name("run-server-1.log"))
-    assert control.log_of(stage.registry, stage.root, None)[0].name == "run-server-1.log"
+    assert server_control.log_of(stage.registry, stage.root, None)[0].name == "run-server-1.log"
 
 
 def test_it_outlives_who_started_it(stage: Stage) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.server.play import Stage; "
-        "from tests.server import test_background as t; from llama_runner.server.background import detach\n"
+        "from tests.server import test_background as t; from llama_runner.serving.daemon import detach\n"
         "s = Stage(Path(sys.argv[1])); (s.root / 'model.gguf').touch()\n"
         "detach(t.spec(s), log=s.log, log_name='x', registry=s.registry, sink=s.events.append)"
     )
@@ -587,4 +588,4 @@ def test_it_outlives_who_started_it(stage: Stage) -> None:
     [about] = running(stage.registry)
     get(f"{about['url']}/say")
     stage.wait_said("still here")
-    assert [each["pid"] for each in control.stop(stage.registry, None)] == [about["pid"]]
+    assert [each["pid"] for each in server_control.stop(stage.registry, None)] == [about["pid"]]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner import machine
-from llama_runner.binaries.capabilities import Capabilities, Flag, capabilities_of
 from llama_runner.core.digest import file_digest
-from llama_runner.server.flags import NotUnderstood, check_flags, check_variables
+from llama_runner.llama_cpp.capabilities import Capabilities, Flag, capabilities_of
+from llama_runner.serving.llama_server.flag_check import NotUnderstood, check_flags, check_variables
+from llama_runner.system import hardware
 from tests.conftest import Command
 
 OTHER = Capabilities("1.0 (build 1)", (Flag(("--draft-max",), "N", "number"), Flag(("--new",))), (), ())
@@ -20,7 +20,7 @@ OTHER = Capabilities("1.0 (build 1)", (Flag(("--draft-max",), "N", "number"), Fl
 @pytest.fixture(scope="session")
 def real(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Capabilities:
     """Return what the real programs can do."""
-    found = (path.parent for path in binaries.glob(f"bins/{machine.platform_tag()}/*/llama-bench"))
+    found = (path.parent for path in binaries.glob(f"bins/{hardware.platform_tag()}/*/llama-bench"))
     newest = max(found, key=lambda path: path.stat().st_mtime)
     return capabilities_of(newest, file_digest("0" * 64), tmp_path_factory.mktemp("private"))
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.core.events import Warned
-from llama_runner.server import log
-from llama_runner.server.errors import ServerDied
+from llama_runner.serving import server_log
+from llama_runner.serving.errors import ServerDied
 from tests.server.play import get
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def refuse(error: OSError) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "LARGEST", 1000)
+    monkeypatch.setattr(server_log, "LARGEST", 1000)
 
 
 @pytest.mark.usefixtures("small")
@@ -139,25 +139,25 @@ def test_a_large_log_is_set_aside_at_the_end_of_a_line_and_nothing_is_lost(stage
     stage.ready(say=say).stop()
     assert whole(stage.log) == stage.terminal.getvalue()
     files = list(stage.log.parent.iterdir())
-    assert 2 <= len(files) <= log.KEPT + 1
+    assert 2 <= len(files) <= server_log.KEPT + 1
     assert all(file.read_bytes().endswith(b"\n") for file in files)
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 @pytest.mark.usefixtures("small")
 def test_only_so_many_logs_are_kept(tmp_path: Path) -> None:
-    file = log.Log(tmp_path / "x.log", refuse)
+    file = server_log.Log(tmp_path / "x.log", refuse)
     for number in range(20):
         file.write(b"%03d" % number + b"x" * 1000 + b"\n")
     file.close()
     kept = sorted(path.name for path in tmp_path.iterdir())
-    assert kept == ["x.log", *(f"x.log.{number}" for number in range(1, log.KEPT + 1))]
+    assert kept == ["x.log", *(f"x.log.{number}" for number in range(1, server_log.KEPT + 1))]
     assert (tmp_path / "x.log").read_bytes().startswith(b"019")
-    assert (tmp_path / f"x.log.{log.KEPT}").read_bytes().startswith(b"014")
+    assert (tmp_path / f"x.log.{server_log.KEPT}").read_bytes().startswith(b"014")
 
 
 def test_logs_of_servers_that_ended_long_ago_go_away(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "SPARED", 2)
+    monkeypatch.setattr(server_log, "SPARED", 2)
     stage.log.parent.mkdir()
     names = ["run-server-1.log", "run-server-1.log.1", "run-server-2.log", "run-server-3.log", "convert-1.log"]
     for age, name in enumerate(names):
@@ -171,7 +171,7 @@ def test_logs_of_servers_that_ended_long_ago_go_away(stage: Stage, monkeypatch: 
 def test_11_17_the_quiet_log_of_a_server_that_runs_is_not_removed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "SPARED", 1)
+    monkeypatch.setattr(server_log, "SPARED", 1)
     quiet = stage.start(log=stage.root / "logs" / "run-server-1.log", log_name="logs/run-server-1.log")
     quiet.wait_ready()
     aside = quiet.log.with_name("run-server-1.log.1")
@@ -194,7 +194,7 @@ def test_11_17_the_quiet_log_of_a_server_that_runs_is_not_removed(
 def test_11_17_the_end_of_a_server_of_another_registry_removes_no_log(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "SPARED", 1)
+    monkeypatch.setattr(server_log, "SPARED", 1)
     old = stage.log.with_name("run-server-1.log")
     old.parent.mkdir()
     old.touch()
@@ -206,7 +206,7 @@ def test_11_17_the_end_of_a_server_of_another_registry_removes_no_log(
 
 @pytest.mark.usefixtures("small")
 def test_a_line_is_cut_only_when_it_is_longer_than_a_log_may_be(tmp_path: Path) -> None:
-    file = log.Log(tmp_path / "x.log", refuse)
+    file = server_log.Log(tmp_path / "x.log", refuse)
     for _ in range(30):
         file.write(b"x" * 100)
     file.close()
@@ -216,10 +216,10 @@ def test_a_line_is_cut_only_when_it_is_longer_than_a_log_may_be(tmp_path: Path) 
 
 def test_an_old_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    file = log.Log(tmp_path / "x.log", refuse)
+    monkeypatch.setattr(server_log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    file = server_log.Log(tmp_path / "x.log", refuse)
     file.write(b"old\nol")
-    now[0] += log.OLDEST_S
+    now[0] += server_log.OLDEST_S
     file.write(b"d\nnew\n")
     file.close()
     assert (tmp_path / "x.log.1").read_bytes() == b"old\nold\n"
@@ -229,9 +229,9 @@ def test_an_old_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("small")
 def test_a_log_that_cannot_be_set_aside_goes_on_and_that_is_said_once(tmp_path: Path) -> None:
     said: list[OSError] = []
-    for number in range(1, log.KEPT + 1):
+    for number in range(1, server_log.KEPT + 1):
         (tmp_path / f"x.log.{number}" / "full").mkdir(parents=True)
-    file = log.Log(tmp_path / "x.log", said.append)
+    file = server_log.Log(tmp_path / "x.log", said.append)
     for _ in range(20):
         file.write(b"x" * 999 + b"\n")
     file.close()

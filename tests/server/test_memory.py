@@ -13,14 +13,24 @@ from hypothesis import strategies as some
 
 from llama_runner.core.errors import ExitCode
 from llama_runner.core.events import Event, Noticed, Warned
-from llama_runner.server.errors import DoesNotFit
-from llama_runner.server.estimate import HOST, Need, Question, Room, free_on_devices, lacking, larger, parse, question
-from llama_runner.server.memory import Memory, files_of
-from llama_runner.server.smaller import largest_model, ways_out
-from llama_runner.server.spec import ServerOptions, spec_of
+from llama_runner.serving.errors import DoesNotFit
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
+from llama_runner.serving.llama_server.memory_check import Memory, files_of
+from llama_runner.serving.llama_server.memory_estimate import (
+    HOST,
+    Need,
+    Question,
+    Room,
+    free_on_devices,
+    lacking,
+    larger,
+    parse,
+    question,
+)
+from llama_runner.serving.llama_server.memory_suggestions import largest_model, ways_out
 
 if TYPE_CHECKING:
-    from llama_runner.server.spec import ServerSpec
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
 
 MIB = 1 << 20
 TIB_MIB = 1 << 20

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.binaries.capabilities import ask
 from llama_runner.core.csv_row import parse_row
-from llama_runner.server.option_paths import absolute_options, takes_path
-from llama_runner.server.spec import ServerOptions, spec_of
+from llama_runner.llama_cpp.capabilities import ask
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
+from llama_runner.serving.llama_server.option_paths import absolute_options, takes_path
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from llama_runner.core.errors import ExitCode
-from llama_runner.server.errors import CannotListen, PortTaken
-from llama_runner.server.port import check_port
+from llama_runner.serving.errors import CannotListen, PortTaken
+from llama_runner.serving.port_check import check_port
 
 if TYPE_CHECKING:
     from tests.server.play import Stage

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.server.estimate import question
-from llama_runner.server.purpose import Purpose, purpose_of
-from llama_runner.server.spec import ServerOptions, spec_of
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
+from llama_runner.serving.llama_server.memory_estimate import question
+from llama_runner.serving.llama_server.purpose import Purpose, purpose_of
 
 CASES: list[tuple[str, dict[str, str], Purpose]] = [
     ("", {}, Purpose("text")),

@@ -18,10 +18,11 @@ import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped
-from llama_runner.server import health, output, process
-from llama_runner.server.errors import AnotherModel, CanaryFailed, KeyRefused, ServerDied, ServerStalled
-from llama_runner.server.process import Server
-from llama_runner.server.spec import ServerOptions
+from llama_runner.serving import output, server_process
+from llama_runner.serving.errors import AnotherModel, CanaryFailed, KeyRefused, ServerDied, ServerStalled
+from llama_runner.serving.llama_server import readiness
+from llama_runner.serving.llama_server.launch_spec import ServerOptions
+from llama_runner.serving.server_process import Server
 from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and setpriv are Linux")
@@ -38,7 +39,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self.looks: Counter[threading.Thread] = Counter()
-        for module in (process, output):
+        for module in (server_process, output):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self.look, sleep=time.sleep))
 
     def look(self) -> float:
@@ -349,7 +350,7 @@ def test_one_that_dies_at_the_last_moment_is_not_called_ready(stage: Stage, monk
         return None, None
 
     server = stage.start()
-    monkeypatch.setattr(health, "context", context)
+    monkeypatch.setattr(readiness, "context", context)
     with pytest.raises(ServerDied, match="exited with 9"):
         server.wait_ready()
     assert stage.names() == ["server_started", "server_stopped"]

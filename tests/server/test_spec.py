@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llama_runner.core.errors import ExitCode
-from llama_runner.server.errors import OwnOption
-from llama_runner.server.spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.errors import OwnOption
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 
 BINARY, MODEL = Path("/bins/llama-server"), Path("/models/model.gguf")
 

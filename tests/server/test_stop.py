@@ -18,21 +18,21 @@ import pytest
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Event, ServerStopped
-from llama_runner.server import process
-from llama_runner.server.errors import ServerDied
+from llama_runner.serving import server_process
+from llama_runner.serving.errors import ServerDied
 from tests.server.play import PATIENCE_S, Stage, get, lives, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llama_runner.server.process import Server
+    from llama_runner.serving.server_process import Server
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "GRACE_S", 0.05)
+    monkeypatch.setattr(server_process, "GRACE_S", 0.05)
 
 
 def at_once(*works: Callable[[], int]) -> list[int]:
@@ -63,7 +63,7 @@ def test_stopping_again_later_signals_nobody(stage: Stage, monkeypatch: pytest.M
     server = stage.ready()
     server.stop()
     signalled: list[object] = []
-    monkeypatch.setattr(process, "signal_group", lambda *what: signalled.append(what))
+    monkeypatch.setattr(server_process, "signal_group", lambda *what: signalled.append(what))
     server.stop()
     server.wait()
     assert signalled == [], "the process id may be another's by now"
@@ -205,7 +205,7 @@ def test_a_request_to_one_that_has_ended_signals_nobody(stage: Stage, monkeypatc
     server = stage.ready()
     server.stop()
     signalled: list[object] = []
-    monkeypatch.setattr(process, "signal_group", lambda *what: signalled.append(what))
+    monkeypatch.setattr(server_process, "signal_group", lambda *what: signalled.append(what))
     server.request_stop()
     assert signalled == []
 

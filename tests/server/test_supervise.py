@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from llama_runner.core.events import ServerRestarting
-from llama_runner.server import supervise
-from llama_runner.server.errors import GaveUp, ModelGone, ServerDied
-from llama_runner.server.registry import running
-from llama_runner.server.spec import ServerOptions
-from llama_runner.server.supervise import Policy, Supervisor
+from llama_runner.serving import supervisor as module
+from llama_runner.serving.errors import GaveUp, ModelGone, ServerDied
+from llama_runner.serving.llama_server.launch_spec import ServerOptions
+from llama_runner.serving.registry import running
+from llama_runner.serving.supervisor import Policy, Supervisor
 from tests.server.play import PATIENCE_S, Stage, get, until
 
 
@@ -42,7 +42,7 @@ class Waiting(threading.Thread):
 
 @pytest.fixture
 def look_after(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(supervise, "PAUSES_S", (0.001,))
+    monkeypatch.setattr(module, "PAUSES_S", (0.001,))
     started: list[Waiting] = []
 
     def start(policy: Policy, *, limit: int = 3, options: ServerOptions | None = None) -> tuple[Supervisor, Waiting]:
@@ -123,7 +123,7 @@ def test_one_that_crashes_in_load_is_not_started_for_ever(stage: Stage, look_aft
 def test_one_that_has_served_for_long_has_all_its_starts_again(
     stage: Stage, look_after: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "STEADY_S", 0.0)
+    monkeypatch.setattr(module, "STEADY_S", 0.0)
     supervisor, _ = look_after("always", limit=1)
     for start in (1, 2, 3):
         ready_again(stage, start)
@@ -142,7 +142,7 @@ def test_a_model_that_is_gone_is_not_tried(stage: Stage, look_after: Any) -> Non
 def test_between_two_starts_it_can_be_seen_and_stopped(
     stage: Stage, look_after: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "PAUSES_S", (3600.0,))
+    monkeypatch.setattr(module, "PAUSES_S", (3600.0,))
     supervisor, waiting = look_after("always")
     url = supervisor.server.url
     get(f"{url}/kill/9")

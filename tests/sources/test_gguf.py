@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError
-from llama_runner.sources import quantization
-from llama_runner.sources.gguf import _BLOCKS, FILE_TYPES, MissingShards, NotGGUF, check_model, read_header
+from llama_runner.sources import quantization_types
+from llama_runner.sources.gguf_header import _BLOCKS, FILE_TYPES, MissingShards, NotGGUF, check_model, read_header
 from tests.fuzzing import bounded
 
 
@@ -66,7 +66,7 @@ def test_block_sizes_and_type_names_are_those_of_the_gguf_package() -> None:
         name = kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").lower()
         if kind.value in FILE_TYPES:
             assert FILE_TYPES[kind.value] == name
-    assert {*FILE_TYPES.values(), "copy"} == {*quantization.QUANTIZED, *quantization.FLOAT}
+    assert {*FILE_TYPES.values(), "copy"} == {*quantization_types.QUANTIZED, *quantization_types.FLOAT}
 
 
 @pytest.mark.parametrize("missing", [1, 40, 400])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.inspection import inspect
-from llama_runner.sources.gguf import NotGGUF, check_model, read_header
+from llama_runner.request.model_inspection import inspect
+from llama_runner.sources.gguf_header import NotGGUF, check_model, read_header
 from tests.fuzz.gguf_header import head, pair, string
 
 

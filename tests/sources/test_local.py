@@ -17,9 +17,9 @@ from llama_runner.core.errors import SourceError
 from llama_runner.core.record import STATE_FILE, Record, format_state
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.engine.stamps import hash_file, source_stamp
-from llama_runner.engine.store import Store
 from llama_runner.sources.local import LocalModel, LocalSources, SourceChanged, bucket, files_of, open_directory
+from llama_runner.store.artifacts import Store
+from llama_runner.store.stamps import hash_file, source_stamp
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_stamp_that_is_too_young_to_be_trusted_stays_out_of_the_record(
         return sources.origin(source)["files"]["config.json"]["stamp"]
 
     assert stamp() is None, "changed a moment ago, whatever its mtime says"
-    monkeypatch.setattr("llama_runner.engine.stamps.RACY_NS", 0)
+    monkeypatch.setattr("llama_runner.store.stamps.RACY_NS", 0)
     assert stamp() == source_stamp(directory / "config.json")
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import paths
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.sources.choose import NoSource, NotAModel, SeveralSources, choose
 from llama_runner.sources.hub.names import HubName
 from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, NotADirectory
-from llama_runner.sources.quantization import QuantizationNeedsImatrix, UnknownQuantization, canonical
+from llama_runner.sources.open_source import NoSource, NotAModel, SeveralSources, choose
+from llama_runner.sources.quantization_types import QuantizationNeedsImatrix, UnknownQuantization, canonical
+from llama_runner.store import layout
 from tests.sources.test_gguf import write
 
 
@@ -87,19 +87,19 @@ def test_what_is_not_there_is_said_with_its_whole_path(tmp_path: Path) -> None:
     [("tiny-1.5B_x", "tiny-1.5B_x"), ("with space", "with_space-"), ("größe", "gr_e-"), ("../up", "up-"), ("", "_-")],
 )
 def test_names_are_safe_on_every_file_system_and_stay_apart(name: str, safe: str) -> None:
-    assert paths.safe_name(name).startswith(safe)
-    assert "/" not in paths.safe_name(name)
-    assert paths.safe_name("a b") != paths.safe_name("a_b")
+    assert layout.safe_name(name).startswith(safe)
+    assert "/" not in layout.safe_name(name)
+    assert layout.safe_name("a b") != layout.safe_name("a_b")
 
 
 def test_the_root_is_found_in_the_documented_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_RUNNER_ROOT", str(tmp_path / "variable"))
-    assert paths.find_root(tmp_path / "explicit") == tmp_path / "explicit"
-    assert paths.find_root() == tmp_path / "variable"
+    assert layout.find_root(tmp_path / "explicit") == tmp_path / "explicit"
+    assert layout.find_root() == tmp_path / "variable"
     monkeypatch.delenv("LLAMA_RUNNER_ROOT")
-    assert paths.find_root() == Path(__file__).parents[2]
-    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "site-packages" / "llama_runner")
+    assert layout.find_root() == Path(__file__).parents[2]
+    monkeypatch.setattr(layout, "_PACKAGE", tmp_path / "site-packages" / "llama_runner")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert paths.find_root().name == "llama_runner"
-    assert paths.find_root().is_relative_to(tmp_path)
+    assert layout.find_root().name == "llama_runner"
+    assert layout.find_root().is_relative_to(tmp_path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llama_runner.sources.stored import Stored, stored
+from llama_runner.sources.checkpoint_quantization import Stored, stored
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.config import Config, full_rope
 from llama_runner.convert.errors import BadHyperparameter
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
-from llama_runner.convert.rows import Rows, part
-from llama_runner.convert.tensors import NUMBER
+from llama_runner.convert.model_config import Config, full_rope
+from llama_runner.convert.tensor_plan import NUMBER
+from llama_runner.convert.tensor_rows import Rows, part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_directory import Source
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.rows import Rows
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.safetensors import Tensor
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.tensor_rows import Rows
     from llama_runner.convert.vocab import Vocabulary
 
     Sizes = Mapping[str, int]

@@ -13,12 +13,12 @@ from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
-from llama_runner.convert.vocab import special
+from llama_runner.convert.vocab import special_tokens
 
 if TYPE_CHECKING:
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -141,7 +141,7 @@ def write_pieces(values: KeyValues, config: Config, source: Source) -> Vocabular
 def write_first_pieces(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     """The same with the tokens that CodeGemma fills in with."""
     vocabulary = decoder.sentence_pieces(values, config, source)
-    special.write(values, source, kinds=tuple(CODE_GEMMA), preset=CODE_GEMMA)
+    special_tokens.write(values, source, kinds=tuple(CODE_GEMMA), preset=CODE_GEMMA)
     values.boolean("tokenizer.ggml.add_space_prefix", value=False)
     return vocabulary
 

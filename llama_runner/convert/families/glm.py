@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.config import Config
 from llama_runner.convert.errors import BadVocabulary, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.model_config import Config
 from llama_runner.convert.vocab import bpe
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.vocab import Vocabulary
 
 DENSE: dict[str, Any] = {

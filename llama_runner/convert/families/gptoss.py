@@ -14,16 +14,16 @@ from llama_runner.convert.dequantize import Mxfp4, Turned
 from llama_runner.convert.errors import BrokenQuantization
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
-from llama_runner.convert.rows import Rows, every
+from llama_runner.convert.tensor_rows import Rows, every
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llama_runner.convert.config import Config
     from llama_runner.convert.families.family import Sizes
-    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.safetensors import Tensor
-    from llama_runner.convert.source import Source
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 201088,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import decoder, llama
 from llama_runner.convert.families.family import Rule
-from llama_runner.convert.rows import part
+from llama_runner.convert.tensor_rows import part
 
 if TYPE_CHECKING:
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 DENSE: dict[str, Any] = {
     "vocab_size": 32000,

@@ -12,16 +12,16 @@ from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import MissingFile, TooManyTokens, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
-from llama_runner.convert.rows import Rows, part
-from llama_runner.convert.vocab import Vocabulary, protobuf, special
+from llama_runner.convert.tensor_rows import Rows, part
+from llama_runner.convert.vocab import Vocabulary, protobuf, special_tokens
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNUSED, USER_DEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 ADDED_SCORE = -1000.0
 END_OF_TURN = "<|im_end|>"  # takes the place of EOS in chat models
@@ -112,7 +112,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocab
     values.floats("tokenizer.ggml.scores", [score for _, score, _ in tokens])
     values.integers("tokenizer.ggml.token_type", [kind for _, _, kind in tokens])
     values.boolean("tokenizer.ggml.add_space_prefix", model.add_dummy_prefix)
-    special.write(values, source, size=len(tokens))
+    special_tokens.write(values, source, size=len(tokens))
     if ending is not None:
         values.uint32("tokenizer.ggml.eos_token_id", ending)
     return Vocabulary("sentencepiece", len(tokens))

@@ -14,9 +14,9 @@ from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
 
 if TYPE_CHECKING:
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "lfm2": {

@@ -12,17 +12,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.config import full_rope
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Made, Rule
-from llama_runner.convert.vocab import bpe, byte_fallback, sentencepiece, special
+from llama_runner.convert.model_config import full_rope
+from llama_runner.convert.vocab import bpe, byte_fallback, sentencepiece, special_tokens
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -127,7 +127,7 @@ def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocab
         vocabulary = write(values, config, source, tokenizer)
     size = config.integer("vocab_size")
     if size == CODE_LLAMA_VOCABULARY:
-        special.write(values, source, kinds=tuple(CODE_LLAMA_INFILL), preset=CODE_LLAMA_INFILL)
+        special_tokens.write(values, source, kinds=tuple(CODE_LLAMA_INFILL), preset=CODE_LLAMA_INFILL)
     if size == GRANITE_VOCABULARY:
         values.boolean("tokenizer.ggml.add_bos_token", value=False)
     return vocabulary

@@ -13,9 +13,9 @@ from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import llama
 
 if TYPE_CHECKING:
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 SCALED = "ministral3"  # transformers does not know it yet, so that config.json counts as it stands
 SCALES = {"rope.scaling.yarn_log_multiplier": "mscale_all_dim", "attention.temperature_scale": "llama_4_scaling_beta"}

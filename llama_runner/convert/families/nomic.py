@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.config import Config
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import bert
 from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.model_config import Config
 from llama_runner.convert.vocab import unigram
 
 if TYPE_CHECKING:
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.vocab import Vocabulary
 
 BLOCKS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")

@@ -15,9 +15,9 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 OLMO_DEFAULTS: dict[str, Any] = {
     "vocab_size": 50304,

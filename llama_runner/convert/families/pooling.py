@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llama_runner.convert.errors import UnreadableFile, UnsupportedOption
 
 if TYPE_CHECKING:
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.model_directory import Source
 
 POOLING = (("pooling_mode_mean_tokens", 1), ("pooling_mode_cls_token", 2), ("pooling_mode_lasttoken", 3))
 POOLING_NAMES = {"mean": 1, "cls": 2, "lasttoken": 3}

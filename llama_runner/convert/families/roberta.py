@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert.errors import UnsupportedOption
 from llama_runner.convert.families import bert, decoder
 from llama_runner.convert.families.family import Family, Rule
-from llama_runner.convert.rows import Rows, every
+from llama_runner.convert.tensor_rows import Rows, every
 from llama_runner.convert.vocab import unigram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, Any] = {**bert.DEFAULTS["bert"], "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}

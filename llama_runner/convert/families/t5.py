@@ -15,10 +15,10 @@ from llama_runner.convert.vocab import unigram
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.safetensors import Tensor
-    from llama_runner.convert.source import Source
 
 T5: dict[str, Any] = {
     "vocab_size": 32128,

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, NoSuchPreTokenizer, TooManyTokens, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, encoding, special
-from llama_runner.convert.vocab.known import NAMES
+from llama_runner.convert.vocab import Vocabulary, bpe_hash, special_tokens
+from llama_runner.convert.vocab.llama_cpp_tables import NAMES
 from llama_runner.convert.vocab.pretokenizer import NO_BYTES, NOT_BYTES, recognise, steps_of, unknown
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, added_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
@@ -44,7 +44,7 @@ def write(
     values.string("tokenizer.ggml.pre", name)
     values.strings("tokenizer.ggml.tokens", tokens)
     values.integers("tokenizer.ggml.token_type", types)
-    special.write(values, source, merges=True, preset=preset)
+    special_tokens.write(values, source, merges=True, preset=preset)
     if name in PUT_BOS and ADD_BOS not in values and not begins_with_special(tokenizer):
         values.boolean(ADD_BOS, value=False)
     return Vocabulary("bpe", len(tokens))
@@ -80,7 +80,7 @@ def given_name(source: Source, tokenizer: Tokenizer) -> str | None:
     Raises `NoSuchPreTokenizer`, and `UnknownPreTokenizer` for a vocabulary that is not of bytes and a name for bytes.
     """
     if (said := source.pre_tokenizer) is None:
-        return encoding.name_of(tokenizer)
+        return bpe_hash.name_of(tokenizer)
     if said not in NAMES:
         raise NoSuchPreTokenizer(said, NAMES)
     if said not in NOT_BYTES and NO_BYTES in steps_of(tokenizer):

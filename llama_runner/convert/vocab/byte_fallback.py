@@ -23,9 +23,9 @@ from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, SPACE_
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 Merge = tuple[str, str]

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import BadVocabulary
-from llama_runner.convert.vocab import Vocabulary, protobuf, special
+from llama_runner.convert.vocab import Vocabulary, protobuf, special_tokens
 from llama_runner.convert.vocab.token_types import NORMAL, UNUSED, USER_DEFINED, added_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 PADDING_SCORE = -10000.0
 ADDED_SCORE = -1000.0
@@ -106,4 +106,4 @@ def write_tokens(values: KeyValues, source: Source, tokens: list[Token]) -> None
     values.strings("tokenizer.ggml.tokens", [token.text for token in tokens])
     values.floats("tokenizer.ggml.scores", [token.score for token in tokens])
     values.integers("tokenizer.ggml.token_type", [token.kind for token in tokens])
-    special.write(values, source, size=len(tokens))
+    special_tokens.write(values, source, size=len(tokens))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, UnsupportedOption
-from llama_runner.convert.vocab import slow
-from llama_runner.convert.vocab.classes import (
+from llama_runner.convert.vocab import legacy_files
+from llama_runner.convert.vocab.tokenizer_classes import (
     CLASS_OF_MODEL_TYPE,
     CLASSES,
     FRAMING,
@@ -24,8 +24,8 @@ from llama_runner.convert.vocab.classes import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 ATTRIBUTES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CLEANED = (
@@ -90,7 +90,7 @@ class Tokenizer:
         settings = source.optional_object("tokenizer_config.json")
         own_class = _class_of(settings, config)
         defaults = CLASSES[own_class]
-        document = source.optional_object("tokenizer.json") or slow.document(source, own_class)
+        document = source.optional_object("tokenizer.json") or legacy_files.document(source, own_class)
         model = document.get("model")
         if not isinstance(model, dict) or "vocab" not in model:
             raise BadVocabulary("tokenizer.json has no vocabulary")

@@ -10,7 +10,7 @@ from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, MissingFile, TooManyTokens, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, protobuf, sentencepiece, special
+from llama_runner.convert.vocab import Vocabulary, protobuf, sentencepiece, special_tokens
 from llama_runner.convert.vocab.sentencepiece import Token
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 UNKNOWN_PIECE = 3  # the number that the official script takes where tokenizer.json names none
 # fairseq put its own tokens first, so XLM-RoBERTa's numbers are SentencePiece's plus one, without the last
@@ -137,4 +137,4 @@ def _write_normalization(
 ) -> None:
     values.boolean("tokenizer.ggml.remove_extra_whitespaces", clean)
     values.octets("tokenizer.ggml.precompiled_charsmap", charsmap)
-    special.write(values, source, size=len(tokens))
+    special_tokens.write(values, source, size=len(tokens))

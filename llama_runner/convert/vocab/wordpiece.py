@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, UnsupportedOption
-from llama_runner.convert.vocab import Vocabulary, fingerprint, special
+from llama_runner.convert.vocab import Vocabulary, special_tokens, wordpiece_hash
 from llama_runner.convert.vocab.bpe import collect
 from llama_runner.convert.vocab.token_types import CONTROL, SPACE_MARK
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llama_runner.convert.config import Config
-    from llama_runner.convert.keyvalues import KeyValues
-    from llama_runner.convert.source import Source
+    from llama_runner.convert.gguf_metadata import KeyValues
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.model_directory import Source
 
 CONTINUATION = "##"
 # Numbers that llama.cpp takes for WordPiece where a file has none: by key, the attribute of the tokenizer.
@@ -39,13 +39,13 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
     tokens, types = collect(tokenizer, config)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
     values.string("tokenizer.ggml.model", "bert")
-    values.string("tokenizer.ggml.pre", fingerprint.name_of(tokenizer))
+    values.string("tokenizer.ggml.pre", wordpiece_hash.name_of(tokenizer))
     values.strings("tokenizer.ggml.tokens", [_marked(*pair) for pair in zip(tokens, types, strict=True)])
     values.integers("tokenizer.ggml.token_type", types)
     normalizer = dict(tokenizer.document.get("normalizer") or {})
     if not source.has("tokenizer.json") and normalizer.get("lowercase"):
         del normalizer["lowercase"]  # as llama.cpp assumes
-    special.write(values, source, size=len(tokens), normalizer=normalizer)
+    special_tokens.write(values, source, size=len(tokens), normalizer=normalizer)
     _complete(values, tokenizer)
     differences = (IDEOGRAPHS,) if normalizer.get("handle_chinese_chars") is False else ()
     return Vocabulary("wordpiece", len(tokens), differences)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from llama_runner.core.errors import UsageError
 from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
-from llama_runner.paths import user_path
+from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular, read_head
 from llama_runner.system.network import is_true
 from llama_runner.version import __version__

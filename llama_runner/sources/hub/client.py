@@ -16,16 +16,16 @@ from urllib.parse import quote
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.value import Value
-from llama_runner.sources.hub import answers
+from llama_runner.sources.hub import api_schema
 from llama_runner.sources.hub.access import ANSWER_TIMEOUT, seconds
-from llama_runner.sources.hub.causes import explain, is_transient, retry_after
+from llama_runner.sources.hub.error_mapping import explain, is_transient, retry_after
 from llama_runner.sources.hub.errors import BadAnswer, BadRepositoryName, NoSuchRepository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.sources.hub.access import Access
-    from llama_runner.sources.hub.answers import Listed, Refs
+    from llama_runner.sources.hub.api_schema import Listed, Refs
     from llama_runner.sources.hub.pins import Pin
 
 T = TypeVar("T")
@@ -90,12 +90,12 @@ class HubClient:
         """Return what the repository is at a branch, tag or commit: one request."""
         revision = revision or DEFAULT_REVISION
         path = f"/api/models/{_path(repo)}/revision/{quote(revision, safe='')}"
-        return answers.pin_of(self._json(path, {"blobs": "true"}, repo, revision), repo, self._access.endpoint)
+        return api_schema.pin_of(self._json(path, {"blobs": "true"}, repo, revision), repo, self._access.endpoint)
 
     def refs(self, repo: str) -> Refs:
         """Return its branches, tags and pull requests: one request."""
         answer = self._json(f"/api/models/{_path(repo)}/refs", {"include_prs": "1"}, repo)
-        return answers.refs_of(answer, repo, self._access.endpoint)
+        return api_schema.refs_of(answer, repo, self._access.endpoint)
 
     def search(self, words: str, *, limit: int) -> list[Listed]:
         """Return the most downloaded repositories with GGUF files that a search for ``words`` finds: one request."""
@@ -104,7 +104,7 @@ class HubClient:
             answer = self._json("/api/models", asked, repr(words))
         except NoSuchRepository:
             raise BadAnswer(self._access.endpoint, "it cannot be searched") from None
-        return answers.listed_of(answer, self._access.endpoint)[:limit]
+        return api_schema.listed_of(answer, self._access.endpoint)[:limit]
 
     def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
         content = self._get(_Question(self._access.endpoint + path, repo, revision, params))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.value import Value
-from llama_runner.sources import quantization
-from llama_runner.sources.hub import listing
+from llama_runner.sources import quantization_types
+from llama_runner.sources.hub import file_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -51,7 +51,7 @@ class UnknownTag(SourceError):
     def __init__(self, tag: str, revisions: list[str]) -> None:
         self.tag, self.revisions = tag, revisions
         more = f" and {len(revisions) - _SHOWN} more" if len(revisions) > _SHOWN else ""
-        known = ", ".join(name.upper() for name in (*quantization.FLOAT, *quantization.QUANTIZED))
+        known = ", ".join(name.upper() for name in (*quantization_types.FLOAT, *quantization_types.QUANTIZED))
         super().__init__(
             f"{tag!r} is neither a revision of that repository nor a quantization; it has the revisions "
             f"{', '.join(revisions[:_SHOWN])}{more}",
@@ -97,7 +97,7 @@ def parse(text: str, *, endpoint: str | None = None) -> HubName:
     if len(text) > _LONGEST:
         raise BadName(text, f"it has {len(text)} characters")
     is_path = text.lower().startswith("hf://")  # in which a file's name stands as it is
-    for pattern, what in ((listing.UNSEEN, "control characters"), (r"\s", "spaces"), (r"\\", "backslashes")):
+    for pattern, what in ((file_names.UNSEEN, "control characters"), (r"\s", "spaces"), (r"\\", "backslashes")):
         if re.search(pattern, text) and not (is_path and what == "spaces"):
             raise BadName(text, f"it has {what}")
     if re.match(r"(?i)https?://", text):
@@ -122,7 +122,7 @@ def meaning_of(
     """Say what stands after a colon: an existing revision first, then a known quantization, else ``UnknownTag``."""
     if tag in branches or tag in tags or tag in commits:
         return "revision"
-    if listing.quantization_named(tag) is not None:
+    if file_names.quantization_named(tag) is not None:
         return "quantization"
     raise UnknownTag(tag, [*branches, *tags])
 
@@ -219,10 +219,10 @@ def _check(text: str, name: HubName) -> None:
         if what is not None and (
             len(what) > _LONGEST_REVISION
             or any(piece in ("", ".", "..") for piece in what.split("/"))
-            or re.search(rf"^-|[\x00-\x20\x7f:?*\\^~\[@]|\.\.|{listing.UNSEEN}", what)
+            or re.search(rf"^-|[\x00-\x20\x7f:?*\\^~\[@]|\.\.|{file_names.UNSEEN}", what)
         ):
             raise BadName(text, "what stands after @ or : is no revision")
-    if name.file is not None and (why := listing.what_is_wrong(name.file.removesuffix("/"))):
+    if name.file is not None and (why := file_names.what_is_wrong(name.file.removesuffix("/"))):
         raise BadName(text, f"of the file, {why}")
 
 

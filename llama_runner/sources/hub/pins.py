@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.value import Value
-from llama_runner.paths import safe_name
+from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner import machine
 from llama_runner.core.errors import SourceError
 from llama_runner.core.value import Value
-from llama_runner.sources.hub import listing, selection
+from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.access import find_access
 from llama_runner.sources.hub.errors import Offline
+from llama_runner.system import hardware
 from llama_runner.system.network import is_offline
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.sources.hub.access import Access
-    from llama_runner.sources.hub.answers import Listed
+    from llama_runner.sources.hub.api_schema import Listed
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.pins import RemoteFile
 
@@ -95,7 +95,7 @@ def find(
 
     stop = Event()
     client = HubClient(access, notice=notice, cancelled=stop.is_set)
-    most = machine.model_budget() if budget is None else budget
+    most = hardware.model_budget() if budget is None else budget
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
         return list(pool.map(lambda listed: _with_sizes(listed, client, most), client.search(words, limit=limit)))
@@ -108,7 +108,7 @@ def _with_sizes(listed: Listed, client: HubClient, budget: int) -> Found:
     found = Found(**vars(listed), quantizations=())
     try:
         files = client.pin(listed.repo, None).files
-        listing.check_names(listed.repo, files)
+        file_names.check_names(listed.repo, files)
     except SourceError as error:
         return found.but(problem=str(error))
     return found.but(quantizations=tuple(_quantizations(files, budget)))
@@ -116,13 +116,13 @@ def _with_sizes(listed: Listed, client: HubClient, budget: int) -> Found:
 
 def _quantizations(files: tuple[RemoteFile, ...], budget: int) -> list[Quantization]:
     """Return the models among the files, the smallest first; without those of which shards are missing."""
-    variants = listing.variants(files)
+    variants = file_names.variants(files)
     models = [variant for variant in variants if variant.role == "model" and not variant.missing]
     projectors = [file for variant in variants if variant.role == "projector" for file in variant.files]
     labels = [variant.label for variant in models]
     found = []
     for variant in sorted(models, key=lambda variant: variant.size):
-        choice = selection.select([*variant.files, *projectors], selection.Wish(filename=variant.name))
+        choice = file_selection.select([*variant.files, *projectors], file_selection.Wish(filename=variant.name))
         needed = variant.size + (choice.projector.size if choice.projector else 0)
         name = variant.label if variant.label and labels.count(variant.label) == 1 else variant.name
         found.append(Quantization(name, variant.size, needed <= budget, variant.name))

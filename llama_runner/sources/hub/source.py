@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
-    from llama_runner.convert.official import Choice as Converter
+    from llama_runner.convert.official_script import Choice as Converter
+    from llama_runner.sources.checkpoint_quantization import Stored
+    from llama_runner.sources.hub.file_selection import Choice
     from llama_runner.sources.hub.pins import Pin, RemoteFile
-    from llama_runner.sources.hub.selection import Choice
-    from llama_runner.sources.stored import Stored
 
 
 class HubGguf(Value):

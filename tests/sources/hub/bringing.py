@@ -8,9 +8,9 @@ from pathlib import Path
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.download import transfer
+from llama_runner.sources.hub.http_transfer import Patience
 from llama_runner.sources.hub.pins import Pin, RemoteFile
-from llama_runner.sources.hub.receive import Patience
-from llama_runner.sources.hub.transfer import transfer
 from tests.fakehub.hub import Hub
 
 REPO = "org/model"

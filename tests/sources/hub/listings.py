@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llama_runner.sources.hub.listing import Variant
+from llama_runner.sources.hub.file_names import Variant
 from llama_runner.sources.hub.pins import RemoteFile
 
 PATH = Path(__file__).parents[2] / "data" / "hub" / "listings.json"

@@ -12,8 +12,8 @@ from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.sources.hub import errors
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, Patience
+from llama_runner.sources.hub.download import transfer
 from llama_runner.sources.hub.pins import Pin, RemoteFile
-from llama_runner.sources.hub.transfer import transfer
 from tests.fakehub.hub import Hub
 
 REPO = "acme/tiny"

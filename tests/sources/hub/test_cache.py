@@ -13,7 +13,7 @@ import pytest
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import Interrupted
-from llama_runner.sources.hub.cache import adopt, find_cached
+from llama_runner.sources.hub.hf_cache import adopt, find_cached
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 COMMIT = "c" * 40

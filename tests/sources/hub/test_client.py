@@ -14,7 +14,7 @@ from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub import client, errors
 from llama_runner.sources.hub.access import Access
-from llama_runner.sources.hub.answers import Listed
+from llama_runner.sources.hub.api_schema import Listed
 from llama_runner.sources.hub.client import HubClient, Patience
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from tests.sources.hub.answering import Answering, answer, answering, dripping, endless

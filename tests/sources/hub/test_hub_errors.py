@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llama_runner.core.errors import DownloadError, ExitCode, Interrupted, LlamaRunnerError, SourceError
-from llama_runner.sources.hub import causes, errors
+from llama_runner.sources.hub import error_mapping, errors
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient
 from tests.sources.hub.answering import Answer, answer, answering, half, hang_up, silent
@@ -174,7 +174,7 @@ def test_11_28_what_the_hub_refuses_is_the_source_and_a_hub_that_is_not_reached_
     reason = errors.HubBroken("https://hub.example.org", 500, "")
     assert reason.code == ExitCode.DOWNLOAD
     assert isinstance(reason, SourceError)
-    error = causes.explain(reason, repo=REPO, file="model.gguf", access=access, downloading=True)
+    error = error_mapping.explain(reason, repo=REPO, file="model.gguf", access=access, downloading=True)
     assert isinstance(error, errors.NotFetched)
     assert isinstance(error, DownloadError)
     assert error.reason is reason
@@ -182,7 +182,7 @@ def test_11_28_what_the_hub_refuses_is_the_source_and_a_hub_that_is_not_reached_
     assert str(error) == "model.gguf of acme/tiny could not be fetched: https://hub.example.org fails with status 500"
     assert error.hint == reason.hint
     stopped = Interrupted()
-    assert causes.explain(stopped, repo=REPO, access=access, downloading=True) is stopped
+    assert error_mapping.explain(stopped, repo=REPO, access=access, downloading=True) is stopped
 
 
 @pytest.mark.parametrize("repo", ["../tiny", "acme/..", "acme//tiny", "acme/", "", "a/b/c", "acme/ti\nny"])
@@ -207,21 +207,21 @@ def raised(*answers: Answer | Callable[[Any], None]) -> Exception:
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_trouble_of_the_hub_is_worth_another_try(status: int) -> None:
-    assert causes.is_transient(raised(answer(status)))
+    assert error_mapping.is_transient(raised(answer(status)))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 416, 451, 501])
 def test_a_refusal_is_not_worth_another_try(status: int) -> None:
-    assert not causes.is_transient(raised(answer(status)))
+    assert not error_mapping.is_transient(raised(answer(status)))
 
 
 @pytest.mark.parametrize("fault", [silent, hang_up, half])
 def test_the_network_is_worth_another_try(fault: Callable[[Any], None]) -> None:
-    assert causes.is_transient(raised(fault))
+    assert error_mapping.is_transient(raised(fault))
 
 
 def test_a_link_to_the_storage_that_has_run_out_is_worth_another_try() -> None:
-    assert causes.is_transient(raised(answer(302, Location="/elsewhere"), answer(403)))
+    assert error_mapping.is_transient(raised(answer(302, Location="/elsewhere"), answer(403)))
 
 
 @pytest.mark.parametrize(
@@ -241,10 +241,10 @@ def test_a_link_to_the_storage_that_has_run_out_is_worth_another_try() -> None:
 )
 def test_when_the_server_wants_to_be_asked_again(headers: dict[str, str], seconds: float | None) -> None:
     encoded = {name: value.encode().decode("latin-1") for name, value in headers.items()}
-    assert causes.retry_after(raised(answer(429, **encoded))) == seconds
+    assert error_mapping.retry_after(raised(answer(429, **encoded))) == seconds
 
 
 def test_a_date_to_come_back_at_becomes_seconds() -> None:
-    seconds = causes.retry_after(raised(answer(503, Retry_After=formatdate(time.time() + 3600, usegmt=True))))
+    seconds = error_mapping.retry_after(raised(answer(503, Retry_After=formatdate(time.time() + 3600, usegmt=True))))
     assert seconds is not None
     assert 3000 < seconds <= 3600

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError
-from llama_runner.sources.hub import listing
-from llama_runner.sources.hub.listing import UnsafeListing, check_names, quantization_named, variants
+from llama_runner.sources.hub import file_names
+from llama_runner.sources.hub.file_names import UnsafeListing, check_names, quantization_named, variants
 from llama_runner.sources.hub.pins import RemoteFile
 from tests.sources.hub.listings import SHAPES, files_of, listed, says
 
@@ -56,11 +56,13 @@ def test_other_texts_are_no_quantization(text: str) -> None:
 
 
 def test_whatever_the_order_knows_can_be_asked_for() -> None:
-    assert [quantization_named(name) for name in listing.KNOWN] == [("", name) for name in listing.KNOWN]
+    assert [quantization_named(name) for name in file_names.KNOWN] == [("", name) for name in file_names.KNOWN]
 
 
 @given(
-    st.sampled_from(listing.KNOWN), st.sampled_from(["", "ud", "i1", "imat", "smol", "3.25bpw", "bf16"]), st.booleans()
+    st.sampled_from(file_names.KNOWN),
+    st.sampled_from(["", "ud", "i1", "imat", "smol", "3.25bpw", "bf16"]),
+    st.booleans(),
 )
 def test_a_label_names_the_quantization_it_is_the_label_of(name: str, made: str, upper: bool) -> None:
     (variant,) = variants(listed(f"base-{made}-{name}.gguf" if made else f"base-{name}.gguf"))
@@ -70,7 +72,7 @@ def test_a_label_names_the_quantization_it_is_the_label_of(name: str, made: str,
 
 @given(
     st.from_regex(r"[A-Za-z][a-z]{1,6}(-[0-9]{1,3}[bB])?", fullmatch=True),
-    st.sampled_from(listing.KNOWN),
+    st.sampled_from(file_names.KNOWN),
     st.sampled_from("-._"),
     st.sampled_from([str.upper, str.lower, str.title]),
 )
@@ -154,7 +156,7 @@ def test_names_that_must_not_become_paths_are_refused_with_the_repository(name: 
 )
 def test_a_name_that_is_let_through_stays_where_it_is_put_on_any_system(name: str) -> None:
     try:
-        listing.check_name("acme/x", name)
+        file_names.check_name("acme/x", name)
     except UnsafeListing:
         return
     for kind in (PurePosixPath, PureWindowsPath):

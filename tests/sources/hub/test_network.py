@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from huggingface_hub import close_session
 
-from llama_runner.sources.hub import causes, errors
+from llama_runner.sources.hub import error_mapping, errors
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, Patience
 from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent, tunnel
@@ -205,7 +205,7 @@ def test_pain_08_a_hub_behind_https_is_asked_through_a_proxy(
 @pytest.mark.usefixtures("another_session")
 def test_a_certificate_is_not_worth_another_try(certificate: Path) -> None:
     with answering(answer(200), certificate=certificate) as hub:
-        assert not causes.is_transient(asked(hub.url).__cause__)  # type: ignore[arg-type]
+        assert not error_mapping.is_transient(asked(hub.url).__cause__)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("another_session")

@@ -11,9 +11,10 @@ from llama_runner import Runner
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.events import Drifted, Event, Noticed, Resolved, Warned
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.pipeline import NothingToTune
+from llama_runner.request.graph import NothingToTune
 from llama_runner.sources.hub.errors import NoSuchRepository, NoSuchRevision, Offline
-from llama_runner.sources.hub.resolve import (
+from llama_runner.sources.hub.file_selection import NoSuchQuantization
+from llama_runner.sources.hub.resolver import (
     MissingOnHub,
     NothingSoSmall,
     NothingToRun,
@@ -21,7 +22,6 @@ from llama_runner.sources.hub.resolve import (
     OnlyForGGUF,
     TwoQuantizations,
 )
-from llama_runner.sources.hub.selection import NoSuchQuantization
 from tests.fakehub.hub import Hub
 
 GGUF = b"GGUF" + bytes(60)

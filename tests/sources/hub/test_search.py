@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import machine
-from llama_runner.cli.search import table
+from llama_runner.cli.search_cmds import table
 from llama_runner.core.errors import ExitCode
 from llama_runner.sources.hub import errors
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.search import Found, Quantization, find, search
+from llama_runner.system import hardware
 from tests.conftest import Result
 from tests.fakehub.hub import Hub
 
@@ -209,6 +209,6 @@ def test_a_table_names_the_largest_that_fits_of_the_most_popular() -> None:
 
 
 def test_what_fits_is_measured_against_this_machine(hub: Hub) -> None:
-    hub.repo("acme/tiny", {"tiny-Q8_0.gguf": b"x"}).sizes["tiny-Q8_0.gguf"] = machine.model_budget() + 1
+    hub.repo("acme/tiny", {"tiny-Q8_0.gguf": b"x"}).sizes["tiny-Q8_0.gguf"] = hardware.model_budget() + 1
     (found,) = find("tiny", Access(hub.url, None, "none"))
     assert found.quantizations[0].fits is False

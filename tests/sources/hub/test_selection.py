@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import SourceError
-from llama_runner.sources.hub import listing, selection
-from llama_runner.sources.hub.pins import RemoteFile
-from llama_runner.sources.hub.selection import (
+from llama_runner.sources.hub import file_names, file_selection
+from llama_runner.sources.hub.file_selection import (
     IncompleteShards,
     NoSuchFile,
     NoSuchQuantization,
@@ -25,6 +24,7 @@ from llama_runner.sources.hub.selection import (
     has_models,
     select,
 )
+from llama_runner.sources.hub.pins import RemoteFile
 from tests.sources.hub.listings import SHAPES, files_of, listed
 
 GIB = 1 << 30
@@ -41,7 +41,7 @@ WISHES = [
 def test_what_is_taken_of_a_repository(shape: dict[str, Any], wish: dict[str, Any], result: str) -> None:
     files = files_of(shape)
     if result.startswith("!"):
-        with pytest.raises(getattr(selection, result[1:])):
+        with pytest.raises(getattr(file_selection, result[1:])):
             select(files, Wish(**wish))
         return
     choice = select(files, Wish(**wish))
@@ -54,7 +54,7 @@ def test_what_is_taken_of_a_repository(shape: dict[str, Any], wish: dict[str, An
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["repo"])
 def test_each_model_can_be_had_by_its_name(shape: dict[str, Any]) -> None:
     files = files_of(shape)
-    for one in listing.variants(files):
+    for one in file_names.variants(files):
         if one.role == "model" and not one.missing:
             choices = {select(files, Wish(filename=file.name)).model for file in one.files}
             assert choices == {one}
@@ -313,8 +313,8 @@ def test_a_pattern_is_held_against_the_whole_name_or_its_last_part() -> None:
 
 def test_sizes_are_told_in_the_unit_that_suits_them() -> None:
     sizes = (1023, 1024, 1 << 20, 1 << 30, 1 << 40, 1 << 50)
-    found = listing.variants([RemoteFile(f"m{size}-Q8_0.gguf", size) for size in sizes])
-    told = {one.size: selection.table([one]).split("  m")[0].removeprefix("  Q8_0").strip() for one in found}
+    found = file_names.variants([RemoteFile(f"m{size}-Q8_0.gguf", size) for size in sizes])
+    told = {one.size: file_selection.table([one]).split("  m")[0].removeprefix("  Q8_0").strip() for one in found}
     assert list(map(told.get, sizes)) == ["1023 B", "1.0 KiB", "1.0 MiB", "1.0 GiB", "1.0 TiB", "1024.0 TiB"]
 
 
@@ -334,8 +334,8 @@ def test_whether_there_is_a_model_at_all() -> None:
 
 
 def test_every_quantization_has_its_place_in_both_orders() -> None:
-    assert len(set(listing.KNOWN)) == len(listing.KNOWN) == len(selection.NEAREST)
-    assert set(listing.KNOWN) == set(selection.NEAREST)
+    assert len(set(file_names.KNOWN)) == len(file_names.KNOWN) == len(file_selection.NEAREST)
+    assert set(file_names.KNOWN) == set(file_selection.NEAREST)
 
 
 def test_the_choice_does_not_depend_on_the_order_of_the_listing() -> None:
@@ -345,7 +345,7 @@ def test_the_choice_does_not_depend_on_the_order_of_the_listing() -> None:
         files = files_of(shape)
         random.shuffle(files)
         if shape["default"].startswith("!"):
-            with pytest.raises(getattr(selection, shape["default"][1:])):
+            with pytest.raises(getattr(file_selection, shape["default"][1:])):
                 select(files, Wish())
         else:
             assert select(files, Wish()) == select(files_of(shape), Wish())
@@ -353,7 +353,7 @@ def test_the_choice_does_not_depend_on_the_order_of_the_listing() -> None:
     law()
 
 
-def outcome(files: list[RemoteFile], wish: Wish) -> selection.Choice | str:
+def outcome(files: list[RemoteFile], wish: Wish) -> file_selection.Choice | str:
     try:
         return select(files, wish)
     except SourceError as error:
@@ -388,7 +388,7 @@ def test_whatever_is_wished_is_fulfilled_exactly_or_refused_and_the_order_of_the
     assert wish.filename is None or wish.filename in names_of
     assert wish.pattern is None or any(fnmatch.fnmatchcase(name.lower(), wish.pattern) for name in names_of)
     if wish.quantization is not None:
-        made, kind = listing.quantization_named(wish.quantization) or ("", "none")
+        made, kind = file_names.quantization_named(wish.quantization) or ("", "none")
         assert model.quantization == kind
         assert made in ("", model.variant)
     assert wish.projector or found.projector is None
@@ -422,7 +422,7 @@ def test_a_choice_is_whole_fits_and_is_what_was_asked_for_or_it_is_refused(
     assert len(choice.model.files) == choice.model.shards
     assert choice.model.role == "model"
     assert limit is None or choice.model.size + (choice.projector.size if choice.projector else 0) <= limit
-    assert quantization is None or listing.quantization_named(quantization) in (
+    assert quantization is None or file_names.quantization_named(quantization) in (
         (choice.model.variant, choice.model.quantization),
         ("", choice.model.quantization),
     )

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llama_runner.core.errors import ExitCode, Interrupted
-from llama_runner.sources.hub.receive import Patience, WrongLength, WrongStart
-from llama_runner.sources.hub.transfer import WrongBytes
+from llama_runner.sources.hub.download import WrongBytes
+from llama_runner.sources.hub.http_transfer import Patience, WrongLength, WrongStart
 from tests.fakehub.hub import Hub
 from tests.sources.hub.answering import answering
 from tests.sources.hub.bringing import QUICK, REPO, Bringing, gguf
@@ -205,7 +205,7 @@ from pathlib import Path
 from llama_runner.core.digest import Digest
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.pins import Pin, RemoteFile
-from llama_runner.sources.hub.transfer import transfer
+from llama_runner.sources.hub.download import transfer
 if len(sys.argv) > 7:
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[7]),) * 2)

@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.core.errors import ExitCode
 from llama_runner.sources.hub.errors import Gated, NoSuchFile, NotFetched, RateLimited, TokenRefused
-from llama_runner.sources.hub.receive import TransferFailed
+from llama_runner.sources.hub.http_transfer import TransferFailed
 from tests.fakehub.hub import Hub
 from tests.sources.hub.answering import answer, answering
 from tests.sources.hub.bringing import QUICK, Bringing, gguf

@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub.errors import BadCertificate, NotFetched
-from llama_runner.sources.hub.receive import Patience
+from llama_runner.sources.hub.http_transfer import Patience
 from tests.fakehub.hub import Hub
 from tests.sources.hub.bringing import Bringing, gguf
 from tests.sources.hub.test_network import another_session, certificate

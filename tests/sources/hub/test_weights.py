@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from llama_runner.convert import shards
-from llama_runner.convert.source import Source
-from llama_runner.sources.hub.selection import DifferInCase, IncompleteShards, weights_for_conversion
+from llama_runner.convert.model_directory import Source
+from llama_runner.sources.hub.file_selection import DifferInCase, IncompleteShards, weights_for_conversion
 from tests.sources.hub.listings import listed
 
 SMALL = ("README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model")

@@ -1,1 +1,0 @@
-"""llama.cpp: which one, the tools that build it, and how."""

@@ -1,0 +1,113 @@
+"""Commands that make one model file, and one that looks into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+from llama_runner.cli.streams import joined, say
+from llama_runner.core.sizes import size_text
+
+if TYPE_CHECKING:
+    from llama_runner.request.model_inspection import Inspection
+    from llama_runner.request.results import Made
+
+_OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Put a copy here as well; of a model in N files, NAME-00001-of-0000N.gguf and so on.",
+)
+
+
+@click.command()
+@shared.store
+@shared.model
+@_OUTPUT
+def convert(**given: Any) -> None:
+    """Convert a model's safetensors to GGUF, and nothing else: --outtype says to which type."""
+    outtype = "auto" if given["outtype"] == "q8_0" else given["outtype"]  # -q q8_0 is llama-quantize's
+    _make({**given, "quantization": given["quantization"] or outtype, "keep_f16": True})
+
+
+@click.command()
+@shared.store
+@shared.model
+@_OUTPUT
+def quantize(**given: Any) -> None:
+    """Quantize a GGUF file, a directory of safetensors, a name on the Hub. Several at once: -q q4_k_m,q8_0."""
+    if given["quantization"] is None:
+        raise click.UsageError("say to what with -q TYPE")
+    _make(given)
+
+
+@click.command()
+@click.argument("path", type=click.Path(readable=False, path_type=Path))  # what cannot be read is not a wrong usage
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--template", is_flag=True, help="Print the chat template and nothing else.")
+def inspect(path: Path, *, as_json: bool, tensors: bool, template: bool) -> None:
+    """Say what a GGUF file (also one of several) or a directory of safetensors holds. Reads headers only."""
+    from llama_runner.request import model_inspection  # noqa: PLC0415 - not for --help
+
+    found = model_inspection.inspect(path)
+    if template:
+        click.echo(found.template or "")
+    elif as_json:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        click.echo(describe(found, tensors=tensors))
+
+
+def describe(found: Inspection, *, tensors: bool) -> str:
+    """Return a model's headers as text for people."""
+    more = f" and {len(found.files) - 1} more" if len(found.files) > 1 else ""
+    types = ", ".join(f"{count} {name}" for name, count in found.types.items())
+    lines = [
+        f"file      {found.files[0]}{more}",
+        f"size      {size_text(found.bytes)}, {found.bits_per_weight:.2f} bits a weight",
+        f"model     {_or_unknown(found.architecture)}, {found.parameters:,} parameters",
+        f"tensors   {types}",
+        f"context   {_or_unknown(found.context_length)} tokens, vocabulary {_or_unknown(found.vocabulary)}",
+        f"template  {'none' if found.template is None else f'{len(found.template)} characters (--template prints it)'}",
+    ]
+    width = max((len(name) for name in found.metadata), default=0)
+    lines += [f"  {name:<{width}}  {_brief(value)}" for name, value in found.metadata.items()]
+    if tensors:
+        lines += [f"  {t.name}  {' x '.join(map(str, t.shape))}  {t.type}  {size_text(t.bytes)}" for t in found.tensors]
+    return joined(lines)
+
+
+def _or_unknown(value: object) -> object:
+    return "unknown" if value is None else value
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['array']} elements"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 90 else f"{text[:89]}…"  # noqa: PLR2004
+
+
+def _make(given: dict[str, Any]) -> None:
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
+
+    runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
+    made = runner.make(**shared.wishes(given), output=given["output"])
+    if given["as_json"]:
+        click.echo(json.dumps([one.to_json() for one in made]))
+    else:
+        say(*map(_line, made))
+        if figures := {one.path.name: one.quality for one in made if one.quality}:
+            click.echo(render.quality(figures))
+
+
+def _line(made: Made) -> str:
+    bits = made.facts.get("bits_per_weight")
+    told = (made.facts.get("quantization"), size_text(made.bytes), bits and f"{bits} bits a weight")
+    return f"{'made' if made.ran else 'is there':<9} {made.path} ({', '.join(filter(None, told))})"

@@ -1,0 +1,224 @@
+"""Commands that ask a model themselves: once, or turn by turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+from llama_runner.cli.streams import say
+from llama_runner.core.errors import LlamaRunnerError, UsageError
+from llama_runner.system.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llama_runner.client.replies import Reply
+    from llama_runner.client.sync_client import Client, Requests, Stream
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+
+_SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system")
+_USUAL = {"ctx_size": None, "threads": None, "gpu_layers": None, "llama_env": False}
+"""Whoever wishes anything else wants a server of their own."""
+
+NOT_SHARED = {"shared": False}
+"""What is registered with a server that ends with the command that started it: no other command uses it."""
+
+_HELP = "/reset begins anew, /quit ends"
+
+
+class GivesVectors(UsageError):
+    """A server is to write, and to give vectors only."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        super().__init__(f"with {word} a server gives vectors, not text", hint="leave it out")
+
+
+class BadSchema(UsageError):
+    """What should be a JSON schema is none."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path} is no JSON schema: {why}", hint='a file with {"type": "object", …}')
+
+
+class NothingAsked(UsageError):
+    """The prompt is empty."""
+
+    def __init__(self) -> None:
+        super().__init__("the prompt is empty", hint="say it with --prompt TEXT, or --prompt - to read it from stdin")
+
+
+sampling = shared.together(
+    click.option("--temperature", type=shared.Number(0), metavar="T", help="0: always the likeliest token."),
+    click.option("--top-p", type=shared.Number(0, 1), metavar="P", help="Only the likeliest tokens up to P."),
+    click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="How long the answer may be."),
+    click.option("--seed", type=click.IntRange(0), metavar="N", help="The same seed, the same answer."),
+    click.option("--system", metavar="TEXT", help="What the model is told first."),
+    click.option("--schema", metavar="FILE", help="A JSON schema that the answer keeps."),
+)
+
+
+@click.command()
+@shared.store
+@shared.model
+@shared.compute
+@click.option("--prompt", required=True, metavar="TEXT", help="What is asked; - reads it from stdin.")
+@sampling
+def infer(**given: Any) -> None:
+    """Ask a model, and print the answer as it comes.
+
+    Uses a server that runs with the same model, adapters and options that change answers; else starts one and stops it.
+    """
+    asking = _asking(given)
+    prompt = _text(sys.stdin.buffer.read() if given["prompt"] == "-" else os.fsencode(given["prompt"]))
+    if not prompt.strip():
+        raise NothingAsked
+    with answering(given) as server:
+        _answer(server.stream_chat(prompt, **asking), given)
+
+
+@click.command()
+@shared.store
+@shared.model
+@shared.compute
+@sampling
+def chat(**given: Any) -> None:
+    """Talk with a model: a line is a turn. /reset begins anew, /quit ends. Reads a pipe as well."""
+    from llama_runner.client.errors import RequestRefused  # noqa: PLC0415 - not for --help
+
+    asking = _asking(given)
+    with answering(given) as server:
+        history: list[dict[str, Any]] = []
+        for line in _lines():
+            if line == "/quit":
+                break
+            if line == "/reset":
+                history.clear()
+            elif line.startswith("/"):
+                say(f"there is no {line.split()[0]}; {_HELP}", err=True)
+            elif line:
+                history.append({"role": "user", "content": line})
+                try:
+                    reply = _answer(server.stream_chat(history, **asking), given)
+                except RequestRefused as error:  # the conversation is too long, say: the others of its turns stay
+                    history.pop()
+                    click.echo(f"error: {error}\nhint: {_HELP}", err=True)
+                else:
+                    history.append(reply.message)
+
+
+@contextmanager
+def answering(given: dict[str, Any]) -> Iterator[Requests]:
+    """Prepare the model, and give a server that runs and answers alike, or else one of its own until the end."""
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.request.locations import spec_for  # noqa: PLC0415
+    from llama_runner.serving.running_server import answering_alike  # noqa: PLC0415
+
+    options = own_options(given)
+    runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
+    prepared = runner.prepare(server=options, **shared.wishes(given))
+    if not options.extra and all(given[name] == usual for name, usual in _USUAL.items()):
+        for about in answering_alike(spec_for(prepared, options), runner.servers):
+            if (client := _client(about)) is not None:
+                with client:
+                    yield client
+                return
+    with runner.launch(prepared, server=options, about=NOT_SHARED) as server:
+        yield server
+
+
+def own_options(given: dict[str, Any]) -> ServerOptions:
+    """Return how a server of our own is started: at any port, for text."""
+    from llama_runner.serving.llama_server.purpose import purpose_of  # noqa: PLC0415 - not for --help
+
+    asked = shared.server_options({**shared.UNASKED, **given})
+    purpose = purpose_of(asked, os.environ)
+    if purpose.kind != "text":
+        raise GivesVectors(purpose.option)
+    return asked
+
+
+def _client(about: dict[str, Any]) -> Client | None:
+    """Return a client of a server that is written down, if it answers us."""
+    from llama_runner.client.sync_client import Client  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.llama_server.launch_spec import first_key_in  # noqa: PLC0415
+
+    client = Client(about["url"], api_key=first_key_in(os.environ))
+    try:
+        client.props()
+    except LlamaRunnerError:  # it still loads, wants another key, has a certificate of its own
+        client.close()
+        return None
+    return client
+
+
+def _asking(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``stream_chat``."""
+    asking = {name: given[name] for name in _SAMPLING if given[name] is not None}
+    if "system" in asking:
+        asking["system"] = _text(os.fsencode(asking["system"]))
+    if given["schema"] is not None:
+        asking["schema"] = _schema(given["schema"])
+    return asking
+
+
+def _text(said: bytes) -> str:
+    """Return what is said to a model; bytes that are not UTF-8 become question marks."""
+    return said.decode("utf-8", "replace")
+
+
+def _schema(path: str) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except OSError as error:
+        raise BadSchema(path, error.strerror or str(error)) from None
+    except ValueError as error:
+        raise BadSchema(path, str(error)) from None
+    if not isinstance(found, dict):
+        raise BadSchema(path, "it is not an object")
+    return found
+
+
+def _answer(stream: Stream, given: dict[str, Any]) -> Reply:
+    """Print an answer as it comes, or as JSON when it is whole."""
+    with stream:
+        if not given["as_json"]:
+            for piece in stream:
+                if piece.reasoning:
+                    click.echo(piece.reasoning, nl=False, err=True)
+                click.echo(piece.text, nl=False)
+            click.echo()
+        reply = stream.finish()
+    if given["as_json"]:
+        click.echo(json.dumps(_document(reply)))
+    elif reply.finish_reason == "length":
+        say("the answer was cut: --max-tokens or --ctx-size", err=True)
+    return reply
+
+
+def _document(reply: Reply) -> dict[str, Any]:
+    about = {name: value for name, value in reply.__dict__.items() if name not in ("raw", "tool_calls")}
+    return about | {
+        name: value and dict(value.__dict__) for name, value in about.items() if name in ("usage", "timings")
+    }
+
+
+def _lines() -> Iterator[str]:
+    """Return what is said, line by line: asked for at a terminal, read from a pipe."""
+    if not sys.stdin.isatty():
+        for line in sys.stdin.buffer:
+            yield _text(line).strip()
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401, PLC0415 - makes ``input`` know the arrow keys
+    with suppress(EOFError):
+        while True:
+            yield input("> ").strip()

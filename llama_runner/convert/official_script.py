@@ -1,0 +1,243 @@
+"""llama.cpp's own script: which models it is needed for, and what can be said of one before it is asked.
+
+Only the small files of a model are looked at here. Nothing here runs the script: see ``steps.official``.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from llama_runner.convert.families import ARCHITECTURES, READING
+from llama_runner.convert.revisions import revision_of
+from llama_runner.core.errors import SourceError
+from llama_runner.core.model_files import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
+from llama_runner.core.value import Value
+from llama_runner.system.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+Converter = Literal["auto", "native", "official"]
+
+_INNER = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
+"""Parts of a composite's config.json, any of which may name the architecture that the script goes by."""
+
+
+class UnknownArchitecture(SourceError):
+    """Neither we nor llama.cpp's own script can convert it."""
+
+    def __init__(self, architecture: str, known: Iterable[str]) -> None:
+        self.architecture = architecture
+        from difflib import get_close_matches  # noqa: PLC0415 - not on the warm path
+
+        self.nearest = tuple(get_close_matches(architecture, sorted(known), n=3))
+        near = f"the nearest that it knows: {', '.join(self.nearest)}; or " if self.nearest else ""
+        super().__init__(
+            f"unsupported architecture: {architecture}; llama.cpp's own script does not know it either",
+            hint=f"{near}use a GGUF that its makers publish",
+        )
+
+
+class NoProjector(SourceError):
+    """A projector is asked for, of a model that neither sees nor hears."""
+
+    def __init__(self, architecture: str) -> None:
+        self.architecture = architecture
+        super().__init__(
+            f"no projector can be made of {architecture}: llama.cpp's own script knows none for it",
+            hint="leave --mmproj out",
+        )
+
+
+class Choice(Value):
+    """Who converts a model; ``why`` is a clause where it is not us."""
+
+    official: bool
+    architecture: str
+    why: str = ""
+    context_length: int | None = None
+    reads: tuple[str, ...] = READ_BY_CONVERSION
+    """Patterns of the files that the conversion may read."""
+    revision: int = 0
+    """How many corrections of our own conversion concern the model; see ``convert.revisions``."""
+
+
+def choose(
+    directory: Path,
+    wanted: Converter = "auto",
+    *,
+    projector: bool = False,
+    trusted: bool = False,
+    has: Callable[[str], bool] | None = None,
+) -> Choice:
+    """Return who converts a model, by its config.json. Raises a ``SourceError`` for one that nobody does.
+
+    With ``projector``, the script must know how to make one too. ``trusted``: whether it may run the model's own code.
+    ``has`` says whether the model has a file of a name, where not all of its files are in the directory.
+    """
+    config, architecture = _read(directory)
+    if projector:
+        _check(config, architecture, projector=True)
+    if wanted == "auto":
+        why = _need(directory, config, architecture)
+    else:
+        why = "--converter official" if wanted == "official" else None
+    if why is None:
+        revision = revision_of(architecture, directory, has or (lambda name: (directory / name).is_file()))
+        return Choice(official=False, architecture=architecture, revision=revision)
+    _check(config, architecture)
+    reads = (*READ_BY_SCRIPT, CODE) if trusted else READ_BY_SCRIPT
+    return Choice(official=True, architecture=architecture, why=why, context_length=_context(config), reads=reads)
+
+
+def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
+    """Return config.json and the architecture that it names first; what is wrong with it is told as conversion does."""
+    try:
+        config = read_json(directory / "config.json")
+        if isinstance(config, dict) and (name := next(iter(_architectures(config) or _inner(config)), None)):
+            return config, name
+    except (OSError, ValueError):
+        pass
+    from llama_runner.convert.model_directory import Source, architecture_of  # noqa: PLC0415 - not on the warm path
+
+    source = Source(directory)
+    return source.optional_object("config.json"), architecture_of(source)
+
+
+def check_weights(directory: Path) -> None:
+    """Raise a ``SourceError`` if there are no weights as safetensors, or an index that names others."""
+    from llama_runner.convert import shards  # noqa: PLC0415 - not on the warm path
+    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
+
+    shards.find(Source(directory))
+
+
+def check_adapter(directory: Path) -> None:
+    """Raise a ``SourceError`` if a LoRA adapter has no settings or no weights as safetensors."""
+    from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - few have any
+    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
+
+    source = Source(directory)
+    source.object("adapter_config.json", purpose="the adapter's settings")
+    if not source.has(_ADAPTER):
+        raise MissingFile(source.path(_ADAPTER), purpose="the adapter's weights", hint=_AS_SAFETENSORS)
+
+
+def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
+    """Return why the script is needed, None if it is not. Raises ``AlreadyQuantized`` where it would refuse too."""
+    why = _stored(directory, config, architecture)
+    if architecture not in ARCHITECTURES or not config.get("architectures"):
+        return f"{architecture} is not converted here"
+    if architecture in READING and (kind := _kind_of_reader(config, **READING[architecture])) is not None:
+        return f"{architecture} with a text model of the kind {kind} is not converted here"
+    return why
+
+
+def _stored(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
+    """Return why weights that are quantized already need the script. Raises ``AlreadyQuantized`` if it is no help."""
+    is_described = (directory / _DESCRIPTION).is_file()
+    if not is_described and not any(config.get(name) for name in ("quantization_config", "compression_config")):
+        return None
+    from llama_runner.convert import quantization_config  # noqa: PLC0415 - few models need it
+    from llama_runner.convert.errors import AlreadyQuantized  # noqa: PLC0415
+    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
+
+    try:
+        quantization_config.find(Source(directory), architecture)
+    except AlreadyQuantized as error:
+        if not error.official:
+            raise
+        return f"weights that are {error.method} are not converted here"
+    return None
+
+
+def _kind_of_reader(
+    config: Mapping[str, Any], *, model_type: tuple[str, ...], architectures: tuple[str, ...]
+) -> str | None:
+    """Return what the part that reads says it is, None if that is known."""
+    part = config.get("text_config")
+    kind = part.get("model_type") if isinstance(part, dict) else None
+    unknown = [name for name in _architectures(part) if name not in architectures]
+    return None if kind in model_type and not unknown else str(next(iter(unknown), kind))
+
+
+_DESCRIPTION = "hf_quant_config.json"
+_ADAPTER = "adapter_model.safetensors"
+_AS_SAFETENSORS = "pickles are never loaded: save it as safetensors where you trust it"
+
+
+def _check(config: Mapping[str, Any], architecture: str, *, projector: bool = False) -> None:
+    """Raise ``UnknownArchitecture`` or ``NoProjector`` for what the script does not convert."""
+    from llama_runner.convert.official_names import MODELS, PROJECTORS  # noqa: PLC0415 - few models need it
+
+    names = {architecture, *_inner(config)}
+    if projector and not names & PROJECTORS:
+        raise NoProjector(architecture)
+    if not projector and not names & MODELS:
+        raise UnknownArchitecture(architecture, MODELS)
+
+
+def _inner(config: Mapping[str, Any]) -> list[str]:
+    """Return the architectures that the parts of a composite name, and that of an old Mamba, which names none."""
+    old = ["MambaForCausalLM"] if "ssm_cfg" in config else []
+    return [*(name for part in _INNER for name in _architectures(config.get(part))), *old]
+
+
+def _architectures(part: object) -> list[str]:
+    names = part.get("architectures") if isinstance(part, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _context(config: Mapping[str, Any]) -> int | None:
+    """Return the context length, of the model or of its part that reads text; None for one that cannot be."""
+    from llama_runner.convert.limits import POSITIONS  # noqa: PLC0415 - few models need it
+
+    parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
+    for part in parts:
+        for name in ("max_position_embeddings", "n_ctx", "n_positions", "max_seq_len", "seq_length"):
+            if isinstance(part, dict) and type(part.get(name)) is int and 0 < part[name] <= POSITIONS:
+                return int(part[name])
+    return None
+
+
+def splits_by_structure(directory: Path) -> str | None:
+    """Return llama.cpp's name for how a byte-level BPE tokenizer splits text, where its structure tells it."""
+    from llama_runner.convert.model_config import Config  # noqa: PLC0415 - all of this is for conversion only
+    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
+    from llama_runner.convert.vocab.pretokenizer import recognise  # noqa: PLC0415
+    from llama_runner.convert.vocab.tokenizer import Tokenizer  # noqa: PLC0415
+
+    source = Source(directory)
+    # a tokenizer that is none of ours is the script's to judge, whatever is odd about it
+    with suppress(SourceError, AttributeError, KeyError, TypeError, ValueError):
+        if source.has("tokenizer.json"):
+            config = Config("", source.optional_object("config.json"))
+            return recognise(Tokenizer.load(source, config))
+    return None
+
+
+def check_pre_tokenizer(name: str) -> None:
+    """Raise ``NoSuchPreTokenizer`` for a name that llama.cpp does not know."""
+    from llama_runner.convert.errors import NoSuchPreTokenizer  # noqa: PLC0415 - as above
+    from llama_runner.convert.vocab.llama_cpp_tables import NAMES  # noqa: PLC0415
+
+    if name not in NAMES:
+        raise NoSuchPreTokenizer(name, NAMES)
+
+
+def described(
+    directory: Path, choice: Choice, *, vocabulary: bool = True, pre_tokenizer: str | None = None
+) -> tuple[int | None, tuple[str, ...]]:
+    """Return the context length, and the weights that the index names, before they are here.
+
+    What would stop our own conversion is raised; of what the script would say nothing is known.
+    """
+    from llama_runner.convert import describe, shards  # noqa: PLC0415 - not on the warm path
+    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
+
+    if choice.official:
+        return choice.context_length, tuple(shards.named_by_index(Source(directory))) if vocabulary else ()
+    found = describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
+    return found.context_length, found.shards

@@ -1,0 +1,282 @@
+"""Plans the tensors of the output: name, shape, type and where the data comes from, all checked before any is read.
+
+Knows llama.cpp's rules on which tensor is stored in which type; what a family's tensors are, the family says.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from llama_runner.convert.dequantize import Combined
+from llama_runner.convert.errors import (
+    BadHyperparameter,
+    DuplicateTensor,
+    MissingTensors,
+    UnknownTensors,
+    UnsupportedDtype,
+    WrongShape,
+)
+from llama_runner.convert.tensor_rows import for_rope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Protocol
+
+    from llama_runner.convert.families.family import Family, Rule
+    from llama_runner.convert.model_config import Config
+    from llama_runner.convert.safetensors import Tensor
+    from llama_runner.convert.tensor_rows import Rows
+
+    class _NameMap(Protocol):
+        def get_name(self, key: str, try_suffixes: Sequence[str]) -> str | None: ...
+
+
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# Elements and bytes of a block.
+BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "MXFP4": (32, 17)}
+FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}  # llama.cpp's LlamaFileType
+MXFP4_FILE_TYPE = 38  # of files with experts in it, whatever the type of the rest, but for q8_0
+SUFFIXES = (".weight", ".bias")
+BLOCK = re.compile(r"^blk\.(\d+)\.")
+NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
+MATRIX = 2  # dimensions from which on a tensor is stored in 16 bits
+# Matrices that llama.cpp wants to be exact.
+EXACT = frozenset({"ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "shortconv.conv"})
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One stored tensor that a tensor of the output is made of, or part of it.
+
+    ``width`` is the number of elements of one row, 1 for vectors; the rest is as in `Rule`.
+    """
+
+    source: Tensor
+    width: int = 1
+    rows: Rows | None = None
+    columns: slice | None = None
+    transposed: bool = False
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One tensor of the output: its ``pieces`` one after the other, or ``values`` as they are.
+
+    ``shape`` is row-major, ``dtype`` one of F32, F16, BF16, Q8_0, MXFP4.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    pieces: tuple[Piece, ...] = ()
+    values: Sequence[float] = ()
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the output, without padding."""
+        elements, size = BLOCKS[self.dtype]
+        return self.elements // elements * size
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the output may have under one name: ``stored`` is the shape of each of the ``parts`` that it is made of."""
+
+    rule: Rule
+    shape: tuple[int, ...]
+    stored: tuple[int, ...]
+    rows: tuple[Rows | None, ...]
+    parts: int
+
+
+def guess_outtype(tensors: Iterable[Tensor]) -> str:
+    """The type of the first 16-bit matrix, else f16: what ``--outtype auto`` decides."""
+    known = {"BF16": "bf16", "F16": "f16"}
+    return next((known[t.dtype] for t in tensors if len(t.shape) >= MATRIX and t.dtype in known), "f16")
+
+
+def plan(family: Family, config: Config, tensors: Sequence[Tensor], outtype: str) -> tuple[Planned, ...]:
+    """Match every tensor of the checkpoint with a rule of the family, and every rule with a tensor."""
+    kept = [(tensor, name) for tensor in tensors if (name := family.rename(tensor.name, config)) is not None]
+    sizes = family.dimensions(config)
+    if sizes["blocks"] > len(kept):
+        raise BadHyperparameter("num_hidden_layers", f"is {sizes['blocks']}, the weights are only {len(kept)} tensors")
+    matching = _Matching(family, config, sizes, outtype)
+    planned = [Planned(made.name, (len(made.values),), "F32", values=made.values) for made in family.made(config)]
+    for tensor, name in kept:
+        planned.extend(matching.take(tensor, name))
+    matching.check()
+    return tuple(planned)
+
+
+class _Matching:
+    """The tensors that the output may have, and which of them have been found."""
+
+    def __init__(self, family: Family, config: Config, sizes: Mapping[str, int], outtype: str) -> None:
+        self.family, self.config, self.sizes, self.outtype = family, config, sizes, outtype
+        self.names = _name_map(family.name, sizes["blocks"])
+        self.together = {name: group for group in family.stacks for name in group}
+        self.expected = dict(self._expect())
+        self.found: dict[str, dict[int, Tensor]] = {}
+        self.unknown: list[str] = []
+
+    def take(self, tensor: Tensor, name: str) -> Iterator[Planned]:
+        """The tensors of the output that are complete with this one; ``name`` is what the family calls it."""
+        targets, number = self._targets(name)
+        if not targets or not all(self._fits(target, number) for target in targets):
+            self.unknown.append(tensor.name)
+            return
+        for target in targets:
+            expected = self.expected[target]
+            parts = self.found.setdefault(target, {})
+            place = number or 0
+            if place in parts:
+                raise DuplicateTensor(target, (parts[place].path.name, tensor.path.name))
+            if tensor.shape != expected.stored:
+                raise WrongShape(tensor.name, found=tensor.shape, expected=expected.stored)
+            if tensor.dtype not in ITEM_BYTES and not isinstance(tensor, Combined):
+                raise UnsupportedDtype(tensor.name, tensor.dtype)
+            parts[place] = tensor
+        group = self._group(targets[0]) if number is not None else targets
+        if all(len(self.found.get(target, ())) == self.expected[target].parts for target in group):
+            yield from (self._planned(target) for target in group)
+
+    def check(self) -> None:
+        """Raise unless every tensor was known and everything needed was found."""
+        if self.unknown:
+            raise UnknownTensors(self.unknown, self.family.name)
+        if missing := list(self._missing()):
+            raise MissingTensors(missing)
+
+    def _targets(self, name: str) -> tuple[tuple[str, ...], int | None]:
+        """The names in the output of a tensor, and its number where it is one of several that are stacked."""
+        number = None
+        numbers = list(NUMBER.finditer(name)) if self.family.stacks else []
+        if len(numbers) == 2:  # noqa: PLR2004 - the block's and its own
+            number = int(numbers[1][0])
+            name = name[: numbers[1].start() - 1] + name[numbers[1].end() :]
+        if self.family.targets:
+            suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+            first = NUMBER.search(name)
+            block = first[0] if first else ""
+            general = NUMBER.sub("{bid}", name, count=1).removesuffix(suffix)
+            if general in self.family.targets:
+                every = (target.format(bid=block) for target in self.family.targets[general])
+                named = (f"{target}{suffix or '.weight'}" for target in every)
+                return tuple(name for name in named if name in self.expected), number
+        target = self.names.get_name(key=name, try_suffixes=SUFFIXES)
+        return ((target,) if target else ()), number
+
+    def _fits(self, target: str, number: int | None) -> bool:
+        expected = self.expected.get(target)
+        if expected is None:
+            return False
+        return (number is None) == (expected.rule.name not in self.together) and (number or 0) < expected.parts
+
+    def _group(self, target: str) -> tuple[str, ...]:
+        """The targets that are written together with this one."""
+        block, suffix = BLOCK.match(target), target[target.rindex(".") :]
+        bid = block[1] if block else ""
+        group = (f"{name.format(bid=bid)}{suffix}" for name in self.together[self.expected[target].rule.name])
+        return tuple(name for name in group if name in self.expected)
+
+    def _planned(self, target: str) -> Planned:
+        expected = self.expected[target]
+        rule = expected.rule
+        matrix = target.endswith(".weight") and len(expected.stored) >= MATRIX
+        pieces = (
+            Piece(
+                tensor,
+                width=tensor.shape[-1] if matrix else 1,
+                rows=rows,
+                columns=rule.columns if matrix else None,
+                transposed=rule.transposed and matrix,
+                shift=rule.shift if target.endswith(".weight") else 0.0,
+            )
+            for _, tensor in sorted(self.found[target].items())
+            for rows in expected.rows
+        )
+        quantized = next((part.dtype for part in self.found[target].values() if part.dtype not in ITEM_BYTES), None)
+        dtype = quantized or _stored_as(target, expected.shape, self.outtype)
+        return Planned(target, expected.shape, dtype, tuple(pieces))
+
+    def _expect(self) -> Iterator[tuple[str, _Expected]]:
+        for rule in self.family.rules:
+            shape = tuple(self.sizes[name] for name in rule.shape)
+            stacked = rule.name in self.together
+            stored = tuple(self.sizes[name] for name in rule.stored) if rule.stored else shape[stacked:]
+            if rule.transposed and not rule.stored:
+                stored = (*stored[:-2], stored[-1], stored[-2])
+            chosen = rule.rows(self.sizes) if rule.rows else None
+            if rule.heads:
+                chosen = for_rope(stored[0], self.sizes[rule.heads])
+            rows = chosen if isinstance(chosen, tuple) else (chosen,)
+            parts = shape[0] if stacked else 1
+            stored_bias = _bias(shape[stacked:] if rule.transposed else stored)
+            for name in self._blocks(rule):
+                yield f"{name}.weight", _Expected(rule, shape, stored, rows, parts)
+                if rule.bias or rule.needs_bias:
+                    yield f"{name}.bias", _Expected(rule, _bias(shape), stored_bias, rows, parts)
+
+    def _blocks(self, rule: Rule) -> Iterator[str]:
+        if "{bid}" not in rule.name:
+            yield rule.name
+            return
+        for block in range(self.sizes["blocks"]):
+            if rule.where(self.config, block):
+                yield rule.name.format(bid=block)
+
+    def _missing(self) -> Iterator[str]:
+        bare = self.config.architecture.endswith("Model")
+        headless = self.config.find("tie_word_embeddings") is not False or bare
+        for rule in self.family.rules:
+            needed = {
+                ".weight": not rule.optional or (rule.name == "output" and not headless),
+                ".bias": rule.needs_bias,
+            }
+            for suffix in (".weight", ".bias") if rule.bias or rule.needs_bias else (".weight",):
+                targets = [f"{name}{suffix}" for name in self._blocks(rule)]
+                # what need not be there is in all blocks or in none
+                everywhere = needed[suffix] or any(target in self.found for target in targets)
+                yield from (absent for target in targets if (absent := self._absent(target, needed=everywhere)))
+        labels = [f"{rule.name}.weight" for rule in self.family.rules if rule.shape[0] == "labels"]
+        if self.config.architecture.endswith("ForSequenceClassification") and not self.found.keys() & labels:
+            yield from labels[-1:]
+
+    def _absent(self, target: str, *, needed: bool) -> str | None:
+        found, parts = self.found.get(target, {}), self.expected[target].parts
+        if not found:
+            return target if needed else None
+        number = next((number for number in range(parts) if number not in found), None)
+        return None if number is None else f"{target} (number {number} of {parts})"
+
+
+def _name_map(family: str, blocks: int) -> _NameMap:
+    import gguf  # noqa: PLC0415 - numpy comes with it
+
+    architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family)
+    names: _NameMap = gguf.get_tensor_name_map(architecture, blocks)
+    return names
+
+
+def _bias(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[: max(1, len(shape) - 1)]
+
+
+def _stored_as(name: str, shape: tuple[int, ...], outtype: str) -> str:
+    """Vectors, norms and what llama.cpp wants to be exact stay in 32 bits, matrices take the chosen type."""
+    plain = BLOCK.sub("", name).removesuffix(".weight")
+    matrix = len(shape) >= MATRIX and name.endswith(".weight") and not name.endswith("_norm.weight")
+    if not matrix or plain in EXACT:
+        return "F32"
+    kind = outtype.upper()
+    return kind if shape[-1] % BLOCKS[kind][0] == 0 else "F16"  # rows that blocks do not fill, as the official script

@@ -1,0 +1,1 @@
+"""llama.cpp's programs: the pinned source, building, releases, installed builds, capabilities."""

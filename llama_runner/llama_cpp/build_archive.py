@@ -1,0 +1,328 @@
+"""One machine builds, fifty import: a build with its record as one archive, and back.
+
+The archive is a tar.gz of what lies below the root, ``bins/<platform>/<name>/``: the record first, then the files by
+name, with nothing of time, owner or machine, so that the same build gives the same bytes whenever it is packed. What
+comes back is believed in nothing: the key has to follow from the recipe, the digest from the files, and the programs
+have to prove themselves here. All of this says that a build arrived whole, not that whoever packed it means well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llama_runner.core.digest import key_of, short
+from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, Stamp, format_state, parse_state
+from llama_runner.core.step import Place, Step
+from llama_runner.core.value import Value
+from llama_runner.engine.errors import as_store_error
+from llama_runner.engine.run_program import Cancellation
+from llama_runner.llama_cpp.build_selection import DamagedBuild, find_anywhere, opened
+from llama_runner.sources.local import LocalSources, UnreadableSource
+from llama_runner.store import locks, staging
+from llama_runner.store.stamps import hash_file, hash_tree
+from llama_runner.system import hardware
+from llama_runner.system.files import open_regular, read_bounded
+from llama_runner.system.new_file import new_file
+from llama_runner.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from llama_runner.core.events import Sink
+    from llama_runner.engine.workspace import StagedWorkspace
+    from llama_runner.store.artifacts import Store
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*-[0-9a-f]{8}")
+_LARGEST_RECORD = 4 << 20
+_CODE = re.compile(
+    r"(sse|ssse|avx|fma|f16c|bmi|abm|lzcnt|popcnt|movbe|movdir|v?aes|v?pclmul|gfni|sha|sm[34]|adx|rdrand|rdseed|amx|xop"
+    r"|tbm|asimd|neon|sve|sme|i8mm|bf16|fp16|fphp|atomics|crc32|dotprod|lsx|lasx)"
+)
+"""Those of a processor's features that compilers make instructions for; ``hypervisor`` is none."""
+
+
+class ExportExists(UsageError):
+    """The archive is to be written where something is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} exists", hint="choose another --output, or remove it")
+
+
+class NotExportable(UsageError):
+    """Programs that lie elsewhere on this machine: there is nothing to pack but links."""
+
+    def __init__(self, name: str, link: str, target: str) -> None:
+        self.name, self.link, self.target = name, link, target
+        super().__init__(
+            f"{name} cannot be exported: its {link} is a link to {target}",
+            hint="install the same package there; builds and unpacked releases can be exported",
+        )
+
+
+class BadParcel(SourceError):
+    """The archive is not one that ``bins export`` wrote, or not as it wrote it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path} is not imported: {why}", hint="nothing was kept; export it again and compare sha256")
+
+
+class ForeignBuild(SourceError):
+    """A build for another system or architecture."""
+
+    def __init__(self, name: str, platform: str) -> None:
+        self.name, self.platform, self.here = name, platform, hardware.platform_tag()
+        super().__init__(f"{name} is for {platform}, and this is {self.here}", hint="import it on such a machine")
+
+
+class MissingFeatures(SourceError):
+    """A build for a processor that can do more than this one."""
+
+    def __init__(self, name: str, features: tuple[str, ...]) -> None:
+        self.name, self.features = name, features
+        super().__init__(
+            f"{name} was built for a processor with {', '.join(features)}, which this one lacks",
+            hint="build it here, or with --backend cpu-portable there",
+        )
+
+
+class Imported(Value):
+    """What came out of an archive."""
+
+    path: Path
+    ran: bool
+    """False when it was here already."""
+    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.path.name
+
+
+class _Arrival(Step):
+    """Stands for what is done with an archive, where the name of a step is wanted."""
+
+    kind: ClassVar[str] = "import"
+
+
+def export(store: Store, name: str, output: Path | None = None) -> Path:
+    """Pack a build into one archive and return its path: ``output``, below it, or beside us under the build's name.
+
+    Raises ``ExportExists``, ``NotExportable``, and what ``find_anywhere`` and ``opened`` raise.
+    """
+    from pathlib import Path  # noqa: PLC0415 - the default only
+
+    programs = opened(store, find_anywhere(store, name))
+    default = f"{programs.name}-{programs.path.parent.name}.tar.gz"
+    target = Path(default) if output is None else output / default if output.is_dir() else output
+    if target.exists():
+        raise ExportExists(target)
+    for path in _contents(programs.path):
+        if path.is_symlink() and not _stays_inside(path):
+            raise NotExportable(programs.name, path.name, str(path.readlink()))
+    if hash_tree(programs.path)[0] != programs.digest:
+        raise DamagedBuild(programs.name, "its files are not those that were made")
+    try:
+        with new_file(target) as unfinished:
+            _pack(programs.path, _travelling(programs.record), unfinished)
+    except OSError as error:
+        raise as_store_error(error, target) from error
+    return target
+
+
+def _contents(directory: Path) -> Iterator[Path]:
+    """Yield the files and links below a directory, sorted; not its record."""
+    for path in sorted(directory.rglob("*")):
+        if path != directory / STATE_FILE and (path.is_symlink() or path.is_file()):
+            yield path
+
+
+def _stays_inside(link: Path) -> bool:
+    """Whether a link leads to something beside it, by its name alone."""
+    target = os.fspath(link.readlink())
+    return os.path.basename(target) == target  # noqa: PTH119 - the text, not a path
+
+
+def _travelling(record: Record) -> Record:
+    """Return a record without what is so only of the machine and the moment where it was made."""
+    source = {name: record.source[name] for name in ("kind", "ref", "revision", "digest") if name in record.source}
+    if not re.fullmatch(r"[\w.+-]+(==[\w.+-]+)?", str(source.get("ref", ""))):  # a path of that machine, a URL
+        source.pop("ref", None)
+    made = {name: record.made[name] for name in ("at", "seconds", "by") if name in record.made}
+    return record.but(stamp=Stamp(), noted={}, source=source, made=made)
+
+
+def _pack(directory: Path, record: Record, file: Path) -> None:
+    import gzip  # noqa: PLC0415 - not to list
+    import io  # noqa: PLC0415
+
+    top = f"bins/{directory.parent.name}/{directory.name}"
+    with file.open("wb") as raw:
+        with (
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            state = format_state({TREE: record})
+            about = _member(f"{top}/{STATE_FILE}")
+            about.size = len(state)
+            archive.addfile(about, io.BytesIO(state))
+            for path in _contents(directory):
+                about = _member(f"{top}/{path.relative_to(directory).as_posix()}")
+                if path.is_symlink():
+                    about.type, about.linkname = tarfile.SYMTYPE, os.fspath(path.readlink())
+                    archive.addfile(about)
+                    continue
+                found = path.stat()
+                about.size, about.mode = found.st_size, 0o755 if found.st_mode & 0o100 else 0o644
+                with open_regular(path) as content:
+                    archive.addfile(about, content)
+        raw.flush()
+        os.fsync(raw.fileno())
+
+
+def _member(name: str) -> tarfile.TarInfo:
+    """Return a member without owner and time; readable by all."""
+    return tarfile.TarInfo(name)
+
+
+def take_in(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> Imported:
+    """Take in what ``export`` packed, on this or another machine, under the key that it has there.
+
+    Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what ``prove`` raises;
+    nothing is kept then.
+    """
+    from llama_runner.system import archives  # noqa: PLC0415 - not to list
+
+    try:
+        archives.check_kind(archive)  # before all of it is hashed
+        name = f"import-{short(hash_file(archive), 16)}"
+    except OSError as error:
+        raise UnreadableSource(archive, error.strerror or str(error)) from error
+    home = store.private / "staging" / name
+    try:
+        with locks.hold(store.private / "locks" / f"{name}.lock", "import", timeout=lock_timeout):
+            staging.discard(home)
+            unpacked = staging.open_directory(home, store.root / "bins" / hardware.platform_tag() / name)
+            try:
+                place, record = _unpack(archive, unpacked)
+                return _take_in(store, place, record, unpacked, sink, lock_timeout)
+            finally:
+                staging.discard(home)
+    except OSError as error:
+        raise as_store_error(error, store.root) from error
+
+
+def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
+    """Unpack an archive and return whose record is in it, once all that can be known without running it is right."""
+    from llama_runner.system import archives  # noqa: PLC0415 - not to list
+
+    archives.extract(file, unpacked)
+    found = [path.relative_to(unpacked) for path in unpacked.glob(f"bins/*/*/{STATE_FILE}")]
+    if len(found) != 1:
+        raise BadParcel(file, "there is no record of a build in it, or more than one")
+    directory = unpacked / found[0].parent
+    _, platform, name, _ = found[0].parts
+    strangers = [p for p in unpacked.rglob("*") if not p.is_dir() and directory not in p.parents]
+    if strangers:
+        raise BadParcel(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
+    record = _record(file, directory / STATE_FILE)
+    _check_name(file, name, platform, record)
+    for path in _contents(directory):
+        if path.is_symlink() and not _stays_inside(path):
+            raise BadParcel(file, f"{path.name} is a link to {path.readlink()}")
+    if hash_tree(directory) != (record.digest, record.bytes):
+        raise BadParcel(file, f"its files are not those of its record, {record.digest}")
+    _check_machine(name, platform, record)
+    return Place(f"bins/{platform}/{name}"), record
+
+
+def _record(file: Path, path: Path) -> Record:
+    if path.is_symlink() or path.stat().st_size > _LARGEST_RECORD:
+        raise BadParcel(file, "its record is none")
+    try:
+        state = parse_state(read_bounded(path, _LARGEST_RECORD))
+        if TREE in state.problems:
+            raise BadParcel(file, f"its record is damaged: {state.problems[TREE]}")
+        record = state.records.get(TREE)
+        if record is None:
+            raise BadParcel(file, "its record is of something else")
+        key = key_of(record.recipe)
+    except (Damaged, TypeError, UnicodeDecodeError) as error:
+        raise BadParcel(file, f"its record is damaged: {error}") from error
+    if record.key != key:
+        raise BadParcel(file, f"its record says that its key is {record.key}, and its recipe gives {key}")
+    return record
+
+
+def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
+    """Check that a build is called, and lies, as one of its recipe would."""
+    params, system = record.recipe.get("params", {}), record.recipe.get("platform", {}).get("system")
+    if not _NAME.fullmatch(name) or not name.endswith(f"-{short(record.key)}"):
+        raise BadParcel(file, f"it is called {name}, and its key is {record.key}")
+    if record.recipe.get("step") == "compile":
+        expected = f"{params.get('backend')}-b{params.get('build')}-{short(record.key)}"
+        if name != expected:
+            raise BadParcel(file, f"it is called {name}, and its recipe makes {expected}")
+    if system != platform:
+        raise BadParcel(file, f"it is for {platform}, and its recipe for {system}")
+
+
+def _check_machine(name: str, platform: str, record: Record) -> None:
+    """Check that this machine can run it, as far as that can be known beforehand."""
+    if platform != hardware.platform_tag():
+        raise ForeignBuild(name, platform)
+    needed = str(record.recipe.get("platform", {}).get("cpu", "")).split()
+    here = {*hardware.cpu_features()} if needed else set()
+    if lacking := tuple(feature for feature in needed if feature not in here and _CODE.match(feature)):
+        raise MissingFeatures(name, lacking)
+
+
+def _take_in(store: Store, place: Place, record: Record, unpacked: Path, sink: Sink, lock_timeout: float) -> Imported:
+    """Prove a build that was unpacked, and publish it; one of the same key that is here already stays."""
+    from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
+
+    lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
+    path = store.path(place)
+    with locks.hold(lock, "import", timeout=lock_timeout):
+        there = store.record(place)
+        if there is not None and there.key == record.key and store.payload(place, there) in ("present", "restamp"):
+            return Imported(path, False, there.facts)
+        sources = LocalSources(store, remember=False, inspect=lambda _model: None)
+        with StagedWorkspace(
+            _Arrival(),
+            record.key,
+            place,
+            store=store,
+            sink=sink,
+            cancellation=Cancellation(),
+            places={},
+            sources=sources,
+        ) as workspace:
+            build = unpacked / place.directory
+            (build / STATE_FILE).unlink()
+            workspace.out.rmdir()
+            build.rename(workspace.out)
+            _prove(workspace, record.recipe.get("params", {}))
+            made = {
+                **_travelling(record).made,
+                "kept": True,
+                "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "imported_by": f"llama_runner {__version__}",
+            }
+            facts = {**record.facts, **workspace.facts}
+            store.publish(place, workspace.out, _travelling(record).but(facts=facts, made=made))
+    return Imported(path, True, facts)
+
+
+def _prove(workspace: StagedWorkspace, asked: dict[str, Any]) -> None:
+    from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not to list
+
+    prove(workspace.out, Expected(backend=str(asked.get("backend", "cpu")), build=asked.get("build")), workspace)

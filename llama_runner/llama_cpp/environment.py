@@ -1,0 +1,92 @@
+"""The environment of llama.cpp's programs: what they need of ours, and no configuration that nobody passed.
+
+Besides ``LLAMA_ARG_*`` variables, llama.cpp takes options from ``llama.cpp/config.ini`` in the user's configuration
+directory and in ``/etc``. The first is switched off here. The second cannot be: see ``check_system_config``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SYSTEM_CONFIG = "/etc/llama.cpp/config.ini"
+
+_CONFIG_PLACES = ("XDG_CONFIG_HOME",) if os.name == "posix" else ("APPDATA", "PROGRAMDATA")
+"""Where configuration files are looked for. On Windows ``PROGRAMDATA`` stands for ``/etc``."""
+_NO_CONFIG = dict.fromkeys(_CONFIG_PLACES, os.devnull)
+"""No file lies below a device, so none is found."""
+
+_SYSTEM = """
+PATH HOME USER LOGNAME PWD LANG LANGUAGE TZ TERM NO_COLOR TMPDIR TEMP TMP SSL_CERT_FILE SSL_CERT_DIR
+XDG_RUNTIME_DIR XDG_CACHE_HOME XDG_DATA_HOME XDG_DATA_DIRS XDG_CONFIG_DIRS DISPLAY WAYLAND_DISPLAY XAUTHORITY
+"""
+_WINDOWS = """
+SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT USERPROFILE USERNAME LOCALAPPDATA HOMEDRIVE HOMEPATH OS PUBLIC
+NUMBER_OF_PROCESSORS PROCESSOR_ARCHITECTURE PROCESSOR_IDENTIFIER COMPUTERNAME
+"""
+_GRAPHICS = "DRI_PRIME INTEL_DEBUG GPU_DEVICE_ORDINAL GPU_MAX_HW_QUEUES GPU_MAX_HEAP_SIZE GPU_MAX_ALLOC_PERCENT"
+_LLAMA_CPP = "LLAMA_API_KEY LLAMA_CACHE"
+"""Its own that are not options: the keys of a server, and where downloads are kept."""
+_PASSED = frozenset(f"{_SYSTEM} {_WINDOWS} {_GRAPHICS} {_LLAMA_CPP}".split())
+_PASSED_PREFIXES = (
+    *("LC_", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "MIMALLOC_", "TCMALLOC_", "JEMALLOC_"),
+    *("OMP_", "GOMP_", "KMP_", "LIBOMP_", "OPENBLAS_", "GOTO_", "BLIS_", "MKL_", "VECLIB_", "DNNL_", "ONEDNN_"),
+    *("GGML_", "CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "ROCM_", "ROCBLAS_", "HIPBLASLT_", "HSA_", "AMD_"),
+    *("VK_", "VULKAN_", "MESA_", "RADV_", "ANV_", "__GL", "__NV", "__VK", "LIBGL_", "MTL_", "METAL_", "OCL_"),
+    *("OPENCL_", "SYCL_", "ONEAPI_", "UR_", "ZE_", "ZES_", "IGC_", "NEO", "OPENVINO_", "ASCEND_", "MUSA_"),
+    *("ZENDNN_", "SPACEMIT_"),
+)
+_NEVER = ("AIP_", "LLAMA_SERVER_")
+"""They move the port of llama-server, or make it the child of a router."""
+
+_PATHS = """
+MODEL MODEL_DRAFT SPEC_DRAFT_MODEL MODEL_VOCODER MMPROJ LOG_FILE STATIC_PATH UI_CONFIG_FILE WEBUI_CONFIG_FILE
+MCP_SERVERS_CONFIG API_KEY_FILE SSL_KEY_FILE SSL_CERT_FILE MODELS_DIR MODELS_PRESET CHAT_TEMPLATE_FILE
+"""
+PATH_VARIABLES = frozenset(f"LLAMA_ARG_{name}" for name in _PATHS.split())
+"""Variables of llama-server that name a file or a directory."""
+
+
+def program_environment(ours: Mapping[str, str], *, inherit: bool = False) -> dict[str, str]:
+    """Return the environment for a program of llama.cpp, out of ours.
+
+    With ``inherit`` it is all of ours, ``LLAMA_ARG_*`` included, except for configuration files and what ``_NEVER``
+    names. Relative paths in it become absolute, as the program starts in another directory.
+    """
+    if inherit:
+        passed = {name: value for name, value in ours.items() if not name.startswith(_NEVER)}
+    else:
+        passed = {name: text for name, text in ours.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    return absolute_variables(passed) | _NO_CONFIG
+
+
+def absolute_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which the variables of llama.cpp that name a file are absolute."""
+    found = {name: value for name, value in environment.items() if name in PATH_VARIABLES and value}
+    if backend := environment.get("GGML_BACKEND_PATH"):
+        found["GGML_BACKEND_PATH"] = backend
+    relative = {name: value for name, value in found.items() if not os.path.isabs(value)}  # noqa: PTH117 - text
+    return {**environment, **{name: os.path.join(os.getcwd(), value) for name, value in relative.items()}}  # noqa: PTH109, PTH118
+
+
+def step_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a step that runs a program of llama.cpp: nothing that could change its output."""
+    from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT  # noqa: PLC0415 - not on the warm path
+
+    return {name: ours[name] for name in PASSED_ENVIRONMENT if name in ours} | _NO_CONFIG
+
+
+def check_system_config(tell: Callable[[str], None]) -> None:
+    """Look at the machine's own configuration file of llama.cpp before a program is started.
+
+    ``tell`` gets a sentence about what the program will take from it. Raises ``ServerError`` for options that are
+    refused, as ``system_config.check`` says.
+    """
+    if os.name == "posix" and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110 - faster
+        from llama_runner.llama_cpp.system_config import check  # noqa: PLC0415 - few machines have such a file
+
+        if told := check(SYSTEM_CONFIG, os.environ):
+            tell(told)

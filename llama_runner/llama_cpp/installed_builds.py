@@ -1,0 +1,342 @@
+"""What lies in ``bins/``: many builds side by side, one of them chosen for later runs, and those that may go."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.digest import short
+from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.record import TREE
+from llama_runner.core.value import Value, field
+from llama_runner.engine.errors import as_store_error
+from llama_runner.llama_cpp.build_selection import (
+    Choice,
+    DamagedChoice,
+    StoredPrograms,
+    choice,
+    choice_file,
+    directories,
+    find,
+    find_anywhere,
+    looked_at,
+    open_programs,
+)
+from llama_runner.serving.registry import running
+from llama_runner.store import locks, staging
+from llama_runner.system import hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from llama_runner.core.events import Sink
+    from llama_runner.core.record import Record
+    from llama_runner.llama_cpp.build_archive import Imported
+    from llama_runner.store.artifacts import Store
+
+AUTO = "auto"
+"""Not chosen: each run takes what is best for it."""
+
+_REMEMBERED = 20
+_MADE_BY = {"prebuilt": "prebuilt", "system": "system"}
+
+
+class UsedByServer(StoreError):
+    """A running server uses these programs."""
+
+    def __init__(self, name: str, servers: Iterable[dict[str, Any]]) -> None:
+        self.name, self.servers = name, list(servers)
+        who = " and ".join(f"{each['alias']} (process {each['pid']}, {each['url']})" for each in self.servers)
+        super().__init__(f"{name} is used by {who}", hint="stop it first: llama-runner stop NAME")
+
+
+class Chosen(UsageError):
+    """These programs are chosen for later runs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"{name} is in use for later runs", hint="choose another with bins use, or insist with --force"
+        )
+
+
+class BeingMade(StoreError):
+    """Another process makes these programs, or removes them."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        self.name, self.holder = name, holder
+        super().__init__(f"{name} is being worked on by {holder}", hint="wait for it, or end it")
+
+
+class NothingBefore(UsageError):
+    """There is no choice to go back to."""
+
+    def __init__(self, now: str | None) -> None:
+        self.now = now
+        super().__init__(f"nothing was in use before {now or AUTO}", hint="choose with bins use")
+
+
+class Build(Value):
+    """One directory of programs, as its record has it."""
+
+    path: Path
+    platform: str
+    origin: str
+    """``built``, ``prebuilt``, ``system`` or ``imported``."""
+    problem: str | None
+    """Why it cannot be used; None when all is well."""
+    chosen: bool
+    """Whether it is in use for later runs."""
+    servers: tuple[dict[str, Any], ...] = ()
+    """Those that run with it."""
+    bytes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    made: str | None = None
+    """When, in UTC: ``2026-11-21T09:41:03Z``."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.path.name
+
+    @property
+    def backend(self) -> str:
+        """What it computes with, as its name says where its record does not."""
+        return str(self.facts.get("backend") or self.kind)
+
+    @property
+    def kind(self) -> str:
+        """What the newest of it stands for when unused ones are removed: ``cpu``, ``prebuilt-cpu``."""
+        return re.sub(r"(-b\d+)?-[0-9a-f]{8}$", "", self.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for ``bins list --json``."""
+        facts = {name: self.facts.get(name) for name in ("build", "commit", "version", "devices", "proven")}
+        return {
+            "name": self.name,
+            "platform": self.platform,
+            "backend": self.backend,
+            **facts,
+            "origin": self.origin,
+            "bytes": self.bytes,
+            "made": self.made,
+            "in_use": self.chosen,
+            "servers": [{name: each.get(name) for name in ("alias", "pid", "url")} for each in self.servers],
+            "problem": self.problem,
+            "key": self.key,
+            "path": str(self.path),
+        }
+
+
+class Shelf:
+    """The programs under one root. ``lock_timeout`` is how many seconds an import waits for others."""
+
+    def __init__(self, store: Store, *, sink: Sink = lambda _event: None, lock_timeout: float = 6 * 3600) -> None:
+        self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
+        self._servers = store.private / "servers"
+
+    def builds(self) -> list[Build]:
+        """Return what lies there, of every platform. Reads records; bytes only where their stamp is another."""
+        try:
+            now = choice(self._store.private).name
+        except DamagedChoice:
+            now = None
+        return [self._build(path, now) for path in directories(self._store.root)]
+
+    def _build(self, path: Path, now: str | None) -> Build:
+        record = self._store.records(path).get(TREE)
+        platform = path.parent.name
+        chosen = platform == hardware.platform_tag() and path.name == now
+        servers: tuple[dict[str, Any], ...] = tuple(self.servers_of(path))
+        if record is None:
+            return Build(path, platform, "?", "it has no record", chosen, servers)
+        problem, _ = looked_at(self._store, path, record)
+        return Build(
+            path,
+            platform,
+            _origin(path.name, record),
+            problem,
+            chosen,
+            servers,
+            bytes=record.bytes,
+            facts=record.facts,
+            key=record.key,
+            made=record.made.get("at"),
+        )
+
+    def servers_of(self, path: Path) -> list[dict[str, Any]]:
+        """Return what is written down of the running servers that are of this directory."""
+        return [each for each in running(self._servers) if _is_below(_program(each), path)]
+
+    def path(self, name: str | None = None) -> Path:
+        """Return the directory of the programs of that name, or of those that are chosen; as ``find`` raises."""
+        if name is None:
+            name = choice(self._store.private).name
+            if name is None:
+                raise NotChosen
+        return find(self._store, name)
+
+    def use(self, name: str) -> StoredPrograms | None:
+        """Choose programs for later runs and return them; ``auto``, None: whatever is best then.
+
+        What was chosen before stays, and `rollback` goes back to it. As ``open_programs`` raises.
+        """
+        programs = None if name == AUTO else open_programs(self._store, name)
+        if programs is not None:
+            programs.remember(self._store)
+        with self._changing() as now:
+            wanted = None if programs is None else programs.name
+            if wanted != now.name:
+                self._write(Choice(wanted, (*now.before, now.name)))
+        return programs
+
+    def rollback(self) -> str | None:
+        """Choose again what was chosen before and return its name, None for ``auto``; ``NothingBefore``.
+
+        What has been removed since is passed over.
+        """
+        with self._changing() as now:
+            before = list(now.before)
+            while before:
+                name = before.pop()
+                if name == now.name or (name is not None and not self._is_there(name)):
+                    continue
+                if name is not None:
+                    open_programs(self._store, name)
+                self._write(Choice(name, tuple(before)))
+                return name
+            raise NothingBefore(now.name)
+
+    def _is_there(self, name: str) -> bool:
+        return (self._store.root / "bins" / hardware.platform_tag() / name).is_dir()
+
+    @contextmanager
+    def _changing(self) -> Iterator[Choice]:
+        """Keep the read-modify-write of the choice to one process; a file that is damaged counts as nothing chosen."""
+        from filelock import FileLock  # noqa: PLC0415 - not to look
+
+        path = self._store.private / "locks" / "chosen.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path):
+                try:
+                    now = choice(self._store.private)
+                except DamagedChoice:
+                    now = Choice()
+                yield now
+        except OSError as error:
+            raise as_store_error(error, self._store.root) from error
+
+    def _write(self, new: Choice) -> None:
+        path = choice_file(self._store.private)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        text = json.dumps({"chosen": new.name, "before": list(new.before[-_REMEMBERED:])})
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+    def remove(self, name: str, *, force: bool = False) -> Build:
+        """Remove programs and their record; return what they were.
+
+        ``UsedByServer`` when a server runs with them, ``Chosen`` when they are in use for later runs and not
+        ``force``, ``BeingMade`` when another process is at them; as ``find`` raises.
+        """
+        path = find_anywhere(self._store, name)
+        build = self._build(path, choice(self._store.private).name)
+        if build.servers:
+            raise UsedByServer(build.name, build.servers)
+        if build.chosen and not force:
+            raise Chosen(build.name)
+        if build.chosen:
+            self.use(AUTO)
+        lock = short(build.key, 16) if build.key else f"bins-{build.name}"
+        with locks.try_hold(self._store.private / "locks" / f"{lock}.lock") as held:
+            if not held:
+                holder = locks.describe_holder(self._store.private / "locks" / f"{lock}.lock")
+                raise BeingMade(build.name, holder)
+            try:
+                self._take_away(path, self._store.private / "staging" / lock)
+            except OSError as error:
+                raise as_store_error(error, path) from error
+        return build
+
+    def _take_away(self, path: Path, home: Path) -> None:
+        """Remove a directory: out of the way at once, then its files; a crash leaves them to be swept."""
+        staging.discard(home)
+        aside = staging.open_directory(home, path) / path.name
+        path.rename(aside)
+        if servers := self.servers_of(path):  # it began in between
+            aside.rename(path)
+            raise UsedByServer(path.name, servers)
+        staging.discard(home)
+
+    def export(self, name: str, output: Path | None = None) -> Path:
+        """Pack programs with their record into one archive and return where it is; as ``parcel.export`` raises."""
+        from llama_runner.llama_cpp import build_archive  # noqa: PLC0415 - rarely wanted
+
+        return build_archive.export(self._store, name, output)
+
+    def take_in(self, archive: Path) -> Imported:
+        """Check, prove and keep what ``export`` packed elsewhere; as ``parcel.take_in`` raises."""
+        from llama_runner.llama_cpp import build_archive  # noqa: PLC0415 - rarely wanted
+
+        return build_archive.take_in(self._store, archive, sink=self._sink, lock_timeout=self._lock_timeout)
+
+    def unused(self) -> list[Build]:
+        """Return what nobody would miss of this platform: not chosen, not running, not the newest of its backend."""
+        mine = [build for build in self.builds() if build.platform == hardware.platform_tag()]
+        newest: dict[str, Build] = {}
+        for build in sorted(mine, key=lambda build: build.made or ""):
+            if build.problem is None:
+                newest[build.kind] = build
+        keep = {build.name for build in newest.values()}
+        return [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
+
+
+class NotChosen(UsageError):
+    """Nothing is chosen, so there is no directory to name."""
+
+    def __init__(self) -> None:
+        super().__init__("no programs are chosen", hint="name some, as bins list has them, or choose with bins use")
+
+
+def age_s(made: str | None) -> float | None:
+    """Return how many seconds ago something was made; None where that is not known."""
+    import calendar  # noqa: PLC0415 - small, but not needed to look
+
+    try:
+        return time.time() - calendar.timegm(time.strptime(made or "", "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return None
+
+
+def _origin(name: str, record: Record) -> str:
+    if record.made.get("imported"):
+        return "imported"
+    return _MADE_BY.get(name.partition("-")[0], "built")
+
+
+def _program(about: dict[str, Any]) -> str | None:
+    """Return the program that a running server is: as it is written down, or as the system says."""
+    if isinstance(about.get("binary"), str):
+        return str(about["binary"])
+    try:
+        return os.readlink(f"/proc/{about['pid']}/exe")  # noqa: PTH115 - what is left of a path, deleted or not
+    except OSError:
+        return None
+
+
+def _is_below(program: str | None, directory: Path) -> bool:
+    if program is None:
+        return False
+    there = Path(program).parent
+    return there == directory or there.resolve() == directory.resolve()

@@ -1,0 +1,328 @@
+"""The only door to a listing of releases: seldom, politely, and with what was heard before when nobody answers.
+
+An answer is kept for an hour, then asked for again with its ETag; that costs nothing of the limit. Who answers that
+there were too many requests is not asked again before the time that was said.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from llama_runner.core.errors import DownloadError, UsageError
+from llama_runner.core.redaction import public_url
+from llama_runner.core.value import Value
+from llama_runner.llama_cpp.releases import BadListing, keep, releases_of, to_json
+from llama_runner.store.layout import safe_name
+from llama_runner.system.files import read_json
+from llama_runner.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from llama_runner.llama_cpp.releases import Release
+
+VARIABLE, TOKEN = "LLAMA_RUNNER_RELEASES", "GITHUB_TOKEN"
+API = "https://api.github.com"
+ENDPOINT = f"{API}/repos/ggml-org/llama.cpp"
+MAX_AGE_S = 3600.0
+_LARGEST_ANSWER = 16 << 20
+_CONNECT_S, _READ_S, _WHOLE_S = 10.0, 20.0, 60.0
+_MOST_REDIRECTS = 5
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class BadReleasesEndpoint(UsageError):
+    """``LLAMA_RUNNER_RELEASES`` is no address."""
+
+    def __init__(self, shown: str, why: str) -> None:
+        self.shown, self.why = shown, why
+        super().__init__(
+            f"{VARIABLE} is not an address that can be asked: {shown}: {why}", hint=f"unset it for {ENDPOINT}"
+        )
+
+
+class ReleasesUnknown(DownloadError):
+    """What the releases are cannot be learned now."""
+
+
+class ReleasesOffline(ReleasesUnknown):
+    """The listing would have to be asked, and must not be."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        super().__init__(
+            f"the releases at {where} are not known here, and nobody must be asked", hint="run once without --offline"
+        )
+
+
+class ReleasesNotReached(ReleasesUnknown):
+    """No answer."""
+
+    def __init__(self, where: str, why: str, hint: str | None) -> None:
+        self.where, self.why = where, why
+        super().__init__(f"{where} cannot be reached: {why}", hint=hint)
+
+
+class ReleasesLimited(ReleasesUnknown):
+    """Too many requests; ``until`` says when more are welcome, in seconds since 1970."""
+
+    def __init__(self, where: str, until: float, now: float, *, has_token: bool) -> None:
+        self.where, self.until, self.seconds = where, until, max(0.0, until - now)
+        clock = time.strftime("%H:%M:%S", time.localtime(until))
+        more = "" if has_token else f"; with a token in {TOKEN} more requests are allowed"
+        super().__init__(
+            f"{where} takes no more requests from here until {clock} (in {_age(self.seconds)})",
+            hint=f"run again then{more}",
+        )
+
+
+class ReleasesRefused(ReleasesUnknown):
+    """An answer that is a refusal."""
+
+    def __init__(self, where: str, status: int, *, has_token: bool) -> None:
+        self.where, self.status = where, status
+        if status in {401, 403} and has_token:
+            hint = f"the token in {TOKEN} is not accepted: renew it or unset it; none is needed"
+        elif status >= 500:  # noqa: PLR2004
+            hint = "nothing is wrong here; run again in a while"
+        else:
+            hint = f"check {VARIABLE}"
+        super().__init__(f"{where} refuses with status {status}", hint=hint)
+
+
+class NoSuchRelease(DownloadError):
+    """The listing answers, and has no such release."""
+
+    def __init__(self, where: str, tag: str | None) -> None:
+        self.where, self.tag = where, tag
+        what = "has no release yet" if tag is None else f"has no release {tag}"
+        super().__init__(f"{where} {what}", hint="tags are like b1234; not every build is released")
+
+
+class _Kept(Value):
+    """An answer that was heard before."""
+
+    url: str
+    etag: str | None
+    at: float
+    releases: tuple[Release, ...]
+
+
+class Listing:
+    """Asks for releases, and remembers below ``directory`` what was answered.
+
+    ``notice`` is told, with a word and a clause, when an old answer is used.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        *,
+        offline: bool = False,
+        notice: Callable[[str, str], None] = lambda _what, _text: None,
+        now: Callable[[], float] = time.time,
+        largest: int = _LARGEST_ANSWER,
+    ) -> None:
+        self.endpoint = _endpoint(environment.get(VARIABLE, ""))
+        self._directory, self._offline, self._notice, self._now = directory, offline, notice, now
+        self._largest = largest
+        self._token = _token(environment, self.endpoint)
+        self.asked = 0
+
+    def latest(self) -> Release:
+        """Return the newest release; a ``DownloadError`` when it cannot be known."""
+        return self._get("/releases/latest", None)[0]
+
+    def tagged(self, tag: str) -> Release:
+        """Return the release ``tag``; ``NoSuchRelease`` when there is none."""
+        release = self._get(f"/releases/tags/{quote(tag, safe='')}", tag)[0]
+        if release.tag != tag:
+            raise BadListing(self.endpoint, f"asked for {tag} it answers with {release.tag}")
+        return release
+
+    def recent(self, count: int = 10) -> tuple[Release, ...]:
+        """Return the newest releases, previews among them."""
+        return self._get(f"/releases?per_page={count}", None, several=True)
+
+    def _get(self, path: str, tag: str | None, *, several: bool = False) -> tuple[Release, ...]:
+        url = self.endpoint + path
+        file = self._directory / f"answer-{safe_name(url)}.json"
+        kept = _read(file, url)
+        now = self._now()
+        if kept is not None and 0 <= now - kept.at < MAX_AGE_S:
+            return kept.releases
+        try:
+            found = self._ask(url, tag, kept, several=several)
+        except (ReleasesUnknown, BadListing) as error:
+            if kept is None:
+                raise
+            self._notice("old_releases", f"{error}; what it said {_age(now - kept.at)} ago is used")
+            return kept.releases
+        about = {"url": url, "etag": found.etag, "at": found.at, "releases": [to_json(each) for each in found.releases]}
+        keep(file, about)
+        return found.releases
+
+    def _ask(self, url: str, tag: str | None, kept: _Kept | None, *, several: bool) -> _Kept:
+        if self._offline:
+            raise ReleasesOffline(self.endpoint)
+        limit = self._directory / f"limit-{safe_name(self.endpoint)}.json"
+        now = self._now()
+        until = _limit(limit, now)
+        if until is not None:
+            raise ReleasesLimited(self.endpoint, until, now, has_token=self._token is not None)
+        status, headers, body = self._answer(url, kept.etag if kept else None)
+        if status == 304 and kept is not None:  # noqa: PLR2004
+            return kept.but(at=now)
+        if status in {403, 429} and (until := _until(status, headers, now)) is not None:
+            keep(limit, {"until": until})
+            raise ReleasesLimited(self.endpoint, until, now, has_token=self._token is not None)
+        if status == 404:  # noqa: PLR2004
+            raise NoSuchRelease(self.endpoint, tag)
+        if status != 200:  # noqa: PLR2004
+            raise ReleasesRefused(self.endpoint, status, has_token=self._token is not None)
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            raise BadListing(self.endpoint, "it is not JSON") from None
+        if isinstance(value, list) is not several:
+            raise BadListing(self.endpoint, "it is a list" if isinstance(value, list) else "it is no list")
+        return _Kept(url, headers.get("etag"), now, releases_of(value, self.endpoint))
+
+    def _answer(self, url: str, etag: str | None) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body; ``ReleasesNotReached`` when there is no answer."""
+        import httpx2  # noqa: PLC0415 - not on the warm path
+
+        headers = {
+            "Accept": "application/vnd.github+json",
+            "User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}",
+        }
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        try:
+            with httpx2.Client(timeout=httpx2.Timeout(_READ_S, connect=_CONNECT_S)) as client:
+                for _ in range(_MOST_REDIRECTS + 1):
+                    with client.stream("GET", url, headers=headers) as response:
+                        self.asked += 1
+                        if response.status_code not in {301, 302, 303, 307, 308}:
+                            return response.status_code, response.headers, self._read_body(response)
+                        url = self._followed(url, response.headers.get("location", ""))
+                raise BadListing(self.endpoint, "it leads from one address to the next without end")
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
+            raise self._unreached(error) from None
+
+    def _followed(self, url: str, location: str) -> str:
+        """Return where a redirect leads; only on the same host: another one is not who was asked."""
+        target = urljoin(url, location)
+        if _origin(target) != _origin(url):
+            raise BadListing(self.endpoint, f"it leads to another host, {_origin(target)}")
+        return target
+
+    def _read_body(self, response: Any) -> bytes:  # noqa: ANN401 - of the HTTP client
+        body, end = bytearray(), time.monotonic() + _WHOLE_S
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > self._largest:
+                raise BadListing(self.endpoint, f"the answer is longer than {self._largest} bytes")
+            if time.monotonic() > end:
+                raise ReleasesNotReached(self.endpoint, f"no whole answer in {_WHOLE_S:.0f} s", "run again in a while")
+        return bytes(body)
+
+    def _unreached(self, error: Exception) -> DownloadError:
+        """Tell the causes apart as for the Hub; it is the same network."""
+        from llama_runner.sources.hub.access import NO_TOKEN, Access  # noqa: PLC0415 - only after a failure
+        from llama_runner.sources.hub.error_mapping import explain  # noqa: PLC0415
+        from llama_runner.sources.hub.errors import BadCertificate, BadCertificateFile, NotReached, ProxyFailed  # noqa: PLC0415
+
+        found = explain(error, repo="", access=Access(self.endpoint, self._token, NO_TOKEN))
+        if not isinstance(found, NotReached):
+            return BadListing(self.endpoint, type(error).__name__)
+        is_setting = isinstance(found, BadCertificate | BadCertificateFile | ProxyFailed)
+        hint = found.hint if is_setting else f"check the network and {VARIABLE}; for a proxy set HTTPS_PROXY"
+        return ReleasesNotReached(self.endpoint, found.why, hint)
+
+
+def _endpoint(given: str) -> str:
+    """Return the address whose ``/releases`` is asked, without a slash at its end."""
+    text = given.strip().rstrip("/")
+    if not text:
+        return ENDPOINT
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError as error:
+        raise BadReleasesEndpoint(repr(public_url(given)), str(error)) from None
+    if url.username is not None or url.password is not None:
+        raise BadReleasesEndpoint(
+            f"{url.scheme}://…@{host}", f"it contains a user name or a password; a token goes into {TOKEN}"
+        )
+    if url.scheme not in {"http", "https"} or not host or not text.isprintable() or " " in text:
+        raise BadReleasesEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
+    if url.query or url.fragment:
+        raise BadReleasesEndpoint(repr(public_url(given)), "it contains ? or #")
+    return text
+
+
+def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
+    """Return GitHub's token where the one who is asked is GitHub's API (``GITHUB_API_URL`` for an own one).
+
+    A mirror must not learn it, and neither must who listens on the way.
+    """
+    token = environment.get(TOKEN, "").strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        return None
+    apis = {_origin(API), _origin(environment.get("GITHUB_API_URL") or API)}
+    is_private = urlsplit(endpoint).scheme == "https" or urlsplit(endpoint).hostname in _LOOPBACK
+    return token if _origin(endpoint) in apis and is_private else None
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
+
+
+def _read(file: Path, url: str) -> _Kept | None:
+    """Return an answer that was kept; None for none, or for what cannot be read any more."""
+    try:
+        value = read_json(file)
+        if value["url"] != url:
+            return None
+        etag = value["etag"]
+        return _Kept(
+            url, etag if isinstance(etag, str) else None, float(value["at"]), releases_of(value["releases"], url)
+        )
+    except (OSError, ValueError, KeyError, TypeError, BadListing):
+        return None
+
+
+def _limit(file: Path, now: float) -> float | None:
+    """Return until when nothing more must be asked; None if something may."""
+    try:
+        until = float(read_json(file)["until"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return until if now < until <= now + 2 * MAX_AGE_S else None
+
+
+def _until(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    """Return until when a refusal lasts that is a limit; None when it is another refusal."""
+    after, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
+    if after.isascii() and after.isdecimal():
+        return now + min(float(after), MAX_AGE_S)
+    if headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdecimal():
+        return min(max(float(reset), now), now + MAX_AGE_S)
+    return now + 60.0 if status == 429 else None  # noqa: PLR2004 - what GitHub's manual says for no time given
+
+
+def _age(seconds: float) -> str:
+    for length, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,287 @@
+"""llama.cpp's releases: what a listing says, which archive is for a machine, and which one was taken.
+
+The listing has the shape of GitHub's releases API. Names are read, never composed: what is chosen is always
+something that the listing has. Who asks for it is ``asking``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.digest import Digest, file_digest
+from llama_runner.core.errors import DownloadError, ToolError
+from llama_runner.core.value import Value
+from llama_runner.llama_cpp import backends
+from llama_runner.store.layout import safe_name
+from llama_runner.system.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+DIRECTORY = "releases"
+"""Below the private directory of the root."""
+
+_LARGEST_ASSET = 1 << 40
+_SHOWN = 30
+_LINK = re.compile(r"https?://[^\s/@]+/\S*")
+_ARCHIVE = re.compile(
+    r"llama-(?P<tag>[^-]+)-bin-(?P<system>[a-z]+)-(?:(?P<backend>[a-z0-9.-]+)-)?(?P<arch>[a-z0-9_]+)"
+    r"\.(?:zip|tar\.gz|tar\.xz)"
+)
+_SYSTEMS = {"linux": "ubuntu", "macos": "macos", "windows": "win"}
+_ARCHITECTURES = {"x86_64": "x64", "x64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+_WORDS = {"cpu": ("", "cpu"), "cpu-portable": ("", "cpu"), "hip": ("rocm", "hip"), "metal": ("",)}
+"""How listings call a backend where they do not call it as we do. On macOS the one archive for Apple's own processors
+has Metal; every archive has RPC, and its CPU part is the portable one."""
+
+
+class BadListing(DownloadError):
+    """What answers is not a listing of releases."""
+
+    def __init__(self, where: str, what: str) -> None:
+        self.where, self.what = where, what
+        super().__init__(
+            f"{where} does not answer as a listing of releases does: {what}",
+            hint="check LLAMA_RUNNER_RELEASES; a login page of the network or a proxy may be in the way",
+        )
+
+
+class NoAsset(ToolError):
+    """A release has no archive for this machine and backend."""
+
+    def __init__(self, tag: str, platform: str, backend: str, there: tuple[str, ...]) -> None:
+        self.tag, self.platform, self.backend, self.there = tag, platform, backend, there
+        lines = "".join(f"\n  {name}" for name in there[:_SHOWN]) or "\n  nothing"
+        super().__init__(
+            f"release {tag} has no programs for {platform} with {backend}; it has{lines}",
+            hint="build them (--binaries build), or choose another --device; a new release may still get files",
+        )
+
+
+class NoDigest(ToolError):
+    """An archive that the listing gives no sha256 of."""
+
+    def __init__(self, tag: str, name: str) -> None:
+        self.tag, self.name = tag, name
+        super().__init__(
+            f"the listing of release {tag} gives no sha256 of {name}, so that it cannot be checked",
+            hint="give it with --sha256, from somebody you trust, or take another release",
+        )
+
+
+class Asset(Value):
+    """A file of a release."""
+
+    name: str
+    url: str
+    size: int
+    digest: Digest | None
+
+
+class Release(Value):
+    """One release."""
+
+    tag: str
+    published: str | None
+    """ISO 8601."""
+    assets: tuple[Asset, ...]
+    draft: bool = False
+    """Or a preview: not what is taken unasked."""
+
+    @property
+    def build(self) -> int | None:
+        """The build number in its tag."""
+        match = re.fullmatch(r"b(\d{1,9})", self.tag)
+        return int(match[1]) if match else None
+
+
+class Prebuilt(Value):
+    """The archive that was chosen, and what it has to be."""
+
+    url: str
+    digest: Digest
+    size: int
+    build: int | None
+    tag: str
+    name: str
+    beside: tuple[Asset, ...] = ()
+    """Archives with libraries that the programs need and this one lacks: CUDA's, on Windows."""
+
+
+def releases_of(answer: object, where: str) -> tuple[Release, ...]:
+    """Read one release, or a list of them; ``BadListing`` for anything else."""
+    if isinstance(answer, list):
+        return tuple(_release(each, where) for each in answer)
+    return (_release(answer, where),)
+
+
+def _release(about: object, where: str) -> Release:
+    if not isinstance(about, dict):
+        raise BadListing(where, f"a release is {type(about).__name__}, not an object")
+    tag, assets = about.get("tag_name"), about.get("assets")
+    if not isinstance(tag, str) or not tag or not tag.isprintable():
+        raise BadListing(where, f"the tag of a release is {tag!r}")
+    if not isinstance(assets, list):
+        raise BadListing(where, f"release {tag} comes without a list of files")
+    published = about.get("published_at")
+    found = tuple(_asset(each, tag, where) for each in assets)
+    if len({each.name for each in found}) < len(found):
+        raise BadListing(where, f"release {tag} lists a file twice")
+    draft = about.get("draft") is True or about.get("prerelease") is True
+    return Release(tag, published if isinstance(published, str) else None, found, draft)
+
+
+def _asset(about: object, tag: str, where: str) -> Asset:
+    if not isinstance(about, dict):
+        raise BadListing(where, f"a file of {tag} is {type(about).__name__}, not an object")
+    name, url, size, digest = (about.get(key) for key in ("name", "browser_download_url", "size", "digest"))
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._+-]{1,200}", name):
+        raise BadListing(where, f"a file of {tag} is called {name!r}")
+    if not isinstance(url, str) or not _LINK.fullmatch(url):
+        raise BadListing(where, f"the address of {name} is {url!r}")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < _LARGEST_ASSET:
+        raise BadListing(where, f"the size of {name} is {size!r}")
+    if digest is not None and not (isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)):
+        raise BadListing(where, f"the digest of {name} is {digest!r}")
+    return Asset(name, url, size, None if digest is None else Digest(digest))
+
+
+def to_json(release: Release) -> dict[str, Any]:
+    """Return what of a release is worth keeping, in the shape that ``releases_of`` reads."""
+    assets = [
+        {"name": each.name, "browser_download_url": each.url, "size": each.size, "digest": each.digest}
+        for each in release.assets
+    ]
+    return {"tag_name": release.tag, "published_at": release.published, "draft": release.draft, "assets": assets}
+
+
+def choose_asset(release: Release, platform: str, backend: str) -> Asset:
+    """Return the archive of a release for ``platform`` (as ``machine.platform_tag``) and ``backend``.
+
+    Of several for one backend (CUDA 12 and 13) it is the one for the oldest driver: it runs with newer ones too.
+    ``NoAsset`` when there is none.
+    """
+    system, _, arch = platform.partition("-")
+    bare, _ = backends.parts(backend)
+    words = _WORDS.get(bare, (bare,))
+    if bare == "metal" and system != "macos":
+        words = ()
+    found = []
+    for asset in release.assets:
+        match = _ARCHIVE.fullmatch(asset.name)
+        if match is None or match["system"] != _SYSTEMS.get(system):
+            continue
+        word, _, version = (match["backend"] or "").partition("-")
+        if match["arch"] == _ARCHITECTURES.get(arch.lower(), arch) and word in words:
+            found.append(([int(number) for number in re.findall(r"\d+", version)], asset.name, asset))
+    if not found:
+        raise NoAsset(release.tag, platform, backend, tuple(sorted(each.name for each in release.assets)))
+    return min(found)[2]
+
+
+def companions(release: Release, asset: Asset) -> tuple[Asset, ...]:
+    """Return the archives of libraries that go with an archive: ``cudart-llama-bin-win-cuda-12.4-x64.zip``."""
+    name = "cudart-" + asset.name.replace(f"llama-{release.tag}-", "llama-")
+    return tuple(each for each in release.assets if each.name == name)
+
+
+def taken(release: Release, platform: str, backend: str, sha256: str | None = None) -> Prebuilt:
+    """Return what to fetch of a release; ``NoAsset`` or ``NoDigest`` when there is no such thing."""
+    asset = choose_asset(release, platform, backend)
+    beside = companions(release, asset)
+    digest = file_digest(sha256) if sha256 else asset.digest
+    if digest is None:
+        raise NoDigest(release.tag, asset.name)
+    for each in beside:
+        if each.digest is None:
+            raise NoDigest(release.tag, each.name)
+    return Prebuilt(asset.url, digest, asset.size, release.build, release.tag, asset.name, beside)
+
+
+def prebuilt(
+    tag: str | None,
+    platform: str,
+    backend: str,
+    private: Path,
+    *,
+    environment: Mapping[str, str],
+    sha256: str | None = None,
+    update: bool = False,
+    offline: bool = False,
+    notice: Callable[[str, str], None] = lambda _what, _text: None,
+) -> Prebuilt:
+    """Return the archive of the release ``tag``; of the newest that has one if that is None.
+
+    What was chosen once stays chosen, and nobody is asked again, until ``update``. Raises ``NoAsset``, ``NoDigest``,
+    and what ``asking`` raises.
+    """
+    question = {
+        "endpoint": environment.get("LLAMA_RUNNER_RELEASES", ""),
+        "tag": tag,
+        "platform": platform,
+        "backend": backend,
+        "sha256": sha256,
+    }
+    name = safe_name("-".join((tag or "latest", platform, backend)))
+    path = private / DIRECTORY / f"chosen-{name}.json"
+    kept = _recall(path, question)
+    if kept is not None and not update:
+        return kept
+    from llama_runner.llama_cpp import release_index  # noqa: PLC0415 - an HTTP client is not for the warm path
+
+    listing = release_index.Listing(private / DIRECTORY, environment, offline=offline, notice=notice)
+    found = (
+        _newest(listing, platform, backend, sha256)
+        if tag is None
+        else taken(listing.tagged(tag), platform, backend, sha256)
+    )
+    keep(path, {"question": question, "chosen": _written(found)})
+    return found
+
+
+def _newest(listing: Any, platform: str, backend: str, sha256: str | None) -> Prebuilt:  # noqa: ANN401
+    """Take of the newest release; files come one by one, so one that is minutes old may lack the one that is needed."""
+    latest = listing.latest()
+    try:
+        return taken(latest, platform, backend, sha256)
+    except NoAsset:
+        older = [each for each in listing.recent() if not each.draft and each.build is not None]
+        for release in sorted(older, key=lambda each: -(each.build or 0)):
+            try:
+                return taken(release, platform, backend, sha256)
+            except NoAsset:
+                continue
+        raise
+
+
+def _written(chosen: Prebuilt) -> dict[str, Any]:
+    return {**chosen.__dict__, "beside": [each.__dict__ for each in chosen.beside]}
+
+
+def _recall(path: Path, question: Mapping[str, object]) -> Prebuilt | None:
+    """Return what was chosen when the same was asked; None if nothing was, or the file is damaged."""
+    try:
+        value = read_json(path)
+        if value["question"] != question:
+            return None
+        chosen = value["chosen"]
+        return Prebuilt(**{**chosen, "beside": tuple(Asset(**each) for each in chosen["beside"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep(path: Path, value: object) -> None:
+    """Write a small file as a whole or not at all; one that cannot be written is only not remembered."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

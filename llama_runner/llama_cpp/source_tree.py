@@ -1,0 +1,107 @@
+"""A source tree of llama.cpp that lies in a directory of the user's.
+
+Of a git checkout count the tracked files as they lie there and the others that git does not ignore, so a change
+that is not committed is part of the key. Without git, or outside a checkout, every file counts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.core.digest import tree_digest
+from llama_runner.core.errors import SourceError
+from llama_runner.sources.local import UnreadableSource, Whole
+from llama_runner.store.stamps import hash_file
+from llama_runner.system.git import ask
+from llama_runner.system.programs import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest
+
+_NOT_READ = re.compile(r"\.git|build.*|__pycache__")
+"""Directories that no build reads: of version control, of other builds (at the top only), of Python."""
+
+_IGNORED_BUT_READ = "tools/ui/dist"
+"""The web interface: made by who packs a release, ignored by git, and built in where it is there."""
+
+
+class NoSourceTree(SourceError):
+    """There is nothing to build in that directory."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} is no source tree of llama.cpp: it has no CMakeLists.txt",
+            hint="give the directory that llama.cpp was cloned or unpacked into",
+        )
+
+
+class SourceTree(Whole):
+    """A directory with llama.cpp in it."""
+
+    path: Path
+    git: Path | None = None
+    """The program; None where this is no checkout, or where there is no git."""
+    kind: ClassVar[str] = "tree"
+    kept_in: ClassVar[tuple[str, ...]] = ("bins/*", "vendor")
+
+    def files(self) -> dict[str, Path]:
+        """See ``Whole``. Raises ``NoSourceTree``."""
+        if not (self.path / "CMakeLists.txt").is_file():
+            raise NoSourceTree(self.path)
+        try:
+            names = sorted({*self._names()})
+        except OSError as error:
+            raise UnreadableSource(error.filename or self.path, error.strerror or str(error)) from error
+        return {name: path for name in names if (path := self.path / name).is_file()}
+
+    def hash(self, files: Mapping[str, Path]) -> Digest:
+        """See ``Whole``. Whether a file may be executed counts, as scripts are."""
+        kinds = {name: "x" if os.access(path, os.X_OK) else "f" for name, path in files.items()}
+        return tree_digest((name, kinds[name], hash_file(path)) for name, path in files.items())
+
+    def _names(self) -> Iterator[str]:
+        listed, failed = "", "no git"
+        if self.git is not None:
+            listed, failed = ask(self.git, "-C", self.path, "ls-files", "-z", "-co", "--exclude-standard")
+        if failed:
+            yield from _below(self.path)
+            return
+        yield from filter(None, listed.split("\0"))
+        if (self.path / _IGNORED_BUT_READ).is_dir():
+            yield from _below(self.path, f"{_IGNORED_BUT_READ}/")
+
+    def numbers(self) -> tuple[int, str]:
+        """Return what llama.cpp's own CMake files would call a build of it: the count of commits, and the last one."""
+        if self.git is None:
+            return 0, "unknown"
+        return numbers(self.git, self.path, "HEAD")
+
+
+def numbers(git: Path, repository: Path, commit: str) -> tuple[int, str]:
+    """Return the count of commits up to one, and its short name; 0 and ``unknown`` where git does not say."""
+    count, no_count = ask(git, "-C", repository, "rev-list", "--count", commit)
+    name, no_name = ask(git, "-C", repository, "rev-parse", "--short", commit)
+    return (0, "unknown") if no_count or no_name else (int(count), name.strip())
+
+
+def open_tree(path: Path) -> SourceTree:
+    """Return the source of a directory; ``NoSourceTree`` when there is nothing to build in it."""
+    path = path.resolve()
+    if not (path / "CMakeLists.txt").is_file():
+        raise NoSourceTree(path)
+    git = find_program("git") if (path / ".git").exists() else None
+    return SourceTree(path, git)
+
+
+def _below(root: Path, inside: str = "") -> Iterator[str]:
+    for entry in os.scandir(root / inside):
+        if not entry.is_dir():
+            yield f"{inside}{entry.name}"
+        elif not _NOT_READ.fullmatch(entry.name) or (inside and entry.name.startswith("build")):
+            yield from _below(root, f"{inside}{entry.name}/")

@@ -1,0 +1,157 @@
+"""Programs and archives that lie on this machine already: those of the system, those that the user names.
+
+Their bytes are read when something there has changed, not at each start: one stamp over all of them vouches for them,
+in the record of what is made of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from llama_runner.core.digest import tree_digest
+from llama_runner.core.errors import ToolError
+from llama_runner.sources.local import MissingSource, UnreadableSource, Whole
+from llama_runner.store.layout import BINS_VARIABLE, user_path
+from llama_runner.store.stamps import hash_file
+from llama_runner.system.programs import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest
+
+SERVER = "llama-server"
+
+_PROGRAM = re.compile(r"(llama-[a-z0-9-]+|(ggml-)?rpc-server)(\.exe)?", re.IGNORECASE)
+_LIBRARY = re.compile(r"[\w.+-]+\.(dylib|dll|so(\.\d+)*)", re.IGNORECASE)
+_OURS = re.compile(r"(lib)?(llama|ggml|mtmd)", re.IGNORECASE)
+_ELSEWHERE = ("../lib", "../lib64", "../lib/*-linux-gnu", "../lib/llama.cpp", "../lib/*/llama.cpp")
+"""Where packages put the libraries of programs in ``bin``."""
+
+
+class NoServer(ToolError):
+    """A place where programs were to be, without ``llama-server``."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        super().__init__(
+            f"there is no {SERVER} {where}",
+            hint=f"install llama.cpp, name its directory with --binaries or {BINS_VARIABLE}, or build it with "
+            "--binaries build",
+        )
+
+
+class NotExecutable(ToolError):
+    """A ``llama-server`` that the system does not let us run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} is not executable", hint=f"chmod +x {path}")
+
+
+class AdoptedPrograms(Whole):
+    """llama.cpp's programs in a directory, with their libraries there and where packages put them.
+
+    ``path`` is the directory with every link resolved; ``server`` is the name in it that ``llama-server`` has.
+    """
+
+    path: Path
+    server: str = SERVER
+    kind: ClassVar[str] = "system"
+    kept_in: ClassVar[tuple[str, ...]] = ("bins/*",)
+
+    def files(self) -> dict[str, Path]:
+        """See ``Whole``. Raises ``NoServer``."""
+        try:
+            found = dict(self._beside())
+        except OSError as error:
+            raise UnreadableSource(error.filename or self.path, error.strerror or str(error)) from error
+        if self.server not in found:
+            raise NoServer(f"in {self.path}")
+        for place in _ELSEWHERE:
+            for directory in sorted(self.path.glob(place)) if "*" in place else [self.path / place]:
+                found.update(_libraries(directory, self.path))
+        return dict(sorted(found.items()))
+
+    def _beside(self) -> Iterator[tuple[str, Path]]:
+        for entry in os.scandir(self.path):
+            is_one = entry.name == self.server or _PROGRAM.fullmatch(entry.name) or _LIBRARY.fullmatch(entry.name)
+            if is_one and entry.is_file():
+                yield entry.name, self.path / entry.name
+
+    def hash(self, files: Mapping[str, Path]) -> Digest:
+        """See ``Whole``."""
+        return tree_digest(
+            (name, "x" if os.access(path, os.X_OK) else "f", hash_file(path)) for name, path in files.items()
+        )
+
+
+class ArchiveFile(Whole):
+    """An archive where it lies. It may be large, so it is not read at each start."""
+
+    path: Path
+    kind: ClassVar[str] = "archive"
+    kept_in: ClassVar[tuple[str, ...]] = ("bins/*",)
+
+    def files(self) -> dict[str, Path]:
+        """See ``Whole``."""
+        return {self.path.name: self.path}
+
+    def hash(self, files: Mapping[str, Path]) -> Digest:
+        """See ``Whole``: the digest of the file itself."""
+        return hash_file(files[self.path.name])
+
+
+def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[str, str]) -> AdoptedPrograms:
+    """Return the programs in a directory, or beside a program, that the user names.
+
+    None: those in the directory that ``LLAMA_SERVER_BINS_DIR`` names, else of the first ``llama-server`` on ``PATH``.
+    Raises ``NoServer``, ``NotExecutable`` and ``MissingSource``.
+    """
+    named = path or environment.get(BINS_VARIABLE)
+    if named:
+        given = user_path(named).absolute()
+        if not given.exists():
+            raise MissingSource(given)
+        server = _server_in(given) if given.is_dir() else given
+    else:
+        found = find_program(SERVER, environment.get("PATH"))
+        if found is None:
+            raise NoServer("on PATH")
+        server = found.absolute()
+    if not os.access(server, os.X_OK):
+        raise NotExecutable(server)
+    # libraries are looked for beside the program itself, not beside a link to it; under another name it is a program
+    # that goes by what it is called, and must be called so
+    real = server.resolve()
+    server = real if real.name == server.name else server
+    return AdoptedPrograms(server.parent, server.name)
+
+
+def open_archive(path: Path) -> ArchiveFile:
+    """Return an archive that the user names; a ``SourceError`` when it is none."""
+    path = user_path(path).absolute()
+    if not path.exists():
+        raise MissingSource(path)
+    if not path.is_file():
+        raise UnreadableSource(path, "it is not a file")
+    return ArchiveFile(path)
+
+
+def _server_in(directory: Path) -> Path:
+    for name in (SERVER, f"{SERVER}.exe", f"bin/{SERVER}", f"build/bin/{SERVER}"):
+        if (directory / name).is_file():
+            return directory / name
+    raise NoServer(f"in {directory}")
+
+
+def _libraries(directory: Path, start: Path) -> Iterator[tuple[str, Path]]:
+    try:
+        for entry in os.scandir(directory):
+            if _OURS.match(entry.name) and _LIBRARY.fullmatch(entry.name) and entry.is_file():
+                yield f"{os.path.relpath(directory, start)}/{entry.name}", directory / entry.name
+    except OSError:  # no such directory, or none that we may look into
+        return

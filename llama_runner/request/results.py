@@ -1,0 +1,151 @@
+"""What the calls of ``Runner`` return."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.digest import short
+from llama_runner.core.errors import UsageError
+from llama_runner.core.value import Value, field
+from llama_runner.sources.hub.source import HubGguf, HubSafetensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_runner.core.plan import Plan
+    from llama_runner.request.graph import Pipeline
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
+
+
+class Forecast(Value):
+    """What would run and why, and what would be launched."""
+
+    pipeline: Pipeline
+    plan: Plan
+    spec: ServerSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``plan --json``."""
+        return {
+            "source": self._source(),
+            "steps": [
+                {
+                    "name": planned.step.kind,
+                    "action": planned.action,
+                    "key": planned.key,
+                    "output": None if planned.place is None else str(planned.place).rstrip("/"),
+                    "reasons": [r.to_json() for r in getattr(planned.decision, "reasons", ())],
+                    "on": list(getattr(planned.decision, "on", ())),
+                }
+                for planned in self.plan.steps
+            ],
+            "needs": {"fetch": self.plan.needs.fetch, "disk": self.plan.needs.disk},
+            "launch": {"argv": self.spec.argv(), "url": self.spec.url},
+        }
+
+    def _source(self) -> dict[str, Any]:
+        source = self.pipeline.source
+        if isinstance(source, (HubGguf, HubSafetensors)):
+            return {"kind": "hf", "ref": source.pin.repo, "revision": source.pin.commit, "format": source.kind}
+        revision = None
+        for planned in self.plan.steps:
+            if planned.step.kind == "convert" and (digest := planned.digests.get("model")):
+                revision = short(digest, 12)
+        return {"kind": source.kind, "ref": str(source.path), "revision": revision}
+
+
+class Prepared(Value):
+    """Everything that a launch needs, on disk."""
+
+    alias: str
+    """The name that the API gives the model."""
+    model: Path
+    """The file to serve: in the store, or the user's own."""
+    sha256: str | None
+    """Of the model; None for a file that is used where it lies, which nobody has hashed."""
+    binaries: Path
+    facts: dict[str, Any]
+    """Of the model: architecture, quantization, context_length, …"""
+    others: tuple[Path, ...] = ()
+    """Further quantizations that were asked for."""
+    projector: Path | None = None
+    """What turns images or sound into tokens, for a model that has one."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters."""
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What quantizing cost, by the name of the file, where that was asked for: see ``steps.quality``."""
+    build: dict[str, Any] = field(default_factory=dict)
+    """Of the binaries: version, build, backend."""
+    ran: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    seconds: float = 0.0
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    """What each step of this run took; a skipped one is not in it."""
+
+    @property
+    def server(self) -> Path:
+        """The llama-server to launch."""
+        return self.binaries / ("llama-server.exe" if os.name == "nt" else "llama-server")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``prepare --json``."""
+        return {
+            "model": str(self.model),
+            "sha256": self.sha256,
+            "others": [str(path) for path in self.others],
+            "projector": None if self.projector is None else str(self.projector),
+            "adapters": [str(path) for path in self.adapters],
+            "server": str(self.server),
+            "quality": self.quality,
+            "ran": list(self.ran),
+            "skipped": list(self.skipped),
+            "seconds": self.seconds,
+        }
+
+
+class Made(Value):
+    """One model file in the store."""
+
+    path: Path
+    """Of a model in several files, the first."""
+    sha256: str | None
+    """None of a model in several files."""
+    bytes: int
+    facts: dict[str, Any]
+    ran: bool
+    """Whether it was made just now."""
+    quality: dict[str, float] | None = None
+    """What quantizing cost, where that was asked for: see ``steps.quality``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for ``--json``."""
+        return {**self.__dict__, "path": str(self.path)}
+
+
+class MadePrograms(Value):
+    """A directory of llama.cpp's programs."""
+
+    path: Path
+    facts: dict[str, Any]
+    """version, build, backend, …"""
+    ran: tuple[str, ...]
+    """The steps that were run for it just now."""
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """What it is called among the builds that are here."""
+        return self.path.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for ``--json``."""
+        return {**self.__dict__, "name": self.name, "path": str(self.path), "ran": list(self.ran)}
+
+
+class OutputExists(UsageError):
+    """A copy is to be put where something is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} exists", hint="choose another --output, or remove it")

@@ -1,1 +1,0 @@
-"""The running llama-server: what to launch, one process, when it is ready."""

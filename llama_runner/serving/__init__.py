@@ -1,0 +1,1 @@
+"""Running servers: launching, readiness, supervision, the registry, access, system services."""

@@ -1,0 +1,150 @@
+"""Who may use a server: keys and certificates, looked at before anything is started. No key is ever an argument."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_runner.core.csv_row import format_row, is_well_formed, parse_row
+from llama_runner.core.errors import UsageError
+from llama_runner.serving.errors import BadCertificate, BadKey, BadKeyFile, UnsafeHost
+from llama_runner.serving.llama_server.launch_spec import is_loopback
+from llama_runner.system.files import read_bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_LARGEST = 1 << 20
+"""Bytes of a file of keys, or of certificates."""
+
+
+def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> None:
+    """Raise ``UnsafeHost``, ``BadKey``, ``BadKeyFile`` or ``BadCertificate`` where a server should not be started so.
+
+    ``environment`` is the server's own, or ours: its keys count as llama-server reads them.
+    """
+    if wanted.api_key is not None:
+        _check_key("api_key", wanted.api_key)
+    keys = [] if wanted.api_key is not None else _keys_in(environment)  # the variable is replaced by a key of ours
+    files = [Path(wanted.api_key_file)] if wanted.api_key_file is not None else []
+    if wanted.inherit_environment and (inherited := environment.get("LLAMA_ARG_API_KEY_FILE")) is not None:
+        files.append(Path(inherited))  # llama-server reads both
+    for file in files:
+        check_key_file(file)
+    if wanted.tls_cert is not None or wanted.tls_key is not None:
+        _check_certificate(wanted.tls_cert, wanted.tls_key)
+    has_key = wanted.api_key is not None or keys or files
+    if not (has_key or wanted.insecure or is_loopback(wanted.host) or _resolves_to_loopback(wanted.host)):
+        raise UnsafeHost(wanted.host)
+
+
+def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> str | None:
+    """Return the key that options or a spec say: theirs or, for ``auto``, ``key`` or a new one."""
+    if wanted.api_key != "auto":
+        return wanted.api_key
+    if key is not None:
+        return key
+    import secrets  # noqa: PLC0415 - only then
+
+    return secrets.token_urlsafe(32)
+
+
+def variable_with(key: str) -> dict[str, str]:
+    """Return the variable that gives llama-server exactly this key."""
+    return {"LLAMA_API_KEY": format_row([key])}
+
+
+def _keys_in(environment: Mapping[str, str]) -> list[str]:
+    """Return the keys of ``LLAMA_API_KEY``; ``BadKey`` if it is set and has none, or is not what it seems to be."""
+    name, text = "LLAMA_API_KEY", environment.get("LLAMA_API_KEY")
+    if not text:
+        return []
+    if not is_well_formed(text):
+        raise BadKey(name, "a quote does not enclose a whole key", 'llama-server reads it as CSV: key,"key",…')
+    keys = [_check_key(name, key) for key in parse_row(text) if key]
+    if not keys:
+        raise BadKey(name, "there is no key in it", "unset it, or write the key without quotes")
+    return keys
+
+
+def _check_key(where: str, key: object) -> str:
+    if not isinstance(key, str) or not key:
+        raise BadKey(where, "there is no key in it", "auto, or a text")
+    if any(character.isspace() for character in key):
+        raise BadKey(where, "there is white space in a key", "a client cannot send such a key")
+    if not (key.isascii() and key.isprintable()):
+        raise BadKey(where, "there is a character in a key that is not printable ASCII", "not all clients can send it")
+    return key
+
+
+def first_key(path: str | Path) -> str | None:
+    """Return the first key of a file, or None where it cannot be read or has none."""
+    try:
+        lines = read_bounded(path, _LARGEST).decode("utf-8").split("\n")
+    except (OSError, ValueError):
+        return None
+    return next((line for line in lines if line and not line.startswith("#")), None)
+
+
+def check_key_file(path: Path) -> None:
+    """Raise ``BadKeyFile`` unless a file holds keys, one per line, and nobody else may read it."""
+    try:
+        lines = read_bounded(path, _LARGEST).decode("utf-8").split("\n")
+        mode = path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadKeyFile(path, getattr(error, "strerror", None) or "it is not text") from None
+    if os.name == "posix" and mode & _OTHERS:
+        raise BadKeyFile(path, f"others may use it (mode {stat.S_IMODE(mode):o})", f"chmod 600 {path}")
+    keys = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
+    if not keys:
+        raise BadKeyFile(path, "there is no key in it", "one key per line")
+    for number, key in keys:
+        if any(character.isspace() for character in key):  # llama-server would take a carriage return for a part
+            raise BadKeyFile(path, f"line {number} has white space in it", "one key per line, lines end with \\n only")
+        if not (key.isascii() and key.isprintable()):
+            raise BadKeyFile(path, f"line {number} is not printable ASCII", "not all clients can send such a key")
+
+
+def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+    if certificate is None or key is None:
+        raise UsageError("--tls-cert and --tls-key belong together", hint="give both")
+    import ssl  # noqa: PLC0415 - only then
+
+    for file in (certificate, key):
+        try:
+            read_bounded(file, _LARGEST)  # OpenSSL would wait for a FIFO
+        except OSError as error:
+            raise BadCertificate(file, error.strerror or str(error)) from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        mismatch = error.reason == "KEY_VALUES_MISMATCH"
+        raise BadCertificate(certificate, f"{key} is not its key" if mismatch else _told(error)) from None
+    except (OSError, ValueError) as error:
+        raise BadCertificate(certificate, str(error)) from None
+
+
+def _no_password() -> str:
+    raise ValueError("its key is encrypted")
+
+
+def _told(error: object) -> str:
+    reason = getattr(error, "reason", None)
+    return reason.replace("_", " ").lower() if reason else "it cannot be read as PEM"
+
+
+def _resolves_to_loopback(host: str) -> bool:
+    """Return whether a name stands for loopback addresses only, as ``ip6-localhost`` does."""
+    import socket  # noqa: PLC0415 - only for names
+    from ipaddress import ip_address  # noqa: PLC0415
+
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return bool(found) and all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,1 @@
+"""What is particular to llama-server: its arguments, readiness and memory."""

@@ -1,0 +1,135 @@
+"""Whether llama-server will understand the options that are passed on to it, before anything is done for it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llama_runner.llama_cpp.capabilities import Capabilities, Flag
+
+RENAMED = (
+    ("--draft-max", "--spec-draft-n-max"),
+    ("--draft-min", "--spec-draft-n-min"),
+    ("--slots-endpoint-disable", "--no-slots"),
+    ("--cache-type-k-draft", "--spec-draft-type-k"),
+    ("--cache-type-v-draft", "--spec-draft-type-v"),
+    ("--webui", "--ui"),
+    ("--no-webui", "--no-ui"),
+)
+"""What options are called in earlier and in later versions; looked up both ways, for programs of any age."""
+
+_OF_OTHERS = {
+    **dict.fromkeys(("-p", "--prompt", "-f", "--file", "-cnv", "--conversation", "-i", "--interactive"), "llama-cli"),
+    **dict.fromkeys(("-st", "--single-turn", "-mli", "--multiline-input", "-sys", "--system-prompt"), "llama-cli"),
+    **dict.fromkeys(("-o", "--output-format"), "llama-bench"),
+}
+"""Options of llama.cpp's other programs that people take for the server's."""
+
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+"""``8k`` is none: llama-server reads what it begins with, and that is 8."""
+
+_SWITCH = ("on", "off", "auto", "true", "false", "enabled", "disabled", "1", "0", "-1")
+"""What llama.cpp takes where its help says on and off."""
+
+
+class NotUnderstood(UsageError):
+    """llama-server would refuse an option, or take it for something else. ``flag`` is that option as it was given."""
+
+    def __init__(self, flag: str, what: str, version: str, *, hint: str | None) -> None:
+        self.flag, self.what, self.version = flag, what, version
+        super().__init__(f"{what} (llama-server {version})", hint=hint)
+
+
+def check_flags(words: Iterable[str], capabilities: Capabilities) -> list[str]:
+    """Raise ``NotUnderstood`` for words that llama-server would not understand; return what it advises against.
+
+    ``words`` are options and their values. Unknown, renamed, removed and misspelt options are told, a value that is
+    missing, one too many, and one that is no number or none of those that the option takes.
+    """
+    given, advice = list(words), []
+    while given:
+        word = given.pop(0)
+        flag = _known(word, capabilities)
+        if better := re.match(r"DEPRECATED in favor of `([^`]+)`", flag.help):
+            advice.append(f"{word} goes away, use {better[1]}")
+        count = {"none": 0, "pair": 2}.get(flag.kind, 1)
+        values, given = given[:count], given[count:]
+        if len(values) < count or (values and capabilities.flag(values[0]) is not None):
+            raise NotUnderstood(word, f"{word} needs {flag.value}", capabilities.version, hint=_told(flag))
+        for value in values:
+            _check_value(word, value, flag, capabilities)
+        if given and not given[0].startswith("-"):
+            takes = "takes no value" if not count else f"takes {flag.value} alone"
+            what = f"{word} {takes}, and {given[0]!r} comes after it"
+            raise NotUnderstood(word, what, capabilities.version, hint="leave it out, or quote a value with spaces")
+    return advice
+
+
+def check_variables(environment: Mapping[str, str], capabilities: Capabilities) -> list[str]:
+    """Return what is wrong with ``LLAMA_ARG_*`` variables: llama-server passes over those that it does not know."""
+    unknown = sorted(name for name in environment if name.startswith("LLAMA_ARG_"))
+    unknown = [name for name in unknown if name not in capabilities.variables]
+    return [f"{name} means nothing to llama-server{_or(_nearest(name, capabilities.variables))}" for name in unknown]
+
+
+def _known(word: str, capabilities: Capabilities) -> Flag:
+    """Return the option that a word is."""
+    flag, version = capabilities.flag(word), capabilities.version
+    if flag is not None and flag.removed is None:
+        return flag
+    if flag is not None:
+        raise NotUnderstood(word, f"{word} has been removed", version, hint=flag.removed)
+    name, equals, value = word.partition("=")
+    if not word.startswith("-"):
+        raise NotUnderstood(word, f"{word!r} is no option", version, hint="options come with their values after them")
+    if equals and capabilities.flag(name) is not None:
+        raise NotUnderstood(word, f"{word} is not understood", version, hint=f"write {name} {value}")
+    for other in (pair[pair[0] == name] for pair in RENAMED if name in pair):
+        if (there := capabilities.flag(other)) is not None and there.removed is None:
+            raise NotUnderstood(word, f"there is no option {name}", version, hint=f"it is called {other} here")
+    if name in _OF_OTHERS:
+        hint = f"it is {_OF_OTHERS[name]}'s; a prompt goes to a server that runs: llama-runner infer"
+        raise NotUnderstood(word, f"{name} is no option of the server", version, hint=hint)
+    if name == "--rpc":
+        raise NotUnderstood(word, "there is no --rpc in this build", version, hint="take one with it: --device cpu+rpc")
+    names = [name for flag in capabilities.flags if flag.removed is None for name in flag.names]
+    near = _nearest(name.replace("_", "-"), names)
+    hint = f"did you mean {near}?" if near else "this version may not have it; its options: llama-server --help"
+    raise NotUnderstood(word, f"there is no option {name}", version, hint=hint)
+
+
+def _check_value(word: str, value: str, flag: Flag, capabilities: Capabilities) -> None:
+    if flag.kind == "number" and value not in flag.choices and not re.fullmatch(_NUMBER, value):
+        also = f" or {' or '.join(flag.choices)}" if flag.choices else ""
+        what = f"{word} {value}: that is no number{also}"
+    elif flag.kind == "choice" and value not in _taken(flag):
+        what = f"{word} {value}: it takes {', '.join(flag.choices)}"
+    else:
+        return
+    near = _nearest(value, flag.choices)
+    raise NotUnderstood(word, what, capabilities.version, hint=f"did you mean {near}?" if near else _told(flag))
+
+
+def _taken(flag: Flag) -> tuple[str, ...]:
+    """Return the values that a choice takes, those that its help leaves out too."""
+    return (*flag.choices, *_SWITCH) if "on" in flag.choices else flag.choices
+
+
+def _told(flag: Flag) -> str | None:
+    """Return what the help says of an option, in a line."""
+    return flag.help[:160].strip().rstrip(".") or None
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+    return next(iter(get_close_matches(name, list(names), 1, 0.6)), None)
+
+
+def _or(near: str | None) -> str:
+    return f", did you mean {near}?" if near else ""

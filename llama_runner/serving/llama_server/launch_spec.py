@@ -1,0 +1,280 @@
+"""What to launch, as a value, and the argv and environment that follow from it. Pure."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from llama_runner.core.value import Value, field
+from llama_runner.llama_cpp.environment import program_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_CONTEXT = 4096
+
+_SOURCES = "-m --model -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file"
+_OURS = {**dict.fromkeys(_SOURCES.split(), "a model source"), "--host": "--host", "--port": "--port"}
+_OURS |= {"--api-key": "--api-key-file or LLAMA_API_KEY", "--api-key-file": "--api-key-file"}
+_OURS |= dict.fromkeys(("-hft", "--hf-token"), "HF_TOKEN or --token-file")
+_OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
+"""Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
+
+_PRESET = r"--(embd|fim|gpt-oss|vision)-.+-(default|spec)"
+"""Options of llama-server that download and serve a model of its own choice."""
+
+
+class ServerOptions(Value):
+    """What the user may wish of the server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0: the system chooses a free one."""
+    ctx_size: int | Literal["auto"] | None = None
+    """Tokens. None: 4096, or what the model was trained for if that is less; ``auto``: what fits (``--fit``)."""
+    threads: int | None = None
+    """None: the physical cores that this process may use."""
+    gpu_layers: int | Literal["auto", "all"] | None = None
+    """Passed only when given."""
+    extra: tuple[str, ...] = ()
+    """More options of llama-server, unchanged but for relative paths, which become absolute."""
+    inherit_environment: bool = False
+    """Whether all of our environment reaches the server, so that ``LLAMA_ARG_*`` variables configure it."""
+    load_timeout: float = 300.0
+    """Seconds that the server may be silent and not ready."""
+    canary: bool = False
+    """Whether a server is ready only when it has given a token."""
+    api_key: str | None = field(default=None, role="secret")
+    """The key that the server accepts; ``auto``: a new one, ``Server.api_key``. None: those of ``LLAMA_API_KEY``."""
+    api_key_file: Path | None = None
+    """Keys that the server accepts, one per line; for its owner's eyes only."""
+    insecure: bool = False
+    """Whether other machines may use the server without a key."""
+    force_memory: bool = False
+    """Whether to start it where memory is too little."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether options reach llama-server that are not ours."""
+        return bool(self.extra) or self.inherit_environment
+
+
+class ServerSpec(Value):
+    """A server to launch."""
+
+    binary: Path
+    model: Path
+    projector: Path | None
+    """What turns images or sound into tokens, for a model that has one."""
+    alias: str
+    """The name that the API gives the model."""
+    host: str
+    port: int
+    ctx_size: int | None
+    threads: int
+    gpu_layers: int | str | None
+    extra: tuple[str, ...]
+    inherit_environment: bool
+    load_timeout: float
+    canary: bool = False
+    api_key: str | None = field(default=None, role="secret")
+    api_key_file: Path | None = None
+    insecure: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters."""
+    force_memory: bool = False
+
+    @property
+    def socket(self) -> Path | None:
+        """The UNIX socket that it listens at instead of a port; llama-server knows one by its name."""
+        return Path(self.host) if is_socket(self.host) else None
+
+    @property
+    def digest(self) -> str:
+        """What tells it from another server: the launch, not how long we wait for it. No secret is in it."""
+        import hashlib  # noqa: PLC0415 - not for plan
+
+        key = self.api_key if self.api_key in (None, "auto") else "given"
+        what = [*self.argv(), str(key), str(self.inherit_environment)]
+        return hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def url(self) -> str:
+        """The base address; without a meaning while the port is 0."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """Return the base address once the port is known; ``unix:///path.sock:/prefix`` for a socket."""
+        if is_socket(self.host):
+            return f"unix://{self.host}{self.api_prefix and ':'}{self.api_prefix}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'http' if self.tls_cert is None else 'https'}://{host}:{port}{self.api_prefix}"
+
+    @property
+    def api_prefix(self) -> str:
+        """The path that the server serves from, if the extra options say one."""
+        return _value_of("--api-prefix", self.extra) or ""
+
+    @property
+    def names(self) -> set[str]:
+        """The names under which the model may be listed."""
+        return {name.strip() for names in self._chosen_aliases or [self.alias] for name in names.split(",")} - {""}
+
+    @property
+    def _chosen_aliases(self) -> list[str]:
+        """The names that the extra options give the model, instead of ours."""
+        return [*_values_of("--alias", self.extra), *_values_of("-a", self.extra)]
+
+    def api_key_in(self, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
+        """Return a key that the server accepts, or else the file that holds its keys, for the server's environment."""
+        file = str(self.api_key_file) if self.api_key_file else environment.get("LLAMA_ARG_API_KEY_FILE")
+        return self.api_key if self.api_key not in (None, "auto") else first_key_in(environment), file
+
+    def argv(self) -> list[str]:
+        """Return the words that start the server.
+
+        ``-m`` always: without it the server would route over the user's whole Hugging Face cache. CORS is
+        narrowed: by default any web page may read answers. It does not keep a page from sending requests.
+        """
+        words = [str(self.binary), "-m", str(self.model)]
+        if self.projector is not None and not _values_of("--mmproj", self.extra):
+            words += ["--mmproj", str(self.projector)]
+        words += self.adapter_words
+        words += [] if self._chosen_aliases else ["--alias", self.alias]
+        words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
+        words += ["--threads", str(self.threads)]
+        if self.ctx_size is not None:
+            words += ["--ctx-size", str(self.ctx_size)]
+        if self.gpu_layers is not None:
+            words += ["--gpu-layers", str(self.gpu_layers)]
+        files = (("--api-key-file", self.api_key_file), ("--ssl-cert-file", self.tls_cert))
+        for option, file in (*files, ("--ssl-key-file", self.tls_key)):
+            words += [] if file is None else [option, str(file)]
+        return [*words, *self.extra]
+
+    @property
+    def adapter_words(self) -> list[str]:
+        """The option for the LoRA adapters: one list, quoted as in CSV; llama.cpp deprecates repeating ``--lora``."""
+        if not self.adapters:
+            return []
+        from llama_runner.core.csv_row import format_row  # noqa: PLC0415 - not for the usual server
+
+        return ["--lora", format_row([str(adapter) for adapter in self.adapters])]
+
+    def entry(self) -> dict[str, str]:
+        """Return what the registry says of it. No secret is in it."""
+        files = {"api_key_file": self.api_key_file, "tls_cert": self.tls_cert, "model": self.model}
+        files["binary"] = self.binary
+        return {"alias": self.alias} | {name: str(file) for name, file in files.items() if file is not None}
+
+    def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
+        """Return the server's environment: what it needs of ours, without what would silently configure it."""
+        return program_environment(ours, inherit=self.inherit_environment)
+
+
+def spec_of(
+    options: ServerOptions,
+    *,
+    binary: Path,
+    model: Path,
+    alias: str,
+    trained_context: int | None,
+    cores: int,
+    projector: Path | None = None,
+    adapters: tuple[Path, ...] = (),
+) -> ServerSpec:
+    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know.
+
+    Relative paths, in the options too, are taken from the working directory: the server starts in another one.
+    """
+    for word in options.extra:
+        option = _canonical(word).partition("=")[0]
+        if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
+            from llama_runner.serving.errors import OwnOption  # noqa: PLC0415 - not on the warm path
+
+            raise OwnOption(option, ours)  # without its value, which may be a key
+    extra = options.extra
+    if extra:
+        from llama_runner.serving.llama_server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
+
+        extra = absolute_options(extra)
+    context = options.ctx_size
+    if context is None:
+        context = min(DEFAULT_CONTEXT, trained_context or DEFAULT_CONTEXT)
+    return ServerSpec(
+        binary=binary.absolute(),
+        model=model.absolute(),
+        projector=projector and projector.absolute(),
+        alias=alias,
+        host=os.path.abspath(options.host) if is_socket(options.host) else options.host,  # noqa: PTH100
+        port=options.port,
+        ctx_size=None if context == "auto" else context,
+        threads=options.threads or cores,
+        gpu_layers=options.gpu_layers,
+        extra=extra,
+        inherit_environment=options.inherit_environment,
+        load_timeout=options.load_timeout,
+        canary=options.canary,
+        api_key=options.api_key,
+        api_key_file=options.api_key_file and options.api_key_file.absolute(),
+        insecure=options.insecure,
+        force_memory=options.force_memory,
+        tls_cert=options.tls_cert and options.tls_cert.absolute(),
+        tls_key=options.tls_key and options.tls_key.absolute(),
+        adapters=tuple(path.absolute() for path in adapters),
+    )
+
+
+def is_socket(host: str) -> bool:
+    """Return whether llama-server takes a host for a UNIX socket."""
+    return host.endswith(".sock")
+
+
+def needs_care(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> bool:
+    """Return whether ``check_access`` has to look: other machines might reach it, or it has keys or certificates."""
+    files = (wanted.api_key_file, wanted.tls_cert, wanted.tls_key)
+    return (
+        wanted.api_key is not None
+        or any(file is not None for file in files)
+        or bool(environment.get("LLAMA_API_KEY"))
+        or (wanted.inherit_environment and "LLAMA_ARG_API_KEY_FILE" in environment)
+        or not is_loopback(wanted.host)
+    )
+
+
+def first_key_in(environment: Mapping[str, str]) -> str | None:
+    """Return the first key of ``LLAMA_API_KEY`` as llama-server reads it: fields of a CSV row, empty ones left out."""
+    text = environment.get("LLAMA_API_KEY")
+    if not text:
+        return None
+    from llama_runner.core.csv_row import parse_row  # noqa: PLC0415 - not for the usual server
+
+    return next(filter(None, parse_row(text)), None)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is certainly one that only this machine reaches."""
+    return (
+        host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit()) or is_socket(host)
+    )
+
+
+def _value_of(option: str, words: tuple[str, ...]) -> str | None:
+    """Return the value that an option is given last, which is the one that counts."""
+    after = _values_of(option, words)
+    return after[-1] if after else None
+
+
+def _values_of(option: str, words: tuple[str, ...]) -> list[str]:
+    return [words[index + 1] for index, word in enumerate(words[:-1]) if _canonical(word) == option]
+
+
+def _canonical(word: str) -> str:
+    """Return an option as llama-server reads it: ``--api_key`` is ``--api-key``."""
+    return word.replace("_", "-") if word.startswith("--") else word

@@ -1,0 +1,182 @@
+"""What answers at a server's address says about itself. Imported while the server loads its model, not before."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from llama_runner.client.errors import KeyRefused
+from llama_runner.serving.errors import AnotherModel, AnswersWithoutKey, CanaryFailed
+from llama_runner.serving.llama_server.purpose import purpose_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
+    from llama_runner.serving.llama_server.purpose import Purpose
+
+_TIMEOUT_S = 5.0
+_CANARY_S = 300.0
+_LONGEST = 1 << 20
+_REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - who listens everywhere is asked at the loopback
+
+
+class Asked:
+    """Whoever answers at an address: asked with our key, over TLS with no other certificate than ours."""
+
+    def __init__(self, url: str, key: str | None, certificate: Path | None = None) -> None:
+        self.url = url
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}".encode()}
+        self._certificate = certificate
+        if url.startswith("unix://"):
+            path, dot, prefix = url.removeprefix("unix://").rpartition(".sock")
+            self._socket, self._prefix = path + dot, prefix.removeprefix(":")
+        else:
+            self._socket, self._prefix = "", urlsplit(url).path
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        """Return the JSON object at a path, or None without a good answer; ``KeyRefused`` when it wants a key."""
+        found = self._json(path)
+        return found if isinstance(found, dict) else None
+
+    def list(self, path: str) -> list[Any] | None:
+        """Return the JSON array at a path, likewise."""
+        found = self._json(path)
+        return found if isinstance(found, list) else None
+
+    def _json(self, path: str) -> object:
+        text = self.ask("GET", path)
+        try:
+            return None if text is None else json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+
+    def ask(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> bytes | None:
+        """Return what is answered with 200, or None; ``KeyRefused`` when it wants a key."""
+        found = self._reply(method, path, body, timeout, self._headers)
+        if found is None:
+            return None
+        status, text = found
+        if status == HTTPStatus.UNAUTHORIZED:
+            raise KeyRefused(self.url)
+        return text if status == HTTPStatus.OK else None
+
+    def status_without_key(self, path: str) -> int | None:
+        """Return the status of the answer to somebody without a key, or None where there is no answer."""
+        found = self._reply("GET", path, None, None, {})
+        return None if found is None else found[0]
+
+    def _reply(
+        self, method: str, path: str, body: object, timeout: float | None, known: dict[str, bytes]
+    ) -> tuple[int, bytes] | None:
+        connection = self._connection(timeout or _TIMEOUT_S)
+        content = None if body is None else json.dumps(body)
+        headers = known if body is None else {**known, "Content-Type": b"application/json"}
+        try:
+            connection.request(method, self._prefix + path, content, headers)
+            reply = connection.getresponse()
+            return reply.status, reply.read(_LONGEST)
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self._socket:
+            return _Socket(self._socket, timeout)
+        where = urlsplit(self.url)
+        host = where.hostname or ""
+        host = _REACHABLE.get(host, host)
+        if where.scheme != "https":
+            return http.client.HTTPConnection(host, where.port, timeout=timeout)
+        import ssl  # noqa: PLC0415 - loaded for servers with TLS only
+
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trust.check_hostname = False  # we know the certificate itself, whatever names it has
+        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if self._certificate is not None:
+            trust.load_verify_locations(self._certificate)
+        return http.client.HTTPSConnection(host, where.port, timeout=timeout, context=trust)
+
+
+class _Socket(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """See ``http.client``."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
+    """Return what a server lists of our model, or None while it is not ready; ``AnotherModel``, ``CanaryFailed``."""
+    if asked.get("/health") is None:
+        return None
+    listed = asked.get("/v1/models")
+    if listed is None:
+        return None
+    found = models(listed)
+    ours = next((found[name] for name in spec.names if name in found), None)
+    if ours is None:
+        raise AnotherModel(asked.url, spec.alias, sorted(found))
+    # Its loop answers this, and may not run yet: until it does, llama-server forgets that it was asked to end.
+    asked.ask("GET", "/lora-adapters")
+    if spec.canary:
+        canary(asked, purpose_of(spec, os.environ))
+    return ours
+
+
+def refuses_strangers(asked: Asked) -> bool:
+    """Return whether a request without a key was refused; ``AnswersWithoutKey`` if it was answered.
+
+    False: there was no answer. The path needs a key in every version of llama-server; asked with GET, it generates
+    nothing where no key is needed.
+    """
+    status = asked.status_without_key("/v1/chat/completions")
+    if status not in (None, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise AnswersWithoutKey(asked.url)
+    return status is not None
+
+
+def canary(asked: Asked, purpose: Purpose) -> None:
+    """Raise ``CanaryFailed`` unless a server that says it is ready gives one token, one vector, or one rank."""
+    path, body = {
+        "text": ("/completion", {"prompt": "a", "n_predict": 1}),
+        "embeddings": ("/embeddings", {"input": "a"}),
+        "rerank": ("/v1/rerank", {"query": "a", "documents": ["a"]}),
+    }[purpose.kind]
+    if asked.ask("POST", path, body, timeout=_CANARY_S) is None:
+        raise CanaryFailed(asked.url)
+
+
+def models(listed: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the models of a ``/v1/models`` answer by each of their names. Whoever answers may say anything."""
+    entries = [entry for entry in _list(listed.get("data")) if isinstance(entry, dict)]
+    return {
+        name: entry
+        for entry in entries
+        for name in (entry.get("id"), *_list(entry.get("aliases")))
+        if isinstance(name, str)
+    }
+
+
+def context(model: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the context of a listed model, in tokens, and the one that it was trained for, where it says so."""
+    meta = model.get("meta")
+    if not isinstance(meta, dict):
+        return None, None
+    return meta.get("n_ctx"), meta.get("n_ctx_train")
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,108 @@
+"""Who has a port: a server of ours by its name, another program by its own, where the system tells."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llama_runner.serving.errors import PortTaken
+from llama_runner.serving.registry import running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LISTENS = b"0A"
+_INODE = 9
+_ROWS = 600
+"""Bytes to read at once: a few rows."""
+
+
+def taken(host: str, port: int | None, registry: Path | None) -> PortTaken:
+    """Return the error that says who has it."""
+    for about in running(registry) if registry is not None else ():
+        url = str(about.get("url"))
+        if url.startswith(f"unix://{host}") if port is None else _port(url) == port:
+            return PortTaken(host, port, holder=(int(about["pid"]), "llama-server"), server=str(about.get("alias")))
+    return PortTaken(host, port, holder=None if port is None else holder(port))
+
+
+def _port(url: str) -> int | None:
+    with suppress(ValueError):
+        return urlsplit(url).port
+    return None
+
+
+def holder(port: int) -> tuple[int, str] | None:
+    """Return process id and name of whoever listens on a TCP port, if we may know: on Linux, for our own user."""
+    listening = set(_listening(port))
+    for pid in _processes() if listening else ():
+        with suppress(OSError):
+            if listening & _sockets(pid):
+                return pid, Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    return None
+
+
+def listens(pid: int, port: int) -> bool | None:
+    """Return whether a process, or another of its session, listens on a TCP port; None if the system does not tell."""
+    if not os.path.isdir("/proc/self/fd"):  # noqa: PTH112 - a path that only Linux has
+        return _listens_by_psutil(pid, port)
+    if not os.access("/proc/net/tcp", os.R_OK):
+        return None
+    try:
+        sockets = _sockets(pid)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a program with rights of its own
+        return None
+    for other in _processes():
+        with suppress(OSError):
+            if other != pid and os.getsid(other) == pid:
+                sockets |= _sockets(other)
+    return bool(sockets) and any(each in sockets for each in _listening(port))
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are enough
+
+
+def _sockets(pid: int) -> set[str]:
+    """Return the sockets that a process holds, as the links of its descriptors say them."""
+    where, found = f"/proc/{pid}/fd", set()
+    for descriptor in os.listdir(where):  # noqa: PTH208
+        with suppress(FileNotFoundError):
+            found.add(os.readlink(f"{where}/{descriptor}"))  # noqa: PTH115
+    return {link for link in found if link.startswith("socket:")}
+
+
+def _listening(port: int) -> Iterator[str]:
+    """Yield the sockets that listen on a TCP port.
+
+    The kernel gives those that listen first, and takes its time for the others: read no more than is used.
+    """
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table, "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            rest = b""
+            while block := file.read(_ROWS):
+                *lines, rest = (rest + block).split(b"\n")
+                for of in map(bytes.split, lines):
+                    if of[3] == _LISTENS and int(of[1].rpartition(b":")[2], 16) == port:
+                        yield f"socket:[{int(of[_INODE])}]"
+
+
+def _listens_by_psutil(pid: int, port: int) -> bool | None:
+    import psutil  # noqa: PLC0415 - takes its time
+
+    try:
+        first = psutil.Process(pid)
+        for process in (first, *first.children(recursive=True)):
+            connections = getattr(process, "net_connections", None) or process.connections
+            if any(of.status == psutil.CONN_LISTEN and of.laddr.port == port for of in connections("tcp")):
+                return True
+    except psutil.AccessDenied:
+        return None
+    except psutil.Error:
+        pass
+    return False

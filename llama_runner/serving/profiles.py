@@ -1,0 +1,77 @@
+"""Options of llama-server under a name: what ``tune`` found to be the fastest for a model on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.store.layout import safe_name
+from llama_runner.system.files import read_json, try_writing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+
+_THREADS = "--threads"
+
+
+class NoSuchProfile(UsageError):
+    """There is no profile of that name, or it cannot be read."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        self.name, self.known = name, known
+        super().__init__(
+            f"no profile called {name!r}",
+            hint=f"there are {', '.join(known)}" if known else "llama-runner tune MODEL makes one",
+        )
+
+
+class CannotKeep(StoreError):
+    """A profile or a result cannot be written below the root."""
+
+    def __init__(self, what: str, where: Path, error: OSError, hint: str) -> None:
+        self.where = where
+        super().__init__(f"cannot keep the {what} in {where}: {error.strerror or error}", hint=hint)
+
+
+def check_writable(where: Path) -> None:
+    """Raise ``CannotKeep`` unless a profile can be kept there: asked before minutes of measuring."""
+    try:
+        try_writing(where)
+    except OSError as error:
+        raise CannotKeep("profile", where, error, "use a --root that can be written") from None
+
+
+def directory(root: Path) -> Path:
+    """Return where the profiles of a root are."""
+    return root / ".llama_runner" / "profiles"
+
+
+def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[str, Any]) -> Path:
+    """Keep settings, llama-server's own words by option, under a name."""
+    path = where / f"{safe_name(name)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"settings": dict(settings), **about}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def read(where: Path, name: str) -> dict[str, str]:
+    """Return the settings that a name stands for."""
+    try:
+        settings = read_json(where / f"{safe_name(name)}.json")["settings"]
+        return {str(option): str(value) for option, value in settings.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        known = sorted(path.stem for path in where.glob("*.json")) if where.is_dir() else []
+        raise NoSuchProfile(name, known) from None
+
+
+def apply(settings: Mapping[str, str], options: ServerOptions) -> ServerOptions:
+    """Return the options with the settings; what was asked for beside them counts more."""
+    words = [word for option, value in settings.items() if option != _THREADS for word in (option, value)]
+    threads = options.threads or (int(settings[_THREADS]) if settings.get(_THREADS, "").isdigit() else None)
+    return options.but(threads=threads, extra=(*words, *options.extra))

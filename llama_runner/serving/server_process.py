@@ -1,0 +1,388 @@
+"""One llama-server process: started, watched until it is ready, stopped with everything it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from llama_runner.core.errors import Interrupted, ServerError
+from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
+from llama_runner.llama_cpp.environment import check_system_config
+from llama_runner.serving.client_mixin import Talks
+from llama_runner.serving.launch_identity import identity
+from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_care
+from llama_runner.serving.output import Output
+from llama_runner.serving.registry import GRACE_S, register
+from llama_runner.system.background_writer import BackgroundWriter
+from llama_runner.system.processes import dying_with_parent, signal_group, start
+from llama_runner.system.programs import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
+    from llama_runner.serving.reaper import Watcher
+
+__all__ = ["GRACE_S", "Server", "State"]
+
+State = Literal["starting", "loading", "ready", "stopping", "stopped", "failed"]
+"""``starting``: no process yet; ``stopping``: asked to end; ``stopped``: ended as asked, or with 0 by itself."""
+
+_POLL_S = (0.002, 0.05)
+_DRAIN_S = 5.0
+_SIGNAL_S = 1.0
+
+
+class Server(Talks):
+    """A llama-server and the log it writes. Use as a context manager, or call ``stop``. Thread-safe.
+
+    ``chat``, ``complete``, ``embed``, ``props``, ``metrics``, ``slots`` ask it: see ``client``. In a forked child,
+    ``stop`` and the end of a ``with`` block do nothing: only the process that started the server ends it.
+
+    Attributes that say something once it is ready: ``url``, ``context`` (tokens), ``trained_context``.
+    ``api_key`` is one that the server accepts, or None where it asks for none.
+    """
+
+    _child: subprocess.Popen[bytes]
+    _asked = False
+    _ending = False
+    _ready = False
+    _failure: BaseException | None = None
+    _no_log: OSError | None = None
+    _registered: Path | None = None
+    _watcher: Watcher | None = None
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        *,
+        log: Path,
+        log_name: str,
+        registry: Path,
+        sink: Sink,
+        terminal: IO[bytes] | BackgroundWriter | None,
+        about: dict[str, Any] | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Start it. ``log`` is appended to; ``registry`` is where running servers are written down, with ``about``.
+
+        ``terminal`` gets what the server prints, as far as it takes it.
+
+        ``key`` is the API key where the spec says ``auto``; else a new one is made.
+        """
+        self.spec, self.log, self.log_name = spec, log, log_name
+        self.url = spec.url
+        self.context: int | None = None
+        self.trained_context: int | None = None
+        check_system_config(lambda text: sink(Warned("system_config", text)))
+        self._environment = spec.environment(os.environ)
+        self._mark, self._owner = os.urandom(8).hex(), os.getpid()
+        self._environment["LLAMA_RUNNER_SERVER"] = self._mark
+        if needs_care(spec, self._environment):
+            from llama_runner.serving import access  # noqa: PLC0415 - not for the usual server
+
+            access.check_access(spec, self._environment)
+            if (own := access.key_for(spec, key)) is not None:
+                self._environment.update(access.variable_with(own))
+        self.api_key = self._find_key()
+        self._sink, self._output = sink, Output()
+        self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
+        self.registry, self._about = registry, (about or {}) | identity(spec, self._environment)
+        self._begun, self._ended = threading.Event(), threading.Event()
+        self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
+        self._began = time.monotonic()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+        try:
+            self._begin()
+            self._register()
+            sink(ServerStarted(self.pid, tuple(spec.argv()), log_name))
+            if self._no_log is not None:
+                sink(Warned("no_log", f"cannot write {log}: {self._no_log.strerror}"))
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def state(self) -> State:
+        """What it is now. Derived from what is known, so that nothing has to be kept in step."""
+        if not self._begun.is_set():
+            return "starting"
+        status: int | None = -1
+        if self._failure is None:
+            status = self._child.poll() if self._is_ours else self._child.returncode
+        asked = self._asked or self._ending
+        if status is not None:
+            return "stopped" if self._failure is None and (asked or status == 0) else "failed"
+        return "stopping" if asked else "ready" if self._ready else "loading"
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether this process started the server: a forked child has not our threads, and may have locked locks."""
+        return os.getpid() == self._owner
+
+    def _begin(self) -> None:
+        """Wait until there is a process, and raise what hindered it."""
+        self._begun.wait()
+        if not hasattr(self, "_child"):
+            assert self._failure is not None
+            raise self._failure
+
+    def _register(self) -> None:
+        self._registered = register(self.registry, self.pid, self.entry("ready" if self._ready else "loading"))
+
+    def entry(self, state: str) -> dict[str, Any]:
+        """Return what the registry says of it. No secret is in it."""
+        of_now = {"url": self.url, "log": self.log_name, "state": state, "wants_key": self.api_key is not None}
+        of_now |= {"context": self.context, "trained_context": self.trained_context}
+        return of_now | self.spec.entry() | self._about
+
+    def tell(self, event: Event) -> None:
+        """Send an event about it to whoever listens."""
+        self._sink(event)
+
+    def again(self) -> Server:
+        """Start it anew once it has ended: the same port, the same key, the same log."""
+        port = self.url.removesuffix(self.spec.api_prefix).rpartition(":")[2]
+        spec = self.spec.but(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
+        return Server(
+            spec,
+            log=self.log,
+            log_name=self.log_name,
+            registry=self.registry,
+            sink=self._sink,
+            terminal=self._terminal,
+            about=self._about,
+            key=self.api_key,
+        )
+
+    def _keep(self) -> None:
+        """Start the server, copy what it says, and stay until it is gone.
+
+        Linux sends the parent-death signal when the *thread* that started the child ends: the caller's may end
+        long before the server does.
+        """
+        try:
+            self._child = self._start()
+            if not dying_with_parent():
+                self._watch()
+            from llama_runner.serving.server_log import Log  # noqa: PLC0415 - while llama-server starts
+
+            log = Log(self.log, self._no_room)
+        except Exception as error:  # noqa: BLE001 - raised again by the constructor
+            self._failure = error
+            return
+        finally:
+            self._begun.set()
+        assert self._child.stdout is not None
+        self._output.copy(self._child.stdout, log, self._terminal)
+        self._ended.wait()
+
+    def _no_room(self, error: OSError) -> None:
+        """Tell, once, that the log cannot be written. The server goes on."""
+        if not self._begun.is_set():
+            self._no_log = error  # told by the constructor, after the start
+            return
+        with suppress(Exception):  # the keeper must go on: a server that is not listened to stands still
+            self._sink(Warned("no_log", f"cannot write {self.log}: {error.strerror}"))
+
+    def _watch(self) -> None:
+        """Let somebody else end the server when we are killed."""
+        from llama_runner.serving.reaper import Watcher  # noqa: PLC0415 - not before the server is ready
+
+        self._watcher = Watcher(self.pid, self._mark)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if find_program(str(self.spec.binary)) is None:  # setpriv would start, and then tell it in its own words
+            raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
+        self._clear_socket()
+        try:
+            child = start(self.spec.argv(), env=self._environment, bufsize=0, bound=True)
+        except OSError as error:
+            raise ServerError(f"cannot start {self.spec.binary}: {error.strerror or error}") from error
+        if os.name == "nt":
+            from llama_runner.serving.reaper import bind_to_our_life  # noqa: PLC0415 - only there
+
+            self._job = bind_to_our_life(child)
+        return child
+
+    def _clear_socket(self) -> None:
+        if self.spec.socket is not None:
+            from llama_runner.serving.unix_socket import clear_socket  # noqa: PLC0415 - not for the usual server
+
+            clear_socket(self.spec.socket)
+
+    @property
+    def pid(self) -> int:
+        """The process id of llama-server, which is also its process group."""
+        return self._child.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
+
+        Ready is: alive, ``/health`` says 200, our model is listed, and with ``canary`` it has given a token. Raises
+        ``ServerDied``, ``AnotherModel``, ``KeyRefused``, ``NoTls``, ``CanaryFailed``, or ``ServerStalled`` when it
+        has been silent for ``load_timeout`` seconds; the server is stopped then.
+        """
+        pause, longest = _POLL_S
+        try:
+            while not (self._is_ready() and self._announce()):
+                if self._child.poll() is not None:
+                    from llama_runner.serving.errors import died  # noqa: PLC0415 - not on the warm path
+
+                    status = self.stop()  # after which nothing more can come into the log
+                    raise died(status, list(self._output.tail), self.log_name, self.spec.binary)
+                if cancelled():
+                    raise Interrupted
+                if time.monotonic() - self._output.spoke_at > self.spec.load_timeout:
+                    from llama_runner.serving.errors import ServerStalled  # noqa: PLC0415 - as above
+
+                    raise ServerStalled(self.spec.load_timeout, list(self._output.tail), self.log_name)
+                heard = self._output.heard
+                time.sleep(pause) if heard.is_set() else heard.wait(pause)
+                pause = min(pause * 1.5, longest)
+        except BaseException as error:
+            if not isinstance(error, Interrupted):
+                self._failure = error
+            self.stop()
+            raise
+
+    def _announce(self) -> bool:
+        """Say that the server is ready, unless somebody has stopped it."""
+        with self._stopping:
+            if self._ended.is_set():
+                return False
+            self._ready, self._output.listen = True, False
+            if self._watcher is None:
+                self._watch()
+            self._register()  # now that its port and state are known
+            self._sink(ServerReady(self.url, self.pid, round(time.monotonic() - self._began, 3)))
+            return True
+
+    def _is_ready(self) -> bool:
+        from llama_runner.serving.llama_server import readiness  # noqa: PLC0415 - loaded while the server loads its model
+
+        if not self._is_our_address():
+            return False
+        asked = readiness.Asked(self.url, self.api_key, self.spec.tls_cert)
+        try:
+            ours = readiness.ready_model(asked, self.spec)
+            guarded = self.api_key is not None and not is_loopback(self.spec.host)
+            if ours is not None and guarded and not readiness.refuses_strangers(asked):
+                return False
+        except ServerError:
+            if self._child.poll() is not None:
+                return False  # ours could not bind and is gone: that is what to report
+            raise
+        if ours is None:
+            return False
+        self.context, self.trained_context = readiness.context(ours)
+        return self._child.poll() is None
+
+    def _is_our_address(self) -> bool:
+        """Whether the address is known and, before a key goes there, that our server listens at it.
+
+        Another process may have the port, or a line with another may be the name of a file. Where the system does not
+        tell who listens, the last line counts.
+        """
+        spec = self.spec
+        if spec.socket is not None or (spec.port and self.api_key is None):
+            return True
+        from llama_runner.serving.port_owner import listens  # noqa: PLC0415 - as light as it gets, and not for the usual one
+
+        ports = [spec.port] if spec.port else list(self._output.ports)
+        port = next((port for port in ports if listens(self.pid, port) is not False), None)
+        if port is None or self._child.poll() is not None:  # what has ended is not told
+            return False
+        self.url = spec.url_at(port)
+        return True
+
+    def _find_key(self) -> str | None:
+        """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
+        key, file = self.spec.api_key_in(self._environment)
+        if key is None and file is not None:
+            from llama_runner.serving.access import first_key  # noqa: PLC0415 - not for the usual server
+
+            key = first_key(file)
+        return key
+
+    def wait(self) -> int:
+        """Wait for the server to end by itself and return its exit status, negative for a signal.
+
+        A signal that another thread gets, or that comes just before a call that blocks, is handled after that call:
+        so none blocks for long.
+        """
+        while self._child.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(_SIGNAL_S)
+        return self.stop()
+
+    def request_stop(self) -> None:
+        """Ask the server to end and return at once, as a signal handler must; asked again, kill it.
+
+        Whoever is in ``wait`` learns how it ended. One that has not ended after ``GRACE_S`` is killed.
+        """
+        if self._ended.is_set() or not self._is_ours:
+            return
+        again, self._asked = self._asked, True
+        signal_group(self._child, signal.SIGKILL if again else signal.SIGTERM)
+        if not again:
+            killer = threading.Timer(GRACE_S, self.request_stop)
+            killer.daemon = True
+            killer.start()
+
+    def stop(self) -> int:
+        """End the server and whatever it started, and return its exit status. Safe to call again, from any thread.
+
+        SIGTERM, then SIGKILL after ``GRACE_S``; an interruption while waiting kills at once.
+        """
+        if not self._is_ours:
+            return 0  # as subprocess does for a process that is not its child
+        self._begin()
+        with self._stopping:
+            if self._ended.is_set():  # its process id may be another's by now
+                return self._child.wait()
+            try:
+                if self._child.poll() is None:
+                    self._ending = True
+                    signal_group(self._child, signal.SIGTERM)
+                    with suppress(subprocess.TimeoutExpired):
+                        self._child.wait(GRACE_S)
+            finally:
+                signal_group(self._child, signal.SIGKILL)  # also those that it started and left behind
+                self._finish(status := self._child.wait())
+            return status
+
+    def _finish(self, status: int) -> None:
+        from llama_runner.serving.reaper import kill_marked  # noqa: PLC0415 - not before the server ends
+
+        self._ended.set()
+        self._hang_up()
+        if self._watcher is not None:
+            self._watcher.dismiss()
+        kill_marked(self._mark)
+        with suppress(OSError):
+            if self._registered is not None:
+                self._registered.unlink(missing_ok=True)
+            self._clear_socket()
+        try:
+            self._keeper.join(timeout=_DRAIN_S)
+            from llama_runner.serving.server_log import prune  # noqa: PLC0415 - long loaded
+
+            prune(self.log, self.registry)
+        finally:
+            self._sink(ServerStopped(status))

@@ -1,0 +1,139 @@
+"""The text that lets the system start a server and keep it: a systemd user unit, or a launchd agent on macOS.
+
+Whoever writes it holds the command to be run; the system starts it again when it fails. Never a key in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_runner.store.layout import BINS_VARIABLE, ROOT_VARIABLE, safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+RESTARTS = 5
+"""Starts in ten minutes after which systemd gives up."""
+
+
+_CARRIED = {
+    *(BINS_VARIABLE, "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"),
+    *("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "LLAMA_RUNNER_RELEASES"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"),
+}
+"""Environment variables that decide where things are found or which devices are used."""
+
+
+def where(name: str, environment: Mapping[str, str]) -> Path:
+    """Return where the unit of a server of this name belongs."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "LaunchAgents" / f"{_label(name)}.plist"
+    config = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(config) / "systemd" / "user" / f"llama-runner-{safe_name(name)}.service"
+
+
+def unit(name: str, argv: Sequence[str], directory: Path, variables: Mapping[str, str] | None = None) -> str:
+    """Return the text of the unit for this system; ``directory`` is where relative paths in ``argv`` begin."""
+    write = launchd if sys.platform == "darwin" else systemd
+    return write(name, argv, directory, variables)
+
+
+def variables(environment: Mapping[str, str], root: Path, *, llama_env: bool) -> dict[str, str]:
+    """Return the environment variables of a service: those that say where things are, and what is used.
+
+    The system starts a service without the variables of the shell. With ``llama_env`` those that configure
+    llama-server are among them. Tokens, keys and addresses with a password are not.
+    """
+    names = [name for name in environment if name in _CARRIED or (llama_env and name.startswith("LLAMA_ARG_"))]
+    safe = {name: environment[name] for name in sorted(names) if not re.search(r"://[^/]*@", environment[name])}
+    return {ROOT_VARIABLE: str(root)} | safe
+
+
+def systemd(name: str, argv: Sequence[str], directory: Path, variables: Mapping[str, str] | None = None) -> str:
+    """Return a systemd user unit. It is started when the server says that it is ready, however long a download is."""
+    settings = "".join(f"Environment={_quoted(f'{name}={text}')}\n" for name, text in (variables or {}).items())
+    return f"""[Unit]
+Description=llama-server for {_percent(name)}
+After=network-online.target
+StartLimitIntervalSec=600
+StartLimitBurst={RESTARTS}
+
+[Service]
+Type=notify
+NotifyAccess=main
+{settings}ExecStart={" ".join(map(_word, argv))}
+WorkingDirectory={_percent(str(directory))}
+Restart=on-failure
+RestartSec=5
+TimeoutStartSec=infinity
+TimeoutStopSec=30
+KillMode=mixed
+NoNewPrivileges=true
+UMask=0077
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def launchd(name: str, argv: Sequence[str], directory: Path, variables: Mapping[str, str] | None = None) -> str:
+    """Return a launchd agent."""
+    import plistlib  # noqa: PLC0415 - for macOS
+
+    agent = {
+        "Label": _label(name),
+        "ProgramArguments": list(argv),
+        "EnvironmentVariables": dict(variables or {}),
+        "WorkingDirectory": str(directory),
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ThrottleInterval": 10,
+        "ExitTimeOut": 30,
+        "ProcessType": "Interactive",
+        "Umask": 0o077,
+    }
+    return plistlib.dumps(agent).decode()
+
+
+def commands(path: Path) -> tuple[str, str]:
+    """Return what the user types to start such a service, and to end it."""
+    if sys.platform == "darwin":
+        domain = f"gui/{os.getuid()}"
+        return f"launchctl bootstrap {domain} {path}", f"launchctl bootout {domain} {path}"
+    reload = "systemctl --user daemon-reload && systemctl --user"
+    return f"{reload} enable --now {path.name}", f"systemctl --user disable --now {path.name}"
+
+
+def _label(name: str) -> str:
+    return f"llama-runner.{safe_name(name)}"
+
+
+def _percent(text: str) -> str:
+    return text.replace("%", "%%").replace("\n", " ")
+
+
+def _word(word: str) -> str:
+    """Return a word as systemd reads it: its specifiers and variables are not ours."""
+    return _quoted(word.replace("$", "$$"))
+
+
+def _quoted(text: str) -> str:
+    text = _percent(text)
+    if re.fullmatch(r"[\w@%+=:,./$-]+", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def notify_ready(environment: Mapping[str, str]) -> None:
+    """Tell systemd that the server is ready, if it started us and wants to know."""
+    import socket  # noqa: PLC0415 - only then
+    from contextlib import suppress  # noqa: PLC0415
+
+    path = environment.get("NOTIFY_SOCKET", "")
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
+        there.sendto(b"READY=1", "\0" + path[1:] if path.startswith("@") else path)

@@ -1,0 +1,126 @@
+"""What the user named becomes one source; exactly one must be named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.sources.gguf_header import check_model
+from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, UnreadableSource, open_directory
+from llama_runner.store.layout import user_path
+
+if TYPE_CHECKING:
+    from llama_runner.sources.hub.names import HubName
+
+
+class NoSource(UsageError):
+    """Nothing was named."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no model given",
+            hint="name one: a .gguf file, a directory of safetensors, or --demo for the model that comes along",
+        )
+
+
+class SeveralSources(UsageError):
+    """More than one thing was named."""
+
+    def __init__(self, named: list[str]) -> None:
+        self.named = named
+        super().__init__(f"{len(named)} models given: {', '.join(named)}", hint="give one")
+
+
+class NotAModel(SourceError):
+    """Nothing is there under that name, and it is no name that the Hub could have."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"{name} is not a file or directory here, and not the name of a model on the Hugging Face Hub",
+            hint="check the path, or name a model as ORG/MODEL",
+        )
+
+
+def choose(
+    model: str | Path | None = None,
+    *,
+    hf_model: str | None = None,
+    gguf_path: str | Path | None = None,
+    safetensors_dir: str | Path | None = None,
+    demo: bool = False,
+) -> LocalModel | LocalFile | HubName:
+    """Return the source, or the name to look up on the Hub.
+
+    Raises a ``UsageError`` for none or several, a ``SourceError`` for one that is not usable.
+
+    ``model`` is recognised by what it is: a file or a name ending in ``.gguf``, a directory or something
+    spelled like a path, else a name on the Hub.
+    """
+    named = {
+        "MODEL": model,
+        "--hf-model": hf_model,
+        "--gguf-path": gguf_path,
+        "--safetensors-dir": safetensors_dir,
+        "--demo": demo or None,
+    }
+    given = [
+        f"{option} {value}" if value is not True else option for option, value in named.items() if value is not None
+    ]
+    if not given or model == "":
+        raise NoSource
+    if len(given) > 1:
+        raise SeveralSources(given)
+    try:
+        return _demo() if demo else _open(model, hf_model, gguf_path, safetensors_dir)
+    except OSError as error:  # a directory that may not be entered, a name too long for the file system
+        named_path = model or gguf_path or safetensors_dir
+        raise UnreadableSource(error.filename or str(named_path), error.strerror or str(error)) from error
+
+
+def _demo() -> LocalModel:
+    from llama_runner.demo import MODEL_DIRECTORY  # noqa: PLC0415 - only when asked for
+
+    return LocalModel(MODEL_DIRECTORY, "demo")
+
+
+def _open(
+    model: str | Path | None, hf_model: str | None, gguf_path: str | Path | None, safetensors_dir: str | Path | None
+) -> LocalModel | LocalFile | HubName:
+    if gguf_path is not None:
+        return open_file(Path(gguf_path))
+    if safetensors_dir is not None:
+        return open_directory(Path(safetensors_dir))
+    if hf_model is not None:
+        return _hub_name(hf_model)
+    assert model is not None
+    if "://" in str(model):
+        return _hub_name(str(model))
+    path = user_path(model)
+    if path.is_dir():
+        return open_directory(path)
+    if path.is_file() or path.suffix.lower() == ".gguf":
+        return open_file(path)
+    if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
+        raise MissingSource(path.absolute())
+    return _hub_name(str(model), bare=True)
+
+
+def _hub_name(text: str, *, bare: bool = False) -> HubName:
+    """Return what a name on the Hub says; one that was given without saying so needs an organisation."""
+    from llama_runner.sources.hub import names  # noqa: PLC0415 - not for what lies here
+
+    if bare and not names.looks_like_hub_name(text):
+        raise NotAModel(text)
+    return names.parse(text, endpoint=os.environ.get("HF_ENDPOINT"))
+
+
+def open_file(path: Path) -> LocalFile:
+    """Return the source of a GGUF file; a ``SourceError`` when it is none."""
+    path = user_path(path).absolute()
+    if not path.exists():
+        raise MissingSource(path)
+    header, files = check_model(path)
+    return LocalFile(files[0], tuple(files), header)

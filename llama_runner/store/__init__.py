@@ -1,0 +1,1 @@
+"""Artifacts and their records on disk: where everything is, publishing, hashing, locks."""

@@ -1,0 +1,232 @@
+"""Artifacts and their records on disk: look, publish, evict.
+
+Publishing is staged file → fsync → rename into place → record. A crash anywhere leaves either nothing new or a
+payload that no record vouches for, which counts as absent; the old artifact stays until the new one is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from llama_runner.core.digest import short
+from llama_runner.core.events import Sink, Warned
+from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, format_state, parse_state
+from llama_runner.engine.errors import as_store_error
+from llama_runner.store import staging
+from llama_runner.store.stamps import hash_payload, stamp_of
+from llama_runner.system.files import read_bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.plan import Payload
+    from llama_runner.core.step import Place
+
+_LARGEST_STATE = 64 << 20
+PRIVATE = ".llama_runner"
+"""Everything of ours that is neither an artifact nor a log: locks, staging, work, stamps."""
+
+
+class Store:
+    """What lies under one root. Reading never writes."""
+
+    def __init__(self, root: Path, sink: Sink) -> None:
+        self.root = root
+        self.private = root / PRIVATE
+        self._sink = sink
+
+    def path(self, place: Place) -> Path:
+        """Return where the artifact of a place is or would be."""
+        directory = self.root / place.directory
+        return directory / place.name if place.name else directory
+
+    def work(self, kind: str, key: Key) -> Path:
+        """Return where a step keeps what it has done of a key's work, so that it is gone on with after a crash."""
+        return self.private / "work" / f"{kind}-{short(key, 12)}"
+
+    def records(self, directory: Path) -> Mapping[str, Record]:
+        """Return the records of one directory; none, with a warning, when its state file is damaged."""
+        return self._state(directory).records
+
+    def record(self, place: Place) -> Record | None:
+        """Return the record of a place; None if there is none, with a warning if this version cannot read it."""
+        state, name = self._state(self.root / place.directory), place.name or TREE
+        if problem := state.problems.get(name):
+            path = self.root / place.directory / STATE_FILE
+            self._sink(Warned("damaged_state", f"the record of {name} in {path} counts as absent: {problem}"))
+        return state.records.get(name)
+
+    def _state(self, directory: Path) -> State:
+        path = directory / STATE_FILE
+        try:
+            return parse_state(read_bounded(path, _LARGEST_STATE))
+        except (FileNotFoundError, NotADirectoryError):
+            return State({})
+        except (OSError, Damaged, UnicodeDecodeError) as error:
+            self._sink(Warned("damaged_state", f"{path} counts as absent: {error}"))
+            return State({})
+
+    def payload(self, place: Place, record: Record) -> Payload:
+        """Say whether the recorded bytes are there. Bytes under a new stamp are hashed once."""
+        path = self.path(place)
+        try:
+            if place.is_tree and {child.name for child in path.iterdir()} <= {STATE_FILE}:
+                return "absent"
+            if stamp_of(path) == record.stamp:
+                return "present"
+            return "restamp" if hash_payload(path)[0] == record.digest else "changed"
+        except OSError:
+            return "absent"
+
+    def directories(self, parent: str, pattern: str) -> Iterator[tuple[Path, Mapping[str, Record]]]:
+        """Yield the directories below ``parent`` whose names match, with their records."""
+        for state in sorted(self.root.glob(f"{parent}/{pattern}/{STATE_FILE}")):
+            if not state.parent.parent.name.startswith(staging.PREFIX):
+                yield state.parent, self.records(state.parent)
+
+    def holding(self, digest: Digest, pattern: str) -> Iterator[Path]:
+        """Yield downloaded files with these bytes, as far as records tell, in directories whose names match."""
+        for parent, below in (("models/*", pattern), (f"models/*/{pattern}", "*")):
+            for directory, records in self.directories(parent, below):
+                for name, record in records.items():
+                    files = record.facts.get("files")
+                    for file, found in files.items() if isinstance(files, dict) else ():
+                        path = directory / file if name == TREE else directory / name
+                        if found == digest and path.is_file():
+                            yield path
+
+    def has_leftovers(self) -> bool:
+        """Whether a process that was killed, or one that still works, has something in staging."""
+        try:
+            return any((self.private / "staging").iterdir())
+        except OSError:
+            return False
+
+    def publish(self, place: Place, staged: Path, record: Record) -> Record:
+        """Move staged bytes into their place and write the record; return it with its stamp.
+
+        ``staged`` is a file or a directory that ``staging.open_directory`` gave room for; ``record.stamp`` is ignored.
+        """
+        import shutil  # noqa: PLC0415 - only to write
+
+        _sync_all(staged)
+        record = record.but(stamp=stamp_of(staged))
+        final = self.path(place)
+        if place.is_tree:
+            _write_synced(staged / STATE_FILE, format_state({TREE: record}))
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with self._state_lock(final):
+                aside = staged.with_name("replaced")
+                if final.exists():
+                    final.rename(aside)
+                staged.rename(final)
+            _sync_directory(final.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(final)
+            _sync_directory(final.parent)
+            self._write_record(place, record)
+        return record
+
+    def update(self, place: Place, record: Record) -> None:
+        """Record something new about bytes that stay as they are; a read-only store is asked again next time."""
+        with suppress(OSError):
+            self._write_record(place, record)
+
+    def is_evictable(self, place: Place) -> bool:
+        """Whether the bytes are there and nobody has ever asked to keep them."""
+        record = self.record(place)
+        return record is not None and record.made.get("kept") is False and self.path(place).exists()
+
+    def evict(self, place: Place) -> int:
+        """Delete the bytes of an artifact and keep its record; return how many there were."""
+        path = self.path(place)
+        with suppress(OSError):  # gone already, or not ours to delete
+            size = path.stat().st_size
+            path.unlink()
+            return size
+        return 0
+
+    def copy_out(self, files: Mapping[Path, Path]) -> None:
+        """Copy files of an artifact to where the user wants them; each is there as a whole or not at all.
+
+        The first is there only when all others are.
+        """
+        import shutil  # noqa: PLC0415 - only to write
+        from contextlib import ExitStack  # noqa: PLC0415
+
+        from llama_runner.system.new_file import new_file  # noqa: PLC0415
+
+        try:
+            with ExitStack() as stack:  # left in the reverse order
+                for path, target in files.items():
+                    shutil.copyfile(path, stack.enter_context(new_file(target)))
+        except OSError as error:
+            raise as_store_error(error, next(iter(files.values())).parent) from error
+
+    def _write_record(self, place: Place, record: Record) -> None:
+        directory = self.root / place.directory
+        with self._state_lock(directory):
+            state = self._state(directory).having(place.name or TREE, record)
+            home = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
+            final = directory.resolve() if place.is_tree else directory / STATE_FILE  # nothing is added to a tree
+            staging.discard(home)
+            temporary = staging.open_directory(home, final) / STATE_FILE
+            try:
+                _write_synced(temporary, format_state(state.records, state.unknown))
+                temporary.replace(directory / STATE_FILE)
+            finally:
+                staging.discard(home)
+            _sync_directory(directory)
+
+    def _state_lock(self, directory: Path) -> AbstractContextManager[object]:
+        """Keep the read-modify-write of one state file to one process; held for milliseconds."""
+        from filelock import FileLock  # noqa: PLC0415 - the warm path takes no lock
+
+        locks = self.private / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{self._state_name(directory)}.lock")
+
+    def _state_name(self, directory: Path) -> str:
+        from hashlib import sha256  # noqa: PLC0415 - only to write
+
+        return "state-" + sha256(os.fsencode(directory.relative_to(self.root))).hexdigest()[:16]
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_all(path: Path) -> None:
+    """Bring the bytes of a file, or of every file in a directory, to the disk."""
+    if not path.is_dir():
+        _sync_file(path)
+        return
+    for parent, _, names in os.walk(path):
+        for name in names:
+            file = path.joinpath(parent, name)
+            if not file.is_symlink():
+                _sync_file(file)
+        _sync_directory(path / parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name == "posix":  # elsewhere a directory cannot be opened
+        _sync_file(path)

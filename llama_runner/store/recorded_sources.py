@@ -1,0 +1,48 @@
+"""What records say of the files of a local source, so that they are not hashed again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.digest import Digest
+from llama_runner.store.layout import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from llama_runner.core.record import Record, Stamp
+    from llama_runner.store.artifacts import Store
+
+
+def records_of(store: Store, name: str) -> list[Record]:
+    """Return the records of what was made of sources of a name."""
+    found = store.directories("models/gguf", f"local__{safe_name(name)}__*")
+    return [record for _, records in found for record in records.values()]
+
+
+def recorded(
+    path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record], *, with_digest: bool
+) -> Mapping[str, Any] | None:
+    """Return what a record says of the source at ``path`` with exactly these files and stamps.
+
+    ``with_digest``: only a record that also names the digest of the whole.
+    """
+    for record in records:
+        files = _files(path, record)
+        if with_digest and "digest" not in record.source:
+            continue
+        if {name: entry.get("stamp") for name, entry in files.items()} == stamps:
+            return record.source
+    return None
+
+
+def unchanged(path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record]) -> dict[str, Digest]:
+    """Return the digests of the files of the source at ``path`` whose stamps are those of some record."""
+    entries = [entry for record in records for entry in _files(path, record).items()]
+    return {name: Digest(e["digest"]) for name, e in entries if name in stamps and e.get("stamp") == stamps[name]}
+
+
+def _files(path: Path, record: Record) -> dict[str, dict[str, Any]]:
+    files = record.source.get("files")
+    return files if record.source.get("ref") == str(path) and isinstance(files, dict) else {}
