@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.core.errors import StepError
@@ -36,10 +35,10 @@ from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_launch
 from llama_runner.serving.server_log import new_name
 from llama_runner.serving.server_process import Server
-from llama_runner.sources.local import LocalSources
 from llama_runner.steps.quality import as_numbers
 from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
+from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Place, Step
-    from llama_runner.llama_cpp.installed_builds import Shelf
+    from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.options import Wishes
     from llama_runner.serving.async_server import AsyncServer
@@ -82,11 +81,11 @@ class Runner:
         self._sink, self._lock_timeout = on_event, lock_timeout
 
     @property
-    def bins(self) -> Shelf:
+    def bins(self) -> BuildStore:
         """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.llama_cpp.installed_builds import Shelf  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not on the warm path
 
-        return Shelf(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
+        return open_builds(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
 
     @property
     def servers(self) -> Path:
@@ -191,20 +190,12 @@ class Runner:
 
     def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
         """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
-        from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
-        from llama_runner.serving.llama_server.flag_check import check_flags, check_variables  # noqa: PLC0415
+        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415 - only with options
 
         programs = programs_of(self.store, request.programs.node, places)
         record = self.store.records(programs).get(TREE)
-        if record is None:
-            return
-        with suppress(SaysNothing):  # it will see for itself
-            known = capabilities_of(programs, record.digest, self.store.private)
-            advice = check_flags(server.extra, known)
-            if server.inherit_environment:
-                advice += check_variables(os.environ, known)
-            for text in advice:
-                self._sink(Warned("option", text))
+        for text in () if record is None else check_options(server, programs, record.digest, self.store.private):
+            self._sink(Warned("option", text))
 
     def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""

@@ -11,7 +11,7 @@ def main() -> int:
     """Run the command."""
     leave_working_directory_out()
     from llama_runner.cli.main import main as call  # noqa: PLC0415 - not from the working directory
-    from llama_runner.cli.main import run  # noqa: PLC0415
+    from llama_runner.cli.run_cmd import run  # noqa: PLC0415
 
     return call(command=run, name="python -m llama_runner.run_server")
 

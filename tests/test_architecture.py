@@ -9,6 +9,8 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -17,18 +19,27 @@ from tests.conftest import Command
 
 PACKAGE = Path(__file__).parents[1] / "llama_runner"
 
-LAYERS = [
-    {"__main__", "run_server", "cli", "pytest_plugin", "pytest_servers"},
-    {"api"},
-    {"locate", "outputs"},
-    {"status", "diagnosis", "request", "results", "inspection"},
-    {"pipeline", "programs", "wishes"},
-    {"steps"},
-    {"engine", "sources", "convert", "binaries", "server", "client", "demo", "machine", "paths"},
-    {"system"},
-    {"core", "version"},
-]
-"""From the top down; a module may import from its own layer and those below. ``__init__`` is outside."""
+LADDER: tuple[frozenset[str], ...] = (
+    frozenset({"core", "version"}),
+    frozenset({"demo"}),
+    frozenset({"system"}),
+    frozenset({"store"}),
+    frozenset({"engine"}),
+    frozenset({"sources", "convert", "llama_cpp", "client"}),
+    frozenset({"serving"}),
+    frozenset({"steps"}),
+    frozenset({"request"}),
+    frozenset({"benchmark", "doctor"}),
+    frozenset({"api", "status"}),
+    frozenset({"cli", "pytest_plugin", "pytest_servers"}),
+    frozenset({"run_server", "__main__"}),
+)
+"""From the bottom up. A package imports only from those below it; packages on one rung do not import each other.
+
+Modules that stand alone (``api`` and ``status``, the two of the pytest plugin) may import their neighbours.
+"""
+
+ALONE = frozenset({"api", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
@@ -38,31 +49,66 @@ HEAVY = {
 }  # fmt: skip
 
 
-def layer(module: str) -> int:
-    """Return the layer of ``llama_runner.<part>…``."""
-    part = module.split(".")[1]
-    return next(index for index, parts in enumerate(LAYERS) if part in parts)
+def rung(part: str) -> int:
+    """Return the rung of a package, or of a module directly below ``llama_runner``."""
+    return next(index for index, parts in enumerate(LADDER) if part in parts)
 
 
-def imports(path: Path) -> list[str]:
-    """Return every module of ours that a file imports, wherever in it."""
-    found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [f"{node.module}.{a.name}" if node.module == "llama_runner" else node.module for a in node.names]
-    return [name for name in found if name.startswith("llama_runner.")]
-
-
-def test_dependencies_point_downward_only() -> None:
-    wrong = []
+def modules() -> dict[str, Path]:
+    """Return every module of the package by its name."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-        if path == PACKAGE / "__init__.py":
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: Collection[str]) -> set[str]:
+    """Return every module of ours that a file imports, wherever in it, for type checkers too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parents = accumulate(name.split("."), "{}.{}".format)
+            found |= set([parent for parent in parents if parent in known][-1:])
+    return found - {"llama_runner"}
+
+
+def test_each_package_imports_only_from_those_below_it() -> None:
+    wrong = []
+    known = modules()
+    for module, path in known.items():
+        if module == "llama_runner":  # the public face names what it exports
             continue
-        wrong += [f"{module} imports {name}" for name in imports(path) if layer(name) < layer(module)]
+        own = module.split(".")[1]
+        for name in imports(path, known):
+            other = name.split(".")[1]
+            allowed = other == own or rung(other) < rung(own)
+            neighbours = {own, other} <= ALONE and rung(other) == rung(own)
+            wrong += [] if allowed or neighbours else [f"{module} imports {name}"]
     assert not wrong
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Imports for type checkers count: two files that know each other are one thing."""
+    known = modules()
+    graph = {module: imports(path, known) - {module} for module, path in known.items() if module != "llama_runner"}
+
+    def reached(start: str) -> set[str]:
+        """Return the modules that a module needs, and those that they need."""
+        found: set[str] = set()
+        pending = [start]
+        while pending:
+            new = graph.get(pending.pop(), set()) - found
+            found |= new
+            pending += new
+        return found
+
+    assert not [module for module in graph if module in reached(module)]
 
 
 def test_the_core_is_pure() -> None:
@@ -129,7 +175,7 @@ json.dump(sorted(sys.modules), sys.stdout)
 
 
 READERS = {
-    *("system", "diagnosis", "machine.py", "official_driver.py"),
+    *("system", "doctor", "official_driver.py"),
     *(
         "system/gpu_memory.py",
         "serving/reaper.py",
@@ -137,7 +183,7 @@ READERS = {
         "serving/llama_server/memory_check.py",
         "serving/port_owner.py",
     ),
-    *("llama_cpp/gpu_detection.py", "llama_cpp/backends.py", "benchmark/history.py", "programs.py"),
+    *("llama_cpp/gpu_detection.py", "llama_cpp/backends.py", "benchmark/history.py", "request/binaries_graph.py"),
     *("steps/python_environment.py", "steps/compile.py"),
 }
 """What opens files itself: those of /proc, /sys and the system, and files that we wrote a moment before."""

@@ -14,7 +14,7 @@ from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.api import Runner
-    from llama_runner.llama_cpp.installed_builds import Build, Shelf
+    from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.request.results import MadePrograms
 
 _COLUMNS = ("name", "build", "from", "size", "age", "proven", "")
@@ -204,14 +204,14 @@ def import_(**given: Any) -> None:
     """Take in what bins export packed: checked, proven here, and never compiled again."""
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help
 
-    found = _shelf(given).take_in(layout.user_path(given["archive"]))
+    found = _shelf(given).import_build(layout.user_path(given["archive"]))
     if given["as_json"]:
         click.echo(json.dumps({"name": found.name, "path": str(found.path), "ran": found.ran}))
     else:
         say(f"{found.name}   {'imported' if found.ran else 'is here already'}   {found.path}")
 
 
-def _shelf(given: dict[str, Any]) -> Shelf:
+def _shelf(given: dict[str, Any]) -> BuildStore:
     return _runner(given).bins
 
 

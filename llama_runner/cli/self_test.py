@@ -103,11 +103,11 @@ def _since(began: float) -> float:
 
 def _borrowed(root: Path, place: Path) -> str | None:
     """Put links to the programs of this machine under ``place``; return the name of those that are tried."""
-    from llama_runner.llama_cpp.installed_builds import Shelf  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not for --help
     from llama_runner.store.artifacts import Store  # noqa: PLC0415
     from llama_runner.system.hardware import platform_tag  # noqa: PLC0415
 
-    builds = Shelf(Store(root, lambda _event: None)).builds()
+    builds = open_builds(Store(root, lambda _event: None)).builds()
     sound = [build for build in builds if build.platform == platform_tag() and build.problem is None]
     if not sound:
         return None

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_runner.convert import general_metadata, shards
+from llama_runner.convert.config_json import load
 from llama_runner.convert.errors import BadVocabulary, UnexpectedStructure
 from llama_runner.convert.families import family_of
 from llama_runner.convert.gguf_metadata import KeyValues
-from llama_runner.convert.model_config import load
 from llama_runner.convert.model_directory import Source, architecture_of
 from llama_runner.convert.quantized_tensors import assemble
 from llama_runner.convert.tensor_plan import FILE_TYPES, MXFP4_FILE_TYPE, guess_outtype, plan

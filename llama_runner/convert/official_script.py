@@ -6,20 +6,19 @@ Only the small files of a model are looked at here. Nothing here runs the script
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import ARCHITECTURES, READING
 from llama_runner.convert.revisions import revision_of
+from llama_runner.core.converter import Converter, ConverterChoice
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import CODE, READ_BY_CONVERSION, READ_BY_SCRIPT
-from llama_runner.core.value import Value
+from llama_runner.core.model_files import CODE, READ_BY_SCRIPT
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-Converter = Literal["auto", "native", "official"]
 
 _INNER = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
 """Parts of a composite's config.json, any of which may name the architecture that the script goes by."""
@@ -51,19 +50,6 @@ class NoProjector(SourceError):
         )
 
 
-class Choice(Value):
-    """Who converts a model; ``why`` is a clause where it is not us."""
-
-    official: bool
-    architecture: str
-    why: str = ""
-    context_length: int | None = None
-    reads: tuple[str, ...] = READ_BY_CONVERSION
-    """Patterns of the files that the conversion may read."""
-    revision: int = 0
-    """How many corrections of our own conversion concern the model; see ``convert.revisions``."""
-
-
 def choose(
     directory: Path,
     wanted: Converter = "auto",
@@ -71,7 +57,7 @@ def choose(
     projector: bool = False,
     trusted: bool = False,
     has: Callable[[str], bool] | None = None,
-) -> Choice:
+) -> ConverterChoice:
     """Return who converts a model, by its config.json. Raises a ``SourceError`` for one that nobody does.
 
     With ``projector``, the script must know how to make one too. ``trusted``: whether it may run the model's own code.
@@ -86,10 +72,12 @@ def choose(
         why = "--converter official" if wanted == "official" else None
     if why is None:
         revision = revision_of(architecture, directory, has or (lambda name: (directory / name).is_file()))
-        return Choice(official=False, architecture=architecture, revision=revision)
+        return ConverterChoice(official=False, architecture=architecture, revision=revision)
     _check(config, architecture)
     reads = (*READ_BY_SCRIPT, CODE) if trusted else READ_BY_SCRIPT
-    return Choice(official=True, architecture=architecture, why=why, context_length=_context(config), reads=reads)
+    return ConverterChoice(
+        official=True, architecture=architecture, why=why, context_length=_context(config), reads=reads
+    )
 
 
 def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
@@ -228,7 +216,7 @@ def check_pre_tokenizer(name: str) -> None:
 
 
 def described(
-    directory: Path, choice: Choice, *, vocabulary: bool = True, pre_tokenizer: str | None = None
+    directory: Path, choice: ConverterChoice, *, vocabulary: bool = True, pre_tokenizer: str | None = None
 ) -> tuple[int | None, tuple[str, ...]]:
     """Return the context length, and the weights that the index names, before they are here.
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama_runner.core.source import Source
 from llama_runner.core.step import (
     Needs,
     Place,
-    Source,
     Step,
     all_inputs,
     inputs,

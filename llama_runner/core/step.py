@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llama_runner.core.digest import Digest, Key, key_of
+from llama_runner.core.source import Source
 from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
@@ -64,12 +65,6 @@ class Needs(Value):
 
     fetch: int = 0
     disk: int = 0
-
-
-class Source(Value, eq=False):
-    """Bytes that exist already. Its digest is observed, never made."""
-
-    kind: ClassVar[str]
 
 
 class Step(Value, eq=False):

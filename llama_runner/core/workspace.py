@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest
-    from llama_runner.core.step import Source
+    from llama_runner.core.source import Source
 
 
 class Sources(Protocol):

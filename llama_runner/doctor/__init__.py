@@ -82,7 +82,7 @@ def _size(directory: Path) -> Document:
 
 def binaries(store: Store) -> list[Document]:
     """Return what ``bins list --json`` does, less what says nothing here."""
-    from llama_runner.llama_cpp.installed_builds import Shelf  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not for --help
 
     names = ("name", "platform", "backend", "build", "commit", "proven", "in_use", "bytes", "problem")
-    return [{name: each.to_json()[name] for name in names} for each in Shelf(store).builds()]
+    return [{name: each.to_json()[name] for name in names} for each in open_builds(store).builds()]

@@ -26,22 +26,14 @@ from llama_runner.core.events import (
 )
 from llama_runner.core.plan import Plan, Planned, Run, Skip
 from llama_runner.core.record import Record, Stamp
-from llama_runner.core.step import (
-    Place,
-    Resource,
-    Source,
-    Step,
-    all_inputs,
-    inputs,
-    origin_of,
-    recipe_of,
-    step_key,
-)
-from llama_runner.engine.errors import DiskFull, NoOutput, WrongOutput, as_store_error
+from llama_runner.core.source import Source
+from llama_runner.core.step import Place, Resource, Step, all_inputs, inputs, origin_of, recipe_of, step_key
+from llama_runner.engine.errors import NoOutput, WrongOutput
 from llama_runner.engine.outcome import Outcome, settle
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.workspace import StagedWorkspace
 from llama_runner.store import locks, staging
+from llama_runner.store.errors import DiskFull, as_store_error
 from llama_runner.store.stamps import hash_payload, hash_tree
 from llama_runner.version import __version__
 

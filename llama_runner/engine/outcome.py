@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Sink, StepSkipped
 from llama_runner.core.plan import Plan, RecordAt, Skip
-from llama_runner.core.step import Source, origin_of
+from llama_runner.core.source import Source
+from llama_runner.core.step import origin_of
 from llama_runner.store.stamps import stamp_of
 
 if TYPE_CHECKING:

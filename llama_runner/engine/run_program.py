@@ -12,7 +12,8 @@ from collections import deque
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted
-from llama_runner.engine.errors import DiskFull, ProgramFailed
+from llama_runner.engine.errors import ProgramFailed
+from llama_runner.store.errors import DiskFull
 from llama_runner.system.processes import signal_group, start
 
 if TYPE_CHECKING:

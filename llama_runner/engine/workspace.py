@@ -10,7 +10,8 @@ from typing import IO, TYPE_CHECKING
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.redaction import redacted
-from llama_runner.core.step import Source, Step, all_inputs
+from llama_runner.core.source import Source
+from llama_runner.core.step import Step, all_inputs
 from llama_runner.engine import run_program
 from llama_runner.engine.errors import InputVanished
 from llama_runner.store import staging

@@ -1,9 +1,9 @@
-"""One machine builds, fifty import: a build with its record as one archive, and back.
+"""Exports and imports a build with its record as a reproducible tar.gz.
 
 The archive is a tar.gz of what lies below the root, ``bins/<platform>/<name>/``: the record first, then the files by
 name, with nothing of time, owner or machine, so that the same build gives the same bytes whenever it is packed. What
-comes back is believed in nothing: the key has to follow from the recipe, the digest from the files, and the programs
-have to prove themselves here. All of this says that a build arrived whole, not that whoever packed it means well.
+comes back is untrusted: the key has to follow from the recipe, the digest from the files, and the programs have to pass
+the smoke test here. This shows that a build arrived whole. It does not show who made it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, Stamp, format_state, parse_state
 from llama_runner.core.step import Place, Step
 from llama_runner.core.value import Value
-from llama_runner.engine.errors import as_store_error
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.llama_cpp.build_selection import DamagedBuild, find_anywhere, opened
-from llama_runner.sources.local import LocalSources, UnreadableSource
 from llama_runner.store import locks, staging
+from llama_runner.store.errors import as_store_error
+from llama_runner.store.local_sources import LocalSources, UnreadableSource
 from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system import hardware
 from llama_runner.system.files import open_regular, read_bounded
@@ -31,12 +31,16 @@ from llama_runner.system.new_file import new_file
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from llama_runner.core.events import Sink
     from llama_runner.engine.workspace import StagedWorkspace
     from llama_runner.store.artifacts import Store
+
+    SmokeTest = Callable[[StagedWorkspace, Mapping[str, Any]], None]
+    """Raises for programs in ``workspace.out`` that do not work; gets the parameters of their recipe."""
+
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*-[0-9a-f]{8}")
 _LARGEST_RECORD = 4 << 20
@@ -193,11 +197,11 @@ def _member(name: str) -> tarfile.TarInfo:
     return tarfile.TarInfo(name)
 
 
-def take_in(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> Imported:
-    """Take in what ``export`` packed, on this or another machine, under the key that it has there.
+def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Sink, lock_timeout: float) -> Imported:
+    """Import what ``export`` packed, on this or another machine, under the key that it has there.
 
-    Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what ``prove`` raises;
-    nothing is kept then.
+    Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what
+    ``smoke_test`` raises; nothing is kept then.
     """
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
@@ -213,7 +217,7 @@ def take_in(store: Store, archive: Path, *, sink: Sink, lock_timeout: float) -> 
             unpacked = staging.open_directory(home, store.root / "bins" / hardware.platform_tag() / name)
             try:
                 place, record = _unpack(archive, unpacked)
-                return _take_in(store, place, record, unpacked, sink, lock_timeout)
+                return _publish(store, place, record, unpacked, smoke_test, sink, lock_timeout)
             finally:
                 staging.discard(home)
     except OSError as error:
@@ -285,8 +289,16 @@ def _check_machine(name: str, platform: str, record: Record) -> None:
         raise MissingFeatures(name, lacking)
 
 
-def _take_in(store: Store, place: Place, record: Record, unpacked: Path, sink: Sink, lock_timeout: float) -> Imported:
-    """Prove a build that was unpacked, and publish it; one of the same key that is here already stays."""
+def _publish(
+    store: Store,
+    place: Place,
+    record: Record,
+    unpacked: Path,
+    smoke_test: SmokeTest,
+    sink: Sink,
+    lock_timeout: float,
+) -> Imported:
+    """Test a build that was unpacked, and publish it; one of the same key that is here already stays."""
     from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
 
     lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
@@ -310,7 +322,7 @@ def _take_in(store: Store, place: Place, record: Record, unpacked: Path, sink: S
             (build / STATE_FILE).unlink()
             workspace.out.rmdir()
             build.rename(workspace.out)
-            _prove(workspace, record.recipe.get("params", {}))
+            smoke_test(workspace, record.recipe.get("params", {}))
             made = {
                 **_travelling(record).made,
                 "kept": True,
@@ -320,9 +332,3 @@ def _take_in(store: Store, place: Place, record: Record, unpacked: Path, sink: S
             facts = {**record.facts, **workspace.facts}
             store.publish(place, workspace.out, _travelling(record).but(facts=facts, made=made))
     return Imported(path, True, facts)
-
-
-def _prove(workspace: StagedWorkspace, asked: dict[str, Any]) -> None:
-    from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not to list
-
-    prove(workspace.out, Expected(backend=str(asked.get("backend", "cpu")), build=asked.get("build")), workspace)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import LlamaRunnerError, StoreError, UsageError
 from llama_runner.core.record import TREE
-from llama_runner.core.step import Place, Source
+from llama_runner.core.step import Place
 from llama_runner.core.value import Value
+from llama_runner.store.local_sources import LocalSources, StoredSource
 from llama_runner.store.staging import PREFIX
 from llama_runner.store.stamps import stamp_of
 from llama_runner.system import hardware
@@ -78,7 +79,7 @@ class Choice(Value):
     before: tuple[str | None, ...] = ()
 
 
-class StoredPrograms(Source):
+class StoredPrograms(StoredSource):
     """Programs in ``bins/``, looked at when they were opened."""
 
     path: Path
@@ -185,7 +186,6 @@ def looked_at(store: Store, path: Path, record: Record) -> tuple[str | None, boo
 def _are_others(store: Store, record: Record) -> bool:
     """Whether programs of the system were replaced since they were adopted: by an upgrade."""
     from llama_runner.llama_cpp.system_binaries import AdoptedPrograms  # noqa: PLC0415 - most programs are built
-    from llama_runner.sources.local import LocalSources  # noqa: PLC0415 - which knows this module
 
     asked = record.recipe["params"]
     source = AdoptedPrograms(Path(str(asked.get("directory"))), str(asked.get("server")))

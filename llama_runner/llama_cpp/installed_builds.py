@@ -14,7 +14,6 @@ from llama_runner.core.digest import short
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.value import Value, field
-from llama_runner.engine.errors import as_store_error
 from llama_runner.llama_cpp.build_selection import (
     Choice,
     DamagedChoice,
@@ -27,16 +26,16 @@ from llama_runner.llama_cpp.build_selection import (
     looked_at,
     open_programs,
 )
-from llama_runner.serving.registry import running
 from llama_runner.store import locks, staging
+from llama_runner.store.errors import as_store_error
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from llama_runner.core.events import Sink
     from llama_runner.core.record import Record
-    from llama_runner.llama_cpp.build_archive import Imported
+    from llama_runner.llama_cpp.build_archive import Imported, SmokeTest
     from llama_runner.store.artifacts import Store
 
 AUTO = "auto"
@@ -134,12 +133,25 @@ class Build(Value):
         }
 
 
-class Shelf:
-    """The programs under one root. ``lock_timeout`` is how many seconds an import waits for others."""
+class BuildStore:
+    """The builds under one root.
 
-    def __init__(self, store: Store, *, sink: Sink = lambda _event: None, lock_timeout: float = 6 * 3600) -> None:
+    ``running`` returns what the registry has of the running servers, ``smoke_test`` raises for an imported build that
+    does not work here. ``lock_timeout`` is how many seconds an import waits for other processes. Made by
+    ``serving.build_store.open_builds``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        running: Callable[[], Iterable[dict[str, Any]]],
+        smoke_test: SmokeTest,
+        sink: Sink,
+        lock_timeout: float,
+    ) -> None:
         self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
-        self._servers = store.private / "servers"
+        self._running, self._smoke_test = running, smoke_test
 
     def builds(self) -> list[Build]:
         """Return what lies there, of every platform. Reads records; bytes only where their stamp is another."""
@@ -172,7 +184,7 @@ class Shelf:
 
     def servers_of(self, path: Path) -> list[dict[str, Any]]:
         """Return what is written down of the running servers that are of this directory."""
-        return [each for each in running(self._servers) if _is_below(_program(each), path)]
+        return [each for each in self._running() if _is_below(_program(each), path)]
 
     def path(self, name: str | None = None) -> Path:
         """Return the directory of the programs of that name, or of those that are chosen; as ``find`` raises."""
@@ -285,11 +297,13 @@ class Shelf:
 
         return build_archive.export(self._store, name, output)
 
-    def take_in(self, archive: Path) -> Imported:
-        """Check, prove and keep what ``export`` packed elsewhere; as ``parcel.take_in`` raises."""
+    def import_build(self, archive: Path) -> Imported:
+        """Check, test and keep what ``export`` packed elsewhere; raises as ``build_archive.import_build`` does."""
         from llama_runner.llama_cpp import build_archive  # noqa: PLC0415 - rarely wanted
 
-        return build_archive.take_in(self._store, archive, sink=self._sink, lock_timeout=self._lock_timeout)
+        return build_archive.import_build(
+            self._store, archive, smoke_test=self._smoke_test, sink=self._sink, lock_timeout=self._lock_timeout
+        )
 
     def unused(self) -> list[Build]:
         """Return what nobody would miss of this platform: not chosen, not running, not the newest of its backend."""

@@ -236,17 +236,15 @@ class Listing:
         return bytes(body)
 
     def _unreached(self, error: Exception) -> DownloadError:
-        """Tell the causes apart as for the Hub; it is the same network."""
-        from llama_runner.sources.hub.access import NO_TOKEN, Access  # noqa: PLC0415 - only after a failure
-        from llama_runner.sources.hub.error_mapping import explain  # noqa: PLC0415
-        from llama_runner.sources.hub.errors import BadCertificate, BadCertificateFile, NotReached, ProxyFailed  # noqa: PLC0415
+        """Return the error for an exception of the HTTP client."""
+        from llama_runner.system.http_failure import failure_of  # noqa: PLC0415 - only after a failure
 
-        found = explain(error, repo="", access=Access(self.endpoint, self._token, NO_TOKEN))
-        if not isinstance(found, NotReached):
+        token = self._token
+        failure = failure_of(error, self.endpoint, lambda text: text.replace(token, "<token>") if token else text)
+        if failure is None:
             return BadListing(self.endpoint, type(error).__name__)
-        is_setting = isinstance(found, BadCertificate | BadCertificateFile | ProxyFailed)
-        hint = found.hint if is_setting else f"check the network and {VARIABLE}; for a proxy set HTTPS_PROXY"
-        return ReleasesNotReached(self.endpoint, found.why, hint)
+        hint = failure.hint or f"check the network and {VARIABLE}; for a proxy set HTTPS_PROXY"
+        return ReleasesNotReached(self.endpoint, failure.text, hint)
 
 
 def _endpoint(given: str) -> str:

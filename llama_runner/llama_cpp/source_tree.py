@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import SourceError
-from llama_runner.sources.local import UnreadableSource, Whole
+from llama_runner.store.local_sources import DirectorySource, UnreadableSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.git import ask
 from llama_runner.system.programs import find_program
@@ -41,7 +41,7 @@ class NoSourceTree(SourceError):
         )
 
 
-class SourceTree(Whole):
+class SourceTree(DirectorySource):
     """A directory with llama.cpp in it."""
 
     path: Path
@@ -51,7 +51,7 @@ class SourceTree(Whole):
     kept_in: ClassVar[tuple[str, ...]] = ("bins/*", "vendor")
 
     def files(self) -> dict[str, Path]:
-        """See ``Whole``. Raises ``NoSourceTree``."""
+        """See ``DirectorySource``. Raises ``NoSourceTree``."""
         if not (self.path / "CMakeLists.txt").is_file():
             raise NoSourceTree(self.path)
         try:
@@ -61,7 +61,7 @@ class SourceTree(Whole):
         return {name: path for name in names if (path := self.path / name).is_file()}
 
     def hash(self, files: Mapping[str, Path]) -> Digest:
-        """See ``Whole``. Whether a file may be executed counts, as scripts are."""
+        """See ``DirectorySource``. Whether a file may be executed counts, as scripts are."""
         kinds = {name: "x" if os.access(path, os.X_OK) else "f" for name, path in files.items()}
         return tree_digest((name, kinds[name], hash_file(path)) for name, path in files.items())
 

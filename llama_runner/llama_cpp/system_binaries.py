@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import ToolError
-from llama_runner.sources.local import MissingSource, UnreadableSource, Whole
 from llama_runner.store.layout import BINS_VARIABLE, user_path
+from llama_runner.store.local_sources import DirectorySource, MissingSource, UnreadableSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.programs import find_program
 
@@ -52,7 +52,7 @@ class NotExecutable(ToolError):
         super().__init__(f"{path} is not executable", hint=f"chmod +x {path}")
 
 
-class AdoptedPrograms(Whole):
+class AdoptedPrograms(DirectorySource):
     """llama.cpp's programs in a directory, with their libraries there and where packages put them.
 
     ``path`` is the directory with every link resolved; ``server`` is the name in it that ``llama-server`` has.
@@ -64,7 +64,7 @@ class AdoptedPrograms(Whole):
     kept_in: ClassVar[tuple[str, ...]] = ("bins/*",)
 
     def files(self) -> dict[str, Path]:
-        """See ``Whole``. Raises ``NoServer``."""
+        """See ``DirectorySource``. Raises ``NoServer``."""
         try:
             found = dict(self._beside())
         except OSError as error:
@@ -83,13 +83,13 @@ class AdoptedPrograms(Whole):
                 yield entry.name, self.path / entry.name
 
     def hash(self, files: Mapping[str, Path]) -> Digest:
-        """See ``Whole``."""
+        """See ``DirectorySource``."""
         return tree_digest(
             (name, "x" if os.access(path, os.X_OK) else "f", hash_file(path)) for name, path in files.items()
         )
 
 
-class ArchiveFile(Whole):
+class ArchiveFile(DirectorySource):
     """An archive where it lies. It may be large, so it is not read at each start."""
 
     path: Path
@@ -97,11 +97,11 @@ class ArchiveFile(Whole):
     kept_in: ClassVar[tuple[str, ...]] = ("bins/*",)
 
     def files(self) -> dict[str, Path]:
-        """See ``Whole``."""
+        """See ``DirectorySource``."""
         return {self.path.name: self.path}
 
     def hash(self, files: Mapping[str, Path]) -> Digest:
-        """See ``Whole``: the digest of the file itself."""
+        """See ``DirectorySource``: the digest of the file itself."""
         return hash_file(files[self.path.name])
 
 

@@ -201,7 +201,8 @@ def _named(wanted: Wanted, pin: Pin, environment: Mapping[str, str], store: Stor
 
 def _released(wanted: Wanted, environment: Mapping[str, str], store: Store, **how: Any) -> Step:  # noqa: ANN401 - as find has them
     """Return the programs of a release, for the best of this machine's devices that it has some for."""
-    from llama_runner.llama_cpp.releases import NoAsset, prebuilt  # noqa: PLC0415 - most programs are built
+    from llama_runner.llama_cpp.release_choice import prebuilt  # noqa: PLC0415 - most programs are built
+    from llama_runner.llama_cpp.releases import NoAsset  # noqa: PLC0415 - most programs are built
     from llama_runner.request.prebuilt_graph import release_programs  # noqa: PLC0415
 
     platform, tag = wanted.platform or hardware.platform_tag(), wanted.binaries.partition(":")[2]

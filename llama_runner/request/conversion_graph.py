@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.convert import Outtype
-    from llama_runner.convert.official_script import Choice
+    from llama_runner.core.converter import ConverterChoice
     from llama_runner.core.step import Node
     from llama_runner.steps.convert_official import OfficialAdapter, OfficialConvert, OfficialProjector
     from llama_runner.steps.python_environment import ConverterEnvironment
@@ -59,7 +59,7 @@ class Conversion(Value):
     model: Node
     name: str
     weight_bytes: int
-    choice: Choice | None
+    choice: ConverterChoice | None
     """None for a GGUF file, whose weights are not converted."""
     tree: Node
     pre_tokenizer: str | None

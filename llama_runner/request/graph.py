@@ -22,7 +22,7 @@ from llama_runner.request.conversion_graph import Conversion, NoWeightsToSee, is
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.checkpoint_quantization import stored
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
-from llama_runner.sources.local import LocalFile, LocalModel, files_of, open_plain
+from llama_runner.sources.local import LocalFile, LocalModel, open_plain
 from llama_runner.sources.quantize_options import Tuning
 from llama_runner.steps import download
 from llama_runner.steps.imatrix import Imatrix
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.convert import Outtype
-    from llama_runner.convert.official_script import Choice, Converter
+    from llama_runner.core.converter import Converter, ConverterChoice
     from llama_runner.core.step import Node
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.conversion_graph import Adapter
@@ -83,7 +83,7 @@ class Pipeline(Value):
     others: tuple[Step, ...] = ()
     measured: tuple[Quality, ...] = ()
     adapters: tuple[Adapter, ...] = ()
-    official: Choice | None = None
+    official: ConverterChoice | None = None
     """Why llama.cpp's own script converts the weights, where it does."""
 
     @property
@@ -200,7 +200,7 @@ def _from_file(source: LocalFile, options: Options, programs: Programs) -> Pipel
     found = source.header.facts().get("quantization")
     if found not in (*quantizations.FLOAT, None) and not options.tuning.allow_requantize and wanted != ["copy"]:
         raise QuantizedAlready(str(found), wanted[0])
-    size, shards = sum(path.stat().st_size for path in source.files), len(source.files)
+    size, shards = sum(path.stat().st_size for path in source.shards), len(source.shards)
     first, *others = _quantized(source, wanted, programs.node, size, options.tuning, shards)
     measured = _measured((first, *others), programs.node, options.tuning)
     return Pipeline(source, first, programs.node, others=tuple(others), measured=measured)
@@ -211,7 +211,7 @@ def _from_weights(
     model: Node,
     size: int,
     found: Stored | None,
-    choice: Choice,
+    choice: ConverterChoice,
     options: Options,
     programs: Programs,
 ) -> Pipeline:
@@ -288,7 +288,7 @@ def _tuned(tuning: Tuning) -> list[str]:
 def _weight_bytes(source: LocalModel) -> int:
     """Return about how many bytes the weights take; what is wrong with a file is said when its digest is asked for."""
     total = 0
-    for name, path in files_of(source).items():
+    for name, path in source.files().items():
         if name.endswith(".safetensors"):
             with suppress(OSError):
                 total += path.stat().st_size

@@ -80,14 +80,14 @@ def _is_directory(path: str | Path) -> bool:
 
 
 def _of_files(source: LocalFile) -> Inspection:
-    headers = [source.header, *(read_header(path) for path in source.files[1:])]
+    headers = [source.header, *(read_header(path) for path in source.shards[1:])]
     entries = [entry for header in headers for entry in header.entries]
     tensors = tuple(Described(entry.name, entry.shape[::-1], entry.type, entry.bytes) for entry in entries)
     first = headers[0]
     return Inspection(
         format="gguf",
-        files=source.files,
-        bytes=sum(path.stat().st_size for path in source.files),
+        files=source.shards,
+        bytes=sum(path.stat().st_size for path in source.shards),
         architecture=first.text("general.architecture"),
         parameters=sum(entry.elements for entry in entries),
         context_length=first.facts().get("context_length"),

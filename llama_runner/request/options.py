@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     from llama_runner.convert import Outtype
-    from llama_runner.convert.official_script import Converter
+    from llama_runner.core.converter import Converter
 
 
 if not TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llama_runner.convert.official_script import Choice
+    from llama_runner.core.converter import ConverterChoice
     from llama_runner.core.errors import StepError
     from llama_runner.core.plan import Plan, Snapshot
     from llama_runner.core.step import Step
@@ -209,11 +209,18 @@ class Request(ProgramsRequest):
             offline=self._offline,
             update=self._wishes.get("update", False),
             remember=self._remember,
-            pre_tokenizer=self._wishes.get("pre_tokenizer"),
             choose=self._choose,
+            describe=self._describe,
         )
 
-    def _choose(self, directory: Path, has: Callable[[str], bool]) -> Choice:
+    def _describe(
+        self, directory: Path, choice: ConverterChoice, vocabulary: bool
+    ) -> tuple[int | None, tuple[str, ...]]:
+        """Return the context length, and the weights that the index names, before they are fetched."""
+        pre_tokenizer = self._wishes.get("pre_tokenizer") if vocabulary else None
+        return official_script.described(directory, choice, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
+
+    def _choose(self, directory: Path, has: Callable[[str], bool]) -> ConverterChoice:
         """Return who converts the model that a directory describes, of which it may hold some files only."""
         wishes = self._wishes
         return official_script.choose(

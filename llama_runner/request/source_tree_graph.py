@@ -10,10 +10,11 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.redaction import public_url
 from llama_runner.llama_cpp.pinned_source import Tree
 from llama_runner.llama_cpp.source_tree import NoSourceTree, open_tree
-from llama_runner.sources.local import MissingSource, open_plain
+from llama_runner.sources.local import open_plain
 from llama_runner.steps.git_checkout import CloneTree, find_commit
 from llama_runner.steps.patch import PatchedTree, fetch_patch
 from llama_runner.store.layout import user_path
+from llama_runner.store.local_sources import MissingSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

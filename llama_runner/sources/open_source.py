@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.gguf_header import check_model
-from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, UnreadableSource, open_directory
+from llama_runner.sources.local import LocalFile, LocalModel, open_directory
 from llama_runner.store.layout import user_path
+from llama_runner.store.local_sources import MissingSource, UnreadableSource
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.names import HubName

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.record import STATE_FILE
-from llama_runner.core.step import Needs, Node, Place, Source, Step, later, noted, unkeyed
+from llama_runner.core.source import Source
+from llama_runner.core.step import Needs, Node, Place, Step, later, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.sources.local import LocalModel, bucket, files_of
+from llama_runner.sources.local import LocalModel, bucket
 from llama_runner.steps.convert import converted_place
 from llama_runner.steps.python_environment import CONVERT, call_script
 
@@ -178,7 +179,7 @@ class OfficialAdapter(Step):
 
     def needs(self) -> Needs:
         """Up to twice the adapter: it is written in 32 bits."""
-        size = sum(path.stat().st_size for path in files_of(self.adapter).values() if path.is_file())
+        size = sum(path.stat().st_size for path in self.adapter.files().values() if path.is_file())
         return Needs(disk=2 * size)
 
     def run(self, workspace: Workspace) -> None:
@@ -197,7 +198,7 @@ def view_of(workspace: Workspace, field: str, node: Node, name: str) -> Path:
     lies = workspace.input(field)
     if isinstance(node, Source):
         assert isinstance(node, LocalModel)
-        files = files_of(node)
+        files = node.files()
     else:
         files = {str(path.relative_to(lies)): path for path in lies.rglob("*") if path.is_file()}
     view = workspace.tools / field / (PurePath(name).name or "model")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
-from llama_runner.core.step import Needs, Node, Place, Source, Step, noted, unkeyed
+from llama_runner.core.source import Source
+from llama_runner.core.step import Needs, Node, Place, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.environment import check_system_config, step_environment
 from llama_runner.sources.local import bucket

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import short
 from llama_runner.core.errors import StepError
-from llama_runner.core.step import Node, Place, Source, Step, noted, unkeyed
-from llama_runner.engine.errors import DiskFull, ProgramFailed
+from llama_runner.core.step import Node, Place, Step, noted, unkeyed
+from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.environment import check_system_config, step_environment
 from llama_runner.steps.imatrix import TextTooShort
+from llama_runner.store.errors import DiskFull
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
+    from llama_runner.core.source import Source
     from llama_runner.core.workspace import Workspace
 
 CONTEXT = 512

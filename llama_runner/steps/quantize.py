@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import short
-from llama_runner.core.step import Needs, Node, Place, Source, Step, later, noted, unkeyed
+from llama_runner.core.source import Source
+from llama_runner.core.step import Needs, Node, Place, Step, later, noted, unkeyed
 from llama_runner.llama_cpp.environment import step_environment
 from llama_runner.sources.local import bucket
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import short
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, format_state, parse_state
-from llama_runner.engine.errors import as_store_error
 from llama_runner.store import staging
+from llama_runner.store.errors import as_store_error
 from llama_runner.store.stamps import hash_payload, stamp_of
 from llama_runner.system.files import read_bounded
 

@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from llama_runner.engine.errors import LockTimeout
+from llama_runner.store.errors import LockTimeout
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.llama_cpp.executable_format import ForeignProgram
 from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, NoServer, NotExecutable, open_adopted
-from llama_runner.sources.local import MissingSource
 from llama_runner.steps.adopt import LIST, AdoptPrograms, ProgramLacking, adopted_programs, program_in
+from llama_runner.store.local_sources import MissingSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
 from tests.binaries.test_executables import elf

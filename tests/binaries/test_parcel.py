@@ -17,9 +17,10 @@ from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.build_archive import BadParcel, ExportExists, ForeignBuild, MissingFeatures, NotExportable
 from llama_runner.llama_cpp.build_selection import DamagedBuild
-from llama_runner.llama_cpp.installed_builds import Shelf
+from llama_runner.llama_cpp.installed_builds import BuildStore
+from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.smoke_test_errors import Rejected
-from llama_runner.sources.local import UnreadableSource
+from llama_runner.store.local_sources import UnreadableSource
 from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive
 from tests.binaries.stored import HERE, lay, store_in
@@ -46,34 +47,34 @@ def refused(root: Path, archive: Path, error: type[LlamaRunnerError], match: str
     """Import it into a root of its own, and return why it is not taken; nothing of it is left."""
     store = store_in(root)
     with pytest.raises(error, match=match) as caught:
-        Shelf(store).take_in(archive)
+        open_builds(store).import_build(archive)
     assert not (root / "bins").exists()
     assert not any((store.private / "staging").glob("*"))
     return caught.value
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(store_in(tmp_path / "here"))
+def shelf(tmp_path: Path) -> BuildStore:
+    return open_builds(store_in(tmp_path / "here"))
 
 
 def exported(tmp_path: Path, **laid: Any) -> Path:
     """Lay a build in a root of its own and export it."""
     root = tmp_path / "there"
     path = lay(root, **laid)
-    return Shelf(store_in(root)).export(f"{path.parent.name}/{path.name}", tmp_path / "packed.tar.gz")
+    return open_builds(store_in(root)).export(f"{path.parent.name}/{path.name}", tmp_path / "packed.tar.gz")
 
 
 def test_the_same_build_gives_the_same_bytes_wherever_it_lies_and_whenever(tmp_path: Path) -> None:
     root = tmp_path / "one"
     path = lay(root, files={"llama-server": "s", "libggml.so.0": "g"}, links={"libggml.so": "libggml.so.0"})
-    first = Shelf(store_in(root)).export("cpu", tmp_path)
+    first = open_builds(store_in(root)).export("cpu", tmp_path)
     moved = tmp_path / "two"
     shutil.copytree(root, moved, symlinks=True)
     for file in moved.rglob("*"):
         if not file.is_symlink():
             file.touch()
-    second = Shelf(store_in(moved)).export("cpu", tmp_path / "again.tar.gz")
+    second = open_builds(store_in(moved)).export("cpu", tmp_path / "again.tar.gz")
     assert first.name == f"{path.name}-{HERE}.tar.gz"
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes()[4:8] == bytes(4), "gzip's own time"
@@ -95,7 +96,7 @@ def test_what_is_packed_says_nothing_of_the_machine_that_packed_it(tmp_path: Pat
     assert json.loads(state)["artifacts"]["."]["made"]["at"] == "2026-01-01T00:00:00Z"
 
 
-def test_what_cannot_be_packed_is_told(shelf: Shelf, tmp_path: Path) -> None:
+def test_what_cannot_be_packed_is_told(shelf: BuildStore, tmp_path: Path) -> None:
     path = lay(tmp_path / "here")
     (tmp_path / "there.tar.gz").write_text("mine")
     with pytest.raises(ExportExists, match=r"there\.tar\.gz exists"):
@@ -201,7 +202,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     short.write_bytes(b"not an archive")
     refused(tmp_path / "here", short, BadArchive, "neither zip nor tar")
     with pytest.raises(UnreadableSource, match="absent"):
-        Shelf(store_in(tmp_path / "here")).take_in(tmp_path / "absent")
+        open_builds(store_in(tmp_path / "here")).import_build(tmp_path / "absent")
 
 
 def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
@@ -227,8 +228,8 @@ def test_programs_that_do_not_prove_themselves_are_not_kept(tmp_path: Path) -> N
 
 def test_one_that_is_here_already_stays_as_it_is(tmp_path: Path) -> None:
     archive = exported(tmp_path)
-    shelf = Shelf(store_in(tmp_path / "there"))
+    shelf = open_builds(store_in(tmp_path / "there"))
     before = shelf.builds()
-    found = shelf.take_in(archive)
+    found = shelf.import_build(archive)
     assert not found.ran
     assert shelf.builds() == before

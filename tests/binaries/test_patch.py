@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.step import Step
-from llama_runner.engine.errors import StoreNotWritable
 from llama_runner.llama_cpp.pinned_source import Tree
 from llama_runner.request.source_tree_graph import tree_from
-from llama_runner.sources.local import MissingSource
 from llama_runner.steps.patch import NoPatchProgram, PatchDoesNotApply, PatchNotFetched
+from llama_runner.store.errors import StoreNotWritable
+from llama_runner.store.local_sources import MissingSource
 from tests.binaries.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
 
 PATCH = """

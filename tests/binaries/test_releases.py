@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.llama_cpp import release_index, releases
+from llama_runner.llama_cpp import release_choice, release_index
 from llama_runner.llama_cpp.release_index import (
     Listing,
     NoSuchRelease,
@@ -71,7 +71,7 @@ def settings(served: Releases, **more: str) -> dict[str, str]:
 def test_the_archive_for_a_machine_is_found(
     served: Releases, tmp_path: Path, platform: str, backend: str, name: str
 ) -> None:
-    found = releases.prebuilt(None, platform, backend, tmp_path, environment=settings(served))
+    found = release_choice.prebuilt(None, platform, backend, tmp_path, environment=settings(served))
     assert (found.name, found.build, found.size) == (name, 10700, len(name))
     assert found.digest == "sha256:" + hashlib.sha256(name.encode()).hexdigest()
     assert found.url == f"{served.origin}/ggml-org/llama.cpp/releases/download/b10700/{name}"
@@ -87,62 +87,64 @@ def test_where_there_is_no_archive_what_there_is_gets_listed(
     served: Releases, tmp_path: Path, platform: str, backend: str
 ) -> None:
     with pytest.raises(NoAsset, match=f"b10700 has no programs for {platform} with {backend}") as raised:
-        releases.prebuilt(None, platform, backend, tmp_path, environment=settings(served))
+        release_choice.prebuilt(None, platform, backend, tmp_path, environment=settings(served))
     assert "llama-b10700-bin-win-cuda-12.4-x64.zip" in str(raised.value)
     assert "--binaries build" in str(raised.value.hint)
 
 
 def test_of_a_release_that_is_still_being_filled_the_one_before_is_taken(served: Releases, tmp_path: Path) -> None:
     served.add(10701, names=("llama-{tag}-bin-win-cpu-x64.zip",))
-    found = releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
+    found = release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
     assert found.build == 10700
     with pytest.raises(NoAsset):
-        releases.prebuilt("b10701", LINUX, "cpu", tmp_path, environment=settings(served))
+        release_choice.prebuilt("b10701", LINUX, "cpu", tmp_path, environment=settings(served))
 
 
 def test_a_build_is_taken_by_its_tag(served: Releases, tmp_path: Path) -> None:
-    assert releases.prebuilt("b10605", LINUX, "cpu", tmp_path, environment=settings(served)).build == 10605
+    assert release_choice.prebuilt("b10605", LINUX, "cpu", tmp_path, environment=settings(served)).build == 10605
     with pytest.raises(NoSuchRelease, match="has no release b1"):
-        releases.prebuilt("b1", LINUX, "cpu", tmp_path, environment=settings(served))
+        release_choice.prebuilt("b1", LINUX, "cpu", tmp_path, environment=settings(served))
 
 
 def test_what_was_chosen_stays_chosen_and_nobody_is_asked_again(served: Releases, tmp_path: Path) -> None:
-    first = releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
+    first = release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
     asked = len(served.requests)
     served.add(10800)
     for answer in (tmp_path / "releases").glob("answer-*"):
         answer.unlink()
     code = (
         "import sys; from pathlib import Path; from llama_runner.binaries import releases\n"
-        f"found = releases.prebuilt(None, {LINUX!r}, 'cpu', Path(sys.argv[1]), "
+        f"found = release_choice.prebuilt(None, {LINUX!r}, 'cpu', Path(sys.argv[1]), "
         "environment={'LLAMA_RUNNER_RELEASES': sys.argv[2]})\n"
         "print(found.tag, 'httpx2' in sys.modules, 'ssl' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path), served.endpoint]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "b10700 False False\n"
     assert len(served.requests) == asked
-    assert releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served)) == first
+    assert release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served)) == first
     (chosen,) = (tmp_path / "releases").glob("chosen-*")
     chosen.write_text("{")
     for answer in (tmp_path / "releases").glob("answer-*"):
         answer.unlink()
-    assert releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served)).build == 10800
+    assert release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served)).build == 10800
     served.add(10900)
     for answer in (tmp_path / "releases").glob("answer-*"):
         answer.unlink()
-    assert releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served), update=True).build == 10900
+    assert (
+        release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served), update=True).build == 10900
+    )
 
 
 def test_an_archive_without_a_digest_is_refused_unless_one_is_given(served: Releases, tmp_path: Path) -> None:
     del served.asset("llama-b10700-bin-ubuntu-x64.tar.gz")["digest"]
     with pytest.raises(NoDigest, match=r"gives no sha256 of llama-b10700-bin-ubuntu-x64\.tar\.gz"):
-        releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
-    found = releases.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served), sha256="0" * 64)
+        release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
+    found = release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served), sha256="0" * 64)
     assert found.digest == "sha256:" + "0" * 64
     served.asset("cudart-llama-bin-win-cuda-12.4-x64.zip")
     served.releases[0]["assets"][0]["digest"] = None
     with pytest.raises(NoDigest, match="cudart"):
-        releases.prebuilt("b10700", "windows-x64", "cuda", tmp_path / "other", environment=settings(served))
+        release_choice.prebuilt("b10700", "windows-x64", "cuda", tmp_path / "other", environment=settings(served))
 
 
 def test_within_an_hour_nobody_is_asked_and_then_only_whether_it_changed(served: Releases, tmp_path: Path) -> None:
@@ -314,4 +316,4 @@ def test_a_damaged_memory_is_asked_anew(served: Releases, tmp_path: Path) -> Non
 def test_what_cannot_be_remembered_is_used_all_the_same(served: Releases, tmp_path: Path) -> None:
     private = tmp_path / "a file"
     private.touch()
-    assert isinstance(releases.prebuilt(None, LINUX, "cpu", private, environment=settings(served)), Prebuilt)
+    assert isinstance(release_choice.prebuilt(None, LINUX, "cpu", private, environment=settings(served)), Prebuilt)

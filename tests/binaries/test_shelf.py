@@ -25,7 +25,8 @@ from llama_runner.llama_cpp.build_selection import (
     open_chosen,
     open_programs,
 )
-from llama_runner.llama_cpp.installed_builds import BeingMade, Chosen, NothingBefore, Shelf, UsedByServer
+from llama_runner.llama_cpp.installed_builds import BeingMade, BuildStore, Chosen, NothingBefore, UsedByServer
+from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.registry import register
 from llama_runner.store import locks
 from llama_runner.store.artifacts import Store
@@ -38,8 +39,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def shelf(store: Store) -> Shelf:
-    return Shelf(store)
+def shelf(store: Store) -> BuildStore:
+    return open_builds(store)
 
 
 def serve(store: Store, program: Path, pid: int | None = None) -> None:
@@ -47,7 +48,7 @@ def serve(store: Store, program: Path, pid: int | None = None) -> None:
     assert register(store.private / "servers", pid or os.getpid(), about) is not None
 
 
-def test_what_is_there_is_told_as_its_record_has_it(shelf: Shelf, store: Store) -> None:
+def test_what_is_there_is_told_as_its_record_has_it(shelf: BuildStore, store: Store) -> None:
     first, other = lay(store.root, build=7), lay(store.root, build=8, platform="plan9-vax")
     shelf.use(first.name)
     serve(store, first / "llama-server")
@@ -75,7 +76,7 @@ def test_what_is_there_is_told_as_its_record_has_it(shelf: Shelf, store: Store) 
     assert (foreign.path, foreign.chosen, foreign.servers) == (other, False, ())
 
 
-def test_what_is_damaged_is_told_and_never_used(shelf: Shelf, store: Store) -> None:
+def test_what_is_damaged_is_told_and_never_used(shelf: BuildStore, store: Store) -> None:
     whole, changed, empty, bare = (lay(store.root, build=number) for number in (1, 2, 3, 4))
     (changed / "llama-server").write_text("something else")
     for path in (empty / "llama-server", empty / "libggml.so", bare / STATE_FILE):
@@ -106,7 +107,7 @@ def test_a_build_that_was_moved_with_its_root_is_read_once_and_then_believed(sto
     assert open_programs(moved, "cpu").digest == open_programs(store, "cpu").digest
 
 
-def test_enough_of_a_name_is_a_name(shelf: Shelf, store: Store) -> None:
+def test_enough_of_a_name_is_a_name(shelf: BuildStore, store: Store) -> None:
     one, two = lay(store.root, build=10), lay(store.root, build=11, backend="vulkan")
     lay(store.root, build=12, backend="metal", platform="macos-arm64")
     assert shelf.path("vul") == two
@@ -125,7 +126,7 @@ def test_enough_of_a_name_is_a_name(shelf: Shelf, store: Store) -> None:
             shelf.path(name)
 
 
-def test_a_choice_holds_and_goes_back_step_by_step(shelf: Shelf, store: Store) -> None:
+def test_a_choice_holds_and_goes_back_step_by_step(shelf: BuildStore, store: Store) -> None:
     one, two, three = (lay(store.root, build=number) for number in (1, 2, 3))
     assert open_chosen(store) is None
     for path in (one, one, two, three):
@@ -141,7 +142,7 @@ def test_a_choice_holds_and_goes_back_step_by_step(shelf: Shelf, store: Store) -
         shelf.rollback()
 
 
-def test_what_was_chosen_and_is_gone_is_an_error_with_a_way_out(shelf: Shelf, store: Store) -> None:
+def test_what_was_chosen_and_is_gone_is_an_error_with_a_way_out(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     shelf.use(one.name)
     shutil.rmtree(one)
@@ -153,7 +154,7 @@ def test_what_was_chosen_and_is_gone_is_an_error_with_a_way_out(shelf: Shelf, st
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"chosen": 1, "before": []}', '{"chosen": null}', "[" * 100_000])
-def test_a_damaged_choice_is_told_and_replaced_by_the_next(shelf: Shelf, store: Store, text: str) -> None:
+def test_a_damaged_choice_is_told_and_replaced_by_the_next(shelf: BuildStore, store: Store, text: str) -> None:
     one = lay(store.root)
     file = choice_file(store.private)
     file.parent.mkdir(parents=True)
@@ -168,9 +169,9 @@ def test_a_damaged_choice_is_told_and_replaced_by_the_next(shelf: Shelf, store: 
 CHOOSE = """
 import sys
 from pathlib import Path
-from llama_runner.llama_cpp.installed_builds import Shelf
+from llama_runner.serving.build_store import open_builds
 from llama_runner.store.artifacts import Store
-shelf = Shelf(Store(Path(sys.argv[1]), print))
+shelf = open_builds(Store(Path(sys.argv[1]), print))
 print("ready", flush=True)
 sys.stdin.readline()
 for turn in range(9):
@@ -178,7 +179,7 @@ for turn in range(9):
 """
 
 
-def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: Shelf, store: Store) -> None:
+def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: BuildStore, store: Store) -> None:
     names = [lay(store.root, build=number).name for number in (1, 2, 3, 4)]
     words = [sys.executable, "-c", CHOOSE, str(store.root)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -197,7 +198,7 @@ def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: S
     assert [path.name for path in choice_file(store.private).parent.iterdir()] == [f"{HERE}.json"]
 
 
-def test_what_a_server_runs_with_stays_whatever_is_said(shelf: Shelf, store: Store) -> None:
+def test_what_a_server_runs_with_stays_whatever_is_said(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     shelf.use(one.name)
     serve(store, one / "llama-server")
@@ -210,7 +211,7 @@ def test_what_a_server_runs_with_stays_whatever_is_said(shelf: Shelf, store: Sto
 
 
 def test_a_server_that_was_written_down_before_programs_were_is_known_by_its_process(
-    shelf: Shelf, store: Store
+    shelf: BuildStore, store: Store
 ) -> None:
     sleep = shutil.which("sleep")
     assert sleep
@@ -226,7 +227,7 @@ def test_a_server_that_was_written_down_before_programs_were_is_known_by_its_pro
     assert not one.exists()
 
 
-def test_what_is_in_use_goes_only_if_that_is_insisted_on_and_then_auto_is(shelf: Shelf, store: Store) -> None:
+def test_what_is_in_use_goes_only_if_that_is_insisted_on_and_then_auto_is(shelf: BuildStore, store: Store) -> None:
     one, two = lay(store.root, build=1), lay(store.root, build=2)
     shelf.use(one.name)
     with pytest.raises(Chosen, match=one.name):
@@ -238,7 +239,7 @@ def test_what_is_in_use_goes_only_if_that_is_insisted_on_and_then_auto_is(shelf:
     assert not any((store.private / "staging").iterdir()), "nothing of it is left"
 
 
-def test_what_another_process_makes_is_not_removed(shelf: Shelf, store: Store) -> None:
+def test_what_another_process_makes_is_not_removed(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     record = store.records(one)["."]
     lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
@@ -248,7 +249,7 @@ def test_what_another_process_makes_is_not_removed(shelf: Shelf, store: Store) -
     assert shelf.builds() == []
 
 
-def test_unused_is_what_nobody_would_miss(shelf: Shelf, store: Store) -> None:
+def test_unused_is_what_nobody_would_miss(shelf: BuildStore, store: Store) -> None:
     old, used, run, new = (lay(store.root, build=n, at=f"2026-01-0{n}T00:00:00Z") for n in (1, 2, 3, 4))
     only = lay(store.root, build=1, backend="vulkan", at="2025-01-01T00:00:00Z")
     foreign = lay(store.root, build=1, platform="macos-arm64")

@@ -19,7 +19,7 @@ from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.plan import Snapshot
 from llama_runner.demo import ANSWER
-from llama_runner.engine.errors import DiskFull, ProgramFailed, WrongOutput
+from llama_runner.engine.errors import ProgramFailed, WrongOutput
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.llama_cpp.toolchain import NoCompiler, find_toolchain
@@ -28,6 +28,7 @@ from llama_runner.serving.smoke_test_errors import WrongSentence, WrongVersion
 from llama_runner.steps.compile import UnknownOption
 from llama_runner.steps.fetch_wheel import FetchFailed, FetchPackage, WrongFile
 from llama_runner.steps.unpack import UnpackSource
+from llama_runner.store.errors import DiskFull
 from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system.archives import BadArchive
 from tests.binaries.tiny_llama import OPTIONS, SERVER_C, Bench, Tree, Trees, compile_step, write_tree, write_wheel

@@ -25,9 +25,9 @@ from llama_runner.request.prebuilt_graph import (
     build_of,
     release_programs,
 )
-from llama_runner.sources.local import MissingSource, UnreadableSource
 from llama_runner.steps.fetch_url import FetchUrl
 from llama_runner.steps.unpack_programs import NoPrograms, OtherArchive, UnpackPrograms
+from llama_runner.store.local_sources import MissingSource, UnreadableSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive

@@ -13,15 +13,16 @@ from typing import Any, ClassVar
 
 from llama_runner.core import events
 from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Node, Source, Step
+from llama_runner.core.source import Source
+from llama_runner.core.step import Node, Step
 from llama_runner.demo import ANSWER
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.outcome import Outcome
 from llama_runner.llama_cpp.toolchain import find_toolchain
-from llama_runner.sources.local import LocalSources
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.store.artifacts import Store
+from llama_runner.store.local_sources import LocalSources
 from llama_runner.store.stamps import hash_payload
 
 CMAKE_LISTS = """

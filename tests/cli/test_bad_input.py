@@ -16,7 +16,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.core.events import Event, StepStarted
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.sources.local import SourceChanged
+from llama_runner.store.local_sources import SourceChanged
 from tests.conftest import MODULE, Command, Result
 from tests.e2e.serving import Running, ask
 

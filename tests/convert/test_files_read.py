@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_runner.convert import convert
-from llama_runner.convert.official_script import Choice
+from llama_runner.core.converter import ConverterChoice
 from llama_runner.core.model_files import MODULES, is_read_here, part_of_card
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion
@@ -117,7 +117,9 @@ def test_11_22_a_card_without_front_matter_does_not_count(card: bytes) -> None:
 def test_11_22_a_projector_and_an_adapter_depend_on_every_file_that_the_script_may_read(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     model = LocalModel(tmp_path, "m", converted_here=True)
-    conversion = Conversion(model, "m", 0, Choice(official=False, architecture="X"), Toy("tree"), None, trusted=False)
+    conversion = Conversion(
+        model, "m", 0, ConverterChoice(official=False, architecture="X"), Toy("tree"), None, trusted=False
+    )
     (adapter,) = conversion.adapters([tmp_path / "adapter"])
     for read in (conversion.projector("auto").model, adapter.base):  # type: ignore[union-attr]
         assert isinstance(read, LocalModel)

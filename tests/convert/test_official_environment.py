@@ -14,7 +14,6 @@ from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
-from llama_runner.sources.local import LocalSources
 from llama_runner.steps.python_environment import (
     ConverterEnvironment,
     NotInstallable,
@@ -23,6 +22,7 @@ from llama_runner.steps.python_environment import (
     python_of,
 )
 from llama_runner.store.artifacts import Store
+from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,10 +12,9 @@ from llama_runner.convert.errors import NoSuchPreTokenizer
 from llama_runner.core.model_files import READ_BY_SCRIPT
 from llama_runner.core.plan import Run, Snapshot
 from llama_runner.core.step import Place, Step
-from llama_runner.engine.errors import DiskFull
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
-from llama_runner.sources.local import LocalModel, LocalSources
+from llama_runner.sources.local import LocalModel
 from llama_runner.steps.convert_official import (
     NeedsItsOwnCode,
     NeedsNetwork,
@@ -25,6 +24,8 @@ from llama_runner.steps.convert_official import (
 )
 from llama_runner.steps.python_environment import PythonGone
 from llama_runner.store.artifacts import Store
+from llama_runner.store.errors import DiskFull
+from llama_runner.store.local_sources import LocalSources
 from llama_runner.store.stamps import hash_payload, stamp_of
 from tests.convert.test_official_driver import BASE, TRUST
 

@@ -12,9 +12,9 @@ import pytest
 from llama_runner.core.errors import StepError
 from llama_runner.core.workspace import Workspace
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.engine.errors import StoreNotWritable
-from llama_runner.llama_cpp.installed_builds import Shelf
+from llama_runner.serving.build_store import open_builds
 from llama_runner.store import staging
+from llama_runner.store.errors import StoreNotWritable
 from tests.binaries.stored import HERE, lay, store_in
 from tests.conftest import Command
 from tests.engine.drive import link_elsewhere
@@ -112,7 +112,7 @@ def test_11_23_only_directories_of_ours_are_removed(tmp_path: Path, other_file_s
 def test_11_23_builds_on_another_file_system_are_removed(tmp_path: Path, other_file_system: Path) -> None:
     (tmp_path / "bins").symlink_to(other_file_system)
     shutil.copytree(lay(tmp_path / "there").parent, other_file_system / HERE)
-    shelf = Shelf(store_in(tmp_path))
+    shelf = open_builds(store_in(tmp_path))
     (build,) = shelf.builds()
     shelf.remove(build.name)
     assert shelf.builds() == []

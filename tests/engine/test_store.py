@@ -17,10 +17,11 @@ from llama_runner.core import events
 from llama_runner.core.errors import StepError
 from llama_runner.core.plan import Run, Skip
 from llama_runner.core.workspace import Workspace
-from llama_runner.engine.errors import InputVanished, InTheWay, LockTimeout, NoOutput, StoreNotWritable, WrongOutput
+from llama_runner.engine.errors import InputVanished, NoOutput, WrongOutput
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.store import stamps
+from llama_runner.store.errors import InTheWay, LockTimeout, StoreNotWritable
 from llama_runner.store.locks import hold
 from llama_runner.store.stamps import StampCache, hash_file, source_stamp
 from tests.engine.toys import File, Toy, ToyTree, World

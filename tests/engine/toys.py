@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Node, Place, Source, Step, all_inputs, noted, unkeyed
+from llama_runner.core.source import Source
+from llama_runner.core.step import Node, Place, Step, all_inputs, noted, unkeyed
 from llama_runner.core.workspace import Workspace
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer

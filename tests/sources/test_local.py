@@ -17,8 +17,9 @@ from llama_runner.core.errors import SourceError
 from llama_runner.core.record import STATE_FILE, Record, format_state
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.sources.local import LocalModel, LocalSources, SourceChanged, bucket, files_of, open_directory
+from llama_runner.sources.local import LocalModel, bucket, open_directory
 from llama_runner.store.artifacts import Store
+from llama_runner.store.local_sources import LocalSources, SourceChanged
 from llama_runner.store.stamps import hash_file, source_stamp
 
 
@@ -42,7 +43,7 @@ def look(root: Path, *, remember: bool = True, inspected: list[LocalModel] | Non
 
 def test_only_files_that_conversion_reads_count(directory: Path, tmp_path: Path) -> None:
     source = open_directory(directory)
-    assert list(files_of(source)) == [
+    assert list(source.files()) == [
         "1_Pooling/config.json",
         "README.md",
         "config.json",
@@ -67,7 +68,7 @@ def test_the_digest_is_the_same_wherever_the_directory_lies_and_whatever_links_l
     assert source.name == "link"
     linked = tmp_path / "blobs"
     linked.mkdir()
-    for name, path in files_of(open_directory(directory)).items():
+    for name, path in open_directory(directory).files().items():
         (linked / name).parent.mkdir(exist_ok=True)
         (linked / name).symlink_to(path)
     assert look(tmp_path).digest(open_directory(linked)) == digest

@@ -8,10 +8,11 @@ import pytest
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.hub.names import HubName
-from llama_runner.sources.local import LocalFile, LocalModel, MissingSource, NotADirectory
+from llama_runner.sources.local import LocalFile, LocalModel, NotADirectory
 from llama_runner.sources.open_source import NoSource, NotAModel, SeveralSources, choose
 from llama_runner.sources.quantization_types import QuantizationNeedsImatrix, UnknownQuantization, canonical
 from llama_runner.store import layout
+from llama_runner.store.local_sources import MissingSource
 from tests.sources.test_gguf import write
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,11 @@ from llama_runner.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
+    from llama_runner.core.digest import Digest
     from llama_runner.llama_cpp.capabilities import Capabilities, Flag
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 RENAMED = (
     ("--draft-max", "--spec-draft-n-max"),
@@ -43,6 +47,22 @@ class NotUnderstood(UsageError):
     def __init__(self, flag: str, what: str, version: str, *, hint: str | None) -> None:
         self.flag, self.what, self.version = flag, what, version
         super().__init__(f"{what} (llama-server {version})", hint=hint)
+
+
+def check_options(server: ServerOptions, programs: Path, digest: Digest, private: Path) -> list[str]:
+    """Check what is passed on to llama-server against the programs in hand, and return advice about it.
+
+    ``digest`` is that of the programs. Raises ``NotUnderstood``. Programs that do not list their options are not
+    checked.
+    """
+    from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
+
+    try:
+        known = capabilities_of(programs, digest, private)
+    except SaysNothing:
+        return []
+    advice = check_flags(server.extra, known)
+    return [*advice, *check_variables(os.environ, known)] if server.inherit_environment else advice
 
 
 def check_flags(words: Iterable[str], capabilities: Capabilities) -> list[str]:

@@ -85,7 +85,7 @@ class Memory:
             return
         from llama_runner.serving.llama_server.memory_suggestions import refusal  # noqa: PLC0415 - only for what does not fit
 
-        error = refusal(self, need, room, missing)
+        error = refusal(self.spec, self.question, lambda asked: self.ask(asked, quietly=True), need, room, missing)
         if error is not None and not self.spec.force_memory:
             raise error
         if error is not None:

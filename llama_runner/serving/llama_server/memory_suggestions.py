@@ -13,7 +13,7 @@ from llama_runner.system import hardware
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.serving.llama_server.memory_check import Memory
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.llama_server.memory_estimate import Need, Question, Room
 
 _STEP = 256
@@ -34,23 +34,27 @@ class Way(Value):
     question: Question
 
 
-def refusal(memory: Memory, need: Need, room: Room, missing: int) -> DoesNotFit | None:
-    """Return the error for a server that does not fit, with ways out; None if llama-server makes it fit by itself."""
+def refusal(
+    spec: ServerSpec, asked: Question, ask: Callable[[Question], Need | None], need: Need, room: Room, missing: int
+) -> DoesNotFit | None:
+    """Return the error for a server that does not fit, with ways out; None if llama-server makes it fit by itself.
 
-    def fits(asked: Question) -> bool:
-        answer = memory.ask(asked, quietly=True)
+    ``ask`` returns what another launch would need, None where that is not known.
+    """
+
+    def fits(other: Question) -> bool:
+        answer = ask(other)
         if answer is None:
             return False
-        return not lacking(answer.but(beside=answer.beside + missing), room, spills=asked.spills)
+        return not lacking(answer.but(beside=answer.beside + missing), room, spills=other.spills)
 
-    asked = memory.question
     if asked.ctx_size == "0" and asked.spills and need.devices and fits(asked.but(ctx_size=_LEAST_FITTED)):
         return None
     lacks = lacking(need, room, spills=asked.spills)
-    ways = [] if memory.spec.force_memory else [way.options for way in ways_out(asked, lacks, fits)]
+    ways = [] if spec.force_memory else [way.options for way in ways_out(asked, lacks, fits)]
     if (size := largest_model(need, lacks)) is not None:
         ways.append(f"a quantization of at most {size / 2**30:.1f} GiB")
-    return DoesNotFit(memory.spec.alias, lacks, total=hardware.total_memory(), parts=need.parts, ways=ways)
+    return DoesNotFit(spec.alias, lacks, total=hardware.total_memory(), parts=need.parts, ways=ways)
 
 
 def ways_out(asked: Question, lacks: tuple[tuple[str, int, int], ...], fits: Callable[[Question], bool]) -> list[Way]:

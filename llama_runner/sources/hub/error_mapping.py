@@ -1,13 +1,10 @@
 """What an exception of huggingface_hub, or of the HTTP client below it, means; and whether and when to try again.
 
-The only place that knows what they raise. The HTTP client's classes are known by their names: huggingface_hub has
-changed its client between versions.
+The only place that knows what they raise; ``system.http_failure`` tells apart why there was no answer.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
@@ -40,11 +37,11 @@ from llama_runner.sources.hub.errors import (
     TimedOut,
     TokenRefused,
 )
+from llama_runner.system.http_failure import chain, failure_of, named, one_line, origin_of, proxy_of, where_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from llama_runner.sources.hub.access import Access
+    from llama_runner.system.http_failure import HttpFailure
 
 
 def explain(
@@ -72,9 +69,9 @@ def is_transient(error: Exception) -> bool:
         # a link to the storage that has run out; the Hub gives a new one
         expired = status == 403 and bool(response.history)  # noqa: PLR2004
         return status in {408, 425, 429} or (status >= 500 and status != 501) or expired  # noqa: PLR2004
-    if any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error)):
+    if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain(error)):
         return False
-    return _named(error, "TimeoutException", "NetworkError", "RemoteProtocolError") is not None
+    return named(error, "TimeoutException", "NetworkError", "RemoteProtocolError") is not None
 
 
 def retry_after(error: Exception) -> float | None:
@@ -100,44 +97,23 @@ def _until(date: str) -> float | None:
         return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what led to it; huggingface_hub wraps, and its HTTP client wraps what the system says."""
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
-
-
 def _response(error: BaseException) -> Any:  # noqa: ANN401 - of whichever HTTP client huggingface_hub uses
-    responses = (getattr(one, "response", None) for one in _chain(error))
+    responses = (getattr(one, "response", None) for one in chain(error))
     return next((response for response in responses if hasattr(response, "headers")), None)
-
-
-def _named(error: BaseException, *names: str) -> BaseException | None:
-    """Return the first in the chain that is of such a class; by name, as huggingface_hub has changed its client."""
-    for one in _chain(error):
-        if any(cls.__name__ in names for cls in type(one).__mro__):
-            return one
-    return None
 
 
 def _cause(error: Exception, repo: str, revision: str | None, file: str | None, access: Access) -> LlamaRunnerError:
     response = _response(error)
     if response is not None:
         return _answered(error, response, repo, revision, file, access)
-    if _named(error, "OfflineModeIsEnabled"):
+    if named(error, "OfflineModeIsEnabled"):
         return Offline(repo if file is None else f"{file} of {repo}")
-    if _named(error, "HFValidationError"):
+    if named(error, "HFValidationError"):
         return BadRepositoryName(repo)
-    lost = _named(error, "TransportError", "TimeoutError")
-    if lost is not None:
-        return _unreached(lost, access)
-    if found := _bad_setting(error, access.endpoint):
-        return found
-    where = _where(_named(error, "HTTPError", "InvalidURL") or error, access)
-    return BadAnswer(where, _one_line(f"{error}" or type(error).__name__, access))
+    if failure := failure_of(error, access.endpoint, access.hide):
+        return _not_reached(failure)
+    where = where_of(named(error, "HTTPError", "InvalidURL") or error, access.endpoint)
+    return BadAnswer(where, one_line(access.hide(f"{error}" or type(error).__name__)))
 
 
 def _answered(  # noqa: C901, PLR0912 - a table
@@ -148,10 +124,13 @@ def _answered(  # noqa: C901, PLR0912 - a table
     file: str | None,
     access: Access,
 ) -> HubError:
-    status, code, where = int(response.status_code), response.headers.get("X-Error-Code"), _origin(str(response.url))
-    said = _one_line(response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or "", access)
+    status, code = int(response.status_code), response.headers.get("X-Error-Code")
+    where = origin_of(str(response.url))
+    said = one_line(
+        access.hide(response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or "")
+    )
     match status:
-        case _ if code is None and status in {401, 403, 404, 410} and where != _origin(access.endpoint):
+        case _ if code is None and status in {401, 403, 404, 410} and where != origin_of(access.endpoint):
             return StorageRefused(where, status)
         case _ if code == "RevisionNotFound":
             return NoSuchRevision(repo, revision or "main")
@@ -180,68 +159,21 @@ def _answered(  # noqa: C901, PLR0912 - a table
     return HubRefused(where, status, said)
 
 
-def _unreached(lost: BaseException, access: Access) -> NotReached:
-    where = _where(lost, access)
-    proxy = proxy_of(where)
-    why = _one_line(str(lost), access) or type(lost).__name__
-    inner = list(_chain(lost))
-    certificate = next((one for one in inner if isinstance(one, ssl.SSLCertVerificationError)), None)
-    if certificate is not None:
-        return BadCertificate(where, certificate.verify_message or why)
-    connecting = _named(lost, "ConnectError", "ConnectTimeout", "ProxyError") is not None
-    if proxy is not None and connecting:
-        return ProxyFailed(where, proxy, why)
-    if any(isinstance(one, socket.gaierror) for one in inner):
-        return NameNotResolved(where, urlsplit(where).hostname or where)
-    if any(isinstance(one, ConnectionRefusedError) for one in inner):
-        return ConnectionRefused(where)
-    if isinstance(lost, TimeoutError):  # of our own, with its own words
-        return TimedOut(where, why)
-    if _named(lost, "TimeoutException"):
-        return TimedOut(where, "no connection in time" if connecting else "no answer in time")
-    return NotReached(where, why) if connecting else ConnectionLost(where, f"the connection broke: {why}")
-
-
-def _bad_setting(error: Exception, where: str) -> NotReached | None:
-    """Return what in the environment keeps the HTTP client from being made."""
-    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        path = os.environ.get(variable)
-        if path and isinstance(error, OSError):  # an ssl.SSLError is one
-            return BadCertificateFile(where, variable, path, error.strerror or str(error))
-    proxy = proxy_of(where)
-    if proxy is not None and isinstance(error, ImportError):
-        return ProxyFailed(where, proxy, "for SOCKS the package socksio would have to be installed")
-    if proxy is not None and isinstance(error, ValueError):
-        return ProxyFailed(where, proxy, "that is no address of a proxy")
-    return None
-
-
-def proxy_of(url: str) -> str | None:
-    """Return the proxy that a request for ``url`` goes through, without a user name or a password."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - seldom
-
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(parts.hostname or ""):
-        return None
-    return _origin(proxy if "://" in proxy else f"http://{proxy}")
-
-
-def _where(error: BaseException, access: Access) -> str:
-    try:
-        return _origin(str(error.request.url))  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # no request is known
-        return access.endpoint
-
-
-def _origin(url: str) -> str:
-    """Return scheme, host and port of a URL: the rest may be long, or a secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _one_line(text: str, access: Access) -> str:
-    """Return the first line of what somebody said, fit to be shown and without the token."""
-    line = next(iter(access.hide(text).strip().splitlines()), "")
-    return "".join(letter for letter in line if letter.isprintable())[:200].rstrip(". ")
+def _not_reached(failure: HttpFailure) -> NotReached:
+    where, why = failure.where, failure.why
+    match failure.cause:
+        case "name":
+            return NameNotResolved(where, urlsplit(where).hostname or where)
+        case "refused":
+            return ConnectionRefused(where)
+        case "time-out":
+            return TimedOut(where, why)
+        case "certificate":
+            return BadCertificate(where, why)
+        case "certificate file":
+            return BadCertificateFile(where, failure.variable, failure.path, why)
+        case "proxy":
+            return ProxyFailed(where, failure.proxy, why)
+        case "lost":
+            return ConnectionLost(where, why)
+    return NotReached(where, why)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import DownloadError, ExitCode, SourceError
+from llama_runner.system.http_failure import CERTIFICATE_HINT
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.access import Access
@@ -226,8 +227,7 @@ class BadCertificate(NotReached):
         super().__init__(
             where,
             f"its certificate is not accepted: {why}",
-            hint="if a proxy or a mirror has a certificate authority of its own, set SSL_CERT_FILE to its "
-            "certificates (REQUESTS_CA_BUNDLE is not read)",
+            hint=CERTIFICATE_HINT,
         )
 
 

@@ -117,7 +117,7 @@ class PinStore:
 
         A ``StoreError`` when it cannot be written.
         """
-        from llama_runner.engine.errors import as_store_error  # noqa: PLC0415 - the warm path writes nothing
+        from llama_runner.store.errors import as_store_error  # noqa: PLC0415 - the warm path writes nothing
 
         try:
             self._add(repo, pin, tuple(names), tuple(quantizations))

@@ -13,23 +13,26 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
 from llama_runner.core.sizes import size_text
-from llama_runner.engine.errors import as_store_error
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.checkpoint_quantization import stored
 from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.names import meaning_of
 from llama_runner.sources.hub.pins import Known, Pin, PinStore, RemoteFile
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors, HubSource
+from llama_runner.store.errors import as_store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llama_runner.convert.official_script import Choice
+    from llama_runner.core.converter import ConverterChoice
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.file_selection import Wish
     from llama_runner.sources.hub.names import HubName
+
+    Describe = Callable[[Path, ConverterChoice, bool], tuple[int | None, tuple[str, ...]]]
+    """Returns context length and the weights that the index names; the flag: also the tokenizer is read."""
 
 DEFAULT_REVISION = "main"
 _COMMIT_LENGTH = 40
@@ -111,15 +114,18 @@ class Resolver:
         offline: bool = False,
         update: bool = False,
         remember: bool = True,
-        pre_tokenizer: str | None = None,
-        choose: Callable[[Path, Callable[[str], bool]], Choice],
+        choose: Callable[[Path, Callable[[str], bool]], ConverterChoice],
+        describe: Describe,
     ) -> None:
-        """Remember below ``private``, unless not to ``remember``; then also the weights' description is not kept."""
+        """Make a resolver that keeps pins below ``private`` if it is to ``remember``.
+
+        ``choose`` decides who converts a model by its config.json, ``describe`` reads its small files.
+        """
         self.pins = PinStore(private / "pins", lambda text: sink(Warned("damaged_pin", text)))
         self._descriptions = private / "descriptions"
         self._access, self._sink = access, sink
         self._offline, self._update, self._remember = offline, update, remember
-        self._pre_tokenizer, self._choose_converter = pre_tokenizer, choose
+        self._choose_converter, self._describe = choose, describe
         self._found_access: Access | None = None
         self._unsettled: list[tuple[Pin, str]] = []
 
@@ -252,17 +258,15 @@ class Resolver:
             raise MissingOnHub(pin.repo, ["config.json"])
         if pin.described and (directory / config.name).is_file():
             return self._found(pin, revision, quantization, directory)
-        from llama_runner.convert.official_script import described  # noqa: PLC0415 - not on the warm path
-
         with self._reading(directory) as target:
             self._fetch(pin, [config], target)
             found = self._found(pin, revision, quantization, target)
-            context = described(target, found.choice, vocabulary=False)[0]
+            context = self._describe(target, found.choice, False)[0]
             found, weights = found.but(context_length=context), found.files
             if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
                 return found
             digests = self._fetch(pin, tuple(file for file in weights if not _is_weights(file)), target)
-            named = described(target, found.choice, pre_tokenizer=self._pre_tokenizer)[1]
+            named = self._describe(target, found.choice, True)[1]
             if missing := [name for name in named if pin.file(name) is None]:
                 raise MissingOnHub(pin.repo, missing)
             if other := [name for name in named if name not in {file.name for file in weights}]:

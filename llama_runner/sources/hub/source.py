@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
-    from llama_runner.convert.official_script import Choice as Converter
+    from llama_runner.core.converter import ConverterChoice
     from llama_runner.sources.checkpoint_quantization import Stored
     from llama_runner.sources.hub.file_selection import Choice
     from llama_runner.sources.hub.pins import Pin, RemoteFile
@@ -37,7 +37,7 @@ class HubSafetensors(Value):
     """Exactly what conversion reads."""
     quantization: str | None
     """As asked for in the name or by option."""
-    choice: Converter
+    choice: ConverterChoice
     """Who converts them."""
     context_length: int | None = None
     stored: Stored | None = None

@@ -118,7 +118,9 @@ def test_offline_nobody_is_asked(hub: Hub, variable: str) -> None:
 
 def command(hub: Hub, *arguments: str, **environment: str) -> Result:
     """Run the command to its end."""
-    script = "import sys; from llama_runner.cli import main, search; sys.exit(main.main(command=search.search))"
+    script = (
+        "import sys; from llama_runner.cli import main, search_cmds; sys.exit(main.main(command=search_cmds.search))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         check=False,

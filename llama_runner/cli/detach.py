@@ -1,0 +1,48 @@
+"""``run --detach``: starts a server in the background and prints how to reach and stop it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.cli import options as shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_runner.api import Runner
+    from llama_runner.request.results import Prepared
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+
+
+def detach(
+    runner: Runner, prepared: Prepared, options: ServerOptions, given: dict[str, Any], cancelled: Callable[[], bool]
+) -> None:
+    """Start a server in the background and say where it is: the end of ``run --detach``."""
+    from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+
+    server = runner.detach(
+        prepared, server=options, cancelled=cancelled, policy=given["restart"], limit=given["restart_limit"]
+    )
+    if not given["as_json"]:
+        stop = f"llama-runner stop {server.spec.alias}"
+        render.show(render.summary(prepared, server, server.spec.threads, stop=stop))
+    elif options.api_key == "auto":
+        render.show(f"API key   {server.api_key}   (shown this once)", err=True)
+
+
+def check_detach(runner: Runner, options: ServerOptions, given: dict[str, Any]) -> None:
+    """Check a launch before any work; the same server that runs at its address already is no hindrance."""
+    from llama_runner.serving.daemon import restarts_as  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.errors import PortTaken  # noqa: PLC0415
+    from llama_runner.serving.port_check import check_launch  # noqa: PLC0415
+    from llama_runner.serving.running_server import find  # noqa: PLC0415
+
+    try:
+        check_launch(options, runner.servers)
+    except PortTaken as error:
+        if error.server is None:
+            raise
+        forecast = runner.plan(server=options, **shared.wishes(given))
+        accepts = restarts_as(given["restart"], given["restart_limit"])
+        if forecast.plan.pending or find(forecast.spec, runner.servers, accepts) is None:
+            raise

@@ -1,0 +1,22 @@
+"""What commands share: a `Runner` that prints its events, and the signals that end a command."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_runner.api import Runner
+
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def runner_for(given: dict[str, Any], *, events: bool = False) -> Runner:
+    """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout."""
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import render  # noqa: PLC0415
+
+    gc.enable()
+    sink = render.print_event if events else render.Printer()
+    return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0))
