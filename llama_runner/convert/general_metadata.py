@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from llama_runner.convert.tensor_plan import Planned
 
 GENERATION = "generation_config.json"
+_NO_OUTPUT = logging.NullHandler()
+"""What gguf says is not printed: a library does not print."""
 STACKED = 3  # dimensions of the matrices of all experts
 SAMPLING = (
     ("sequence", "sampling_sequence"),
@@ -71,7 +73,8 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
     """Write the general metadata of a model of that directory name and those numbers of parameters."""
     import gguf  # noqa: PLC0415 - numpy comes with it
 
-    logging.getLogger("gguf").addHandler(logging.NullHandler())  # a library does not print
+    for logger in ("gguf", "metadata"):  # the names of gguf's loggers
+        logging.getLogger(logger).addHandler(_NO_OUTPUT)
     values.string("general.type", "model")
     name = name.encode("utf-8", "replace").decode()  # of a directory, it may have bytes that are not UTF-8
     try:

@@ -12,6 +12,9 @@ from typing import Any
 from llama_runner.core.printable import printable_message
 from llama_runner.core.redaction import redacted
 
+_LONGEST = 1 << 15
+"""Characters of a text; the last lines of a program have a few thousand."""
+
 
 class ExitCode:
     """Exit statuses of the command line; an error class names the one it ends with."""
@@ -39,12 +42,18 @@ class LlamaRunnerError(Exception):
     code: int = ExitCode.STEP
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(printable_message(redacted(message)))
-        self.hint = None if hint is None else printable_message(redacted(hint))
+        super().__init__(_shown(message))
+        self.hint = None if hint is None else _shown(hint)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle text and attributes; the constructors of subclasses take other arguments than the text."""
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _shown(text: str) -> str:
+    """Return a text that is safe to show; a foreign value in it may be of any length."""
+    found = printable_message(redacted(text[: 2 * _LONGEST]))
+    return found if len(found) <= _LONGEST else found[:_LONGEST] + "…"
 
 
 def _rebuild(kind: type[LlamaRunnerError], args: tuple[object, ...], facts: dict[str, object]) -> LlamaRunnerError:

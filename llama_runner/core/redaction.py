@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-_URL = r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(?!/)(\S+)"
-"""In a text; one slash is what is left of two where a URL was taken for a path."""
+_URL = r"([A-Za-z][A-Za-z0-9+.-]{1,63}):(//?)(?!/)(\S+)"
+"""In a text of any length, so no expression here repeats without a limit before it has to end; one slash is what is
+left of two where a URL was taken for a path."""
 
 _WITHOUT_USER = frozenset({"file", "hf"})
 """Schemes in which an @ before the first slash is no end of a user name."""
@@ -18,13 +19,13 @@ _PLACEHOLDERS = frozenset({"…", "NAME:PASSWORD"})
 """User information in messages of ours."""
 
 _PARAMETER = (
-    r"(?i)(?<=[?#&])(?:[\w.%-]*(?:token|secret|passw(?:or)?d|credential|signature|api[_-]?key|access[_-]?key)[\w.%-]*"
+    r"(?i)(?<=[?#&])(?:[\w.%-]{0,64}(?:token|secret|passw(?:or)?d|credential|signature|api[_-]?key|access[_-]?key)[\w.%-]{0,64}"
     r"|pass|pwd|key|sig|auth|authorization|jwt|session|sid)=[^&#\s'\"]*&?"
 )
 _NO_PORT = r"[^\s/?#@:\[]*:(?!\d*(?:[\s/?#'\"),.:;]|$))"
 """A colon that no port follows: what stands behind it is a password, with a slash in it."""
 
-_HOST_AND_PORT = r"(?<![\w/.@-])[^\s/:@'\"]+:[^\s/@'\"]+@(?=[\w.-]+:\d+)"
+_HOST_AND_PORT = r"(?<![\w/.@-])[^\s/:@'\"]{1,256}:[^\s/@'\"]{1,2048}@(?=[\w.-]{1,256}:\d)"
 """``user:password@`` before ``host:port``, as proxies are written."""
 
 

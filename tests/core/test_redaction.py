@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from llama_runner.core.redaction import public_url, redacted
@@ -89,3 +91,11 @@ def test_11_08_secrets_of_an_environment_are_hidden_wherever_they_stand() -> Non
     text = f"{'hf_planted' * 40} planted%2F1 planted/1 planted-2 planted-3 planted-4"
     assert redactor.text(text) == " ".join(["<hidden>"] * 6)
     assert redactor.text("author of /tmp, 1") == "author of /tmp, 1"
+
+
+@pytest.mark.parametrize("piece", ["A", "a.", "a:", ",", "@", "http://", "token", "?token", "&a=", "u:p@", ":/", "1:"])
+def test_11_21_a_long_text_takes_little_time(piece: str) -> None:
+    before = time.process_time()
+    redacted(piece * (65536 // len(piece)) + " @=")
+    redacted("http://h?" + piece * (65536 // len(piece)) + " @=")
+    assert time.process_time() - before < 10, "without limits in the expressions it takes minutes"

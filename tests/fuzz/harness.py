@@ -188,7 +188,7 @@ def _work(target: Target, seed: int, first: int, end: float, cases: int | None, 
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        printed = tempfile.TemporaryFile("ab")  # noqa: SIM115 - open until the process ends
+        printed = tempfile.TemporaryFile()  # noqa: SIM115 - open until the process ends
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
         number = first
@@ -197,6 +197,7 @@ def _work(target: Target, seed: int, first: int, end: float, cases: int | None, 
             if size := os.fstat(1).st_size:
                 outcome = ("finding", f"the library prints: {os.pread(1, min(size, 200), 0)!r}")
                 os.ftruncate(1, 0)
+                os.lseek(1, 0, os.SEEK_SET)
             os.write(writing, json.dumps(outcome).encode() + b"\n")
             number += 1
         status = 0
