@@ -13,7 +13,7 @@ BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
 REJECTED = "rejected.json"
 """Below the store's own directory: programs that did not prove themselves here."""
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def checkout() -> Path | None:

@@ -115,7 +115,7 @@ def test_one_that_crashes_in_load_is_not_started_for_ever(stage: Stage, look_aft
     error = waiting.end()
     assert isinstance(error, GaveUp)
     assert isinstance(error.last, ServerDied)
-    assert "started 3 times in vain; the last time:\nllama-server was killed by signal 11" in str(error)
+    assert "started 3 times in vain; the last time:\n  llama-server was killed by signal 11" in str(error)
     assert stage.names().count("server_started") == 4
     assert list(stage.registry.iterdir()) == []
 

@@ -266,6 +266,8 @@ class Resolver:
             if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
                 return found
             digests = self._fetch(pin, tuple(file for file in weights if not _is_weights(file)), target)
+            # the tokenizer is here now: which corrections concern the model is decided again, as every later start does
+            found = self._found(pin, revision, quantization, target).but(context_length=context)
             named = self._describe(target, found.choice, True)[1]
             if missing := [name for name in named if pin.file(name) is None]:
                 raise MissingOnHub(pin.repo, missing)
