@@ -22,6 +22,9 @@ _OURS |= dict.fromkeys(("-hft", "--hf-token"), "HF_TOKEN or --token-file")
 _OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
 """Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
 
+_SECRET = frozenset({"--api-key", "-hft", "--hf-token"})
+"""Of these, options whose value no error shows."""
+
 _PRESET = r"--(embd|fim|gpt-oss|vision)-.+-(default|spec)"
 """Options of llama-server that download and serve a model of its own choice."""
 
@@ -198,7 +201,7 @@ def spec_of(
         if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
             from llama_runner.serving.errors import OwnOption  # noqa: PLC0415 - not on the warm path
 
-            raise OwnOption(option, ours)  # without its value, which may be a key
+            raise OwnOption(option if option in _SECRET else word, ours)
     extra = options.extra
     if extra:
         from llama_runner.serving.llama_server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
