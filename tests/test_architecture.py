@@ -31,7 +31,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"request"}),
     frozenset({"benchmark", "doctor"}),
     frozenset({"api", "status"}),
-    frozenset({"cli", "pytest_plugin", "pytest_servers"}),
+    frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
 )
 """From the bottom up. A package imports only from those below it; packages on one rung do not import each other.

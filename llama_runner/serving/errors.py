@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_runner.client.errors import KeyRefused as KeyRefused  # noqa: PLC0414 - documented under this module too
 from llama_runner.core.errors import ServerError, UsageError
 from llama_runner.core.sizes import size_text
 

@@ -113,7 +113,7 @@ def test_what_was_chosen_stays_chosen_and_nobody_is_asked_again(served: Releases
     for answer in (tmp_path / "releases").glob("answer-*"):
         answer.unlink()
     code = (
-        "import sys; from pathlib import Path; from llama_runner.binaries import releases\n"
+        "import sys; from pathlib import Path; from llama_runner.llama_cpp import release_choice\n"
         f"found = release_choice.prebuilt(None, {LINUX!r}, 'cpu', Path(sys.argv[1]), "
         "environment={'LLAMA_RUNNER_RELEASES': sys.argv[2]})\n"
         "print(found.tag, 'httpx2' in sys.modules, 'ssl' in sys.modules)"

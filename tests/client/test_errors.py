@@ -12,6 +12,7 @@ from llama_runner.client.async_client import AsyncClient
 from llama_runner.client.errors import (
     ConnectionLost,
     ContextExceeded,
+    KeyRefused,
     RequestFailed,
     RequestRefused,
     StillLoading,
@@ -22,7 +23,6 @@ from llama_runner.client.errors import (
 from llama_runner.client.replies import Reply
 from llama_runner.client.sync_client import Client
 from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
-from llama_runner.serving.errors import KeyRefused
 from tests.client.canned import Canned
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from llama_runner import Client, Runner, ServerOptions
-from llama_runner.client.errors import ConnectionLost, ContextExceeded, RequestRefused, Unreachable
+from llama_runner.client.errors import ConnectionLost, ContextExceeded, KeyRefused, RequestRefused, Unreachable
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Event
 from llama_runner.demo import EXAMPLES
-from llama_runner.serving.errors import KeyRefused
 from tests.e2e.serving import is_running
 
 QUESTION, ANSWER = EXAMPLES[0]

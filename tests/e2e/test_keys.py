@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner, ServerOptions
+from llama_runner.client.errors import KeyRefused
 from llama_runner.core.csv_row import parse_row
-from llama_runner.serving.errors import KeyRefused
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.server_process import Server
 from tests.conftest import Command

@@ -16,19 +16,13 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import psutil
 import pytest
 
+from llama_runner.client.errors import KeyRefused
 from llama_runner.core.csv_row import parse_row
 from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError
 from llama_runner.core.events import Event, LockWaiting
 from llama_runner.serving import server_control
 from llama_runner.serving.daemon import detach, spec_from_json, spec_to_json
-from llama_runner.serving.errors import (
-    AmbiguousName,
-    EndedElsewhere,
-    KeyRefused,
-    NoSuchServer,
-    PortTaken,
-    RunsInForeground,
-)
+from llama_runner.serving.errors import AmbiguousName, EndedElsewhere, NoSuchServer, PortTaken, RunsInForeground
 from llama_runner.serving.llama_server import readiness
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.llama_server.readiness import Asked

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from llama_runner.client.errors import KeyRefused
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped
 from llama_runner.serving import output, server_process
-from llama_runner.serving.errors import AnotherModel, CanaryFailed, KeyRefused, ServerDied, ServerStalled
+from llama_runner.serving.errors import AnotherModel, CanaryFailed, ServerDied, ServerStalled
 from llama_runner.serving.llama_server import readiness
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.server_process import Server

@@ -82,7 +82,7 @@ def test_a_second_look_reads_no_bytes(directory: Path, tmp_path: Path, monkeypat
     def refuse(*_: object) -> None:
         raise AssertionError("a file was read again")
 
-    monkeypatch.setattr("llama_runner.sources.local.hash_file", refuse)
+    monkeypatch.setattr("llama_runner.store.local_sources.hash_file", refuse)
     assert look(tmp_path).digest(source) == digest
 
 
@@ -299,7 +299,7 @@ def test_11_22_after_a_change_that_does_not_count_no_weights_are_read(
         read.append(path.name)
         return hash_file(path, *arguments)
 
-    monkeypatch.setattr("llama_runner.sources.local.hash_file", reading)
+    monkeypatch.setattr("llama_runner.store.local_sources.hash_file", reading)
     assert remember(tmp_path, converted(model)) == digest
     assert read == ["README.md"]
     assert remember(tmp_path, converted(model)) == digest
