@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.infer_cmds import NOT_SHARED, own_options
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import LlamaRunnerError
@@ -54,7 +55,7 @@ load_options = shared.together(
 )
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
 @shared.compute
@@ -230,7 +231,7 @@ def _show_comparison(result: Result) -> None:
         say(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
 @shared.compute

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.streams import joined, say
 from llama_runner.core.sizes import size_text
 
@@ -24,7 +25,7 @@ _OUTPUT = click.option(
 )
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
 @_OUTPUT
@@ -34,7 +35,7 @@ def convert(**given: Any) -> None:
     _make({**given, "quantization": given["quantization"] or outtype, "keep_f16": True})
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
 @_OUTPUT

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.system.files import read_json
@@ -65,7 +66,7 @@ sampling = shared.together(
 )
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
 @shared.compute
@@ -84,7 +85,7 @@ def infer(**given: Any) -> None:
         _answer(server.stream_chat(prompt, **asking), given)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
 @shared.compute

@@ -14,6 +14,7 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 import click  # noqa: E402
 
 from llama_runner.cli import options as shared  # noqa: E402
+from llama_runner.cli.help import GroupedCommand, write_commands  # noqa: E402
 from llama_runner.cli.runner import STOP_SIGNALS, runner_for  # noqa: E402
 from llama_runner.cli.streams import printable_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
@@ -45,6 +46,12 @@ class _Commands(click.Group):
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
     }
+
+    command_class = GroupedCommand
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click."""
+        write_commands(self, ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See click."""
@@ -120,6 +127,13 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
     return before, extra
 
 
+def _warn_of_old_flags(argv: list[str]) -> None:
+    """Name the present spelling of each option that was given in an earlier one."""
+    for word in argv:
+        if new := shared.OLD_FLAGS.get(word.partition("=")[0]):
+            click.echo(f"warning   {word.partition('=')[0]} is now {new}", err=True)
+
+
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
     with printable_streams():
@@ -132,6 +146,7 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
             signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
+        _warn_of_old_flags(argv)
         # color: the streams write escape sequences as text; without it, click would remove some of them
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:

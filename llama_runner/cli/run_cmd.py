@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.runner import STOP_SIGNALS, runner_for
 from llama_runner.cli.streams import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from llama_runner.serving.supervisor import Supervisor
 
 
-@click.command()
+EXAMPLES = (
+    "llama-runner run --demo",
+    "llama-runner run ORG/MODEL:Q8_0 --port 0 --detach",
+    "llama-runner run ./my-model -q q8_0 -- --metrics -np 2",
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
 @shared.store
 @shared.model
 @shared.server

@@ -1,0 +1,210 @@
+"""Options of the server, of its life cycle, and of the command itself."""
+
+from __future__ import annotations
+
+from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.option_definition import Option
+
+LISTENING = (
+    Option(
+        "host",
+        ("--host",),
+        "server",
+        "Address to listen on; a path that ends in .sock is a UNIX socket.",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        reader="server",
+        common=True,
+    ),
+    Option(
+        "port",
+        ("--port",),
+        "server",
+        "Port to listen on; 0 takes a free one.",
+        kind="integer",
+        default=8080,
+        least=0,
+        most=65535,
+        metavar="N",
+        reader="server",
+        common=True,
+    ),
+)
+
+COMPUTE = (
+    Option(
+        "ctx_size",
+        ("-c", "--ctx-size"),
+        "server",
+        "Context in tokens; auto: what fits into memory.",
+        kind="integer or word",
+        choices=("auto",),
+        least=1,
+        default_text="4096, or less if the model was trained for less",
+        reader="server",
+        common=True,
+    ),
+    Option(
+        "threads",
+        ("-t", "--threads"),
+        "server",
+        "Number of CPU threads.",
+        kind="integer",
+        least=1,
+        metavar="N",
+        default_text="the physical cores that this process may use",
+        reader="server",
+    ),
+    Option(
+        "gpu_layers",
+        ("-ngl", "--gpu-layers"),
+        "server",
+        "Number of layers on the GPU.",
+        kind="integer or word",
+        choices=("auto", "all"),
+        least=0,
+        default_text="llama-server's own",
+        reader="server",
+        common=True,
+    ),
+    Option(
+        "force_memory",
+        ("--force-memory",),
+        "server",
+        "Start the server even if memory does not suffice.",
+        kind="flag",
+        default=False,
+        reader="server",
+    ),
+    Option(
+        "inherit_environment",
+        ("--llama-env",),
+        "server",
+        "Let LLAMA_ARG_* environment variables configure the server.",
+        kind="flag",
+        default=False,
+        parameter="llama_env",
+        reader="server",
+    ),
+    Option(
+        "load_timeout",
+        ("--load-timeout",),
+        "server",
+        "Fail after S seconds without output while loading.",
+        kind="number",
+        default=300.0,
+        least=0,
+        metavar="S",
+        reader="server",
+    ),
+)
+
+READINESS = (
+    Option(
+        "canary",
+        ("--canary",),
+        "server",
+        "Report the server as ready only after it has generated a token.",
+        kind="flag",
+        default=False,
+        reader="server",
+    ),
+)
+
+ACCESS = (
+    Option(
+        "api_key",
+        ("--api-key",),
+        "access",
+        "auto: make a key and show it once. A key of your own comes from LLAMA_API_KEY or --api-key-file.",
+        metavar="auto",
+        environment="LLAMA_API_KEY",
+        reader="server",
+    ),
+    Option(
+        "api_key_file",
+        ("--api-key-file",),
+        "access",
+        "File with the keys that the server accepts, one a line; readable by its owner only.",
+        kind="file",
+        reader="server",
+    ),
+    Option(
+        "insecure",
+        ("--insecure",),
+        "access",
+        "Let other machines use the server without a key.",
+        kind="flag",
+        default=False,
+        reader="server",
+    ),
+    Option(
+        "tls_cert", ("--tls-cert",), "access", "Certificate to serve HTTPS with, as PEM.", kind="file", reader="server"
+    ),
+    Option(
+        "tls_key", ("--tls-key",), "access", "Private key of the certificate, as PEM.", kind="file", reader="server"
+    ),
+)
+
+PROFILE = (
+    Option(
+        "profile",
+        ("--profile",),
+        "server",
+        "Use the options that `llama-runner tune` saved under this name.",
+        metavar="NAME",
+        reader="command",
+    ),
+)
+
+LIFE_CYCLE = (
+    Option(
+        "detach",
+        ("--detach",),
+        "life cycle",
+        "Run in the background and return once the server is ready.",
+        kind="flag",
+        default=False,
+        reader="supervisor",
+        common=True,
+    ),
+    Option(
+        "restart",
+        ("--restart",),
+        "life cycle",
+        "When to start the server again after it ends.",
+        kind="choice",
+        default="no",
+        choices=("no", "on-failure", "always"),
+        reader="supervisor",
+    ),
+    Option(
+        "restart_limit",
+        ("--restart-limit",),
+        "life cycle",
+        "Give up after N failed starts in a row.",
+        kind="integer",
+        default=5,
+        least=0,
+        metavar="N",
+        reader="supervisor",
+    ),
+)
+
+STORE = (
+    Option(
+        "root",
+        ("--root",),
+        "output",
+        "Directory for models, programs and logs.",
+        kind="directory",
+        environment="LLAMA_RUNNER_ROOT",
+        default_text="the checkout, or the user's data directory",
+        reader="command",
+    ),
+    Option("as_json", ("--json",), "output", "Print JSON for programs.", kind="flag", default=False, reader="command"),
+)
+
+SERVER = (*LISTENING, *COMPUTE, *READINESS, *ACCESS)
+OPTIONS = (*STORE, *ARTIFACTS, *SERVER, *PROFILE, *LIFE_CYCLE)
+"""Every option of ``run``."""

@@ -1,0 +1,81 @@
+"""Each option is defined once: the command line, the keywords of Python, and the tables of the docs agree with it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import click
+import pytest
+
+from llama_runner.cli.help import SECTIONS
+from llama_runner.cli.main import cli
+from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.options import Wishes
+from llama_runner.request.server_options import OPTIONS, SERVER
+from llama_runner.serving.llama_server.launch_spec import ServerOptions
+from tests.conftest import REPOSITORY, Command
+
+PYTHON_ONLY = {"platform"}
+"""Keywords of ``Runner`` that only `bins install` has as an option."""
+
+
+def test_the_keywords_of_runner_are_the_options_that_are_defined() -> None:
+    defined = {option.name for option in ARTIFACTS if option.reader == "artifacts"} - {"force_step"}
+    assert set(Wishes.__annotations__) - PYTHON_ONLY == defined
+
+
+def test_the_fields_of_server_options_are_the_options_that_are_defined() -> None:
+    assert {*ServerOptions.fields} - {"extra"} == {option.name for option in SERVER}
+    for option in SERVER:
+        assert getattr(ServerOptions(), option.name) == option.default, option.name
+
+
+def test_names_and_flags_are_unique_and_every_help_is_a_sentence() -> None:
+    names = [option.name for option in OPTIONS]
+    flags = [flag for option in OPTIONS for flag in (*option.flags, *option.old_flags)]
+    assert len({*names}) == len(names)
+    assert len({*flags}) == len(flags)
+    for option in OPTIONS:
+        assert re.fullmatch(r"[A-Za-z'].*[.]", option.help_text), option.help_text
+        assert option.toml_key == option.name.replace("_", "-")
+
+
+def test_run_has_every_option_and_shows_the_common_ones_first(llama_runner: Command) -> None:
+    shown = llama_runner("run", "--help").out
+    for option in OPTIONS:
+        assert option.flag in shown
+    headings = re.findall(r"^(\w.*):$", shown, re.MULTILINE)
+    assert headings[0] == "Common options"
+    assert headings[-1] == "Examples"
+    assert len([option for option in OPTIONS if option.common]) <= 12
+    assert "--no-projector" not in shown
+
+
+def test_every_command_stands_in_a_section_of_the_help(llama_runner: Command) -> None:
+    in_sections = [name for names in SECTIONS.values() for name in names]
+    assert sorted(in_sections) == cli.list_commands(click.Context(cli))
+    shown = llama_runner("--help").out
+    assert all(f"{title}:" in shown for title in SECTIONS)
+    assert "Other:" not in shown
+
+
+def test_an_earlier_spelling_works_and_is_named_once(llama_runner: Command, tmp_path: object) -> None:
+    old = llama_runner("plan", "--demo", "--no-projector", "--root", tmp_path)
+    new = llama_runner("plan", "--demo", "--no-mmproj", "--root", tmp_path)
+    assert (old.code, old.out) == (new.code, new.out) == (0, new.out)
+    assert "--no-projector is now --no-mmproj" in old.err
+    assert "is now" not in new.err
+
+
+def test_the_table_in_the_docs_is_made_from_the_definitions() -> None:
+    script = "import sys; sys.path.insert(0, 'scripts'); from make_option_tables import page; sys.stdout.write(page())"
+    made = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert (REPOSITORY / "docs" / "options.md").read_text(encoding="utf-8") == made.stdout
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| `(-[^|]*)` \|", (REPOSITORY / "README.md").read_text(), re.MULTILINE))
+def test_the_options_in_the_readme_are_defined(row: str) -> None:
+    known = {flag for option in OPTIONS for flag in option.flags}
+    assert {*re.findall(r"--[a-z0-9-]+", row)} <= known
