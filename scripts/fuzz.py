@@ -32,6 +32,22 @@ def targets() -> dict[str, Any]:
     return {name: module for name, module in modules.items() if hasattr(module, "run")}
 
 
+def _keep(directory: Path, name: str, findings: list[dict[str, Any]]) -> None:
+    """Write the inputs of findings to files, and put the files in their place."""
+    from tests.fuzz.harness import keep  # noqa: PLC0415 - after the path is set
+
+    for finding, path in zip(findings, keep(directory, name, findings), strict=True):
+        finding["kept"] = str(path)
+        del finding["input"]
+
+
+def _tell(name: str, report: dict[str, Any]) -> None:
+    """Say what a target has found, once it is done: a long run may be stopped before its end."""
+    print(f"{name}: {report['cases']} cases, {len(report['findings'])} findings", file=sys.stderr)
+    for finding in report["findings"]:
+        print(f"  {finding.get('what')!a} {finding.get('kept', '')}", file=sys.stderr)
+
+
 def main() -> int:
     """Run what the arguments say and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,17 +68,10 @@ def main() -> int:
         for name in chosen:
             with contextlib.redirect_stdout(sys.stderr):
                 found[name] = targets()[name].run(given.seconds / len(chosen), given.seed)
-            print(f"{name}: {found[name]['cases']} cases, {len(found[name]['findings'])} findings", file=sys.stderr)
+            if given.keep is not None:
+                _keep(given.keep, name, found[name]["findings"])
+            _tell(name, found[name])
     tempfile.tempdir = None
-    if given.keep is not None:
-        from tests.fuzz.harness import keep  # noqa: PLC0415 - after the path is set
-
-        for name, report in found.items():
-            for finding, path in zip(report["findings"], keep(given.keep, name, report["findings"]), strict=True):
-                finding["kept"] = str(path)
-    for report in found.values():
-        for finding in report["findings"]:
-            finding.pop("input", None) if "kept" in finding else None
     print(json.dumps({"seconds": given.seconds, "seed": given.seed, "targets": found}, indent=1))
     return 1 if any(report["findings"] for report in found.values()) else 0
 
