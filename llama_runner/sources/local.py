@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from llama_runner.sources.gguf_header import Header
 
-_LARGEST_PLAIN = 16 << 30
-"""Bytes of an importance matrix, a text or a patch."""
-
 
 class NotADirectory(SourceError):
     """A directory of safetensors was asked for, and this is something else."""
@@ -116,10 +113,8 @@ def open_plain(path: Path) -> PlainFile:
     path = user_path(path).absolute()
     if not path.exists():
         raise MissingSource(path)
-    if not path.is_file():
-        raise UnreadableSource(path, "it is not a file")
-    if path.stat().st_size > _LARGEST_PLAIN:
-        raise UnreadableSource(path, f"it is larger than {_LARGEST_PLAIN >> 30} GiB")
+    if not path.is_file() or path.stat().st_size > 16 << 30:
+        raise UnreadableSource(path, "it is larger than 16 GiB" if path.is_file() else "it is not a file")
     return PlainFile(path)
 
 
