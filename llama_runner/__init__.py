@@ -1,8 +1,12 @@
 """Turn any model source into a running llama-server, doing only the work that has not been done."""
 
-from typing import TYPE_CHECKING, Any
+# The working directory may still be in sys.path here, and may be a model that somebody else made: nothing is imported
+# before it is out, not even of the standard library. Type checkers take this name for that of typing.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from llama_runner.api import Runner
     from llama_runner.client.async_client import AsyncClient
     from llama_runner.client.sync_client import Client
@@ -39,7 +43,7 @@ _WHERE = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whichever it is
+def __getattr__(name: str) -> "Any":  # noqa: ANN401 - whichever it is
     """Load what is asked for: importing the package alone must cost nothing."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,5 @@
 """``python -m llama_runner``: the same as ``llama-runner``."""
 
-from __future__ import annotations
-
 import sys
 
 from llama_runner.system.module_path import leave_working_directory_out

@@ -1,7 +1,5 @@
 """``python -m llama_runner.run_server``: the ``run`` command under the name that users were promised."""
 
-from __future__ import annotations
-
 import sys
 
 from llama_runner.system.module_path import leave_working_directory_out

@@ -20,7 +20,7 @@ _PLACEHOLDERS = frozenset({"…", "NAME:PASSWORD"})
 
 _PARAMETER = (
     r"(?i)(?<=[?#&])(?:[\w.%-]{0,64}(?:token|secret|passw(?:or)?d|credential|signature|api[_-]?key|access[_-]?key)[\w.%-]{0,64}"
-    r"|pass|pwd|key|sig|auth|authorization|jwt|session|sid)=[^&#\s'\"]*&?"
+    r"|pass|pwd|key|sig|tok|auth|authorization|jwt|session|sid)=[^&#\s'\"]*&?"
 )
 _NO_PORT = r"[^\s/?#@:\[]*:(?!\d*(?:[\s/?#'\"),.:;]|$))"
 """A colon that no port follows: what stands behind it is a password, with a slash in it."""

@@ -119,5 +119,12 @@ def open_plain(path: Path) -> PlainFile:
 
 
 def _may_be_read(path: Path) -> bool:
-    """Whether it is a file, or a link to one that is not there, which is an error to be told; pipes would hang."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    """Whether it is a file, or a link to one that is not there, which is an error of its own. Directories are not read.
+
+    Raises ``UnreadableSource`` for anything else: a pipe would hang, a device has no end.
+    """
+    if path.is_file() or (path.is_symlink() and not path.exists()):
+        return True
+    if path.is_dir():
+        return False
+    raise UnreadableSource(path, "not a regular file")

