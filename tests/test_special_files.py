@@ -152,3 +152,10 @@ def test_11_20_a_shard_that_becomes_a_fifo_is_an_error(model: Path, tmp_path: Pa
     replace(tmp_path / "m-00002-of-00002.gguf", fifo)
     result = run("inspect", tmp_path / "m-00001-of-00002.gguf", cwd=tmp_path)
     assert (result.code, "not a regular file" in result.err) == (3, True), result
+
+
+def test_11_20_a_huge_file_that_is_no_archive_is_refused_before_it_is_hashed(tmp_path: Path) -> None:
+    huge(tmp_path / "archive.zip")
+    result = run("bins", "install", "archive.zip", "--root", "root", cwd=tmp_path)
+    assert result.code == 6, result
+    assert "neither zip nor tar" in result.err

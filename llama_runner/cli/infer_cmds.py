@@ -78,7 +78,10 @@ def infer(**given: Any) -> None:
     Uses a server that runs with the same model, adapters and options that change answers; else starts one and stops it.
     """
     asking = _asking(given)
-    prompt = _text(sys.stdin.buffer.read() if given["prompt"] == "-" else os.fsencode(given["prompt"]))
+    if given["prompt"] == "-":
+        prompt = "" if sys.stdin is None else _text(sys.stdin.buffer.read())
+    else:
+        prompt = _text(os.fsencode(given["prompt"]))
     if not prompt.strip():
         raise NothingAsked
     with answering(given) as server:
@@ -214,6 +217,8 @@ def _document(reply: Reply) -> dict[str, Any]:
 
 def _lines() -> Iterator[str]:
     """Return what is said, line by line: asked for at a terminal, read from a pipe."""
+    if sys.stdin is None:  # closed
+        return
     if not sys.stdin.isatty():
         for line in sys.stdin.buffer:
             yield _text(line).strip()

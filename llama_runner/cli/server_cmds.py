@@ -15,6 +15,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.streams import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
+from llama_runner.core.redaction import redacted
 from llama_runner.system.files import open_regular, read_bounded
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
     if os.environ.get("LLAMA_API_KEY"):
         raise click.UsageError("a unit holds no key, so LLAMA_API_KEY would not reach it; use --api-key-file")
+    if any(redacted(word) != word for word in (*words, *extra)):
+        raise click.UsageError("a unit can be read by others, so no URL in it may have a password or a token")
     if given["detach"]:
         raise click.UsageError("the system holds it: leave --detach out")
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir")

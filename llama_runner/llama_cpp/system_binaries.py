@@ -132,12 +132,22 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
 
 
 def open_archive(path: Path) -> ArchiveFile:
-    """Return an archive that the user names; a ``SourceError`` when it is none."""
+    """Return an archive that the user names.
+
+    Raises ``MissingSource``, ``UnreadableSource``, and, before all of it is hashed, ``BadArchive`` for a file that does
+    not begin as an archive does.
+    """
+    from llama_runner.system.archives import check_kind  # noqa: PLC0415 - most programs are built
+
     path = user_path(path).absolute()
     if not path.exists():
         raise MissingSource(path)
     if not path.is_file():
         raise UnreadableSource(path, "it is not a file")
+    try:
+        check_kind(path)
+    except OSError as error:
+        raise UnreadableSource(path, error.strerror or str(error)) from error
     return ArchiveFile(path)
 
 

@@ -51,7 +51,7 @@ GROUPS: tuple[Group, ...] = (
 
 
 class Option(Value):
-    """One option. Its TOML key is its name with hyphens."""
+    """One option."""
 
     name: str
     """The keyword in Python, and the attribute of the value that reads it."""
@@ -87,11 +87,6 @@ class Option(Value):
     def argument(self) -> str:
         """The name among the arguments of a command."""
         return self.parameter or self.name
-
-    @property
-    def toml_key(self) -> str:
-        """Its key in a configuration file."""
-        return self.name.replace("_", "-")
 
     @property
     def help_text(self) -> str:

@@ -89,10 +89,10 @@ def detach(
     )
     assert holder.stdin is not None
     assert holder.stdout is not None
-    with holder.stdin, holder.stdout, suppress(BrokenPipeError):
+    with holder.stdout:
         try:
-            holder.stdin.write(json.dumps(job).encode())
-            holder.stdin.close()
+            with suppress(BrokenPipeError), holder.stdin:  # one that has ended says so below
+                holder.stdin.write(json.dumps(job).encode())
             entry = _told(holder.stdout, sink, cancelled)
         except BaseException:
             holder.terminate()  # it ends its server first

@@ -83,6 +83,8 @@ def _file(path: Path | str | None) -> list[int] | str | None:
     """Return what tells a file from another, under whatever name; the text itself where there is no such file."""
     if path is None:
         return None
+    if not os.path.isabs(path):  # noqa: PTH117 - an option's value; paths among them are absolute by now
+        return str(path)
     try:
         found = os.stat(path)  # noqa: PTH116 - a word may be no path at all
     except (OSError, ValueError):

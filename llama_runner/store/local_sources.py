@@ -180,7 +180,8 @@ class LocalSources:
             known = self._hash(files, stamps, unchanged(source.path, stamps, records) | self._seen_at(source, stamps))
         self._seen[source] = {name: _Seen(stamps[name], known[name], is_settled(stamps[name])) for name in files}
         if is_named and origin is None:
-            card = card_of(files)
+            with reading(source.path):
+                card = card_of(files)
             self._named[source] = known_digest(source.path, known, card, indexed(files), records), card
         elif is_named and origin is not None:
             self._named[source] = Digest(origin["digest"]), str(origin["files"].get(CARD, {}).get("part", ""))

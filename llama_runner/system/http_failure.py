@@ -109,7 +109,7 @@ def _bad_setting(error: BaseException, where: str) -> HttpFailure | None:
     """Return what in the environment keeps the HTTP client from being made."""
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = os.environ.get(variable)
-        if path and isinstance(error, OSError):  # an ssl.SSLError is one
+        if path and isinstance(error, (ssl.SSLError, FileNotFoundError, PermissionError, IsADirectoryError)):
             why = error.strerror or str(error)
             return HttpFailure("certificate file", where, why, variable=variable, path=path)
     proxy = proxy_of(where)

@@ -39,7 +39,8 @@ class Redactor:
                 found |= {match[2] or match[1] for match in re.finditer(_USER_INFORMATION, value) if _is_user(match)}
         found |= {unquote(secret) for secret in found}
         # the value of SSH_AUTH_SOCK is a path, and no secret
-        kept = (secret for secret in found if len(secret) >= _FEWEST and not os.path.exists(secret))  # noqa: PTH110 - Path raises for long ones
+        known = (secret for secret in found if len(secret) >= _FEWEST)
+        kept = [secret for secret in known if not _is_path(secret)]
         self._secrets = sorted(kept, key=len, reverse=True)
 
     def text(self, text: str) -> str:
@@ -52,3 +53,8 @@ class Redactor:
 def _is_user(match: re.Match[str]) -> bool:
     """Whether it is the user information of a URL: ``git@host`` without a scheme is an address, not a secret."""
     return bool(match[2]) or match.string[: match.start(1)].endswith("://")
+
+
+def _is_path(text: str) -> bool:
+    """Return whether a value is the path of something that exists; one relative to the working directory is no path."""
+    return os.path.isabs(text) and os.path.exists(text)  # noqa: PTH110, PTH117 - Path raises for long texts

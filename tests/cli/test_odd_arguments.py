@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -140,3 +141,11 @@ def test_the_front_matter_is_read_as_gguf_does_it(tmp_path: Path) -> None:
     ):
         (tmp_path / "README.md").write_bytes(text.encode())
         assert model_card.read(tmp_path) == gguf.Metadata.load_model_card(tmp_path), text
+
+
+@pytest.mark.parametrize("words", [("infer", "--demo", "--prompt", "-"), ("chat", "--demo")])
+def test_11_21_a_closed_standard_input_is_an_empty_one(words: tuple[str, ...], root: Path) -> None:
+    shell = f"exec {shlex.join([*MODULE, *words, '--root', str(root)])} <&-"
+    done = subprocess.run(["sh", "-c", shell], check=False, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if words[0] == "infer" else 0), done

@@ -39,7 +39,6 @@ def test_names_and_flags_are_unique_and_every_help_is_a_sentence() -> None:
     assert len({*flags}) == len(flags)
     for option in OPTIONS:
         assert re.fullmatch(r"[A-Za-z'].*[.]", option.help_text), option.help_text
-        assert option.toml_key == option.name.replace("_", "-")
 
 
 def test_run_has_every_option_and_shows_the_common_ones_first(llama_runner: Command) -> None:

@@ -191,3 +191,11 @@ def test_one_that_failed_is_listed_with_the_reason_until_it_is_stopped(llama_run
     assert (told["state"], told["vram"], told["slots_busy"], told["tokens_per_second"]) == ("failed", None, None, None)
     assert llama_runner("stop", "acme/tiny", *root).out == "forgotten acme/tiny: it had failed\n"
     assert llama_runner("ps", *root).err == "none runs\n"
+
+
+def test_11_08_a_unit_holds_no_credential_of_a_url(llama_runner: Command, tmp_path: Path) -> None:
+    url = f"https://user:planted@localhost/x@{'0' * 40}"
+    done = llama_runner("service", "show", "--name", "x", "--demo", "--source", url, "--root", tmp_path)
+    assert done.code == 2
+    assert "planted" not in done.out + done.err
+    assert "a password or a token" in done.err

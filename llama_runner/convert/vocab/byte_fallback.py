@@ -127,11 +127,13 @@ def _steps(step: object, parts: str) -> Iterator[Mapping[str, Any]]:
 def _differences(tokenizer: Tokenizer, merges: list[Merge]) -> Iterator[str]:
     """Where scores cannot say what the merges say."""
     known, named = set(merges), {token.content for token in tokenizer.added.values()}
+    lengths = {len(text) for text in tokenizer.base}  # a token of a megabyte is not cut at each of its characters
     others = [
         (text[:cut], text[cut:])
         for text in tokenizer.base
         if text not in named
-        for cut in range(1, len(text))
+        for cut in sorted(lengths)
+        if len(text) - cut in lengths
         if text[:cut] in tokenizer.base and text[cut:] in tokenizer.base and (text[:cut], text[cut:]) not in known
     ]
     if others:
