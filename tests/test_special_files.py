@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from llama_runner import convert
 from llama_runner.core.errors import SourceError
+from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.sources.local import open_directory
 from tests.conftest import MODULE, Result
 from tests.convert.checkpoints import copy_tokenizer, llama, shard, write_json
 from tests.fuzz.gguf_header import head
@@ -159,3 +162,14 @@ def test_11_20_a_huge_file_that_is_no_archive_is_refused_before_it_is_hashed(tmp
     result = run("bins", "install", "archive.zip", "--root", "root", cwd=tmp_path)
     assert result.code == 6, result
     assert "neither zip nor tar" in result.err
+
+
+OPTIONAL = ("generation_config.json", "special_tokens_map.json", "README.md", "chat_template.jinja")
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_11_20_a_pipe_in_place_of_an_optional_file_is_not_left_out(tmp_path: Path, name: str) -> None:
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "model")
+    replace(model / name, fifo)
+    with pytest.raises(SourceError, match=f"{name}: not a regular file"):
+        open_directory(model).files()

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import READ_BY_CONVERSION
+from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_here
 from llama_runner.store.layout import safe_name, user_path
 from llama_runner.store.local_sources import LocalSource, MissingSource, UnreadableSource, reading, text_of
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
     from llama_runner.sources.gguf_header import Header
@@ -53,7 +54,7 @@ class LocalModel(LocalSource):
                     name = f"{directory}{entry.name}"
                     if any(fnmatchcase(name, pattern) for pattern in self.reads):
                         found[name] = below / entry.name
-        return {name: path for name, path in sorted(found.items()) if _may_be_read(path)}
+        return {name: path for name, path in sorted(found.items()) if _may_be_read(name, path, found)}
 
     def _known_folders(self) -> list[tuple[str, Path]]:
         patterns = {pattern.rpartition("/")[0] for pattern in self.reads if "/" in pattern}
@@ -118,13 +119,13 @@ def open_plain(path: Path) -> PlainFile:
     return PlainFile(path)
 
 
-def _may_be_read(path: Path) -> bool:
+def _may_be_read(name: str, path: Path, there: Container[str]) -> bool:
     """Whether it is a file, or a link to one that is not there, which is an error of its own. Directories are not read.
 
-    Raises ``UnreadableSource`` for anything else: a pipe would hang, a device has no end.
+    Raises ``UnreadableSource`` for anything else that conversion reads: a pipe would hang, a device has no end.
     """
     if path.is_file() or (path.is_symlink() and not path.exists()):
         return True
-    if path.is_dir():
-        return False
-    raise UnreadableSource(path, "not a regular file")
+    if not path.is_dir() and is_read_here(name, there, None):
+        raise UnreadableSource(path, "not a regular file")
+    return False
