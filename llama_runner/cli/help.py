@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,11 +31,9 @@ _MANY = 20
 class GroupedCommand(click.Command):
     """A command whose help shows its options in groups, with examples at the end."""
 
-    examples: ClassVar[tuple[str, ...]] = ()
-
     def __init__(self, *arguments: Any, examples: tuple[str, ...] = (), **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.examples = examples  # type: ignore[misc]  # the class has none
+        self.examples = examples
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click."""

@@ -292,7 +292,10 @@ class BuildStore:
         staging.discard(home)
 
     def export(self, name: str, output: Path | None = None) -> Path:
-        """Pack programs with their record into one archive and return where it is; as ``parcel.export`` raises."""
+        """Pack programs with their record into one archive and return its path.
+
+        Raises as ``build_archive.export`` does.
+        """
         from llama_runner.llama_cpp import build_archive  # noqa: PLC0415 - rarely wanted
 
         return build_archive.export(self._store, name, output)
@@ -306,7 +309,10 @@ class BuildStore:
         )
 
     def unused(self) -> list[Build]:
-        """Return what nobody would miss of this platform: not chosen, not running, not the newest of its backend."""
+        """Return the builds of this platform that are safe to remove.
+
+        They are not chosen, not running, and not the newest of their backend.
+        """
         mine = [build for build in self.builds() if build.platform == hardware.platform_tag()]
         newest: dict[str, Build] = {}
         for build in sorted(mine, key=lambda build: build.made or ""):

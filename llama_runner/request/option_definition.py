@@ -7,7 +7,7 @@ from them (``cli.options``), docs/options.md too. The keywords of ``Runner`` (``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from llama_runner.core.value import Value
 
@@ -35,19 +35,7 @@ Reader = Literal["artifacts", "server", "supervisor", "command"]
 
 Kind = Literal["text", "flag", "choice", "integer", "number", "size", "file", "directory", "list", "integer or word"]
 
-GROUPS: tuple[Group, ...] = (
-    "model",
-    "Hub",
-    "conversion",
-    "quantization",
-    "programs",
-    "build",
-    "pipeline",
-    "server",
-    "access",
-    "life cycle",
-    "output",
-)
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 class Option(Value):

@@ -1,8 +1,8 @@
 """What can go wrong between here and the Hub, told apart, each with its way out.
 
-``causes.explain`` makes them from what huggingface_hub and its HTTP client raise. While a name is resolved they are
-``SourceError``, with the exit status of a download where the Hub is not reached; what interrupts a download is wrapped
-in ``NotFetched``, a ``DownloadError``.
+``error_mapping.explain`` makes them from what huggingface_hub and its HTTP client raise. While a name is resolved they
+are ``SourceError``, with the exit status of a download where the Hub is not reached; what interrupts a download is
+wrapped in ``NotFetched``, a ``DownloadError``.
 """
 
 from __future__ import annotations
