@@ -169,27 +169,25 @@ def _pack(directory: Path, record: Record, file: Path) -> None:
     import io  # noqa: PLC0415
 
     top = f"bins/{directory.parent.name}/{directory.name}"
-    with file.open("wb") as raw:
-        with (
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-        ):
-            state = format_state({TREE: record})
-            about = _member(f"{top}/{STATE_FILE}")
-            about.size = len(state)
-            archive.addfile(about, io.BytesIO(state))
-            for path in _contents(directory):
-                about = _member(f"{top}/{path.relative_to(directory).as_posix()}")
-                if path.is_symlink():
-                    about.type, about.linkname = tarfile.SYMTYPE, os.fspath(path.readlink())
-                    archive.addfile(about)
-                    continue
-                found = path.stat()
-                about.size, about.mode = found.st_size, 0o755 if found.st_mode & 0o100 else 0o644
-                with open_regular(path) as content:
-                    archive.addfile(about, content)
-        raw.flush()
-        os.fsync(raw.fileno())
+    with (
+        file.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        state = format_state({TREE: record})
+        about = _member(f"{top}/{STATE_FILE}")
+        about.size = len(state)
+        archive.addfile(about, io.BytesIO(state))
+        for path in _contents(directory):
+            about = _member(f"{top}/{path.relative_to(directory).as_posix()}")
+            if path.is_symlink():
+                about.type, about.linkname = tarfile.SYMTYPE, os.fspath(path.readlink())
+                archive.addfile(about)
+                continue
+            found = path.stat()
+            about.size, about.mode = found.st_size, 0o755 if found.st_mode & 0o100 else 0o644
+            with open_regular(path) as content:
+                archive.addfile(about, content)
 
 
 def _member(name: str) -> tarfile.TarInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -29,6 +28,7 @@ from llama_runner.llama_cpp.build_selection import (
 from llama_runner.store import locks, staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.system import hardware
+from llama_runner.system.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -246,15 +246,8 @@ class BuildStore:
             raise as_store_error(error, self._store.root) from error
 
     def _write(self, new: Choice) -> None:
-        path = choice_file(self._store.private)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        text = json.dumps({"chosen": new.name, "before": list(new.before[-_REMEMBERED:])})
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        value = {"chosen": new.name, "before": list(new.before[-_REMEMBERED:])}
+        write_json(choice_file(self._store.private), value, durable=True)
 
     def remove(self, name: str, *, force: bool = False) -> Build:
         """Remove programs and their record; return what they were.

@@ -16,7 +16,7 @@ from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, f
 from llama_runner.store import staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.stamps import hash_payload, stamp_of
-from llama_runner.system.files import read_bounded
+from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -114,23 +114,23 @@ class Store:
         """
         import shutil  # noqa: PLC0415 - only to write
 
-        _sync_all(staged)
+        sync_all(staged)
         record = record.but(stamp=stamp_of(staged))
         final = self.path(place)
         if place.is_tree:
-            _write_synced(staged / STATE_FILE, format_state({TREE: record}))
+            write_whole(staged / STATE_FILE, format_state({TREE: record}), durable=True)
             final.parent.mkdir(parents=True, exist_ok=True)
             with self._state_lock(final):
                 aside = staged.with_name("replaced")
                 if final.exists():
                     final.rename(aside)
                 staged.rename(final)
-            _sync_directory(final.parent)
+            sync_directory(final.parent)
             shutil.rmtree(aside, ignore_errors=True)
         else:
             final.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(final)
-            _sync_directory(final.parent)
+            sync_directory(final.parent)
             self._write_record(place, record)
         return record
 
@@ -179,11 +179,11 @@ class Store:
             staging.discard(home)
             temporary = staging.open_directory(home, final) / STATE_FILE
             try:
-                _write_synced(temporary, format_state(state.records, state.unknown))
+                write_whole(temporary, format_state(state.records, state.unknown), durable=True)
                 temporary.replace(directory / STATE_FILE)
             finally:
                 staging.discard(home)
-            _sync_directory(directory)
+            sync_directory(directory)
 
     def _state_lock(self, directory: Path) -> AbstractContextManager[object]:
         """Keep the read-modify-write of one state file to one process; held for milliseconds."""
@@ -197,36 +197,3 @@ class Store:
         from hashlib import sha256  # noqa: PLC0415 - only to write
 
         return "state-" + sha256(os.fsencode(directory.relative_to(self.root))).hexdigest()[:16]
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_all(path: Path) -> None:
-    """Bring the bytes of a file, or of every file in a directory, to the disk."""
-    if not path.is_dir():
-        _sync_file(path)
-        return
-    for parent, _, names in os.walk(path):
-        for name in names:
-            file = path.joinpath(parent, name)
-            if not file.is_symlink():
-                _sync_file(file)
-        _sync_directory(path / parent)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name == "posix":  # elsewhere a directory cannot be opened
-        _sync_file(path)
