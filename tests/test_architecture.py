@@ -245,6 +245,37 @@ def test_12_04_small_files_of_ours_are_replaced_by_the_one_module_that_does_it_a
     assert not wrong
 
 
+PLACES = re.compile(r"(models|bins|vendor|logs)/|\.llama_runner\b(?!-)")
+"""How a path below the root begins, as a text."""
+NAMES = {
+    *("models", "gguf", "safetensors", "bins", "vendor", "logs", ".llama_runner", "locks", "staging", "work", "pins"),
+    *("stamps.sqlite", "descriptions", "servers", "profiles", "bench", "memory", "capabilities", "releases", "chosen"),
+}
+"""Parts of such paths, which nobody but the layout joins to a directory."""
+OTHER_PATHS = {
+    "sources/hub/names.py": "addresses of the Hub have /models/ too",
+    "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
+}
+
+
+def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name == "store/layout.py" or name in OTHER_PATHS:
+            continue
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                wrong += [f"{name}:{node.lineno}"] if PLACES.match(node.value) else []
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                joined = node.right.values[0] if isinstance(node.right, ast.JoinedStr) else node.right
+                part = joined.value if isinstance(joined, ast.Constant) else ""
+                wrong += [f"{name}:{node.lineno}"] if str(part).partition("/")[0] in NAMES else []
+    assert not wrong
+
+
 def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WARM, str(binaries)], check=True, capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))

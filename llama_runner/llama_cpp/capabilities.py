@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import ToolError
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp.environment import program_environment
+from llama_runner.store import layout
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilit
     ``digest`` is that of the directory. ``SaysNothing`` if its llama-server lists no options. A ``private`` that cannot
     be written to is no error: they are asked again each time.
     """
-    file = private / "capabilities" / f"{digest.rpartition(':')[2][:16]}.json"
+    file = layout.capabilities(private) / f"{digest.rpartition(':')[2][:16]}.json"
     try:
         return Capabilities.from_json(read_json(file))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

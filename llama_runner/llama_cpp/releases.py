@@ -19,9 +19,6 @@ from llama_runner.system.files import write_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-DIRECTORY = "releases"
-"""Below the private directory of the root."""
-
 _LARGEST_ASSET = 1 << 40
 _SHOWN = 30
 _LINK = re.compile(r"https?://[^\s/@]+/\S*")

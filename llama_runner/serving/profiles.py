@@ -44,11 +44,6 @@ def check_writable(where: Path) -> None:
         raise CannotKeep("profile", where, error, "use a --root that can be written") from None
 
 
-def directory(root: Path) -> Path:
-    """Return where the profiles of a root are."""
-    return root / ".llama_runner" / "profiles"
-
-
 def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[str, Any]) -> Path:
     """Keep settings, llama-server's own words by option, under a name."""
     path = where / f"{safe_name(name)}.json"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import short
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, format_state, parse_state
-from llama_runner.store import staging
+from llama_runner.store import layout, staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.stamps import hash_payload, stamp_of
 from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_whole
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Place
 
 _LARGEST_STATE = 64 << 20
-PRIVATE = ".llama_runner"
-"""Everything of ours that is neither an artifact nor a log: locks, staging, work, stamps."""
 
 
 class Store:
@@ -37,7 +35,7 @@ class Store:
 
     def __init__(self, root: Path, sink: Sink) -> None:
         self.root = root
-        self.private = root / PRIVATE
+        self.private = root / layout.PRIVATE
         self._sink = sink
 
     def path(self, place: Place) -> Path:
@@ -47,7 +45,7 @@ class Store:
 
     def work(self, kind: str, key: Key) -> Path:
         """Return where a step keeps what it has done of a key's work, so that it is gone on with after a crash."""
-        return self.private / "work" / f"{kind}-{short(key, 12)}"
+        return layout.work(self.private) / f"{kind}-{short(key, 12)}"
 
     def records(self, directory: Path) -> Mapping[str, Record]:
         """Return the records of one directory; none, with a warning, when its state file is damaged."""
@@ -91,7 +89,7 @@ class Store:
 
     def holding(self, digest: Digest, pattern: str) -> Iterator[Path]:
         """Yield downloaded files with these bytes, as far as records tell, in directories whose names match."""
-        for parent, below in (("models/*", pattern), (f"models/*/{pattern}", "*")):
+        for parent, below in ((f"{layout.MODELS}/*", pattern), (f"{layout.MODELS}/*/{pattern}", "*")):
             for directory, records in self.directories(parent, below):
                 for name, record in records.items():
                     files = record.facts.get("files")
@@ -103,7 +101,7 @@ class Store:
     def has_leftovers(self) -> bool:
         """Whether a process that was killed, or one that still works, has something in staging."""
         try:
-            return any((self.private / "staging").iterdir())
+            return any(layout.staging(self.private).iterdir())
         except OSError:
             return False
 
@@ -174,7 +172,7 @@ class Store:
         directory = self.root / place.directory
         with self._state_lock(directory):
             state = self._state(directory).having(place.name or TREE, record)
-            home = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
+            home = layout.staging(self.private) / self._state_name(directory)  # where a crash leaves what is swept
             final = directory.resolve() if place.is_tree else directory / STATE_FILE  # nothing is added to a tree
             staging.discard(home)
             temporary = staging.open_directory(home, final) / STATE_FILE
@@ -189,9 +187,9 @@ class Store:
         """Keep the read-modify-write of one state file to one process; held for milliseconds."""
         from filelock import FileLock  # noqa: PLC0415 - the warm path takes no lock
 
-        locks = self.private / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / f"{self._state_name(directory)}.lock")
+        path = layout.lock_file(self.private, self._state_name(directory))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
 
     def _state_name(self, directory: Path) -> str:
         from hashlib import sha256  # noqa: PLC0415 - only to write
