@@ -177,7 +177,7 @@ class Store:
             staging.discard(home)
             temporary = staging.open_directory(home, final) / STATE_FILE
             try:
-                write_whole(temporary, format_state(state.records, state.unknown), durable=True)
+                write_whole(temporary, state.format(), durable=True)
                 temporary.replace(directory / STATE_FILE)
             finally:
                 staging.discard(home)
