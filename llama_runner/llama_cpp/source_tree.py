@@ -31,15 +31,12 @@ _IGNORED_BUT_READ = "tools/ui/dist"
 """The web interface: made by who packs a release, ignored by git, and built in where it is there."""
 
 
-class NoSourceTree(SourceError):
+def no_source_tree_error(path: Path | str) -> SourceError:
     """There is nothing to build in that directory."""
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = path
-        super().__init__(
-            f"{path} is no source tree of llama.cpp: it has no CMakeLists.txt",
-            hint="give the directory that llama.cpp was cloned or unpacked into",
-        )
+    return SourceError(
+        f"{path} is no source tree of llama.cpp: it has no CMakeLists.txt",
+        hint="give the directory that llama.cpp was cloned or unpacked into",
+    )
 
 
 class SourceTree(DirectorySource):
@@ -52,9 +49,9 @@ class SourceTree(DirectorySource):
     kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
 
     def files(self) -> dict[str, Path]:
-        """See ``DirectorySource``. Raises ``NoSourceTree``."""
+        """See ``DirectorySource``. Raises ``SourceError``."""
         if not (self.path / "CMakeLists.txt").is_file():
-            raise NoSourceTree(self.path)
+            raise no_source_tree_error(self.path)
         try:
             names = sorted({*self._names()})
         except OSError as error:
@@ -92,10 +89,10 @@ def numbers(git: Path, repository: Path, commit: str) -> tuple[int, str]:
 
 
 def open_tree(path: Path) -> SourceTree:
-    """Return the source of a directory; ``NoSourceTree`` when there is nothing to build in it."""
+    """Return the source of a directory; ``SourceError`` when there is nothing to build in it."""
     path = path.resolve()
     if not (path / "CMakeLists.txt").is_file():
-        raise NoSourceTree(path)
+        raise no_source_tree_error(path)
     git = find_program("git") if (path / ".git").exists() else None
     return SourceTree(path, git)
 

@@ -32,24 +32,18 @@ _ELSEWHERE = ("../lib", "../lib64", "../lib/*-linux-gnu", "../lib/llama.cpp", ".
 """Where packages put the libraries of programs in ``bin``."""
 
 
-class NoServer(ToolError):
+def no_server_error(where: str) -> ToolError:
     """A place where programs were to be, without ``llama-server``."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        super().__init__(
-            f"there is no {SERVER} {where}",
-            hint=f"install llama.cpp, name its directory with --binaries or {BINS_VARIABLE}, or build it with "
-            "--binaries build",
-        )
+    return ToolError(
+        f"there is no {SERVER} {where}",
+        hint=f"install llama.cpp, name its directory with --binaries or {BINS_VARIABLE}, or build it with "
+        "--binaries build",
+    )
 
 
-class NotExecutable(ToolError):
+def not_executable_error(path: Path) -> ToolError:
     """A ``llama-server`` that the system does not let us run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} is not executable", hint=f"chmod +x {path}")
+    return ToolError(f"{path} is not executable", hint=f"chmod +x {path}")
 
 
 class AdoptedPrograms(DirectorySource):
@@ -64,13 +58,13 @@ class AdoptedPrograms(DirectorySource):
     kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
-        """See ``DirectorySource``. Raises ``NoServer``."""
+        """See ``DirectorySource``. Raises ``ToolError``."""
         try:
             found = dict(self._beside())
         except OSError as error:
             raise UnreadableSource(error.filename or self.path, error.strerror or str(error)) from error
         if self.server not in found:
-            raise NoServer(f"in {self.path}")
+            raise no_server_error(f"in {self.path}")
         for place in _ELSEWHERE:
             for directory in sorted(self.path.glob(place)) if "*" in place else [self.path / place]:
                 found.update(_libraries(directory, self.path))
@@ -109,7 +103,7 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
     """Return the programs in a directory, or beside a program, that the user names.
 
     None: those in the directory that ``LLAMA_SERVER_BINS_DIR`` names, else of the first ``llama-server`` on ``PATH``.
-    Raises ``NoServer``, ``NotExecutable`` and ``MissingSource``.
+    Raises ``ToolError`` and ``MissingSource``.
     """
     named = path or environment.get(BINS_VARIABLE)
     if named:
@@ -120,10 +114,10 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
     else:
         found = find_program(SERVER, environment.get("PATH"))
         if found is None:
-            raise NoServer("on PATH")
+            raise no_server_error("on PATH")
         server = found.absolute()
     if not os.access(server, os.X_OK):
-        raise NotExecutable(server)
+        raise not_executable_error(server)
     # libraries are looked for beside the program itself, not beside a link to it; under another name it is a program
     # that goes by what it is called, and must be called so
     real = server.resolve()
@@ -155,7 +149,7 @@ def _server_in(directory: Path) -> Path:
     for name in (SERVER, f"{SERVER}.exe", f"bin/{SERVER}", f"build/bin/{SERVER}"):
         if (directory / name).is_file():
             return directory / name
-    raise NoServer(f"in {directory}")
+    raise no_server_error(f"in {directory}")
 
 
 def _libraries(directory: Path, start: Path) -> Iterator[tuple[str, Path]]:
