@@ -93,7 +93,7 @@ def run(
     """Run a program to its end, its argv and its output into ``log`` and each line to ``on_line``.
 
     Neither shows a secret of ``env`` or a credential of a URL. Carriage returns end lines too, so that a progress bar
-    is heard. Raises ``ProgramFailed`` with the last lines, ``StoreError`` for a full disk, ``Interrupted`` when the user
+    is heard. Raises ``ProgramFailed`` with the last lines, ``StoreError`` for a full disk, ``Interrupted`` when
     asked to stop.
     """
     from llama_runner.system.redaction import Redactor  # noqa: PLC0415 - not on the warm path
