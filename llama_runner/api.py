@@ -189,7 +189,7 @@ class Runner:
         return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
 
     def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
-        """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
+        """Raise ``UsageError`` for an option that llama-server would refuse."""
         from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415 - only with options
 
         programs = programs_of(self.store, request.programs.node, places)
@@ -352,7 +352,7 @@ class Runner:
         )
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``AmbiguousName``."""
+        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``UsageError``."""
         from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name, self._sink)

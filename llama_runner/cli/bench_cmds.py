@@ -110,12 +110,12 @@ def _keep(runner: Runner, given: dict[str, Any], result: Result, compared: Calla
 
 def _written(what: str, write: Callable[[], Path], where: Path, more: str = "") -> Path | LlamaRunnerError:
     """Return the file of what was measured, or the error to be raised once it has been printed."""
-    from llama_runner.serving.profiles import CannotKeep  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.profiles import cannot_keep_error  # noqa: PLC0415 - not for --help
 
     try:
         return write()
     except OSError as error:
-        return CannotKeep(what, where, error, f"it is printed above{more}")
+        return cannot_keep_error(what, where, error, f"it is printed above{more}")
 
 
 _OF_CLIENTS = ("url", "profile", "concurrency", "requests", "max_tokens", "seconds")

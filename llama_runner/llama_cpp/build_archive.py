@@ -23,7 +23,7 @@ from llama_runner.engine.run_program import Cancellation
 from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, opened
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.local_sources import LocalSources, UnreadableSource
+from llama_runner.store.local_sources import LocalSources, unreadable_source_error
 from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system import hardware
 from llama_runner.system.files import open_regular, read_bounded
@@ -193,7 +193,7 @@ def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Si
         archives.check_kind(archive)  # before all of it is hashed
         name = f"import-{short(hash_file(archive), 16)}"
     except OSError as error:
-        raise UnreadableSource(archive, error.strerror or str(error)) from error
+        raise unreadable_source_error(archive, error.strerror or str(error)) from error
     home = layout.staging(store.private) / name
     try:
         with locks.hold(layout.lock_file(store.private, name), "import", timeout=lock_timeout):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import SourceError
 from llama_runner.store.layout import BUILDS, SOURCES
-from llama_runner.store.local_sources import DirectorySource, UnreadableSource
+from llama_runner.store.local_sources import DirectorySource, unreadable_source_error
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.git import ask
 from llama_runner.system.programs import find_program
@@ -55,7 +55,7 @@ class SourceTree(DirectorySource):
         try:
             names = sorted({*self._names()})
         except OSError as error:
-            raise UnreadableSource(error.filename or self.path, error.strerror or str(error)) from error
+            raise unreadable_source_error(error.filename or self.path, error.strerror or str(error)) from error
         return {name: path for name in names if (path := self.path / name).is_file()}
 
     def hash(self, files: Mapping[str, Path]) -> Digest:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import ToolError
 from llama_runner.store.layout import BINS_VARIABLE, BUILDS, user_path
-from llama_runner.store.local_sources import DirectorySource, MissingSource, UnreadableSource
+from llama_runner.store.local_sources import DirectorySource, missing_source_error, unreadable_source_error
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.programs import find_program
 
@@ -62,7 +62,7 @@ class AdoptedPrograms(DirectorySource):
         try:
             found = dict(self._beside())
         except OSError as error:
-            raise UnreadableSource(error.filename or self.path, error.strerror or str(error)) from error
+            raise unreadable_source_error(error.filename or self.path, error.strerror or str(error)) from error
         if self.server not in found:
             raise no_server_error(f"in {self.path}")
         for place in _ELSEWHERE:
@@ -103,13 +103,13 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
     """Return the programs in a directory, or beside a program, that the user names.
 
     None: those in the directory that ``LLAMA_SERVER_BINS_DIR`` names, else of the first ``llama-server`` on ``PATH``.
-    Raises ``ToolError`` and ``MissingSource``.
+    Raises ``ToolError`` and ``SourceError``.
     """
     named = path or environment.get(BINS_VARIABLE)
     if named:
         given = user_path(named).absolute()
         if not given.exists():
-            raise MissingSource(given)
+            raise missing_source_error(given)
         server = _server_in(given) if given.is_dir() else given
     else:
         found = find_program(SERVER, environment.get("PATH"))
@@ -128,20 +128,20 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
 def open_archive(path: Path) -> ArchiveFile:
     """Return an archive that the user names.
 
-    Raises ``MissingSource``, ``UnreadableSource``, and, before all of it is hashed, ``BadArchive`` for a file that does
+    Raises ``SourceError``, and, before all of it is hashed, ``BadArchive`` for a file that does
     not begin as an archive does.
     """
     from llama_runner.system.archives import check_kind  # noqa: PLC0415 - most programs are built
 
     path = user_path(path).absolute()
     if not path.exists():
-        raise MissingSource(path)
+        raise missing_source_error(path)
     if not path.is_file():
-        raise UnreadableSource(path, "it is not a file")
+        raise unreadable_source_error(path, "it is not a file")
     try:
         check_kind(path)
     except OSError as error:
-        raise UnreadableSource(path, error.strerror or str(error)) from error
+        raise unreadable_source_error(path, error.strerror or str(error)) from error
     return ArchiveFile(path)
 
 

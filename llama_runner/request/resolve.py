@@ -81,11 +81,11 @@ class ProgramsRequest:
             self._sink(Noticed("backend", self.programs.why))
 
     def check_offline(self, plan: Plan) -> None:
-        """Raise ``Offline`` if something would have to be fetched and must not be."""
+        """Raise ``SourceError`` if something would have to be fetched and must not be."""
         if self._offline and (fetching := _fetching(plan)):
-            from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
+            from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415 - not on the warm path
 
-            raise Offline(", ".join(_what(step) for step in fetching))
+            raise offline_error(", ".join(_what(step) for step in fetching))
 
     def falls_back(self, error: StepError) -> bool:
         """Say whether other programs are tried next: these were rejected, and nobody had asked for them."""

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.core.errors import LlamaRunnerError, StepError, ToolError
+from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError, ToolError
 from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, open_adopted
 from llama_runner.steps.adopt import LIST, AdoptPrograms, adopted_programs, program_in
-from llama_runner.store.local_sources import MissingSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
 from tests.binaries.test_executables import elf
@@ -164,7 +163,7 @@ def test_where_there_is_none_it_says_so(system: Path, tmp_path: Path) -> None:
     assert "LLAMA_SERVER_BINS_DIR" in str(caught.value.hint)
     with pytest.raises(ToolError, match=f"no llama-server in {tmp_path}"):
         adopt(tmp_path)
-    with pytest.raises(MissingSource):
+    with pytest.raises(SourceError, match="does not exist"):
         adopt(None, LLAMA_SERVER_BINS_DIR=str(tmp_path / "nothing"), PATH=str(system))
     shutil.copy(system / "llama-server", tmp_path / "llama-server")
     (tmp_path / "llama-server").chmod(0o644)

@@ -18,7 +18,6 @@ from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.installed_builds import BuildStore
 from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.smoke_test_errors import Rejected
-from llama_runner.store.local_sources import UnreadableSource
 from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive
 from tests.binaries.stored import HERE, lay, store_in
@@ -199,7 +198,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "here", short, BadArchive, "damaged|ends early")
     short.write_bytes(b"not an archive")
     refused(tmp_path / "here", short, BadArchive, "neither zip nor tar")
-    with pytest.raises(UnreadableSource, match="absent"):
+    with pytest.raises(SourceError, match="absent"):
         open_builds(store_in(tmp_path / "here")).import_build(tmp_path / "absent")
 
 

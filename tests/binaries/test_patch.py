@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.core.errors import DownloadError, StepError, StoreError, ToolError
+from llama_runner.core.errors import DownloadError, SourceError, StepError, StoreError, ToolError
 from llama_runner.core.step import Step
 from llama_runner.llama_cpp.pinned_source import Tree
 from llama_runner.request.source_tree_graph import tree_from
-from llama_runner.store.local_sources import MissingSource
 from tests.binaries.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
 
 PATCH = """
@@ -149,7 +148,7 @@ def test_what_is_no_patch_is_refused(bench: Bench, tree: Path, tmp_path: Path, t
 
 
 def test_a_patch_that_is_not_there(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingSource):
+    with pytest.raises(SourceError, match="does not exist"):
         tree_from(str(tree), patches=[str(tmp_path / "nothing.patch")])
 
 

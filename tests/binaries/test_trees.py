@@ -12,7 +12,6 @@ from llama_runner.core.errors import DownloadError, SourceError, ToolError
 from llama_runner.llama_cpp.source_tree import open_tree
 from llama_runner.request.source_tree_graph import NoCommit, tree_from
 from llama_runner.steps.git_checkout import CloneTree, find_commit
-from llama_runner.store.local_sources import MissingSource
 from tests.binaries.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
 
 AUTHOR = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
@@ -120,7 +119,7 @@ def test_a_directory_with_nothing_to_build_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"has no CMakeLists\.txt") as caught:
         tree_from(str(tmp_path))
     assert caught.value.code == 3
-    with pytest.raises(MissingSource):
+    with pytest.raises(SourceError, match="does not exist"):
         tree_from(str(tmp_path / "nothing"))
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from llama_runner.core.errors import ExitCode, ServerError
+from llama_runner.core.errors import ExitCode, ServerError, UsageError
 from llama_runner.serving import server_control
-from llama_runner.serving.errors import AmbiguousName, NoSuchServer, OutOfReach
+from llama_runner.serving.errors import NoSuchServer, OutOfReach
 from llama_runner.serving.registry import (
     elsewhere,
     failed,
@@ -333,13 +333,13 @@ def test_11_13_a_failure_in_another_container_is_not_forgotten_here(tmp_path: Pa
 
 def test_11_17_a_name_of_two_servers_stops_neither(stage: Stage) -> None:
     first, second = stage.ready(alias="a"), stage.ready(alias="a")
-    with pytest.raises(AmbiguousName, match=r"^2 servers are called 'a'$") as caught:
+    with pytest.raises(UsageError, match=r"^2 servers are called 'a'$") as caught:
         stop(stage.registry, "a")
     assert (caught.value.hint, caught.value.code) == (f"name one by its URL: {first.url}, {second.url}", ExitCode.USAGE)
     assert lives(first.pid)
     assert lives(second.pid)
     for by in (server_control.restart, lambda *names: server_control.log_of(names[0], stage.root, names[1])):
-        with pytest.raises(AmbiguousName):
+        with pytest.raises(UsageError):
             by(stage.registry, "a")
     assert [about["pid"] for about in stop(stage.registry, second.url)] == [second.pid]
     assert lives(first.pid)
