@@ -20,7 +20,7 @@ from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Event, ServerStopped
 from llama_runner.serving import server_process
 from llama_runner.serving.errors import ServerDied
-from tests.server.play import PATIENCE_S, Stage, get, lives, wait_gone
+from tests.serving.play import PATIENCE_S, Stage, get, lives, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -247,7 +247,7 @@ class Program:
 
     def __init__(self, root: Path, **misbehaviour: object) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.server.serve", str(root)],
+            [sys.executable, "-m", "tests.serving.serve", str(root)],
             cwd=REPOSITORY,
             env={**os.environ, "GGML_FAKE": json.dumps(misbehaviour)},
             stdout=subprocess.PIPE,
@@ -391,7 +391,7 @@ def test_11_18_a_forked_child_leaves_the_server_of_its_parent_alone(stage: Stage
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_11_18_a_forked_child_that_ends_with_an_exception_leaves_the_server_alone(stage: Stage) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from tests.server.play import Stage, get\n"
+        "import os, sys; from pathlib import Path; from tests.serving.play import Stage, get\n"
         "stage = Stage(Path(sys.argv[1]))\n"
         "with stage.ready() as server:\n"
         "    pid = os.fork()\n"

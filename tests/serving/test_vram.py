@@ -13,7 +13,7 @@ from llama_runner.serving.status_probe import look_at_all
 from llama_runner.system import gpu_memory
 from llama_runner.system.gpu_memory import held
 from llama_runner.system.programs import find_program
-from tests.server.play import Stage, until
+from tests.serving.play import Stage, until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from llama_runner.serving.smoke_test_errors import Rejected
 from llama_runner.store.local_sources import UnreadableSource
 from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive
-from tests.binaries.stored import HERE, lay, store_in
+from tests.llama_cpp.stored import HERE, lay, store_in
 
 Members = dict[str, bytes]
 

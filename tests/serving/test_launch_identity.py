@@ -12,7 +12,7 @@ from llama_runner.serving.launch_identity import gives_same_answers, identity, i
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.running_server import answering_alike, ensure_ready
 from llama_runner.serving.server_process import Server
-from tests.server.play import Stage
+from tests.serving.play import Stage
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from llama_runner.serving.errors import GaveUp, ModelGone, ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.registry import running
 from llama_runner.serving.supervisor import Policy, Supervisor
-from tests.server.play import PATIENCE_S, Stage, get, until
+from tests.serving.play import PATIENCE_S, Stage, get, until
 
 
 class Waiting(threading.Thread):

@@ -29,7 +29,7 @@ from llama_runner.serving.registry import (
     running,
 )
 from llama_runner.serving.server_control import stop
-from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
+from tests.serving.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 ABOUT: dict[str, Any] = {"alias": "a", "url": "http://127.0.0.1:1", "log": "logs/x.log"}
 
@@ -232,7 +232,7 @@ import json, sys
 from pathlib import Path
 from llama_runner.serving.server_control import stop
 from llama_runner.serving.registry import running
-from tests.server.play import Stage
+from tests.serving.play import Stage
 stage = Stage(Path(sys.argv[1]))
 server = stage.ready(alias=sys.argv[2])
 print(server.pid, flush=True)

@@ -20,7 +20,7 @@ from llama_runner.serving.errors import AnswersWithoutKey, BadCertificate, BadKe
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.port_check import check_launch
-from tests.server.play import Stage, lives
+from tests.serving.play import Stage, lives
 
 needs_openssl = pytest.mark.skipif(which("openssl") is None, reason="makes certificates with openssl")
 

@@ -30,7 +30,7 @@ from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.registry import register
 from llama_runner.store import locks
 from llama_runner.store.artifacts import Store
-from tests.binaries.stored import HERE, lay, store_in
+from tests.llama_cpp.stored import HERE, lay, store_in
 
 
 @pytest.fixture

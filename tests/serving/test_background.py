@@ -30,7 +30,7 @@ from llama_runner.serving.registry import running
 from llama_runner.serving.running_server import RunningServer, ensure_ready
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.store.locks import hold
-from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
+from tests.serving.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -481,8 +481,8 @@ import sys
 from pathlib import Path
 from llama_runner.serving.running_server import ensure_ready
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
-from tests.server.play import Stage
-from tests.server.test_background import spec
+from tests.serving.play import Stage
+from tests.serving.test_background import spec
 stage, options = Stage(Path(sys.argv[1])), ServerOptions(port=int(sys.argv[2]))
 print("here", flush=True)
 sys.stdin.readline()
@@ -573,8 +573,8 @@ def test_the_log_of_the_one_that_runs_or_ran_last_is_found(stage: Stage) -> None
 
 def test_it_outlives_who_started_it(stage: Stage) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.server.play import Stage; "
-        "from tests.server import test_background as t; from llama_runner.serving.daemon import detach\n"
+        "import sys; from pathlib import Path; from tests.serving.play import Stage; "
+        "from tests.serving import test_background as t; from llama_runner.serving.daemon import detach\n"
         "s = Stage(Path(sys.argv[1])); (s.root / 'model.gguf').touch()\n"
         "detach(t.spec(s), log=s.log, log_name='x', registry=s.registry, sink=s.events.append)"
     )

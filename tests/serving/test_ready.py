@@ -24,7 +24,7 @@ from llama_runner.serving.errors import AnotherModel, CanaryFailed, ServerDied, 
 from llama_runner.serving.llama_server import readiness
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.server_process import Server
-from tests.server.play import PATIENCE_S, Stage, get, lives, until, wait_gone
+from tests.serving.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and setpriv are Linux")
 

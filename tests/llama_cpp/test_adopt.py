@@ -15,9 +15,9 @@ from llama_runner.steps.adopt import LIST, AdoptPrograms, ProgramLacking, adopte
 from llama_runner.store.local_sources import MissingSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
-from tests.binaries.test_executables import elf
-from tests.binaries.test_unpack_programs import HERE, programs
-from tests.binaries.tiny_llama import Bench
+from tests.llama_cpp.test_executables import elf
+from tests.llama_cpp.test_unpack_programs import HERE, programs
+from tests.llama_cpp.tiny_llama import Bench
 
 __all__ = ["programs"]
 

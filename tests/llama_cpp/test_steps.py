@@ -31,7 +31,7 @@ from llama_runner.steps.unpack import UnpackSource
 from llama_runner.store.errors import DiskFull
 from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system.archives import BadArchive
-from tests.binaries.tiny_llama import OPTIONS, SERVER_C, Bench, Tree, Trees, compile_step, write_tree, write_wheel
+from tests.llama_cpp.tiny_llama import OPTIONS, SERVER_C, Bench, Tree, Trees, compile_step, write_tree, write_wheel
 
 if TYPE_CHECKING:
     from llama_runner.core.step import Step

@@ -15,7 +15,7 @@ from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.step import Needs
 from llama_runner.steps.fetch_url import FetchUrl, NotFetched, WrongDownload
-from tests.binaries.tiny_llama import Bench
+from tests.llama_cpp.tiny_llama import Bench
 
 CONTENT = os.urandom(300_000)
 DIGEST = file_digest(hashlib.sha256(CONTENT).hexdigest())

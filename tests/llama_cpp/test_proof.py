@@ -51,7 +51,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="the small programs a
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the small programs are made for Linux")
 
 VERSION = "version: 0.2.0 (build 7, commit abc1234)"
-FAKE = Path(__file__).parents[1] / "server" / "fake_llama_server.py"
+FAKE = Path(__file__).parents[1] / "serving" / "fake_llama_server.py"
 RejectedKind = TypeVar("RejectedKind", bound=Rejected)
 SAYS = f"""
 case "$1" in
@@ -328,7 +328,7 @@ def test_ctrl_c_stops_a_proof_wherever_it_is(court: Court, when: str) -> None:
         court.script(f"{SAYS}\ntouch '{arrived}'; sleep 3600 & wait")
     else:
         court.serving(load_until=str(court.root), asked=str(arrived))
-    words = [sys.executable, "-m", "tests.binaries.test_proof", str(court.store.root), str(court.programs)]
+    words = [sys.executable, "-m", "tests.llama_cpp.test_proof", str(court.store.root), str(court.programs)]
     child = subprocess.Popen(words, cwd=Path(__file__).parents[2])
     try:
         while not arrived.exists():

@@ -13,7 +13,7 @@ from llama_runner.llama_cpp.source_tree import NoSourceTree, open_tree
 from llama_runner.request.source_tree_graph import NoCommit, tree_from
 from llama_runner.steps.git_checkout import CannotReach, CloneTree, NoSuchCommit, find_commit
 from llama_runner.store.local_sources import MissingSource
-from tests.binaries.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
+from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
 
 AUTHOR = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 WITHOUT_CONFIG = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}

@@ -31,8 +31,8 @@ from llama_runner.store.local_sources import MissingSource, UnreadableSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive
-from tests.binaries.test_executables import HEADS
-from tests.binaries.tiny_llama import Bench
+from tests.llama_cpp.test_executables import HEADS
+from tests.llama_cpp.tiny_llama import Bench
 
 HERE = hardware.platform_tag()
 OTHER = "linux-aarch64" if HERE != "linux-aarch64" else "linux-x86_64"

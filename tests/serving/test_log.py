@@ -15,10 +15,10 @@ import pytest
 from llama_runner.core.events import Warned
 from llama_runner.serving import server_log
 from llama_runner.serving.errors import ServerDied
-from tests.server.play import get
+from tests.serving.play import get
 
 if TYPE_CHECKING:
-    from tests.server.play import Stage
+    from tests.serving.play import Stage
 
 
 def test_the_log_and_the_terminal_have_every_byte(stage: Stage) -> None:

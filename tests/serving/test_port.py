@@ -16,7 +16,7 @@ from llama_runner.serving.errors import CannotListen, PortTaken
 from llama_runner.serving.port_check import check_port
 
 if TYPE_CHECKING:
-    from tests.server.play import Stage
+    from tests.serving.play import Stage
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux")
 

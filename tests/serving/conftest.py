@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server.play import Stage, wait_gone
+from tests.serving.play import Stage, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

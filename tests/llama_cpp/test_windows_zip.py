@@ -15,7 +15,7 @@ from llama_runner.steps.unpack import UnpackFile
 from llama_runner.steps.unpack_programs import UnpackPrograms
 from llama_runner.store import layout
 from llama_runner.system import hardware
-from tests.binaries.tiny_llama import Bench, Tree
+from tests.llama_cpp.tiny_llama import Bench, Tree
 
 pytestmark = pytest.mark.skipif(hardware.platform_tag() == "windows-x64", reason="there they would be proven")
 

@@ -18,7 +18,7 @@ from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama, NotEnoughMe
 from llama_runner.store.stamps import hash_tree
 from llama_runner.system import hardware
 from llama_runner.system.programs import find_program
-from tests.binaries.tiny_llama import CMAKE_LISTS, OPTIONS, SERVER_C, Bench, compile_step, write_tree
+from tests.llama_cpp.tiny_llama import CMAKE_LISTS, OPTIONS, SERVER_C, Bench, compile_step, write_tree
 
 CC = find_program("cc")
 
@@ -226,7 +226,7 @@ def test_the_same_key_gives_the_same_bytes_in_another_root(
 BUILDER = """
 import sys
 from pathlib import Path
-from tests.binaries.tiny_llama import OPTIONS, Bench, compile_step
+from tests.llama_cpp.tiny_llama import OPTIONS, Bench, compile_step
 bench = Bench(Path(sys.argv[1]))
 bench.execute(compile_step(Path(sys.argv[2]), options=(*OPTIONS[:-1], f"-DLLAMA_BUILD_COMMIT={sys.argv[3]}")))
 print(*bench.ran())

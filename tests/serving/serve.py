@@ -1,4 +1,4 @@
-"""A program that serves the fake until it is told to stop: ``python -m tests.server.serve ROOT``.
+"""A program that serves the fake until it is told to stop: ``python -m tests.serving.serve ROOT``.
 
 It says each event as a line of JSON. SIGTERM raises in it, as in the command line.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llama_runner.core.events import Event
 from llama_runner.serving import server_process
-from tests.server.play import Stage
+from tests.serving.play import Stage
 
 
 def tell(event: Event) -> None:

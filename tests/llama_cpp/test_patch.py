@@ -17,7 +17,7 @@ from llama_runner.request.source_tree_graph import tree_from
 from llama_runner.steps.patch import NoPatchProgram, PatchDoesNotApply, PatchNotFetched
 from llama_runner.store.errors import StoreNotWritable
 from llama_runner.store.local_sources import MissingSource
-from tests.binaries.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
+from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
 
 PATCH = """
 From 0000000 Mon Sep 17 00:00:00 2001

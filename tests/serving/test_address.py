@@ -17,7 +17,7 @@ from llama_runner.serving.errors import ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.port_owner import listens
 from llama_runner.serving.server_log import Log
-from tests.server.play import Stage
+from tests.serving.play import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
