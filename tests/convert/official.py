@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 FAMILIES = sorted(path.stem for path in (Path(__file__).parent / "families").glob("[a-z]*.py"))
 FIRST = "first"  # the cases of `tests.convert.cases`, Llama and BERT with all that is in metadata and vocabularies
+GROUPS = [FIRST, *FAMILIES]
 
 
 def cases_of(group: str) -> dict[str, Case]:
@@ -60,3 +62,10 @@ def run_official(
         for made in keys:
             Path(made).unlink(missing_ok=True)
     return {keys[made]: result for made, result in json.loads(done.stdout).items()}
+
+
+@cache
+def recorded(group: str) -> dict[str, str]:
+    """The digests of the official output of a group that are recorded, per ``case/outtype``."""
+    found: dict[str, str] = json.loads(goldens_of(group).read_text(encoding="utf-8"))
+    return found

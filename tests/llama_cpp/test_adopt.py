@@ -15,18 +15,11 @@ from llama_runner.steps.adopt import LIST, AdoptPrograms, ProgramLacking, adopte
 from llama_runner.store.local_sources import MissingSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
-from tests.llama_cpp.test_executables import elf
-from tests.llama_cpp.test_unpack_programs import HERE, programs
+from tests.llama_cpp.executable_heads import elf
+from tests.llama_cpp.stored import HERE
 from tests.llama_cpp.tiny_llama import Bench
 
-__all__ = ["programs"]
-
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="they are copied there")
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "a root with ü", real_sources=True)
 
 
 @pytest.fixture

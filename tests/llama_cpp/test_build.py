@@ -23,11 +23,6 @@ from tests.llama_cpp.tiny_llama import CMAKE_LISTS, OPTIONS, SERVER_C, Bench, co
 CC = find_program("cc")
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "a root with ü")
-
-
 def program(path: Path, text: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")

@@ -74,11 +74,6 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "a root with ü")
-
-
 def fetched(bench: Bench, step: FetchUrl) -> bytes:
     return bench.store.path(bench.execute(step).places[step]).read_bytes()
 

@@ -17,26 +17,8 @@ from llama_runner.request.source_tree_graph import tree_from
 from llama_runner.steps.patch import NoPatchProgram, PatchDoesNotApply, PatchNotFetched
 from llama_runner.store.errors import StoreNotWritable
 from llama_runner.store.local_sources import MissingSource
-from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
+from tests.llama_cpp.tiny_llama import PATCH, QUANTIZE_C, Bench, compile_step, write_tree
 
-PATCH = """
-From 0000000 Mon Sep 17 00:00:00 2001
-Subject: [PATCH] it exits with 1
----
-diff --git a/quantize.c b/quantize.c
---- a/quantize.c
-+++ b/quantize.c
-@@ -1,2 +1,2 @@
- #include <stdio.h>
--int main(void) { puts("Q8_0"); return 0; }
-+int main(void) { puts("Q8_0"); return 1; }
-diff --git a/include/new.h b/include/new.h
-new file mode 100644
---- /dev/null
-+++ b/include/new.h
-@@ -0,0 +1 @@
-+#define NEW
-"""
 SECOND = """
 --- a/quantize.c
 +++ b/quantize.c
@@ -45,11 +27,6 @@ SECOND = """
 -int main(void) { puts("Q8_0"); return 1; }
 +int main(void) { puts("Q8_0"); return 4; }
 """
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "a root with ü", real_sources=True)
 
 
 @pytest.fixture
@@ -122,9 +99,7 @@ def test_a_store_inside_somebodys_repository(tmp_path: Path, tree: Path) -> None
     for name in ("HEAD", "config", "objects/x", "refs/x"):
         (tmp_path / ".git" / name).parent.mkdir(exist_ok=True)
         (tmp_path / ".git" / name).write_text("ref: refs/heads/main\n" if name == "HEAD" else "")
-    directory = apply(
-        Bench(tmp_path / "root", real_sources=True), tree_from(str(tree), patches=[write(tmp_path / "a")])
-    )
+    directory = apply(Bench(tmp_path / "root"), tree_from(str(tree), patches=[write(tmp_path / "a")]))
     assert (directory / "quantize.c").read_text() == QUANTIZE_C.replace("return 0", "return 1")
 
 

@@ -18,6 +18,7 @@ from llama_runner.core import events
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.plan import Snapshot
+from llama_runner.core.source import Source
 from llama_runner.demo import ANSWER
 from llama_runner.engine.errors import ProgramFailed, WrongOutput
 from llama_runner.engine.executor import Executor
@@ -31,15 +32,10 @@ from llama_runner.steps.unpack import UnpackSource
 from llama_runner.store.errors import DiskFull
 from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system.archives import BadArchive
-from tests.llama_cpp.tiny_llama import OPTIONS, SERVER_C, Bench, Tree, Trees, compile_step, write_tree, write_wheel
+from tests.llama_cpp.tiny_llama import OPTIONS, SERVER_C, Bench, Sources, Tree, compile_step, write_tree, write_wheel
 
 if TYPE_CHECKING:
     from llama_runner.core.step import Step
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "a root with ü")
 
 
 def test_a_tree_becomes_programs_and_is_not_compiled_twice(bench: Bench, tmp_path: Path) -> None:
@@ -141,14 +137,14 @@ def test_an_interrupted_build_goes_on_where_it_was(bench: Bench, tmp_path: Path)
     before = made.stat().st_mtime_ns
     step = compile_step(tree)
     # the same key: the file system holds the tree that the digest promises, as after a crash in mid-build
-    promised = Trees().digest(step.tree)  # type: ignore[arg-type]
+    promised = hash_tree(tree)[0]
     (tree / "server.c").write_text(SERVER_C)
 
-    class Same(Trees):
-        def digest(self, source: object) -> object:
+    class Same(Sources):
+        def digest(self, source: Source) -> Digest:
             return promised
 
-    observer = Observer(bench.store, Same())  # type: ignore[arg-type]
+    observer = Observer(bench.store, Same(bench.store, remember=True, inspect=lambda _: None))
     executor = Executor(bench.store, observer, bench.events.append, lock_timeout=10)
     outcome = executor.execute(observer.plan([step], Snapshot()))
     assert list(outcome.seconds) == [step]

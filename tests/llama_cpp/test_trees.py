@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,7 @@ from llama_runner.llama_cpp.source_tree import NoSourceTree, open_tree
 from llama_runner.request.source_tree_graph import NoCommit, tree_from
 from llama_runner.steps.git_checkout import CannotReach, CloneTree, NoSuchCommit, find_commit
 from llama_runner.store.local_sources import MissingSource
-from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, write_tree
-
-AUTHOR = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
-WITHOUT_CONFIG = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-
-
-def git(directory: Path, *words: str) -> str:
-    env = {**os.environ, **AUTHOR, **WITHOUT_CONFIG}
-    done = subprocess.run(["git", "-C", directory, *words], env=env, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "a root with ü", real_sources=True)
+from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, git, write_tree
 
 
 @pytest.fixture

@@ -29,27 +29,14 @@ from llama_runner.steps.fetch_url import FetchUrl
 from llama_runner.steps.unpack_programs import NoPrograms, OtherArchive, UnpackPrograms
 from llama_runner.store.local_sources import MissingSource, UnreadableSource
 from llama_runner.store.stamps import hash_file
-from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive
-from tests.llama_cpp.test_executables import HEADS
+from tests.llama_cpp.executable_heads import HEADS
+from tests.llama_cpp.stored import HERE
 from tests.llama_cpp.tiny_llama import Bench
 
-HERE = hardware.platform_tag()
 OTHER = "linux-aarch64" if HERE != "linux-aarch64" else "linux-x86_64"
 
 Content = dict[str, bytes]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "a root with ü", real_sources=True)
-
-
-@pytest.fixture(scope="session")
-def programs(binaries: Path) -> Path:
-    """Return a directory with the real programs."""
-    found = [path.parent for path in binaries.glob(f"bins/{HERE}/*/llama-server")]
-    return max((path for path in found if (path / "llama-quantize").exists()), key=lambda path: path.stat().st_mtime)
 
 
 def tar_of(path: Path, programs: Path, prefix: str = "build/bin/") -> Path:

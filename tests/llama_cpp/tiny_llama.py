@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 from llama_runner.core import events
+from llama_runner.core.digest import Digest
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Step
@@ -102,6 +104,25 @@ int main(int count, char **words) {
 
 QUANTIZE_C = '#include <stdio.h>\nint main(void) { puts("Q8_0"); return 0; }\n'
 
+PATCH = """
+From 0000000 Mon Sep 17 00:00:00 2001
+Subject: [PATCH] it exits with 1
+---
+diff --git a/quantize.c b/quantize.c
+--- a/quantize.c
++++ b/quantize.c
+@@ -1,2 +1,2 @@
+ #include <stdio.h>
+-int main(void) { puts("Q8_0"); return 0; }
++int main(void) { puts("Q8_0"); return 1; }
+diff --git a/include/new.h b/include/new.h
+new file mode 100644
+--- /dev/null
++++ b/include/new.h
+@@ -0,0 +1 @@
++#define NEW
+"""
+
 OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_NUMBER=7", "-DLLAMA_BUILD_COMMIT=x")
 
 
@@ -112,34 +133,35 @@ class Tree(Source):
     kind: ClassVar[str] = "tree"
 
 
-class Trees:
-    """Looks at ``Tree`` sources."""
+class Sources(LocalSources):
+    """The sources of this machine, and `Tree` too."""
 
-    def digest(self, source: Source) -> object:
-        return hash_payload(self.path(source))[0]
+    def digest(self, source: Source) -> Digest:
+        return hash_payload(source.path)[0] if isinstance(source, Tree) else super().digest(source)
 
     def path(self, source: Source) -> Path:
-        assert isinstance(source, Tree)
-        return source.path
+        return source.path if isinstance(source, Tree) else super().path(source)
 
-    def origin(self, source: Source) -> dict[str, object]:
-        return {"kind": "tree", "ref": str(self.path(source))}
+    def origin(self, source: Source) -> dict[str, Any]:
+        return {"kind": "tree", "ref": str(source.path)} if isinstance(source, Tree) else super().origin(source)
 
-    def unrecorded_origin(self, source: Source) -> dict[str, object] | None:
-        return None
+    def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
+        return None if isinstance(source, Tree) else super().unrecorded_origin(source)
 
     def verify(self, source: Source) -> None:
-        assert self.path(source).exists()
+        if isinstance(source, Tree):
+            assert source.path.exists()
+        else:
+            super().verify(source)
 
 
 class Bench:
     """A root to execute steps in."""
 
-    def __init__(self, root: Path, *, real_sources: bool = False) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.events: list[events.Event] = []
         self.store = Store(root, self.events.append)
-        self.real_sources = real_sources
 
     def execute(self, *targets: Step) -> Outcome:
         observer = self.observer()
@@ -147,8 +169,7 @@ class Bench:
         return Executor(self.store, observer, self.events.append, lock_timeout=10).execute(plan)
 
     def observer(self) -> Observer:
-        trees = Trees() if not self.real_sources else LocalSources(self.store, remember=True, inspect=lambda _: None)
-        return Observer(self.store, trees)  # type: ignore[arg-type]
+        return Observer(self.store, Sources(self.store, remember=True, inspect=lambda _: None))
 
     def ran(self) -> list[str]:
         names = [event.step for event in self.events if isinstance(event, events.StepFinished)]
@@ -200,3 +221,15 @@ def write_wheel(path: Path, name: str, version: str, files: dict[str, str]) -> P
         wheel.writestr(record[-2], "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(record[-1], "".join(f"{member},,\n" for member in record))
     return file
+
+
+AUTHOR = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+
+WITHOUT_CONFIG = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def git(directory: Path, *words: str) -> str:
+    """Run git in a directory, without the configuration of the user, and return its output."""
+    env = {**os.environ, **AUTHOR, **WITHOUT_CONFIG}
+    done = subprocess.run(["git", "-C", directory, *words], env=env, check=True, capture_output=True, text=True)
+    return done.stdout.strip()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llama_runner.core.events import Event
-from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.server_process import Server
 
 if TYPE_CHECKING:
@@ -134,3 +134,15 @@ def lives(pid: int) -> bool:
 
 def wait_gone(pid: int) -> None:
     until(lambda: not lives(pid), f"the end of process {pid}")
+
+
+def spec(stage: Stage, options: ServerOptions | None = None, alias: str = "acme/tiny") -> ServerSpec:
+    """Return what to start on a stage."""
+    return spec_of(
+        options or ServerOptions(port=0, load_timeout=PATIENCE_S),
+        binary=stage.binary(),
+        model=stage.root / "model.gguf",
+        alias=alias,
+        trained_context=512,
+        cores=2,
+    )

@@ -24,29 +24,18 @@ from llama_runner.serving import server_control
 from llama_runner.serving.daemon import detach, spec_from_json, spec_to_json
 from llama_runner.serving.errors import AmbiguousName, EndedElsewhere, NoSuchServer, PortTaken, RunsInForeground
 from llama_runner.serving.llama_server import readiness
-from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.registry import running
 from llama_runner.serving.running_server import RunningServer, ensure_ready
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.store.locks import hold
-from tests.serving.play import PATIENCE_S, Stage, get, lives, until, wait_gone
+from tests.serving.play import PATIENCE_S, Stage, get, lives, spec, until, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llama_runner.serving.server_process import Server
-
-
-def spec(stage: Stage, options: ServerOptions | None = None, alias: str = "acme/tiny") -> ServerSpec:
-    return spec_of(
-        options or ServerOptions(port=0, load_timeout=PATIENCE_S),
-        binary=stage.binary(),
-        model=stage.root / "model.gguf",
-        alias=alias,
-        trained_context=512,
-        cores=2,
-    )
 
 
 @pytest.fixture
@@ -218,10 +207,10 @@ def test_11_06_every_field_of_a_spec_reaches_the_process_that_holds_the_server()
         values[name] = SAMPLES[next(each for each in kinds if each is not type(None))]
     assert values.keys() == ServerSpec.fields.keys()
     full = ServerSpec(**values)
-    for spec in (full, full.but(projector=None, ctx_size=None, gpu_layers=None, extra=(), adapters=())):
-        again = spec_from_json(json.loads(json.dumps(spec_to_json(spec))))
-        assert again == spec
-        assert [type(value) for value in again.__dict__.values()] == [type(value) for value in spec.__dict__.values()]
+    for whole in (full, full.but(projector=None, ctx_size=None, gpu_layers=None, extra=(), adapters=())):
+        again = spec_from_json(json.loads(json.dumps(spec_to_json(whole))))
+        assert again == whole
+        assert [type(value) for value in again.__dict__.values()] == [type(value) for value in whole.__dict__.values()]
         assert again.argv() == spec.argv()
         assert again.digest == spec.digest
 
@@ -481,8 +470,7 @@ import sys
 from pathlib import Path
 from llama_runner.serving.running_server import ensure_ready
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
-from tests.serving.play import Stage
-from tests.serving.test_background import spec
+from tests.serving.play import Stage, spec
 stage, options = Stage(Path(sys.argv[1])), ServerOptions(port=int(sys.argv[2]))
 print("here", flush=True)
 sys.stdin.readline()
