@@ -22,15 +22,15 @@ def records_of(store: Store, name: str) -> list[Record]:
 
 
 def recorded(
-    path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record], *, with_digest: bool
+    path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record], *, with_parts: bool
 ) -> Mapping[str, Any] | None:
     """Return what a record says of the source at ``path`` with exactly these files and stamps.
 
-    ``with_digest``: only a record that also names the digest of the whole.
+    ``with_parts``: only a record that also names the digest of the whole and those of what conversion reads in part.
     """
     for record in records:
         files = _files(path, record)
-        if with_digest and "digest" not in record.source:
+        if with_parts and not (isinstance(record.source.get("parts"), dict) and "digest" in record.source):
             continue
         if {name: entry.get("stamp") for name, entry in files.items()} == stamps:
             return record.source
