@@ -211,8 +211,8 @@ def test_11_06_every_field_of_a_spec_reaches_the_process_that_holds_the_server()
         again = spec_from_json(json.loads(json.dumps(spec_to_json(whole))))
         assert again == whole
         assert [type(value) for value in again.__dict__.values()] == [type(value) for value in whole.__dict__.values()]
-        assert again.argv() == spec.argv()
-        assert again.digest == spec.digest
+        assert again.argv() == whole.argv()
+        assert again.digest == whole.digest
 
 
 def test_11_06_adapters_are_one_list_and_reach_a_server_in_the_background(
