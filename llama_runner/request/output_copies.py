@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.request.results import OutputExists
+from llama_runner.store.layout import PARTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.step import Step
-
-_KEPT = ("models", "bins", "vendor", "logs", ".llama_runner")
 
 
 class OutputInStore(UsageError):
@@ -60,5 +59,5 @@ def check_output(model: Step | None, output: Path, root: Path) -> None:
     if not os.access(output.parent, os.W_OK):
         raise OutputNotWritable(output, f"{output.parent} is not writable")
     real = output.parent.resolve()
-    if any(real.is_relative_to((root / name).resolve()) for name in _KEPT):
+    if any(real.is_relative_to((root / name).resolve()) for name in PARTS):
         raise OutputInStore(output)
