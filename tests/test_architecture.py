@@ -267,6 +267,17 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
     assert done.stdout.strip() == "['llama_runner']"
 
 
+def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_of_imports() -> None:
+    code = (
+        "import gc, json, sys\nfrom llama_runner.cli.main import cli\n"
+        "cli.get_command(None, 'run')\n"
+        "from llama_runner.cli.runner import runner_for\nrunner_for({'root': None})\n"
+        "print(json.dumps([[m for m in sys.modules if m.endswith('_cmds')], gc.get_freeze_count() > 0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == [[], True]
+
+
 def test_importing_the_converter_is_cheap() -> None:
     code = "import llama_runner.convert, sys; print('numpy' in sys.modules or 'gguf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
