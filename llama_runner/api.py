@@ -306,9 +306,10 @@ class Runner:
         ``PortTaken`` that names it.
         """
         from llama_runner.serving.access import check_access  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415
         from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415
 
-        check_access(server or ServerOptions(), os.environ)
+        check_access(with_variables(server or ServerOptions(), os.environ), os.environ)
         prepared = self.prepare(model, server=server, **wishes)
         spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)

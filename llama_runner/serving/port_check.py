@@ -20,6 +20,10 @@ _LARGEST = 65535
 
 def check_launch(options: ServerOptions, registry: Path) -> None:
     """Raise what would hinder a server with these options, before any work is done for it."""
+    if options.inherit_environment:
+        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
+
+        options = with_variables(options, os.environ)
     if needs_care(options, os.environ):
         from llama_runner.serving.access import check_access  # noqa: PLC0415 - not for the usual server
 

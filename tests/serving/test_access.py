@@ -89,6 +89,8 @@ STRANGE = [
     ('""', "there is no key in it"),
     (",", "there is no key in it"),
     ('"",""', "there is no key in it"),
+    ("''", "there is no key in it"),
+    ("a,''", "there is no key in it"),
     ('"', "a quote does not enclose a whole key"),
     ('"key', "a quote does not enclose a whole key"),
     ('key,"ne"xt', "a quote does not enclose a whole key"),

@@ -252,6 +252,7 @@ def test_death_by_a_signal_in_load_names_it(stage: Stage, number: signal.Signals
     ("line", "hint"),
     [
         ("E ggml_backend_cpu_buffer: failed to allocate buffer of size 1\n", "there may be too little memory"),
+        ('error while handling argument "-np": stoi\n', "the value of -np is not one that it takes"),
         ("error: invalid argument: --nope\n", "an option after -- is not one of this llama-server"),
     ],
 )
