@@ -1,7 +1,6 @@
 """``Runner``: what the command line is made of, and what other programs import.
 
-It looks, plans, prepares and serves. It never prints and never exits: events go to ``on_event``, and what goes
-wrong is raised as a ``LlamaRunnerError``.
+It never prints and never exits: events go to ``on_event``, what goes wrong is raised as a ``LlamaRunnerError``.
 """
 
 from __future__ import annotations
