@@ -30,16 +30,16 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "doctor"}),
-    frozenset({"api", "status"}),
+    frozenset({"api", "root", "status"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
 )
 """From the bottom up. A package imports only from those below it; packages on one rung do not import each other.
 
-Modules that stand alone (``api`` and ``status``, the two of the pytest plugin) may import their neighbours.
+Modules that stand alone (``api``, ``root`` and ``status``, the two of the pytest plugin) may import their neighbours.
 """
 
-ALONE = frozenset({"api", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
