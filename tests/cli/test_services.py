@@ -220,6 +220,6 @@ def test_a_service_is_written_found_and_removed_from_python(tmp_path: Path, monk
     assert services.installed() == []
     for wrong in ({}, {"server": ServerOptions(api_key="secret"), "demo": True}, {"hf_model": "https://a:b@host/x"}):
         with pytest.raises(UsageError):
-            services.of_model(**wrong)  # type: ignore[arg-type]
+            services.of_model(**wrong)
     with pytest.raises(TypeError, match="did you mean 'quantization'"):
         services.of_model("x", quantisation="q8_0")  # type: ignore[call-arg]
