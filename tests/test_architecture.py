@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",

@@ -53,9 +53,9 @@ def quantize(**given: Any) -> None:
 @click.option("--template", is_flag=True, help="Print the chat template and nothing else.")
 def inspect(path: Path, *, as_json: bool, tensors: bool, template: bool) -> None:
     """Say what a GGUF file (also one of several) or a directory of safetensors holds. Reads headers only."""
-    from llama_runner.request import model_inspection  # noqa: PLC0415 - not for --help
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
 
-    found = model_inspection.inspect(path)
+    found = Runner().inspect(path)
     if template:
         click.echo(found.template or "")
     elif as_json:
