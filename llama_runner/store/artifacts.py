@@ -179,7 +179,7 @@ class Store:
             staging.discard(home)
             temporary = staging.open_directory(home, final) / STATE_FILE
             try:
-                _write_synced(temporary, format_state(state.records, state.unknown))
+                _write_synced(temporary, state.format())
                 temporary.replace(directory / STATE_FILE)
             finally:
                 staging.discard(home)

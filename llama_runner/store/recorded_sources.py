@@ -30,7 +30,7 @@ def recorded(
     """
     for record in records:
         files = _files(path, record)
-        if with_parts and not isinstance(record.source.get("parts"), dict):
+        if with_parts and not (isinstance(record.source.get("parts"), dict) and "digest" in record.source):
             continue
         if {name: entry.get("stamp") for name, entry in files.items()} == stamps:
             return record.source

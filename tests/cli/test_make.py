@@ -18,10 +18,9 @@ from gguf import GGUFWriter
 from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.store.stamps import source_stamp
-from tests.cli.test_bad_input import says
-from tests.conftest import Command
+from tests.conftest import Command, says
 from tests.convert.checkpoints import copy_tokenizer, llama, overwrite
-from tests.e2e.test_hub import split
+from tests.sources.gguf_files import split
 
 
 def test_convert_makes_one_file_and_needs_no_binaries(tmp_path: Path, llama_runner: Command) -> None:
