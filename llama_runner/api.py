@@ -1,7 +1,6 @@
 """``Runner``: what the command line is made of, and what other programs import.
 
-It looks, plans, prepares and serves. It never prints and never exits: events go to ``on_event``, and what goes
-wrong is raised as a ``LlamaRunnerError``.
+It never prints and never exits: events go to ``on_event``, what goes wrong is raised as a ``LlamaRunnerError``.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class Runner:
     @property
     def servers(self) -> Path:
         """Where the servers that run are written down."""
-        return self.store.private / "servers"
+        return layout.servers(self.store.private)
 
     def plan(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -240,7 +239,7 @@ class Runner:
         loads is stopped and ``Interrupted`` raised. ``about`` is written down with the running server.
         """
         spec, log_name = self._checked(prepared, server), new_name()
-        memory = checked(spec, self.store.private / "memory", self._sink)
+        memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
         running = Server(
             spec,
             log=self.root / log_name,
@@ -274,7 +273,7 @@ class Runner:
         spec, about = self._checked(prepared, server), {"build": prepared.build.get("version")}
 
         def start() -> RunningServer:
-            memory, log_name = checked(spec, self.store.private / "memory", self._sink), new_name()
+            memory, log_name = checked(spec, layout.memory_needs(self.store.private), self._sink), new_name()
             running = detach(
                 spec,
                 log=self.root / log_name,

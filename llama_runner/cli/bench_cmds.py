@@ -91,9 +91,10 @@ def bench(**given: Any) -> None:
 def _keep(runner: Runner, given: dict[str, Any], result: Result, compared: Callable[[Result], Any]) -> None:
     """Keep a result, and show it or how it compares with the last one; it is shown also where it cannot be kept."""
     from llama_runner.benchmark import history  # noqa: PLC0415 - not for --help
+    from llama_runner.store import layout  # noqa: PLC0415
 
     before = history.latest_like(runner.store, result)
-    path = _written("result", lambda: history.keep(runner.store, result), runner.store.private / "bench")
+    path = _written("result", lambda: history.keep(runner.store, result), layout.benchmarks(runner.store.private))
     if before is not None and given["compare"]:
         result["before"] = before
         result["compared"] = compared(before)
@@ -255,13 +256,14 @@ def tune(**given: Any) -> None:
     from llama_runner.benchmark.load_generator import Load  # noqa: PLC0415
     from llama_runner.benchmark.tune import axes, search, spelled  # noqa: PLC0415
     from llama_runner.serving import profiles  # noqa: PLC0415
+    from llama_runner.store import layout  # noqa: PLC0415
     from llama_runner.system import hardware  # noqa: PLC0415 - not for --help
 
     options = own_options(given)
     runner = _runner(given)
     prepared = runner.prepare(server=options, **shared.wishes(given))
     load = Load(max_tokens=given["max_tokens"], requests=given["requests"])
-    directory = profiles.directory(runner.root)
+    directory = layout.profiles(runner.root)
     profiles.check_writable(directory)
 
     def tell(settings: Settings, score: float | None) -> None:

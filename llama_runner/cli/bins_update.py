@@ -28,12 +28,11 @@ def update(**given: Any) -> None:
     from llama_runner.llama_cpp.pinned_source import load_pin  # noqa: PLC0415
     from llama_runner.llama_cpp.updates import look  # noqa: PLC0415
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help
-    from llama_runner.store.artifacts import PRIVATE  # noqa: PLC0415
     from llama_runner.system import hardware  # noqa: PLC0415 - not for --help
 
     news = look(
         load_pin(layout.pin_file()),
-        layout.find_root(given["root"]) / PRIVATE,
+        layout.find_root(given["root"]) / layout.PRIVATE,
         environment=os.environ,
         platform=hardware.platform_tag(),
         offline=given["offline"],

@@ -198,6 +198,4 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
         return asked
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile
 
-    return profiles.apply(
-        profiles.read(profiles.directory(layout.find_root(options["root"])), options["profile"]), asked
-    )
+    return profiles.apply(profiles.read(layout.profiles(layout.find_root(options["root"])), options["profile"]), asked)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
 from llama_runner.request.results import OutputExists
-from llama_runner.store.layout import user_path
+from llama_runner.store.layout import PARTS, user_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.results import Made
     from llama_runner.store.artifacts import Store
-
-_KEPT = ("models", "bins", "vendor", "logs", ".llama_runner")
 
 
 class OutputInStore(UsageError):
@@ -96,7 +94,7 @@ def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise OutputNotWritable(output, f"{folder} is not writable")
     real = folder.resolve()
-    if any(real.is_relative_to((root / name).resolve()) for name in _KEPT):
+    if any(real.is_relative_to((root / name).resolve()) for name in PARTS):
         raise OutputInStore(output)
     need, free = 0 if pipeline.model is None else pipeline.model.needs().disk, shutil.disk_usage(folder).free
     if need > free:

@@ -53,7 +53,8 @@ def check_port(host: str, port: int, registry: Path | None = None) -> None:
     if not 0 <= port <= _LARGEST:  # the C library would take the lower 16 bits
         raise _cannot(host, port, f"a port is a number up to {_LARGEST}")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        name = host.encode("ascii") if host.isascii() else host  # text would import the tables of IDNA
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise _cannot(host, port, getattr(error, "strerror", None) or str(error)) from None
     refusals = [_refusal(family, address) for family, _, _, _, address in found]

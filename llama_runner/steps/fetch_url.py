@@ -10,7 +10,7 @@ from llama_runner.core.errors import DownloadError
 from llama_runner.core.redaction import public_url
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Needs, Place, Step, unkeyed
-from llama_runner.store.layout import safe_name
+from llama_runner.store.layout import ARCHIVES, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ class FetchUrl(Step):
         """By its name; others of that name are told apart by their digest."""
         del key, digests, places
         name = self.url.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
-        return Place("vendor/archives", f"{short(self.digest)}-{safe_name(name)}")
+        return Place(ARCHIVES, f"{short(self.digest)}-{safe_name(name)}")
 
     def needs(self) -> Needs:
         """The file."""

@@ -14,7 +14,7 @@ from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.source_tree import SourceTree
 from llama_runner.steps.git_checkout import TREE_BYTES
-from llama_runner.store.layout import safe_name
+from llama_runner.store.layout import PATCHES, SOURCES, safe_name
 from llama_runner.system.files import read_bounded
 from llama_runner.system.git import environment
 from llama_runner.system.programs import find_program
@@ -88,7 +88,7 @@ class FetchPatch(Step):
         if key is None:
             return None
         name = self.url.partition("?")[0].rstrip("/").rpartition("/")[2]
-        return Place("vendor/patches", f"{safe_name(name).removesuffix('.patch')}-{short(key)}.patch")
+        return Place(PATCHES, f"{safe_name(name).removesuffix('.patch')}-{short(key)}.patch")
 
     def run(self, workspace: Workspace) -> None:
         """Fetch it. Raises ``PatchNotFetched``, also for what is no patch, as a page that asks to log in."""
@@ -131,7 +131,7 @@ class PatchedTree(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Beside the tree without the patches."""
         del digests, places
-        return None if key is None else Place(f"vendor/llama.cpp-b{self.build}-{short(key)}")
+        return None if key is None else Place(f"{SOURCES}/llama.cpp-b{self.build}-{short(key)}")
 
     def needs(self) -> Needs:
         """The tree once more."""

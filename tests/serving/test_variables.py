@@ -78,7 +78,7 @@ def test_13_14_no_variable_names_another_model(name: str) -> None:
 
 
 def test_13_14_an_empty_variable_for_a_key_file_is_told() -> None:
-    with pytest.raises(BadKey, match=r"^LLAMA_ARG_API_KEY_FILE: it is set and names no file$") as caught:
+    with pytest.raises(BadKey, match=r"(?m)^LLAMA_ARG_API_KEY_FILE: it is set and names no file$") as caught:
         check_access(INHERITING, {"LLAMA_ARG_API_KEY_FILE": ""})
     assert caught.value.hint == "unset it, or name a file with keys"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.value import Value, field
-from llama_runner.llama_cpp.environment import program_environment
+from llama_runner.llama_cpp.environment import MODEL_SOURCES, program_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -184,8 +184,6 @@ class ServerSpec(Value):
         found = program_environment(ours, inherit=self.inherit_environment)
         if not self.inherit_environment:
             return found
-        from llama_runner.serving.llama_server.variables import MODEL_SOURCES  # noqa: PLC0415 - not for the usual server
-
         return {name: value for name, value in found.items() if name not in MODEL_SOURCES}
 
 
