@@ -20,6 +20,12 @@ _LARGEST = 65535
 
 def check_launch(options: ServerOptions, registry: Path) -> None:
     """Raise what would hinder a server with these options, before any work is done for it."""
+    options = check_users(options)
+    check_port(options.host, options.port, registry)
+
+
+def check_users(options: ServerOptions) -> ServerOptions:
+    """Raise what is wrong with who may use such a server; return the options with those of variables."""
     if options.inherit_environment:
         from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
@@ -28,7 +34,7 @@ def check_launch(options: ServerOptions, registry: Path) -> None:
         from llama_runner.serving.access import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(options, os.environ)
-    check_port(options.host, options.port, registry)
+    return options
 
 
 def check_port(host: str, port: int, registry: Path | None = None) -> None:
