@@ -5,7 +5,6 @@ It never prints and never exits: events go to ``on_event``, and what goes wrong 
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
