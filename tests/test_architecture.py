@@ -16,30 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tests.ladder import LADDER, PACKAGE
 
-PACKAGE = Path(__file__).parents[1] / "llama_runner"
-
-LADDER: tuple[frozenset[str], ...] = (
-    frozenset({"core", "version"}),
-    frozenset({"demo"}),
-    frozenset({"system"}),
-    frozenset({"store"}),
-    frozenset({"engine"}),
-    frozenset({"sources", "convert", "llama_cpp", "client"}),
-    frozenset({"serving"}),
-    frozenset({"steps"}),
-    frozenset({"request"}),
-    frozenset({"benchmark", "doctor"}),
-    frozenset({"api", "status"}),
-    frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
-    frozenset({"run_server", "__main__"}),
-)
-"""From the bottom up. A package imports only from those below it; packages on one rung do not import each other.
-
-Modules that stand alone (``api`` and ``status``, the two of the pytest plugin) may import their neighbours.
-"""
-
-ALONE = frozenset({"api", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
@@ -314,6 +293,17 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
     code = "import llama_runner, sys; print([m for m in sys.modules if m.startswith('llama_runner')])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "['llama_runner']"
+
+
+def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_of_imports() -> None:
+    code = (
+        "import gc, json, sys\nfrom llama_runner.cli.main import cli\n"
+        "cli.get_command(None, 'run')\n"
+        "from llama_runner.cli.runner import runner_for\nrunner_for({'root': None})\n"
+        "print(json.dumps([[m for m in sys.modules if m.endswith('_cmds')], gc.get_freeze_count() > 0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == [[], True]
 
 
 def test_importing_the_converter_is_cheap() -> None:

@@ -7,12 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from llama_runner.request import artifact_options
 from llama_runner.request import server_options as server_options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from click.shell_completion import CompletionItem
 
     from llama_runner.request.option_definition import Option
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -95,7 +98,27 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-class _Option(click.Option):
+class CompletedArgument(click.Argument):
+    """An argument whose values a shell completes by its name."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See click."""
+        from llama_runner.cli.completion import values  # noqa: PLC0415 - for shells only
+
+        return values(self, ctx, incomplete)
+
+
+class CompletedOption(click.Option):
+    """An option whose values a shell completes by its name or kind."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See click."""
+        from llama_runner.cli.completion import values  # noqa: PLC0415 - for shells only
+
+        return values(self, ctx, incomplete) or super().shell_complete(ctx, incomplete)
+
+
+class _Option(CompletedOption):
     """An option whose help is the text of its definition and nothing more."""
 
     def get_help_extra(self, ctx: click.Context) -> Any:
@@ -143,7 +166,7 @@ device = made_from(option for option in artifact_options.PROGRAMS if option.name
 sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name == "sha256")
 building = made_from(artifact_options.BUILD)
 programs = made_from((*artifact_options.PROGRAMS, *artifact_options.BUILD))
-model = together(click.argument("model", required=False), made_from(artifact_options.ARTIFACTS))
+model = together(click.argument("model", required=False, cls=CompletedArgument), made_from(artifact_options.ARTIFACTS))
 compute = made_from(server_options_of.COMPUTE)
 profile = made_from(server_options_of.PROFILE)
 server = made_from((*server_options_of.SERVER, *server_options_of.PROFILE))
@@ -173,6 +196,15 @@ UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "in
 _FILES = tuple(option.name for option in server_options_of.SERVER if option.kind == "file")
 
 
+def _fixed(context: click.Context, options: dict[str, Any]) -> tuple[str, ...]:
+    """Return the options that variables of llama-server do not change: those given, and where only we connect."""
+    if not options["llama_env"]:
+        return ()
+    sources = {option.name: context.get_parameter_source(option.argument) for option in server_options_of.SERVER}
+    given = [name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT)]
+    return (*given, *(name for name in ("host", "port") if sources[name] is None))
+
+
 def server_options(options: dict[str, Any]) -> ServerOptions:
     """Take the ``ServerOptions`` out of a command's options."""
     from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415
@@ -182,7 +214,8 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
         raise click.UsageError("a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file")
     read = {option.name: options[option.argument] for option in server_options_of.SERVER}
     files = {name: read[name] and layout.user_path(read[name]).absolute() for name in _FILES}
-    asked = ServerOptions(extra=click.get_current_context().obj or (), **{**read, **files})
+    context = click.get_current_context()
+    asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **{**read, **files})
     if options["profile"] is None:
         return asked
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile

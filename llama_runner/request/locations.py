@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.plan import RecordAt
@@ -98,8 +99,13 @@ def sha256_of(record: Record | None) -> str | None:
 
 def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
     """Return what to launch."""
+    options = options or ServerOptions()
+    if options.inherit_environment:
+        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
+
+        options = with_variables(options, os.environ)
     return spec_of(
-        options or ServerOptions(),
+        options,
         binary=prepared.server,
         model=prepared.model,
         projector=prepared.projector,

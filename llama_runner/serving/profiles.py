@@ -25,9 +25,12 @@ def no_such_profile_error(name: str, known: list[str]) -> UsageError:
     )
 
 
-def cannot_keep_error(what: str, where: Path, error: OSError, hint: str) -> StoreError:
-    """A profile or a result cannot be written below the root."""
-    return StoreError(f"cannot keep the {what} in {where}: {error.strerror or error}", hint=hint)
+class CannotKeep(StoreError):
+    """A profile or a result cannot be written below the root; ``result`` is what was measured, None if nothing was."""
+
+    def __init__(self, what: str, where: Path, error: OSError, hint: str, result: object = None) -> None:
+        self.where, self.result = where, result
+        super().__init__(f"cannot keep the {what} in {where}: {error.strerror or error}", hint=hint)
 
 
 def check_writable(where: Path) -> None:
@@ -35,7 +38,7 @@ def check_writable(where: Path) -> None:
     try:
         try_writing(where)
     except OSError as error:
-        raise cannot_keep_error("profile", where, error, "use a --root that can be written") from None
+        raise CannotKeep("profile", where, error, "use a --root that can be written") from None
 
 
 def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[str, Any]) -> Path:

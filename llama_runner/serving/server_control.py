@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import ServerError
 from llama_runner.core.events import Sink, Warned
 from llama_runner.serving.errors import (
+    AmbiguousName,
     NoSuchServer,
     OutOfReach,
-    ambiguous_name_error,
     has_failed_error,
     not_restarted_error,
     runs_in_foreground_error,
@@ -38,7 +38,7 @@ def named(directory: Path, name: str) -> dict[str, Any]:
     found = running(directory)
     chosen = [about for about in found if _is_called(about, name)]
     if len(chosen) > 1:
-        raise ambiguous_name_error(name, [str(about["url"]) for about in chosen])
+        raise AmbiguousName(name, [str(about["url"]) for about in chosen])
     if not chosen and (others := out_of_reach(directory, name)):
         raise OutOfReach(others[0])
     if not chosen:
@@ -134,7 +134,7 @@ def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callabl
             raise NoSuchServer("", [])
         return ended[-1], lambda: False
     if name is None and len(found) > 1:
-        raise ambiguous_name_error("", [str(about["url"]) for about in found])
+        raise AmbiguousName("", [str(about["url"]) for about in found])
     if not any(name is None or _is_called(about, name) for about in found):
         for about in failed(directory):
             if name in (about["alias"], about["url"]):

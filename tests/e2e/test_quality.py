@@ -12,8 +12,7 @@ from llama_runner import Runner
 from llama_runner.core.errors import StepError
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
 from llama_runner.steps.quality import room
-from tests.cli.test_bad_input import says
-from tests.conftest import Command
+from tests.conftest import Command, says
 from tests.convert.checkpoints import overwrite
 
 CHUNKS = ("--quality-chunks", "2")

@@ -12,7 +12,7 @@ from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.sources.open_source import NotAModel, choose
 from llama_runner.sources.quantization_types import canonical
 from llama_runner.store import layout
-from tests.sources.test_gguf import write
+from tests.sources.gguf_files import write
 
 
 @pytest.mark.parametrize(
