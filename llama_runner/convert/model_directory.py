@@ -10,7 +10,7 @@ import errno
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile, reading
+from llama_runner.convert.errors import BadHyperparameter, MissingFile, UnreadableFile, no_such_directory_error, reading
 from llama_runner.system.files import LARGEST_JSON, read_bounded
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Source:
 
     def __init__(self, directory: Path, *, pre_tokenizer: str | None = None) -> None:
         if not directory.is_dir():
-            raise NoSuchDirectory(directory)
+            raise no_such_directory_error(directory)
         self.directory = directory
         self.pre_tokenizer = pre_tokenizer
         self._read: dict[str, Any] = {}
