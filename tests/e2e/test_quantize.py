@@ -144,7 +144,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_importance_matrix_is_made_once_of_a_text_and_used(
+def test_pain_15_an_importance_matrix_is_made_once_from_a_text_and_used(
     root: Path, llama_runner: Command, text: Path, children: list[subprocess.Popen[str]]
 ) -> None:
     words = ("--demo", "--calibration", text, "--calibration-chunks", "2", "--root", root)

@@ -126,7 +126,7 @@ def test_enough_of_a_name_is_a_name(shelf: BuildStore, store: Store) -> None:
             shelf.path(name)
 
 
-def test_a_choice_holds_and_goes_back_step_by_step(shelf: BuildStore, store: Store) -> None:
+def test_pain_20_a_choice_of_build_is_kept_and_rolled_back_step_by_step(shelf: BuildStore, store: Store) -> None:
     one, two, three = (lay(store.root, build=number) for number in (1, 2, 3))
     assert open_chosen(store) is None
     for path in (one, one, two, three):

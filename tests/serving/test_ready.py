@@ -218,7 +218,7 @@ def test_a_key_that_is_refused_is_said_at_once(stage: Stage, monkeypatch: pytest
     assert not lives(server.pid)
 
 
-def test_death_in_load_is_told_with_status_last_lines_and_log(stage: Stage) -> None:
+def test_pain_22_a_crash_while_loading_is_an_error_with_status_last_lines_and_log(stage: Stage) -> None:
     say = "".join(f"line {number}\n" for number in range(40)) + "\n \n"
     server = stage.start(say=say, die_loading=3)
     with pytest.raises(ServerDied) as caught:
@@ -281,7 +281,9 @@ def test_a_silent_server_is_stalled_and_stopped(stage: Stage, clock: Clock, tmp_
     assert stage.events[1:] == [ServerStopped(0)]
 
 
-def test_a_slow_server_that_talks_is_waited_for(stage: Stage, clock: Clock, tmp_path: Path) -> None:
+def test_pain_22_a_slow_server_is_waited_for_while_it_writes_to_its_log(
+    stage: Stage, clock: Clock, tmp_path: Path
+) -> None:
     port = free_port()
     server = stage.start(ServerOptions(port=port, load_timeout=10), load_until=str(tmp_path / "loaded"))
     waiting = Waiting(server)

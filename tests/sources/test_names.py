@@ -41,7 +41,7 @@ def test_an_unknown_quantization_is_answered_with_the_nearest() -> None:
     assert "q4_k_m" in str(caught.value.hint)
 
 
-def test_types_that_need_an_importance_matrix_say_so() -> None:
+def test_pain_15_types_that_need_an_importance_matrix_are_refused_without_one() -> None:
     with pytest.raises(QuantizationNeedsImatrix, match="iq2_xxs needs an importance matrix"):
         canonical("IQ2_XXS")
 
