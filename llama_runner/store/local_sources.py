@@ -18,6 +18,7 @@ from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.model_files import is_read_here
 from llama_runner.core.source import Source
 from llama_runner.core.value import Value
+from llama_runner.store import layout
 from llama_runner.store.model_digest import digest_of_all, indexed, known_digest, part_of_file, parts_of
 from llama_runner.store.recorded_sources import recorded, records_of, unchanged
 from llama_runner.store.stamps import StampCache, hash_file, is_settled, source_stamp
@@ -150,7 +151,7 @@ class LocalSources:
     ) -> None:
         """Look at sources through ``store``; ``remember`` digests there, ``inspect`` a model before hashing it."""
         self._store, self._remember, self._inspect, self._on_progress = store, remember, inspect, on_progress
-        self._cache = StampCache(store.private / "stamps.sqlite")
+        self._cache = StampCache(layout.stamps(store.private))
         self._seen: dict[Source, dict[str, _Seen]] = {}
         self._unrecorded: set[Source] = set()
         self._named: dict[Source, tuple[Digest, dict[str, str]]] = {}

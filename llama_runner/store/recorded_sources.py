@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
-from llama_runner.store.layout import safe_name
+from llama_runner.store.layout import GGUF, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def records_of(store: Store, name: str) -> list[Record]:
     """Return the records of what was made of sources of a name."""
-    found = store.directories("models/gguf", f"local__{safe_name(name)}__*")
+    found = store.directories(GGUF, f"local__{safe_name(name)}__*")
     return [record for _, records in found for record in records.values()]
 
 

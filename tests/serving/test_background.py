@@ -253,7 +253,7 @@ def test_restart_starts_it_anew_at_the_same_place_with_the_same_key(
 def test_restart_that_fails_is_told(stage: Stage, background: Callable[..., RunningServer]) -> None:
     server = background()
     server.spec.model.unlink()
-    with pytest.raises(ServerError, match=r"^acme/tiny did not start again\nfull log: logs/run-server\.log$"):
+    with pytest.raises(ServerError, match=r"(?m)^acme/tiny did not start again\nfull log: logs/run-server\.log$"):
         server_control.restart(stage.registry, "acme/tiny")
     stage.wait_said(f"llama-runner: error: {server.spec.model} is gone")
 
@@ -295,7 +295,7 @@ def test_11_12_one_that_cannot_be_registered_is_not_started(
     stage: Stage, background: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
     stage.registry.write_text("a file")
-    with pytest.raises(StoreError, match=f"^cannot register a server in {stage.registry}: File exists$"):
+    with pytest.raises(StoreError, match=f"(?m)^cannot register a server in {stage.registry}: File exists$"):
         background(inspect=str(tmp_path / "seen"))
     assert stage.names() == []
     assert not (tmp_path / "seen").exists()
@@ -330,7 +330,7 @@ def test_a_server_of_the_foreground_is_not_restarted_from_elsewhere(stage: Stage
 
 def test_a_name_of_several_servers_is_not_enough(stage: Stage) -> None:
     servers = [stage.ready(alias="a"), stage.ready(alias="a")]
-    with pytest.raises(AmbiguousName, match=r"^2 servers are called 'a'$") as caught:
+    with pytest.raises(AmbiguousName, match=r"(?m)^2 servers are called 'a'$") as caught:
         server_control.named(stage.registry, "a")
     assert caught.value.hint == f"name one by its URL: {servers[0].url}, {servers[1].url}"
     assert server_control.named(stage.registry, servers[1].url)["pid"] == servers[1].pid
@@ -461,7 +461,7 @@ def test_one_is_started_where_none_runs_or_another(stage: Stage) -> None:
 
     assert ensure_ready(spec(stage, alias="b"), stage.registry, start) is started[0]
     port = int(first.url.rpartition(":")[2])
-    with pytest.raises(PortTaken, match=f"^port {port} on 127.0.0.1 is taken by a, process {first.pid}$"):
+    with pytest.raises(PortTaken, match=f"(?m)^port {port} on 127.0.0.1 is taken by a, process {first.pid}$"):
         ensure_ready(spec(stage, ServerOptions(port=port)), stage.registry, never)
 
 
@@ -546,7 +546,7 @@ def test_a_server_asked_to_wait_longer_is_the_same(stage: Stage) -> None:
 
 
 def test_the_log_of_the_one_that_runs_or_ran_last_is_found(stage: Stage) -> None:
-    with pytest.raises(NoSuchServer, match=r"^no server has run here$"):
+    with pytest.raises(NoSuchServer, match=r"(?m)^no server has run here$"):
         server_control.log_of(stage.registry, stage.root, None)
     server = stage.ready(alias="a")
     assert server_control.log_of(stage.registry, stage.root, None)[0] == stage.log

@@ -77,7 +77,7 @@ def test_a_socket_that_somebody_listens_at_is_taken(socket_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(socket_path))
         listener.listen()
-        with pytest.raises(PortTaken, match=f"^{socket_path} is taken$") as caught:
+        with pytest.raises(PortTaken, match=f"(?m)^{socket_path} is taken$") as caught:
             check_port(str(socket_path), 8080)
     assert caught.value.hint == "stop what listens there, or choose another --host"
 
