@@ -72,7 +72,7 @@ def test_one_that_knows_nothing_changes_nothing(programs: Path, script: str) -> 
 def test_one_that_hangs_is_not_waited_for(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hang").symlink_to(find_program("sleep") or "")
     nvidia_smi(programs, f"{tmp_path}/hang 3600 & wait")
-    monkeypatch.setattr(gpu_memory, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(gpu_memory, "TIMEOUT_S", 0.3)
     assert held([1]) == {}
     until(lambda: not [each for each in psutil.process_iter() if str(tmp_path) in words(each)], "its end")
 

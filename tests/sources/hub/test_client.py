@@ -145,7 +145,7 @@ def test_a_search_that_makes_no_sense_is_an_error(told: object) -> None:
 
 
 def test_an_answer_without_an_end_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_LARGEST_ANSWER", 3 << 20)
+    monkeypatch.setattr(client, "MAX_RESPONSE_BYTES", 3 << 20)
     with answering(endless) as hub, pytest.raises(errors.BadAnswer, match="it sent more than 3 MiB about acme/tiny"):
         Asking(hub).client.pin("acme/tiny", None)
 
