@@ -107,7 +107,7 @@ def test_pain_21_no_misspelt_option_passes(real: Capabilities, data: st.DataObje
             check_flags([misspelt], real)
 
 
-def test_a_mistake_costs_no_model(root: Path, llama_runner: Command) -> None:
+def test_a_misspelt_option_is_found_before_the_model_is_prepared(root: Path, llama_runner: Command) -> None:
     done = llama_runner("run", "--demo", "--root", root, "--port", "0", "--", "--flash-att", "on")
     assert (done.code, "did you mean --flash-attn?" in done.err) == (2, True), done
     assert not (root / "models").exists()
