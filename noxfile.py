@@ -8,6 +8,7 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "tests"]
 nox.needs_version = ">=2024.4.15"
 PYTHON = ".venv/bin/python"
+QUIET = {"NO_MKDOCS_2_WARNING": "1"}
 
 
 @nox.session
@@ -37,7 +38,7 @@ def coverage(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into build/site."""
     session.run("scripts/lint.sh", "check", external=True)
-    session.run(PYTHON, "-m", "mkdocs", "build", "--strict", *session.posargs, external=True)
+    session.run(PYTHON, "-m", "mkdocs", "build", "--strict", *session.posargs, external=True, env=QUIET)
 
 
 @nox.session
