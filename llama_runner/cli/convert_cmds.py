@@ -48,7 +48,9 @@ def quantize(**given: Any) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False, path_type=Path))  # what cannot be read is not a wrong usage
+@click.argument(  # what cannot be read is not a wrong usage
+    "path", cls=shared.CompletedArgument, type=click.Path(readable=False, path_type=Path)
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--template", is_flag=True, help="Print the chat template and nothing else.")

@@ -49,7 +49,7 @@ sampling = shared.together(
     click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="How long the answer may be."),
     click.option("--seed", type=click.IntRange(0), metavar="N", help="The same seed, the same answer."),
     click.option("--system", metavar="TEXT", help="What the model is told first."),
-    click.option("--schema", metavar="FILE", help="A JSON schema that the answer keeps."),
+    click.option("--schema", cls=shared.CompletedOption, metavar="FILE", help="A JSON schema that the answer keeps."),
 )
 
 

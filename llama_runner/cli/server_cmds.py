@@ -69,7 +69,7 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
 
 @click.command()
 @shared.store
-@click.argument("server", required=False)
+@click.argument("server", cls=shared.CompletedArgument, required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what it says, until it ends or Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last ones.")
 def logs(**given: Any) -> None:
@@ -82,7 +82,7 @@ def logs(**given: Any) -> None:
 
 @click.command()
 @shared.store
-@click.argument("server", required=False)
+@click.argument("server", cls=shared.CompletedArgument, required=False)
 @click.option("--all", "every", is_flag=True, help="All servers of this root.")
 def stop(**given: Any) -> None:
     """End a running server, named by its model, URL or process id as status shows them, or all.
@@ -105,7 +105,7 @@ def stop(**given: Any) -> None:
 
 @click.command()
 @shared.store
-@click.argument("server")
+@click.argument("server", cls=shared.CompletedArgument)
 def restart(**given: Any) -> None:
     """End a server that was started with run --detach and start it anew: same model, port, key."""
     about = _runner(given).restart(given["server"])
