@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File, Files
 
+import llama_runner
+
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.pages import Page
@@ -18,19 +20,8 @@ OUTSIDE = {
     **{name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "PLAN.md", "SECURITY.md")},
 }
 """Pages of the site that are files of the repository's root."""
-PUBLIC = (
-    "api.Runner",
-    "serving.llama_server.launch_spec.ServerOptions",
-    "serving.server_process.Server",
-    "client.sync_client.Client",
-    "client.async_client.AsyncClient",
-    "client.replies",
-    "client.errors",
-    "request.results",
-    "core.errors",
-    "core.events",
-)
-"""What the reference lists; ``llama_runner.__all__`` and the modules that the documentation names."""
+FIRST = ("Runner", "ServerOptions", "Server", "RunningServer", "Client", "AsyncClient")
+"""The names that the reference begins with; the others follow by name."""
 LINK = re.compile(r"\[([^\]\n]+)\]\((?!https?:|#)([^)\s]+)\)")
 
 
@@ -47,8 +38,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def reference() -> str:
     """Return the page that mkdocstrings fills."""
-    head = "# Reference\n\nThe public names of the package. Anything else may change without a line in the changelog.\n"
-    return head + "".join(f"\n::: llama_runner.{name}\n" for name in PUBLIC)
+    head = "# Reference\n\nWhat `llama_runner` exports. The public modules are [listed](python.md#what-is-public).\n"
+    modules = {name: module for module, names in llama_runner._WHERE.items() for name in names}  # noqa: SLF001
+    others = sorted(set(llama_runner.__all__) - {*FIRST, "__version__"})
+    return head + "".join(f"\n::: {modules[name]}.{name}\n" for name in (*FIRST, *others))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
