@@ -38,25 +38,19 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-class MissingSource(SourceError):
+def missing_source_error(path: Path) -> SourceError:
     """There is nothing at that path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} does not exist", hint="check the path; relative ones start at the current directory")
+    return SourceError(f"{path} does not exist", hint="check the path; relative ones start at the current directory")
 
 
-class UnreadableSource(SourceError):
+def unreadable_source_error(path: Path | str, why: str) -> SourceError:
     """The system does not let us read it."""
-
-    def __init__(self, path: Path | str, why: str) -> None:
-        self.path, self.why = path, why
-        hint = "make it readable for this user"
-        if why == "not a regular file":
-            hint = "put a file in its place, or remove it"
-        elif os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - text too
-            hint = "it is a link to a file that is not there; fetch the model again"
-        super().__init__(f"cannot read {path}: {why}", hint=hint)
+    hint = "make it readable for this user"
+    if why == "not a regular file":
+        hint = "put a file in its place, or remove it"
+    elif os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - text too
+        hint = "it is a link to a file that is not there; fetch the model again"
+    return SourceError(f"cannot read {path}: {why}", hint=hint)
 
 
 class SourceChanged(StepError):
@@ -354,8 +348,8 @@ def _stamp(path: Path) -> Stamp:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise ``UnreadableSource`` for what the system refuses while a file, or files in a directory, are read."""
+    """Raise ``SourceError`` for what the system refuses while a file, or files in a directory, are read."""
     try:
         yield
     except OSError as error:
-        raise UnreadableSource(error.filename or path, error.strerror or str(error)) from error
+        raise unreadable_source_error(error.filename or path, error.strerror or str(error)) from error

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.errors import StepError
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from llama_runner.steps.quality import NotMeasurable, room
+from llama_runner.steps.quality import room
 from tests.conftest import Command, says
 from tests.convert.checkpoints import overwrite
 
@@ -93,5 +94,5 @@ def test_a_model_that_predicts_nothing_is_named(root: Path, text: Path, tmp_path
     for file in MODEL_DIRECTORY.iterdir():
         (model / file.name).write_bytes(file.read_bytes())
     overwrite(model, "model.norm.weight", [3e38, -3e38] * 8)  # finite, and no longer once something is added up
-    with pytest.raises(NotMeasurable, match=r"model\.gguf has no perplexity: its predictions are no numbers"):
+    with pytest.raises(StepError, match=r"model\.gguf has no perplexity: its predictions are no numbers"):
         Runner(root).make(safetensors_dir=model, quantization="q8_0", quality=text, quality_chunks=2)

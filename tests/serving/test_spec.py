@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.core.errors import ExitCode
-from llama_runner.serving.errors import OwnOption
+from llama_runner.core.errors import ExitCode, UsageError
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 
 BINARY, MODEL = Path("/bins/llama-server"), Path("/models/model.gguf")
@@ -112,7 +111,7 @@ def test_llama_arg_variables_reach_the_server_when_asked() -> None:
     ],
 )
 def test_an_extra_option_that_we_must_know_is_refused_with_the_one_to_use(word: str, hint: str) -> None:
-    with pytest.raises(OwnOption) as caught:
+    with pytest.raises(UsageError, match="cannot be given after --") as caught:
         spec("--jinja", word, "x")
     assert str(caught.value) == f"{word} cannot be given after --"
     assert (caught.value.hint, caught.value.code) == (hint, ExitCode.USAGE)

@@ -13,6 +13,7 @@ from huggingface_hub import close_session
 from llama_runner.sources.hub import error_mapping, errors
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, Patience
+from llama_runner.sources.hub.errors import HubUnavailable, NotReached
 from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent, tunnel
 from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked
 
@@ -21,7 +22,7 @@ EMPTY = {"sha": COMMIT, "siblings": []}
 
 def test_a_host_name_without_an_address_is_an_error() -> None:
     error = asked("http://no-such-host.invalid")
-    assert isinstance(error, errors.NameNotResolved)
+    assert isinstance(error, NotReached)
     assert str(error).endswith("cannot be reached: no address is known for no-such-host.invalid")
     assert "DNS" in str(error.hint)
 
@@ -30,7 +31,7 @@ def test_a_port_where_nothing_listens_is_a_refused_connection() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         error = asked(f"http://127.0.0.1:{free.getsockname()[1]}")
-    assert isinstance(error, errors.ConnectionRefused)
+    assert isinstance(error, NotReached)
     assert str(error).endswith("cannot be reached: the connection was refused")
 
 
@@ -59,7 +60,7 @@ def test_a_connection_that_breaks(fault: Callable[[Any], None]) -> None:
 def test_a_redirect_to_itself_is_an_error() -> None:
     with answering(answer(302, Location="/again")) as hub:
         error = asked(hub.url)
-    assert isinstance(error, errors.BadAnswer)
+    assert isinstance(error, HubUnavailable)
     assert "redirect" in str(error)
 
 
@@ -104,7 +105,7 @@ def test_pain_08_a_proxy_that_does_not_let_us_through(
         monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("//", f"//me:{TOKEN}@"))
         error = asked(f"{scheme}://hub.invalid")
     if (scheme, status) == ("http", 502):  # whose 502 it is cannot be told
-        assert isinstance(error, errors.HubBroken)
+        assert isinstance(error, HubUnavailable)
         return
     assert isinstance(error, errors.ProxyFailed)
     assert str(error) == f"{scheme}://hub.invalid cannot be reached: the proxy {proxy.url} fails: {why}"
@@ -132,7 +133,7 @@ def test_pain_08_the_proxy_is_not_blamed_for_what_the_hub_does(monkeypatch: pyte
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         close_session()
-        assert isinstance(asked(f"http://127.0.0.1:{free.getsockname()[1]}"), errors.ConnectionRefused)
+        assert isinstance(asked(f"http://127.0.0.1:{free.getsockname()[1]}"), NotReached)
 
 
 @pytest.mark.usefixtures("another_session")
@@ -194,5 +195,5 @@ def test_pain_08_certificates_that_cannot_be_read(
         path.write_bytes(content)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     error = asked("https://hub.invalid")
-    assert isinstance(error, errors.BadCertificateFile)
+    assert isinstance(error, NotReached)
     assert f"SSL_CERT_FILE is {path}: " in str(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import ExitCode
-from llama_runner.sources.hub.errors import Gated, NoSuchFile, NotFetched, RateLimited, TokenRefused
+from llama_runner.sources.hub.errors import HubError, NoSuchFile, NotFetched, RateLimited
 from llama_runner.sources.hub.http_transfer import TransferFailed
 from tests.fakehub.hub import Hub
 from tests.sources.hub.answering import answer, answering
@@ -192,8 +192,8 @@ def test_nobody_there_is_said_after_a_few_attempts(bringing: Bringing) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "token", "reason"),
     [
-        ("401", None, TOKEN, TokenRefused),
-        ("403", "GatedRepo", TOKEN, Gated),
+        ("401", None, TOKEN, HubError),
+        ("403", "GatedRepo", TOKEN, HubError),
         ("404", "EntryNotFound", None, NoSuchFile),
     ],
 )
