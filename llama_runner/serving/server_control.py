@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_S = 0.05
-_MERCY_S = 5.0
+KILL_GRACE_S = 5.0
 """How much longer than its server the process that looks after it may take to end."""
 
 
@@ -94,7 +94,7 @@ def _end(chosen: list[dict[str, Any]]) -> None:
             for about in left:
                 if about in chosen:
                     _signal_group(about, signal.SIGKILL)
-                elif late > _MERCY_S:
+                elif late > KILL_GRACE_S:
                     _signal(about, signal.SIGKILL)
 
 
@@ -111,7 +111,7 @@ def restart(directory: Path, name: str) -> dict[str, Any]:
     if keeper is None or not before.get("detached"):
         raise runs_in_foreground_error(name, int(before["pid"]))
     _signal(keeper, signal.SIGHUP)
-    deadline = time.monotonic() + GRACE_S + _MERCY_S
+    deadline = time.monotonic() + GRACE_S + KILL_GRACE_S
     while lives(keeper):
         for about in running(directory):
             if _keeper(about) == keeper and about["pid"] != before["pid"] and about.get("state") == "ready":

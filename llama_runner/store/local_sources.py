@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.errors import SourceError, StepError
-from llama_runner.core.model_files import is_read_here
+from llama_runner.core.model_files import is_read_here, parts_read_here
 from llama_runner.core.source import Source
 from llama_runner.core.value import Value
 from llama_runner.store import layout
-from llama_runner.store.model_digest import digest_of_all, indexed, known_digest, part_of_file, parts_of
+from llama_runner.store.model_digest import (
+    digest_of_all,
+    indexed,
+    known_digest,
+    part_of_file,
+    parts_of,
+    recorded_digests,
+)
 from llama_runner.store.recorded_sources import recorded, records_of, unchanged
 from llama_runner.store.stamps import StampCache, hash_file, is_settled, source_stamp
 
@@ -269,6 +276,21 @@ class LocalSources:
         if source not in self._named:
             return {**about, "files": files}
         return {**about, "digest": digest, "parts": self._named[source][1], "files": files}
+
+    def changed(self, source: Source, origin: Mapping[str, Any]) -> list[str] | None:
+        """See ``Sources``. What does not count is left out."""
+        if not isinstance(source, LocalSource) or origin.get("ref") != str(source.path):
+            return None
+        theirs, parts = recorded_digests(origin), origin.get("parts")
+        if theirs is None:
+            return None
+        files, mine = source.files(), {name: file.digest for name, file in self._seen[source].items()}
+        if source not in self._named:
+            return sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
+        shards = indexed(files)
+        before = parts_read_here(theirs, parts if isinstance(parts, dict) else {}, shards)
+        now = parts_read_here(mine, self._named[source][1] if isinstance(parts, dict) else {}, shards)
+        return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
     def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
         """See ``Sources``."""

@@ -161,6 +161,6 @@ def test_a_python_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
         convert(tmp_path / "root", model, LISTING)
 
 
-def test_a_pre_tokenizer_that_llama_cpp_does_not_know_is_told(tmp_path: Path, model: Path) -> None:
+def test_pain_12_a_pre_tokenizer_that_llama_cpp_lacks_is_an_error(tmp_path: Path, model: Path) -> None:
     with pytest.raises(NoSuchPreTokenizer, match="qwen22"):
         convert(tmp_path / "root", model, LISTING, pre_tokenizer="qwen22")

@@ -49,7 +49,7 @@ def test_what_quantizing_costs_is_measured_once(root: Path, llama_runner: Comman
     assert f"{large['perplexity']:.4f}" in table[2]
 
 
-def test_prepare_and_plan_know_it_too(root: Path, llama_runner: Command, text: Path) -> None:
+def test_prepare_and_plan_take_quality_too(root: Path, llama_runner: Command, text: Path) -> None:
     words = ("--demo", "-q", "q8_0", "--quality", text, *CHUNKS, "--root", root)
     planned = llama_runner("plan", *words, "--json").json
     assert "quality" in [step["name"] for step in planned["steps"]]
@@ -59,7 +59,9 @@ def test_prepare_and_plan_know_it_too(root: Path, llama_runner: Command, text: P
     assert "quality" in llama_runner("prepare", *words, "--json").json["ran"], "another text, other figures"
 
 
-def test_texts_of_no_use(root: Path, llama_runner: Command, text: Path, tmp_path: Path) -> None:
+def test_a_text_that_cannot_be_used_for_quality_is_an_error(
+    root: Path, llama_runner: Command, text: Path, tmp_path: Path
+) -> None:
     words = ("quantize", "--demo", "-q", "q8_0", "--root", root)
     says(llama_runner(*words, "--quality", tmp_path / "none"), 3, "does not exist")
     says(llama_runner("prepare", "--demo", "-q", "f16", "--quality", text, "--root", root), 2, "--quality is about")

@@ -129,7 +129,7 @@ with_nvcc = pytest.mark.skipif(NVCC is None or CXX is None, reason="there is no 
 
 
 @with_nvcc
-def test_nvcc_is_asked_before_anything_is_built() -> None:
+def test_pain_17_nvcc_is_checked_before_anything_is_built() -> None:
     assert NVCC is not None
     assert CXX is not None
     try_nvcc(NVCC, CXX, "90;86-real", os.environ)
@@ -139,7 +139,7 @@ def test_nvcc_is_asked_before_anything_is_built() -> None:
 
 
 @with_nvcc
-def test_a_compiler_that_is_too_new_for_nvcc_is_told_in_plain_words(tmp_path: Path) -> None:
+def test_pain_17_a_compiler_that_is_too_new_for_nvcc_is_named(tmp_path: Path) -> None:
     assert NVCC is not None
     _program(tmp_path / "bin", "g++", f'exec "{CXX}" -U__GNUC__ -D__GNUC__=99 "$@"')
     with pytest.raises(ToolError, match="unsupported GNU version") as caught:

@@ -12,7 +12,7 @@ from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.store import layout
 
 
-def test_the_words_are_these() -> None:
+def test_cmake_is_called_with_exactly_these_arguments() -> None:
     compilers = [("CMAKE_C_COMPILER", Path("/cc")), ("CMAKE_CXX_COMPILER", Path("/cxx"))]
     argv = cmake.configure(Path("/c"), Path("/n"), Path("/s"), Path("/b"), compilers, ("-DX=1",))
     assert argv == [

@@ -27,7 +27,7 @@ def test_a_universal_binary_runs_on_each_of_its_platforms(tmp_path: Path) -> Non
     assert check_platform(tmp_path / "p", "macos-arm64")
 
 
-def test_this_python_runs_here() -> None:
+def test_the_platform_of_this_python_is_recognised() -> None:
     assert platforms(Path(sys.executable).resolve()) == (hardware.platform_tag(),)
 
 

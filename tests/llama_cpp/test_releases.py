@@ -270,7 +270,7 @@ def test_huge_answers_are_not_read_to_their_end(served: Releases, tmp_path: Path
         Listing(tmp_path, settings(served), largest=1000).latest()
 
 
-def test_nobody_there_and_offline(tmp_path: Path) -> None:
+def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -> None:
     with Releases() as gone:
         environment = settings(gone)
     with pytest.raises(

@@ -45,7 +45,7 @@ def serve(store: Store, program: Path, pid: int | None = None) -> None:
     assert register(store.private / "servers", pid or os.getpid(), about) is not None
 
 
-def test_what_is_there_is_told_as_its_record_has_it(shelf: BuildStore, store: Store) -> None:
+def test_builds_are_listed_as_their_records_say(shelf: BuildStore, store: Store) -> None:
     first, other = lay(store.root, build=7), lay(store.root, build=8, platform="plan9-vax")
     shelf.use(first.name)
     serve(store, first / "llama-server")
@@ -73,7 +73,7 @@ def test_what_is_there_is_told_as_its_record_has_it(shelf: BuildStore, store: St
     assert (foreign.path, foreign.chosen, foreign.servers) == (other, False, ())
 
 
-def test_what_is_damaged_is_told_and_never_used(shelf: BuildStore, store: Store) -> None:
+def test_damaged_builds_are_listed_and_never_used(shelf: BuildStore, store: Store) -> None:
     whole, changed, empty, bare = (lay(store.root, build=number) for number in (1, 2, 3, 4))
     (changed / "llama-server").write_text("something else")
     for path in (empty / "llama-server", empty / "libggml.so", bare / STATE_FILE):
@@ -104,7 +104,7 @@ def test_a_build_that_was_moved_with_its_root_is_read_once_and_then_believed(sto
     assert open_programs(moved, "cpu").digest == open_programs(store, "cpu").digest
 
 
-def test_enough_of_a_name_is_a_name(shelf: BuildStore, store: Store) -> None:
+def test_the_unique_beginning_of_a_name_selects_a_build(shelf: BuildStore, store: Store) -> None:
     one, two = lay(store.root, build=10), lay(store.root, build=11, backend="vulkan")
     lay(store.root, build=12, backend="metal", platform="macos-arm64")
     assert shelf.path("vul") == two
@@ -123,7 +123,7 @@ def test_enough_of_a_name_is_a_name(shelf: BuildStore, store: Store) -> None:
             shelf.path(name)
 
 
-def test_a_choice_holds_and_goes_back_step_by_step(shelf: BuildStore, store: Store) -> None:
+def test_pain_20_a_choice_of_build_is_kept_and_rolled_back_step_by_step(shelf: BuildStore, store: Store) -> None:
     one, two, three = (lay(store.root, build=number) for number in (1, 2, 3))
     assert open_chosen(store) is None
     for path in (one, one, two, three):
@@ -151,7 +151,7 @@ def test_what_was_chosen_and_is_gone_is_an_error_with_a_way_out(shelf: BuildStor
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"chosen": 1, "before": []}', '{"chosen": null}', "[" * 100_000])
-def test_a_damaged_choice_is_told_and_replaced_by_the_next(shelf: BuildStore, store: Store, text: str) -> None:
+def test_a_damaged_choice_is_reported_and_replaced_by_the_next(shelf: BuildStore, store: Store, text: str) -> None:
     one = lay(store.root)
     file = choice_file(store.private)
     file.parent.mkdir(parents=True)
@@ -176,7 +176,7 @@ for turn in range(9):
 """
 
 
-def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: BuildStore, store: Store) -> None:
+def test_concurrent_choices_leave_one_choice_and_the_whole_history(shelf: BuildStore, store: Store) -> None:
     names = [lay(store.root, build=number).name for number in (1, 2, 3, 4)]
     words = [sys.executable, "-c", CHOOSE, str(store.root)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -195,7 +195,7 @@ def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: B
     assert [path.name for path in choice_file(store.private).parent.iterdir()] == [f"{HERE}.json"]
 
 
-def test_what_a_server_runs_with_stays_whatever_is_said(shelf: BuildStore, store: Store) -> None:
+def test_a_build_that_a_server_uses_is_never_removed(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     shelf.use(one.name)
     serve(store, one / "llama-server")
@@ -224,7 +224,7 @@ def test_a_server_that_was_written_down_before_programs_were_is_known_by_its_pro
     assert not one.exists()
 
 
-def test_what_is_in_use_goes_only_if_that_is_insisted_on_and_then_auto_is(shelf: BuildStore, store: Store) -> None:
+def test_removing_the_build_in_use_needs_force_and_selects_auto(shelf: BuildStore, store: Store) -> None:
     one, two = lay(store.root, build=1), lay(store.root, build=2)
     shelf.use(one.name)
     with pytest.raises(Chosen, match=one.name):
@@ -236,7 +236,7 @@ def test_what_is_in_use_goes_only_if_that_is_insisted_on_and_then_auto_is(shelf:
     assert not any((store.private / "staging").iterdir()), "nothing of it is left"
 
 
-def test_what_another_process_makes_is_not_removed(shelf: BuildStore, store: Store) -> None:
+def test_a_build_that_another_process_makes_is_not_removed(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     record = store.records(one)["."]
     lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
@@ -246,7 +246,7 @@ def test_what_another_process_makes_is_not_removed(shelf: BuildStore, store: Sto
     assert shelf.builds() == []
 
 
-def test_unused_is_what_nobody_would_miss(shelf: BuildStore, store: Store) -> None:
+def test_unused_builds_are_those_that_are_safe_to_remove(shelf: BuildStore, store: Store) -> None:
     old, used, run, new = (lay(store.root, build=n, at=f"2026-01-0{n}T00:00:00Z") for n in (1, 2, 3, 4))
     only = lay(store.root, build=1, backend="vulkan", at="2025-01-01T00:00:00Z")
     foreign = lay(store.root, build=1, platform="macos-arm64")

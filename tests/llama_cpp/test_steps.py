@@ -126,7 +126,7 @@ def test_a_program_that_serves_another_sentence_is_not_kept(bench: Bench, tmp_pa
     assert not (bench.root / "bins").exists()
 
 
-def test_an_interrupted_build_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
+def test_pain_16_an_interrupted_build_continues_where_it_stopped(bench: Bench, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", server_c="int main(void) { return oops; }")
     with pytest.raises(ProgramFailed):
         bench.execute(compile_step(tree))

@@ -50,7 +50,7 @@ def test_any_key_will_do_or_the_word_that_none_is_needed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "/run/x.sock"])
-def test_this_machine_needs_none(host: str) -> None:
+def test_a_loopback_address_needs_no_key(host: str) -> None:
     check_access(ServerOptions(host=host), {})
 
 
@@ -246,7 +246,7 @@ def test_a_certificate_that_does_not_fit_is_refused_before_anything_starts(
     assert caught.value.hint == "--tls-cert and --tls-key are a pair of PEM files"
 
 
-def test_half_a_pair_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="belong together"):
         check_access(ServerOptions(tls_cert=tmp_path / "cert.pem"), {})
 

@@ -280,7 +280,7 @@ def test_11_14_a_restart_of_what_does_not_end_is_told(
 ) -> None:
     server = background()
     monkeypatch.setattr(server_control, "GRACE_S", 0.0)
-    monkeypatch.setattr(server_control, "_MERCY_S", 0.0)
+    monkeypatch.setattr(server_control, "KILL_GRACE_S", 0.0)
     os.kill(holder(server), signal.SIGSTOP)
     try:
         with pytest.raises(ServerError, match=r"^acme/tiny did not start again"):
@@ -418,12 +418,12 @@ def test_a_server_that_wants_another_key_is_told(stage: Stage, monkeypatch: pyte
 
 
 def test_a_server_that_does_not_answer_is_not_returned(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(readiness, "TIMEOUT_S", 0.1)
     first = stage.ready(alias="acme/tiny")
     os.kill(first.pid, signal.SIGSTOP)
 
     def start() -> Server:
-        monkeypatch.setattr(readiness, "_TIMEOUT_S", 5.0)
+        monkeypatch.setattr(readiness, "TIMEOUT_S", 5.0)
         return stage.ready(alias="acme/tiny")
 
     try:

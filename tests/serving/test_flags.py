@@ -48,7 +48,9 @@ def real(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Capabiliti
         ("-np 1 2", "-np takes N alone, and '2' comes after it", "leave it out"),
     ],
 )
-def test_what_llama_server_would_not_understand_is_told(real: Capabilities, words: str, what: str, hint: str) -> None:
+def test_pain_21_an_option_that_llama_server_does_not_know_is_an_error(
+    real: Capabilities, words: str, what: str, hint: str
+) -> None:
     with pytest.raises(UsageError, match=r"\(llama-server") as raised:
         check_flags(words.split(), real)
     assert what in str(raised.value)
@@ -96,7 +98,7 @@ def test_every_option_that_the_help_lists_passes_with_a_sensible_value(real: Cap
 
 
 @given(data=st.data(), letter=st.characters(codec="ascii", categories=["Ll"]))
-def test_no_misspelt_option_passes(real: Capabilities, data: st.DataObject, letter: str) -> None:
+def test_pain_21_no_misspelt_option_passes(real: Capabilities, data: st.DataObject, letter: str) -> None:
     names = {name for flag in real.flags for name in flag.names}
     name = data.draw(st.sampled_from(sorted(name for name in names if name.startswith("--"))))
     at = data.draw(st.integers(2, len(name)))
@@ -106,7 +108,7 @@ def test_no_misspelt_option_passes(real: Capabilities, data: st.DataObject, lett
             check_flags([misspelt], real)
 
 
-def test_a_mistake_costs_no_model(root: Path, llama_runner: Command) -> None:
+def test_a_misspelt_option_is_found_before_the_model_is_prepared(root: Path, llama_runner: Command) -> None:
     done = llama_runner("run", "--demo", "--root", root, "--port", "0", "--", "--flash-att", "on")
     assert (done.code, "did you mean --flash-attn?" in done.err) == (2, True), done
     assert not (root / "models").exists()

@@ -105,7 +105,7 @@ def test_a_port_that_was_just_given_back_is_free(taken: int) -> None:
     check_port("127.0.0.1", port)
 
 
-def test_asking_leaves_the_port_free() -> None:
+def test_checking_a_port_leaves_it_free() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -138,7 +138,7 @@ def test_a_damaged_file_is_passed_over(tmp_path: Path, text: str) -> None:
     assert [about["pid"] for about in running(tmp_path)] == [os.getpid()]
 
 
-def test_nothing_was_ever_written(tmp_path: Path) -> None:
+def test_a_registry_that_does_not_exist_has_no_servers(tmp_path: Path) -> None:
     assert running(tmp_path / "servers") == []
 
 

@@ -39,14 +39,14 @@ def test_the_words_of_a_launch_with_every_option() -> None:
 
 
 @pytest.mark.parametrize(("trained", "expected"), [(512, "512"), (4096, "4096"), (131072, "4096"), (None, "4096")])
-def test_the_context_is_4096_or_what_the_model_was_trained_for_if_that_is_less(
+def test_pain_25_the_context_is_4096_or_what_the_model_was_trained_for_if_that_is_less(
     trained: int | None, expected: str
 ) -> None:
     words = spec(trained_context=trained).argv()
     assert words[words.index("--ctx-size") + 1] == expected
 
 
-def test_a_context_that_is_asked_for_is_not_cut() -> None:
+def test_pain_25_a_context_that_is_asked_for_is_not_cut() -> None:
     words = spec(trained_context=512, ctx_size=8192).argv()
     assert words[words.index("--ctx-size") + 1] == "8192"
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.sources.open_source import NotAModel, choose
 from llama_runner.sources.quantization_types import canonical
 from llama_runner.store import layout
+from tests.conftest import REPOSITORY
 from tests.sources.gguf_files import write
 
 
@@ -40,7 +45,7 @@ def test_an_unknown_quantization_is_answered_with_the_nearest() -> None:
     assert "q4_k_m" in str(caught.value.hint)
 
 
-def test_types_that_need_an_importance_matrix_say_so() -> None:
+def test_pain_15_types_that_need_an_importance_matrix_are_refused_without_one() -> None:
     with pytest.raises(UsageError, match="iq2_xxs needs an importance matrix"):
         canonical("IQ2_XXS")
 
@@ -97,9 +102,19 @@ def test_the_root_is_found_in_the_documented_order(tmp_path: Path, monkeypatch: 
     assert layout.find_root(tmp_path / "explicit") == tmp_path / "explicit"
     assert layout.find_root() == tmp_path / "variable"
     monkeypatch.delenv("LLAMA_RUNNER_ROOT")
-    assert layout.find_root() == Path(__file__).parents[2]
-    monkeypatch.setattr(layout, "_PACKAGE", tmp_path / "site-packages" / "llama_runner")
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert layout.find_root().name == "llama_runner"
-    assert layout.find_root().is_relative_to(tmp_path)
+    assert layout.find_root() == REPOSITORY
+
+
+def test_the_root_of_an_installed_package_is_in_the_data_directory_of_the_user(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    shutil.copytree(REPOSITORY / "llama_runner", site / "llama_runner", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from llama_runner.store import layout; print(layout.__file__); print(layout.find_root())"
+    environment = {name: value for name, value in os.environ.items() if name != "LLAMA_RUNNER_ROOT"}
+    environment |= {"PYTHONPATH": str(site), "XDG_DATA_HOME": str(tmp_path / "data"), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    loaded, root = map(Path, done.stdout.splitlines())
+    assert loaded.is_relative_to(site)
+    assert root.name == "llama_runner"
+    assert root.is_relative_to(tmp_path)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.llama_server.purpose import Purpose
 
-_TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0
 _CANARY_S = 300.0
 _LONGEST = 1 << 20
 
@@ -69,7 +69,7 @@ class Asked:
     def _reply(
         self, method: str, path: str, body: object, timeout: float | None, known: dict[str, bytes]
     ) -> tuple[int, bytes] | None:
-        connection = self._connection(timeout or _TIMEOUT_S)
+        connection = self._connection(timeout or TIMEOUT_S)
         content = None if body is None else json.dumps(body)
         headers = known if body is None else {**known, "Content-Type": b"application/json"}
         try:

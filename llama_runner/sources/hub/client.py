@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_REVISION = "main"
-_LARGEST_ANSWER = 64 << 20
-_LARGEST_REFUSAL = 64 << 10
+MAX_RESPONSE_BYTES = 64 << 20
+MAX_ERROR_BYTES = 64 << 10
 _SLICE_S = 0.2
 """How long a wait does not look whether it was cancelled."""
 
@@ -108,8 +108,9 @@ class HubClient:
 
     def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
         content = self._get(_Question(self._access.endpoint + path, repo, revision, params))
-        if len(content) > _LARGEST_ANSWER:
-            raise bad_answer_error(self._access.endpoint, f"it sent more than {_LARGEST_ANSWER >> 20} MiB about {repo}")
+        if len(content) > MAX_RESPONSE_BYTES:
+            said = f"it sent more than {MAX_RESPONSE_BYTES >> 20} MiB about {repo}"
+            raise bad_answer_error(self._access.endpoint, said)
         try:
             answer: object = json.loads(content)
         except (ValueError, RecursionError):
@@ -164,7 +165,7 @@ class HubClient:
             "timeout": (connect, read, read, connect),  # the last is for a free connection
         }
         with get_session().stream("GET", question.url, **options) as response:
-            limit = _LARGEST_ANSWER if response.is_success else _LARGEST_REFUSAL
+            limit = MAX_RESPONSE_BYTES if response.is_success else MAX_ERROR_BYTES
             content = bytearray()
             for chunk in response.iter_bytes():
                 content += chunk

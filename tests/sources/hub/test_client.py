@@ -146,7 +146,7 @@ def test_a_search_that_makes_no_sense_is_an_error(told: object) -> None:
 
 
 def test_an_answer_without_an_end_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_LARGEST_ANSWER", 3 << 20)
+    monkeypatch.setattr(client, "MAX_RESPONSE_BYTES", 3 << 20)
     with answering(endless) as hub, pytest.raises(HubUnavailable, match="it sent more than 3 MiB about acme/tiny"):
         Asking(hub).client.pin("acme/tiny", None)
 
@@ -170,7 +170,7 @@ def test_without_a_token_none_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> 
         assert "Authorization" not in hub.questions[0].headers
 
 
-def test_who_asks_is_told() -> None:
+def test_requests_carry_the_name_of_the_program_as_user_agent() -> None:
     with answering(answer(200, EMPTY)) as hub:
         Asking(hub).client.pin("acme/tiny", None)
         assert hub.questions[0].headers["User-Agent"].startswith("llama_runner/")
@@ -219,7 +219,7 @@ def test_the_hub_says_when_to_come_back() -> None:
     assert asking.notices[0][1].endswith("takes no more requests from here for 7 s; trying again in 7 s")
 
 
-def test_at_once_is_at_once() -> None:
+def test_a_retry_after_of_zero_is_followed_without_a_pause() -> None:
     with answering(answer(429, Retry_After="0"), answer(200, EMPTY)) as hub:
         asking = Asking(hub)
         asking.client.pin("acme/tiny", None)

@@ -20,14 +20,14 @@ from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked
 EMPTY = {"sha": COMMIT, "siblings": []}
 
 
-def test_a_name_that_leads_nowhere() -> None:
+def test_a_host_name_without_an_address_is_an_error() -> None:
     error = asked("http://no-such-host.invalid")
     assert isinstance(error, NotReached)
     assert str(error).endswith("cannot be reached: no address is known for no-such-host.invalid")
     assert "DNS" in str(error.hint)
 
 
-def test_nobody_listens() -> None:
+def test_a_port_where_nothing_listens_is_a_refused_connection() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         error = asked(f"http://127.0.0.1:{free.getsockname()[1]}")
@@ -35,7 +35,7 @@ def test_nobody_listens() -> None:
     assert str(error).endswith("cannot be reached: the connection was refused")
 
 
-def test_silence() -> None:
+def test_a_hub_that_sends_nothing_is_a_timeout() -> None:
     with answering(silent) as hub:
         error = asked(hub.url, silence=0.2)
     assert isinstance(error, errors.TimedOut)
@@ -43,7 +43,7 @@ def test_silence() -> None:
     assert "HF_HUB_DOWNLOAD_TIMEOUT" in str(error.hint)
 
 
-def test_an_answer_that_only_drips() -> None:
+def test_an_answer_that_arrives_too_slowly_is_a_timeout() -> None:
     patience = Patience(tries=1, whole=0.1)
     with answering(dripping) as hub, pytest.raises(errors.TimedOut, match=r"no whole answer in 0\.1 s"):
         HubClient(Access(hub.url, None, "none"), patience=patience).pin(REPO, None)
@@ -57,14 +57,14 @@ def test_a_connection_that_breaks(fault: Callable[[Any], None]) -> None:
     assert "cannot be reached: the connection broke: " in str(error)
 
 
-def test_a_hub_that_sends_us_round_in_circles() -> None:
+def test_a_redirect_to_itself_is_an_error() -> None:
     with answering(answer(302, Location="/again")) as hub:
         error = asked(hub.url)
     assert isinstance(error, HubUnavailable)
     assert "redirect" in str(error)
 
 
-def test_a_hub_that_sends_us_to_no_address() -> None:
+def test_a_redirect_to_another_protocol_is_an_error() -> None:
     with answering(answer(302, Location="ftp://example.org/x")) as hub:
         assert isinstance(asked(hub.url), errors.HubError)
 

@@ -147,7 +147,7 @@ def test_missing_shards_count_when_it_must_fit() -> None:
         (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], Wish(max_size=1 << 20), "the best within 1.0 MiB"),
     ],
 )
-def test_why_a_file_was_taken_is_said(names: list[str], wish: Wish, why: str) -> None:
+def test_the_reason_for_a_choice_of_file_is_given(names: list[str], wish: Wish, why: str) -> None:
     assert select(listed(*names), wish).why == why
 
 

@@ -49,7 +49,7 @@ def test_pain_01_a_trickle_counts_as_a_stall(bringing: Bringing) -> None:
     assert "bytes a second came for" in bringing.noticed("retry")[0]
 
 
-def test_a_slow_server_is_borne_with(bringing: Bringing) -> None:
+def test_a_slow_transfer_above_the_limit_is_not_restarted(bringing: Bringing) -> None:
     bringing.hub.fault("trickle", path="*/mmproj.gguf", after=300_000, pause=0.01, step=2000)
     bringing.bring("mmproj.gguf", patience=QUICK.but(trickle_over_s=0.1, trickle=1000))
     assert not bringing.noticed("retry")
