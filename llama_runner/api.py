@@ -82,9 +82,9 @@ class Runner:
     @property
     def bins(self) -> BuildStore:
         """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.programs_in_hand import builds  # noqa: PLC0415 - not on the warm path
 
-        return open_builds(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
+        return builds(self.store, self._sink, self._lock_timeout)
 
     @property
     def servers(self) -> Path:
@@ -190,11 +190,12 @@ class Runner:
 
     def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
         """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
-        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415 - only with options
+        from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
+        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self.store, request.programs.node, places)
         record = self.store.records(programs).get(TREE)
-        for text in () if record is None else check_options(server, programs, record.digest, self.store.private):
+        for text in () if record is None else check_options(server, programs, record.digest, self.store.private, FLAGS):
             self._sink(Warned("option", text))
 
     def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:

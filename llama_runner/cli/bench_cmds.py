@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.infer_cmds import NOT_SHARED, own_options
+from llama_runner.cli.server_words import ServerCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import LlamaRunnerError
 
@@ -55,7 +55,7 @@ load_options = shared.together(
 )
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute
@@ -232,7 +232,7 @@ def _show_comparison(result: Result) -> None:
         say(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute
