@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -184,11 +185,15 @@ def main() -> int:
         return 2
     unknown = without_a_name_in_gguf(names)
     write_skeleton(names)
-    is_official = record(names)
     family, cases = (file.relative_to(REPOSITORY) for file in names.files)
     print(f"made {family} and {cases}; registered {names.architecture}")
     if unknown:
         print(f"llama.cpp has no such tensors for {names.gguf}; remove their rules: {', '.join(unknown)}")
+    try:
+        is_official = record(names)
+    except subprocess.CalledProcessError as error:
+        print(f"error: {shlex.join(error.cmd)} failed; run it again once both modules are right", file=sys.stderr)
+        return 1
     if not is_official:
         print("the digests are our own; record the official ones with tests/data/convert/make_official.py")
     print(f"next: change both where {names.architecture} differs, then run")

@@ -77,7 +77,7 @@ def words_for(extra: Sequence[str], threads: int | None, gpu_layers: object) -> 
 
 
 def measure(
-    program: Path, model: Path, words: Sequence[str], *, root: Path, on_test: Callable[[Figures], None]
+    program: Path, model: Path, words: Sequence[str], *, root: Path, on_test: Callable[[Figures], object]
 ) -> list[Figures]:
     """Run llama-bench to its end and return a figure for each test; ``on_test`` gets each as it comes.
 

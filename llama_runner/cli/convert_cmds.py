@@ -48,15 +48,17 @@ def quantize(**given: Any) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False, path_type=Path))  # what cannot be read is not a wrong usage
+@click.argument(  # what cannot be read is not a wrong usage
+    "path", cls=shared.CompletedArgument, type=click.Path(readable=False, path_type=Path)
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--template", is_flag=True, help="Print the chat template and nothing else.")
 def inspect(path: Path, *, as_json: bool, tensors: bool, template: bool) -> None:
     """Say what a GGUF file (also one of several) or a directory of safetensors holds. Reads headers only."""
-    from llama_runner.request import model_inspection  # noqa: PLC0415 - not for --help
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
 
-    found = model_inspection.inspect(path)
+    found = Runner().inspect(path)
     if template:
         click.echo(found.template or "")
     elif as_json:

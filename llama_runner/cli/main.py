@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -103,20 +104,16 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
+        if "_LLAMA_RUNNER_COMPLETE" in os.environ:
+            from llama_runner.cli.completion import register  # noqa: PLC0415 - for shells only
+
+            register()
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
         _warn_of_old_flags(argv)
         # color: the streams write escape sequences as text; without it, click would remove some of them
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
-        if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-            from llama_runner.cli.server_words import closest  # noqa: PLC0415 - only for a mistake
-
-            flags = [flag for each in error.ctx.command.params for flag in each.opts]
-            error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as below
-        if not error.message.startswith("Usage: "):  # the help of a group without a command
-            # what was typed may be a URL with a password
-            error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # final since click 8.3
-        error.show()
+        _show_usage_error(error)
         return ExitCode.USAGE
     except LlamaRunnerError as error:
         return _report(error, sys.stderr)
@@ -131,6 +128,18 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         _flush(sys.stdout)
         _flush(sys.stderr)
     return ExitCode.DONE
+
+
+def _show_usage_error(error: click.ClickException) -> None:
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        from llama_runner.cli.server_words import closest  # noqa: PLC0415 - only for a mistake
+
+        flags = [flag for each in error.ctx.command.params for flag in each.opts]
+        error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as below
+    if not error.message.startswith("Usage: "):  # the help of a group without a command
+        # what was typed may be a URL with a password
+        error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # final since click 8.3
+    error.show()
 
 
 def _report(error: LlamaRunnerError, stream: IO[str]) -> int:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Sink
     from llama_runner.core.record import Record
     from llama_runner.llama_cpp.build_archive import Imported, SmokeTest
+    from llama_runner.llama_cpp.updates import News
     from llama_runner.store.artifacts import Store
 
 AUTO = "auto"
@@ -303,6 +304,15 @@ class BuildStore:
         return build_archive.import_build(
             self._store, archive, smoke_test=self._smoke_test, sink=self._sink, lock_timeout=self._lock_timeout
         )
+
+    def updates(self, *, offline: bool = False) -> News:
+        """Compare the pinned llama.cpp with what the package index has and what was released. Changes nothing."""
+        from llama_runner.llama_cpp.pinned_source import load_pin  # noqa: PLC0415 - rarely wanted
+        from llama_runner.llama_cpp.updates import look  # noqa: PLC0415
+        from llama_runner.store import layout  # noqa: PLC0415
+
+        pin, platform = load_pin(layout.pin_file()), hardware.platform_tag()
+        return look(pin, self._store.private, environment=os.environ, platform=platform, offline=offline)
 
     def unused(self) -> list[Build]:
         """Return the builds of this platform that are safe to remove.

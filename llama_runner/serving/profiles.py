@@ -29,10 +29,10 @@ class NoSuchProfile(UsageError):
 
 
 class CannotKeep(StoreError):
-    """A profile or a result cannot be written below the root."""
+    """A profile or a result cannot be written below the root; ``result`` is what was measured, None if nothing was."""
 
-    def __init__(self, what: str, where: Path, error: OSError, hint: str) -> None:
-        self.where = where
+    def __init__(self, what: str, where: Path, error: OSError, hint: str, result: object = None) -> None:
+        self.where, self.result = where, result
         super().__init__(f"cannot keep the {what} in {where}: {error.strerror or error}", hint=hint)
 
 

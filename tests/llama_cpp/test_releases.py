@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.llama_cpp import release_choice, release_index
 from llama_runner.llama_cpp.release_index import (
     Listing,
@@ -298,7 +298,7 @@ def test_nobody_there_and_offline(tmp_path: Path) -> None:
     ],
 )
 def test_an_endpoint_that_is_none_is_said(tmp_path: Path, endpoint: str, why: str) -> None:
-    with pytest.raises(release_index.BadReleasesEndpoint) as raised:
+    with pytest.raises(UsageError, match="LLAMA_RUNNER_RELEASES is not an address that can be asked") as raised:
         Listing(tmp_path, {"LLAMA_RUNNER_RELEASES": endpoint})
     assert why in str(raised.value).lower()
     assert "pa55" not in str(raised.value)
