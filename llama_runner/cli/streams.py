@@ -8,6 +8,7 @@ file: it may be shown on a terminal later.
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
@@ -19,8 +20,6 @@ from llama_runner.system.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-_ERASE_LINE = "\r\x1b[K"
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -50,12 +49,20 @@ class PrintableStream:
         self.raw.write(shown)
         return len(text)
 
-    def erase_line(self) -> None:
-        """Move to the start of the line of a terminal, and clear it."""
-        self.raw.write(_ERASE_LINE)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.raw, name)
+
+
+def is_live(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal that moves its cursor."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_of(stream: IO[str]) -> IO[str]:
+    """Return the stream behind ours, which lets control characters through: for text that has no foreign ones."""
+    while isinstance(stream, PrintableStream):
+        stream = cast("IO[str]", stream.raw)
+    return stream
 
 
 class PrintableBytes:
