@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import pty
 import re
@@ -11,8 +12,11 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -275,3 +279,67 @@ def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(session: Call
     assert code == 130
     assert [line.removeprefix("^C") for line in screen.text if line][-1] == "interrupted"
     assert not [line for line in screen.text if "% |" in line], screen.text
+
+
+class Half(BaseHTTPRequestHandler):
+    """Sends half of what it has and waits until the test has seen the bar."""
+
+    content = os.urandom(1 << 20)
+    rest = threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        half = len(self.content) // 2
+        with suppress(OSError):  # the command may have ended
+            self.wfile.write(self.content[:half])
+            self.wfile.flush()
+            self.rest.wait(PATIENCE_S)
+            self.wfile.write(self.content[half:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def slow_url() -> Iterator[str]:
+    Half.rest.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/llama-b10605-bin-x.tar.gz"
+        Half.rest.set()
+        server.shutdown()
+        thread.join()
+
+
+def install(session: Callable[..., Session], url: str, root: Path) -> Session:
+    digest = f"sha256:{hashlib.sha256(Half.content).hexdigest()}"
+    running = session(*MODULE, "bins", "install", url, "--sha256", digest, "--root", root)
+    running.read_until(lambda text: "k of 1.00M" in text or "K of 1.00M" in text)
+    return running
+
+
+def test_a_download_has_a_bar_and_an_error_comes_below(
+    session: Callable[..., Session], slow_url: str, tmp_path: Path
+) -> None:
+    running = install(session, slow_url, tmp_path)
+    Half.rest.set()
+    code, screen = running.finish()
+    assert code != 0
+    assert "fetch_url" in {line.split()[0] for line in bars(screen)}
+    assert not [line for line in screen.text if "% |" in line], screen.text
+    assert [line for line in screen.text if line.startswith("error: ")]
+    assert [line for line in screen.text if line.startswith("fetch_url done in")]
+
+
+def test_ctrl_c_in_a_download_leaves_the_screen_and_the_terminal_as_they_were(
+    session: Callable[..., Session], slow_url: str, tmp_path: Path
+) -> None:
+    running = install(session, slow_url, tmp_path)
+    os.write(running.master, b"\x03")
+    code, screen = running.finish()
+    assert code == 130
+    assert not [line for line in screen.text if "% |" in line], screen.text
+    assert [line for line in screen.text if line][-1] == "interrupted"
