@@ -5,7 +5,6 @@ It never prints and never exits: events go to ``on_event``, and what goes wrong 
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -27,13 +26,13 @@ from llama_runner.request.locations import (
     sha256_of,
     spec_for,
 )
-from llama_runner.request.output_copies import check_output, copies_of
+from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
 from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked
-from llama_runner.serving.port_check import check_launch
+from llama_runner.serving.port_check import check_launch, check_users
 from llama_runner.serving.server_log import new_name
 from llama_runner.serving.server_process import Server
 from llama_runner.steps.quality import as_numbers
@@ -117,22 +116,23 @@ class Runner(Root):
     def make(
         self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
     ) -> list[Made]:
-        """Make the model files that are asked for, without what serving them needs; copy the first to ``output``."""
-        target = None if output is None else layout.user_path(output)
+        """Make the model files that are asked for, without what serving them needs; copy the first to ``output``.
+
+        An output that ends with a slash is a directory, in which the copy is named after the model.
+        """
 
         def ask() -> Request:
             request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
             if request.graph.model is None:
                 raise NothingToMake(str(path_of(request.graph.source)))
-            if target is not None:
-                check_output(request.graph.model, target, self.root)
+            if output is not None:
+                check_output(request.graph, output, self.root)
             return request
 
         request, _, outcome = self._brought(ask, lambda request: (*request.graph.files, *request.graph.measured))
         quality = self._quality(request.graph, outcome)
         made = [self._made(step, outcome).but(quality=quality.get(step)) for step in request.graph.files]
-        self.store.copy_out({} if target is None else copies_of(request.graph.model, made[0].path, target))
-        return made
+        return made if output is None else copied(self.store, request.graph, made, output)
 
     def make_programs(self, **wishes: Unpack[Wishes]) -> MadePrograms:
         """Make llama.cpp's programs, without a model."""
@@ -224,7 +224,7 @@ class Runner(Root):
         loads is stopped and ``Interrupted`` raised. ``about`` is written down with the running server.
         """
         spec, log_name = self._checked(prepared, server), new_name()
-        memory = checked(spec, self.store.private / "memory", self._sink)
+        memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
         running = Server(
             spec,
             log=self.root / log_name,
@@ -255,8 +255,7 @@ class Runner(Root):
 
         return detached_server(
             self._checked(prepared, server),
-            root=self.root,
-            registry=self.servers,
+            store=self.store,
             sink=self._sink,
             about={"build": prepared.build.get("version")},
             policy=policy,
@@ -277,10 +276,9 @@ class Runner(Root):
         Leaving the ``with`` block of one that ran before does not end it. Another server at its address is a
         ``PortTaken`` that names it.
         """
-        from llama_runner.serving.access import check_access  # noqa: PLC0415 - not on the warm path
-        from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415
+        from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415 - not on the warm path
 
-        check_access(server or ServerOptions(), os.environ)
+        check_users(server or ServerOptions())
         prepared = self.prepare(model, server=server, **wishes)
         spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.value import Value, field
-from llama_runner.system.files import read_json
+from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,8 +153,7 @@ def _write(file: Path, server: Server) -> None:
     """Write down how a server is reached, for our own user's eyes."""
     certificate = server.spec.tls_cert
     about = {"url": server.url, "api_key": server.api_key, "certificate": certificate and str(certificate)}
-    file.touch(0o600)
-    file.write_text(json.dumps(about), encoding="utf-8")
+    write_json(file, about, mode=0o600)
 
 
 def _read(file: Path) -> Client:

@@ -52,7 +52,7 @@ class Root:
     @property
     def servers(self) -> Path:
         """Where the servers that run are written down."""
-        return self.store.private / "servers"
+        return layout.servers(self.store.private)
 
     def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[Found]:
         """Return repositories on the Hub with GGUF files that fit the words, the most downloaded first."""

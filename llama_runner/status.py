@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.record import STATE_FILE, TREE
 from llama_runner.core.value import Value
 from llama_runner.serving.status_probe import look_at_all
+from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,13 +53,12 @@ class Status(Value):
 def take_stock(store: Store) -> Status:
     """Read every record below the root, and look at what runs."""
     found: list[Holding] = []
-    places = ((".", "vendor"), ("vendor", "*"), ("bins", "*/*"), ("models/*", "*"), ("models/gguf/*", "*"))
-    for parent, pattern in places:
+    for parent, pattern in layout.RECORDED:
         for directory, records in store.directories(parent, pattern):
             found += [_holding(store.root, directory, name, record) for name, record in sorted(records.items())]
-    work = store.private / "work"
+    work = layout.work(store.private)
     unfinished = {path.name: _size(path) for path in sorted(work.iterdir())} if work.is_dir() else {}
-    return Status(store.root, tuple(found), tuple(look_at_all(store.private / "servers")), unfinished)
+    return Status(store.root, tuple(found), tuple(look_at_all(layout.servers(store.private))), unfinished)
 
 
 def _holding(root: Path, directory: Path, name: str, record: Record) -> Holding:

@@ -15,9 +15,9 @@ import pytest
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from tests.fakehub.fixtures import hub
+from tests.fakehub.fixtures import certificate, hub, user_of_the_hub
 
-__all__ = ["hub"]
+__all__ = ["certificate", "hub", "user_of_the_hub"]
 
 REPOSITORY = Path(__file__).parents[1]
 MODULE = [sys.executable, "-m", "llama_runner"]
@@ -93,6 +93,16 @@ class Result:
 
 
 Command = Callable[..., Result]
+
+
+def says(result: Result, code: int, *texts: str) -> None:
+    """Assert that a command failed with a status and one line of error, without a traceback."""
+    assert result.code == code, result
+    assert "Traceback" not in result.err
+    lines = [line for line in result.err.splitlines() if line.startswith(("error:", "Error:"))]
+    assert len(lines) == 1, result
+    for text in texts:
+        assert text in result.err, result
 
 
 def on_a_free_port(words: list[str]) -> list[str]:

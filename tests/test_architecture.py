@@ -16,28 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-
-PACKAGE = Path(__file__).parents[1] / "llama_runner"
-
-LADDER: tuple[frozenset[str], ...] = (
-    frozenset({"core", "version"}),
-    frozenset({"demo"}),
-    frozenset({"system"}),
-    frozenset({"store"}),
-    frozenset({"engine"}),
-    frozenset({"sources", "convert", "llama_cpp", "client"}),
-    frozenset({"serving"}),
-    frozenset({"steps"}),
-    frozenset({"request"}),
-    frozenset({"benchmark", "doctor"}),
-    frozenset({"api", "root", "status"}),
-    frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
-    frozenset({"run_server", "__main__"}),
-)
-"""From the bottom up. A package imports only from those below it; packages on one rung do not import each other.
-
-Modules that stand alone (``api``, ``root`` and ``status``, the two of the pytest plugin) may import their neighbours.
-"""
+from tests.ladder import LADDER, PACKAGE
 
 ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
 
@@ -207,6 +186,103 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
     assert not wrong
 
 
+MOVING = {
+    "system/files.py": "replaces a file by its new content",
+    "system/new_file.py": "a file that the user asked for",
+    "store/artifacts.py": "publishes what was staged",
+    "store/staging.py": "asks whether a rename is possible",
+    "llama_cpp/build_archive.py": "an unpacked build becomes an artifact",
+    "llama_cpp/installed_builds.py": "a build is moved away before it is deleted",
+    "sources/hub/hf_cache.py": "a file of the user's cache becomes ours",
+    "sources/hub/download.py": "what was received becomes a file, or is set aside",
+    "serving/server_log.py": "a log is rotated",
+    "steps/download.py": "what was received becomes an artifact",
+    "steps/fetch_url.py": "the same",
+    "steps/unpack_programs.py": "what was unpacked becomes an artifact",
+}
+"""What renames files and directories. Small files of ours are written by ``system/files.py`` alone."""
+SYNCING = {"system/files.py", "system/new_file.py"}
+
+
+def test_12_04_small_files_of_ours_are_replaced_by_the_one_module_that_does_it_atomically() -> None:
+    moving, syncing, wrong = set(), set(), []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            called, module = node.func.attr, getattr(node.func.value, "id", "")
+            is_path = len(node.args) == 1 and not node.keywords and module != "dataclasses"
+            if called in ("replace", "rename", "renames") and (is_path or module == "os"):
+                moving.add(name)
+            elif called == "fsync":
+                syncing.add(name)
+            elif ast.unparse(node.func) in ("json.dump", "tempfile.NamedTemporaryFile", "tempfile.mkstemp"):
+                wrong.append(f"{name}:{node.lineno}")
+    assert moving == MOVING.keys()
+    assert syncing == SYNCING
+    assert not wrong
+
+
+PLACES = re.compile(r"(models|bins|vendor|logs)/|\.llama_runner\b(?!-)")
+"""How a path below the root begins, as a text."""
+NAMES = {
+    *("models", "gguf", "safetensors", "bins", "vendor", "logs", ".llama_runner", "locks", "staging", "work", "pins"),
+    *("stamps.sqlite", "descriptions", "servers", "profiles", "bench", "memory", "capabilities", "releases", "chosen"),
+}
+"""Parts of such paths, which nobody but the layout joins to a directory."""
+OTHER_PATHS = {
+    "sources/hub/names.py": "addresses of the Hub have /models/ too",
+    "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
+}
+
+
+def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name == "store/layout.py" or name in OTHER_PATHS:
+            continue
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                wrong += [f"{name}:{node.lineno}"] if PLACES.match(node.value) else []
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                joined = node.right.values[0] if isinstance(node.right, ast.JoinedStr) else node.right
+                part = joined.value if isinstance(joined, ast.Constant) else ""
+                wrong += [f"{name}:{node.lineno}"] if str(part).partition("/")[0] in NAMES else []
+    assert not wrong
+
+
+HTTP = {
+    "system/http_client.py": {"httpx2"},
+    "sources/hub/client.py": {"huggingface_hub.get_session"},
+    "sources/hub/download.py": {"huggingface_hub.get_session"},
+    "client/connection.py": {"httpx2"},
+    "client/async_client.py": {"httpx2"},
+    "client/sync_client.py": {"httpx2"},
+    "serving/llama_server/readiness.py": {"http.client"},
+    "system/http_failure.py": {"urllib.request"},
+}
+"""What speaks HTTP: to others; to the Hub, on its library's session; to servers, as a client and while one starts
+(``http.client``, which loads faster). The last one asks which proxy the system has."""
+
+
+def test_12_04_one_module_speaks_http_to_others_than_the_hub_and_servers() -> None:
+    found: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)]
+            http = {"httpx", "httpx2", "requests", "aiohttp", "urllib3", "http.client", "urllib.request"}
+            speaks = {name for name in names if name in http or name.endswith(".get_session")}
+            if speaks:
+                found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).update(speaks)
+    assert found == HTTP
+
+
 def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WARM, str(binaries)], check=True, capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))
@@ -217,6 +293,17 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
     code = "import llama_runner, sys; print([m for m in sys.modules if m.startswith('llama_runner')])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "['llama_runner']"
+
+
+def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_of_imports() -> None:
+    code = (
+        "import gc, json, sys\nfrom llama_runner.cli.main import cli\n"
+        "cli.get_command(None, 'run')\n"
+        "from llama_runner.cli.runner import runner_for\nrunner_for({'root': None})\n"
+        "print(json.dumps([[m for m in sys.modules if m.endswith('_cmds')], gc.get_freeze_count() > 0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == [[], True]
 
 
 def test_importing_the_converter_is_cheap() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.test_architecture import LADDER, PACKAGE
+from tests.ladder import LADDER, PACKAGE
 
 ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 DECISIONS = REPOSITORY / "docs" / "decisions"

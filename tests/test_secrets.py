@@ -14,10 +14,8 @@ from shutil import which
 
 import pytest
 
-from tests.binaries.test_patch import PATCH
-from tests.binaries.test_trees import git
-from tests.binaries.tiny_llama import write_tree
 from tests.conftest import Command, Result
+from tests.llama_cpp.tiny_llama import PATCH, git, write_tree
 
 PASSWORD = "planted/pass+wörd"
 QUOTED = "planted%2Fpass%2Bw%C3%B6rd"

@@ -13,6 +13,7 @@ from llama_runner.benchmark.tune import axes, search
 from llama_runner.core.errors import ServerError
 from llama_runner.serving import profiles
 from llama_runner.serving.shared_client import NOT_SHARED, text_server
+from llama_runner.store import layout
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Benchmarks:
         """
         options, load = text_server(server), load or Load()
         prepared = self._prepare(model, server=options, **wishes)
-        directory = profiles.directory(self._store.root)
+        directory = layout.profiles(self._store.root)
         profiles.check_writable(directory)
         tuned = search(
             axes(options.threads or hardware.physical_cores(), os.cpu_count() or 1, list(kv_types)),
@@ -207,6 +208,6 @@ class Benchmarks:
         try:
             path = history.keep(self._store, document)
         except OSError as error:
-            directory = self._store.private / "bench"
+            directory = layout.benchmarks(self._store.private)
             raise profiles.CannotKeep("result", directory, error, _KEEPABLE, result) from None
         return result.but(path=path)

@@ -1,4 +1,4 @@
-"""Results of benchmarks, kept below ``.llama_runner/bench``: a file for each model, binary and machine."""
+"""Results of benchmarks, kept below the root: a file for each model, binary and machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.record import TREE
+from llama_runner.store import layout
 from llama_runner.store.stamps import StampCache, hash_file, source_stamp
 from llama_runner.system import hardware
 from llama_runner.system.files import LARGEST_JSON, read_bounded
@@ -47,7 +48,7 @@ def model_digest(store: Store, model: Path) -> str:
     record = records.get(model.name) or records.get(TREE)
     if record is not None:
         return record.digest
-    cache, stamp = StampCache(store.private / "stamps.sqlite"), source_stamp(model)
+    cache, stamp = StampCache(layout.stamps(store.private)), source_stamp(model)
     digest = cache.get(model, stamp)
     if digest is None:
         digest = hash_file(model)
@@ -65,7 +66,7 @@ def keep(store: Store, result: Result) -> Path:
     """Append a result to its file and return that."""
     about = [result["model"]["digest"], result["binary"]["digest"], result["machine"]]
     names = [hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12] for what in about]
-    path = store.private / "bench" / f"{'-'.join(names)}.jsonl"
+    path = layout.benchmarks(store.private) / f"{'-'.join(names)}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")
@@ -89,7 +90,7 @@ def now() -> str:
 
 
 def _all(store: Store) -> Iterator[Result]:
-    for path in (store.private / "bench").glob("*.jsonl"):
+    for path in layout.benchmarks(store.private).glob("*.jsonl"):
         with suppress(OSError):
             for line in read_bounded(path, LARGEST_JSON).decode("utf-8", "replace").splitlines():
                 with suppress(ValueError):  # a line that was cut by a crash is no result

@@ -12,6 +12,7 @@ from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.engine.run_program import Cancellation, run
 from llama_runner.llama_cpp.environment import program_environment
+from llama_runner.store.layout import log_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -84,7 +85,7 @@ def measure(
     """
     if not program.exists():
         raise NoBench(program)
-    log_name = f"logs/llama-bench-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}.log"
+    log_name = log_place(f"llama-bench-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}")
     found: list[Figures] = []
     refused: list[str] = []
 
@@ -95,7 +96,7 @@ def measure(
             found.append(_figures(json.loads(line)))
             on_test(found[-1])
 
-    (root / "logs").mkdir(parents=True, exist_ok=True)
+    (root / log_name).parent.mkdir(parents=True, exist_ok=True)
     with (root / log_name).open("wb", buffering=0) as log:
         argv: list[str | Path] = [program, "-m", model, *words, "-o", "jsonl"]
         told: dict[str, Any] = {"log": log, "log_name": log_name, "on_line": hear, "cancellation": Cancellation()}

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 _OUTPUT = click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Put a copy here as well; of a model in N files, NAME-00001-of-0000N.gguf and so on.",
+    metavar="FILE|DIR/",
+    help="Put a copy here as well; of a model in N files, NAME-00001-of-0000N.gguf and so on. "
+    "DIR/ puts it into that directory, named after the model.",
 )
 
 
@@ -103,7 +104,7 @@ def _make(given: dict[str, Any]) -> None:
     if given["as_json"]:
         click.echo(json.dumps([one.to_json() for one in made]))
     else:
-        say(*map(_line, made))
+        say(*map(_line, made), *(f"{'copied':<9} {copy}" for one in made for copy in one.copies))
         if figures := {one.path.name: one.quality for one in made if one.quality}:
             click.echo(render.quality(figures))
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import json
 import signal
 import sys
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
 gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
 
@@ -15,7 +14,7 @@ import click  # noqa: E402
 
 from llama_runner.cli import options as shared  # noqa: E402
 from llama_runner.cli.help import GroupedCommand, write_commands  # noqa: E402
-from llama_runner.cli.runner import STOP_SIGNALS, runner_for  # noqa: E402
+from llama_runner.cli.runner import STOP_SIGNALS  # noqa: E402
 from llama_runner.cli.streams import printable_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
 from llama_runner.core.printable import printable_message  # noqa: E402
@@ -38,6 +37,7 @@ class _Commands(click.Group):
 
     elsewhere: ClassVar = {
         "run": "run_cmd",
+        **dict.fromkeys(("plan", "prepare", "status"), "plan_cmds"),
         **dict.fromkeys(("convert", "quantize", "inspect"), "convert_cmds"),
         **dict.fromkeys(("ps", "logs", "stop", "restart", "service"), "server_cmds"),
         **dict.fromkeys(("infer", "chat"), "infer_cmds"),
@@ -71,48 +71,6 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="llama-runner")
 def cli() -> None:
     """Turn any model source into a running llama-server, doing only the work that has not been done."""
-
-
-@cli.command()
-@shared.store
-@shared.model
-def prepare(**given: Any) -> None:
-    """Make everything that serving a model needs, and print where it is."""
-    prepared = runner_for(given).prepare(**shared.wishes(given))
-    if given["as_json"]:
-        click.echo(json.dumps(prepared.to_json()))
-    else:
-        from llama_runner.cli import render  # noqa: PLC0415
-
-        click.echo(render.prepared(prepared))
-
-
-@cli.command()
-@shared.store
-@shared.model
-@shared.server
-def plan(**given: Any) -> None:
-    """Say what would run and why. Touches nothing."""
-    forecast = runner_for(given).plan(server=shared.server_options(given), **shared.wishes(given))
-    if given["as_json"]:
-        click.echo(json.dumps(forecast.to_json()))
-    else:
-        from llama_runner.cli import render  # noqa: PLC0415
-
-        click.echo(render.plan(forecast))
-
-
-@cli.command()
-@shared.store
-def status(**given: Any) -> None:
-    """Say what the store holds and what is running."""
-    found = runner_for(given).status()
-    if given["as_json"]:
-        click.echo(json.dumps(found.to_json()))
-    else:
-        from llama_runner.cli import render  # noqa: PLC0415
-
-        click.echo(render.status(found))
 
 
 def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tuple[str, ...]]:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from llama_runner.request import artifact_options
 from llama_runner.request import server_options as server_options_of
@@ -173,6 +174,15 @@ UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "in
 _FILES = tuple(option.name for option in server_options_of.SERVER if option.kind == "file")
 
 
+def _fixed(context: click.Context, options: dict[str, Any]) -> tuple[str, ...]:
+    """Return the options that variables of llama-server do not change: those given, and where only we connect."""
+    if not options["llama_env"]:
+        return ()
+    sources = {option.name: context.get_parameter_source(option.argument) for option in server_options_of.SERVER}
+    given = [name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT)]
+    return (*given, *(name for name in ("host", "port") if sources[name] is None))
+
+
 def server_options(options: dict[str, Any]) -> ServerOptions:
     """Take the ``ServerOptions`` out of a command's options."""
     from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415
@@ -182,11 +192,10 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
         raise click.UsageError("a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file")
     read = {option.name: options[option.argument] for option in server_options_of.SERVER}
     files = {name: read[name] and layout.user_path(read[name]).absolute() for name in _FILES}
-    asked = ServerOptions(extra=click.get_current_context().obj or (), **{**read, **files})
+    context = click.get_current_context()
+    asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **{**read, **files})
     if options["profile"] is None:
         return asked
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile
 
-    return profiles.apply(
-        profiles.read(profiles.directory(layout.find_root(options["root"])), options["profile"]), asked
-    )
+    return profiles.apply(profiles.read(layout.profiles(layout.find_root(options["root"])), options["profile"]), asked)

@@ -15,8 +15,6 @@ from llama_runner.core.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from _typeshed import SupportsWrite
-
     from llama_runner.core.events import StepProgress
 
 _FORMAT = "{desc:<9} {percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left"
@@ -30,13 +28,12 @@ class _Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
     """No thread that looks after slow bars."""
 
     @staticmethod
-    def status_printer(file: SupportsWrite[str]) -> Callable[[str], None]:
+    def status_printer(file: Any) -> Callable[[str], None]:  # noqa: ANN401 - as of tqdm
         """Return what draws a line; it erases the rest, where the terminal may have echoed ``^C``."""
-        flush = getattr(file, "flush", lambda: None)
 
         def draw(line: str) -> None:
             file.write(f"\r{line}\x1b[K")
-            flush()
+            file.flush()
 
         return draw
 

@@ -17,13 +17,13 @@ from llama_runner.cli.streams import is_live, joined, terminal_of
 from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
+from llama_runner.request.plan_text import reason_text, why_text
 from llama_runner.serving.llama_server.purpose import purpose_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.cli.progress_bars import ProgressBars
-    from llama_runner.core.plan import Planned, Reason
     from llama_runner.request.results import Forecast, Prepared
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
@@ -40,28 +40,6 @@ def seconds(count: float) -> str:
     if count < 60:  # noqa: PLR2004
         return f"{count:.1f} s"
     return f"{int(count) // 60} min {int(count) % 60} s"
-
-
-def reason(of: Reason) -> str:
-    """Return a reason as a clause."""
-    old, new = _brief(of.old), _brief(of.new)
-    return {
-        "no_record": "not made yet",
-        "payload_gone": "the file is gone and something needs it",
-        "payload_changed": "the file is not what was made",
-        "step_changed": "the way it is made changed",
-        "version_changed": f"the step changed from version {old} to {new}",
-        "param_changed": f"{of.name} changed from {old} to {new}",
-        "input_changed": f"its input {of.name} changed",
-        "platform_changed": f"the machine changed: {of.name}",
-        "tool_changed": f"its tool {of.name} changed",
-        "forced": "you asked for it",
-    }[of.kind]
-
-
-def _brief(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004
 
 
 class Printer:
@@ -176,7 +154,7 @@ def line(event: events.Event) -> str | None:  # noqa: C901 - a table
     """Return an event as text for people; None for what they need not hear of."""
     match event:
         case events.StepStarted():
-            return f"{event.step:<9} {'; '.join(dict.fromkeys(map(reason, event.reasons)))}"
+            return f"{event.step:<9} {'; '.join(dict.fromkeys(map(reason_text, event.reasons)))}"
         case events.StepFinished():
             return f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size_text(event.bytes)})"
         case events.StepUnchanged():
@@ -232,21 +210,12 @@ def plan(forecast: Forecast) -> str:
     for planned in forecast.plan.steps:
         where = "" if planned.place is None else str(planned.place).rstrip("/")
         lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
-        lines += [f"{'':<15} {why}" for why in _why(planned)]
+        lines += [f"{'':<15} {why}" for why in why_text(planned)]
     needs = forecast.plan.needs
     if needs.fetch or needs.disk:
         lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
     lines.append(f"launch    {shlex.join(forecast.spec.argv())}")
     return joined(lines)
-
-
-def _why(planned: Planned) -> list[str]:
-    found = [reason(of) for of in getattr(planned.decision, "reasons", ())]
-    if on := getattr(planned.decision, "on", ()):
-        found.append(f"runs unless {' and '.join(on)} comes out as before")
-    if planned.action == "skip":
-        found.append("up to date" if getattr(planned.decision, "needed", True) else "not needed")
-    return found
 
 
 def prepared(of: Prepared) -> str:

@@ -17,6 +17,7 @@ def runner_for(given: dict[str, Any], *, events: bool = False) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
 
+    gc.freeze()  # what is imported so far is no garbage: the first collection need not look at it
     gc.enable()
     sink = render.print_event if events else render.Printer()
     return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0))

@@ -44,6 +44,8 @@ class LlamaRunnerError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(_shown(message))
         self.hint = None if hint is None else _shown(hint)
+        if self.hint is not None and hasattr(self, "add_note"):  # Python 3.11: a traceback ends with the hint
+            self.add_note(f"hint: {self.hint}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle text and attributes; the constructors of subclasses take other arguments than the text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ _READ_HERE = frozenset({
     "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "merges.txt",
     _TEMPLATE, "chat_template.json",
 })  # fmt: skip
+UNREAD = frozenset({"transformers_version"})
+"""Keys of a JSON file that no conversion reads, and that every tool that writes such a file sets anew."""
 _RERANKER = "# qwen3-reranker"
 """A heading of the model card that our own conversion looks for; such models are refused."""
 
@@ -78,18 +81,48 @@ def front_matter(head: bytes) -> tuple[list[str], bool]:
     return lines[1:end], end is not None
 
 
+def is_read_in_part(name: str) -> bool:
+    """Whether less than the bytes of a file decide the result: of a card its front matter, of JSON its value."""
+    return name == CARD or name.endswith(".json")
+
+
+def part_of(name: str, content: bytes) -> str:
+    """Return the digest of what conversion reads of such a file, of which this is the content; empty for nothing.
+
+    Raises ``ValueError`` for what is not JSON, or nested too deeply.
+    """
+    return part_of_card(content) if name == CARD else _part_of_json(content)
+
+
 def part_of_card(head: bytes) -> str:
     """Return the digest of what conversion reads of a model card, of which this is the start; empty for nothing."""
     matter, _ = front_matter(head)
     if _RERANKER.encode() in head.lower():
         matter.append(_RERANKER)
-    text = "\n".join(matter).encode("utf-8", "surrogateescape")
-    return f"sha256:{hashlib.sha256(text).hexdigest()}" if matter else ""
+    return _digest("\n".join(matter).encode("utf-8", "surrogateescape")) if matter else ""
 
 
-def parts_read_here(digests: Mapping[str, Digest], card: str, indexed: Container[str] | None) -> dict[str, str]:
-    """Return what decides the result of our own conversion: digests by name, of the card that of its part."""
-    parts = {name: str(digest) for name, digest in digests.items() if is_read_here(name, digests, indexed)}
-    if CARD in parts:
-        parts[CARD] = card
-    return {name: part for name, part in parts.items() if part}
+def _part_of_json(content: bytes) -> str:
+    """Return the digest of a JSON value: spaces and the notation of a number do not count, the order of keys does."""
+    try:
+        value = json.loads(content)
+        if isinstance(value, dict):
+            value = {key: inner for key, inner in value.items() if key not in UNREAD}
+        return _digest(json.dumps(value, separators=(",", ":")).encode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def parts_read_here(
+    digests: Mapping[str, Digest], parts: Mapping[str, str], indexed: Container[str] | None
+) -> dict[str, str]:
+    """Return what decides the result of our own conversion, by name: the digest of a file, or that of a part of it.
+
+    ``parts`` has the digests of the parts of those files that are read in part.
+    """
+    read = [name for name in digests if is_read_here(name, digests, indexed)]
+    return {name: part for name in read if (part := parts.get(name, str(digests[name])))}

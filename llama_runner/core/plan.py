@@ -234,6 +234,7 @@ def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
     targets = list(targets)
     order = topological(targets)
     digests: dict[int, Digest | None] = {}
+    keys: dict[int, Key | None] = {}
     places: dict[int, Place | None] = {}
     questions: dict[Question, None] = {}
     for node in order:
@@ -243,8 +244,11 @@ def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
             if question not in snapshot.answers:
                 questions[question] = None
             continue
-        found, asked = _output_digest(node, digests, places, snapshot)
-        digests[id(node)] = found
+        known = {name: digests[id(above)] for name, above in all_inputs(node).items()}
+        key = keys[id(node)] = _key(node, known)
+        upstream = {name: place for name, above in inputs(node).items() if (place := places.get(id(above))) is not None}
+        place = places[id(node)] = node.place(key, known, upstream)
+        digests[id(node)], asked = _output_digest(node, key, place, snapshot)
         questions.update(dict.fromkeys(asked))
     forced = {node for node in order if isinstance(node, Step) and node.kind in snapshot.force}
     needed = {id(node) for node in (*targets, *forced)}
@@ -260,7 +264,7 @@ def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
                 questions.update(dict.fromkeys(decision.questions))
             elif not isinstance(decision, Skip):
                 needed |= {id(above) for above in all_inputs(node).values()}
-        planned.append(Planned(node, decision, _key(node, known), places[id(node)], known))
+        planned.append(Planned(node, decision, keys[id(node)], places[id(node)], known))
     return Plan(tuple(reversed(planned)), tuple(questions), snapshot)
 
 
@@ -270,13 +274,9 @@ def _key(step: Step, digests: Mapping[str, Digest | None]) -> Key | None:
 
 
 def _output_digest(
-    step: Step, digests: dict[int, Digest | None], places: dict[int, Place | None], snapshot: Snapshot
+    step: Step, key: Key | None, place: Place | None, snapshot: Snapshot
 ) -> tuple[Digest | None, tuple[Question, ...]]:
     """Return the digest of a step's output where it is pinned or recorded, and what to ask to know it."""
-    known = {name: digests[id(above)] for name, above in all_inputs(step).items()}
-    key = _key(step, known)
-    upstream = {name: place for name, above in inputs(step).items() if (place := places.get(id(above))) is not None}
-    place = places[id(step)] = step.place(key, known, upstream)
     if step.promise is not None:
         return step.promise, ()
     if key is None or place is None or step.kind in snapshot.force:

@@ -10,9 +10,10 @@ _CLASS = (
     "\u2028\u2029"  # line and paragraph separators
     "\ud800-\udfff"  # surrogates, which cannot be encoded
 )
-_UNSAFE_IN_LINES = re.compile(f"[{_CLASS}]")
-_UNSAFE = re.compile(f"[\t\n{_CLASS}]")
-_UNINDENTED = re.compile(r"\n(?![ \t\n]|full log: |$)")
+# Patterns, not compiled ones: these are slow to compile, and a start that prints nothing needs none of them.
+_UNSAFE_IN_LINES = f"[{_CLASS}]"
+_UNSAFE = f"[\t\n{_CLASS}]"
+_UNINDENTED = r"\n(?![ \t\n]|full log: |$)"
 
 
 def printable(text: str, *, limit: int | None = None) -> str:
@@ -22,7 +23,7 @@ def printable(text: str, *, limit: int | None = None) -> str:
     """
     if limit is not None and len(text) > limit:
         text = text[:limit] + "…"
-    return _UNSAFE.sub(_escape, text)
+    return re.sub(_UNSAFE, _escape, text)
 
 
 def printable_message(text: str) -> str:
@@ -30,12 +31,12 @@ def printable_message(text: str) -> str:
 
     So no line of a foreign text can pass for a message of ours, such as a hint. "full log: " stays where it is.
     """
-    return _UNINDENTED.sub("\n  ", printable_lines(text))
+    return re.sub(_UNINDENTED, "\n  ", printable_lines(text))
 
 
 def printable_lines(text: str) -> str:
     """Return text as ``printable`` does, but keep its line ends and tabs; for multi-line texts such as templates."""
-    return _UNSAFE_IN_LINES.sub(_escape, text)
+    return re.sub(_UNSAFE_IN_LINES, _escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

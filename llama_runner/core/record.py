@@ -104,15 +104,21 @@ class State(Value):
 
     records: Mapping[str, Record]
     """By artifact name."""
-    unknown: Mapping[str, Any] = field(default_factory=dict)
-    """Records that this version cannot read, by artifact name, as they were found."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """Why each of them cannot be read."""
+    """Why records that are not among them cannot be read, by artifact name."""
+    found: Mapping[str, Any] = field(default_factory=dict)
+    """The file as it was found: what is in it stays in it, also what this version does not know."""
 
     def having(self, name: str, record: Record) -> State:
         """Return a state with one record set; it replaces an unknown one of the same artifact."""
-        unknown = {other: value for other, value in self.unknown.items() if other != name}
-        return State({**self.records, name: record}, unknown)
+        found = {**self.found, "artifacts": {**self.found.get("artifacts", {}), name: record.to_json()}}
+        return State({**self.records, name: record}, {}, found)
+
+    def format(self) -> bytes:
+        """Return the file that holds this state."""
+        artifacts = self.found["artifacts"]
+        value = {**self.found, "schema": SCHEMA, "artifacts": {name: artifacts[name] for name in sorted(artifacts)}}
+        return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def parse_state(text: str | bytes) -> State:
@@ -126,26 +132,30 @@ def parse_state(text: str | bytes) -> State:
         raise Damaged(f"not JSON: {error}") from None
     of_file = _member(value, "schema", int)
     records: dict[str, Record] = {}
-    unknown: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    for name, found in _member(value, "artifacts", dict).items():
+    artifacts = dict(_member(value, "artifacts", dict))
+    for name, found in artifacts.items():
         schema = found.get("schema", of_file) if isinstance(found, dict) else of_file
         try:
             if schema != SCHEMA:
                 raise Damaged(f"schema {schema}, this program knows {SCHEMA}")
             records[name] = Record.from_json(found)
         except Damaged as error:
-            unknown[name] = found if of_file == SCHEMA or not isinstance(found, dict) else {"schema": schema, **found}
             problems[name] = str(error)
-    try:
-        format_state({}, unknown)  # what is nested too deeply to be written back
-    except RecursionError as error:
-        raise Damaged(f"not JSON: {error}") from None
-    return State(records, unknown, problems)
+        if of_file != SCHEMA and isinstance(found, dict):
+            artifacts[name] = {"schema": schema, **found}
+    state = State(records, problems, {**value, "artifacts": artifacts})
+    if problems or len(value) > len(("schema", "artifacts")):
+        try:
+            state.format()  # what is unknown may be nested too deeply to be written back
+        except RecursionError as error:
+            raise Damaged(f"not JSON: {error}") from None
+    return state
 
 
-def format_state(records: Mapping[str, Record], unknown: Mapping[str, Any] | None = None) -> bytes:
-    """Return the state file that holds these records, and unknown ones as they were found."""
-    artifacts = {**(unknown or {}), **{name: record.to_json() for name, record in records.items()}}
-    artifacts = {name: artifacts[name] for name in sorted(artifacts)}
-    return (json.dumps({"schema": SCHEMA, "artifacts": artifacts}, indent=1) + "\n").encode()
+def format_state(records: Mapping[str, Record]) -> bytes:
+    """Return the state file that holds these records."""
+    state = State({})
+    for name, record in records.items():
+        state = state.having(name, record)
+    return state.format()

@@ -16,6 +16,7 @@ from llama_runner.core.value import Value
 from llama_runner.doctor import hardware_report, software_report
 from llama_runner.doctor.probe import Document, Hiding, Place, is_unknown, look
 from llama_runner.doctor.problems import problems, verdict
+from llama_runner.store.layout import PARTS
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 SCHEMA = 1
-_PARTS = ("models", "bins", "vendor", "logs", ".llama_runner")
 
 __all__ = ["SCHEMA", "Diagnosis", "Document", "Place", "diagnose", "examine", "is_unknown"]
 
@@ -93,7 +93,7 @@ def _room(path: Path) -> Document:
 
 def holdings(store: Store) -> Document:
     """Return bytes and files of each part of the store; links are not followed."""
-    return {"root": str(store.root), "parts": {name: look(lambda p=name: _size(store.root / p)) for name in _PARTS}}  # type: ignore[misc]
+    return {"root": str(store.root), "parts": {name: look(lambda p=name: _size(store.root / p)) for name in PARTS}}  # type: ignore[misc]
 
 
 def _size(directory: Path) -> Document:

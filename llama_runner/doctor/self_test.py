@@ -133,6 +133,7 @@ def _borrowed(root: Path, place: Path) -> str | None:
     """Put links to the programs of this machine under ``place``; return the name of those that are tried."""
     from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - only where it is tried
     from llama_runner.store.artifacts import Store  # noqa: PLC0415
+    from llama_runner.store.layout import build_place  # noqa: PLC0415
     from llama_runner.system.hardware import platform_tag  # noqa: PLC0415
 
     builds = open_builds(Store(root, lambda _event: None)).builds()
@@ -140,7 +141,7 @@ def _borrowed(root: Path, place: Path) -> str | None:
     if not sound:
         return None
     tried = max(sound, key=lambda build: (build.chosen, build.made or ""))
-    target = place / "bins" / tried.platform / tried.name
+    target = place / build_place(tried.platform, tried.name)
     target.parent.mkdir(parents=True)
     try:
         target.symlink_to(tried.path.absolute(), target_is_directory=True)

@@ -32,7 +32,7 @@ from llama_runner.engine.errors import NoOutput, WrongOutput
 from llama_runner.engine.outcome import Outcome, settle
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.workspace import StagedWorkspace
-from llama_runner.store import locks, staging
+from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import DiskFull, as_store_error
 from llama_runner.store.stamps import hash_file, hash_payload, hash_tree
 from llama_runner.version import __version__
@@ -226,7 +226,7 @@ class Executor:
                         self._sink(Evicted(str(place), size))
 
     def _lock_path(self, key: Key) -> Path:
-        return self._store.private / "locks" / f"{short(key, 16)}.lock"
+        return layout.lock_file(self._store.private, short(key, 16))
 
     def _check_room(self, plan: Plan) -> None:
         """Raise ``DiskFull`` if a file system has too little room for what will be made on it."""
@@ -255,9 +255,9 @@ class Executor:
 
     def _sweep(self) -> None:
         """Remove the staging directories of processes that were killed; those in use are locked."""
-        directory = self._store.private / "staging"
+        directory = layout.staging(self._store.private)
         for path in list(directory.iterdir()) if directory.is_dir() else ():
-            with locks.try_hold(self._store.private / "locks" / f"{path.name}.lock") as held:
+            with locks.try_hold(layout.lock_file(self._store.private, path.name)) as held:
                 if held:
                     staging.discard(path)
 

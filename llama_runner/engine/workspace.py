@@ -14,7 +14,7 @@ from llama_runner.core.source import Source
 from llama_runner.core.step import Step, all_inputs
 from llama_runner.engine import run_program
 from llama_runner.engine.errors import InputVanished
-from llama_runner.store import staging
+from llama_runner.store import layout, staging
 from llama_runner.system.files import open_private_log
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class StagedWorkspace:
         self.digests: dict[str, Digest] = {}
         self._store, self._sink, self._cancellation = store, sink, cancellation
         self._place, self._places, self._sources = place, places, sources
-        self._staging = self._home = store.private / "staging" / short(key, 16)
+        self._staging = self._home = layout.staging(store.private) / short(key, 16)
         self._work = store.work(step.kind, key)
         self._final = store.path(place)
         date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-        self.log_path = store.root / "logs" / f"{step.kind}-{date}-{os.getpid()}.log"
+        self.log_path = store.root / layout.log_place(f"{step.kind}-{date}-{os.getpid()}")
         self._log: IO[bytes] | None = None
         self._inputs: dict[str, Path] = {}
         self._told = 0.0

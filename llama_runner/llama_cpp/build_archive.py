@@ -21,7 +21,7 @@ from llama_runner.core.step import Place, Step
 from llama_runner.core.value import Value
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.llama_cpp.build_selection import DamagedBuild, find_anywhere, opened
-from llama_runner.store import locks, staging
+from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.local_sources import LocalSources, UnreadableSource
 from llama_runner.store.stamps import hash_file, hash_tree
@@ -168,28 +168,26 @@ def _pack(directory: Path, record: Record, file: Path) -> None:
     import gzip  # noqa: PLC0415 - not to list
     import io  # noqa: PLC0415
 
-    top = f"bins/{directory.parent.name}/{directory.name}"
-    with file.open("wb") as raw:
-        with (
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-        ):
-            state = format_state({TREE: record})
-            about = _member(f"{top}/{STATE_FILE}")
-            about.size = len(state)
-            archive.addfile(about, io.BytesIO(state))
-            for path in _contents(directory):
-                about = _member(f"{top}/{path.relative_to(directory).as_posix()}")
-                if path.is_symlink():
-                    about.type, about.linkname = tarfile.SYMTYPE, os.fspath(path.readlink())
-                    archive.addfile(about)
-                    continue
-                found = path.stat()
-                about.size, about.mode = found.st_size, 0o755 if found.st_mode & 0o100 else 0o644
-                with open_regular(path) as content:
-                    archive.addfile(about, content)
-        raw.flush()
-        os.fsync(raw.fileno())
+    top = layout.build_place(directory.parent.name, directory.name)
+    with (
+        file.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        state = format_state({TREE: record})
+        about = _member(f"{top}/{STATE_FILE}")
+        about.size = len(state)
+        archive.addfile(about, io.BytesIO(state))
+        for path in _contents(directory):
+            about = _member(f"{top}/{path.relative_to(directory).as_posix()}")
+            if path.is_symlink():
+                about.type, about.linkname = tarfile.SYMTYPE, os.fspath(path.readlink())
+                archive.addfile(about)
+                continue
+            found = path.stat()
+            about.size, about.mode = found.st_size, 0o755 if found.st_mode & 0o100 else 0o644
+            with open_regular(path) as content:
+                archive.addfile(about, content)
 
 
 def _member(name: str) -> tarfile.TarInfo:
@@ -210,11 +208,11 @@ def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Si
         name = f"import-{short(hash_file(archive), 16)}"
     except OSError as error:
         raise UnreadableSource(archive, error.strerror or str(error)) from error
-    home = store.private / "staging" / name
+    home = layout.staging(store.private) / name
     try:
-        with locks.hold(store.private / "locks" / f"{name}.lock", "import", timeout=lock_timeout):
+        with locks.hold(layout.lock_file(store.private, name), "import", timeout=lock_timeout):
             staging.discard(home)
-            unpacked = staging.open_directory(home, store.root / "bins" / hardware.platform_tag() / name)
+            unpacked = staging.open_directory(home, store.root / layout.build_place(hardware.platform_tag(), name))
             try:
                 place, record = _unpack(archive, unpacked)
                 return _publish(store, place, record, unpacked, smoke_test, sink, lock_timeout)
@@ -229,7 +227,7 @@ def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
     archives.extract(file, unpacked)
-    found = [path.relative_to(unpacked) for path in unpacked.glob(f"bins/*/*/{STATE_FILE}")]
+    found = [path.relative_to(unpacked) for path in unpacked.glob(f"{layout.BUILDS}/*/*/{STATE_FILE}")]
     if len(found) != 1:
         raise BadParcel(file, "there is no record of a build in it, or more than one")
     directory = unpacked / found[0].parent
@@ -245,7 +243,7 @@ def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     if hash_tree(directory) != (record.digest, record.bytes):
         raise BadParcel(file, f"its files are not those of its record, {record.digest}")
     _check_machine(name, platform, record)
-    return Place(f"bins/{platform}/{name}"), record
+    return Place(layout.build_place(platform, name)), record
 
 
 def _record(file: Path, path: Path) -> Record:
@@ -301,7 +299,7 @@ def _publish(
     """Test a build that was unpacked, and publish it; one of the same key that is here already stays."""
     from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
 
-    lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
+    lock = layout.lock_file(store.private, short(record.key, 16))
     path = store.path(place)
     with locks.hold(lock, "import", timeout=lock_timeout):
         there = store.record(place)

@@ -14,6 +14,7 @@ from llama_runner.core.errors import LlamaRunnerError, StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Place
 from llama_runner.core.value import Value
+from llama_runner.store import layout
 from llama_runner.store.local_sources import LocalSources, StoredSource
 from llama_runner.store.staging import PREFIX
 from llama_runner.store.stamps import stamp_of
@@ -113,7 +114,7 @@ class StoredPrograms(StoredSource):
 
 def choice_file(private: Path) -> Path:
     """Return where it is written which programs are chosen: of each platform that uses this root, others."""
-    return private / "chosen" / f"{hardware.platform_tag()}.json"
+    return layout.chosen_build(private, hardware.platform_tag())
 
 
 def choice(private: Path) -> Choice:
@@ -146,7 +147,7 @@ def open_chosen(store: Store) -> StoredPrograms | None:
     name = chosen(store.private)
     if name is None:
         return None
-    return opened(store, store.root / "bins" / hardware.platform_tag() / name)
+    return opened(store, store.root / layout.build_place(hardware.platform_tag(), name))
 
 
 def open_programs(store: Store, name: str) -> StoredPrograms:
@@ -198,7 +199,7 @@ def _are_others(store: Store, record: Record) -> bool:
 
 def place_of(path: Path) -> Place:
     """Return the place in the store of a directory of programs."""
-    return Place(f"bins/{path.parent.name}/{path.name}")
+    return Place(layout.build_place(path.parent.name, path.name))
 
 
 def find(store: Store, name: str) -> Path:
@@ -208,8 +209,8 @@ def find(store: Store, name: str) -> Path:
     """
     platform, _, bare = name.rpartition("/")
     here = hardware.platform_tag()
-    if platform in ("", here) and bare.strip(".") and _is_build(store.root / "bins" / here / bare):
-        return store.root / "bins" / here / bare
+    if platform in ("", here) and bare.strip(".") and _is_build(exact := store.root / layout.build_place(here, bare)):
+        return exact
     fitting = find_all(store, name)
     mine = [path for path in fitting if path.parent.name == here]
     if len(mine) == 1:
@@ -241,7 +242,7 @@ def _fits(name: str, abbreviation: str) -> bool:
 
 def directories(root: Path) -> Iterable[Path]:
     """Yield every directory of programs, of all platforms, sorted."""
-    return sorted(path for path in root.glob("bins/*/*") if _is_build(path))
+    return sorted(path for path in root.glob(f"{layout.BUILDS}/*/*") if _is_build(path))
 
 
 def _is_build(path: Path) -> bool:

@@ -5,7 +5,6 @@ Kept as JSON, one file for a digest of a directory of programs; a damaged file, 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import ToolError
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp.environment import program_environment
-from llama_runner.system.files import read_json
+from llama_runner.store import layout
+from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,16 +125,13 @@ def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilit
     ``digest`` is that of the directory. ``SaysNothing`` if its llama-server lists no options. A ``private`` that cannot
     be written to is no error: they are asked again each time.
     """
-    file = private / "capabilities" / f"{digest.rpartition(':')[2][:16]}.json"
+    file = layout.capabilities(private) / f"{digest.rpartition(':')[2][:16]}.json"
     try:
         return Capabilities.from_json(read_json(file))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         found = ask(directory)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(found.to_json(), separators=(",", ":")) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        write_json(file, found.to_json())
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -26,9 +25,10 @@ from llama_runner.llama_cpp.build_selection import (
     looked_at,
     open_programs,
 )
-from llama_runner.store import locks, staging
+from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.system import hardware
+from llama_runner.system.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -227,14 +227,14 @@ class BuildStore:
             raise NothingBefore(now.name)
 
     def _is_there(self, name: str) -> bool:
-        return (self._store.root / "bins" / hardware.platform_tag() / name).is_dir()
+        return (self._store.root / layout.build_place(hardware.platform_tag(), name)).is_dir()
 
     @contextmanager
     def _changing(self) -> Iterator[Choice]:
         """Keep the read-modify-write of the choice to one process; a file that is damaged counts as nothing chosen."""
         from filelock import FileLock  # noqa: PLC0415 - not to look
 
-        path = self._store.private / "locks" / "chosen.lock"
+        path = layout.lock_file(self._store.private, "chosen")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path):
@@ -247,15 +247,8 @@ class BuildStore:
             raise as_store_error(error, self._store.root) from error
 
     def _write(self, new: Choice) -> None:
-        path = choice_file(self._store.private)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        text = json.dumps({"chosen": new.name, "before": list(new.before[-_REMEMBERED:])})
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        value = {"chosen": new.name, "before": list(new.before[-_REMEMBERED:])}
+        write_json(choice_file(self._store.private), value, durable=True)
 
     def remove(self, name: str, *, force: bool = False) -> Build:
         """Remove programs and their record; return what they were.
@@ -272,12 +265,12 @@ class BuildStore:
         if build.chosen:
             self.use(AUTO)
         lock = short(build.key, 16) if build.key else f"bins-{build.name}"
-        with locks.try_hold(self._store.private / "locks" / f"{lock}.lock") as held:
+        with locks.try_hold(layout.lock_file(self._store.private, lock)) as held:
             if not held:
-                holder = locks.describe_holder(self._store.private / "locks" / f"{lock}.lock")
+                holder = locks.describe_holder(layout.lock_file(self._store.private, lock))
                 raise BeingMade(build.name, holder)
             try:
-                self._take_away(path, self._store.private / "staging" / lock)
+                self._take_away(path, layout.staging(self._store.private) / lock)
             except OSError as error:
                 raise as_store_error(error, path) from error
         return build

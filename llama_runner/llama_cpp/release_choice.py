@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.llama_cpp.releases import DIRECTORY, Asset, NoAsset, Prebuilt, keep, taken
+from llama_runner.llama_cpp.releases import Asset, NoAsset, Prebuilt, keep, taken
+from llama_runner.store import layout
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
 
@@ -38,13 +39,13 @@ def prebuilt(
         "sha256": sha256,
     }
     name = safe_name("-".join((tag or "latest", platform, backend)))
-    path = private / DIRECTORY / f"chosen-{name}.json"
+    path = layout.releases(private) / f"chosen-{name}.json"
     kept = _recall(path, question)
     if kept is not None and not update:
         return kept
     from llama_runner.llama_cpp import release_index  # noqa: PLC0415 - an HTTP client is not for the warm path
 
-    listing = release_index.Listing(private / DIRECTORY, environment, offline=offline, notice=notice)
+    listing = release_index.Listing(layout.releases(private), environment, offline=offline, notice=notice)
     found = (
         _newest(listing, platform, backend, sha256)
         if tag is None

@@ -6,22 +6,18 @@ something that the listing has. Who asks for it is ``asking``.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import DownloadError, ToolError
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp import backends
+from llama_runner.system.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-DIRECTORY = "releases"
-"""Below the private directory of the root."""
 
 _LARGEST_ASSET = 1 << 40
 _SHOWN = 30
@@ -201,12 +197,6 @@ def taken(release: Release, platform: str, backend: str, sha256: str | None = No
 
 
 def keep(path: Path, value: object) -> None:
-    """Write a small file as a whole or not at all; one that cannot be written is only not remembered."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    """Write a small file; one that cannot be written is only not remembered."""
+    with suppress(OSError):
+        write_json(path, value)

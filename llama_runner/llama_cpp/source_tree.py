@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import SourceError
+from llama_runner.store.layout import BUILDS, SOURCES
 from llama_runner.store.local_sources import DirectorySource, UnreadableSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.git import ask
@@ -48,7 +49,7 @@ class SourceTree(DirectorySource):
     git: Path | None = None
     """The program; None where this is no checkout, or where there is no git."""
     kind: ClassVar[str] = "tree"
-    kept_in: ClassVar[tuple[str, ...]] = ("bins/*", "vendor")
+    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``. Raises ``NoSourceTree``."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import ToolError
-from llama_runner.store.layout import BINS_VARIABLE, user_path
+from llama_runner.store.layout import BINS_VARIABLE, BUILDS, user_path
 from llama_runner.store.local_sources import DirectorySource, MissingSource, UnreadableSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.programs import find_program
@@ -61,7 +61,7 @@ class AdoptedPrograms(DirectorySource):
     path: Path
     server: str = SERVER
     kind: ClassVar[str] = "system"
-    kept_in: ClassVar[tuple[str, ...]] = ("bins/*",)
+    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``. Raises ``NoServer``."""
@@ -94,7 +94,7 @@ class ArchiveFile(DirectorySource):
 
     path: Path
     kind: ClassVar[str] = "archive"
-    kept_in: ClassVar[tuple[str, ...]] = ("bins/*",)
+    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``."""

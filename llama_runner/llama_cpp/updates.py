@@ -13,6 +13,7 @@ from llama_runner.core.errors import DownloadError, LlamaRunnerError
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp import releases
 from llama_runner.llama_cpp.release_index import Listing
+from llama_runner.store import layout
 from llama_runner.system.network import is_offline
 from llama_runner.system.processes import capture, python_module
 from llama_runner.system.redaction import Redactor
@@ -131,7 +132,7 @@ def ordered(versions: Iterable[str], *, pre: bool) -> tuple[str, ...]:
 def _released(pin: Pin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool) -> Released:
     notes: list[str] = []
     listing = Listing(
-        private / releases.DIRECTORY, environment, offline=offline, notice=lambda _what, text: notes.append(text)
+        layout.releases(private), environment, offline=offline, notice=lambda _what, text: notes.append(text)
     )
     try:
         latest = listing.latest()

@@ -152,7 +152,7 @@ def accept(programs: Programs, store: Store) -> None:
 
 
 def _rejected(store: Store, programs: Programs) -> str | None:
-    if not (store.private / layout.REJECTED).exists() or (key := programs.identity) is None:
+    if not layout.rejected_builds(store.private).exists() or (key := programs.identity) is None:
         return None
     from llama_runner.serving.smoke_test_errors import rejected  # noqa: PLC0415 - nearly never
 
@@ -295,5 +295,5 @@ def tree_of(pin: Pin) -> UnpackSource:
 
 def _noted(store: Store) -> Iterator[Mapping[str, Any]]:
     """Yield what the records of builds know of compilers; those that built something here need not be asked again."""
-    builds = (records.get(TREE) for _, records in store.directories(f"bins/{hardware.platform_tag()}", "*"))
+    builds = (records.get(TREE) for _, records in store.directories(f"{layout.BUILDS}/{hardware.platform_tag()}", "*"))
     return (record.noted for record in builds if record is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.plan import RecordAt
@@ -10,6 +11,7 @@ from llama_runner.request.results import Prepared
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.store.layout import BUILDS, GGUF
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
@@ -48,14 +50,14 @@ def file_of(store: Store, step: Step, places: Mapping[Any, Place]) -> Path:
     A name with digits of the key is not known before what the key rests on has been made.
     """
     if step not in places:
-        return store.root / "models" / "gguf" / _NOT_KNOWN_YET
+        return store.root / GGUF / _NOT_KNOWN_YET
     return store.path(places[step]) / (step.entry or "")
 
 
 def programs_of(store: Store, binaries: Node, places: Mapping[Any, Place]) -> Path:
     """Return the directory of the programs; as above, its name may not be known yet."""
     if isinstance(binaries, Step):
-        return store.path(places[binaries]) if binaries in places else store.root / "bins" / "NAME-NOT-KNOWN-YET"
+        return store.path(places[binaries]) if binaries in places else store.root / BUILDS / "NAME-NOT-KNOWN-YET"
     path: Path = binaries.path  # type: ignore[attr-defined]  # programs that lie there
     return path
 
@@ -97,8 +99,13 @@ def sha256_of(record: Record | None) -> str | None:
 
 def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
     """Return what to launch."""
+    options = options or ServerOptions()
+    if options.inherit_environment:
+        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
+
+        options = with_variables(options, os.environ)
     return spec_of(
-        options or ServerOptions(),
+        options,
         binary=prepared.server,
         model=prepared.model,
         projector=prepared.projector,

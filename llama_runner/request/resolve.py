@@ -15,7 +15,7 @@ from llama_runner.request.graph import Options, Pipeline
 from llama_runner.request.options import check, snapshot_of, tuning_of, wanted_of
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.sources.open_source import choose
+from llama_runner.sources.open_source import check_not_adapter, choose
 from llama_runner.sources.quantize_options import Tuning
 from llama_runner.steps.download import Download, Hub
 from llama_runner.store import layout
@@ -121,6 +121,7 @@ class Request(ProgramsRequest):
             safetensors_dir=wishes.get("safetensors_dir"),
             demo=wishes.get("demo", False),
         )
+        check_not_adapter(source)
         self._remember = remember
         self.pre_tokenizer = wishes.get("pre_tokenizer")
         self._resolver: Resolver | None = None
@@ -238,6 +239,8 @@ class Request(ProgramsRequest):
         if any(getattr(one, "adapter", None) is source for one in self.graph.adapters):
             official_script.check_adapter(source.path)
             return None
+        if not self.graph.official or self.graph.official.architecture.endswith("ForCausalLM"):
+            official_script.check_tokenizer(source.path)
         if self.graph.official:
             official_script.check_weights(source.path)
             return self.graph.official.context_length

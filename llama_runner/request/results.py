@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short
 from llama_runner.core.errors import UsageError
+from llama_runner.core.printable import printable
 from llama_runner.core.value import Value, field
+from llama_runner.request.plan_text import why_text
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 
 if TYPE_CHECKING:
@@ -24,6 +26,28 @@ class Forecast(Value):
     pipeline: Pipeline
     plan: Plan
     spec: ServerSpec
+
+    def __repr__(self) -> str:
+        """Return one line for each step: its name, what happens to it, and why."""
+        lines = [
+            f"  {planned.step.kind:<12} {planned.action:<5} {'; '.join(why_text(planned))}"
+            for planned in self.plan.steps
+        ]
+        return "\n".join([f"<Forecast of {printable(self.spec.alias)}:", *lines, f"  {'launch':<12} {self.spec.url}>"])
+
+    def _repr_html_(self) -> str:
+        """Return the steps as a table, for a notebook."""
+        from html import escape  # noqa: PLC0415 - only in notebooks
+
+        cells = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in self._rows())
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        head = "<tr><th>step</th><th>action</th><th>why</th></tr>"
+        return f"<table><caption>{escape(self.spec.alias)}</caption>{head}{body}</table>"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Return name, action and reasons of each step, and the launch."""
+        steps = [(planned.step.kind, planned.action, "; ".join(why_text(planned))) for planned in self.plan.steps]
+        return [*steps, ("launch", "", self.spec.url)]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``plan --json``."""
@@ -117,10 +141,12 @@ class Made(Value):
     """Whether it was made just now."""
     quality: dict[str, float] | None = None
     """What quantizing cost, where that was asked for: see ``steps.quality``."""
+    copies: tuple[Path, ...] = ()
+    """Where copies of it were put."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""
-        return {**self.__dict__, "path": str(self.path)}
+        return {**self.__dict__, "path": str(self.path), "copies": [str(copy) for copy in self.copies]}
 
 
 class MadePrograms(Value):

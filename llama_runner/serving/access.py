@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_NO_KEY = "''"
+"""An empty value in a file of variables whose quotes are not removed; llama-server would take it as a key."""
 _LARGEST = 1 << 20
 """Bytes of a file of keys, or of certificates."""
 
@@ -33,6 +35,8 @@ def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, s
     keys = [] if wanted.api_key is not None else _keys_in(environment)  # the variable is replaced by a key of ours
     files = [Path(wanted.api_key_file)] if wanted.api_key_file is not None else []
     if wanted.inherit_environment and (inherited := environment.get("LLAMA_ARG_API_KEY_FILE")) is not None:
+        if not inherited:
+            raise BadKey("LLAMA_ARG_API_KEY_FILE", "it is set and names no file", "unset it, or name a file with keys")
         files.append(Path(inherited))  # llama-server reads both
     for file in files:
         check_key_file(file)
@@ -67,7 +71,7 @@ def _keys_in(environment: Mapping[str, str]) -> list[str]:
     if not is_well_formed(text):
         raise BadKey(name, "a quote does not enclose a whole key", 'llama-server reads it as CSV: key,"key",…')
     keys = [_check_key(name, key) for key in parse_row(text) if key]
-    if not keys:
+    if not keys or _NO_KEY in keys:
         raise BadKey(name, "there is no key in it", "unset it, or write the key without quotes")
     return keys
 

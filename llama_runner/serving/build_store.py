@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.llama_cpp.installed_builds import BuildStore
 from llama_runner.serving.registry import running
+from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ def open_builds(store: Store, *, sink: Sink = lambda _event: None, lock_timeout:
     """Return the builds under the root of a store. ``lock_timeout`` is how many seconds an import waits for others."""
     return BuildStore(
         store,
-        running=lambda: running(store.private / "servers"),
+        running=lambda: running(layout.servers(store.private)),
         smoke_test=_smoke_test,
         sink=sink,
         lock_timeout=lock_timeout,

@@ -9,21 +9,21 @@ from llama_runner.serving.daemon import detach, restarts_as
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.running_server import RunningServer, ensure_ready
 from llama_runner.serving.server_log import new_name
+from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from llama_runner.core.events import Sink
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.supervisor import Policy
+    from llama_runner.store.artifacts import Store
 
 
 def detached_server(
     spec: ServerSpec,
     *,
-    root: Path,
-    registry: Path,
+    store: Store,
     sink: Sink,
     about: dict[str, Any],
     policy: Policy,
@@ -31,12 +31,13 @@ def detached_server(
     cancelled: Callable[[], bool],
 ) -> RunningServer:
     """Return a server that outlives us once it answers; see ``Runner.detach``."""
+    registry = layout.servers(store.private)
 
     def start() -> RunningServer:
-        memory, log_name = checked(spec, registry.parent / "memory", sink), new_name()
+        memory, log_name = checked(spec, layout.memory_needs(store.private), sink), new_name()
         running = detach(
             spec,
-            log=root / log_name,
+            log=store.root / log_name,
             log_name=log_name,
             registry=registry,
             sink=sink,

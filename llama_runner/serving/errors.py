@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from llama_runner.core.errors import ServerError, UsageError
@@ -268,6 +269,8 @@ def _hint(status: int, tail: list[str]) -> str | None:
         return "the binaries were built for another processor; run on this machine with --force-step compile"
     if status == -9 or "failed to allocate" in text or "out of memory" in text:  # noqa: PLR2004 - SIGKILL
         return "there may be too little memory; try a smaller --ctx-size or quantization"
-    if "error while handling argument" in text or "invalid argument" in text:
+    if option := re.search(r'error while handling argument "([^"]+)"', text):
+        return f"the value of {option[1]} is not one that it takes; see llama-server --help"
+    if "invalid argument" in text:
         return "an option after -- is not one of this llama-server; see llama-server --help"
     return None

@@ -20,11 +20,21 @@ _LARGEST = 65535
 
 def check_launch(options: ServerOptions, registry: Path) -> None:
     """Raise what would hinder a server with these options, before any work is done for it."""
+    options = check_users(options)
+    check_port(options.host, options.port, registry)
+
+
+def check_users(options: ServerOptions) -> ServerOptions:
+    """Raise what is wrong with who may use such a server; return the options with those of variables."""
+    if options.inherit_environment:
+        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
+
+        options = with_variables(options, os.environ)
     if needs_care(options, os.environ):
         from llama_runner.serving.access import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(options, os.environ)
-    check_port(options.host, options.port, registry)
+    return options
 
 
 def check_port(host: str, port: int, registry: Path | None = None) -> None:
@@ -43,7 +53,8 @@ def check_port(host: str, port: int, registry: Path | None = None) -> None:
     if not 0 <= port <= _LARGEST:  # the C library would take the lower 16 bits
         raise _cannot(host, port, f"a port is a number up to {_LARGEST}")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        name = host.encode("ascii") if host.isascii() else host  # text would import the tables of IDNA
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise _cannot(host, port, getattr(error, "strerror", None) or str(error)) from None
     refusals = [_refusal(family, address) for family, _, _, _, address in found]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.store.layout import safe_name
-from llama_runner.system.files import read_json, try_writing
+from llama_runner.system.files import read_json, try_writing, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,18 +44,10 @@ def check_writable(where: Path) -> None:
         raise CannotKeep("profile", where, error, "use a --root that can be written") from None
 
 
-def directory(root: Path) -> Path:
-    """Return where the profiles of a root are."""
-    return root / ".llama_runner" / "profiles"
-
-
 def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[str, Any]) -> Path:
     """Keep settings, llama-server's own words by option, under a name."""
     path = where / f"{safe_name(name)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"settings": dict(settings), **about}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, {"settings": dict(settings), **about}, durable=True, indent=1)
     return path
 
 

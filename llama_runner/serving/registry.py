@@ -9,14 +9,13 @@ namespace still runs is not known here; its file is left alone.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llama_runner.core.errors import StoreError
-from llama_runner.system.files import read_json, try_writing
+from llama_runner.system.files import read_json, try_writing, write_json
 
 GRACE_S = 10.0
 """How long a server may take to end after SIGTERM: it lets requests in flight finish."""
@@ -26,7 +25,8 @@ def register(directory: Path, pid: int, about: dict[str, Any]) -> Path | None:
     """Register a running process; None where the directory cannot be written, or when the process has ended."""
     path = directory / f"{_place()}-{pid}.json"
     try:
-        _write(path, {"pid": pid, "began": began(pid), "machine": machine(), "host": _host(), **about})
+        entry = {"pid": pid, "began": began(pid), "machine": machine(), "host": _host(), **about}
+        write_json(path, entry, mode=0o600)
     except (OSError, ValueError):
         return None
     forget_failed(directory, str(about.get("alias")))
@@ -49,24 +49,14 @@ def cannot_register(directory: Path, why: str) -> StoreError:
     )
 
 
-def _write(path: Path, about: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(json.dumps(about))
-    temporary.replace(path)
-
-
 def register_failed(directory: Path, about: dict[str, Any], failure: str) -> None:
     """Write down why a server in the background runs no more: nobody may have been there to be told.
 
     The next start of that name, and ``stop``, forget it.
     """
     with suppress(OSError):
-        _write(
-            _of_failed(directory, str(about["alias"])),
-            {**about, "state": "failed", "machine": machine(), "host": _host(), "failure": failure},
-        )
+        entry = {**about, "state": "failed", "machine": machine(), "host": _host(), "failure": failure}
+        write_json(_of_failed(directory, str(about["alias"])), entry, mode=0o600)
 
 
 def failed(directory: Path) -> list[dict[str, Any]]:

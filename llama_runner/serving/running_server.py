@@ -15,6 +15,7 @@ from llama_runner.serving.client_mixin import Talks
 from llama_runner.serving.errors import EndedElsewhere
 from llama_runner.serving.launch_identity import gives_same_answers, is_same_launch
 from llama_runner.serving.registry import lives, running
+from llama_runner.store.layout import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,6 +181,6 @@ def _only_one_starts(spec: ServerSpec, registry: Path, cancelled: Callable[[], b
 
     with ExitStack() as stack:
         with suppress(OSError):
-            path = registry.parent / "locks" / f"server-{spec.digest[:2]}.lock"  # they stay: so there are not many
+            path = lock_file(registry.parent, f"server-{spec.digest[:2]}")  # they stay: so there are not many
             stack.enter_context(hold(path, "server", timeout=math.inf, on_wait=wait, check_cancelled=check))
         yield

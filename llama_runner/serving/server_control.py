@@ -19,6 +19,7 @@ from llama_runner.serving.errors import (
     RunsInForeground,
 )
 from llama_runner.serving.registry import GRACE_S, elsewhere, failed, forget_ended, forget_failed, lives, running
+from llama_runner.store.layout import LOGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,7 @@ def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callabl
     """
     found = running(directory)
     if name is None and not found:
-        ended = sorted((root / "logs").glob("run-server-*.log"), key=lambda path: path.stat().st_mtime)
+        ended = sorted((root / LOGS).glob("run-server-*.log"), key=lambda path: path.stat().st_mtime)
         if not ended:
             raise NoSuchServer("", [])
         return ended[-1], lambda: False

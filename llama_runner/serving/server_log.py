@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.serving.registry import logs_in_use
+from llama_runner.store.layout import log_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ _ASIDE = re.compile(r"\.log\.\d+$")
 def new_name() -> str:
     """Return the name of a new log, below the root; no two servers share one, in whatever container they are."""
     at = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-    return f"logs/{_SERVERS}-{at}-{os.getpid()}-{os.urandom(2).hex()}.log"
+    return log_place(f"{_SERVERS}-{at}-{os.getpid()}-{os.urandom(2).hex()}")
 
 
 def prune(log: Path, registry: Path) -> None:

@@ -21,6 +21,7 @@ from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, parts
 from llama_runner.llama_cpp.environment import program_environment
 from llama_runner.llama_cpp.executable_format import platforms
 from llama_runner.serving import smoke_test_errors
+from llama_runner.store import layout
 from llama_runner.system import hardware
 from llama_runner.system.files import open_private_log, open_regular, read_head
 
@@ -204,7 +205,7 @@ class _Proof:
                 spec,
                 log=log,
                 log_name=self._log_name,
-                registry=tools / "servers",
+                registry=layout.servers(tools),
                 sink=lambda _event: None,
                 terminal=None,
             ) as running:

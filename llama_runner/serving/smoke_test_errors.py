@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import StepError
-from llama_runner.store.layout import REJECTED
-from llama_runner.system.files import read_json
+from llama_runner.store.layout import rejected_builds
+from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -201,17 +200,14 @@ def forget_rejection(private: Path, key: str) -> None:
 
 def _write(private: Path, known: Mapping[str, str]) -> None:
     last = dict(list(known.items())[-_REMEMBERED:])
-    new = private / f"{REJECTED}.{os.getpid()}"
     with suppress(OSError):
-        private.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
-        new.replace(private / REJECTED)
+        write_json(rejected_builds(private), last, indent=1)
 
 
 def rejected(private: Path) -> Mapping[str, str]:
     """Return the reasons of what was not taken by its key, the latest last; a damaged file is none."""
     try:
-        found = read_json(private / REJECTED)
+        found = read_json(rejected_builds(private))
     except (OSError, ValueError):
         return {}
     if not isinstance(found, dict):

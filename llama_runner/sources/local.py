@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
 from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_here
-from llama_runner.store.layout import safe_name, user_path
+from llama_runner.store.layout import GGUF, safe_name, user_path
 from llama_runner.store.local_sources import LocalSource, MissingSource, UnreadableSource, reading, text_of
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class PlainFile(LocalSource):
 
 def bucket(name: str, digest: str) -> str:
     """Return the directory, relative to the root, of what is made from a local source."""
-    return f"models/gguf/local__{safe_name(name)}__{short(digest, 12)}"
+    return f"{GGUF}/local__{safe_name(name)}__{short(digest, 12)}"
 
 
 def open_directory(path: Path) -> LocalModel:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.names import HubName
 
 
+_ADAPTER_SETTINGS = "adapter_config.json"
+
+
 class NoSource(UsageError):
     """Nothing was named."""
 
@@ -32,6 +35,17 @@ class SeveralSources(UsageError):
     def __init__(self, named: list[str]) -> None:
         self.named = named
         super().__init__(f"{len(named)} models given: {', '.join(named)}", hint="give one")
+
+
+class AdapterOnly(SourceError):
+    """A LoRA adapter is named as the model. ``base`` is the model that it says it belongs to, if it says one."""
+
+    def __init__(self, path: Path, base: str | None) -> None:
+        self.path, self.base = path, base
+        super().__init__(
+            f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and does not say of which model"),
+            hint=f"run {base or 'MODEL'} --lora {path}",
+        )
 
 
 class NotAModel(SourceError):
@@ -93,7 +107,7 @@ def _open(
     if gguf_path is not None:
         return open_file(Path(gguf_path))
     if safetensors_dir is not None:
-        return open_directory(Path(safetensors_dir))
+        return _open_model(Path(safetensors_dir))
     if hf_model is not None:
         return _hub_name(hf_model)
     assert model is not None
@@ -101,12 +115,33 @@ def _open(
         return _hub_name(str(model))
     path = user_path(model)
     if path.is_dir():
-        return open_directory(path)
+        return _open_model(path)
     if path.is_file() or path.suffix.lower() == ".gguf":
         return open_file(path)
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
         raise MissingSource(path.absolute())
     return _hub_name(str(model), bare=True)
+
+
+def _open_model(path: Path) -> LocalModel:
+    """Return the source of a directory that is to be served; ``AdapterOnly`` for one that holds an adapter alone."""
+    model = open_directory(path)
+    if not (model.path / "config.json").is_file() and (settings := model.path / _ADAPTER_SETTINGS).is_file():
+        from llama_runner.system.files import read_json  # noqa: PLC0415 - only for an adapter
+
+        try:
+            base = read_json(settings)["base_model_name_or_path"]
+        except (OSError, ValueError, LookupError, TypeError):
+            base = None
+        raise AdapterOnly(path, base if isinstance(base, str) and base else None)
+    return model
+
+
+def check_not_adapter(source: object) -> None:
+    """Raise ``AdapterOnly`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
+    if isinstance(source, LocalFile) and source.header.metadata.get("general.type") == "adapter":
+        base = source.header.text("general.base_model.0.repo_url") or source.header.text("general.base_model.0.name")
+        raise AdapterOnly(source.path, base and base.removeprefix("https://huggingface.co/"))
 
 
 def _hub_name(text: str, *, bare: bool = False) -> HubName:

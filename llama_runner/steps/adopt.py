@@ -10,6 +10,7 @@ from llama_runner.core.errors import ToolError
 from llama_runner.core.step import Place, Step, unkeyed
 from llama_runner.llama_cpp.executable_format import check_platform
 from llama_runner.llama_cpp.system_binaries import SERVER, AdoptedPrograms, open_adopted
+from llama_runner.store.layout import build_place
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class AdoptPrograms(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Beside what is built here."""
         del digests, places
-        return None if key is None else Place(f"bins/{self.os_and_arch}/system-{short(key)}")
+        return None if key is None else Place(build_place(self.os_and_arch, f"system-{short(key)}"))
 
     def run(self, workspace: Workspace) -> None:
         """Link, list, prove. Raises ``ForeignProgram``, and what ``prove`` raises."""

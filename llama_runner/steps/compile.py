@@ -15,6 +15,7 @@ from llama_runner.llama_cpp import backends, cmake
 from llama_runner.llama_cpp.gpu_detection import try_nvcc
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, NoCompiler, ran_out_of_memory, tool_path
 from llama_runner.steps.unpack import UnpackSource
+from llama_runner.store.layout import build_place
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class CompileLlama(Step):
         del digests, places
         if key is None:
             return None
-        return Place(f"bins/{self.os_and_arch}/{self.backend}-b{self.build}-{short(key)}")
+        return Place(build_place(self.os_and_arch, f"{self.backend}-b{self.build}-{short(key)}"))
 
     def needs(self) -> Needs:
         """Objects and binaries."""

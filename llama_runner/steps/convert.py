@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import file_digest
 from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
 from llama_runner.sources.local import bucket
+from llama_runner.store.layout import GGUF
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def converted_place(
     types = {"auto": "", "q8_0": ".q8_0-converted"}
     file = f"model{types.get(outtype, f'.{outtype}')}.gguf"
     if fetched := places.get("model"):
-        return Place(f"models/gguf/{fetched.directory.rpartition('/')[2]}", file)
+        return Place(f"{GGUF}/{fetched.directory.rpartition('/')[2]}", file)
     digest = digests["model"]
     return None if digest is None else Place(bucket(name, digest), file)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llama_runner.core.digest import Digest, tree_digest
 from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.core.value import Value
+from llama_runner.store.layout import GGUF, SAFETENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -139,7 +140,7 @@ class DownloadProjector(Download):
 
 def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
     """Return the step that fetches a model in one file, or in several that lie in a directory of their own."""
-    directory = f"models/gguf/{hub.pin.bucket}"
+    directory = f"{GGUF}/{hub.pin.bucket}"
     name = _flat(files[0].name)
     if len(files) == 1:
         return Download(_published(files, [name]), name, directory, files, hub)
@@ -151,13 +152,13 @@ def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
 def projector(file: RemoteFile, hub: Hub) -> Download:
     """Return the step that fetches a projector, beside the model."""
     name = _flat(file.name)
-    return DownloadProjector(_published((file,), [name]), name, f"models/gguf/{hub.pin.bucket}", (file,), hub)
+    return DownloadProjector(_published((file,), [name]), name, f"{GGUF}/{hub.pin.bucket}", (file,), hub)
 
 
 def safetensors(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
     """Return the step that fetches what conversion reads, as it lies in the repository."""
     names = [file.name for file in files]
-    return Download(_published(files, names), "", f"models/safetensors/{hub.pin.bucket}", files, hub)
+    return Download(_published(files, names), "", f"{SAFETENSORS}/{hub.pin.bucket}", files, hub)
 
 
 def _published(files: tuple[RemoteFile, ...], names: list[str]) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.errors import DownloadError
 from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
+from llama_runner.store.layout import SOURCES
 from llama_runner.system.processes import python_module
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class FetchPackage(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
         """Beside the pin."""
         del key, digests, places
-        return Place("vendor", self.filename)
+        return Place(SOURCES, self.filename)
 
     def needs(self) -> Needs:
         """The file, once for pip and once for us."""

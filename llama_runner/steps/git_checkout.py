@@ -13,6 +13,7 @@ from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.source_tree import NoSourceTree, numbers
+from llama_runner.store.layout import SOURCES
 from llama_runner.system.git import ask, git_for, with_credentials
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class CloneTree(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
         """Beside the pinned tree."""
         del key, digests, places
-        return Place(f"vendor/llama.cpp-{self.commit[:12]}")
+        return Place(f"{SOURCES}/llama.cpp-{self.commit[:12]}")
 
     def needs(self) -> Needs:
         """The tree, and what git brings it in."""

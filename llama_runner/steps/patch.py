@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import short
 from llama_runner.core.errors import DownloadError, StepError, ToolError
 from llama_runner.core.record import STATE_FILE
-from llama_runner.core.redaction import public_url, redacted
+from llama_runner.core.redaction import public_url
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.source_tree import SourceTree
 from llama_runner.steps.git_checkout import TREE_BYTES
-from llama_runner.store.layout import safe_name
+from llama_runner.store.layout import PATCHES, SOURCES, safe_name
 from llama_runner.system.files import read_bounded
 from llama_runner.system.git import environment
 from llama_runner.system.programs import find_program
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from llama_runner.core.workspace import Workspace
 
 _LARGEST = 16 << 20
-_PATIENCE_S = 30.0
 _CHANGE = rb"^(\+\+\+ |GIT binary patch|rename to |new mode |(new|deleted) file mode )"
 """How a line begins that says what is changed; git and patch take a text without any for a success or for garbage."""
 
@@ -59,11 +58,11 @@ class NoPatchProgram(ToolError):
 class PatchNotFetched(DownloadError):
     """A patch is not to be had at its URL."""
 
-    def __init__(self, url: str, why: str) -> None:
-        self.url, self.why = public_url(url), redacted(why)
+    def __init__(self, url: str, why: str, hint: str | None = None) -> None:
+        self.url, self.why = public_url(url), why
         super().__init__(
             f"cannot fetch the patch {self.url}: {why}",
-            hint="check the URL and the network; a file with the patch in it can be given instead",
+            hint=hint or "check the URL and the network; a file with the patch in it can be given instead",
         )
 
 
@@ -88,27 +87,24 @@ class FetchPatch(Step):
         if key is None:
             return None
         name = self.url.partition("?")[0].rstrip("/").rpartition("/")[2]
-        return Place("vendor/patches", f"{safe_name(name).removesuffix('.patch')}-{short(key)}.patch")
+        return Place(PATCHES, f"{safe_name(name).removesuffix('.patch')}-{short(key)}.patch")
 
     def run(self, workspace: Workspace) -> None:
         """Fetch it. Raises ``PatchNotFetched``, also for what is no patch, as a page that asks to log in."""
-        import httpx2  # noqa: PLC0415 - not on the warm path
+        from llama_runner.system.http_client import HttpFailed, get  # noqa: PLC0415 - not on the warm path
 
         content = bytearray()
         try:
-            with (
-                httpx2.Client(follow_redirects=True, timeout=_PATIENCE_S) as client,
-                client.stream("GET", self.address or self.url) as response,
-            ):
-                if not response.is_success:
-                    raise PatchNotFetched(self.url, f"the server answers {response.status_code}")
-                for block in response.iter_bytes():
+            with get(self.address or self.url) as response:
+                if not 200 <= response.status < 300:  # noqa: PLR2004
+                    raise PatchNotFetched(self.url, f"the server answers {response.status}")
+                for block in response.blocks():
                     workspace.check_cancelled()
                     content += block
                     if len(content) > _LARGEST:
                         raise PatchNotFetched(self.url, f"it is larger than {_LARGEST >> 20} MiB")
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, ImportError) as error:  # the last two: a bad proxy
-            raise PatchNotFetched(self.url, str(error) or type(error).__name__) from error
+        except HttpFailed as error:
+            raise PatchNotFetched(self.url, error.why, error.hint) from None
         if not re.search(_CHANGE, content, re.MULTILINE):
             raise PatchNotFetched(self.url, "what is there is no patch")
         workspace.target.write_bytes(content)
@@ -131,7 +127,7 @@ class PatchedTree(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Beside the tree without the patches."""
         del digests, places
-        return None if key is None else Place(f"vendor/llama.cpp-b{self.build}-{short(key)}")
+        return None if key is None else Place(f"{SOURCES}/llama.cpp-b{self.build}-{short(key)}")
 
     def needs(self) -> Needs:
         """The tree once more."""

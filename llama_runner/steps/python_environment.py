@@ -19,6 +19,7 @@ from llama_runner.core.step import Needs, Node, Place, Step
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
+from llama_runner.store.layout import SOURCES
 from llama_runner.system import hardware
 from llama_runner.system.processes import python_module
 from llama_runner.system.programs import find_program
@@ -145,7 +146,7 @@ class ConverterEnvironment(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
         """One a Python: another tree's takes the place of the last, since each has more than a gigabyte."""
         del key, digests, places
-        return Place(f"vendor/converter-{self.python}-{self.os_and_arch}")
+        return Place(f"{SOURCES}/converter-{self.python}-{self.os_and_arch}")
 
     def needs(self) -> Needs:
         """As measured."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.store.layout import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ class UnpackSource(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
         """Beside the pin."""
         del key, digests, places
-        return Place(f"vendor/{self.directory}")
+        return Place(f"{SOURCES}/{self.directory}")
 
     def needs(self) -> Needs:
         """The tree."""
@@ -66,7 +67,7 @@ class UnpackFile(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
         """Beside the pin, under its own name."""
         del key, digests, places
-        return Place("vendor", self.member.rpartition("/")[2])
+        return Place(SOURCES, self.member.rpartition("/")[2])
 
     def needs(self) -> Needs:
         """The file."""

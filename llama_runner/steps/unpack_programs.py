@@ -10,6 +10,7 @@ from llama_runner.core.errors import SourceError
 from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
 from llama_runner.llama_cpp.executable_format import check_platform
 from llama_runner.steps.unpack import extract
+from llama_runner.store.layout import build_place
 from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive
 
@@ -77,7 +78,7 @@ class UnpackPrograms(Step):
         if key is None:
             return None
         build = "" if self.build is None else f"-b{self.build}"
-        return Place(f"bins/{self.os_and_arch}/prebuilt-{self.backend}{build}-{short(key)}")
+        return Place(build_place(self.os_and_arch, f"prebuilt-{self.backend}{build}-{short(key)}"))
 
     def needs(self) -> Needs:
         """The programs, with what is thrown away of the archive."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import short
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, format_state, parse_state
-from llama_runner.store import staging
+from llama_runner.store import layout, staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.stamps import hash_payload, stamp_of
-from llama_runner.system.files import read_bounded
+from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Place
 
 _LARGEST_STATE = 64 << 20
-PRIVATE = ".llama_runner"
-"""Everything of ours that is neither an artifact nor a log: locks, staging, work, stamps."""
 
 
 class Store:
@@ -37,7 +35,7 @@ class Store:
 
     def __init__(self, root: Path, sink: Sink) -> None:
         self.root = root
-        self.private = root / PRIVATE
+        self.private = root / layout.PRIVATE
         self._sink = sink
 
     def path(self, place: Place) -> Path:
@@ -47,7 +45,7 @@ class Store:
 
     def work(self, kind: str, key: Key) -> Path:
         """Return where a step keeps what it has done of a key's work, so that it is gone on with after a crash."""
-        return self.private / "work" / f"{kind}-{short(key, 12)}"
+        return layout.work(self.private) / f"{kind}-{short(key, 12)}"
 
     def records(self, directory: Path) -> Mapping[str, Record]:
         """Return the records of one directory; none, with a warning, when its state file is damaged."""
@@ -91,7 +89,7 @@ class Store:
 
     def holding(self, digest: Digest, pattern: str) -> Iterator[Path]:
         """Yield downloaded files with these bytes, as far as records tell, in directories whose names match."""
-        for parent, below in (("models/*", pattern), (f"models/*/{pattern}", "*")):
+        for parent, below in ((f"{layout.MODELS}/*", pattern), (f"{layout.MODELS}/*/{pattern}", "*")):
             for directory, records in self.directories(parent, below):
                 for name, record in records.items():
                     files = record.facts.get("files")
@@ -103,7 +101,7 @@ class Store:
     def has_leftovers(self) -> bool:
         """Whether a process that was killed, or one that still works, has something in staging."""
         try:
-            return any((self.private / "staging").iterdir())
+            return any(layout.staging(self.private).iterdir())
         except OSError:
             return False
 
@@ -114,23 +112,23 @@ class Store:
         """
         import shutil  # noqa: PLC0415 - only to write
 
-        _sync_all(staged)
+        sync_all(staged)
         record = record.but(stamp=stamp_of(staged))
         final = self.path(place)
         if place.is_tree:
-            _write_synced(staged / STATE_FILE, format_state({TREE: record}))
+            write_whole(staged / STATE_FILE, format_state({TREE: record}), durable=True)
             final.parent.mkdir(parents=True, exist_ok=True)
             with self._state_lock(final):
                 aside = staged.with_name("replaced")
                 if final.exists():
                     final.rename(aside)
                 staged.rename(final)
-            _sync_directory(final.parent)
+            sync_directory(final.parent)
             shutil.rmtree(aside, ignore_errors=True)
         else:
             final.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(final)
-            _sync_directory(final.parent)
+            sync_directory(final.parent)
             self._write_record(place, record)
         return record
 
@@ -174,59 +172,26 @@ class Store:
         directory = self.root / place.directory
         with self._state_lock(directory):
             state = self._state(directory).having(place.name or TREE, record)
-            home = self.private / "staging" / self._state_name(directory)  # where a crash leaves what is swept
+            home = layout.staging(self.private) / self._state_name(directory)  # where a crash leaves what is swept
             final = directory.resolve() if place.is_tree else directory / STATE_FILE  # nothing is added to a tree
             staging.discard(home)
             temporary = staging.open_directory(home, final) / STATE_FILE
             try:
-                _write_synced(temporary, format_state(state.records, state.unknown))
+                write_whole(temporary, state.format(), durable=True)
                 temporary.replace(directory / STATE_FILE)
             finally:
                 staging.discard(home)
-            _sync_directory(directory)
+            sync_directory(directory)
 
     def _state_lock(self, directory: Path) -> AbstractContextManager[object]:
         """Keep the read-modify-write of one state file to one process; held for milliseconds."""
         from filelock import FileLock  # noqa: PLC0415 - the warm path takes no lock
 
-        locks = self.private / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / f"{self._state_name(directory)}.lock")
+        path = layout.lock_file(self.private, self._state_name(directory))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
 
     def _state_name(self, directory: Path) -> str:
         from hashlib import sha256  # noqa: PLC0415 - only to write
 
         return "state-" + sha256(os.fsencode(directory.relative_to(self.root))).hexdigest()[:16]
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_all(path: Path) -> None:
-    """Bring the bytes of a file, or of every file in a directory, to the disk."""
-    if not path.is_dir():
-        _sync_file(path)
-        return
-    for parent, _, names in os.walk(path):
-        for name in names:
-            file = path.joinpath(parent, name)
-            if not file.is_symlink():
-                _sync_file(file)
-        _sync_directory(path / parent)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name == "posix":  # elsewhere a directory cannot be opened
-        _sync_file(path)

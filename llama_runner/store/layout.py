@@ -1,4 +1,8 @@
-"""Where things are: the root that everything lives under, the pin of llama.cpp, safe names."""
+"""Where things are: the root, every path below it, the pin of llama.cpp, safe names.
+
+A place below the root is a text with forward slashes, as records and places of steps have it. What is neither an
+artifact nor a log is below the private directory of the root.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,16 @@ from pathlib import Path
 ROOT_VARIABLE = "LLAMA_RUNNER_ROOT"
 BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
 """Names a directory of llama.cpp's programs to use instead of building some."""
-REJECTED = "rejected.json"
-"""Below the store's own directory: programs that did not prove themselves here."""
+MODELS, GGUF, SAFETENSORS = "models", "models/gguf", "models/safetensors"
+BUILDS = "bins"
+"""Directories of llama.cpp's programs, by platform."""
+SOURCES, ARCHIVES, PATCHES = "vendor", "vendor/archives", "vendor/patches"
+LOGS = "logs"
+PRIVATE = ".llama_runner"
+PARTS = (MODELS, BUILDS, SOURCES, LOGS, PRIVATE)
+"""All that is below the root."""
+RECORDED = ((".", SOURCES), (SOURCES, "*"), (BUILDS, "*/*"), (f"{MODELS}/*", "*"), (f"{GGUF}/*", "*"))
+"""Where directories with records are: a directory below the root, and a pattern of names in it."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -19,7 +31,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def checkout() -> Path | None:
     """Return the repository that this package runs from, or None when it is installed."""
     parent = _PACKAGE.parent
-    return parent if (parent / "vendor" / "llama.cpp.toml").is_file() else None
+    return parent if (parent / SOURCES / "llama.cpp.toml").is_file() else None
 
 
 def find_root(explicit: str | os.PathLike[str] | None = None) -> Path:
@@ -44,7 +56,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 def pin_file() -> Path:
     """Return the file that says which llama.cpp is built."""
     found = checkout()
-    return found / "vendor" / "llama.cpp.toml" if found else _PACKAGE / "llama.cpp.toml"
+    return found / SOURCES / "llama.cpp.toml" if found else _PACKAGE / "llama.cpp.toml"
 
 
 def safe_name(name: str) -> str:
@@ -56,3 +68,83 @@ def safe_name(name: str) -> str:
     if safe == name:
         return safe
     return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:4]}"
+
+
+def build_place(platform: str, name: str) -> str:
+    """Return the place of a build."""
+    return f"{BUILDS}/{platform}/{name}"
+
+
+def log_place(name: str) -> str:
+    """Return the place of a log."""
+    return f"{LOGS}/{name}.log"
+
+
+def lock_file(private: Path, name: str) -> Path:
+    """Return the file that is locked under a name."""
+    return private / "locks" / f"{name}.lock"
+
+
+def staging(private: Path) -> Path:
+    """Return the directory of what is being made; each of its directories has a lock of the same name."""
+    return private / "staging"
+
+
+def work(private: Path) -> Path:
+    """Return the directory of what interrupted steps go on with."""
+    return private / "work"
+
+
+def stamps(private: Path) -> Path:
+    """Return the database of digests of local files."""
+    return private / "stamps.sqlite"
+
+
+def pins(private: Path) -> Path:
+    """Return the directory of what names on the Hub resolved to."""
+    return private / "pins"
+
+
+def descriptions(private: Path) -> Path:
+    """Return the directory of the small files of repositories, which conversion reads."""
+    return private / "descriptions"
+
+
+def servers(private: Path) -> Path:
+    """Return the registry of servers."""
+    return private / "servers"
+
+
+def profiles(root: Path) -> Path:
+    """Return the directory of the profiles of ``tune``."""
+    return root / PRIVATE / "profiles"
+
+
+def benchmarks(private: Path) -> Path:
+    """Return the directory of the results of benchmarks."""
+    return private / "bench"
+
+
+def memory_needs(private: Path) -> Path:
+    """Return the directory of how much memory models needed."""
+    return private / "memory"
+
+
+def capabilities(private: Path) -> Path:
+    """Return the directory of what builds can do."""
+    return private / "capabilities"
+
+
+def releases(private: Path) -> Path:
+    """Return the directory of what release listings said, and what was chosen from them."""
+    return private / "releases"
+
+
+def chosen_build(private: Path, platform: str) -> Path:
+    """Return the file that says which build is in use on a platform."""
+    return private / "chosen" / f"{platform}.json"
+
+
+def rejected_builds(private: Path) -> Path:
+    """Return the file that says which programs failed their smoke test here."""
+    return private / "rejected.json"

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.errors import SourceError, StepError
-from llama_runner.core.model_files import CARD, is_read_here
+from llama_runner.core.model_files import is_read_here
 from llama_runner.core.source import Source
 from llama_runner.core.value import Value
-from llama_runner.store.model_digest import card_of, digest_of_all, indexed, known_digest
+from llama_runner.store import layout
+from llama_runner.store.model_digest import digest_of_all, indexed, known_digest, part_of_file, parts_of
 from llama_runner.store.recorded_sources import recorded, records_of, unchanged
 from llama_runner.store.stamps import StampCache, hash_file, is_settled, source_stamp
 
@@ -155,11 +156,11 @@ class LocalSources:
     ) -> None:
         """Look at sources through ``store``; ``remember`` digests there, ``inspect`` a model before hashing it."""
         self._store, self._remember, self._inspect, self._on_progress = store, remember, inspect, on_progress
-        self._cache = StampCache(store.private / "stamps.sqlite")
+        self._cache = StampCache(layout.stamps(store.private))
         self._seen: dict[Source, dict[str, _Seen]] = {}
         self._unrecorded: set[Source] = set()
-        self._named: dict[Source, tuple[Digest, str]] = {}
-        """The digest of a model that we convert, and that of what conversion reads of its card."""
+        self._named: dict[Source, tuple[Digest, dict[str, str]]] = {}
+        """The digest of a model that we convert, and those of what conversion reads of files that it reads in part."""
 
     def digest(self, source: Source) -> Digest:
         """See ``Sources``. One file gives its own digest, a directory that of its relevant files."""
@@ -172,7 +173,7 @@ class LocalSources:
             return self._digest_whole(source, files, stamps)
         is_named = source.is_converted_here
         records = records_of(self._store, source.name)
-        origin = recorded(source.path, stamps, records, with_digest=is_named)
+        origin = recorded(source.path, stamps, records, with_parts=is_named)
         if origin is not None:
             known = {name: Digest(entry["digest"]) for name, entry in origin["files"].items()}
         elif source.is_small:  # a few megabytes: reading them costs less than a database
@@ -186,10 +187,10 @@ class LocalSources:
         self._seen[source] = {name: _Seen(stamps[name], known[name], is_settled(stamps[name])) for name in files}
         if is_named and origin is None:
             with reading(source.path):
-                card = card_of(files)
-            self._named[source] = known_digest(source.path, known, card, indexed(files), records), card
+                parts = parts_of(files, known)
+            self._named[source] = known_digest(source.path, known, parts, indexed(files), records), parts
         elif is_named and origin is not None:
-            self._named[source] = Digest(origin["digest"]), str(origin["files"].get(CARD, {}).get("part", ""))
+            self._named[source] = Digest(origin["digest"]), origin["parts"]
         return self._combine(source)
 
     def _seen_at(self, source: Source, stamps: Mapping[str, Stamp]) -> dict[str, Digest]:
@@ -285,9 +286,7 @@ class LocalSources:
         }
         if source not in self._named:
             return {**about, "files": files}
-        if CARD in files:
-            files[CARD]["part"] = self._named[source][1]
-        return {**about, "digest": digest, "files": files}
+        return {**about, "digest": digest, "parts": self._named[source][1], "files": files}
 
     def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
         """See ``Sources``."""
@@ -301,11 +300,9 @@ class LocalSources:
         assert isinstance(source, LocalSource)
         files, seen = source.files(), self._seen[source]
         changed: set[str] = set()
-        for name in self._counting(source, files):
-            now = _stamp(files[name]) if name in files else {}
-            if name in seen and now == seen[name].stamp:
-                continue
-            if name == CARD and source in self._named and card_of(files) == self._named[source][1]:
+        stamps = {name: _stamp(files[name]) if name in files else {} for name in self._counting(source, files)}
+        for name, now in stamps.items():
+            if name in seen and (now == seen[name].stamp or self._has_same_part(source, name, files)):
                 continue
             if name not in seen or {**now, "ctime_ns": seen[name].stamp["ctime_ns"]} != seen[name].stamp:
                 raise SourceChanged(source.path, name)
@@ -315,6 +312,14 @@ class LocalSources:
         for name in sorted(changed) if not isinstance(source, DirectorySource) else ():
             if hash_file(files[name]) != seen[name].digest:
                 raise SourceChanged(source.path, name)
+
+    def _has_same_part(self, source: LocalSource, name: str, files: Mapping[str, Path]) -> bool:
+        """Whether what conversion reads of a file that changed is what it was."""
+        part = self._named[source][1].get(name) if source in self._named else None
+        if part is None or name not in files:
+            return False
+        with reading(files[name]):
+            return part_of_file(name, files[name]) == part
 
     def _counting(self, source: LocalSource, files: Mapping[str, Path]) -> list[str]:
         """Return the names of the files, of now and of before, that must not change."""

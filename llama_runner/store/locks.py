@@ -6,7 +6,6 @@ beside it names the holder for people. A process holds one key lock at a time an
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -15,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.store.errors import LockTimeout
-from llama_runner.system.files import read_json
+from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +54,7 @@ def hold(
             if time.monotonic() - began > timeout:
                 raise LockTimeout(step, holder, timeout) from None
     try:
-        _holder_file(path).write_text(json.dumps(_myself()), encoding="utf-8")
+        write_json(_holder_file(path), _myself())
         yield
     finally:
         with suppress(OSError):

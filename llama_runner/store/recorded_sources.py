@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
-from llama_runner.store.layout import safe_name
+from llama_runner.store.layout import GGUF, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 def records_of(store: Store, name: str) -> list[Record]:
     """Return the records of what was made of sources of a name."""
-    found = store.directories("models/gguf", f"local__{safe_name(name)}__*")
+    found = store.directories(GGUF, f"local__{safe_name(name)}__*")
     return [record for _, records in found for record in records.values()]
 
 
 def recorded(
-    path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record], *, with_digest: bool
+    path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record], *, with_parts: bool
 ) -> Mapping[str, Any] | None:
     """Return what a record says of the source at ``path`` with exactly these files and stamps.
 
-    ``with_digest``: only a record that also names the digest of the whole.
+    ``with_parts``: only a record that also names the digest of the whole and those of what conversion reads in part.
     """
     for record in records:
         files = _files(path, record)
-        if with_digest and "digest" not in record.source:
+        if with_parts and not (isinstance(record.source.get("parts"), dict) and "digest" in record.source):
             continue
         if {name: entry.get("stamp") for name, entry in files.items()} == stamps:
             return record.source

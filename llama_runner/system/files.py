@@ -1,4 +1,4 @@
-"""Files: bounded reads of what somebody else wrote, logs for the owner only, whether a directory can be written."""
+"""Files: bounded reads of what somebody else wrote, atomic writes of ours, logs for their owner only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,3 +86,65 @@ def open_regular(path: str | Path) -> BufferedReader:
 def open_private_log(path: str | Path) -> IO[bytes]:
     """Return a file to append to, unbuffered; created for its owner only, as what programs print may be private."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
+
+
+def write_json(
+    path: Path, value: object, *, durable: bool = False, mode: int = 0o666, indent: int | None = None
+) -> None:
+    """Replace a file by JSON, as ``write_whole`` does."""
+    separators = (",", ":") if indent is None else None
+    write_whole(
+        path, f"{json.dumps(value, indent=indent, separators=separators)}\n".encode(), durable=durable, mode=mode
+    )
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = False, mode: int = 0o666) -> None:
+    """Replace a file atomically: readers find the old content or the new one. Its directory is made if need be.
+
+    ``durable``: the content is on the disk when this returns, so a loss of power afterwards does not undo it.
+    Raises ``OSError``; then the file is as it was, and nothing else is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        with os.fdopen(os.open(unfinished, flags, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Bring the bytes of a file to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to the disk, where the system can do that."""
+    if os.name == "posix":  # elsewhere a directory cannot be opened
+        sync_file(path)
+
+
+def sync_all(path: Path) -> None:
+    """Bring the bytes of a file, or of every file in a directory, to the disk."""
+    if not path.is_dir():
+        sync_file(path)
+        return
+    for parent, _, names in os.walk(path):
+        for name in names:
+            file = path.joinpath(parent, name)
+            if not file.is_symlink():
+                sync_file(file)
+        sync_directory(path / parent)

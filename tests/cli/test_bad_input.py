@@ -17,7 +17,7 @@ from llama_runner import Runner
 from llama_runner.core.events import Event, StepStarted
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.store.local_sources import SourceChanged
-from tests.conftest import MODULE, Command, Result
+from tests.conftest import MODULE, Command, Result, says
 from tests.e2e.serving import Running, ask
 
 
@@ -25,15 +25,6 @@ from tests.e2e.serving import Running, ask
 def model(tmp_path: Path) -> Path:
     """Return a copy of the demo model that a test may damage."""
     return Path(shutil.copytree(MODEL_DIRECTORY, tmp_path / "a mödel"))
-
-
-def says(result: Result, code: int, *texts: str) -> None:
-    assert result.code == code, result
-    assert "Traceback" not in result.err
-    lines = [line for line in result.err.splitlines() if line.startswith(("error:", "Error:"))]
-    assert len(lines) == 1, result
-    for text in texts:
-        assert text in result.err, result
 
 
 def untouched(root: Path) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.test_bad_input import says
-from tests.conftest import Command
+from tests.conftest import Command, says
 from tests.convert.families import gptoss, quantized
 
 

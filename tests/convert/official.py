@@ -1,9 +1,11 @@
-"""Runs the official converter over all cases, in the reference environment."""
+"""Runs the official converter over all cases, in the reference environment, and reads the digests of its output."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 FAMILIES = sorted(path.stem for path in (Path(__file__).parent / "families").glob("[a-z]*.py"))
 FIRST = "first"  # the cases of `tests.convert.cases`, Llama and BERT with all that is in metadata and vocabularies
+GROUPS = [FIRST, *FAMILIES]
 
 
 def cases_of(group: str) -> dict[str, Case]:
@@ -60,3 +63,42 @@ def run_official(
         for made in keys:
             Path(made).unlink(missing_ok=True)
     return {keys[made]: result for made, result in json.loads(done.stdout).items()}
+
+
+def unconfirmed(group: str) -> Path:
+    """The file with the digests of our own output, of a family that was never compared with the official script."""
+    return DATA / "unconfirmed" / f"{group}.json"
+
+
+@cache
+def recorded(group: str) -> dict[str, str]:
+    """The digests of a group per ``case/outtype``: the official ones, or our own until there are any."""
+    path = goldens_of(group) if goldens_of(group).is_file() else unconfirmed(group)
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def is_confirmed(group: str) -> bool:
+    """Whether the digests of a group are those of the official output."""
+    return goldens_of(group).is_file()
+
+
+def record_our_own(group: str) -> None:
+    """Write down what our own converter makes of a group, until the official script can be run."""
+    from llama_runner.convert import convert
+
+    digests = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for title, case in cases_of(group).items():
+            directory = Path(folder) / title / case.name
+            case.build(directory)
+            for outtype in case.outtypes:
+                made = convert(directory, Path(folder) / title / f"{outtype}.gguf", name=case.name, outtype=outtype)  # type: ignore[arg-type]
+                digests[f"{title}/{outtype}"] = made.sha256
+    write(unconfirmed(group), digests)
+
+
+def write(path: Path, digests: Mapping[str, str]) -> None:
+    """Write a file of digests."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import ARCHITECTURES, family_of
 from llama_runner.convert.official_names import MODELS
-from tests.convert.official import FAMILIES, FIRST, cases_of, goldens_of
+from tests.convert.official import GROUPS, cases_of, is_confirmed, recorded
 from tests.convert.otherwise import OTHERWISE
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Compared:
 def compared(folder: Path) -> dict[str, Compared]:
     """What is compared, per architecture; the checkpoints are made in a folder."""
     found: dict[str, Compared] = defaultdict(Compared)
-    for group in (FIRST, *FAMILIES):
-        goldens = json.loads(goldens_of(group).read_text(encoding="utf-8"))
+    for group in GROUPS:
+        goldens = recorded(group) if is_confirmed(group) else {}
         for title, case in cases_of(group).items():
             directory = folder / group / title
             case.build(directory)
@@ -108,7 +108,7 @@ def _header(shard: Path) -> dict[str, str]:
 
 def document(found: Mapping[str, Compared]) -> str:
     """The whole page."""
-    comparisons = sum(len(json.loads(goldens_of(group).read_text(encoding="utf-8"))) for group in (FIRST, *FAMILIES))
+    comparisons = sum(len(recorded(group)) for group in GROUPS if is_confirmed(group))
     layouts = sum(entry.layouts for entry in found.values())
     head = INTRODUCTION.format(native=len(ARCHITECTURES), comparisons=comparisons, layouts=layouts)
     others = sorted(MODELS - set(ARCHITECTURES))

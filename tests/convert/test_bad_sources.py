@@ -26,6 +26,7 @@ from tests.convert.checkpoints import (
     write_raw,
     write_safetensors,
 )
+from tests.convert.json_changes import NODES, paths_in, replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -363,25 +364,7 @@ def test_pickles_beside_safetensors_are_never_opened(tmp_path: Path) -> None:
     convert(directory, tmp_path / "out.gguf", name="model")
 
 
-NODES = ("null", "true", "-1", "3", "1.5", '""', '"x"', "[]", "[1]", '["a"]', "{}", '{"a": 1}', '"\\ud800"', "1e400")
 FUZZED = ("llama3-many-specials", "byte-fallback", "spm-additions", "bert-cls", "bert-labels", "rope-yarn", "card")
-
-
-def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path]
-    if isinstance(value, dict) and len(value) < 50:
-        found += [deeper for key in value for deeper in paths_in(value[key], (*path, key))]
-    elif isinstance(value, list):
-        found += [deeper for place in range(min(len(value), 3)) for deeper in paths_in(value[place], (*path, place))]
-    return found
-
-
-def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    changed = value.copy()
-    changed[path[0]] = replaced(value[path[0]], path[1:], new)
-    return changed
 
 
 @pytest.mark.parametrize("title", FUZZED)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from llama_runner.convert import convert
 from llama_runner.core.converter import ConverterChoice
-from llama_runner.core.model_files import MODULES, is_read_here, part_of_card
+from llama_runner.core.model_files import MODULES, UNREAD, is_read_here, part_of_card
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion
 from llama_runner.sources.local import LocalModel
@@ -42,6 +42,7 @@ def test_11_22_every_file_that_the_source_code_names_is_declared() -> None:
     named = {text for text in texts if FILE.fullmatch(text)}
     assert {"config.json", "tokenizer.model", "chat_template.jinja"} < named
     assert {name for name in named - OF_OTHERS if not is_read_here(name, {MODULES}, None)} == set()
+    assert not texts & UNREAD, "keys that are said to be unread"
 
 
 READ = """
@@ -72,11 +73,21 @@ def test_11_22_every_file_that_is_opened_is_declared(tmp_path: Path) -> None:
     assert opened <= {name for name in there if is_read_here(name, there, None)}
 
 
+def write_anew(path: Path) -> None:
+    """Write a JSON file as another tool would: other spaces, other escapes, another version of transformers."""
+    value = json.loads(path.read_text())
+    if "transformers_version" in value:
+        value["transformers_version"] = "99.0"
+    path.write_text(json.dumps(value, indent=7, ensure_ascii="\\u" not in path.read_text()))
+
+
 def test_11_22_what_does_not_count_changes_no_byte(tmp_path: Path) -> None:
     model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "model")
     before = convert(model, tmp_path / "before.gguf", name="m").sha256
     (model / "eval_results.json").write_text('{"accuracy": 1}')
     (model / "consolidated.safetensors").write_bytes(b"not even safetensors")
+    for path in model.glob("*.json"):
+        write_anew(path)
     with (model / "README.md").open("a") as card:
         card.write("\n---\nlicense: other\n---\n# More\n")
     assert convert(model, tmp_path / "after.gguf", name="m").sha256 == before
@@ -127,7 +138,7 @@ def test_11_22_a_projector_and_an_adapter_depend_on_every_file_that_the_script_m
     assert conversion.base("auto").model is model
 
 
-def test_11_22_adding_results_and_editing_the_card_s_text_converts_nothing(
+def test_11_22_adding_results_editing_the_card_s_text_and_formatting_json_converts_nothing(
     llama_runner: Command, tmp_path: Path
 ) -> None:
     root, model = tmp_path / "root", shutil.copytree(MODEL_DIRECTORY, tmp_path / "model")
@@ -135,6 +146,8 @@ def test_11_22_adding_results_and_editing_the_card_s_text_converts_nothing(
     (model / "eval_results.json").write_text("{}")
     with (model / "README.md").open("a") as card:
         card.write("\nMore text.\n")
+    for path in model.glob("*.json"):
+        write_anew(path)
     planned = llama_runner("plan", model, "--root", root, "-q", "auto", "--json").json
     assert [step["action"] for step in planned["steps"] if step["name"] == "convert"] == ["skip"]
     assert str(planned["source"]["revision"]) in made["path"]

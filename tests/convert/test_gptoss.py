@@ -14,8 +14,8 @@ from llama_runner.convert import errors as E  # noqa: N812 - as in the other tes
 from tests.convert.checkpoints import edit_json, shard
 from tests.convert.families import gptoss
 from tests.convert.families.quantized import read_entries
-from tests.convert.test_parity import GOLDENS
-from tests.convert.test_quantized import entry, values_of
+from tests.convert.official import recorded
+from tests.convert.tensors import entry, values_of
 from tests.convert.tiny import tiny
 
 if TYPE_CHECKING:
@@ -75,4 +75,4 @@ def test_experts_are_made_in_parts_and_are_the_same(key: str, tmp_path: Path, mo
     for kind in (dequantize.Combined, dequantize.Turned):
         monkeypatch.setattr(kind, "chunk", 1200)  # a few rows, and not of whole experts
     made = convert(tmp_path / "model", tmp_path / "out.gguf", name="tiny", outtype=outtype)  # type: ignore[arg-type]
-    assert made.sha256 == GOLDENS["gptoss"][key]
+    assert made.sha256 == recorded("gptoss")[key]

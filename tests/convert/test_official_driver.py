@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.steps.python_environment import DRIVER
+from tests.convert.script_stubs import BASE, TRUST
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-TRUST = (
-    "def resolve_trust_remote_code(trust, *more): return trust\ndef get_class_from_dynamic_module(*more): return 1\n"
-)
-BASE = "class TextModel:\n    def get_vocab_base_pre(self, tokenizer): raise NotImplementedError(tokenizer)\n"
 
 
 @pytest.fixture

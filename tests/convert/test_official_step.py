@@ -27,7 +27,7 @@ from llama_runner.store.artifacts import Store
 from llama_runner.store.errors import DiskFull
 from llama_runner.store.local_sources import LocalSources
 from llama_runner.store.stamps import hash_payload, stamp_of
-from tests.convert.test_official_driver import BASE, TRUST
+from tests.convert.script_stubs import BASE, TRUST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -30,8 +30,9 @@ from tests.convert.families.quantized import (
     read_entries,
     scaled,
 )
-from tests.convert.test_bad_sources import NODES, paths_in, replaced
-from tests.convert.test_parity import GOLDENS
+from tests.convert.json_changes import NODES, paths_in, replaced
+from tests.convert.official import recorded
+from tests.convert.tensors import entry, values_of
 from tests.convert.tiny import tiny
 
 if TYPE_CHECKING:
@@ -39,11 +40,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UP = "model.layers.0.mlp.up_proj."
-
-
-def entry(dtype: str, shape: tuple[int, ...], data: bytes | None = None) -> tuple[str, tuple[int, ...], bytes]:
-    size = {"F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I64": 8}.get(dtype, 1)
-    return dtype, shape, bytes(size * int(np.prod(shape, dtype=int))) if data is None else data
 
 
 def _spoiled(directory: Path, title: str, change: Callable[[Entries], object], **settings: Any) -> Path:
@@ -266,15 +262,7 @@ def test_large_tensors_are_made_in_parts_and_are_the_same(
     for kind in (dequantize.Combined, dequantize.Gptq, dequantize.Turned):
         monkeypatch.setattr(kind, "chunk", 2000)  # a few rows
     made = convert(tmp_path / "model", tmp_path / "out.gguf", name="tiny", outtype=outtype)  # type: ignore[arg-type]
-    assert made.sha256 == GOLDENS["quantized"][key]
-
-
-def values_of(directory: Path, tmp_path: Path, wanted: str = "blk.0.ffn_up.weight") -> Any:
-    import gguf
-
-    convert(directory, tmp_path / f"{directory.name}.gguf", name="model", outtype="f32")
-    reader = gguf.GGUFReader(tmp_path / f"{directory.name}.gguf")
-    return next(tensor.data for tensor in reader.tensors if tensor.name == wanted)
+    assert made.sha256 == recorded("quantized")[key]
 
 
 @pytest.mark.parametrize(

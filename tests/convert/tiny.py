@@ -37,6 +37,7 @@ model.layers.{b}.self_attn.k_proj.bias keys
 model.layers.{b}.self_attn.v_proj.bias keys
 """
 OUT_BIAS = "model.layers.{b}.self_attn.o_proj.bias width\n"
+ATTENTION_BIASES = QKV_BIASES + OUT_BIAS
 HEAD_NORMS = """
 model.layers.{b}.self_attn.q_norm.weight head
 model.layers.{b}.self_attn.k_norm.weight head
@@ -45,6 +46,11 @@ GATED = """
 model.layers.{b}.mlp.gate_proj.weight inner width
 model.layers.{b}.mlp.up_proj.weight inner width
 model.layers.{b}.mlp.down_proj.weight width inner
+"""
+GATED_BIASES = """
+model.layers.{b}.mlp.gate_proj.bias inner
+model.layers.{b}.mlp.up_proj.bias inner
+model.layers.{b}.mlp.down_proj.bias width
 """
 EXPERTS = """
 model.layers.{b}.mlp.gate.weight experts width

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.system import hardware
-from tests.binaries.tiny_llama import CMAKE_LISTS, write_tree
 from tests.fakereleases.server import Releases
+from tests.llama_cpp.tiny_llama import CMAKE_LISTS, write_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

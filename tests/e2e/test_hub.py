@@ -16,10 +16,10 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from tests.cli.test_bad_input import says
-from tests.conftest import MODULE, Command
+from tests.conftest import MODULE, Command, says
 from tests.e2e.serving import Running, ask
 from tests.fakehub.hub import Hub
+from tests.sources.gguf_files import split
 
 Children = list["subprocess.Popen[str]"]
 
@@ -54,26 +54,6 @@ def paths_asked(hub: Hub) -> list[str]:
 def gguf_names(hub: Hub) -> list[str]:
     """Return the GGUF files that were fetched."""
     return [Path(path).name for path in paths_asked(hub) if "/resolve/" in path and ".gguf" in path]
-
-
-def split(file: Path, target: Path) -> list[Path]:
-    """Write a model of 16-bit tensors again, in several files as llama-gguf-split does."""
-    from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
-
-    reader = GGUFReader(file)
-    writer = GGUFWriter(target, "llama", split_max_tensors=10)
-    for name, field in reader.fields.items():
-        if not name.startswith(("GGUF.", "general.architecture")):
-            element = field.types[1] if field.types[0] == GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], element)
-    for tensor in reader.tensors:
-        kind = GGMLQuantizationType(tensor.tensor_type)
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return sorted(target.parent.glob(f"{target.stem}-*.gguf"))
 
 
 def test_safetensors_on_the_hub_end_as_an_answering_server(

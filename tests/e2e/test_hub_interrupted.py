@@ -15,14 +15,10 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner
-from tests.cli.test_bad_input import says
-from tests.conftest import MODULE, Command, Result
+from tests.conftest import MODULE, Command, Result, says
 from tests.e2e.serving import Running
-from tests.fakehub.fixtures import user_of_the_hub
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf
-
-__all__ = ["user_of_the_hub"]
 
 pytestmark = pytest.mark.usefixtures("user_of_the_hub")
 

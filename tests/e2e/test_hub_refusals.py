@@ -8,14 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_bad_input import says
-from tests.conftest import Command
-from tests.fakehub.fixtures import user_of_the_hub
+from tests.conftest import Command, says
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf
-from tests.sources.hub.test_network import certificate
-
-__all__ = ["certificate", "user_of_the_hub"]
 
 pytestmark = pytest.mark.usefixtures("user_of_the_hub")
 

@@ -11,8 +11,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
 from llama_runner.steps.quality import NotMeasurable, room
-from tests.cli.test_bad_input import says
-from tests.conftest import Command
+from tests.conftest import Command, says
 from tests.convert.checkpoints import overwrite
 
 CHUNKS = ("--quality-chunks", "2")

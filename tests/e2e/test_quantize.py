@@ -12,11 +12,10 @@ from llama_runner import Runner
 from llama_runner.demo import EXAMPLES
 from llama_runner.sources import quantization_types
 from llama_runner.sources.quantize_options import NEED_IMATRIX, TENSOR_TYPES
-from tests.cli.test_bad_input import says
-from tests.conftest import Command
+from tests.conftest import Command, says
 from tests.convert.checkpoints import copy_tokenizer, llama
 from tests.e2e.serving import Running, ask
-from tests.e2e.test_hub import split
+from tests.sources.gguf_files import split
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.serving.build_store import open_builds
 from llama_runner.store import staging
 from llama_runner.store.errors import StoreNotWritable
-from tests.binaries.stored import HERE, lay, store_in
 from tests.conftest import Command
 from tests.engine.drive import link_elsewhere
 from tests.engine.toys import File, Toy, ToyTree, World
+from tests.llama_cpp.stored import HERE, lay, store_in
 
 
 @pytest.fixture

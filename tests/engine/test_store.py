@@ -127,6 +127,30 @@ def test_11_25_a_state_file_of_another_schema_keeps_its_records(world: World) ->
     }
 
 
+def test_11_25_what_a_newer_version_adds_to_a_record_or_the_file_stays(world: World) -> None:
+    world.execute(chain(world))
+    content = json.loads(state(world).read_text())
+    content["artifacts"]["first"]["added"] = {"by": "a newer version"}
+    content["kept"] = ["first"]
+    state(world).write_text(json.dumps(content))
+    world.execute([*chain(world), Toy("third", 3, (), world.journal)])
+    found = json.loads(state(world).read_text())
+    third = found["artifacts"].pop("third")
+    assert found == content
+    assert third["key"].startswith("k1:")
+
+
+@pytest.mark.parametrize("depth", [100, 330, 900, 950, 980, 990, 2000])
+def test_11_25_additions_that_are_nested_too_deeply_cost_the_file_and_no_more(world: World, depth: int) -> None:
+    world.execute(chain(world))
+    nested = "[" * depth + "]" * depth
+    text = state(world).read_text().rstrip().removesuffix("}")
+    state(world).write_text(f'{text}, "added": {nested}}}')
+    world.ran()
+    world.execute([*chain(world), Toy("third", 3, (), world.journal)])
+    assert sorted(world.ran()) in (["third"], ["first", "second", "third"])
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -7,7 +7,6 @@ import struct
 from pathlib import Path
 
 import gguf
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,27 +15,7 @@ from llama_runner.core.errors import SourceError
 from llama_runner.sources import quantization_types
 from llama_runner.sources.gguf_header import _BLOCKS, FILE_TYPES, MissingShards, NotGGUF, check_model, read_header
 from tests.fuzzing import bounded
-
-
-def write(path: Path, *, shards: int = 0, index: int = 0, vocabulary: int = 3) -> Path:
-    """Write a small sound file with the gguf package."""
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_context_length(512)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
-    writer.add_token_list([f"token{i}" for i in range(vocabulary)])
-    writer.add_token_scores([0.0] * vocabulary)
-    writer.add_chat_template("{{ messages }}")
-    if shards:
-        writer.add_uint16("split.no", index)
-        writer.add_uint16("split.count", shards)
-    writer.add_tensor("a", np.zeros((4, 32), dtype=np.float32))
-    writer.add_tensor("b", np.zeros((3, 64), dtype=np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+from tests.sources.gguf_files import write
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from llama_runner.sources.open_source import NoSource, NotAModel, SeveralSources
 from llama_runner.sources.quantization_types import QuantizationNeedsImatrix, UnknownQuantization, canonical
 from llama_runner.store import layout
 from llama_runner.store.local_sources import MissingSource
-from tests.sources.test_gguf import write
+from tests.sources.gguf_files import write
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from llama_runner.system.files import read_bounded, read_head
+from llama_runner.system.files import read_bounded, read_head, read_json, write_json
 
 
 def test_a_regular_file_is_read_also_through_a_link(tmp_path: Path) -> None:
@@ -41,3 +44,34 @@ def test_a_file_above_the_limit_and_a_directory_are_refused(tmp_path: Path) -> N
 def test_the_beginning_of_a_file_and_all_of_a_smaller_one(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     assert [read_head(tmp_path / "a", size) for size in (0, 4, 100)] == [b"", b"1234", b"12345"]
+
+
+def test_a_written_file_is_whole_has_its_mode_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "state.json"
+    write_json(path, {"a": [1, "ä"]}, mode=0o600)
+    write_json(path, {"a": [2]}, mode=0o600, durable=True)
+    assert json.loads(path.read_bytes()) == {"a": [2]}
+    assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    directory = tmp_path / "state.json"
+    directory.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_json(directory, {})
+    assert list(tmp_path.iterdir()) == [directory]
+
+
+def test_a_reader_never_sees_half_of_a_file_that_several_processes_write(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom llama_runner.system.files import write_json\n"
+        "for number in range(200): write_json(Path(sys.argv[1]), [sys.argv[2]] * 5000)"
+    )
+    write_json(path, ["0"])
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "12"]
+    while any(writer.poll() is None for writer in writers):
+        assert len(set(read_json(path))) == 1
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert list(tmp_path.iterdir()) == [path]

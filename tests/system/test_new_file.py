@@ -58,6 +58,39 @@ def test_a_file_that_appears_meanwhile_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
+def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path) -> None:
+    """An unfinished file that cannot be removed does not hide why it was given up."""
+
+    def fail() -> None:
+        with new_file(tmp_path / "m.gguf") as path:
+            path.unlink()
+            path.mkdir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def test_files_that_cannot_be_locked_get_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    target = tmp_path / "m.gguf"
+
+    def write_both() -> None:
+        with new_file(target) as first:
+            first.write_text("first")
+            with new_file(target) as second:
+                second.write_text("second")
+            assert first.read_text() == "first"
+
+    with pytest.raises(FileExistsError):
+        write_both()
+    assert target.read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
 def test_two_at_once_do_not_write_into_each_other(tmp_path: Path) -> None:
     target = tmp_path / "m.gguf"

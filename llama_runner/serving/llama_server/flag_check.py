@@ -62,7 +62,11 @@ def check_options(server: ServerOptions, programs: Path, digest: Digest, private
     except SaysNothing:
         return []
     advice = check_flags(server.extra, known)
-    return [*advice, *check_variables(os.environ, known)] if server.inherit_environment else advice
+    if not server.inherit_environment:
+        return advice
+    from llama_runner.serving.llama_server.variables import overridden  # noqa: PLC0415 - only with --llama-env
+
+    return [*advice, *check_variables(os.environ, known), *overridden(server, os.environ, known)]
 
 
 def check_flags(words: Iterable[str], capabilities: Capabilities) -> list[str]:

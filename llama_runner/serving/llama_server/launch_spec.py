@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.value import Value, field
-from llama_runner.llama_cpp.environment import program_environment
+from llama_runner.llama_cpp.environment import MODEL_SOURCES, program_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,8 @@ class ServerOptions(Value):
     """Whether to start it where memory is too little."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    fixed: tuple[str, ...] = ()
+    """Fields that no ``LLAMA_ARG_*`` variable changes although they have their defaults."""
 
     @property
     def passes_on(self) -> bool:
@@ -146,11 +148,12 @@ class ServerSpec(Value):
         narrowed: by default any web page may read answers. It does not keep a page from sending requests.
         """
         words = [str(self.binary), "-m", str(self.model)]
-        if self.projector is not None and not _values_of("--mmproj", self.extra):
+        if self.projector is not None and not (_values_of("--mmproj", self.extra) or _values_of("-mm", self.extra)):
             words += ["--mmproj", str(self.projector)]
         words += self.adapter_words
         words += [] if self._chosen_aliases else ["--alias", self.alias]
-        words += ["--host", self.host, "--port", str(self.port), "--cors-origins", "localhost"]
+        words += ["--host", self.host, "--port", str(self.port)]
+        words += [] if _values_of("--cors-origins", self.extra) else ["--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
         if self.ctx_size is not None:
             words += ["--ctx-size", str(self.ctx_size)]
@@ -178,7 +181,10 @@ class ServerSpec(Value):
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """Return the server's environment: what it needs of ours, without what would silently configure it."""
-        return program_environment(ours, inherit=self.inherit_environment)
+        found = program_environment(ours, inherit=self.inherit_environment)
+        if not self.inherit_environment:
+            return found
+        return {name: value for name, value in found.items() if name not in MODEL_SOURCES}
 
 
 def spec_of(

@@ -27,6 +27,7 @@ from llama_runner.serving.llama_server.memory_estimate import (
     question,
 )
 from llama_runner.system import hardware
+from llama_runner.system.files import write_json
 from llama_runner.system.processes import output_of
 
 if TYPE_CHECKING:
@@ -175,12 +176,8 @@ class Memory:
     def _keep(self, need: Need | None, resident: int) -> None:
         if need is None or self._file is None:
             return
-        text = json.dumps({**need.__dict__, "resident": resident, "model": str(self.spec.model)})
-        temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
         with suppress(OSError):  # a root that cannot be written to is asked again each time
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(self._file)
+            write_json(self._file, {**need.__dict__, "resident": resident, "model": str(self.spec.model)})
             known = sorted(self._file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
             for old in known[:-_KEPT]:
                 old.unlink(missing_ok=True)

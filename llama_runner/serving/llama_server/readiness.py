@@ -8,8 +8,8 @@ import os
 import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from llama_runner.client.address import ServerAddress, only_trusting
 from llama_runner.client.errors import KeyRefused
 from llama_runner.serving.errors import AnotherModel, AnswersWithoutKey, CanaryFailed
 from llama_runner.serving.llama_server.purpose import purpose_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 5.0
 _CANARY_S = 300.0
 _LONGEST = 1 << 20
-_REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - who listens everywhere is asked at the loopback
 
 
 class Asked:
@@ -33,11 +32,7 @@ class Asked:
         self.url = url
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}".encode()}
         self._certificate = certificate
-        if url.startswith("unix://"):
-            path, dot, prefix = url.removeprefix("unix://").rpartition(".sock")
-            self._socket, self._prefix = path + dot, prefix.removeprefix(":")
-        else:
-            self._socket, self._prefix = "", urlsplit(url).path
+        self._at = ServerAddress(url)
 
     def get(self, path: str) -> dict[str, Any] | None:
         """Return the JSON object at a path, or None without a good answer; ``KeyRefused`` when it wants a key."""
@@ -78,7 +73,7 @@ class Asked:
         content = None if body is None else json.dumps(body)
         headers = known if body is None else {**known, "Content-Type": b"application/json"}
         try:
-            connection.request(method, self._prefix + path, content, headers)
+            connection.request(method, self._at.prefix + path, content, headers)
             reply = connection.getresponse()
             return reply.status, reply.read(_LONGEST)
         except (OSError, http.client.HTTPException, ValueError):
@@ -87,21 +82,13 @@ class Asked:
             connection.close()
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self._socket:
-            return _Socket(self._socket, timeout)
-        where = urlsplit(self.url)
-        host = where.hostname or ""
-        host = _REACHABLE.get(host, host)
-        if where.scheme != "https":
-            return http.client.HTTPConnection(host, where.port, timeout=timeout)
-        import ssl  # noqa: PLC0415 - loaded for servers with TLS only
-
-        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        trust.check_hostname = False  # we know the certificate itself, whatever names it has
-        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        if self._certificate is not None:
-            trust.load_verify_locations(self._certificate)
-        return http.client.HTTPSConnection(host, where.port, timeout=timeout, context=trust)
+        at = self._at
+        if at.socket is not None:
+            return _Socket(at.socket, timeout)
+        if not at.is_tls:
+            return http.client.HTTPConnection(at.host, at.port, timeout=timeout)
+        trust = only_trusting(self._certificate)
+        return http.client.HTTPSConnection(at.host, at.port, timeout=timeout, context=trust)
 
 
 class _Socket(http.client.HTTPConnection):

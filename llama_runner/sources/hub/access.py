@@ -7,19 +7,15 @@ value that never shows it, and handed to requests by ``client`` and ``transfer``
 from __future__ import annotations
 
 import os
-import platform
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular, read_head
-from llama_runner.system.network import is_true
-from llama_runner.version import __version__
+from llama_runner.system.network import is_true, parse_endpoint, user_agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,17 +24,7 @@ ENDPOINT = "https://huggingface.co"
 NO_TOKEN = "none"  # noqa: S105 - where a token comes from, not one
 ANSWER_TIMEOUT, FILE_TIMEOUT = "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"
 _LONGEST_TOKEN = 4096
-
-
-class BadEndpoint(UsageError):
-    """``HF_ENDPOINT`` is not an address of a hub."""
-
-    def __init__(self, shown: str, why: str) -> None:
-        self.shown, self.why = shown, why
-        super().__init__(
-            f"HF_ENDPOINT is not an address that can be asked: {shown}: {why}",
-            hint=f"unset it for {ENDPOINT}, or set it to something like https://hub.example.org",
-        )
+_EXAMPLE = "https://hub.example.org"
 
 
 class BadToken(UsageError):
@@ -80,7 +66,7 @@ class Access(Value):
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every request. The token is in them: not for logs."""
-        headers = {"User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}"}
+        headers = {"User-Agent": user_agent()}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
@@ -106,7 +92,8 @@ def find_access(
     """
     for variable in (ANSWER_TIMEOUT, FILE_TIMEOUT):
         seconds(environment, variable)  # huggingface_hub cannot even be imported with what is no number
-    endpoint = _endpoint(environment.get("HF_ENDPOINT", ""))
+    given = environment.get("HF_ENDPOINT", "")
+    endpoint = parse_endpoint("HF_ENDPOINT", given, ENDPOINT, secrets_in="HF_TOKEN", example=_EXAMPLE)
     for look in (_from_given_file, _from_variables, _from_kept_file):
         found = look(environment, token_file, notice)
         if found is not None:
@@ -122,27 +109,6 @@ def seconds(environment: Mapping[str, str], variable: str) -> float | None:
     if not value.strip().isdecimal():
         raise BadTimeout(variable, value)
     return float(value) or None
-
-
-def _endpoint(given: str) -> str:
-    text = given.strip().rstrip("/")
-    if not text:
-        return ENDPOINT
-    try:
-        url = urlsplit(text)
-        host, _ = url.hostname, url.port
-    except ValueError as error:
-        raise BadEndpoint(repr(public_url(given)), str(error)) from None
-    if url.username is not None or url.password is not None:
-        shown = f"{url.scheme}://…@{host}"  # what stands before @ is a secret
-        raise BadEndpoint(shown, "it contains a user name or a password; a token goes into HF_TOKEN")
-    if not text.isprintable() or " " in text:
-        raise BadEndpoint(repr(public_url(given)), "it contains characters that no address has")
-    if url.scheme not in {"http", "https"} or not host:
-        raise BadEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
-    if url.query or url.fragment:
-        raise BadEndpoint(repr(public_url(given)), "it contains ? or #")
-    return text
 
 
 _Found = tuple[str, str] | None

@@ -6,13 +6,12 @@ directory; a rerun reads it from there and makes no request. Only ``--update`` a
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.value import Value
 from llama_runner.store.layout import safe_name
-from llama_runner.system.files import read_json
+from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -125,8 +124,6 @@ class PinStore:
             raise as_store_error(error, self._directory) from error
 
     def _add(self, repo: str, pin: Pin | None, names: tuple[str, ...], quantizations: tuple[str, ...]) -> None:
-        import os  # noqa: PLC0415 - as below
-
         from filelock import FileLock  # noqa: PLC0415 - the warm path writes nothing
 
         path = self._path(repo)
@@ -138,12 +135,7 @@ class PinStore:
                 pins[pin.commit] = pin
                 found |= dict.fromkeys(names, pin.commit)
             tags = tuple(sorted({*known.quantizations, *quantizations}))
-            temporary = path.with_suffix(".new")
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(_spell(repo, Known(pins, found, tags)), file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_json(path, _spell(repo, Known(pins, found, tags)), durable=True)
 
     def _path(self, repo: str) -> Path:
         return self._directory / f"{bucket(repo, '').removesuffix('__')}.json"

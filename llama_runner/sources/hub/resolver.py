@@ -19,6 +19,7 @@ from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.names import meaning_of
 from llama_runner.sources.hub.pins import Known, Pin, PinStore, RemoteFile
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors, HubSource
+from llama_runner.store import layout
 from llama_runner.store.errors import as_store_error
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ class Resolver:
 
         ``choose`` decides who converts a model by its config.json, ``describe`` reads its small files.
         """
-        self.pins = PinStore(private / "pins", lambda text: sink(Warned("damaged_pin", text)))
-        self._descriptions = private / "descriptions"
+        self.pins = PinStore(layout.pins(private), lambda text: sink(Warned("damaged_pin", text)))
+        self._descriptions = layout.descriptions(private)
         self._access, self._sink = access, sink
         self._offline, self._update, self._remember = offline, update, remember
         self._choose_converter, self._describe = choose, describe

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.convert.families.layouts import ATTENTION_BIASES, ROPES
 from tests.convert.families.llama import CONFIG as LLAMA
-from tests.convert.tiny import ALL, ATTENTION, EMBEDDINGS, HEAD, built
+from tests.convert.tiny import ALL, ATTENTION, ATTENTION_BIASES, EMBEDDINGS, HEAD, built
+from tests.convert.variations import ROPES
 
 CONFIG: dict[str, Any] = {**LLAMA, "architectures": ["ArceeForCausalLM"], "model_type": "arcee", "rope_theta": 10000.0}
 FEED_FORWARD = """

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.convert.families.layouts import ATTENTION_BIASES, GATED_BIASES, ROPES
 from tests.convert.families.llama import CONFIG as LLAMA
-from tests.convert.tiny import ALL, ATTENTION, EMBEDDINGS, FAST, GATED, HEAD, HEAD_NORMS, built
+from tests.convert.tiny import (
+    ALL,
+    ATTENTION,
+    ATTENTION_BIASES,
+    EMBEDDINGS,
+    FAST,
+    GATED,
+    GATED_BIASES,
+    HEAD,
+    HEAD_NORMS,
+    built,
+)
+from tests.convert.variations import ROPES
 
 BODY = EMBEDDINGS + ATTENTION + GATED
 ERNIE: dict[str, Any] = {

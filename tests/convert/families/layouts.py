@@ -2,97 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
 from tests.convert.families import gemma, glm, llama, older, phi, qwen, relatives
 from tests.convert.tiny import (
     ATTENTION,
+    ATTENTION_BIASES,
     EMBEDDINGS,
     EXPERTS,
     GATED,
+    GATED_BIASES,
     HEAD,
     HEAD_NORMS,
     OUT_BIAS,
     QKV_BIASES,
-    built,
-    sizes_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from tests.convert.cases import Case
-
-GATED_BIASES = """
-model.layers.{b}.mlp.gate_proj.bias inner
-model.layers.{b}.mlp.up_proj.bias inner
-model.layers.{b}.mlp.down_proj.bias width
-"""
-FACTORS = {"short_factor": [1.0 + n / 16 for n in range(8)], "long_factor": [1.5 + n for n in range(8)]}
-ROPES: dict[str, dict[str, Any]] = {
-    "linear": {"rope_type": "linear", "factor": 4.0},
-    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 24.0},
-    "llama3": {**llama.LLAMA3_ROPE},
-    "longrope": {"rope_type": "longrope", **FACTORS, "original_max_position_embeddings": 64},
-}
-HEADS = 4
-NO_HEAD = frozenset({"untied"})  # the embedding is always the output matrix
-NO_SIZE = frozenset({"head-size"})  # llama.cpp does not look at a size of heads
-NO_FREQUENCIES = frozenset({"llama3"})  # the official script makes a tensor and refuses it then
-NO_CONTEXT = frozenset({"linear", "dynamic"})  # the original context has to be named
-
-
-@dataclass(frozen=True)
-class Base:
-    """What the variations of one architecture start from; ``table`` is without the head and without biases.
-
-    ``head`` is that of the untied model, ``biases`` what ``bias_options`` in config.json stand for; of those
-    ``without`` there is nothing to compare: the official script fails, or makes a file that llama.cpp cannot load.
-    """
-
-    config: Mapping[str, Any]
-    table: str
-    head: str = HEAD
-    tokenizer: str = "gpt2"
-    biases: str = ""
-    bias_options: tuple[str, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    without: frozenset[str] = frozenset()
-    fused: bool = False
-    finish: Callable[[Path], object] = lambda _: None
-
-
-def _variations(base: Base) -> dict[str, Case]:
-    def made(dtype: str = "BF16", *, table: str = "", shards: int = 0, **changes: Any) -> Case:
-        config = {**base.config, **changes}
-        sizes = {**sizes_of(config), **base.sizes}
-        if base.fused:
-            sizes["fused"] = sizes["queries"] + 2 * sizes["keys"]
-        tables = base.table + table + ("" if config.get("tie_word_embeddings") else base.head)
-        case = built(config, tables, dtype=dtype, shards=shards, tokenizer=base.tokenizer, sizes=sizes)
-        return replace(case, build=lambda directory: (case.build(directory), base.finish(directory)))
-
-    cases = {
-        "tied": made("F16", tie_word_embeddings=True),
-        "untied": made("F32", tie_word_embeddings=False, shards=2),
-        "every-key": made("F16", num_key_value_heads=HEADS),
-        "one-key": made("F32", num_key_value_heads=1, shards=3),
-        "grouped": made(num_key_value_heads=2),
-        "head-size": made(head_dim=24),
-        "parameters": made(rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 50000.0}),
-        **{kind: made(rope_scaling=rope) for kind, rope in ROPES.items()},
-    }
-    if base.bias_options:
-        options: dict[str, Any] = dict.fromkeys(base.bias_options, True)
-        cases["biases"] = made(table=base.biases, **options)
-    return {title: case for title, case in cases.items() if title not in base.without}
-
+from tests.convert.variations import NO_CONTEXT, NO_FREQUENCIES, NO_HEAD, NO_SIZE, Base, variations
 
 MOE = {**qwen.MOE, "shared_expert_intermediate_size": 40}
-ATTENTION_BIASES = QKV_BIASES + OUT_BIAS
 BASES = {
     "llama": Base({**llama.CONFIG, "architectures": ["LlamaForCausalLM"], "model_type": "llama"},
                   EMBEDDINGS + ATTENTION + GATED, biases=ATTENTION_BIASES + GATED_BIASES,
@@ -151,4 +76,4 @@ BASES = {
     "internlm2": Base(relatives.INTERNLM, relatives.INTERNLM_TABLE.replace(relatives.INTERNLM_HEAD, ""),
                       head=relatives.INTERNLM_HEAD, tokenizer="spm", fused=True, without=NO_SIZE),
 }  # fmt: skip
-CASES = {f"{name}-{title}": case for name, base in BASES.items() for title, case in _variations(base).items()}
+CASES = {f"{name}-{title}": case for name, base in BASES.items() for title, case in variations(base).items()}

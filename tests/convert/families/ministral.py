@@ -7,9 +7,19 @@ from typing import Any
 from tests.convert.cases import Case
 from tests.convert.checkpoints import encoded
 from tests.convert.families import llama
-from tests.convert.families.layouts import ATTENTION_BIASES, GATED_BIASES
 from tests.convert.families.quantized import FP8, Entries, of_another, scaled
-from tests.convert.tiny import ALL, ATTENTION, EMBEDDINGS, FAST, GATED, HEAD, built, sizes_of
+from tests.convert.tiny import (
+    ALL,
+    ATTENTION,
+    ATTENTION_BIASES,
+    EMBEDDINGS,
+    FAST,
+    GATED,
+    GATED_BIASES,
+    HEAD,
+    built,
+    sizes_of,
+)
 
 ROPE: dict[str, Any] = {
     "rope_type": "yarn", "type": "yarn", "rope_theta": 1000000.0, "factor": 16.0,

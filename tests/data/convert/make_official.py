@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2]))
 
-from tests.convert.official import FAMILIES, FIRST, cases_of, goldens_of, run_official  # noqa: E402
+from tests.convert.official import FAMILIES, FIRST, cases_of, goldens_of, run_official, unconfirmed, write  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,7 +35,8 @@ if __name__ == "__main__":
         failed = {key: value for key, value in found.items() if ":" in value}
         bad.update(failed)
         good = {key: value for key, value in found.items() if key not in failed}
-        goldens_of(group).write_text(json.dumps(good, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write(goldens_of(group), good)
+        unconfirmed(group).unlink(missing_ok=True)
         print(group, len(good), "goldens")  # noqa: T201
     if bad:
         sys.exit("the official converter failed: " + json.dumps(bad, indent=1))

@@ -23,9 +23,6 @@ from huggingface_hub.hf_api import RepoFile
 
 from tests.fakehub.hub import Hub
 from tests.fakehub.storage import Stored
-from tests.sources.hub.test_network import certificate
-
-__all__ = ["certificate"]
 
 REPO = "acme/model"
 CONTENT = bytes(range(256)) * 100

@@ -15,9 +15,6 @@ import pytest
 
 from tests.fakehub.hub import Hub
 from tests.fakehub.proxy import Proxy
-from tests.sources.hub.test_network import certificate
-
-__all__ = ["certificate"]
 
 REPO = "acme/model"
 CONTENT = bytes(range(256)) * 1000

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +66,6 @@ def test_a_hub_that_sends_us_round_in_circles() -> None:
 def test_a_hub_that_sends_us_to_no_address() -> None:
     with answering(answer(302, Location="ftp://example.org/x")) as hub:
         assert isinstance(asked(hub.url), errors.HubError)
-
-
-@pytest.fixture
-def another_session() -> Iterator[None]:
-    """Let huggingface_hub read the environment anew, here and afterwards."""
-    close_session()
-    yield
-    close_session()
 
 
 @pytest.mark.usefixtures("another_session")
@@ -154,20 +144,6 @@ def test_pain_08_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, pr
     error = asked("https://hub.invalid")
     assert isinstance(error, errors.ProxyFailed)
     assert why in str(error)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file with a certificate for 127.0.0.1 that nobody has signed but itself, and its key."""
-    path = tmp_path_factory.mktemp("tls") / "hub.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    if shutil.which(command[0]) is None:
-        pytest.skip("needs openssl to make a certificate")
-    key = path.with_suffix(".key")
-    subprocess.run([*command, "-keyout", str(key), "-out", str(path)], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + key.read_bytes())
-    return path
 
 
 @pytest.mark.usefixtures("another_session")

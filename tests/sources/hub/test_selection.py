@@ -274,7 +274,7 @@ def test_a_name_or_pattern_that_nothing_has_lists_what_there_is(wish: Wish) -> N
 def test_several_wishes_must_all_be_fulfilled() -> None:
     files = listed("a-Q8_0.gguf", "b-Q8_0.gguf", "b-Q4_K_M.gguf")
     assert select(files, Wish(pattern="B-*", quantization="Q8_0")).model.name == "b-Q8_0.gguf"
-    with pytest.raises(NoSuchQuantization, match=r"q2_k\n.*b-Q4_K_M\.gguf\n.*b-Q8_0\.gguf$"):
+    with pytest.raises(NoSuchQuantization, match=r"(?m)q2_k\n.*b-Q4_K_M\.gguf\n.*b-Q8_0\.gguf$"):
         select(files, Wish(pattern="b-*", quantization="q2_k"))
 
 
@@ -319,7 +319,7 @@ def test_sizes_are_told_in_the_unit_that_suits_them() -> None:
 
 
 def test_four_missing_shards_are_all_named() -> None:
-    with pytest.raises(IncompleteShards, match=r"lacks (m-0000\d-of-00005\.gguf(, )?){4}$"):
+    with pytest.raises(IncompleteShards, match=r"(?m)lacks (m-0000\d-of-00005\.gguf(, )?){4}$"):
         select(listed("m-00003-of-00005.gguf"), Wish())
 
 

@@ -13,9 +13,6 @@ from llama_runner.sources.hub.errors import BadCertificate, NotFetched
 from llama_runner.sources.hub.http_transfer import Patience
 from tests.fakehub.hub import Hub
 from tests.sources.hub.bringing import Bringing, gguf
-from tests.sources.hub.test_network import another_session, certificate
-
-__all__ = ["another_session", "certificate"]
 
 FILES = {"model.gguf": gguf(3_000_000), "config.json": b"{}"}
 

@@ -1,0 +1,49 @@
+"""``plan``, ``prepare`` and ``status``: what would run, what is made, what is there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from llama_runner.cli import options as shared
+from llama_runner.cli import render
+from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.runner import runner_for
+
+
+@click.command(cls=GroupedCommand)
+@shared.store
+@shared.model
+def prepare(**given: Any) -> None:
+    """Make everything that serving a model needs, and print where it is."""
+    prepared = runner_for(given).prepare(**shared.wishes(given))
+    if given["as_json"]:
+        click.echo(json.dumps(prepared.to_json()))
+    else:
+        click.echo(render.prepared(prepared))
+
+
+@click.command(cls=GroupedCommand)
+@shared.store
+@shared.model
+@shared.server
+def plan(**given: Any) -> None:
+    """Say what would run and why. Touches nothing."""
+    forecast = runner_for(given).plan(server=shared.server_options(given), **shared.wishes(given))
+    if given["as_json"]:
+        click.echo(json.dumps(forecast.to_json()))
+    else:
+        click.echo(render.plan(forecast))
+
+
+@click.command(cls=GroupedCommand)
+@shared.store
+def status(**given: Any) -> None:
+    """Say what the store holds and what is running."""
+    found = runner_for(given).status()
+    if given["as_json"]:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        click.echo(render.status(found))

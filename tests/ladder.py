@@ -1,0 +1,27 @@
+"""The order of the package's parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "llama_runner"
+
+LADDER: tuple[frozenset[str], ...] = (
+    frozenset({"core", "version"}),
+    frozenset({"demo"}),
+    frozenset({"system"}),
+    frozenset({"store"}),
+    frozenset({"engine"}),
+    frozenset({"sources", "convert", "llama_cpp", "client"}),
+    frozenset({"serving"}),
+    frozenset({"steps"}),
+    frozenset({"request"}),
+    frozenset({"benchmark", "doctor"}),
+    frozenset({"api", "root", "status"}),
+    frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
+    frozenset({"run_server", "__main__"}),
+)
+"""From the bottom up. A package imports only from those below it; packages on one rung do not import each other.
+
+Modules that stand alone (``api`` and ``status``, the two of the pytest plugin) may import their neighbours.
+"""
