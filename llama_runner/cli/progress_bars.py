@@ -28,7 +28,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
     """No thread that looks after slow bars."""
 
     @staticmethod
-    def status_printer(file: Any) -> Callable[[str], None]:  # noqa: ANN401 - as of tqdm
+    def status_printer(file: Any) -> Callable[[str], None]:
         """Return what draws a line; it erases the rest, where the terminal may have echoed ``^C``."""
 
         def draw(line: str) -> None:

@@ -32,6 +32,25 @@ def joined(lines: Iterable[str]) -> str:
     return "\n".join(map(printable, lines))
 
 
+_styled: set[str] = set()
+"""Texts of ours that were made safe before they were given colours."""
+
+
+def styled(text: str) -> str:
+    """Let a text with colours pass as it is; whatever is foreign in it has been made printable."""
+    _styled.add(text.strip("\n"))
+    return text
+
+
+def has_colour(stream: IO[str] | None) -> bool:
+    """Whether to colour what is written to a stream; see no-color.org and bixense.com/clicolors."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if any(os.environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return is_live(stream)
+
+
 class PrintableStream:
     """A text stream that writes through to another one; see the module."""
 
@@ -42,8 +61,8 @@ class PrintableStream:
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write text with its line ends and tabs; other control characters become escapes."""
-        shown = printable_lines(text)
+        """Write text with its line ends and tabs; other control characters become escapes, but for ``styled`` texts."""
+        shown = text if text.strip("\n") in _styled else printable_lines(text)
         if self._encoding != "utf-8":
             shown = shown.encode(self._encoding, "backslashreplace").decode(self._encoding)
         self.raw.write(shown)
