@@ -11,7 +11,7 @@ import pytest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.llama_cpp.executable_format import ForeignProgram
 from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, NoServer, NotExecutable, open_adopted
-from llama_runner.steps.adopt import LIST, AdoptPrograms, ProgramLacking, adopted_programs, program_in
+from llama_runner.steps.adopt import LIST, AdoptPrograms, ProgramLacking, program_in
 from llama_runner.store.local_sources import MissingSource
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
@@ -45,7 +45,8 @@ def write(path: Path, text: str, *, mode: int = 0o755) -> Path:
 
 
 def adopt(where: Path | None, **environment: str) -> AdoptPrograms:
-    return adopted_programs(where, environment=environment)
+    found = open_adopted(where, environment=environment)
+    return AdoptPrograms(found, str(found.path), found.server, os_and_arch=HERE)
 
 
 def covered(step: AdoptPrograms) -> set[str]:

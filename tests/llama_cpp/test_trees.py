@@ -9,10 +9,11 @@ import pytest
 
 from llama_runner.core.errors import ToolError
 from llama_runner.llama_cpp.source_tree import NoSourceTree, open_tree
-from llama_runner.request.source_tree_graph import NoCommit, tree_from
+from llama_runner.request.source_tree_facts import NoCommit
 from llama_runner.steps.git_checkout import CannotReach, CloneTree, NoSuchCommit, find_commit
 from llama_runner.store.local_sources import MissingSource
 from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, git, write_tree
+from tests.llama_cpp.trees import tree_from
 
 
 @pytest.fixture
