@@ -8,45 +8,173 @@ if TYPE_CHECKING:
     from typing import Any
 
     from llama_runner.api import Runner
+    from llama_runner.benchmark.load_generator import Load
+    from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, ServerFigures, TuneResult
     from llama_runner.client.async_client import AsyncClient
-    from llama_runner.client.sync_client import Client
-    from llama_runner.core.errors import LlamaRunnerError
-    from llama_runner.request.results import Forecast, Made, Prepared
+    from llama_runner.client.errors import (
+        ConnectionLost,
+        ContextExceeded,
+        KeyRefused,
+        RequestFailed,
+        RequestRefused,
+        StillLoading,
+        StrangeAnswer,
+        TimedOut,
+        Unreachable,
+    )
+    from llama_runner.client.replies import Piece, Reply
+    from llama_runner.client.sync_client import Client, Stream
+    from llama_runner.core.errors import (
+        DownloadError,
+        ExitCode,
+        Interrupted,
+        LlamaRunnerError,
+        ServerError,
+        SourceError,
+        StepError,
+        StoreError,
+        ToolError,
+        UsageError,
+    )
+    from llama_runner.core.events import Event
+    from llama_runner.doctor import Diagnosis
+    from llama_runner.doctor.self_test import Trial
+    from llama_runner.llama_cpp.installed_builds import Build, BuildStore
+    from llama_runner.llama_cpp.updates import News
+    from llama_runner.request.model_inspection import Inspection
+    from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
+    from llama_runner.request.services import Service
+    from llama_runner.serving.async_server import AsyncServer
+    from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
+    from llama_runner.serving.log_reader import ServerLog
+    from llama_runner.serving.profiles import CannotKeep
+    from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
+    from llama_runner.sources.hub.search import Found
+    from llama_runner.status import Status
     from llama_runner.version import __version__
 
 __all__ = [
+    "AmbiguousName",
     "AsyncClient",
+    "AsyncServer",
+    "BenchTest",
+    "Build",
+    "BuildStore",
+    "CannotKeep",
     "Client",
+    "ConnectionLost",
+    "ContextExceeded",
+    "Diagnosis",
+    "DownloadError",
+    "Event",
+    "ExitCode",
     "Forecast",
+    "Found",
+    "Inspection",
+    "Interrupted",
+    "KeyRefused",
+    "Level",
     "LlamaRunnerError",
+    "Load",
     "Made",
+    "MadePrograms",
+    "News",
+    "NoSuchServer",
+    "Piece",
+    "PortTaken",
     "Prepared",
+    "ProgramFigures",
+    "Reply",
+    "RequestFailed",
+    "RequestRefused",
     "Runner",
+    "RunningServer",
     "Server",
+    "ServerError",
+    "ServerFigures",
+    "ServerLog",
     "ServerOptions",
+    "Service",
+    "SourceError",
+    "Status",
+    "StepError",
+    "StillLoading",
+    "StoreError",
+    "StrangeAnswer",
+    "Stream",
+    "TimedOut",
+    "ToolError",
+    "Trial",
+    "TuneResult",
+    "Unreachable",
+    "UsageError",
     "__version__",
 ]
 
 _WHERE = {
-    "AsyncClient": "llama_runner.client.async_client",
-    "Client": "llama_runner.client.sync_client",
-    "Forecast": "llama_runner.request.results",
-    "LlamaRunnerError": "llama_runner.core.errors",
-    "Made": "llama_runner.request.results",
-    "Prepared": "llama_runner.request.results",
-    "Runner": "llama_runner.api",
-    "Server": "llama_runner.serving.server_process",
-    "ServerOptions": "llama_runner.serving.llama_server.launch_spec",
-    "__version__": "llama_runner.version",
+    "llama_runner.api": ("Runner",),
+    "llama_runner.benchmark.load_generator": ("Load",),
+    "llama_runner.benchmark.results": ("BenchTest", "Level", "ProgramFigures", "ServerFigures", "TuneResult"),
+    "llama_runner.client.async_client": ("AsyncClient",),
+    "llama_runner.client.errors": (
+        "ConnectionLost",
+        "ContextExceeded",
+        "KeyRefused",
+        "RequestFailed",
+        "RequestRefused",
+        "StillLoading",
+        "StrangeAnswer",
+        "TimedOut",
+        "Unreachable",
+    ),
+    "llama_runner.client.replies": ("Piece", "Reply"),
+    "llama_runner.client.sync_client": ("Client", "Stream"),
+    "llama_runner.core.errors": (
+        "DownloadError",
+        "ExitCode",
+        "Interrupted",
+        "LlamaRunnerError",
+        "ServerError",
+        "SourceError",
+        "StepError",
+        "StoreError",
+        "ToolError",
+        "UsageError",
+    ),
+    "llama_runner.core.events": ("Event",),
+    "llama_runner.doctor": ("Diagnosis",),
+    "llama_runner.doctor.self_test": ("Trial",),
+    "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
+    "llama_runner.llama_cpp.updates": ("News",),
+    "llama_runner.request.model_inspection": ("Inspection",),
+    "llama_runner.request.results": ("Forecast", "Made", "MadePrograms", "Prepared"),
+    "llama_runner.request.services": ("Service",),
+    "llama_runner.serving.async_server": ("AsyncServer",),
+    "llama_runner.serving.errors": ("AmbiguousName", "NoSuchServer", "PortTaken"),
+    "llama_runner.serving.llama_server.launch_spec": ("ServerOptions",),
+    "llama_runner.serving.log_reader": ("ServerLog",),
+    "llama_runner.serving.profiles": ("CannotKeep",),
+    "llama_runner.serving.running_server": ("RunningServer",),
+    "llama_runner.serving.server_process": ("Server",),
+    "llama_runner.sources.hub.search": ("Found",),
+    "llama_runner.status": ("Status",),
+    "llama_runner.version": ("__version__",),
 }
+"""The module of each public name."""
 
 
 def __getattr__(name: str) -> "Any":  # noqa: ANN401 - whichever it is
     """Load what is asked for: importing the package alone must cost nothing."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415
+    for module, names in _WHERE.items():
+        if name in names:
+            from importlib import import_module  # noqa: PLC0415
 
-    return getattr(import_module(_WHERE[name]), name)
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> "list[str]":
+    """Return the public names, loaded or not."""
+    return __all__

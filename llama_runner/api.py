@@ -1,79 +1,62 @@
 """``Runner``: what the command line is made of, and what other programs import.
 
-It looks, plans, prepares and serves. It never prints and never exits: events go to ``on_event``, and what goes
-wrong is raised as a ``LlamaRunnerError``.
+It never prints and never exits: events go to ``on_event``, and what goes wrong is raised as a ``LlamaRunnerError``.
 """
 
 from __future__ import annotations
 
-import os
 import time
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner.core.events import Noticed, Sink, Warned
+from llama_runner.core.events import Warned
 from llama_runner.request import binaries_graph
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
-from llama_runner.request.output_copies import check_output, copies_of
+from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.preparation import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
+from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked
-from llama_runner.serving.port_check import check_launch
+from llama_runner.serving.port_check import check_launch, check_users
 from llama_runner.serving.server_log import new_name
 from llama_runner.serving.server_process import Server
 from llama_runner.store import layout
-from llama_runner.store.artifacts import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from typing_extensions import Unpack
 
-    from llama_runner.llama_cpp.installed_builds import BuildStore
+    from llama_runner.benchmark.bench import Benchmarks
+    from llama_runner.client.sync_client import Requests
+    from llama_runner.doctor.self_test import Trial
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.options import Wishes
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.supervisor import Policy
-    from llama_runner.sources.hub.search import Found
-    from llama_runner.status import Status
 
 
-class Runner:
-    """The pipeline over one root.
+class Runner(Root):
+    """The pipeline over one root: plan, prepare and serve models, and everything else that the command line does.
 
     ``root`` defaults to ``LLAMA_RUNNER_ROOT``, the checkout that the package runs from, or the user's data
     directory. ``on_event`` is called with every event, from several threads. ``lock_timeout`` is how many
     seconds to wait for another process that makes the same thing.
     """
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str] | None = None,
-        *,
-        on_event: Sink = lambda _event: None,
-        lock_timeout: float = 6 * 3600,
-    ) -> None:
-        self.root = layout.find_root(root)
-        self.store = Store(self.root, on_event)
-        self._sink, self._lock_timeout = on_event, lock_timeout
-        self._preparation = Preparation(self.store, on_event, lock_timeout=lock_timeout)
-
     @property
-    def bins(self) -> BuildStore:
-        """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not on the warm path
+    def benchmarks(self) -> Benchmarks:
+        """Measurements: bench, tune."""
+        from llama_runner.benchmark.bench import Benchmarks  # noqa: PLC0415 - not on the warm path
 
-        return open_builds(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
-
-    @property
-    def servers(self) -> Path:
-        """Where the servers that run are written down."""
-        return layout.servers(self.store.private)
+        return Benchmarks(self.store, self.prepare, self.launch)
 
     def plan(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -103,22 +86,23 @@ class Runner:
     def make(
         self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
     ) -> list[Made]:
-        """Make the model files that are asked for, without what serving them needs; copy the first to ``output``."""
-        target = None if output is None else layout.user_path(output)
+        """Make the model files that are asked for, without what serving them needs; copy the first to ``output``.
+
+        An output that ends with a slash is a directory, in which the copy is named after the model.
+        """
 
         def ask() -> tuple[Request, Pipeline]:
             request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
             graph = graph_of(request)
             if graph.model is None:
                 raise NothingToMake(str(path_of(graph.source)))
-            if target is not None:
-                check_output(graph.model, target, self.root)
+            if output is not None:
+                check_output(graph, output, self.root)
             return request, graph
 
         graph, _, outcome = self._preparation.make(ask, lambda graph: (*graph.files, *graph.measured))
         files = made_of(self.store, graph, outcome)
-        self.store.copy_out({} if target is None else copies_of(graph.model, files[0].path, target))
-        return files
+        return files if output is None else copied(self.store, graph, files, output)
 
     def make_programs(self, **wishes: Unpack[Wishes]) -> MadePrograms:
         """Make llama.cpp's programs, without a model."""
@@ -173,31 +157,17 @@ class Runner:
         It goes on when we end. ``policy`` says whether it is started again when it ends, ``limit`` how many starts
         in a row may fail. At a port that is given, a detached server of the same launch that runs already is returned.
         """
-        from llama_runner.serving.access import key_for  # noqa: PLC0415 - not on the warm path
-        from llama_runner.serving.daemon import detach, restarts_as  # noqa: PLC0415
-        from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415
+        from llama_runner.serving.detached_server import detached_server  # noqa: PLC0415 - not on the warm path
 
-        spec, about = self._checked(prepared, server), {"build": prepared.build.get("version")}
-
-        def start() -> RunningServer:
-            memory, log_name = checked(spec, layout.memory_needs(self.store.private), self._sink), new_name()
-            running = detach(
-                spec,
-                log=self.root / log_name,
-                log_name=log_name,
-                registry=self.servers,
-                sink=self._sink,
-                about=about,
-                policy=policy,
-                limit=limit,
-                key=key_for(spec),
-                cancelled=cancelled,
-            )
-            return memory.remember(running)
-
-        if spec.port == 0 and spec.socket is None:
-            return start()
-        return ensure_ready(spec, self.servers, start, cancelled, accepts=restarts_as(policy, limit), sink=self._sink)
+        return detached_server(
+            self._checked(prepared, server),
+            store=self.store,
+            sink=self._sink,
+            about={"build": prepared.build.get("version")},
+            policy=policy,
+            limit=limit,
+            cancelled=cancelled,
+        )
 
     def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
         if prepared.facts.get("architecture") == "t5":
@@ -212,11 +182,9 @@ class Runner:
         Leaving the ``with`` block of one that ran before does not end it. Another server at its address is a
         ``PortTaken`` that names it.
         """
-        from llama_runner.serving.access import check_access  # noqa: PLC0415 - not on the warm path
-        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415
-        from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415
+        from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415 - not on the warm path
 
-        check_access(with_variables(server or ServerOptions(), os.environ), os.environ)
+        check_users(server or ServerOptions())
         prepared = self.prepare(model, server=server, **wishes)
         spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
@@ -247,38 +215,26 @@ class Runner:
 
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **wishes))
 
-    def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[Found]:
-        """Return repositories on the Hub with GGUF files that fit the words, the most downloaded first."""
-        from llama_runner.sources.hub.search import search  # noqa: PLC0415 - not on the warm path
+    def client(
+        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+    ) -> AbstractContextManager[Requests]:
+        """Prepare, and return a client for a ``with`` block: of a running server that gives the same answers, if any.
 
-        return search(
-            words,
-            environment=os.environ,
-            token_file=None if token_file is None else layout.user_path(token_file),
-            limit=limit,
-            notice=lambda what, text: self._sink(Noticed(what, text)),
-        )
+        Else a server is started on a free port; it ends with the block.
+        """
+        from llama_runner.serving.shared_client import NOT_SHARED, shared_client, text_server  # noqa: PLC0415
 
-    def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``AmbiguousName``."""
-        from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
+        options = text_server(server)
+        prepared = self.prepare(model, server=options, **wishes)
+        start = partial(self.launch, prepared, server=options, about=NOT_SHARED)
+        return shared_client(options, spec_for(prepared, options), self.servers, start)
 
-        return stop(self.servers, name, self._sink)
+    def self_test(self) -> Iterator[Trial]:
+        """Try to compile, convert, quantize and serve in a temporary root; yields each trial as it ends."""
+        from llama_runner.doctor.self_test import self_test  # noqa: PLC0415 - not on the warm path
 
-    def restart(self, name: str) -> dict[str, Any]:
-        """End a detached server and start it anew; return what is written down of it once it is ready."""
-        from llama_runner.serving.server_control import restart  # noqa: PLC0415 - not on the warm path
+        return self_test(self.root, Runner)  # type: ignore[arg-type]  # mypy does not match Unpack with **Any
 
-        return restart(self.servers, name)
-
-    def running(self) -> list[dict[str, Any]]:
-        """Return the servers of this root that run, with what they do now, and those in the background that failed."""
-        from llama_runner.serving.status_probe import look_at_all  # noqa: PLC0415 - not on the warm path
-
-        return look_at_all(self.servers)
-
-    def status(self) -> Status:
-        """Say what the store holds and which servers run. Reads records only."""
-        from llama_runner.status import take_stock  # noqa: PLC0415 - not on the warm path
-
-        return take_stock(self.store)
+    @property
+    def _preparation(self) -> Preparation:
+        return Preparation(self.store, self._sink, lock_timeout=self._lock_timeout)

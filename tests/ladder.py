@@ -17,7 +17,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "doctor"}),
-    frozenset({"api", "status"}),
+    frozenset({"api", "root", "status"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
 )

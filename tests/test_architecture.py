@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
@@ -270,6 +270,34 @@ def test_12_02_one_module_reads_config_json_and_the_others_get_what_it_says() ->
             if isinstance(node, ast.Constant) and node.value == "config.json":
                 named.add(path.relative_to(PACKAGE).as_posix())
     assert named == OF_CONFIG.keys()
+
+
+HTTP = {
+    "system/http_client.py": {"httpx2"},
+    "sources/hub/client.py": {"huggingface_hub.get_session"},
+    "sources/hub/download.py": {"huggingface_hub.get_session"},
+    "client/connection.py": {"httpx2"},
+    "client/async_client.py": {"httpx2"},
+    "client/sync_client.py": {"httpx2"},
+    "serving/llama_server/readiness.py": {"http.client"},
+    "system/http_failure.py": {"urllib.request"},
+}
+"""What speaks HTTP: to others; to the Hub, on its library's session; to servers, as a client and while one starts
+(``http.client``, which loads faster). The last one asks which proxy the system has."""
+
+
+def test_12_04_one_module_speaks_http_to_others_than_the_hub_and_servers() -> None:
+    found: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)]
+            http = {"httpx", "httpx2", "requests", "aiohttp", "urllib3", "http.client", "urllib.request"}
+            speaks = {name for name in names if name in http or name.endswith(".get_session")}
+            if speaks:
+                found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).update(speaks)
+    assert found == HTTP
 
 
 def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -> None:

@@ -55,7 +55,7 @@ def search(
     *,
     budget: float,
     clock: Callable[[], float] = time.monotonic,
-    tell: Callable[[Settings, float | None], None] = lambda _settings, _score: None,
+    tell: Callable[[Settings, float | None], object] = lambda _settings, _score: None,
 ) -> Tuned:
     """Try one axis after the other, keep what is faster, and compare the best with the default again at the end.
 

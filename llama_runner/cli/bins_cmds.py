@@ -56,7 +56,7 @@ def build(**given: Any) -> None:
 @networking
 @click.option("--release", metavar="TAG|latest", help="Of llama.cpp, as the listing of its releases has it.")
 @click.option("--platform", metavar="windows-x64|…", help="What they run on; only unpacked and looked at elsewhere.")
-@click.argument("archive", required=False, metavar="[FILE|URL|package]")
+@click.argument("archive", cls=shared.CompletedArgument, required=False, metavar="[FILE|URL|package]")
 def install(**given: Any) -> None:
     """Unpack a release of llama.cpp, prove its programs, and put them beside the others.
 
@@ -123,7 +123,7 @@ def _row(build: Build) -> tuple[str, ...]:
 
 @bins.command()
 @shared.store
-@click.argument("name", required=False)
+@click.argument("name", cls=shared.CompletedArgument, required=False)
 def path(**given: Any) -> None:
     """Print the directory of programs, by name; without one of those that are in use."""
     found = _shelf(given).path(given["name"])
@@ -135,7 +135,7 @@ def path(**given: Any) -> None:
 
 @bins.command()
 @shared.store
-@click.argument("name")
+@click.argument("name", cls=shared.CompletedArgument)
 def use(**given: Any) -> None:
     """Choose programs for later runs; auto: what is best for each. The beginning of a name is enough."""
     programs = _shelf(given).use(given["name"])
@@ -158,7 +158,7 @@ def _tell_choice(given: dict[str, Any], name: str | None, more: str = "") -> Non
 
 @bins.command()
 @shared.store
-@click.argument("names", nargs=-1, metavar="NAME…")
+@click.argument("names", cls=shared.CompletedArgument, nargs=-1, metavar="NAME…")
 @click.option("--unused", is_flag=True, help="All but those in use or running, and the newest of each backend.")
 @click.option("--force", is_flag=True, help="Also one that is in use for later runs; auto is, then.")
 def remove(**given: Any) -> None:
@@ -181,8 +181,10 @@ def remove(**given: Any) -> None:
 
 @bins.command()
 @shared.store
-@click.argument("name")
-@click.option("-o", "--output", metavar="FILE", help="Where to; default: NAME-PLATFORM.tar.gz here.")
+@click.argument("name", cls=shared.CompletedArgument)
+@click.option(
+    "-o", "--output", cls=shared.CompletedOption, metavar="FILE", help="Where to; default: NAME-PLATFORM.tar.gz here."
+)
 def export(**given: Any) -> None:
     """Pack programs with their record into one archive, for bins import on other machines."""
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help
@@ -199,7 +201,7 @@ def export(**given: Any) -> None:
 @bins.command("import")
 @shared.store
 @waiting
-@click.argument("archive", metavar="FILE")
+@click.argument("archive", cls=shared.CompletedArgument, metavar="FILE")
 def import_(**given: Any) -> None:
     """Take in what bins export packed: checked, proven here, and never compiled again."""
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help

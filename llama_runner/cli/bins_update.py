@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,18 +24,10 @@ def update(**given: Any) -> None:
     """Compare the pinned llama.cpp with what the package index and the listing of releases have: say --check."""
     if not given["check"]:
         raise click.UsageError(f"say --check; in a checkout, {MOVE_PIN} moves the pin")
-    from llama_runner.llama_cpp.pinned_source import load_pin  # noqa: PLC0415
-    from llama_runner.llama_cpp.updates import look  # noqa: PLC0415
-    from llama_runner.store import layout  # noqa: PLC0415 - not for --help
-    from llama_runner.system import hardware  # noqa: PLC0415 - not for --help
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
+    from llama_runner.store import layout  # noqa: PLC0415
 
-    news = look(
-        load_pin(layout.pin_file()),
-        layout.find_root(given["root"]) / layout.PRIVATE,
-        environment=os.environ,
-        platform=hardware.platform_tag(),
-        offline=given["offline"],
-    )
+    news = Runner(given["root"]).bins.updates(offline=given["offline"])
     if given["as_json"]:
         click.echo(json.dumps(news.to_json()))
         return

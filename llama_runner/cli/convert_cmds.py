@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 _OUTPUT = click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Put a copy here as well; of a model in N files, NAME-00001-of-0000N.gguf and so on.",
+    metavar="FILE|DIR/",
+    help="Put a copy here as well; of a model in N files, NAME-00001-of-0000N.gguf and so on. "
+    "DIR/ puts it into that directory, named after the model.",
 )
 
 
@@ -47,15 +48,17 @@ def quantize(**given: Any) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False, path_type=Path))  # what cannot be read is not a wrong usage
+@click.argument(  # what cannot be read is not a wrong usage
+    "path", cls=shared.CompletedArgument, type=click.Path(readable=False, path_type=Path)
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--template", is_flag=True, help="Print the chat template and nothing else.")
 def inspect(path: Path, *, as_json: bool, tensors: bool, template: bool) -> None:
     """Say what a GGUF file (also one of several) or a directory of safetensors holds. Reads headers only."""
-    from llama_runner.request import model_inspection  # noqa: PLC0415 - not for --help
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
 
-    found = model_inspection.inspect(path)
+    found = Runner().inspect(path)
     if template:
         click.echo(found.template or "")
     elif as_json:
@@ -103,7 +106,7 @@ def _make(given: dict[str, Any]) -> None:
     if given["as_json"]:
         click.echo(json.dumps([one.to_json() for one in made]))
     else:
-        say(*map(_line, made))
+        say(*map(_line, made), *(f"{'copied':<9} {copy}" for one in made for copy in one.copies))
         if figures := {one.path.name: one.quality for one in made if one.quality}:
             click.echo(render.quality(figures))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,8 @@ from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+
+    from llama_runner.doctor.self_test import Trial
 
 _Row = tuple[str, str]
 
@@ -34,40 +34,33 @@ def doctor(**given: Any) -> None:
 
 def diagnose(root: str | None, *, as_json: bool, check: bool = False) -> int:
     """Print the diagnosis and return the exit status."""
-    from llama_runner.doctor import examine  # noqa: PLC0415 - not for --help
-    from llama_runner.store.artifacts import Store  # noqa: PLC0415
-    from llama_runner.store.layout import find_root  # noqa: PLC0415
+    from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
 
-    where = find_root(root)
-    document = examine(Store(where, lambda _event: None))
+    runner = Runner(root)
+    document = runner.doctor().to_json()
     if not as_json:
         say(*_text(document))
-    tried = list(_check(where, quiet=as_json)) if check else []
+    tried = list(_check(runner.self_test(), quiet=as_json)) if check else []
     if as_json:
-        click.echo(json.dumps(document | ({"check": tried} if check else {})))
+        click.echo(json.dumps(document | ({"check": [each.to_json() for each in tried]} if check else {})))
     else:
-        failed = [each["name"] for each in tried if each["ok"] is False]
+        failed = [each.name for each in tried if each.ok is False]
         say("", f"{' and '.join(failed)} failed" if failed else _said(document["verdict"]))
-    return next((int(each["code"]) for each in tried if each["code"]), 0)
+    return next((each.code for each in tried if each.code), 0)
 
 
-def _check(root: Path, *, quiet: bool) -> Iterator[dict[str, Any]]:
-    from llama_runner.cli.self_test import trials  # noqa: PLC0415 - only then
-    from llama_runner.doctor.probe import Hiding  # noqa: PLC0415
-
-    hiding = Hiding(os.environ)
+def _check(trials: Iterator[Trial], *, quiet: bool) -> Iterator[Trial]:
     if not quiet:
         say("", "tried")
-    for each in trials(root):
-        tried: dict[str, Any] = hiding.all(each.to_json())
+    for tried in trials:
         yield tried
         if not quiet:
-            word = {True: "ok", False: "failed", None: "not tried"}[tried["ok"]]
-            after = f"   {tried['seconds']:.1f} s" if tried["ok"] is not None else ""
-            first, *more = tried["said"].split("\n")
-            say(_line(tried["name"], f"{word}{after}   {first}"), *(_line("", line) for line in more))
-            if tried["hint"]:
-                say(_line("", tried["hint"]))
+            word = {True: "ok", False: "failed", None: "not tried"}[tried.ok]
+            after = f"   {tried.seconds:.1f} s" if tried.ok is not None else ""
+            first, *more = tried.said.split("\n")
+            say(_line(tried.name, f"{word}{after}   {first}"), *(_line("", line) for line in more))
+            if tried.hint:
+                say(_line("", tried.hint))
 
 
 def _is_unknown(found: object) -> bool:

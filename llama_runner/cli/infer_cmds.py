@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,32 +13,19 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.streams import say
-from llama_runner.core.errors import LlamaRunnerError, UsageError
+from llama_runner.core.errors import UsageError
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from llama_runner.client.replies import Reply
-    from llama_runner.client.sync_client import Client, Requests, Stream
+    from llama_runner.client.sync_client import Requests, Stream
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system")
-_USUAL = {"ctx_size": None, "threads": None, "gpu_layers": None, "llama_env": False}
-"""Whoever wishes anything else wants a server of their own."""
-
-NOT_SHARED = {"shared": False}
-"""What is registered with a server that ends with the command that started it: no other command uses it."""
-
 _HELP = "/reset begins anew, /quit ends"
-
-
-class GivesVectors(UsageError):
-    """A server is to write, and to give vectors only."""
-
-    def __init__(self, word: str) -> None:
-        self.word = word
-        super().__init__(f"with {word} a server gives vectors, not text", hint="leave it out")
 
 
 class BadSchema(UsageError):
@@ -62,7 +49,7 @@ sampling = shared.together(
     click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="How long the answer may be."),
     click.option("--seed", type=click.IntRange(0), metavar="N", help="The same seed, the same answer."),
     click.option("--system", metavar="TEXT", help="What the model is told first."),
-    click.option("--schema", metavar="FILE", help="A JSON schema that the answer keeps."),
+    click.option("--schema", cls=shared.CompletedOption, metavar="FILE", help="A JSON schema that the answer keeps."),
 )
 
 
@@ -118,50 +105,18 @@ def chat(**given: Any) -> None:
                     history.append(reply.message)
 
 
-@contextmanager
-def answering(given: dict[str, Any]) -> Iterator[Requests]:
-    """Prepare the model, and give a server that runs and answers alike, or else one of its own until the end."""
+def answering(given: dict[str, Any]) -> AbstractContextManager[Requests]:
+    """Return a client of a server that gives the answers of the model that is asked for."""
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
-    from llama_runner.request.locations import spec_for  # noqa: PLC0415
-    from llama_runner.serving.running_server import answering_alike  # noqa: PLC0415
 
-    options = own_options(given)
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
-    prepared = runner.prepare(server=options, **shared.wishes(given))
-    if not options.extra and all(given[name] == usual for name, usual in _USUAL.items()):
-        for about in answering_alike(spec_for(prepared, options), runner.servers):
-            if (client := _client(about)) is not None:
-                with client:
-                    yield client
-                return
-    with runner.launch(prepared, server=options, about=NOT_SHARED) as server:
-        yield server
+    return runner.client(server=own_options(given), **shared.wishes(given))
 
 
 def own_options(given: dict[str, Any]) -> ServerOptions:
-    """Return how a server of our own is started: at any port, for text."""
-    from llama_runner.serving.llama_server.purpose import purpose_of  # noqa: PLC0415 - not for --help
-
-    asked = shared.server_options({**shared.UNASKED, **given})
-    purpose = purpose_of(asked, os.environ)
-    if purpose.kind != "text":
-        raise GivesVectors(purpose.option)
-    return asked
-
-
-def _client(about: dict[str, Any]) -> Client | None:
-    """Return a client of a server that is written down, if it answers us."""
-    from llama_runner.client.sync_client import Client  # noqa: PLC0415 - not for --help
-    from llama_runner.serving.llama_server.launch_spec import first_key_in  # noqa: PLC0415
-
-    client = Client(about["url"], api_key=first_key_in(os.environ))
-    try:
-        client.props()
-    except LlamaRunnerError:  # it still loads, wants another key, has a certificate of its own
-        client.close()
-        return None
-    return client
+    """Return the options of a server that only this command uses: on any free port of this machine."""
+    return shared.server_options({**shared.UNASKED, **given})
 
 
 def _asking(given: dict[str, Any]) -> dict[str, Any]:

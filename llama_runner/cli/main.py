@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -103,6 +104,10 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
+        if "_LLAMA_RUNNER_COMPLETE" in os.environ:
+            from llama_runner.cli.completion import register  # noqa: PLC0415 - for shells only
+
+            register()
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
         _warn_of_old_flags(argv)
         # color: the streams write escape sequences as text; without it, click would remove some of them

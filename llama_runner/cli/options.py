@@ -15,6 +15,8 @@ from llama_runner.request import server_options as server_options_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from click.shell_completion import CompletionItem
+
     from llama_runner.request.option_definition import Option
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
@@ -96,7 +98,27 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-class _Option(click.Option):
+class CompletedArgument(click.Argument):
+    """An argument whose values a shell completes by its name."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See click."""
+        from llama_runner.cli.completion import values  # noqa: PLC0415 - for shells only
+
+        return values(self, ctx, incomplete)
+
+
+class CompletedOption(click.Option):
+    """An option whose values a shell completes by its name or kind."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See click."""
+        from llama_runner.cli.completion import values  # noqa: PLC0415 - for shells only
+
+        return values(self, ctx, incomplete) or super().shell_complete(ctx, incomplete)
+
+
+class _Option(CompletedOption):
     """An option whose help is the text of its definition and nothing more."""
 
     def get_help_extra(self, ctx: click.Context) -> Any:
@@ -144,7 +166,7 @@ device = made_from(option for option in artifact_options.PROGRAMS if option.name
 sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name == "sha256")
 building = made_from(artifact_options.BUILD)
 programs = made_from((*artifact_options.PROGRAMS, *artifact_options.BUILD))
-model = together(click.argument("model", required=False), made_from(artifact_options.ARTIFACTS))
+model = together(click.argument("model", required=False, cls=CompletedArgument), made_from(artifact_options.ARTIFACTS))
 compute = made_from(server_options_of.COMPUTE)
 profile = made_from(server_options_of.PROFILE)
 server = made_from((*server_options_of.SERVER, *server_options_of.PROFILE))

@@ -23,7 +23,12 @@ _FITS = {True: "fits", False: "too large"}
 @shared.store
 @click.argument("words", nargs=-1, required=True)
 @click.option("--limit", type=click.IntRange(1, _MOST), default=10, show_default=True, help="Repositories at most.")
-@click.option("--token-file", metavar="FILE", help="A file with the token for the Hub, instead of HF_TOKEN.")
+@click.option(
+    "--token-file",
+    cls=shared.CompletedOption,
+    metavar="FILE",
+    help="A file with the token for the Hub, instead of HF_TOKEN.",
+)
 def search(**given: Any) -> None:
     """Look for GGUF models on the Hugging Face Hub: their quantizations, sizes, and what fits this machine."""
     from llama_runner.api import Runner  # noqa: PLC0415

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +12,13 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.streams import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
-from llama_runner.core.redaction import redacted
-from llama_runner.system.files import open_regular, read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from llama_runner.api import Runner
+    from llama_runner.request.services import Service, Services
 
-_POLL_S = 0.2
-_BLOCK = 1 << 16
-_LARGEST_UNIT = 1 << 20
 _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
 
@@ -36,11 +29,7 @@ def ps(**given: Any) -> None:
 
     Also those in the background that failed, and why, until they are stopped or started again.
     """
-    from llama_runner.serving.errors import OutOfReach  # noqa: PLC0415 - not for --help
-    from llama_runner.serving.registry import elsewhere  # noqa: PLC0415
-
-    runner = _runner(given)
-    found = runner.running()
+    found = _runner(given).running()
     if given["as_json"]:
         click.echo(json.dumps(found))
         return
@@ -54,8 +43,6 @@ def ps(**given: Any) -> None:
             click.echo(printable_message(f"failed    {printable(server['alias'])}: {server['failure']}{log}"))
     if not found:
         say("none runs", err=True)
-    for server in elsewhere(runner.servers):
-        say(f"note      {OutOfReach(server)}", err=True)
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -82,63 +69,20 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
 
 @click.command()
 @shared.store
-@click.argument("server", required=False)
+@click.argument("server", cls=shared.CompletedArgument, required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what it says, until it ends or Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last ones.")
 def logs(**given: Any) -> None:
     """Print what a server said, named as status shows it; without a name the one that runs, or ran last."""
-    from llama_runner.serving.server_control import log_of  # noqa: PLC0415 - not for --help
-
-    runner = _runner(given)
-    path, runs = log_of(runner.servers, runner.root, given["server"])
     out = PrintableBytes(sys.stdout)
-    with open_regular(path) as file:
-        out.write(b"".join(_last_lines(file, given["lines"])))
+    for block in _runner(given).log(given["server"]).read(lines=given["lines"], follow=given["follow"]):
+        out.write(block)
         out.flush()
-        for block in _follow(path, file, runs) if given["follow"] else ():
-            out.write(block)
-            out.flush()
-
-
-def _last_lines(file: Any, count: int) -> list[bytes]:
-    """Return the last lines of a file; it is read from its end."""
-    end = at = file.seek(0, os.SEEK_END)
-    ends = 0
-    while at > 0 and ends <= count:
-        at = max(0, at - _BLOCK)
-        file.seek(at)
-        ends += file.read(min(_BLOCK, end - at)).count(b"\n")
-    file.seek(at)
-    return file.read(end - at).splitlines(keepends=True)[-count:] if count else []
-
-
-def _follow(path: Path, file: Any, runs: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield what is added, also when the log is set aside and begun anew."""
-    try:
-        while True:
-            alive = runs()  # looked at first: what it said before its end is still to be read
-            yield from _rest(file)
-            with suppress(FileNotFoundError):
-                if path.stat().st_ino != os.fstat(file.fileno()).st_ino:
-                    yield from _rest(file)
-                    file.close()
-                    file = open_regular(path)
-                    continue
-            if not alive:
-                return
-            time.sleep(_POLL_S)
-    finally:
-        file.close()
-
-
-def _rest(file: Any) -> Iterator[bytes]:
-    while block := file.read(_BLOCK):
-        yield block
 
 
 @click.command()
 @shared.store
-@click.argument("server", required=False)
+@click.argument("server", cls=shared.CompletedArgument, required=False)
 @click.option("--all", "every", is_flag=True, help="All servers of this root.")
 def stop(**given: Any) -> None:
     """End a running server, named by its model, URL or process id as status shows them, or all.
@@ -161,7 +105,7 @@ def stop(**given: Any) -> None:
 
 @click.command()
 @shared.store
-@click.argument("server")
+@click.argument("server", cls=shared.CompletedArgument)
 def restart(**given: Any) -> None:
     """End a server that was started with run --detach and start it anew: same model, port, key."""
     about = _runner(given).restart(given["server"])
@@ -186,13 +130,9 @@ _AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--h
 @_service_words
 def install(name: str | None, run_options: tuple[str, ...]) -> None:
     """Write the unit for llama-runner run with these options, and say how to start it."""
-    from llama_runner.serving import system_service  # noqa: PLC0415 - not for --help
-
-    path, text = _unit(name, run_options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    start, stop = system_service.commands(path)
-    say(f"written   {path}", f"start     {start}", f"stop      {stop}")
+    services, made = _service(name, run_options)
+    services.install(made)
+    say(f"written   {made.path}", f"start     {made.start}", f"stop      {made.stop}")
 
 
 @service.command(context_settings=_AS_THEY_ARE)
@@ -200,62 +140,43 @@ def install(name: str | None, run_options: tuple[str, ...]) -> None:
 @_service_words
 def show(name: str | None, run_options: tuple[str, ...]) -> None:
     """Print the unit that install would write; with --name alone the one that is installed."""
-    from llama_runner.serving import system_service  # noqa: PLC0415 - not for --help
-
     if name is not None and not run_options:
-        path = system_service.where(name, os.environ)
-        if not path.exists():
-            raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
-        click.echo(read_bounded(path, _LARGEST_UNIT).decode("utf-8", "replace"), nl=False)
-        return
-    click.echo(_unit(name, run_options)[1], nl=False)
+        found = _services(None).find(name)
+    else:
+        _, found = _service(name, run_options)
+    click.echo(found.text, nl=False)
 
 
 @service.command()
 @click.argument("name")
 def uninstall(name: str) -> None:
     """Remove a unit; a server that it started is ended by the command that this prints."""
-    from llama_runner.serving import system_service  # noqa: PLC0415 - not for --help
-
-    path = system_service.where(name, os.environ)
-    if not path.exists():
-        raise click.UsageError(f"no service called {name!r} is installed: there is no {path}")
-    path.unlink()
-    say(f"removed   {path}", f"stop      {system_service.commands(path)[1]}")
+    removed = _services(None).remove(name)
+    say(f"removed   {removed.path}", f"stop      {removed.stop}")
 
 
-def _unit(name: str | None, words: tuple[str, ...]) -> tuple[Path, str]:
-    """Return where a unit belongs and its text; the words must be such that ``run`` takes them."""
+def _service(name: str | None, words: tuple[str, ...]) -> tuple[Services, Service]:
+    """Return the services, and the one for these words, which must be such that ``run`` takes them."""
     from llama_runner.cli.run_cmd import run  # noqa: PLC0415 - not for --help
-    from llama_runner.serving import system_service  # noqa: PLC0415 - not for --help
-    from llama_runner.store.layout import find_root  # noqa: PLC0415 - not for --help
-    from llama_runner.system.processes import python_module  # noqa: PLC0415 - as above
 
     extra = click.get_current_context().obj or ()
     given = run.make_context("llama-runner run", list(words), obj=extra).params
     if shared.server_options(given).api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
-    if os.environ.get("LLAMA_API_KEY"):
-        raise click.UsageError("a unit holds no key, so LLAMA_API_KEY would not reach it; use --api-key-file")
-    if any(redacted(word) != word for word in (*words, *extra)):
-        raise click.UsageError("a unit can be read by others, so no URL in it may have a password or a token")
     if given["detach"]:
         raise click.UsageError("the system holds it: leave --detach out")
     sources = ("model", "hf_model", "gguf_path", "safetensors_dir")
     source = next((str(given[of]) for of in sources if given[of]), "demo" if given["demo"] else None)
     if source is None:
         raise click.UsageError("say which model, as for run")
-    name = name or Path(source).name
-    script = Path(sys.executable).with_name("llama-runner")
-    program = [str(script)] if script.exists() else list(python_module("llama_runner"))
-    argv = [*program, "run", *words, *(["--", *extra] if extra else [])]
-    variables = system_service.variables(os.environ, find_root(given["root"]), llama_env=given["llama_env"])
-    for word in (name, *argv, str(Path.cwd()), *variables.values()):
-        if printable(word) != word:
-            raise click.UsageError(
-                f"a service cannot have control characters or other than UTF-8 in its command: {word!a}"
-            )
-    return system_service.where(name, os.environ), system_service.unit(name, argv, Path.cwd(), variables)
+    services = _services(given["root"])
+    command = (*words, *(("--", *extra) if extra else ()))
+    named = name or Path(source).name
+    return services, services.of_command(command, name=named, inherit_environment=given["llama_env"])
+
+
+def _services(root: str | None) -> Services:
+    return _runner({"root": root}).services
 
 
 def _runner(given: dict[str, Any]) -> Runner:

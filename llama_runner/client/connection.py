@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 
+from llama_runner.client.address import ServerAddress, only_trusting
 from llama_runner.client.errors import ConnectionLost, StrangeAnswer, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ _CONNECT_S = 10.0
 _KEPT_S = 3.0
 """Idle connections are dropped before llama-server does it, after 5 s: a request might just be on its way."""
 
-_SOCKET = "unix://"
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - who listens everywhere is asked at the loopback
-_LOOPBACK = ("localhost", "127.", "::1")
-
 
 class Address:
     """The base address of a server, without ``/v1``, and what it takes to be let in."""
@@ -36,55 +32,35 @@ class Address:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
         self.timeout = timeout
         self._key, self._certificate = api_key, certificate
-        self._socket: str | None = None
-        if self.url.startswith(_SOCKET):
-            path, dot, prefix = self.url.removeprefix(_SOCKET).rpartition(".sock")
-            self._socket, self._base = path + dot, f"http://localhost{prefix.removeprefix(':')}"
-            return
         try:
-            where = urlsplit(self.url)
-            if reachable := _EVERYWHERE.get(where.hostname or ""):
-                where = where._replace(netloc=reachable if where.port is None else f"{reachable}:{where.port}")
+            self._at = ServerAddress(self.url)
         except ValueError as error:
             raise Unreachable(self.url, str(error)) from None
-        self._base = urlunsplit(where)
 
     @property
     def openai(self) -> str:
         """What programs for the OpenAI API want as base URL."""
-        return f"{self._base}/v1"
+        return f"{self._at.base}/v1"
 
     def client(self, transport: Callable[..., object]) -> dict[str, Any]:
         """Return the arguments of a client of ``httpx2``; ``transport`` is the kind that it takes for a socket."""
         how: dict[str, Any] = {
             "verify": self._trust(),
-            "trust_env": not self._is_here,  # a proxy cannot reach our loopback
+            "trust_env": not self._at.is_local,  # a proxy cannot reach our loopback
             # as many connections as somebody wants requests at once: the server queues them
             "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_S),
         }
         return {
-            "base_url": self._base,
+            "base_url": self._at.base,
             "headers": {} if self._key is None else {"Authorization": f"Bearer {self._key}"},
             "timeout": httpx2.Timeout(self.timeout, connect=_CONNECT_S),
-            **(how if self._socket is None else {"transport": transport(uds=self._socket, **how)}),
+            **(how if self._at.socket is None else {"transport": transport(uds=self._at.socket, **how)}),
         }
 
-    @property
-    def _is_here(self) -> bool:
-        return self._socket is not None or (urlsplit(self._base).hostname or "").startswith(_LOOPBACK)
-
     def _trust(self) -> ssl.SSLContext | bool:
-        if not self._base.startswith("https:"):
+        if not self._at.is_tls:
             return False  # loading the certificates of the world takes 20 ms
-        if self._certificate is None:
-            return True
-        import ssl  # noqa: PLC0415 - for servers with TLS only
-
-        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        trust.check_hostname = False  # we know the certificate itself, whatever names it has
-        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        trust.load_verify_locations(self._certificate)
-        return trust
+        return True if self._certificate is None else only_trusting(self._certificate)
 
     @contextmanager
     def told(self, gathered: Gathered | None = None) -> Iterator[None]:

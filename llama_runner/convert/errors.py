@@ -81,6 +81,14 @@ def reading(path: Path) -> Iterator[None]:
         raise UnreadableFile(found, why, hint="make it readable for this user, or fetch the model again") from error
 
 
+class NoTokenizer(SourceError):
+    """The directory holds a model and no tokenizer at all."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"no tokenizer in {path}", hint=f'save it there: tokenizer.save_pretrained("{path}")')
+        self.path = path
+
+
 class OnlyPickles(SourceError):
     """The weights are Python pickles; loading one runs whatever code it carries, so they are refused."""
 

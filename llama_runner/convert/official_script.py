@@ -91,6 +91,16 @@ def check_weights(directory: Path) -> None:
     shards.find(Source(directory))
 
 
+def check_tokenizer(directory: Path) -> None:
+    """Raise ``NoTokenizer`` for a model that was saved without one, as trainers do for a checkpoint."""
+    from llama_runner.convert.errors import NoTokenizer, reading  # noqa: PLC0415 - not on the warm path
+
+    with reading(directory):
+        names = [entry.name for entry in directory.iterdir()]
+    if not any(name.endswith(_TOKENIZER) or "vocab" in name for name in names):
+        raise NoTokenizer(directory)
+
+
 def check_adapter(directory: Path) -> None:
     """Raise a ``SourceError`` if a LoRA adapter has no settings or no weights as safetensors."""
     from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - few have any
@@ -141,6 +151,8 @@ def _kind_of_reader(
 
 
 _DESCRIPTION = "hf_quant_config.json"
+_TOKENIZER = ("tokenizer.json", "tekken.json", ".model", ".tiktoken")
+"""How the names of files end that hold a vocabulary, besides those with ``vocab`` in them."""
 _ADAPTER = "adapter_model.safetensors"
 _AS_SAFETENSORS = "pickles are never loaded: save it as safetensors where you trust it"
 

@@ -1,6 +1,6 @@
-"""What this machine is and has, for whoever has to find out why something does not work.
+"""What this machine is and has, and why something does not work.
 
-``examine`` returns one document of plain values; `docs/binaries.md` names its parts. A look that breaks is
+``diagnose`` returns one value of plain documents; `docs/binaries.md` names its parts. What cannot be found out is
 ``{"unknown": why}`` in its place. Nothing is written and no network is used.
 """
 
@@ -10,8 +10,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.value import Value
 from llama_runner.doctor import hardware_report, software_report
 from llama_runner.doctor.probe import Document, Hiding, Place, is_unknown, look
 from llama_runner.doctor.problems import problems, verdict
@@ -25,7 +26,37 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-__all__ = ["SCHEMA", "Document", "Place", "examine", "is_unknown"]
+__all__ = ["SCHEMA", "Diagnosis", "Document", "Place", "diagnose", "examine", "is_unknown"]
+
+
+class Diagnosis(Value):
+    """What this machine is and has. Each part is a document of plain values, or ``{"unknown": why}``."""
+
+    schema: int
+    problems: list[dict[str, Any]]
+    """What is in the way: ``what``, ``hint`` and whether it ``blocks``."""
+    system: Document
+    cpu: Document
+    memory: Document
+    gpus: Document
+    toolchains: Document
+    disk: Document
+    store: Document
+    binaries: Any
+    """The installed builds of llama.cpp."""
+    versions: Document
+    settings: Document
+    verdict: Any
+    """One sentence."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``doctor --json``."""
+        return dict(self.__dict__)
+
+
+def diagnose(store: Store) -> Diagnosis:
+    """Return the diagnosis of this machine and of a store. Never raises."""
+    return Diagnosis(**examine(store))
 
 
 def examine(store: Store, environment: Mapping[str, str] | None = None, *, place: Place | None = None) -> Document:
@@ -82,7 +113,7 @@ def _size(directory: Path) -> Document:
 
 def binaries(store: Store) -> list[Document]:
     """Return what ``bins list --json`` does, less what says nothing here."""
-    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - only with a store
 
     names = ("name", "platform", "backend", "build", "commit", "proven", "in_use", "bytes", "problem")
     return [{name: each.to_json()[name] for name in names} for each in open_builds(store).builds()]

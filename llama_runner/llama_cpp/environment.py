@@ -49,6 +49,12 @@ MCP_SERVERS_CONFIG API_KEY_FILE SSL_KEY_FILE SSL_CERT_FILE MODELS_DIR MODELS_PRE
 PATH_VARIABLES = frozenset(f"LLAMA_ARG_{name}" for name in _PATHS.split())
 """Variables of llama-server that name a file or a directory."""
 
+MODEL_SOURCES = tuple(
+    f"LLAMA_ARG_{name}"
+    for name in ("MODEL", "MODEL_URL", "HF_REPO", "HF_FILE", "DOCKER_REPO", "MODELS_DIR", "MODELS_PRESET")
+)
+"""Variables that never reach a server: the model is ours to name, and a URL would be downloaded over its file."""
+
 
 def program_environment(ours: Mapping[str, str], *, inherit: bool = False) -> dict[str, str]:
     """Return the environment for a program of llama.cpp, out of ours.

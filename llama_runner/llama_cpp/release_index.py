@@ -7,18 +7,17 @@ there were too many requests is not asked again before the time that was said.
 from __future__ import annotations
 
 import json
-import platform
 import time
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urljoin, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 
-from llama_runner.core.errors import DownloadError, UsageError
-from llama_runner.core.redaction import public_url
+from llama_runner.core.errors import DownloadError
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp.releases import BadListing, keep, releases_of, to_json
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
-from llama_runner.version import __version__
+from llama_runner.system.http_failure import origin_of
+from llama_runner.system.network import parse_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,77 +30,51 @@ API = "https://api.github.com"
 ENDPOINT = f"{API}/repos/ggml-org/llama.cpp"
 MAX_AGE_S = 3600.0
 _LARGEST_ANSWER = 16 << 20
-_CONNECT_S, _READ_S, _WHOLE_S = 10.0, 20.0, 60.0
-_MOST_REDIRECTS = 5
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
-
-class BadReleasesEndpoint(UsageError):
-    """``LLAMA_RUNNER_RELEASES`` is no address."""
-
-    def __init__(self, shown: str, why: str) -> None:
-        self.shown, self.why = shown, why
-        super().__init__(
-            f"{VARIABLE} is not an address that can be asked: {shown}: {why}", hint=f"unset it for {ENDPOINT}"
-        )
 
 
 class ReleasesUnknown(DownloadError):
     """What the releases are cannot be learned now."""
 
 
-class ReleasesOffline(ReleasesUnknown):
+def releases_offline_error(where: str) -> ReleasesUnknown:
     """The listing would have to be asked, and must not be."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        super().__init__(
-            f"the releases at {where} are not known here, and nobody must be asked", hint="run once without --offline"
-        )
+    return ReleasesUnknown(
+        f"the releases at {where} are not known here, and nobody must be asked", hint="run once without --offline"
+    )
 
 
-class ReleasesNotReached(ReleasesUnknown):
+def releases_not_reached_error(where: str, why: str, hint: str | None) -> ReleasesUnknown:
     """No answer."""
-
-    def __init__(self, where: str, why: str, hint: str | None) -> None:
-        self.where, self.why = where, why
-        super().__init__(f"{where} cannot be reached: {why}", hint=hint)
+    return ReleasesUnknown(f"{where} cannot be reached: {why}", hint=hint)
 
 
-class ReleasesLimited(ReleasesUnknown):
+def releases_limited_error(where: str, until: float, now: float, *, has_token: bool) -> ReleasesUnknown:
     """Too many requests; ``until`` says when more are welcome, in seconds since 1970."""
-
-    def __init__(self, where: str, until: float, now: float, *, has_token: bool) -> None:
-        self.where, self.until, self.seconds = where, until, max(0.0, until - now)
-        clock = time.strftime("%H:%M:%S", time.localtime(until))
-        more = "" if has_token else f"; with a token in {TOKEN} more requests are allowed"
-        super().__init__(
-            f"{where} takes no more requests from here until {clock} (in {_age(self.seconds)})",
-            hint=f"run again then{more}",
-        )
+    seconds = max(0.0, until - now)
+    clock = time.strftime("%H:%M:%S", time.localtime(until))
+    more = "" if has_token else f"; with a token in {TOKEN} more requests are allowed"
+    return ReleasesUnknown(
+        f"{where} takes no more requests from here until {clock} (in {_age(seconds)})",
+        hint=f"run again then{more}",
+    )
 
 
-class ReleasesRefused(ReleasesUnknown):
+def releases_refused_error(where: str, status: int, *, has_token: bool) -> ReleasesUnknown:
     """An answer that is a refusal."""
-
-    def __init__(self, where: str, status: int, *, has_token: bool) -> None:
-        self.where, self.status = where, status
-        if status in {401, 403} and has_token:
-            hint = f"the token in {TOKEN} is not accepted: renew it or unset it; none is needed"
-        elif status >= 500:  # noqa: PLR2004
-            hint = "nothing is wrong here; run again in a while"
-        else:
-            hint = f"check {VARIABLE}"
-        super().__init__(f"{where} refuses with status {status}", hint=hint)
+    if status in {401, 403} and has_token:
+        hint = f"the token in {TOKEN} is not accepted: renew it or unset it; none is needed"
+    elif status >= 500:  # noqa: PLR2004
+        hint = "nothing is wrong here; run again in a while"
+    else:
+        hint = f"check {VARIABLE}"
+    return ReleasesUnknown(f"{where} refuses with status {status}", hint=hint)
 
 
-class NoSuchRelease(DownloadError):
+def no_such_release_error(where: str, tag: str | None) -> DownloadError:
     """The listing answers, and has no such release."""
-
-    def __init__(self, where: str, tag: str | None) -> None:
-        self.where, self.tag = where, tag
-        what = "has no release yet" if tag is None else f"has no release {tag}"
-        super().__init__(f"{where} {what}", hint="tags are like b1234; not every build is released")
+    what = "has no release yet" if tag is None else f"has no release {tag}"
+    return DownloadError(f"{where} {what}", hint="tags are like b1234; not every build is released")
 
 
 class _Kept(Value):
@@ -129,18 +102,17 @@ class Listing:
         now: Callable[[], float] = time.time,
         largest: int = _LARGEST_ANSWER,
     ) -> None:
-        self.endpoint = _endpoint(environment.get(VARIABLE, ""))
+        self.endpoint = parse_endpoint(VARIABLE, environment.get(VARIABLE, ""), ENDPOINT, secrets_in=TOKEN)
         self._directory, self._offline, self._notice, self._now = directory, offline, notice, now
         self._largest = largest
         self._token = _token(environment, self.endpoint)
-        self.asked = 0
 
     def latest(self) -> Release:
         """Return the newest release; a ``DownloadError`` when it cannot be known."""
         return self._get("/releases/latest", None)[0]
 
     def tagged(self, tag: str) -> Release:
-        """Return the release ``tag``; ``NoSuchRelease`` when there is none."""
+        """Return the release ``tag``; ``DownloadError`` when there is none."""
         release = self._get(f"/releases/tags/{quote(tag, safe='')}", tag)[0]
         if release.tag != tag:
             raise BadListing(self.endpoint, f"asked for {tag} it answers with {release.tag}")
@@ -170,22 +142,22 @@ class Listing:
 
     def _ask(self, url: str, tag: str | None, kept: _Kept | None, *, several: bool) -> _Kept:
         if self._offline:
-            raise ReleasesOffline(self.endpoint)
+            raise releases_offline_error(self.endpoint)
         limit = self._directory / f"limit-{safe_name(self.endpoint)}.json"
         now = self._now()
         until = _limit(limit, now)
         if until is not None:
-            raise ReleasesLimited(self.endpoint, until, now, has_token=self._token is not None)
+            raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
         status, headers, body = self._answer(url, kept.etag if kept else None)
         if status == 304 and kept is not None:  # noqa: PLR2004
             return kept.but(at=now)
         if status in {403, 429} and (until := _until(status, headers, now)) is not None:
             keep(limit, {"until": until})
-            raise ReleasesLimited(self.endpoint, until, now, has_token=self._token is not None)
+            raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
         if status == 404:  # noqa: PLR2004
-            raise NoSuchRelease(self.endpoint, tag)
+            raise no_such_release_error(self.endpoint, tag)
         if status != 200:  # noqa: PLR2004
-            raise ReleasesRefused(self.endpoint, status, has_token=self._token is not None)
+            raise releases_refused_error(self.endpoint, status, has_token=self._token is not None)
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
@@ -195,77 +167,23 @@ class Listing:
         return _Kept(url, headers.get("etag"), now, releases_of(value, self.endpoint))
 
     def _answer(self, url: str, etag: str | None) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body; ``ReleasesNotReached`` when there is no answer."""
-        import httpx2  # noqa: PLC0415 - not on the warm path
+        """Return status, headers and body; ``ReleasesUnknown`` when there is no answer."""
+        from llama_runner.system.http_client import HttpFailed, get  # noqa: PLC0415 - not on the warm path
 
-        headers = {
-            "Accept": "application/vnd.github+json",
-            "User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}",
-        }
+        headers = {"Accept": "application/vnd.github+json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         if etag is not None:
             headers["If-None-Match"] = etag
         try:
-            with httpx2.Client(timeout=httpx2.Timeout(_READ_S, connect=_CONNECT_S)) as client:
-                for _ in range(_MOST_REDIRECTS + 1):
-                    with client.stream("GET", url, headers=headers) as response:
-                        self.asked += 1
-                        if response.status_code not in {301, 302, 303, 307, 308}:
-                            return response.status_code, response.headers, self._read_body(response)
-                        url = self._followed(url, response.headers.get("location", ""))
-                raise BadListing(self.endpoint, "it leads from one address to the next without end")
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
-            raise self._unreached(error) from None
-
-    def _followed(self, url: str, location: str) -> str:
-        """Return where a redirect leads; only on the same host: another one is not who was asked."""
-        target = urljoin(url, location)
-        if _origin(target) != _origin(url):
-            raise BadListing(self.endpoint, f"it leads to another host, {_origin(target)}")
-        return target
-
-    def _read_body(self, response: Any) -> bytes:  # noqa: ANN401 - of the HTTP client
-        body, end = bytearray(), time.monotonic() + _WHOLE_S
-        for piece in response.iter_bytes():
-            body += piece
-            if len(body) > self._largest:
-                raise BadListing(self.endpoint, f"the answer is longer than {self._largest} bytes")
-            if time.monotonic() > end:
-                raise ReleasesNotReached(self.endpoint, f"no whole answer in {_WHOLE_S:.0f} s", "run again in a while")
-        return bytes(body)
-
-    def _unreached(self, error: Exception) -> DownloadError:
-        """Return the error for an exception of the HTTP client."""
-        from llama_runner.system.http_failure import failure_of  # noqa: PLC0415 - only after a failure
-
-        token = self._token
-        failure = failure_of(error, self.endpoint, lambda text: text.replace(token, "<token>") if token else text)
-        if failure is None:
-            return BadListing(self.endpoint, type(error).__name__)
-        hint = failure.hint or f"check the network and {VARIABLE}; for a proxy set HTTPS_PROXY"
-        return ReleasesNotReached(self.endpoint, failure.text, hint)
-
-
-def _endpoint(given: str) -> str:
-    """Return the address whose ``/releases`` is asked, without a slash at its end."""
-    text = given.strip().rstrip("/")
-    if not text:
-        return ENDPOINT
-    try:
-        url = urlsplit(text)
-        host, _ = url.hostname, url.port
-    except ValueError as error:
-        raise BadReleasesEndpoint(repr(public_url(given)), str(error)) from None
-    if url.username is not None or url.password is not None:
-        raise BadReleasesEndpoint(
-            f"{url.scheme}://…@{host}", f"it contains a user name or a password; a token goes into {TOKEN}"
-        )
-    if url.scheme not in {"http", "https"} or not host or not text.isprintable() or " " in text:
-        raise BadReleasesEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
-    if url.query or url.fragment:
-        raise BadReleasesEndpoint(repr(public_url(given)), "it contains ? or #")
-    return text
+            with get(url, headers, same_host=True) as response:
+                return response.status, response.headers, response.read(self._largest)
+        except HttpFailed as error:
+            why = error.why.replace(self._token, "<token>") if self._token else error.why
+            if error.cause == "bad answer":
+                raise BadListing(self.endpoint, why) from None
+            hint = error.hint or f"check the network and {VARIABLE}; for a proxy set HTTPS_PROXY"
+            raise releases_not_reached_error(self.endpoint, why, hint) from None
 
 
 def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
@@ -276,14 +194,9 @@ def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
     token = environment.get(TOKEN, "").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         return None
-    apis = {_origin(API), _origin(environment.get("GITHUB_API_URL") or API)}
+    apis = {origin_of(API), origin_of(environment.get("GITHUB_API_URL") or API)}
     is_private = urlsplit(endpoint).scheme == "https" or urlsplit(endpoint).hostname in _LOOPBACK
-    return token if _origin(endpoint) in apis and is_private else None
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
+    return token if origin_of(endpoint) in apis and is_private else None
 
 
 def _read(file: Path, url: str) -> _Kept | None:

@@ -59,11 +59,11 @@ def _announce_script(plan: Plan, graph: Pipeline, sink: Sink) -> None:
 
 
 def check_offline(plan: Plan) -> None:
-    """Raise ``Offline`` if something would have to be fetched."""
+    """Raise ``SourceError`` if something would have to be fetched."""
     if fetching := _fetching(plan):
-        from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415 - not on the warm path
 
-        raise Offline(", ".join(_what(step) for step in fetching))
+        raise offline_error(", ".join(_what(step) for step in fetching))
 
 
 def _fetching(plan: Plan) -> list[Step]:

@@ -99,12 +99,14 @@ def context_length(
 ) -> int | None:
     """Return the context length of a model directory. Raises a ``SourceError`` for what would stop its conversion.
 
-    ``choice`` says who converts it, None: we do. An adapter has no context length.
+    ``choice`` says why llama.cpp's own script converts it, None: we do. An adapter has no context length.
     """
     if is_adapter:
         official_script.check_adapter(source.path)
         return None
-    if choice is not None and choice.official:
+    if choice is None or choice.architecture.endswith("ForCausalLM"):
+        official_script.check_tokenizer(source.path)
+    if choice is not None:
         official_script.check_weights(source.path)
         return choice.context_length
     from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.sizes import size_text
 from llama_runner.request.results import OutputExists
-from llama_runner.store.layout import PARTS
+from llama_runner.store.layout import PARTS, user_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.step import Step
+    from llama_runner.request.graph import Pipeline
+    from llama_runner.request.results import Made
+    from llama_runner.store.artifacts import Store
 
 
 class OutputInStore(UsageError):
@@ -27,9 +32,26 @@ class OutputInStore(UsageError):
 class OutputNotWritable(StoreError):
     """A copy cannot be put there."""
 
-    def __init__(self, path: Path, why: str) -> None:
+    def __init__(self, path: Path, why: str, hint: str = "choose another --output") -> None:
         self.path, self.why = path, why
-        super().__init__(f"cannot write {path}: {why}", hint="choose another --output")
+        super().__init__(f"cannot write {path}: {why}", hint=hint)
+
+
+class OutputIsDirectory(UsageError):
+    """A directory is named without the slash that says that a file is to be put into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} is a directory", hint=f"a copy is put into it with a slash: --output {path}/")
+
+
+def output_file(pipeline: Pipeline, output: str | Path) -> Path:
+    """Return the file that an output stands for: with a slash at its end, one named after the model in a directory."""
+    path = user_path(output)
+    if not os.fspath(output).endswith(("/", os.sep)):
+        return path
+    name = pipeline.alias.rpartition("/")[2].removesuffix(":auto").replace(":", ".")
+    return path / f"{name.removesuffix('.gguf')}.gguf"
 
 
 def copies_of(model: Step | None, path: Path, output: Path) -> dict[Path, Path]:
@@ -49,15 +71,31 @@ def _names(path: Path, shards: int) -> list[Path]:
     return [path.with_name(f"{base}-{number:05}-of-{shards:05}.gguf") for number in range(1, shards + 1)]
 
 
-def check_output(model: Step | None, output: Path, root: Path) -> None:
-    """Raise ``OutputExists``, ``OutputInStore`` or ``OutputNotWritable`` if copies cannot be put there."""
-    for file in copies_of(model, output, output).values():
+def copied(store: Store, pipeline: Pipeline, made: list[Made], wanted: str | Path) -> list[Made]:
+    """Copy the first of the files that were made; return them with what was copied."""
+    first, *others = made
+    copies = copies_of(pipeline.model, first.path, output_file(pipeline, wanted))
+    store.copy_out(copies)
+    return [first.but(copies=tuple(copies.values())), *others]
+
+
+def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
+    """Raise a ``UsageError``, or ``OutputNotWritable``, if copies of the model cannot be put there."""
+    output = output_file(pipeline, wanted)
+    if output.is_dir():
+        raise OutputIsDirectory(output)
+    for file in copies_of(pipeline.model, output, output).values():
         if os.path.lexists(file):
             raise OutputExists(file)
-    if not output.parent.is_dir():
-        raise OutputNotWritable(output, f"{output.parent} is not a directory")
-    if not os.access(output.parent, os.W_OK):
-        raise OutputNotWritable(output, f"{output.parent} is not writable")
-    real = output.parent.resolve()
+    folder = output.parent
+    if not folder.is_dir():
+        missing = None if os.path.lexists(folder) else f"make it: mkdir -p {folder}"
+        raise OutputNotWritable(output, f"{folder} is not a directory", *filter(None, [missing]))
+    if not os.access(folder, os.W_OK):
+        raise OutputNotWritable(output, f"{folder} is not writable")
+    real = folder.resolve()
     if any(real.is_relative_to((root / name).resolve()) for name in PARTS):
         raise OutputInStore(output)
+    need, free = 0 if pipeline.model is None else pipeline.model.needs().disk, shutil.disk_usage(folder).free
+    if need > free:
+        raise OutputNotWritable(output, f"{size_text(need)} needed in {folder}, {size_text(free)} free")

@@ -9,13 +9,13 @@ from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import Source
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.llama_cpp.build_selection import OtherPlatform
+from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
 from llama_runner.request.options import check, options_of, tuning_of, wanted_of
 from llama_runner.request.program_facts import find_program_facts
 from llama_runner.sources.checkpoint_quantization import stored
 from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.sources.open_source import choose
+from llama_runner.sources.open_source import check_not_adapter, choose
 from llama_runner.sources.quantize_options import Tuning
 from llama_runner.steps.download import Hub
 from llama_runner.store import layout
@@ -75,7 +75,7 @@ class Request(ProgramsRequest):
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
         super().__init__(wishes, store=store, sink=sink)
         if wishes.get("platform") not in (None, hardware.platform_tag()):
-            raise OtherPlatform("what is to be run here", str(wishes["platform"]))
+            raise other_platform_error("what is to be run here", str(wishes["platform"]))
         source = choose(
             model,
             hf_model=wishes.get("hf_model"),
@@ -83,6 +83,7 @@ class Request(ProgramsRequest):
             safetensors_dir=wishes.get("safetensors_dir"),
             demo=wishes.get("demo", False),
         )
+        check_not_adapter(source)
         self._remember = remember
         self._resolver: Resolver | None = None
         found, hub = self._resolved(source)

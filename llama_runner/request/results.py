@@ -141,10 +141,12 @@ class Made(Value):
     """Whether it was made just now."""
     quality: dict[str, float] | None = None
     """What quantizing cost, where that was asked for: see ``steps.quality``."""
+    copies: tuple[Path, ...] = ()
+    """Where copies of it were put."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""
-        return {**self.__dict__, "path": str(self.path)}
+        return {**self.__dict__, "path": str(self.path), "copies": [str(copy) for copy in self.copies]}
 
 
 class MadePrograms(Value):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import UsageError
 from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
-from llama_runner.llama_cpp.source_tree import NoSourceTree, open_tree
+from llama_runner.llama_cpp.source_tree import no_source_tree_error, open_tree
 from llama_runner.sources.local import open_plain
 from llama_runner.steps.git_checkout import find_commit
 from llama_runner.store.layout import user_path
-from llama_runner.store.local_sources import MissingSource
+from llama_runner.store.local_sources import missing_source_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +49,7 @@ class NoCommit(UsageError):
 def find_tree(text: str, *, offline: bool = False) -> NamedTree:
     """Return the tree that ``--source`` names: DIR, URL@COMMIT or REPOSITORY@COMMIT.
 
-    Raises ``MissingSource``, ``NoSourceTree``, ``NoCommit``, and what `find_commit` raises.
+    Raises ``SourceError``, ``NoCommit``, and what `find_commit` raises.
     """
     path = user_path(text).absolute()
     if path.is_dir():
@@ -59,12 +59,12 @@ def find_tree(text: str, *, offline: bool = False) -> NamedTree:
         raise NoCommit(text)
     url, _, commit = text.rpartition("@")
     if not url:
-        raise NoSourceTree(path) if path.exists() else MissingSource(path)
+        raise no_source_tree_error(path) if path.exists() else missing_source_error(path)
     if re.fullmatch(_URL, url):
         return _commit(url, commit, offline=offline)
     repository = user_path(url).absolute()
     if not repository.is_dir():
-        raise MissingSource(repository)
+        raise missing_source_error(repository)
     return _commit(repository.as_uri(), commit, offline=offline)
 
 

@@ -20,6 +20,12 @@ _LARGEST = 65535
 
 def check_launch(options: ServerOptions, registry: Path) -> None:
     """Raise what would hinder a server with these options, before any work is done for it."""
+    options = check_users(options)
+    check_port(options.host, options.port, registry)
+
+
+def check_users(options: ServerOptions) -> ServerOptions:
+    """Raise what is wrong with who may use such a server; return the options with those of variables."""
     if options.inherit_environment:
         from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
@@ -28,11 +34,11 @@ def check_launch(options: ServerOptions, registry: Path) -> None:
         from llama_runner.serving.access import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(options, os.environ)
-    check_port(options.host, options.port, registry)
+    return options
 
 
 def check_port(host: str, port: int, registry: Path | None = None) -> None:
-    """Raise ``PortTaken`` or ``CannotListen`` unless a server could listen there now.
+    """Raise ``PortTaken`` or ``ServerError`` unless a server could listen there now.
 
     With ``registry``, where running servers are written down, a server of ours that has it is named.
 
@@ -61,9 +67,9 @@ def check_port(host: str, port: int, registry: Path | None = None) -> None:
 
 
 def _cannot(host: str, port: int | None, why: str) -> ServerError:
-    from llama_runner.serving.errors import CannotListen  # noqa: PLC0415 - not on the warm path
+    from llama_runner.serving.errors import cannot_listen_error  # noqa: PLC0415 - not on the warm path
 
-    return CannotListen(host, port, why)
+    return cannot_listen_error(host, port, why)
 
 
 def _refusal(family: int, address: tuple[object, ...]) -> OSError | None:

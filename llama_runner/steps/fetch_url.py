@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.errors import DownloadError
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Key
     from llama_runner.core.workspace import Workspace
+    from llama_runner.system.http_client import Response
 
-_PATIENCE_S = 30.0
 _OK, _PARTIAL = 200, 206
 UNKNOWN_SIZE = 100 << 20
 """What is announced of a file whose size nobody has told."""
@@ -28,25 +28,21 @@ UNKNOWN_SIZE = 100 << 20
 class NotFetched(DownloadError):
     """The file is not to be had at its URL; ``kept`` bytes of it are here."""
 
-    def __init__(self, url: str, why: str, kept: int = 0) -> None:
+    def __init__(self, url: str, why: str, kept: int = 0, hint: str | None = None) -> None:
         self.url, self.why, self.kept = url, why, kept
+        hint = hint or "check the URL, the network and the proxy"
         super().__init__(
             f"{url} could not be fetched: {why}",
-            hint=f"{size_text(kept)} kept, run again to continue"
-            if kept
-            else "check the URL, the network and the proxy",
+            hint=f"{size_text(kept)} kept, run again to continue" if kept else hint,
         )
 
 
-class WrongDownload(DownloadError):
+def wrong_download_error(url: str, expected: Digest, found: Digest) -> DownloadError:
     """What is at the URL has another sha256."""
-
-    def __init__(self, url: str, expected: Digest, found: Digest) -> None:
-        self.url, self.expected, self.found = url, expected, found
-        super().__init__(
-            f"{url} has {found}, and {expected} was asked for",
-            hint="nothing was kept; check the sha256, and whether a proxy sends a page of its own",
-        )
+    return DownloadError(
+        f"{url} has {found}, and {expected} was asked for",
+        hint="nothing was kept; check the sha256, and whether a proxy sends a page of its own",
+    )
 
 
 class FetchUrl(Step):
@@ -85,7 +81,7 @@ class FetchUrl(Step):
         return Needs(fetch=self.size or UNKNOWN_SIZE, disk=self.size or UNKNOWN_SIZE)
 
     def run(self, workspace: Workspace) -> None:
-        """Fetch it, going on where another run ended. Raises ``NotFetched`` and ``WrongDownload``."""
+        """Fetch it, going on where another run ended. Raises ``NotFetched`` and ``DownloadError``."""
         from llama_runner.store.stamps import hash_file  # noqa: PLC0415 - not on the warm path
 
         partial = workspace.work / "partial"
@@ -100,38 +96,34 @@ class FetchUrl(Step):
         found = hash_file(partial, workspace.is_cancelled)
         if found != self.digest:
             partial.unlink()
-            raise WrongDownload(shown(self.url), self.digest, found)
+            raise wrong_download_error(shown(self.url), self.digest, found)
         partial.rename(workspace.target)
         workspace.hashed(workspace.target.name, found)
 
     def _receive(self, partial: Path, workspace: Workspace) -> bool:
         """Ask once for what is missing and return whether it is all here."""
-        import httpx2  # noqa: PLC0415 - not on the warm path
+        from llama_runner.system.http_client import HttpFailed, get  # noqa: PLC0415 - not on the warm path
 
         here = partial.stat().st_size
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={here}-"} if here else {})}
         try:
-            with (
-                httpx2.Client(follow_redirects=True, timeout=_PATIENCE_S) as client,
-                client.stream("GET", self.url, headers=headers) as response,
-            ):
-                goes_on = response.status_code == _PARTIAL and _begins(response.headers.get("Content-Range")) == here
+            with get(self.url, headers) as response:
+                goes_on = response.status == _PARTIAL and _begins(response.headers.get("Content-Range")) == here
                 if here and not goes_on:  # the file is another by now, or the server sends no parts
                     partial.write_bytes(b"")
-                    if response.status_code != _OK:
+                    if response.status != _OK:
                         return self._receive(partial, workspace)
-                elif response.status_code not in {_OK, _PARTIAL}:
-                    raise NotFetched(shown(self.url), f"the server answers {response.status_code}")
+                elif response.status not in {_OK, _PARTIAL}:
+                    raise NotFetched(shown(self.url), f"the server answers {response.status}")
                 self._append(partial, response, workspace)
                 return True
-        except httpx2.RemoteProtocolError:
-            if partial.stat().st_size > here:
+        except HttpFailed as error:
+            if (kept := partial.stat().st_size) > here:
                 return False
-            raise NotFetched(shown(self.url), "the connection ended early", here) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, ImportError) as error:  # the last two: a bad proxy
-            raise NotFetched(shown(self.url), str(error) or type(error).__name__, partial.stat().st_size) from error
+            why = "the connection ended early" if error.cause == "lost" else error.why
+            raise NotFetched(shown(self.url), why, kept, error.hint) from None
 
-    def _append(self, partial: Path, response: Any, workspace: Workspace) -> None:  # noqa: ANN401 - of httpx2
+    def _append(self, partial: Path, response: Response, workspace: Workspace) -> None:
         size = self.size
         with partial.open("ab") as file:
             done = file.tell()
@@ -139,7 +131,7 @@ class FetchUrl(Step):
             total = done + int(length) if length.isdecimal() else size
             if size and total != size:
                 raise NotFetched(shown(self.url), f"it has {total} bytes there, and {size} were announced")
-            for block in response.iter_raw():
+            for block in response.blocks(decoded=False):
                 workspace.check_cancelled()
                 done += file.write(block)
                 workspace.progress(done, max(done, total), "bytes")

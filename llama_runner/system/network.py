@@ -1,8 +1,14 @@
-"""Whether the network may be used."""
+"""Whether the network may be used, at which addresses, and under which name."""
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llama_runner.core.errors import UsageError
+from llama_runner.core.redaction import public_url
+from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,3 +27,38 @@ def is_offline(environment: Mapping[str, str]) -> bool:
     ``HF_HUB_OFFLINE`` decides where it is set to anything but the empty string, else ``TRANSFORMERS_OFFLINE``.
     """
     return is_true(environment.get("HF_HUB_OFFLINE") or environment.get("TRANSFORMERS_OFFLINE"))
+
+
+def user_agent() -> str:
+    """Return what every request says about this program."""
+    return f"llama_runner/{__version__}; python/{platform.python_version()}"
+
+
+def parse_endpoint(variable: str, given: str, default: str, *, secrets_in: str, example: str = "") -> str:
+    """Return the address that an environment variable names, without a slash at its end, or the default.
+
+    ``UsageError`` for what is no address; ``secrets_in`` is the variable for a token.
+    """
+    text = given.strip().rstrip("/")
+    if not text:
+        return default
+    shown, why = repr(public_url(given)), ""
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError as error:
+        why = str(error)
+    else:
+        if url.username is not None or url.password is not None:
+            shown = f"{url.scheme}://…@{host}"  # what stands before @ is a secret
+            why = f"it contains a user name or a password; a token goes into {secrets_in}"
+        elif not text.isprintable() or " " in text:
+            why = "it contains characters that no address has"
+        elif url.scheme not in {"http", "https"} or not host:
+            why = "it does not begin with https://HOST or http://HOST"
+        elif url.query or url.fragment:
+            why = "it contains ? or #"
+    if not why:
+        return text
+    hint = f"unset it for {default}" + (f", or set it to something like {example}" if example else "")
+    raise UsageError(f"{variable} is not an address that can be asked: {shown}: {why}", hint=hint)

@@ -190,7 +190,7 @@ def test_quantize_makes_several_at_once(root: Path, llama_runner: Command, tmp_p
     out = tmp_path / "out.gguf"
     result = llama_runner("quantize", MODEL_DIRECTORY, "-q", "q4_k_m,q8_0", "-o", out, "--root", root)
     lines = result.out.splitlines()
-    assert [line.split()[0] for line in lines] == ["made", "made"]
+    assert [line.split()[0] for line in lines] == ["made", "made", "copied"]
     assert "model.q4_k_m.gguf (q4_k_m, 1.2 MiB, " in lines[0]
     assert "bits a weight" in lines[0]
     assert out.stat().st_size < 2 << 20
@@ -289,3 +289,49 @@ def test_who_knows_how_a_tokenizer_splits_may_say_so(root: Path, llama_runner: C
     assert found["metadata"]["tokenizer.ggml.pre"] == "gpt-2"
     assert llama_runner("plan", model, "--pre-tokenizer", "gpt-2", "--root", root).code == 0
     says(llama_runner("convert", model, "--pre-tokenizer", "gtp-2", "--root", root), 2, "the nearest is gpt-2")
+
+
+def test_13_11_success_names_the_copy(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    target = tmp_path / "mine.gguf"
+    done = llama_runner("quantize", MODEL_DIRECTORY, "-q", "q8_0", "-o", target, "--root", root)
+    assert done.out.splitlines()[-1] == f"copied    {target}"
+    (made,) = llama_runner("quantize", MODEL_DIRECTORY, "-q", "q8_0", "-o", f"{target}2", "--root", root, "--json").json
+    assert made["copies"] == [f"{target}2"]
+
+
+def test_13_11_a_trailing_slash_names_a_directory(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ("quantize", "--demo", "--root", root, "-q", "q8_0", "-o")
+    without = llama_runner(*words, out)
+    says(without, 2, f"{out} is a directory")
+    assert f"hint: a copy is put into it with a slash: --output {out}/" in without.err
+    done = llama_runner(*words, f"{out}/")
+    assert done.out.splitlines()[-1] == f"copied    {out / 'demo.q8_0.gguf'}"
+    assert (out / "demo.q8_0.gguf").read_bytes()[:4] == b"GGUF"
+    says(llama_runner(*words, f"{out}/"), 2, f"{out / 'demo.q8_0.gguf'} exists")
+    llama_runner("convert", "--demo", "--root", root, "-o", f"{out}/")
+    assert (out / "demo.gguf").is_file()
+
+
+def test_13_11_a_missing_folder_is_said_before_the_work(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    for output in (tmp_path / "no" / "m.gguf", f"{tmp_path / 'no'}/"):
+        done = llama_runner("convert", "--demo", "--root", root, "-o", output)
+        says(done, 7, f"{tmp_path / 'no'} is not a directory")
+        assert f"hint: make it: mkdir -p {tmp_path / 'no'}" in done.err
+    assert not (root / "models").exists()
+
+
+def test_13_11_no_room_for_the_copy_is_said_before_the_work(root: Path, llama_runner: Command, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        says(
+            llama_runner("convert", "--demo", "--root", root, "-o", f"{small}/"), 7, f"needed in {small}, 64.0 KiB free"
+        )
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert not (root / "models").exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_runner import Runner, ServerOptions, UsageError
 from llama_runner.serving import system_service
 from llama_runner.serving.registry import register_failed
 from tests.conftest import Command
@@ -144,14 +145,14 @@ def test_a_server_for_all_without_a_key_is_refused_before_any_work(llama_runner:
 
 
 def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> None:
-    from llama_runner.cli.server_cmds import _follow, _last_lines
+    from llama_runner.serving.log_reader import _added, last_lines
 
     path = tmp_path / "x.log"
     path.write_bytes(b"".join(b"line %06d\n" % number for number in range(30_000)) + b"unfinished")
     with path.open("rb") as file:
-        assert _last_lines(file, 3) == [b"line 029998\n", b"line 029999\n", b"unfinished"]
-        assert _last_lines(file, 0) == []
-        assert len(_last_lines(file, 50_000)) == 30_001
+        assert last_lines(file, 3) == [b"line 029998\n", b"line 029999\n", b"unfinished"]
+        assert last_lines(file, 0) == []
+        assert len(last_lines(file, 50_000)) == 30_001
         looks = iter(range(9))
 
         def runs() -> bool:
@@ -165,7 +166,7 @@ def test_the_end_of_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> N
                 path.write_bytes(b"first of the new\n")
             return look < 3
 
-        assert b"".join(_follow(path, file, runs)) == b" line\nlast of the old\nfirst of the new\n"
+        assert b"".join(_added(path, file, runs)) == b" line\nlast of the old\nfirst of the new\n"
 
 
 def test_systemd_reads_the_words_as_they_are() -> None:
@@ -199,3 +200,26 @@ def test_11_08_a_unit_holds_no_credential_of_a_url(llama_runner: Command, tmp_pa
     assert done.code == 2
     assert "planted" not in done.out + done.err
     assert "a password or a token" in done.err
+
+
+@linux
+def test_a_service_is_written_found_and_removed_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    services = Runner(tmp_path / "root").services
+    assert services.installed() == []
+    made = services.of_model("org/model", server=ServerOptions(port=8123), quantization="q8_0", restart="always")
+    assert not (tmp_path / "config").exists(), "nothing is written before it is installed"
+    assert made.name == "model"
+    assert " run org/model --quantization=q8_0 --restart=always --port=8123\n" in made.text
+    assert f"LLAMA_RUNNER_ROOT={tmp_path / 'root'}\n" in made.text
+    assert services.install(made) == made
+    assert services.find("model") == made
+    assert services.installed() == [made]
+    assert services.state("model") in ("inactive", "unknown", "offline")
+    assert services.remove("model") == made
+    assert services.installed() == []
+    for wrong in ({}, {"server": ServerOptions(api_key="secret"), "demo": True}, {"hf_model": "https://a:b@host/x"}):
+        with pytest.raises(UsageError):
+            services.of_model(**wrong)
+    with pytest.raises(TypeError, match="did you mean 'quantization'"):
+        services.of_model("x", quantisation="q8_0")  # type: ignore[call-arg]

@@ -93,7 +93,7 @@ def record_our_own(group: str) -> None:
             directory = Path(folder) / title / case.name
             case.build(directory)
             for outtype in case.outtypes:
-                made = convert(directory, Path(folder) / "out.gguf", name=case.name, outtype=outtype)  # type: ignore[arg-type]
+                made = convert(directory, Path(folder) / title / f"{outtype}.gguf", name=case.name, outtype=outtype)  # type: ignore[arg-type]
                 digests[f"{title}/{outtype}"] = made.sha256
     write(unconfirmed(group), digests)
 

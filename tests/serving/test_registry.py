@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.core.errors import ExitCode, ServerError
+from llama_runner.core.errors import ExitCode, ServerError, UsageError
 from llama_runner.serving import server_control
 from llama_runner.serving.errors import AmbiguousName, NoSuchServer, OutOfReach
 from llama_runner.serving.registry import (
@@ -138,7 +138,7 @@ def test_a_damaged_file_is_passed_over(tmp_path: Path, text: str) -> None:
     assert [about["pid"] for about in running(tmp_path)] == [os.getpid()]
 
 
-def test_nothing_was_ever_written(tmp_path: Path) -> None:
+def test_a_registry_that_does_not_exist_has_no_servers(tmp_path: Path) -> None:
     assert running(tmp_path / "servers") == []
 
 
@@ -172,7 +172,7 @@ def test_without_a_name_all_are_stopped(stage: Stage) -> None:
 
 
 def test_a_name_that_nobody_has_names_those_that_run(stage: Stage) -> None:
-    with pytest.raises(NoSuchServer, match=r"^no server called 'x' runs$") as caught:
+    with pytest.raises(NoSuchServer, match=r"(?m)^no server called 'x' runs$") as caught:
         stop(stage.registry, "x")
     assert (caught.value.hint, caught.value.code) == ("none runs here", ExitCode.USAGE)
     server = stage.ready()
@@ -222,7 +222,7 @@ def test_a_server_of_another_user_is_left_alone(stage: Stage, monkeypatch: pytes
     server = stage.ready()
     with monkeypatch.context() as patch:
         patch.setattr(os, "killpg", refuse)
-        with pytest.raises(ServerError, match=f"^process {server.pid} is not ours to stop$"):
+        with pytest.raises(ServerError, match=f"(?m)^process {server.pid} is not ours to stop$"):
             stop(stage.registry, None)
     assert lives(server.pid)
 
@@ -333,13 +333,13 @@ def test_11_13_a_failure_in_another_container_is_not_forgotten_here(tmp_path: Pa
 
 def test_11_17_a_name_of_two_servers_stops_neither(stage: Stage) -> None:
     first, second = stage.ready(alias="a"), stage.ready(alias="a")
-    with pytest.raises(AmbiguousName, match=r"^2 servers are called 'a'$") as caught:
+    with pytest.raises(AmbiguousName, match=r"(?m)^2 servers are called 'a'$") as caught:
         stop(stage.registry, "a")
     assert (caught.value.hint, caught.value.code) == (f"name one by its URL: {first.url}, {second.url}", ExitCode.USAGE)
     assert lives(first.pid)
     assert lives(second.pid)
     for by in (server_control.restart, lambda *names: server_control.log_of(names[0], stage.root, names[1])):
-        with pytest.raises(AmbiguousName):
+        with pytest.raises(UsageError):
             by(stage.registry, "a")
     assert [about["pid"] for about in stop(stage.registry, second.url)] == [second.pid]
     assert lives(first.pid)

@@ -1,8 +1,8 @@
 """The architectures that can be converted, and which module knows each.
 
-To add one: write ``families/<family>.py`` with a `Family` (read llama.py or qwen.py, they are complete), and name its
-architectures here, with the module and its constant. Nothing else has to change. This table is apart from the modules
-so that listing the architectures imports none of them.
+To add one, run ``scripts/new_architecture.py``; CONTRIBUTING.md has an example. It writes ``families/<family>.py``
+with a `Family`, and the entry here: the module and its constant. This table is apart from the modules so that listing
+the architectures imports none of them.
 """
 
 from __future__ import annotations

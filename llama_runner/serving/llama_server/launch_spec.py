@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.value import Value, field
-from llama_runner.llama_cpp.environment import program_environment
+from llama_runner.llama_cpp.environment import MODEL_SOURCES, program_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -184,8 +184,6 @@ class ServerSpec(Value):
         found = program_environment(ours, inherit=self.inherit_environment)
         if not self.inherit_environment:
             return found
-        from llama_runner.serving.llama_server.variables import MODEL_SOURCES  # noqa: PLC0415 - not for the usual server
-
         return {name: value for name, value in found.items() if name not in MODEL_SOURCES}
 
 
@@ -200,16 +198,16 @@ def spec_of(
     projector: Path | None = None,
     adapters: tuple[Path, ...] = (),
 ) -> ServerSpec:
-    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know.
+    """Return the spec for a model on this machine; ``UsageError`` for extra options that are ours to know.
 
     Relative paths, in the options too, are taken from the working directory: the server starts in another one.
     """
     for word in options.extra:
         option = _canonical(word).partition("=")[0]
         if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
-            from llama_runner.serving.errors import OwnOption  # noqa: PLC0415 - not on the warm path
+            from llama_runner.serving.errors import own_option_error  # noqa: PLC0415 - not on the warm path
 
-            raise OwnOption(option if option in _SECRET else word, ours)
+            raise own_option_error(option if option in _SECRET else word, ours)
     extra = options.extra
     if extra:
         from llama_runner.serving.llama_server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server

@@ -9,17 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.llama_cpp.environment import MODEL_SOURCES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llama_runner.llama_cpp.capabilities import Capabilities
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
-
-MODEL_SOURCES = tuple(
-    f"LLAMA_ARG_{name}"
-    for name in ("MODEL", "MODEL_URL", "HF_REPO", "HF_FILE", "DOCKER_REPO", "MODELS_DIR", "MODELS_PRESET")
-)
-"""Variables that never reach a server: the model is ours to name, and a URL would be downloaded over its file."""
 
 
 def _count(text: str) -> int:

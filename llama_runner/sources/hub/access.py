@@ -7,19 +7,15 @@ value that never shows it, and handed to requests by ``client`` and ``transfer``
 from __future__ import annotations
 
 import os
-import platform
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.redaction import public_url
 from llama_runner.core.value import Value
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular, read_head
-from llama_runner.system.network import is_true
-from llama_runner.version import __version__
+from llama_runner.system.network import is_true, parse_endpoint, user_agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,45 +24,24 @@ ENDPOINT = "https://huggingface.co"
 NO_TOKEN = "none"  # noqa: S105 - where a token comes from, not one
 ANSWER_TIMEOUT, FILE_TIMEOUT = "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"
 _LONGEST_TOKEN = 4096
+_EXAMPLE = "https://hub.example.org"
 
 
-class BadEndpoint(UsageError):
-    """``HF_ENDPOINT`` is not an address of a hub."""
-
-    def __init__(self, shown: str, why: str) -> None:
-        self.shown, self.why = shown, why
-        super().__init__(
-            f"HF_ENDPOINT is not an address that can be asked: {shown}: {why}",
-            hint=f"unset it for {ENDPOINT}, or set it to something like https://hub.example.org",
-        )
-
-
-class BadToken(UsageError):
+def bad_token_error(origin: str, why: str) -> UsageError:
     """What stands where a token should be cannot be one; it is not shown."""
-
-    def __init__(self, origin: str, why: str) -> None:
-        self.origin, self.why = origin, why
-        super().__init__(
-            f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings/tokens"
-        )
+    return UsageError(
+        f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings/tokens"
+    )
 
 
-class NoTokenFile(UsageError):
+def no_token_file_error(path: Path, why: str) -> UsageError:
     """The file of ``--token-file`` cannot be read."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        self.path, self.why = path, why
-        super().__init__(
-            f"cannot read the token file {path}: {why}", hint="give a file with the token on its only line"
-        )
+    return UsageError(f"cannot read the token file {path}: {why}", hint="give a file with the token on its only line")
 
 
-class BadTimeout(UsageError):
+def bad_timeout_error(variable: str, value: str) -> UsageError:
     """A time-out in the environment is not a number of seconds."""
-
-    def __init__(self, variable: str, value: str) -> None:
-        self.variable, self.value = variable, value
-        super().__init__(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
+    return UsageError(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
 
 
 class Access(Value):
@@ -80,7 +55,7 @@ class Access(Value):
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every request. The token is in them: not for logs."""
-        headers = {"User-Agent": f"llama_runner/{__version__}; python/{platform.python_version()}"}
+        headers = {"User-Agent": user_agent()}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
@@ -106,7 +81,8 @@ def find_access(
     """
     for variable in (ANSWER_TIMEOUT, FILE_TIMEOUT):
         seconds(environment, variable)  # huggingface_hub cannot even be imported with what is no number
-    endpoint = _endpoint(environment.get("HF_ENDPOINT", ""))
+    given = environment.get("HF_ENDPOINT", "")
+    endpoint = parse_endpoint("HF_ENDPOINT", given, ENDPOINT, secrets_in="HF_TOKEN", example=_EXAMPLE)
     for look in (_from_given_file, _from_variables, _from_kept_file):
         found = look(environment, token_file, notice)
         if found is not None:
@@ -120,29 +96,8 @@ def seconds(environment: Mapping[str, str], variable: str) -> float | None:
     if value is None:
         return None
     if not value.strip().isdecimal():
-        raise BadTimeout(variable, value)
+        raise bad_timeout_error(variable, value)
     return float(value) or None
-
-
-def _endpoint(given: str) -> str:
-    text = given.strip().rstrip("/")
-    if not text:
-        return ENDPOINT
-    try:
-        url = urlsplit(text)
-        host, _ = url.hostname, url.port
-    except ValueError as error:
-        raise BadEndpoint(repr(public_url(given)), str(error)) from None
-    if url.username is not None or url.password is not None:
-        shown = f"{url.scheme}://…@{host}"  # what stands before @ is a secret
-        raise BadEndpoint(shown, "it contains a user name or a password; a token goes into HF_TOKEN")
-    if not text.isprintable() or " " in text:
-        raise BadEndpoint(repr(public_url(given)), "it contains characters that no address has")
-    if url.scheme not in {"http", "https"} or not host:
-        raise BadEndpoint(repr(public_url(given)), "it does not begin with https://HOST or http://HOST")
-    if url.query or url.fragment:
-        raise BadEndpoint(repr(public_url(given)), "it contains ? or #")
-    return text
 
 
 _Found = tuple[str, str] | None
@@ -158,13 +113,13 @@ def _from_given_file(_: Mapping[str, str], path: Path | None, notice: Callable[[
             status = os.fstat(file.fileno())
             content = file.read(_LONGEST_TOKEN + 1)
     except (OSError, ValueError) as error:
-        raise NoTokenFile(path, getattr(error, "strerror", None) or str(error)) from None
+        raise no_token_file_error(path, getattr(error, "strerror", None) or str(error)) from None
     if os.name == "posix" and stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         notice("token_file_readable", f"others can read the token in {path}; chmod 600 keeps it to yourself")
     origin = f"--token-file {path}"
     token = _clean(content, origin)
     if token is None:
-        raise NoTokenFile(path, "it is empty")
+        raise no_token_file_error(path, "it is empty")
     return token, origin
 
 
@@ -206,14 +161,14 @@ def kept_token(environment: Mapping[str, str]) -> Path:
 
 
 def _clean(content: bytes, origin: str) -> str | None:
-    """Return the token without white space around it; None for nothing; ``BadToken`` for what cannot be one."""
+    """Return the token without white space around it; None for nothing; ``UsageError`` for what cannot be one."""
     content = content.removeprefix(b"\xef\xbb\xbf").strip()
     if not content:
         return None
     if len(content) > _LONGEST_TOKEN:
-        raise BadToken(origin, f"it is longer than {_LONGEST_TOKEN} bytes")
+        raise bad_token_error(origin, f"it is longer than {_LONGEST_TOKEN} bytes")
     if b"\n" in content:
-        raise BadToken(origin, "it has more than one line")
+        raise bad_token_error(origin, "it has more than one line")
     if any(not 0x21 <= byte <= 0x7E for byte in content):  # noqa: PLR2004 - the visible characters of ASCII
-        raise BadToken(origin, "it contains spaces, control characters or letters that no token has")
+        raise bad_token_error(origin, "it contains spaces, control characters or letters that no token has")
     return content.decode("ascii")

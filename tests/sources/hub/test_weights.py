@@ -10,7 +10,8 @@ import pytest
 
 from llama_runner.convert import shards
 from llama_runner.convert.model_directory import Source
-from llama_runner.sources.hub.file_selection import DifferInCase, IncompleteShards, weights_for_conversion
+from llama_runner.core.errors import SourceError
+from llama_runner.sources.hub.file_selection import IncompleteShards, weights_for_conversion
 from tests.sources.hub.listings import listed
 
 SMALL = ("README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model")
@@ -94,17 +95,17 @@ def test_without_weights_of_a_model_there_is_nothing_to_convert(names: list[str]
 @pytest.mark.parametrize("index", [["model.safetensors.index.json"], []])
 def test_a_shard_that_is_missing_from_the_middle_is_named(index: list[str]) -> None:
     names = [f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 4)]
-    with pytest.raises(IncompleteShards, match=r"one of 4 shards.*lacks model-00003-of-00004\.safetensors$"):
+    with pytest.raises(IncompleteShards, match=r"(?m)one of 4 shards.*lacks model-00003-of-00004\.safetensors$"):
         weights_for_conversion(listed(*names, *index))
 
 
 def test_numbers_beyond_the_count_do_not_complete_a_set() -> None:
-    with pytest.raises(IncompleteShards, match=r"lacks model-00002-of-00002\.safetensors$"):
+    with pytest.raises(IncompleteShards, match=r"(?m)lacks model-00002-of-00002\.safetensors$"):
         weights_for_conversion(listed("model-00001-of-00002.safetensors", "model-00003-of-00002.safetensors"))
 
 
 def test_two_names_that_would_become_one_file_are_refused_only_where_both_are_fetched() -> None:
-    with pytest.raises(DifferInCase, match=r"Config\.json and config\.json, which differ in nothing but case"):
+    with pytest.raises(SourceError, match=r"Config\.json and config\.json, which differ in nothing but case"):
         weights_for_conversion(listed("model.safetensors", "config.json", "Config.json"))
     assert weights_for_conversion(listed("model.safetensors", "README.md", "readme.md", "a.PNG", "A.png")) is not None
 

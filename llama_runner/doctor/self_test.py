@@ -1,4 +1,4 @@
-"""What ``doctor --check`` tries: compile, convert, quantize and serve, in a root that is gone afterwards."""
+"""Tries to compile, convert, quantize and serve, in a root that is removed afterwards."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from llama_runner.api import Runner
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError, StepError
 from llama_runner.core.value import Value
+from llama_runner.doctor.probe import Hiding
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.system.processes import capture
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from llama_runner.request.results import Made
+    from llama_runner.serving.server_process import Server
 
 _PATIENCE_S = 120.0
 _PROJECT = """cmake_minimum_required(VERSION 3.14)
@@ -30,19 +33,35 @@ int main() { std::vector<int> one(1, 42); return std::printf("%d\\n", one[0]) ==
 """
 
 
-class Tried(Value):
-    """One thing that was tried. ``ok`` is None where it could not be tried for want of an earlier one."""
+class Trial(Value):
+    """One thing that was tried."""
 
     name: str
+    """``compile``, ``convert``, ``quantize`` or ``serve``."""
     ok: bool | None
+    """None where it could not be tried, as an earlier one failed."""
     seconds: float
     said: str
+    """What was made, or what went wrong."""
     hint: str | None = None
     code: int = ExitCode.DONE
+    """The exit status of the command line for the error; 0: none."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for ``doctor --check --json``."""
+        """Return it as part of the document of ``doctor --check --json``."""
         return dict(self.__dict__)
+
+
+class Pipeline(Protocol):
+    """What is tried: a ``Runner`` over a root of its own."""
+
+    def make(self, **wishes: Any) -> list[Made]:  # noqa: ANN401 - as of ``Runner``
+        """See ``Runner``."""
+        ...
+
+    def serve(self, **wishes: Any) -> Server:  # noqa: ANN401 - as of ``Runner``
+        """See ``Runner``."""
+        ...
 
 
 class CannotCompile(StepError):
@@ -61,22 +80,31 @@ class AnotherSentence(ServerError):
         super().__init__(f"the demo model said {said!r}, not {expected!r}", hint="llama-runner bins build --force")
 
 
-def trials(root: Path) -> Iterator[Tried]:
-    """Try everything, one after the other, with the programs under ``root``, and leave nothing behind."""
+def self_test(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[Trial]:
+    """Try everything, one after the other, with the programs under ``root``, and leave nothing behind.
+
+    ``open_runner`` returns a ``Runner`` over another root. What is said has no secrets, as in ``examine``.
+    """
+    hiding = Hiding(os.environ)
+    for trial in _trials(root, open_runner):
+        yield Trial(**hiding.all(trial.to_json()))
+
+
+def _trials(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[Trial]:
     place = Path(tempfile.mkdtemp(prefix="llama-runner-trial-"))
     try:
         there = _borrowed(root, place)
-        runner = Runner(place)
+        runner = open_runner(place)
         wishes: dict[str, Any] = {"demo": True, "offline": True}
         if there is None:
             yield _try("compile", lambda: _compile(place))
         else:
-            yield Tried("compile", True, 0.0, f"{there} is built already")
+            yield Trial("compile", True, 0.0, f"{there} is built already")
             wishes["binaries"] = there
         yield _try("convert", lambda: _made(runner, demo=True, offline=True, quantization="f16"))
         if there is None:
             for name in ("quantize", "serve"):
-                yield Tried(name, None, 0.0, "there are no programs yet", "llama-runner bins build")
+                yield Trial(name, None, 0.0, "there are no programs yet", "llama-runner bins build")
             return
         yield _try("quantize", lambda: _made(runner, **wishes, quantization="q8_0"))
         yield _try("serve", lambda: _served(runner, wishes))
@@ -84,17 +112,17 @@ def trials(root: Path) -> Iterator[Tried]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _try(name: str, what: Callable[[], str]) -> Tried:
+def _try(name: str, what: Callable[[], str]) -> Trial:
     began = time.monotonic()
     try:
         said = what()
     except Interrupted:
         raise
     except LlamaRunnerError as error:
-        return Tried(name, False, _since(began), str(error), error.hint, error.code)
+        return Trial(name, False, _since(began), str(error), error.hint, error.code)
     except OSError as error:
-        return Tried(name, False, _since(began), f"{error.filename or ''}: {error.strerror}", None, ExitCode.STORE)
-    return Tried(name, True, _since(began), said)
+        return Trial(name, False, _since(began), f"{error.filename or ''}: {error.strerror}", None, ExitCode.STORE)
+    return Trial(name, True, _since(began), said)
 
 
 def _since(began: float) -> float:
@@ -103,7 +131,7 @@ def _since(began: float) -> float:
 
 def _borrowed(root: Path, place: Path) -> str | None:
     """Put links to the programs of this machine under ``place``; return the name of those that are tried."""
-    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - only where it is tried
     from llama_runner.store.artifacts import Store  # noqa: PLC0415
     from llama_runner.store.layout import build_place  # noqa: PLC0415
     from llama_runner.system.hardware import platform_tag  # noqa: PLC0415
@@ -124,7 +152,7 @@ def _borrowed(root: Path, place: Path) -> str | None:
 
 def _compile(place: Path) -> str:
     """Configure, compile and run a program of a few lines, with what a build of llama.cpp would take."""
-    from llama_runner.llama_cpp import cmake  # noqa: PLC0415 - not for --help
+    from llama_runner.llama_cpp import cmake  # noqa: PLC0415 - only where it is tried
     from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, find_toolchain, tool_path  # noqa: PLC0415
 
     found, ninja = find_toolchain(os.environ), tool_path("ninja")
@@ -155,13 +183,13 @@ def _call(doing: str, argv: list[str], environment: dict[str, str]) -> None:
         raise CannotCompile(doing, f"exit status {done.status}" + (f": {told}" if told else ""))
 
 
-def _made(runner: Runner, **wishes: Any) -> str:
+def _made(runner: Pipeline, **wishes: Any) -> str:  # noqa: ANN401 - as of ``Runner``
     [made] = runner.make(**wishes)
     return f"the demo model as {wishes['quantization']}, {made.bytes} bytes"
 
 
-def _served(runner: Runner, wishes: dict[str, Any]) -> str:
-    from llama_runner.demo import ANSWER, QUESTION  # noqa: PLC0415 - not for --help
+def _served(runner: Pipeline, wishes: dict[str, Any]) -> str:
+    from llama_runner.demo import ANSWER, QUESTION  # noqa: PLC0415 - only where it is tried
 
     with runner.serve(**wishes, quantization="q8_0", server=ServerOptions(port=0)) as server:
         said = server.chat(QUESTION, temperature=0, max_tokens=64).text.strip()

@@ -1,0 +1,213 @@
+"""Measures servers and programs, keeps the results, and looks for the fastest options of a model."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llama_runner.benchmark import history, llama_bench
+from llama_runner.benchmark.load_generator import Load, ask, drive
+from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, ServerFigures, TuneResult
+from llama_runner.benchmark.statistics import figures
+from llama_runner.benchmark.tune import axes, search
+from llama_runner.core.errors import ServerError
+from llama_runner.serving import profiles
+from llama_runner.serving.shared_client import NOT_SHARED, text_server
+from llama_runner.store import layout
+from llama_runner.system import hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from typing_extensions import Unpack
+
+    from llama_runner.benchmark.tune import Settings
+    from llama_runner.client.sync_client import Requests
+    from llama_runner.request.options import Wishes
+    from llama_runner.request.results import Prepared
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+    from llama_runner.serving.server_process import Server
+    from llama_runner.store.artifacts import Store
+
+_Result = TypeVar("_Result", ServerFigures, ProgramFigures)
+_KEEPABLE = "use a root that can be written"
+
+
+def _ignore(*_arguments: object) -> None:
+    """Take what happens and do nothing."""
+
+
+class Benchmarks:
+    """Measurements of the models of one root. ``Runner.benchmarks`` makes it.
+
+    ``prepare`` and ``launch`` are those of ``Runner``. A result that cannot be kept is a ``CannotKeep`` whose
+    ``result`` has it.
+    """
+
+    def __init__(self, store: Store, prepare: Callable[..., Prepared], launch: Callable[..., Server]) -> None:
+        self._store, self._prepare, self._launch = store, prepare, launch
+
+    def bench(
+        self,
+        model: str | Path | None = None,
+        *,
+        concurrency: Sequence[int] = (1, 2, 4, 8),
+        load: Load | None = None,
+        server: ServerOptions | None = None,
+        on_level: Callable[[Level], object] = _ignore,
+        **wishes: Unpack[Wishes],
+    ) -> ServerFigures:
+        """Start a server, measure it with each number of clients at once, end it, and keep the result.
+
+        ``on_level`` gets the figures of each level as they come. The server listens on a free port by default.
+        """
+        options = text_server(server)
+        prepared = self._prepare(model, server=options, **wishes)
+        name, digests = self._identity(prepared)
+        with self._launch(prepared, server=options, about=NOT_SHARED) as started:
+            argv = started.spec.argv()[1:]
+            return self._bench(started, name, digests, argv, concurrency, load or Load(), on_level)
+
+    def bench_url(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        concurrency: Sequence[int] = (1, 2, 4, 8),
+        load: Load | None = None,
+        on_level: Callable[[Level], object] = _ignore,
+    ) -> ServerFigures:
+        """Measure a server that runs at ``url``, and keep the result. ``api_key`` defaults to ``LLAMA_API_KEY``."""
+        from llama_runner.client.sync_client import Client  # noqa: PLC0415 - only here
+        from llama_runner.serving.llama_server.launch_spec import first_key_in  # noqa: PLC0415
+
+        with Client(url, api_key=api_key or first_key_in(os.environ)) as client:
+            props = client.props()
+            model, binary = {"name": props.model, "digest": props.path}, {"build": props.build, "digest": None}
+            return self._bench(client, model, binary, None, concurrency, load or Load(), on_level)
+
+    def _bench(
+        self,
+        server: Requests,
+        model: dict[str, Any],
+        binary: dict[str, Any],
+        argv: list[str] | None,
+        concurrency: Iterable[int],
+        load: Load,
+        on_level: Callable[[Level], object],
+    ) -> ServerFigures:
+        ask(server, load, 0)  # the first request pays for what all others find ready
+        at, levels = history.now(), []
+        for clients in concurrency:
+            samples, seconds = drive(server, load, clients)
+            levels.append(Level(**figures(samples, clients, seconds)))
+            on_level(levels[-1])
+        machine, asked = history.this_machine(), dict(load.__dict__)
+        return self._keep(ServerFigures(at, machine, asked, model, binary, argv, levels=tuple(levels)))
+
+    def bench_programs(
+        self,
+        model: str | Path | None = None,
+        *,
+        options: Sequence[str] = (),
+        threads: int | None = None,
+        gpu_layers: int | str | None = None,
+        on_test: Callable[[BenchTest], object] = _ignore,
+        **wishes: Unpack[Wishes],
+    ) -> ProgramFigures:
+        """Measure the programs without a server, by llama-bench, and keep the result.
+
+        ``options`` are llama-bench's own and take the place of ``threads`` and ``gpu_layers``. ``on_test`` gets the
+        figures of each test as they come. ``ToolError`` where the programs have no llama-bench.
+        """
+        words = llama_bench.words_for(options, threads or hardware.physical_cores(), gpu_layers)
+        prepared = self._prepare(model, **wishes)
+        named, binary = self._identity(prepared)
+        program = prepared.server.with_name(f"llama-bench{prepared.server.suffix}")
+        at = history.now()
+        tests = llama_bench.measure(
+            program,
+            prepared.model,
+            words,
+            root=self._store.root,
+            on_test=lambda test: on_test(BenchTest(**test)),
+        )
+        load, found = {"llama-bench": list(options)}, tuple(BenchTest(**test) for test in tests)
+        return self._keep(ProgramFigures(at, history.this_machine(), load, named, binary, words, tests=found))
+
+    def tune(
+        self,
+        model: str | Path | None = None,
+        *,
+        name: str | None = None,
+        budget: float = 300.0,
+        kv_types: Iterable[str] = ("q8_0",),
+        clients: int = 1,
+        load: Load | None = None,
+        server: ServerOptions | None = None,
+        on_try: Callable[[Settings, float | None], object] = _ignore,
+        **wishes: Unpack[Wishes],
+    ) -> TuneResult:
+        """Find the options that make a model fastest here, and keep them as a profile called ``name``.
+
+        ``name`` defaults to that of the model. After ``budget`` seconds nothing new is tried. ``kv_types`` are the
+        types of the KV cache to try. ``on_try`` gets settings and their tokens per second, None where the server does
+        not run with them.
+        """
+        options, load = text_server(server), load or Load()
+        prepared = self._prepare(model, server=options, **wishes)
+        directory = layout.profiles(self._store.root)
+        profiles.check_writable(directory)
+        tuned = search(
+            axes(options.threads or hardware.physical_cores(), os.cpu_count() or 1, list(kv_types)),
+            lambda settings: self._score(prepared, profiles.apply(settings, options), load, clients),
+            budget=budget,
+            tell=on_try,
+        )
+        named, binary = self._identity(prepared)
+        result = TuneResult(
+            name or prepared.alias,
+            tuned.settings,
+            round(tuned.score, 2),
+            round(tuned.default, 2),
+            tuned.tried,
+            tuned.finished,
+            named,
+            binary,
+            history.this_machine(),
+            history.now(),
+        )
+        try:
+            path = profiles.write(directory, result.name, result.settings, result.about())
+        except OSError as error:
+            raise profiles.CannotKeep("profile", directory, error, _KEEPABLE, result) from None
+        return result.but(path=path)
+
+    def _score(self, prepared: Prepared, options: ServerOptions, load: Load, clients: int) -> float | None:
+        """Return the tokens per second, read and written, of a server with such options; None if it cannot do it."""
+        try:
+            with self._launch(prepared, server=options, about=NOT_SHARED) as server:
+                ask(server, load, 0)
+                samples, seconds = drive(server, load, clients)
+        except ServerError:
+            return None
+        if any(sample.error for sample in samples):
+            return None
+        return sum(sample.tokens + sample.prompt_tokens for sample in samples) / seconds
+
+    def _identity(self, prepared: Prepared) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what was measured: the model, and the programs."""
+        digest = history.model_digest(self._store, prepared.model)
+        binary = history.binary_digest(self._store, prepared.binaries)
+        return {"name": prepared.alias, "digest": digest}, {"build": prepared.build.get("build"), "digest": binary}
+
+    def _keep(self, result: _Result) -> _Result:
+        document = result.to_json()
+        result = result.but(before=history.latest_like(self._store, document))
+        try:
+            path = history.keep(self._store, document)
+        except OSError as error:
+            directory = layout.benchmarks(self._store.private)
+            raise profiles.CannotKeep("result", directory, error, _KEEPABLE, result) from None
+        return result.but(path=path)

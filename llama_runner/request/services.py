@@ -1,0 +1,156 @@
+"""Services of the system that start ``llama-runner run``: systemd user units, launchd agents on macOS."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import UsageError
+from llama_runner.core.printable import printable
+from llama_runner.core.redaction import redacted
+from llama_runner.core.value import Value
+from llama_runner.request.options import check
+from llama_runner.request.run_words import run_words
+from llama_runner.serving import system_service
+from llama_runner.store.errors import as_store_error
+from llama_runner.system.files import read_bounded
+from llama_runner.system.processes import capture, python_module
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from llama_runner.request.options import Wishes
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+    from llama_runner.serving.supervisor import Policy
+
+_SOURCES = ("hf_model", "gguf_path", "safetensors_dir")
+_LARGEST_UNIT = 1 << 20
+_PATIENCE_S = 10.0
+
+
+class ServiceRefused(UsageError):
+    """A service cannot be written or found: its command would be unsafe, or there is none of that name."""
+
+
+class Service(Value):
+    """One service, installed or to be installed."""
+
+    name: str
+    path: Path
+    """Where its unit is, or would be."""
+    text: str
+    start: str
+    """The command of the system that starts it now and at each login."""
+    stop: str
+    """The command of the system that ends it, and starts it no more."""
+
+
+class Services:
+    """The services of the user who runs this, for servers of one root. ``Runner.services`` makes it.
+
+    Nothing is started or stopped: ``Service.start`` and ``Service.stop`` are the commands to type.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def of_model(
+        self,
+        model: str | Path | None = None,
+        *,
+        name: str | None = None,
+        server: ServerOptions | None = None,
+        restart: Policy = "no",
+        restart_limit: int = 5,
+        **wishes: Unpack[Wishes],
+    ) -> Service:
+        """Return the service that would prepare and serve a model, without writing it; as ``of_command``.
+
+        ``name`` defaults to that of the model. ``restart`` is what ``run`` itself does when the server ends; the
+        system starts it again as well.
+        """
+        check(wishes)
+        if server is not None and server.api_key:
+            raise ServiceRefused("a unit holds no key", hint="use api_key_file")
+        given = (model, *(wishes.get(source) for source in _SOURCES))
+        source = next((str(each) for each in given if each), "demo" if wishes.get("demo") else None)
+        if source is None:
+            raise ServiceRefused("say which model, as for serve")
+        words = run_words(model, server, wishes, {"restart": restart, "restart_limit": restart_limit})
+        inherit = server is not None and server.inherit_environment
+        return self.of_command(words, name=name or Path(source).name, inherit_environment=inherit)
+
+    def of_command(self, words: Sequence[str], *, name: str, inherit_environment: bool = False) -> Service:
+        """Return the service that would run ``llama-runner run`` with these words, without writing it.
+
+        Relative paths begin at the working directory. ``inherit_environment``: ``LLAMA_ARG_*`` variables of ours are
+        part of it. ``ServiceRefused`` for words that must not stand in a file that others can read.
+        """
+        if os.environ.get("LLAMA_API_KEY"):
+            raise ServiceRefused("a unit holds no key, so LLAMA_API_KEY would not reach it; use --api-key-file")
+        if any(redacted(word) != word for word in words):
+            raise ServiceRefused("a unit can be read by others, so no URL in it may have a password or a token")
+        script = Path(sys.executable).with_name("llama-runner")
+        program = [str(script)] if script.exists() else list(python_module("llama_runner"))
+        argv = [*program, "run", *words]
+        variables = system_service.variables(os.environ, self._root, llama_env=inherit_environment)
+        for word in (name, *argv, str(Path.cwd()), *variables.values()):
+            if printable(word) != word:
+                raise ServiceRefused(
+                    f"a service cannot have control characters or other than UTF-8 in its command: {word!a}"
+                )
+        return self._at(name, system_service.unit(name, argv, Path.cwd(), variables))
+
+    def install(self, service: Service) -> Service:
+        """Write the unit, over one of the same name, and return the service."""
+        try:
+            service.path.parent.mkdir(parents=True, exist_ok=True)
+            service.path.write_text(service.text, encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise as_store_error(error, service.path) from error
+        return service
+
+    def find(self, name: str) -> Service:
+        """Return the installed service of that name; ``ServiceRefused`` where there is none."""
+        path = system_service.where(name, os.environ)
+        if not path.exists():
+            raise ServiceRefused(f"no service called {name!r} is installed: there is no {path}")
+        return self._at(name, read_bounded(path, _LARGEST_UNIT).decode("utf-8", "replace"))
+
+    def remove(self, name: str) -> Service:
+        """Remove the unit of an installed service and return it. A server that it started goes on."""
+        service = self.find(name)
+        try:
+            service.path.unlink()
+        except OSError as error:
+            raise as_store_error(error, service.path) from error
+        return service
+
+    def installed(self) -> list[Service]:
+        """Return the services that are installed, by name, for whatever root they are."""
+        pattern = system_service.where("NAME", os.environ)
+        prefix, suffix = pattern.name.split("NAME")
+        paths = sorted(pattern.parent.glob(f"{prefix}*{suffix}"))
+        return [self.find(path.name[len(prefix) : -len(suffix)]) for path in paths]
+
+    def state(self, name: str) -> str:
+        """Return what the system says of an installed service: ``active``, ``inactive``, ``failed``, ``unknown``, …"""
+        path = self.find(name).path
+        mac = ["launchctl", "list", path.stem]
+        argv = mac if sys.platform == "darwin" else ["systemctl", "--user", "is-active", path.name]
+        try:
+            done = capture(argv, timeout=_PATIENCE_S)
+        except (OSError, TimeoutError):
+            return "unknown"
+        if sys.platform == "darwin":
+            return "inactive" if done.status else "active"
+        return done.out.decode("utf-8", "replace").strip() or "unknown"
+
+    @staticmethod
+    def _at(name: str, text: str) -> Service:
+        path = system_service.where(name, os.environ)
+        return Service(name, path, text, *system_service.commands(path))

@@ -1,0 +1,118 @@
+"""``Root``: what can be asked of one root without preparing a model. ``Runner`` adds the pipeline."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.events import Noticed, Sink
+from llama_runner.store import layout
+from llama_runner.store.artifacts import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_runner.doctor import Diagnosis
+    from llama_runner.llama_cpp.installed_builds import BuildStore
+    from llama_runner.request.model_inspection import Inspection
+    from llama_runner.request.services import Services
+    from llama_runner.serving.log_reader import ServerLog
+    from llama_runner.sources.hub.search import Found
+    from llama_runner.status import Status
+
+
+class Root:
+    """One root: its store, builds, services and servers. The arguments are those of ``Runner``."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        on_event: Sink = lambda _event: None,
+        lock_timeout: float = 6 * 3600,
+    ) -> None:
+        self.root = layout.find_root(root)
+        self.store = Store(self.root, on_event)
+        self._sink, self._lock_timeout = on_event, lock_timeout
+
+    @property
+    def bins(self) -> BuildStore:
+        """The builds of llama.cpp under this root: list, use, remove, export, take in."""
+        from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not on the warm path
+
+        return open_builds(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
+
+    @property
+    def services(self) -> Services:
+        """The services of the system that start servers: install, find, remove."""
+        from llama_runner.request.services import Services  # noqa: PLC0415 - not on the warm path
+
+        return Services(self.root)
+
+    @property
+    def servers(self) -> Path:
+        """Where the servers that run are written down."""
+        return layout.servers(self.store.private)
+
+    def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[Found]:
+        """Return repositories on the Hub with GGUF files that fit the words, the most downloaded first."""
+        from llama_runner.sources.hub.search import search  # noqa: PLC0415 - not on the warm path
+
+        return search(
+            words,
+            environment=os.environ,
+            token_file=None if token_file is None else layout.user_path(token_file),
+            limit=limit,
+            notice=lambda what, text: self._sink(Noticed(what, text)),
+        )
+
+    def inspect(self, path: str | Path) -> Inspection:
+        """Return what a GGUF file or a directory of safetensors holds. Reads headers only."""
+        from llama_runner.request.model_inspection import inspect  # noqa: PLC0415 - not on the warm path
+
+        return inspect(path)
+
+    def stop(self, name: str | None = None) -> list[dict[str, Any]]:
+        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``UsageError``."""
+        from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
+
+        return stop(self.servers, name, self._sink)
+
+    def restart(self, name: str) -> dict[str, Any]:
+        """End a detached server and start it anew; return what is written down of it once it is ready."""
+        from llama_runner.serving.server_control import restart  # noqa: PLC0415 - not on the warm path
+
+        return restart(self.servers, name)
+
+    def log(self, name: str | None = None) -> ServerLog:
+        """Return the log of a server, named as for ``stop``; without a name of the one that runs, or ran last."""
+        from llama_runner.serving.log_reader import ServerLog  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.server_control import log_of  # noqa: PLC0415
+
+        return ServerLog(*log_of(self.servers, self.root, name))
+
+    def running(self) -> list[dict[str, Any]]:
+        """Return the servers of this root that run, with what they do now, and those in the background that failed.
+
+        There is an event for each that another container or machine has registered here.
+        """
+        from llama_runner.serving.errors import OutOfReach  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.registry import elsewhere  # noqa: PLC0415
+        from llama_runner.serving.status_probe import look_at_all  # noqa: PLC0415
+
+        found = look_at_all(self.servers)
+        for about in elsewhere(self.servers):
+            self._sink(Noticed("out_of_reach", str(OutOfReach(about))))
+        return found
+
+    def status(self) -> Status:
+        """Say what the store holds and which servers run. Reads records only."""
+        from llama_runner.status import take_stock  # noqa: PLC0415 - not on the warm path
+
+        return take_stock(self.store)
+
+    def doctor(self) -> Diagnosis:
+        """Say what this machine is and has, and what is in the way. Uses no network, and has no secrets."""
+        from llama_runner.doctor import diagnose  # noqa: PLC0415 - not on the warm path
+
+        return diagnose(self.store)

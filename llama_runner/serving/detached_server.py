@@ -1,0 +1,54 @@
+"""A server in a process of its own: the one of the same launch that is running, or else a new one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.serving.access import key_for
+from llama_runner.serving.daemon import detach, restarts_as
+from llama_runner.serving.llama_server.memory_check import checked
+from llama_runner.serving.running_server import RunningServer, ensure_ready
+from llama_runner.serving.server_log import new_name
+from llama_runner.store import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_runner.core.events import Sink
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
+    from llama_runner.serving.supervisor import Policy
+    from llama_runner.store.artifacts import Store
+
+
+def detached_server(
+    spec: ServerSpec,
+    *,
+    store: Store,
+    sink: Sink,
+    about: dict[str, Any],
+    policy: Policy,
+    limit: int,
+    cancelled: Callable[[], bool],
+) -> RunningServer:
+    """Return a server that outlives us once it answers; see ``Runner.detach``."""
+    registry = layout.servers(store.private)
+
+    def start() -> RunningServer:
+        memory, log_name = checked(spec, layout.memory_needs(store.private), sink), new_name()
+        running = detach(
+            spec,
+            log=store.root / log_name,
+            log_name=log_name,
+            registry=registry,
+            sink=sink,
+            about=about,
+            policy=policy,
+            limit=limit,
+            key=key_for(spec),
+            cancelled=cancelled,
+        )
+        return memory.remember(running)
+
+    if spec.port == 0 and spec.socket is None:
+        return start()
+    return ensure_ready(spec, registry, start, cancelled, accepts=restarts_as(policy, limit), sink=sink)
