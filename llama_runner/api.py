@@ -175,11 +175,12 @@ class Runner(Root):
 
     def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
         """Raise ``UsageError`` for an option that llama-server would refuse."""
-        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415 - only with options
+        from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
+        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self.store, request.programs.node, places)
         record = self.store.records(programs).get(TREE)
-        for text in () if record is None else check_options(server, programs, record.digest, self.store.private):
+        for text in () if record is None else check_options(server, programs, record.digest, self.store.private, FLAGS):
             self._sink(Warned("option", text))
 
     def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
