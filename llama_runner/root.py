@@ -38,9 +38,9 @@ class Root:
     @property
     def bins(self) -> BuildStore:
         """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.programs_in_hand import builds  # noqa: PLC0415 - not on the warm path
 
-        return open_builds(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
+        return builds(self.store, self._sink, self._lock_timeout)
 
     @property
     def services(self) -> Services:
@@ -73,7 +73,7 @@ class Root:
         return inspect(path)
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``AmbiguousName``."""
+        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``UsageError``."""
         from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name, self._sink)

@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.infer_cmds import own_options
+from llama_runner.cli.server_words import ServerCommand
 from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ load_options = shared.together(
 )
 
 
-@click.command(cls=GroupedCommand, examples=BENCH_EXAMPLES)
+@click.command(cls=ServerCommand, examples=BENCH_EXAMPLES)
 @shared.store
 @shared.model
 @shared.compute
@@ -194,7 +194,7 @@ def _show_comparison(result: ServerFigures | ProgramFigures) -> None:
         say(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
-@click.command(cls=GroupedCommand, examples=("llama-runner tune --demo --budget 60 --name fast",))
+@click.command(cls=ServerCommand, examples=("llama-runner tune --demo --budget 60 --name fast",))
 @shared.store
 @shared.model
 @shared.compute

@@ -69,7 +69,7 @@ def build(**given: Any) -> None:
     help="Platform of the programs; those of another one are unpacked and not tested.",
     default_text="this machine",
 )
-@click.argument("archive", required=False, metavar="[FILE|URL|package]")
+@click.argument("archive", cls=shared.CompletedArgument, required=False, metavar="[FILE|URL|package]")
 def install(**given: Any) -> None:
     """Install a release of llama.cpp and test it.
 
@@ -139,7 +139,7 @@ def _row(build: Build) -> tuple[str, ...]:
 
 @bins.command()
 @shared.store
-@click.argument("name", required=False)
+@click.argument("name", cls=shared.CompletedArgument, required=False)
 def path(**given: Any) -> None:
     """Print the directory of a build, or of the one in use."""
     found = _shelf(given).path(given["name"])
@@ -151,7 +151,7 @@ def path(**given: Any) -> None:
 
 @bins.command()
 @shared.store
-@click.argument("name")
+@click.argument("name", cls=shared.CompletedArgument)
 def use(**given: Any) -> None:
     """Choose the build that later runs take.
 
@@ -177,7 +177,7 @@ def _tell_choice(given: dict[str, Any], name: str | None, more: str = "") -> Non
 
 @bins.command()
 @shared.store
-@click.argument("names", nargs=-1, metavar="NAME…")
+@click.argument("names", cls=shared.CompletedArgument, nargs=-1, metavar="NAME…")
 @shared.option("--unused", is_flag=True, help="Remove all but those in use or running, and the newest of each backend.")
 @shared.option(
     "--force", is_flag=True, help="Remove a build that is in use too; later runs choose one themselves then."
@@ -205,7 +205,7 @@ def remove(**given: Any) -> None:
 
 @bins.command()
 @shared.store
-@click.argument("name")
+@click.argument("name", cls=shared.CompletedArgument)
 @shared.option("-o", "--output", metavar="FILE", help="File to write.", default_text="NAME-PLATFORM.tar.gz here")
 def export(**given: Any) -> None:
     """Pack a build into an archive, for `bins import` elsewhere."""
@@ -223,7 +223,7 @@ def export(**given: Any) -> None:
 @bins.command("import")
 @shared.store
 @waiting
-@click.argument("archive", metavar="FILE")
+@click.argument("archive", cls=shared.CompletedArgument, metavar="FILE")
 def import_(**given: Any) -> None:
     """Import a build that `bins export` packed, and test it."""
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help

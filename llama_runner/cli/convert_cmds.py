@@ -56,7 +56,9 @@ def quantize(**given: Any) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False, path_type=Path))  # what cannot be read is not a wrong usage
+@click.argument(  # what cannot be read is not a wrong usage
+    "path", cls=shared.CompletedArgument, type=click.Path(readable=False, path_type=Path)
+)
 @shared.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @shared.option("--tensors", is_flag=True, help="List every tensor.")
 @shared.option("--template", is_flag=True, help="Print only the chat template.")

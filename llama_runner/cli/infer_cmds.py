@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.server_words import ServerCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import UsageError
 from llama_runner.system.files import read_json
@@ -82,7 +82,7 @@ sampling = shared.together(
 )
 
 
-@click.command(cls=GroupedCommand, examples=INFER_EXAMPLES)
+@click.command(cls=ServerCommand, examples=INFER_EXAMPLES)
 @shared.store
 @shared.model
 @shared.compute
@@ -104,7 +104,7 @@ def infer(**given: Any) -> None:
         _answer(server.stream_chat(prompt, **asking), given)
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute

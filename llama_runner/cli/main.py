@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -108,6 +109,10 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     try:
+        if "_LLAMA_RUNNER_COMPLETE" in os.environ:
+            from llama_runner.cli.completion import register  # noqa: PLC0415 - for shells only
+
+            register()
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
         click.Context.formatter_class = Formatter
         # color: the streams write escape sequences as text; without it, click would remove some of them
@@ -144,6 +149,11 @@ def _report_usage(error: click.ClickException, stream: IO[str]) -> int:
         error.message = styled(text)  # type: ignore[misc]  # final since click 8.3
         error.show()
         return ExitCode.USAGE
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        from llama_runner.cli.server_words import closest  # noqa: PLC0415 - only for a mistake
+
+        flags = [flag for each in error.ctx.command.params for flag in each.opts]
+        error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as above
     # what was typed may be a URL with a password
     error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # as above
     buffer = StringIO()

@@ -15,6 +15,8 @@ from llama_runner.request import server_options as server_options_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from click.shell_completion import CompletionItem
+
     from llama_runner.request.option_definition import Option
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
@@ -96,7 +98,27 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-class _Option(click.Option):
+class CompletedArgument(click.Argument):
+    """An argument whose values a shell completes by its name."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See click."""
+        from llama_runner.cli.completion import values  # noqa: PLC0415 - for shells only
+
+        return values(self, ctx, incomplete)
+
+
+class CompletedOption(click.Option):
+    """An option whose values a shell completes by its name or kind."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See click."""
+        from llama_runner.cli.completion import values  # noqa: PLC0415 - for shells only
+
+        return values(self, ctx, incomplete) or super().shell_complete(ctx, incomplete)
+
+
+class _Option(CompletedOption):
     """An option whose help is the text of its definition and nothing more."""
 
     def get_help_extra(self, ctx: click.Context) -> Any:
@@ -154,7 +176,7 @@ device = made_from(option for option in artifact_options.PROGRAMS if option.name
 sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name == "sha256")
 building = made_from(artifact_options.BUILD)
 programs = made_from((*artifact_options.PROGRAMS, *artifact_options.BUILD))
-model = together(click.argument("model", required=False), made_from(artifact_options.ARTIFACTS))
+model = together(click.argument("model", required=False, cls=CompletedArgument), made_from(artifact_options.ARTIFACTS))
 compute = made_from(server_options_of.COMPUTE)
 profile = made_from(server_options_of.PROFILE)
 server = made_from((*server_options_of.SERVER, *server_options_of.PROFILE))
@@ -172,6 +194,9 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
     asked["force"] = ("all",) if options["force"] else options["force_step"]
     return {"model": options["model"], **asked}
 
+
+INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))
+"""Options with which llama-server prints something and ends."""
 
 UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "insecure": False} | dict.fromkeys(
     ("api_key_file", "tls_cert", "tls_key", "profile")
@@ -200,6 +225,8 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
     read = {option.name: options[option.argument] for option in server_options_of.SERVER}
     files = {name: read[name] and layout.user_path(read[name]).absolute() for name in _FILES}
     context = click.get_current_context()
+    if not INFORMATION.isdisjoint(context.obj or ()):
+        raise click.UsageError("what llama-server says of itself is printed by: llama-runner run -- --help")
     asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **{**read, **files})
     if options["profile"] is None:
         return asked

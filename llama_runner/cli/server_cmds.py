@@ -70,7 +70,7 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
 
 @click.command()
 @shared.store
-@click.argument("server", required=False)
+@click.argument("server", cls=shared.CompletedArgument, required=False)
 @shared.option("-f", "--follow", is_flag=True, help="Print what is added, until the server ends or Ctrl-C.")
 @shared.option("-n", "--lines", type=click.IntRange(0), default=100, help="Number of last lines to print.")
 def logs(**given: Any) -> None:
@@ -86,7 +86,7 @@ def logs(**given: Any) -> None:
 
 @click.command()
 @shared.store
-@click.argument("server", required=False)
+@click.argument("server", cls=shared.CompletedArgument, required=False)
 @shared.option("--all", "every", is_flag=True, help="Stop all servers of this root.")
 def stop(**given: Any) -> None:
     """Stop a server, or all.
@@ -110,7 +110,7 @@ def stop(**given: Any) -> None:
 
 @click.command()
 @shared.store
-@click.argument("server")
+@click.argument("server", cls=shared.CompletedArgument)
 def restart(**given: Any) -> None:
     """Restart a server that runs in the background.
 
@@ -159,7 +159,7 @@ def show(name: str | None, run_options: tuple[str, ...]) -> None:
 
 
 @service.command()
-@click.argument("name")
+@click.argument("name", cls=shared.CompletedArgument)
 def uninstall(name: str) -> None:
     """Remove a unit and print how to stop its server."""
     removed = _services(None).remove(name)

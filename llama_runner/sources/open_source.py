@@ -10,7 +10,7 @@ from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.gguf_header import check_model
 from llama_runner.sources.local import LocalFile, LocalModel, open_directory
 from llama_runner.store.layout import user_path
-from llama_runner.store.local_sources import MissingSource, UnreadableSource
+from llama_runner.store.local_sources import missing_source_error, unreadable_source_error
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.names import HubName
@@ -19,22 +19,17 @@ if TYPE_CHECKING:
 _ADAPTER_SETTINGS = "adapter_config.json"
 
 
-class NoSource(UsageError):
+def no_source_error() -> UsageError:
     """Nothing was named."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "no model given",
-            hint="name one: a .gguf file, a directory of safetensors, or --demo for the model that comes along",
-        )
+    return UsageError(
+        "no model given",
+        hint="name one: a .gguf file, a directory of safetensors, or --demo for the model that comes along",
+    )
 
 
-class SeveralSources(UsageError):
+def several_sources_error(named: list[str]) -> UsageError:
     """More than one thing was named."""
-
-    def __init__(self, named: list[str]) -> None:
-        self.named = named
-        super().__init__(f"{len(named)} models given: {', '.join(named)}", hint="give one")
+    return UsageError(f"{len(named)} models given: {', '.join(named)}", hint="give one")
 
 
 class AdapterOnly(SourceError):
@@ -85,14 +80,14 @@ def choose(
         f"{option} {value}" if value is not True else option for option, value in named.items() if value is not None
     ]
     if not given or model == "":
-        raise NoSource
+        raise no_source_error()
     if len(given) > 1:
-        raise SeveralSources(given)
+        raise several_sources_error(given)
     try:
         return _demo() if demo else _open(model, hf_model, gguf_path, safetensors_dir)
     except OSError as error:  # a directory that may not be entered, a name too long for the file system
         named_path = model or gguf_path or safetensors_dir
-        raise UnreadableSource(error.filename or str(named_path), error.strerror or str(error)) from error
+        raise unreadable_source_error(error.filename or str(named_path), error.strerror or str(error)) from error
 
 
 def _demo() -> LocalModel:
@@ -119,7 +114,7 @@ def _open(
     if path.is_file() or path.suffix.lower() == ".gguf":
         return open_file(path)
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
-        raise MissingSource(path.absolute())
+        raise missing_source_error(path.absolute())
     return _hub_name(str(model), bare=True)
 
 
@@ -157,6 +152,6 @@ def open_file(path: Path) -> LocalFile:
     """Return the source of a GGUF file; a ``SourceError`` when it is none."""
     path = user_path(path).absolute()
     if not path.exists():
-        raise MissingSource(path)
+        raise missing_source_error(path)
     header, files = check_model(path)
     return LocalFile(files[0], tuple(files), header)

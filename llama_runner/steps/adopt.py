@@ -9,9 +9,8 @@ from llama_runner.core.digest import short
 from llama_runner.core.errors import ToolError
 from llama_runner.core.step import Place, Step, unkeyed
 from llama_runner.llama_cpp.executable_format import check_platform
-from llama_runner.llama_cpp.system_binaries import SERVER, AdoptedPrograms, open_adopted
+from llama_runner.llama_cpp.system_binaries import SERVER, AdoptedPrograms
 from llama_runner.store.layout import build_place
-from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,15 +23,12 @@ LIST = "adopted.txt"
 """The sha256 and the path of each program and library. Links alone would look the same after an upgrade."""
 
 
-class ProgramLacking(ToolError):
+def program_lacking_error(program: str) -> ToolError:
     """Programs that were adopted are not enough for what is asked."""
-
-    def __init__(self, program: str, directory: Path) -> None:
-        self.program, self.directory = program, directory
-        super().__init__(
-            f"the system's programs lack {program}",
-            hint="install it beside llama-server, or take other programs: --binaries build or --binaries prebuilt",
-        )
+    return ToolError(
+        f"the system's programs lack {program}",
+        hint="install it beside llama-server, or take other programs: --binaries build or --binaries prebuilt",
+    )
 
 
 class AdoptPrograms(Step):
@@ -56,7 +52,7 @@ class AdoptPrograms(Step):
         return None if key is None else Place(build_place(self.os_and_arch, f"system-{short(key)}"))
 
     def run(self, workspace: Workspace) -> None:
-        """Link, list, prove. Raises ``ForeignProgram``, and what ``prove`` raises."""
+        """Link, list, prove. Raises ``StepError``, and what ``prove`` raises."""
         from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
         from llama_runner.store.stamps import hash_file  # noqa: PLC0415
 
@@ -73,23 +69,12 @@ class AdoptPrograms(Step):
         prove(workspace.out, Expected(), workspace)
 
 
-def adopted_programs(
-    path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
-) -> AdoptPrograms:
-    """Return the step that adopts the programs in a directory or beside a program.
-
-    None: ``LLAMA_SERVER_BINS_DIR`` says where, else ``PATH``. Raises what `open_adopted` raises.
-    """
-    found = open_adopted(path, environment=os.environ if environment is None else environment)
-    return AdoptPrograms(found, str(found.path), found.server, os_and_arch=hardware.platform_tag())
-
-
 def program_in(directory: Path, name: str) -> Path:
-    """Return a program of a directory of programs; ``ProgramLacking``: of a system nothing but a server may be here."""
+    """Return a program of a directory of programs; ``ToolError``: of a system nothing but a server may be here."""
     for path in (directory / name, directory / f"{name}.exe"):
         if path.is_file():
             return path
-    raise ProgramLacking(name, directory)
+    raise program_lacking_error(name)
 
 
 def _called(name: str, server: str) -> str:

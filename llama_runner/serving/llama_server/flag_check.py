@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from pathlib import Path
 
     from llama_runner.core.digest import Digest
@@ -41,19 +41,18 @@ _SWITCH = ("on", "off", "auto", "true", "false", "enabled", "disabled", "1", "0"
 """What llama.cpp takes where its help says on and off."""
 
 
-class NotUnderstood(UsageError):
-    """llama-server would refuse an option, or take it for something else. ``flag`` is that option as it was given."""
-
-    def __init__(self, flag: str, what: str, version: str, *, hint: str | None) -> None:
-        self.flag, self.what, self.version = flag, what, version
-        super().__init__(f"{what} (llama-server {version})", hint=hint)
+def not_understood_error(what: str, version: str, *, hint: str | None) -> UsageError:
+    """llama-server would refuse an option, or take it for something else."""
+    return UsageError(f"{what} (llama-server {version})", hint=hint)
 
 
-def check_options(server: ServerOptions, programs: Path, digest: Digest, private: Path) -> list[str]:
+def check_options(
+    server: ServerOptions, programs: Path, digest: Digest, private: Path, ours: Container[str] = ()
+) -> list[str]:
     """Check what is passed on to llama-server against the programs in hand, and return advice about it.
 
-    ``digest`` is that of the programs. Raises ``NotUnderstood``. Programs that do not list their options are not
-    checked.
+    ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``UsageError``. Programs that
+    do not list their options are not checked.
     """
     from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
 
@@ -61,7 +60,7 @@ def check_options(server: ServerOptions, programs: Path, digest: Digest, private
         known = capabilities_of(programs, digest, private)
     except SaysNothing:
         return []
-    advice = check_flags(server.extra, known)
+    advice = check_flags(server.extra, known, ours)
     if not server.inherit_environment:
         return advice
     from llama_runner.serving.llama_server.variables import overridden  # noqa: PLC0415 - only with --llama-env
@@ -69,8 +68,8 @@ def check_options(server: ServerOptions, programs: Path, digest: Digest, private
     return [*advice, *check_variables(os.environ, known), *overridden(server, os.environ, known)]
 
 
-def check_flags(words: Iterable[str], capabilities: Capabilities) -> list[str]:
-    """Raise ``NotUnderstood`` for words that llama-server would not understand; return what it advises against.
+def check_flags(words: Iterable[str], capabilities: Capabilities, ours: Container[str] = ()) -> list[str]:
+    """Raise ``UsageError`` for words that llama-server would not understand; return what it advises against.
 
     ``words`` are options and their values. Unknown, renamed, removed and misspelt options are told, a value that is
     missing, one too many, and one that is no number or none of those that the option takes.
@@ -78,19 +77,19 @@ def check_flags(words: Iterable[str], capabilities: Capabilities) -> list[str]:
     given, advice = list(words), []
     while given:
         word = given.pop(0)
-        flag = _known(word, capabilities)
+        flag = _known(word, capabilities, ours)
         if better := re.match(r"DEPRECATED in favor of `([^`]+)`", flag.help):
             advice.append(f"{word} goes away, use {better[1]}")
         count = {"none": 0, "pair": 2}.get(flag.kind, 1)
         values, given = given[:count], given[count:]
         if len(values) < count or (values and capabilities.flag(values[0]) is not None):
-            raise NotUnderstood(word, f"{word} needs {flag.value}", capabilities.version, hint=_told(flag))
+            raise not_understood_error(f"{word} needs {flag.value}", capabilities.version, hint=_told(flag))
         for value in values:
             _check_value(word, value, flag, capabilities)
         if given and not given[0].startswith("-"):
             takes = "takes no value" if not count else f"takes {flag.value} alone"
             what = f"{word} {takes}, and {given[0]!r} comes after it"
-            raise NotUnderstood(word, what, capabilities.version, hint="leave it out, or quote a value with spaces")
+            raise not_understood_error(what, capabilities.version, hint="leave it out, or quote a value with spaces")
     return advice
 
 
@@ -101,30 +100,35 @@ def check_variables(environment: Mapping[str, str], capabilities: Capabilities) 
     return [f"{name} means nothing to llama-server{_or(_nearest(name, capabilities.variables))}" for name in unknown]
 
 
-def _known(word: str, capabilities: Capabilities) -> Flag:
+def _known(word: str, capabilities: Capabilities, ours: Container[str]) -> Flag:
     """Return the option that a word is."""
     flag, version = capabilities.flag(word), capabilities.version
     if flag is not None and flag.removed is None:
         return flag
     if flag is not None:
-        raise NotUnderstood(word, f"{word} has been removed", version, hint=flag.removed)
+        raise not_understood_error(f"{word} has been removed", version, hint=flag.removed)
     name, equals, value = word.partition("=")
     if not word.startswith("-"):
-        raise NotUnderstood(word, f"{word!r} is no option", version, hint="options come with their values after them")
+        raise not_understood_error(f"{word!r} is no option", version, hint="options come with their values after them")
     if equals and capabilities.flag(name) is not None:
-        raise NotUnderstood(word, f"{word} is not understood", version, hint=f"write {name} {value}")
+        raise not_understood_error(f"{word} is not understood", version, hint=f"write {name} {value}")
+    if name in ours:
+        hint = f"{name} is an option of llama-runner: put it before `--`"
+        raise not_understood_error(f"there is no option {name}", version, hint=hint)
     for other in (pair[pair[0] == name] for pair in RENAMED if name in pair):
         if (there := capabilities.flag(other)) is not None and there.removed is None:
-            raise NotUnderstood(word, f"there is no option {name}", version, hint=f"it is called {other} here")
+            raise not_understood_error(f"there is no option {name}", version, hint=f"it is called {other} here")
     if name in _OF_OTHERS:
         hint = f"it is {_OF_OTHERS[name]}'s; a prompt goes to a server that runs: llama-runner infer"
-        raise NotUnderstood(word, f"{name} is no option of the server", version, hint=hint)
+        raise not_understood_error(f"{name} is no option of the server", version, hint=hint)
     if name == "--rpc":
-        raise NotUnderstood(word, "there is no --rpc in this build", version, hint="take one with it: --device cpu+rpc")
+        raise not_understood_error(
+            "there is no --rpc in this build", version, hint="take one with it: --device cpu+rpc"
+        )
     names = [name for flag in capabilities.flags if flag.removed is None for name in flag.names]
     near = _nearest(name.replace("_", "-"), names)
     hint = f"did you mean {near}?" if near else "this version may not have it; its options: llama-server --help"
-    raise NotUnderstood(word, f"there is no option {name}", version, hint=hint)
+    raise not_understood_error(f"there is no option {name}", version, hint=hint)
 
 
 def _check_value(word: str, value: str, flag: Flag, capabilities: Capabilities) -> None:
@@ -136,7 +140,7 @@ def _check_value(word: str, value: str, flag: Flag, capabilities: Capabilities) 
     else:
         return
     near = _nearest(value, flag.choices)
-    raise NotUnderstood(word, what, capabilities.version, hint=f"did you mean {near}?" if near else _told(flag))
+    raise not_understood_error(what, capabilities.version, hint=f"did you mean {near}?" if near else _told(flag))
 
 
 def _taken(flag: Flag) -> tuple[str, ...]:

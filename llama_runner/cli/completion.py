@@ -1,0 +1,141 @@
+"""Values that a shell completes: files, models, servers, builds, profiles, quantization types.
+
+``register`` replaces click's scripts for bash and fish. That for bash completes names with a colon, such as
+``demo:q4_k_m``: bash takes a colon for the end of a word. That for fish completes lists with commas. This module is
+loaded only when a shell asks.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, add_completion_class
+
+from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.request.server_options import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import click
+
+    from llama_runner.root import Root
+
+_FILES = frozenset({"archive", "lora", "model", "output", "path", "patches", "schema", "source", "binaries"})
+"""Parameters that take the path of a file or a directory, beside the options of kind ``file``."""
+_KINDS = {option.argument: option.kind for option in OPTIONS}
+_CHOICES = {option.argument: option.choices for option in OPTIONS}
+
+
+def values(parameter: click.Parameter, context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Return what may stand for a parameter, given its beginning."""
+    name = parameter.name or ""
+    before, comma, last = incomplete.rpartition(",") if name == "quantization" else ("", "", incomplete)
+    words: Iterable[str] = ()
+    with suppress(LlamaRunnerError, OSError, ValueError):
+        words = _WORDS[name](context) if name in _WORDS else _CHOICES.get(name, ())
+    found = [
+        CompletionItem(before + comma + word)
+        for word in words
+        if word.lower().startswith(last.lower()) and word.isprintable()
+    ]
+    kind = _KINDS.get(name)
+    if kind == "directory":
+        found.append(CompletionItem(incomplete, type="dir"))
+    elif not found and (kind == "file" or name in _FILES):
+        found.append(CompletionItem(incomplete, type="file"))
+    return found
+
+
+def _root(context: click.Context) -> Root:
+    from llama_runner.root import Root  # noqa: PLC0415 - not for options
+
+    return Root(context.params.get("root"))
+
+
+def _servers(context: click.Context) -> list[str]:
+    from llama_runner.serving import registry  # noqa: PLC0415
+
+    directory = _root(context).servers
+    return [str(about.get("alias")) for about in (*registry.running(directory), *registry.failed(directory))]
+
+
+def _builds(context: click.Context) -> list[str]:
+    return [build.name for build in _root(context).bins.builds()]
+
+
+def _builds_to_use(context: click.Context) -> list[str]:
+    return [*_builds(context), *(["auto"] if context.command.name == "use" else [])]
+
+
+def _programs(context: click.Context) -> list[str]:
+    return ["auto", "build", "prebuilt", "system", *_builds(context)]
+
+
+def _profiles(context: click.Context) -> list[str]:
+    from llama_runner.store import layout  # noqa: PLC0415
+
+    return sorted(path.stem for path in layout.profiles(_root(context).root).glob("*.json"))
+
+
+def _quantizations(_context: click.Context) -> list[str]:
+    from llama_runner.sources.quantization_types import FLOAT, QUANTIZED  # noqa: PLC0415
+
+    return [*QUANTIZED, *FLOAT]
+
+
+def _backends(_context: click.Context) -> list[str]:
+    from llama_runner.llama_cpp.backends import BACKENDS  # noqa: PLC0415
+
+    return ["auto", *BACKENDS]
+
+
+_WORDS: dict[str, Callable[[click.Context], list[str]]] = {
+    "server": _servers,
+    "name": _builds_to_use,
+    "names": _builds,
+    "binaries": _programs,
+    "profile": _profiles,
+    "quantization": _quantizations,
+    "output_tensor_type": _quantizations,
+    "token_embedding_type": _quantizations,
+    "device": _backends,
+}
+
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' line=${COMP_LINE:0:$COMP_POINT} prefix= completion kind value
+    local words="${COMP_WORDS[*]}" count=$COMP_CWORD
+    if [[ ${line##*[[:space:]]} == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        local -a split
+        IFS=$' \\t' read -ra split <<< "$line"
+        words="${split[*]}" count=$((${#split[@]} - 1)) prefix=${line##*[[:space:]]}
+        prefix=${prefix%%"${prefix##*:}"}
+    fi
+    for completion in $(env COMP_WORDS="$words" COMP_CWORD="$count" %(complete_var)s=bash_complete "$1"); do
+        IFS=',' read -r kind value <<< "$completion"
+        case $kind in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$prefix"}") ;;
+        esac
+    done
+    return 0
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class _Bash(BashComplete):
+    source_template = _BASH
+
+
+class _Fish(FishComplete):
+    source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","')
+
+
+def register() -> None:
+    """Use our scripts for bash and fish."""
+    add_completion_class(_Bash)
+    add_completion_class(_Fish)
