@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.infer_cmds import own_options
+from llama_runner.cli.server_words import ServerCommand
 from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ load_options = shared.together(
 )
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute
@@ -178,7 +178,7 @@ def _show_comparison(result: ServerFigures | ProgramFigures) -> None:
         say(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute

@@ -125,7 +125,7 @@ def _row(build: Build) -> tuple[str, ...]:
 @shared.store
 @click.argument("name", cls=shared.CompletedArgument, required=False)
 def path(**given: Any) -> None:
-    """Print the directory of programs, by name; without one of those that are in use."""
+    """Print the directory of programs, by name; without one of those that later runs take."""
     found = _shelf(given).path(given["name"])
     if given["as_json"]:
         click.echo(json.dumps({"name": found.name, "path": str(found)}))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.server_words import ServerCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import UsageError
 from llama_runner.system.files import read_json
@@ -53,7 +53,7 @@ sampling = shared.together(
 )
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute
@@ -75,7 +75,7 @@ def infer(**given: Any) -> None:
         _answer(server.stream_chat(prompt, **asking), given)
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute

@@ -113,10 +113,7 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         # color: the streams write escape sequences as text; without it, click would remove some of them
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
-        if not error.message.startswith("Usage: "):  # the help of a group without a command
-            # what was typed may be a URL with a password
-            error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # final since click 8.3
-        error.show()
+        _show_usage_error(error)
         return ExitCode.USAGE
     except LlamaRunnerError as error:
         return _report(error, sys.stderr)
@@ -131,6 +128,18 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         _flush(sys.stdout)
         _flush(sys.stderr)
     return ExitCode.DONE
+
+
+def _show_usage_error(error: click.ClickException) -> None:
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        from llama_runner.cli.server_words import closest  # noqa: PLC0415 - only for a mistake
+
+        flags = [flag for each in error.ctx.command.params for flag in each.opts]
+        error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as below
+    if not error.message.startswith("Usage: "):  # the help of a group without a command
+        # what was typed may be a URL with a password
+        error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # final since click 8.3
+    error.show()
 
 
 def _report(error: LlamaRunnerError, stream: IO[str]) -> int:

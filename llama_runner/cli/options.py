@@ -188,6 +188,9 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
     return {"model": options["model"], **asked}
 
 
+INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))
+"""Options with which llama-server prints something and ends."""
+
 UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "insecure": False} | dict.fromkeys(
     ("api_key_file", "tls_cert", "tls_key", "profile")
 )
@@ -215,6 +218,8 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
     read = {option.name: options[option.argument] for option in server_options_of.SERVER}
     files = {name: read[name] and layout.user_path(read[name]).absolute() for name in _FILES}
     context = click.get_current_context()
+    if not INFORMATION.isdisjoint(context.obj or ()):
+        raise click.UsageError("what llama-server says of itself is printed by: llama-runner run -- --help")
     asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **{**read, **files})
     if options["profile"] is None:
         return asked

@@ -11,6 +11,7 @@ from llama_runner.cli import options as shared
 from llama_runner.cli import render
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.runner import runner_for
+from llama_runner.cli.server_words import ServerCommand
 
 
 @click.command(cls=GroupedCommand)
@@ -25,7 +26,7 @@ def prepare(**given: Any) -> None:
         click.echo(render.prepared(prepared))
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.server

@@ -91,12 +91,15 @@ class Preparation:
         return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
 
     def _try_options(self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions) -> None:
-        """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
-        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415 - only with options
+        """Raise ``UsageError`` for an option that llama-server would refuse."""
+        from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
+        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self._store, _programs(graph).node, places)
         record = self._store.records(programs).get(TREE)
-        for text in () if record is None else check_options(server, programs, record.digest, self._store.private):
+        for text in (
+            () if record is None else check_options(server, programs, record.digest, self._store.private, FLAGS)
+        ):
             self._sink(Warned("option", text))
 
     def _make(
