@@ -38,9 +38,9 @@ class Root:
     @property
     def bins(self) -> BuildStore:
         """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.programs_in_hand import builds  # noqa: PLC0415 - not on the warm path
 
-        return open_builds(self.store, sink=self._sink, lock_timeout=self._lock_timeout)
+        return builds(self.store, self._sink, self._lock_timeout)
 
     @property
     def services(self) -> Services:

@@ -127,6 +127,16 @@ class _Option(CompletedOption):
         return {}
 
 
+def option(*flags: str, help: str, default_text: str | None = None, **more: Any) -> Callable[[Command], Command]:  # noqa: A002 - as of click
+    """Return a decorator that adds an option of one command. Its default is added to the help, as is or in words."""
+    default = more.get("default")
+    told = default_text or (f"{default:g}" if isinstance(default, float) else default)
+    text = f"{help.removesuffix('.')} (default: {told})." if told else help
+    if isinstance(more.get("type"), click.IntRange):
+        more.setdefault("metavar", "N")
+    return click.option(*flags, cls=_Option, help=text, **more)
+
+
 def made_from(definitions: Iterable[Option]) -> Callable[[Command], Command]:
     """Return a decorator that adds the options that are defined so."""
     return together(*map(_option, definitions))
@@ -175,9 +185,6 @@ keeping = made_from(server_options_of.LIFE_CYCLE)
 PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
 """The keywords among the options ``programs``."""
 
-OLD_FLAGS = {old: option.flags[-1] for option in server_options_of.OPTIONS for old in option.old_flags}
-"""Spellings of earlier versions, and those of today."""
-
 
 def wishes(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
@@ -187,6 +194,9 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
     asked["force"] = ("all",) if options["force"] else options["force_step"]
     return {"model": options["model"], **asked}
 
+
+INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))
+"""Options with which llama-server prints something and ends."""
 
 UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "insecure": False} | dict.fromkeys(
     ("api_key_file", "tls_cert", "tls_key", "profile")
@@ -215,6 +225,8 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
     read = {option.name: options[option.argument] for option in server_options_of.SERVER}
     files = {name: read[name] and layout.user_path(read[name]).absolute() for name in _FILES}
     context = click.get_current_context()
+    if not INFORMATION.isdisjoint(context.obj or ()):
+        raise click.UsageError("what llama-server says of itself is printed by: llama-runner run -- --help")
     asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **{**read, **files})
     if options["profile"] is None:
         return asked

@@ -11,13 +11,14 @@ from llama_runner.cli import options as shared
 from llama_runner.cli import render
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.runner import runner_for
+from llama_runner.cli.server_words import ServerCommand
 
 
 @click.command(cls=GroupedCommand)
 @shared.store
 @shared.model
 def prepare(**given: Any) -> None:
-    """Make everything that serving a model needs, and print where it is."""
+    """Make everything that serving a model needs, without serving it."""
     prepared = runner_for(given).prepare(**shared.wishes(given))
     if given["as_json"]:
         click.echo(json.dumps(prepared.to_json()))
@@ -25,12 +26,12 @@ def prepare(**given: Any) -> None:
         click.echo(render.prepared(prepared))
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.server
 def plan(**given: Any) -> None:
-    """Say what would run and why. Touches nothing."""
+    """Show which steps would run, and why; changes nothing."""
     forecast = runner_for(given).plan(server=shared.server_options(given), **shared.wishes(given))
     if given["as_json"]:
         click.echo(json.dumps(forecast.to_json()))
@@ -41,7 +42,7 @@ def plan(**given: Any) -> None:
 @click.command(cls=GroupedCommand)
 @shared.store
 def status(**given: Any) -> None:
-    """Say what the store holds and what is running."""
+    """Show what the store holds and what is running."""
     found = runner_for(given).status()
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))

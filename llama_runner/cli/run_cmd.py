@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.runner import STOP_SIGNALS, runner_for
+from llama_runner.cli.server_words import ServerCommand, print_information
 from llama_runner.cli.streams import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
 
@@ -27,22 +27,30 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "llama-runner run --demo",
     "llama-runner run ORG/MODEL:Q8_0 --port 0 --detach",
-    "llama-runner run ./my-model -q q8_0 -- --metrics -np 2",
+    "llama-runner run ./my-model -q q8_0 --metrics -np 2",
 )
 
 
-@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.command(cls=ServerCommand, examples=EXAMPLES)
 @shared.store
 @shared.model
 @shared.server
 @shared.keeping
-@click.option("--print-diagnostics", is_flag=True, help="Print what doctor does, and end.")
+@shared.option("--print-diagnostics", is_flag=True, help="Print what `llama-runner doctor` prints, and exit.")
 def run(**given: Any) -> None:
-    """Prepare a model and serve it until Ctrl-C. Options after -- go to llama-server unchanged."""
+    """Prepare a model and serve it.
+
+    Serves until Ctrl-C, or in the background with --detach. Options of llama-server that are not options of this
+    command are passed on to it, as are all options after --; run -- --help lists them.
+    """
     if given["print_diagnostics"]:
         from llama_runner.cli.doctor_cmds import diagnose  # noqa: PLC0415 - only then
 
         diagnose(given["root"], as_json=given["as_json"])
+        return
+    extra = click.get_current_context().obj or ()
+    if not shared.INFORMATION.isdisjoint(extra):
+        print_information(given, extra)
         return
     from llama_runner.serving.port_check import check_launch  # noqa: PLC0415 - not for --help
 

@@ -17,7 +17,7 @@ from llama_runner.store import layout
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from llama_runner.core.digest import Digest
@@ -153,6 +153,17 @@ def ask(directory: Path) -> Capabilities:
         parse_types(_quantize_says(directory / f"llama-quantize{suffix}", environment)),
         parse_devices(output_of([server, "--list-devices"], env=environment) or ""),
     )
+
+
+def information(directory: Path, words: Iterable[str]) -> str:
+    """Return what llama-server prints with options such as ``--help``, with which it ends at once."""
+    from llama_runner.system.processes import output_of  # noqa: PLC0415 - only then
+
+    server = directory / f"llama-server{'' if (directory / 'llama-server').is_file() else '.exe'}"
+    text = output_of([server, *words], env=program_environment(os.environ))
+    if text is None:
+        raise SaysNothing(server)
+    return text
 
 
 def parse_help(text: str) -> tuple[Flag, ...]:

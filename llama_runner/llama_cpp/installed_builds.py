@@ -130,8 +130,8 @@ class BuildStore:
     """The builds under one root.
 
     ``running`` returns what the registry has of the running servers, ``smoke_test`` raises for an imported build that
-    does not work here. ``lock_timeout`` is how many seconds an import waits for other processes. Made by
-    ``serving.build_store.open_builds``.
+    does not work here. ``lock_timeout`` is how many seconds an import waits for other processes. ``auto`` returns
+    the programs that a run without a choice takes, None if they are not here.
     """
 
     def __init__(
@@ -142,9 +142,10 @@ class BuildStore:
         smoke_test: SmokeTest,
         sink: Sink,
         lock_timeout: float,
+        auto: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
-        self._running, self._smoke_test = running, smoke_test
+        self._running, self._smoke_test, self._auto = running, smoke_test, auto
 
     def builds(self) -> list[Build]:
         """Return what lies there, of every platform. Reads records; bytes only where their stamp is another."""
@@ -180,11 +181,14 @@ class BuildStore:
         return [each for each in self._running() if _is_below(_program(each), path)]
 
     def path(self, name: str | None = None) -> Path:
-        """Return the directory of the programs of that name, or of those that are chosen; as ``find`` raises."""
+        """Return the directory of the programs of that name, or of those that later runs take; as ``find`` raises."""
         if name is None:
             name = choice(self._store.private).name
             if name is None:
-                raise not_chosen_error()
+                if (best := self._auto()) is None:
+                    hint = "llama-runner bins build makes them"
+                    raise UsageError("the programs that a run would take are not here yet", hint=hint)
+                return best
         return find(self._store, name)
 
     def use(self, name: str) -> StoredPrograms | None:
@@ -315,11 +319,6 @@ class BuildStore:
                 newest[build.kind] = build
         keep = {build.name for build in newest.values()}
         return [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
-
-
-def not_chosen_error() -> UsageError:
-    """Nothing is chosen, so there is no directory to name."""
-    return UsageError("no programs are chosen", hint="name some, as bins list has them, or choose with bins use")
 
 
 def age_s(made: str | None) -> float | None:

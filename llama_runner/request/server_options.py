@@ -208,3 +208,6 @@ STORE = (
 SERVER = (*LISTENING, *COMPUTE, *READINESS, *ACCESS)
 OPTIONS = (*STORE, *ARTIFACTS, *SERVER, *PROFILE, *LIFE_CYCLE)
 """Every option of ``run``."""
+
+FLAGS = frozenset(flag for option in OPTIONS for flag in (*option.flags, *option.old_flags))
+"""Their spellings."""

@@ -9,21 +9,32 @@ from llama_runner.serving.registry import running
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from llama_runner.core.events import Sink
     from llama_runner.engine.workspace import StagedWorkspace
     from llama_runner.store.artifacts import Store
 
 
-def open_builds(store: Store, *, sink: Sink = lambda _event: None, lock_timeout: float = 6 * 3600) -> BuildStore:
-    """Return the builds under the root of a store. ``lock_timeout`` is how many seconds an import waits for others."""
+def open_builds(
+    store: Store,
+    *,
+    sink: Sink = lambda _event: None,
+    lock_timeout: float = 6 * 3600,
+    auto: Callable[[], Path | None] = lambda: None,
+) -> BuildStore:
+    """Return the builds under the root of a store. ``lock_timeout`` is how many seconds an import waits for others.
+
+    ``auto`` returns the programs that a run without a choice takes.
+    """
     return BuildStore(
         store,
         running=lambda: running(layout.servers(store.private)),
         smoke_test=_smoke_test,
         sink=sink,
         lock_timeout=lock_timeout,
+        auto=auto,
     )
 
 

@@ -42,6 +42,10 @@ _VALUED = (
 """Options with one value that change no answer, but for the rounding of floating-point numbers."""
 
 
+OPTIONS = frozenset(f"{_FLAGS} {_VALUED}".split())
+"""Options of llama-server that are known here, whatever programs there are."""
+
+
 def identity(spec: ServerSpec, environment: Mapping[str, str]) -> dict[str, str]:
     """Return what the registry says of a launch. ``environment`` is the server's own. No secret can be read from it."""
     return {"spec": spec.digest, "answers": _answers(spec, environment)}

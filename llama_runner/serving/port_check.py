@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from llama_runner.serving.llama_server.launch_spec import is_socket, needs_care
+from llama_runner.serving.llama_server.launch_spec import check_own_options, is_socket, needs_care
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +30,7 @@ def check_users(options: ServerOptions) -> ServerOptions:
         from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
         options = with_variables(options, os.environ)
+    check_own_options(options.extra)
     if needs_care(options, os.environ):
         from llama_runner.serving.access import check_access  # noqa: PLC0415 - not for the usual server
 

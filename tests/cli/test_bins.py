@@ -198,7 +198,7 @@ def test_a_release_is_installed_from_the_listing_and_the_same_archive_is_not_unp
     ("words", "code", "said"),
     [
         (("use", "absent"), 2, "there are no programs called 'absent' in bins/"),
-        (("path",), 2, "no programs are chosen"),
+        (("path",), 2, "the programs that a run would take are not here yet"),
         (("rollback",), 2, "nothing was in use before auto"),
         (("remove",), 2, "name what to remove, or say --unused"),
         (("remove", "--unused", "name"), 2, "name what to remove, or say --unused"),

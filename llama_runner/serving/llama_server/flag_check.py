@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from pathlib import Path
 
     from llama_runner.core.digest import Digest
@@ -46,11 +46,13 @@ def not_understood_error(what: str, version: str, *, hint: str | None) -> UsageE
     return UsageError(f"{what} (llama-server {version})", hint=hint)
 
 
-def check_options(server: ServerOptions, programs: Path, digest: Digest, private: Path) -> list[str]:
+def check_options(
+    server: ServerOptions, programs: Path, digest: Digest, private: Path, ours: Container[str] = ()
+) -> list[str]:
     """Check what is passed on to llama-server against the programs in hand, and return advice about it.
 
-    ``digest`` is that of the programs. Raises ``UsageError``. Programs that do not list their options are not
-    checked.
+    ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``UsageError``. Programs that
+    do not list their options are not checked.
     """
     from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
 
@@ -58,7 +60,7 @@ def check_options(server: ServerOptions, programs: Path, digest: Digest, private
         known = capabilities_of(programs, digest, private)
     except SaysNothing:
         return []
-    advice = check_flags(server.extra, known)
+    advice = check_flags(server.extra, known, ours)
     if not server.inherit_environment:
         return advice
     from llama_runner.serving.llama_server.variables import overridden  # noqa: PLC0415 - only with --llama-env
@@ -66,7 +68,7 @@ def check_options(server: ServerOptions, programs: Path, digest: Digest, private
     return [*advice, *check_variables(os.environ, known), *overridden(server, os.environ, known)]
 
 
-def check_flags(words: Iterable[str], capabilities: Capabilities) -> list[str]:
+def check_flags(words: Iterable[str], capabilities: Capabilities, ours: Container[str] = ()) -> list[str]:
     """Raise ``UsageError`` for words that llama-server would not understand; return what it advises against.
 
     ``words`` are options and their values. Unknown, renamed, removed and misspelt options are told, a value that is
@@ -75,7 +77,7 @@ def check_flags(words: Iterable[str], capabilities: Capabilities) -> list[str]:
     given, advice = list(words), []
     while given:
         word = given.pop(0)
-        flag = _known(word, capabilities)
+        flag = _known(word, capabilities, ours)
         if better := re.match(r"DEPRECATED in favor of `([^`]+)`", flag.help):
             advice.append(f"{word} goes away, use {better[1]}")
         count = {"none": 0, "pair": 2}.get(flag.kind, 1)
@@ -98,7 +100,7 @@ def check_variables(environment: Mapping[str, str], capabilities: Capabilities) 
     return [f"{name} means nothing to llama-server{_or(_nearest(name, capabilities.variables))}" for name in unknown]
 
 
-def _known(word: str, capabilities: Capabilities) -> Flag:
+def _known(word: str, capabilities: Capabilities, ours: Container[str]) -> Flag:
     """Return the option that a word is."""
     flag, version = capabilities.flag(word), capabilities.version
     if flag is not None and flag.removed is None:
@@ -110,6 +112,9 @@ def _known(word: str, capabilities: Capabilities) -> Flag:
         raise not_understood_error(f"{word!r} is no option", version, hint="options come with their values after them")
     if equals and capabilities.flag(name) is not None:
         raise not_understood_error(f"{word} is not understood", version, hint=f"write {name} {value}")
+    if name in ours:
+        hint = f"{name} is an option of llama-runner: put it before `--`"
+        raise not_understood_error(f"there is no option {name}", version, hint=hint)
     for other in (pair[pair[0] == name] for pair in RENAMED if name in pair):
         if (there := capabilities.flag(other)) is not None and there.removed is None:
             raise not_understood_error(f"there is no option {name}", version, hint=f"it is called {other} here")

@@ -11,12 +11,13 @@ from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp.environment import MODEL_SOURCES, program_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 DEFAULT_CONTEXT = 4096
 
 _SOURCES = "-m --model -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file"
-_OURS = {**dict.fromkeys(_SOURCES.split(), "a model source"), "--host": "--host", "--port": "--port"}
+MODEL = "a model source"
+_OURS = {**dict.fromkeys(_SOURCES.split(), MODEL), "--host": "--host", "--port": "--port"}
 _OURS |= {"--api-key": "--api-key-file or LLAMA_API_KEY", "--api-key-file": "--api-key-file"}
 _OURS |= dict.fromkeys(("-hft", "--hf-token"), "HF_TOKEN or --token-file")
 _OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
@@ -202,12 +203,7 @@ def spec_of(
 
     Relative paths, in the options too, are taken from the working directory: the server starts in another one.
     """
-    for word in options.extra:
-        option = _canonical(word).partition("=")[0]
-        if ours := "a model source" if re.fullmatch(_PRESET, option) else _OURS.get(option):
-            from llama_runner.serving.errors import own_option_error  # noqa: PLC0415 - not on the warm path
-
-            raise own_option_error(option if option in _SECRET else word, ours)
+    check_own_options(options.extra)
     extra = options.extra
     if extra:
         from llama_runner.serving.llama_server.option_paths import absolute_options  # noqa: PLC0415 - not for the usual server
@@ -238,6 +234,22 @@ def spec_of(
         tls_key=options.tls_key and options.tls_key.absolute(),
         adapters=tuple(path.absolute() for path in adapters),
     )
+
+
+def check_own_options(words: Iterable[str]) -> None:
+    """Raise ``UsageError`` for options of llama-server that only we may give it."""
+    for word in words:
+        option = _canonical(word).partition("=")[0]
+        if instead := instead_of(option):
+            from llama_runner.serving.errors import own_option_error  # noqa: PLC0415 - not on the warm path
+
+            raise own_option_error(option if option in _SECRET else word, instead)
+
+
+def instead_of(option: str) -> str | None:
+    """Return what to use instead of an option of llama-server that is not passed on; None for all others."""
+    option = _canonical(option)
+    return MODEL if re.fullmatch(_PRESET, option) else _OURS.get(option)
 
 
 def is_socket(host: str) -> bool:
