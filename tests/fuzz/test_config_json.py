@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from llama_runner.convert import checkpoint, convert
-from llama_runner.convert.errors import BadHyperparameter, UnexpectedStructure, UnreadableFile
+from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
 from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.model_directory import Source
 from llama_runner.convert.official_script import choose
 from llama_runner.core.errors import SourceError
 from tests.convert.official import cases_of
@@ -101,12 +102,12 @@ def test_11_19_a_value_of_another_type_is_a_typed_error(
         checkpoint.describe(directory)
     with pytest.raises(SourceError) as caught:
         convert(directory, tmp_path / "out.gguf", name="m")
-    assert not isinstance(caught.value, UnexpectedStructure), "the key is not named"
+    assert not isinstance(caught.value, SourceError), "the key is not named"
 
 
 def test_11_19_what_nobody_foresaw_is_a_typed_error_too(tmp_path: Path) -> None:
     directory = model(tmp_path / "m", "phi", "phi3-long", hidden_size="x")
-    with pytest.raises(UnexpectedStructure, match=r"config\.json has an unexpected structure \(TypeError: unsupported"):
+    with pytest.raises(SourceError, match=r"config\.json has an unexpected structure \(TypeError: unsupported"):
         checkpoint.describe(directory)
 
 
@@ -114,7 +115,10 @@ def test_11_19_what_nobody_foresaw_is_a_typed_error_too(tmp_path: Path) -> None:
 def test_11_19_a_context_length_that_is_none_is_not_passed_on(context: object, tmp_path: Path) -> None:
     directory = model(tmp_path / "m", "first", "bf16", architectures=["UnheardForCausalLM"],
                       max_position_embeddings=context)  # fmt: skip
-    assert choose(model(directory, "first", "bf16", max_position_embeddings=context), "official").context_length is None
+    assert (
+        choose(Source(model(directory, "first", "bf16", max_position_embeddings=context)), "official").context_length
+        is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 from llama_runner.core.errors import DownloadError, SourceError, ToolError
 from llama_runner.core.events import StepProgress
 from llama_runner.llama_cpp.source_tree import open_tree
-from llama_runner.request.source_tree_graph import NoCommit, tree_from
+from llama_runner.request.source_tree_facts import NoCommit
 from llama_runner.steps.git_checkout import CloneTree, find_commit
 from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, git, write_tree
+from tests.llama_cpp.trees import tree_from
 
 
 @pytest.fixture
