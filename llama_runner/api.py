@@ -153,6 +153,8 @@ class Runner(Root):
         """Bring everything that is asked for; where programs that we chose are rejected, with the next best."""
         while True:
             request = ask()
+            if server is not None and server.purpose == "text" and isinstance(request, Request):
+                request.check_text()
             try:
                 if server is not None and server.passes_on and not request.snapshot.force:
                     self._try_options(request, self._programs_first(request), server)

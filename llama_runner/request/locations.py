@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.plan import RecordAt
 from llama_runner.core.step import Step
 from llama_runner.request.results import Prepared
-from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.purpose import check_text, is_encoder, purpose_words
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.store.layout import BUILDS, GGUF
@@ -30,9 +31,14 @@ _NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
 
 def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: dict[str, Any]) -> Prepared:
     """Return where everything is, or will be."""
+    model = file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source)
+    if is_encoder(facts.get("architecture")):
+        from llama_runner.request.model_purpose import completed  # noqa: PLC0415 - few models give vectors
+
+        facts = completed(facts, model)
     return Prepared(
         alias=graph.alias,
-        model=file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source),
+        model=model,
         sha256=None,
         binaries=programs_of(store, graph.binaries, places),
         facts=facts,
@@ -82,7 +88,9 @@ def facts_of(request: Request, plan: Plan) -> dict[str, Any]:
         return record.facts
     match graph.source:
         case LocalModel():
-            return {"context_length": request.inspect(graph.source)}
+            from llama_runner.request.model_purpose import directory_facts  # noqa: PLC0415 - not for what is made
+
+            return {"context_length": request.inspect(graph.source), **directory_facts(graph.source.path)}
         case HubSafetensors(context_length=context):
             return {"context_length": context}
         case HubGguf(pin=pin):
@@ -104,6 +112,13 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
         from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
         options = with_variables(options, os.environ)
+    trained = prepared.facts.get("context_length")
+    if options.purpose == "text":
+        check_text(prepared.alias, prepared.facts)
+    else:
+        context = options.ctx_size or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+        words = purpose_words(options, prepared.facts, os.environ, context)
+        options = options.but(extra=(*words, *options.extra)) if words else options
     return spec_of(
         options,
         binary=prepared.server,
@@ -111,6 +126,6 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
         projector=prepared.projector,
         adapters=prepared.adapters,
         alias=prepared.alias,
-        trained_context=prepared.facts.get("context_length"),
+        trained_context=trained,
         cores=hardware.physical_cores(),
     )

@@ -126,6 +126,10 @@ class Request(ProgramsRequest):
         self.pre_tokenizer = wishes.get("pre_tokenizer")
         self._resolver: Resolver | None = None
         self.graph = self._graph(source)
+        if wishes.get("quality") or wishes.get("calibration"):
+            from llama_runner.request.model_purpose import check_measured  # noqa: PLC0415 - few models are measured
+
+            check_measured(self.graph, wishes)
 
     @property
     def targets(self) -> tuple[Step, ...]:
@@ -165,6 +169,13 @@ class Request(ProgramsRequest):
                 sizes = f"{size_text(INSTALLED_BYTES)}, {size_text(FETCHED_BYTES)} to fetch"
                 why += f", in a Python environment of its own, which is installed first ({sizes})"
         self._sink(Noticed("official_converter", why))
+
+    def check_text(self) -> None:
+        """Raise ``NoText`` for a model that is known to write no text, before any work is done."""
+        from llama_runner.request.model_purpose import known_facts  # noqa: PLC0415 - not to serve
+        from llama_runner.serving.llama_server.purpose import check_text  # noqa: PLC0415
+
+        check_text(self.graph.alias, known_facts(self.graph.source))
 
     def settle(self, outcome: Outcome) -> None:
         """Everything is there: from now on a name that was updated means what it means on the Hub."""

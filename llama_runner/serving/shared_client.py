@@ -40,7 +40,7 @@ def text_server(server: ServerOptions | None) -> ServerOptions:
     purpose = purpose_of(options, os.environ)
     if purpose.kind != "text":
         raise GivesVectors(purpose.option)
-    return options
+    return options.but(purpose="text")
 
 
 @contextmanager
