@@ -176,7 +176,7 @@ class Runner(Root):
         return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
 
     def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
-        """Raise ``NotUnderstood`` for an option that llama-server would refuse."""
+        """Raise ``UsageError`` for an option that llama-server would refuse."""
         from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
         from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 

@@ -73,7 +73,7 @@ class Root:
         return inspect(path)
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``AmbiguousName``."""
+        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``UsageError``."""
         from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name, self._sink)

@@ -1,12 +1,14 @@
 """Start the conversion of another architecture: family module, registry entry, cases, digests, row of the docs.
 
     python scripts/new_architecture.py XverseForCausalLM --like llama
+    python scripts/new_architecture.py XverseForCausalLM --record
 
 ARCHITECTURE is a name of ``architectures`` in config.json that llama.cpp's own script converts and llama_runner does
-not yet. ``--like`` names the checkpoints of tests/convert/families/layouts.py that it begins as. What is made converts
-like that family; where the new one differs, change the family module and the cases, and run the command that is
-printed. With LLAMA_RUNNER_REFERENCE_PYTHON and LLAMA_RUNNER_REFERENCE_TREE (see scripts/reference_env.py) the digests
-are the official script's; without them they are our own, and one test fails until they are confirmed.
+not yet. ``--like`` names the checkpoints of tests/convert/families/layouts.py that it begins as. What is made
+converts like that family; where the new one differs, change the family module and the cases, record the digests again
+with ``--record``, and run the command that is printed. With LLAMA_RUNNER_REFERENCE_PYTHON and
+LLAMA_RUNNER_REFERENCE_TREE (see scripts/reference_env.py) the digests are the official script's; without them they
+are our own, and one test fails until they are confirmed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -155,16 +156,24 @@ def _one(name: str, *, is_in: bool) -> str:
     return f'frozenset({{"{name}"}})' if is_in else "frozenset()"
 
 
-def record(names: Names) -> bool:
-    """Record the digests and write the page anew; return whether the digests are the official script's."""
+def record(module: str) -> int:
+    """Record the digests of a module's cases, write the page anew, say what comes next; return the exit status."""
     reference = [os.environ.get(f"LLAMA_RUNNER_REFERENCE_{name}") for name in ("PYTHON", "TREE")]
     if all(reference):
-        words = [str(DATA / "make_official.py"), *map(str, reference), names.module]
+        words = [str(DATA / "make_official.py"), *map(str, reference), module]
+    elif (DATA / "official" / f"{module}.json").exists():
+        print(f"error: the digests of {module} are the official script's, which is not here", file=sys.stderr)
+        return 2
     else:
-        words = ["-c", f"from tests.convert.official import record_our_own; record_our_own({names.module!r})"]
+        words = ["-c", f"from tests.convert.official import record_our_own; record_our_own({module!r})"]
     for command in (words, [str(DATA / "make_table.py")]):
-        subprocess.run([sys.executable, *command], check=True, cwd=REPOSITORY)
-    return all(reference)
+        if subprocess.run([sys.executable, *command], check=False, cwd=REPOSITORY).returncode:
+            print("error: the cases are not converted; when both modules are right, use --record", file=sys.stderr)
+            return 1
+    if not all(reference):
+        print("the digests are our own; record the official ones with tests/data/convert/make_official.py")
+    print(f"test it: python -m pytest tests/convert -k '{module}'")
+    return 0
 
 
 def main() -> int:
@@ -175,7 +184,13 @@ def main() -> int:
     parser.add_argument("--module", help="the name of the two modules (default: from ARCHITECTURE)")
     parser.add_argument("--gguf", help="llama.cpp's name of the architecture (default: the module's)")
     parser.add_argument("--model-type", help="model_type in config.json (default: the module's)")
+    parser.add_argument("--record", action="store_true", help="only record the digests again, after a change")
     given = parser.parse_args()
+    if given.record:
+        if given.architecture not in ARCHITECTURES:
+            print(f"error: {given.architecture} is not registered; leave out --record", file=sys.stderr)
+            return 2
+        return record(ARCHITECTURES[given.architecture].partition(".")[0])
     module = given.module or re.split(r"For|Model$", given.architecture)[0].lower()
     names = Names(given.architecture, given.like, module, given.gguf or module, given.model_type or module)
     try:
@@ -187,18 +202,11 @@ def main() -> int:
     write_skeleton(names)
     family, cases = (file.relative_to(REPOSITORY) for file in names.files)
     print(f"made {family} and {cases}; registered {names.architecture}")
+    print(f"change both where {names.architecture} differs, then use --record")
     if unknown:
         print(f"llama.cpp has no such tensors for {names.gguf}; remove their rules: {', '.join(unknown)}")
-    try:
-        is_official = record(names)
-    except subprocess.CalledProcessError as error:
-        print(f"error: {shlex.join(error.cmd)} failed; run it again once both modules are right", file=sys.stderr)
-        return 1
-    if not is_official:
-        print("the digests are our own; record the official ones with tests/data/convert/make_official.py")
-    print(f"next: change both where {names.architecture} differs, then run")
-    print(f"  python -m pytest tests/convert -k '{names.module} or {names.architecture}'")
-    return 0
+    sys.stdout.flush()
+    return record(names.module)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,7 @@ cd "$repository"
 export LLAMA_RUNNER_TEST_ROOT=${LLAMA_RUNNER_TEST_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/llama_runner/tests}
 
 echo "== lint and types"
-"$python" -m ruff check
-"$python" -m ruff format --check
-"$python" -m mypy
-"$venv/bin/shellcheck" --external-sources scripts/*.sh .ci/run
+scripts/lint.sh
 
 echo "== llama.cpp and the demo model, in $LLAMA_RUNNER_TEST_ROOT"
 "$python" -m llama_runner prepare --demo --root "$LLAMA_RUNNER_TEST_ROOT"

@@ -119,7 +119,7 @@ class Benchmarks:
         """Measure the programs without a server, by llama-bench, and keep the result.
 
         ``options`` are llama-bench's own and take the place of ``threads`` and ``gpu_layers``. ``on_test`` gets the
-        figures of each test as they come. ``NoBench`` where the programs have no llama-bench.
+        figures of each test as they come. ``ToolError`` where the programs have no llama-bench.
         """
         words = llama_bench.words_for(options, threads or hardware.physical_cores(), gpu_layers)
         prepared = self._prepare(model, **wishes)

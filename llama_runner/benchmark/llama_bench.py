@@ -29,47 +29,32 @@ _SETTINGS = (
 """What makes two figures comparable, as far as both name it."""
 
 
-class NoBench(ToolError):
+def no_bench_error(program: object) -> ToolError:
     """These binaries have no llama-bench."""
-
-    def __init__(self, program: object) -> None:
-        self.program = str(program)
-        super().__init__(
-            f"there is no {program}", hint="binaries that are built here have it; or measure without --raw"
-        )
+    program = str(program)
+    return ToolError(f"there is no {program}", hint="binaries that are built here have it; or measure without --raw")
 
 
-class DecidedByBench(UsageError):
+def decided_by_bench_error(word: str) -> UsageError:
     """An option of llama-bench that is given already."""
-
-    def __init__(self, word: str) -> None:
-        self.word = word
-        super().__init__(
-            f"{word} cannot be given to llama-bench", hint="the model and the form of the output are known"
-        )
+    return UsageError(f"{word} cannot be given to llama-bench", hint="the model and the form of the output are known")
 
 
-class NotTaken(UsageError):
+def not_taken_error(said: str, log: str) -> UsageError:
     """An option that this llama-bench does not take."""
-
-    def __init__(self, said: str, log: str) -> None:
-        self.said, self.log = said, log
-        super().__init__(f"llama-bench: {said}\nfull log: {log}", hint="see llama-bench --help")
+    return UsageError(f"llama-bench: {said}\nfull log: {log}", hint="see llama-bench --help")
 
 
-class NoFigures(ToolError):
+def no_figures_error(log: str) -> ToolError:
     """llama-bench ended well and has measured nothing."""
-
-    def __init__(self, log: str) -> None:
-        self.log = log
-        super().__init__(f"llama-bench gave no figures\nfull log: {log}")
+    return ToolError(f"llama-bench gave no figures\nfull log: {log}")
 
 
 def words_for(extra: Sequence[str], threads: int | None, gpu_layers: object) -> list[str]:
     """Return the arguments of llama-bench: what is given twice it measures twice, so ``extra`` displaces ours."""
     for word in extra:
         if word in _DECIDED:
-            raise DecidedByBench(word)
+            raise decided_by_bench_error(word)
     given = {"auto": -1, "all": 999}.get(str(gpu_layers), gpu_layers)
     ours = ((("-t", "--threads"), threads), (("-ngl", "--n-gpu-layers"), given))
     words = [(names[0], str(value)) for names, value in ours if value is not None and not {*names} & {*extra}]
@@ -81,10 +66,10 @@ def measure(
 ) -> list[Figures]:
     """Run llama-bench to its end and return a figure for each test; ``on_test`` gets each as it comes.
 
-    Raises ``NoBench``, ``NoFigures``, ``NotTaken``, and ``ProgramFailed`` with its last lines.
+    Raises ``ToolError``, ``UsageError``, and ``ProgramFailed`` with its last lines.
     """
     if not program.exists():
-        raise NoBench(program)
+        raise no_bench_error(program)
     log_name = log_place(f"llama-bench-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}")
     found: list[Figures] = []
     refused: list[str] = []
@@ -104,10 +89,10 @@ def measure(
             run(argv, env=program_environment(os.environ), cwd=None, **told)
         except ProgramFailed:
             if refused:
-                raise NotTaken(refused[0], log_name) from None
+                raise not_taken_error(refused[0], log_name) from None
             raise
     if not found:
-        raise NoFigures(log_name)
+        raise no_figures_error(log_name)
     return found
 
 

@@ -136,7 +136,8 @@ def line(event: events.Event) -> str | None:  # noqa: C901 - a table
     """Return an event as text for people; None for what they need not hear of."""
     match event:
         case events.StepStarted():
-            return f"{event.step:<9} {'; '.join(dict.fromkeys(map(reason_text, event.reasons)))}"
+            why = dict.fromkeys(reason_text(reason, event.step) for reason in event.reasons)
+            return f"{event.step:<9} {'; '.join(why)}"
         case events.StepFinished():
             return f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size_text(event.bytes)})"
         case events.StepUnchanged():

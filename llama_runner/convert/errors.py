@@ -81,12 +81,9 @@ def reading(path: Path) -> Iterator[None]:
         raise UnreadableFile(found, why, hint="make it readable for this user, or fetch the model again") from error
 
 
-class NoTokenizer(SourceError):
-    """The directory holds a model and no tokenizer at all."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"no tokenizer in {path}", hint=f'save it there: tokenizer.save_pretrained("{path}")')
-        self.path = path
+def no_tokenizer_error(path: Path) -> SourceError:
+    """Return the error for a directory that holds a model and no tokenizer at all."""
+    return SourceError(f"no tokenizer in {path}", hint=f'save it there: tokenizer.save_pretrained("{path}")')
 
 
 class OnlyPickles(SourceError):

@@ -103,13 +103,13 @@ def check_weights(directory: Path) -> None:
 
 
 def check_tokenizer(directory: Path) -> None:
-    """Raise ``NoTokenizer`` for a model that was saved without one, as trainers do for a checkpoint."""
-    from llama_runner.convert.errors import NoTokenizer, reading  # noqa: PLC0415 - not on the warm path
+    """Raise a ``SourceError`` for a model that was saved without one, as trainers do for a checkpoint."""
+    from llama_runner.convert.errors import no_tokenizer_error, reading  # noqa: PLC0415 - not on the warm path
 
     with reading(directory):
         names = [entry.name for entry in directory.iterdir()]
     if not any(name.endswith(_TOKENIZER) or "vocab" in name for name in names):
-        raise NoTokenizer(directory)
+        raise no_tokenizer_error(directory)
 
 
 def check_adapter(directory: Path) -> None:

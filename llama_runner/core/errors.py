@@ -1,8 +1,8 @@
 """The one root of everything that llama_runner reports as the user's or the world's fault.
 
-A class per cause stands beside the code that meets the cause. It keeps its facts as attributes and
-composes its own text: the fact first, then the value; the way out is the hint. ``KeyError`` and
-``ValueError`` are bugs of ours and keep their traceback.
+A class exists where somebody catches it, where it is public, or where others read its attributes. Other causes are
+functions called ``…_error`` beside the code that meets them; each returns an error with its text: the fact first, then
+the value; the way out is the hint. ``KeyError`` and ``ValueError`` are bugs of ours and keep their traceback.
 """
 
 from __future__ import annotations

@@ -54,7 +54,14 @@ class PayloadAt(Value):
     place: Place
 
 
-Question = DigestOf | RecordAt | PayloadAt
+class EarlierOf(Value):
+    """Question: what was made of an earlier state of the same source, beside a place that has no record?"""
+
+    step: Step
+    place: Place
+
+
+Question = DigestOf | RecordAt | PayloadAt | EarlierOf
 
 
 class Snapshot(Value):
@@ -75,7 +82,9 @@ class Reason(Value):
     """One reason why a step runs, as data; sentences are the command line's business.
 
     Kinds: ``no_record``, ``payload_gone``, ``payload_changed``, ``step_changed``, ``version_changed``,
-    ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``.
+    ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``. Of ``no_record``, ``name``
+    is a file or ``commit`` that changed since the time ``old``, where an earlier state was made. Of ``payload_gone``,
+    ``name`` is ``intermediate`` for a file that is removed once it was used.
     """
 
     kind: str
@@ -91,6 +100,15 @@ class Reason(Value):
         if self.old is not None or self.new is not None:
             value |= {"old": self.old, "new": self.new}
         return value
+
+
+class Earlier(Value):
+    """An artifact that was made of an earlier state of the same source, and what changed since."""
+
+    made: str
+    """When, in UTC: ``2026-11-21T09:41:03Z``."""
+    changed: tuple[str, ...]
+    """Files of a directory, or the commit of a repository."""
 
 
 class Skip(Value):
@@ -139,17 +157,32 @@ def decide(step: Step, place: Place | None, digests: Mapping[str, Digest | None]
         return Look((RecordAt(place),))
     record: Record | None = snapshot.answers[RecordAt(place)]
     if record is None:
-        return Run((Reason("no_record"),))
+        return _not_made(EarlierOf(step, place), snapshot)
     if record.key != step_key(step, known):
         return Run(tuple(_differences(record.recipe, recipe_of(step, known))))
     if snapshot.fresh_tools and (changed := tuple(_tools_changed(step, record, digests))):
         return Run(changed)
     if PayloadAt(place) not in snapshot.answers:
         return Look((PayloadAt(place),))
-    payload: Payload = snapshot.answers[PayloadAt(place)]
-    if payload in ("absent", "changed"):
-        return Run((Reason("payload_gone" if payload == "absent" else "payload_changed"),))
+    return _by_payload(record, snapshot.answers[PayloadAt(place)])
+
+
+def _by_payload(record: Record, payload: Payload) -> Decision:
+    if payload == "changed":
+        return Run((Reason("payload_changed"),))
+    if payload == "absent":
+        return Run((Reason("payload_gone", "intermediate" if record.made.get("kept") is False else ""),))
     return Skip(record.digest, restamp=payload == "restamp")
+
+
+def _not_made(question: EarlierOf, snapshot: Snapshot) -> Decision:
+    """Decide about a step without a record: it runs, and what was made before says why."""
+    if question not in snapshot.answers:
+        return Look((question,))
+    earlier: Earlier | None = snapshot.answers[question]
+    if earlier is None:
+        return Run((Reason("no_record"),))
+    return Run(tuple(Reason("no_record", name, earlier.made) for name in earlier.changed))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[Reason]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.source import Source
@@ -23,6 +24,9 @@ class Sources(Protocol):
 
     def origin(self, source: Source) -> dict[str, object]:
         """Return what a record says of where its artifact comes from."""
+
+    def changed(self, source: Source, origin: Mapping[str, Any]) -> list[str] | None:
+        """Return the files that differ from those of a recorded origin; None for the origin of another source."""
 
     def unrecorded_origin(self, source: Source) -> dict[str, object] | None:
         """Return the origin of a source that no record knows as it is now: it was moved, copied or touched."""

@@ -23,23 +23,17 @@ class ProgramFailed(StepError):
         super().__init__(f"{program} {how}{lines}\nfull log: {log}", hint=hint)
 
 
-class WrongOutput(StepError):
+def wrong_output_error(step: str, expected: str, found: str) -> StepError:
     """A step gave other bytes than were promised for it."""
-
-    def __init__(self, step: str, expected: str, found: str) -> None:
-        self.step, self.expected, self.found = step, expected, found
-        super().__init__(
-            f"{step}: the result is {found}, not the pinned {expected}",
-            hint="nothing was kept; run again, and if it stays so the pin or the package index is wrong",
-        )
+    return StepError(
+        f"{step}: the result is {found}, not the pinned {expected}",
+        hint="nothing was kept; run again, and if it stays so the pin or the package index is wrong",
+    )
 
 
-class NoOutput(StepError):
+def no_output_error(step: str, name: str) -> StepError:
     """A step ended well and left nothing behind."""
-
-    def __init__(self, step: str, name: str) -> None:
-        self.step, self.name = step, name
-        super().__init__(f"{step}: ended without writing {name}")
+    return StepError(f"{step}: ended without writing {name}")
 
 
 class InputVanished(StoreError):

@@ -28,12 +28,12 @@ from llama_runner.core.plan import Plan, Planned, Run, Skip
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.source import Source
 from llama_runner.core.step import Place, Resource, Step, all_inputs, inputs, origin_of, recipe_of, step_key
-from llama_runner.engine.errors import NoOutput, WrongOutput
+from llama_runner.engine.errors import no_output_error, wrong_output_error
 from llama_runner.engine.outcome import Outcome, settle
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.workspace import StagedWorkspace
 from llama_runner.store import layout, locks, staging
-from llama_runner.store.errors import DiskFull, as_store_error
+from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.store.stamps import hash_payload, hash_tree
 from llama_runner.version import __version__
 
@@ -174,7 +174,7 @@ class Executor:
                     self._sources.verify(above)
             digest, size = _digest_output(step, workspace, place)
             if step.promise not in (None, digest):
-                raise WrongOutput(step.kind, str(step.promise), digest)
+                raise wrong_output_error(step.kind, str(step.promise), digest)
             seconds = round(time.monotonic() - began, 3)
             record = Record(
                 key=key,
@@ -229,7 +229,7 @@ class Executor:
         return layout.lock_file(self._store.private, short(key, 16))
 
     def _check_room(self, plan: Plan) -> None:
-        """Raise ``DiskFull`` if a file system has too little room for what will be made on it."""
+        """Raise ``StoreError`` if a file system has too little room for what will be made on it."""
         self._store.private.mkdir(parents=True, exist_ok=True)
         on_device: dict[int, tuple[Path, list[Planned]]] = {}
         for planned in plan.pending:
@@ -241,7 +241,7 @@ class Executor:
             if need > free:
                 need -= self._there_already(steps)
             if need > free:
-                raise DiskFull(self._store.root if len(on_device) == 1 else directory, need=need, free=free)
+                raise disk_full_error(self._store.root if len(on_device) == 1 else directory, need=need, free=free)
 
     def _there_already(self, steps: list[Planned]) -> int:
         """Return the bytes of unfinished work that will be gone on with; no step has more than it needs in all."""
@@ -265,7 +265,7 @@ class Executor:
 def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tuple[Digest, int]:
     path = workspace.target
     if not path.exists() or (place.is_tree and not any(path.iterdir())):
-        raise NoOutput(step.kind, place.name or place.directory)
+        raise no_output_error(step.kind, place.name or place.directory)
     if place.name in workspace.digests:
         return workspace.digests[place.name], path.stat().st_size
     if place.is_tree and workspace.digests:

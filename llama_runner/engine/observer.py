@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.plan import (
     DigestOf,
+    Earlier,
+    EarlierOf,
     Look,
     PayloadAt,
     Plan,
@@ -14,6 +16,8 @@ from llama_runner.core.plan import (
     decide,
     make_plan,
 )
+from llama_runner.core.source import Source
+from llama_runner.core.step import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,3 +61,17 @@ class Observer:
                 return self._store.record(place)
             case PayloadAt(place):
                 return self._store.payload(place, snapshot.answers[RecordAt(place)])
+            case EarlierOf(step, place):
+                return self._earlier(step, place)
+
+    def _earlier(self, step: Step, place: Place) -> Earlier | None:
+        record = self._store.earlier(place)
+        if record is None or record.recipe.get("step") != step.kind:
+            return None
+        first = origin_of(step)
+        changed: list[str] | None = None
+        if isinstance(first, Source):
+            changed = self.sources.changed(first, record.source)
+        elif first.source.get("ref") == record.source.get("ref"):
+            changed = ["commit"]
+        return Earlier(str(record.made.get("at", "")), tuple(changed)) if changed else None

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.store.errors import DiskFull
+from llama_runner.store.errors import disk_full_error
 from llama_runner.system.processes import signal_group, start
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(
     """Run a program to its end, its argv and its output into ``log`` and each line to ``on_line``.
 
     Neither shows a secret of ``env`` or a credential of a URL. Carriage returns end lines too, so that a progress bar
-    is heard. Raises ``ProgramFailed`` with the last lines, ``DiskFull`` when they say so, ``Interrupted`` when the user
+    is heard. Raises ``ProgramFailed`` with the last lines, ``StoreError`` for a full disk, ``Interrupted`` when
     asked to stop.
     """
     from llama_runner.system.redaction import Redactor  # noqa: PLC0415 - not on the warm path
@@ -123,7 +123,7 @@ def run(
     if status:
         out_of_room = any(said in line for line in tail for said in _OUT_OF_ROOM)
         if out_of_room or status == -getattr(signal, "SIGXFSZ", 0):
-            raise DiskFull(cwd or "the store")
+            raise disk_full_error(cwd or "the store")
         raise ProgramFailed(os.path.basename(argv[0]), status, list(tail), log_name)  # noqa: PTH119
 
 

@@ -84,25 +84,20 @@ BACKENDS: Mapping[str, Backend] = {
 }
 
 
-class NoSuchBackend(UsageError):
+def no_such_backend_error(name: str, platform: str) -> UsageError:
     """llama.cpp has none of that name, or not on this system."""
-
-    def __init__(self, name: str, platform: str) -> None:
-        self.name, self.platform = name, platform
-        system = platform.partition("-")[0]
-        here = [each for each, backend in BACKENDS.items() if system in backend.systems]
-        super().__init__(
-            f"there is no {name} on {platform}", hint=f"there are {', '.join(here)}, each also with {RPC} after it"
-        )
+    system = platform.partition("-")[0]
+    here = [each for each, backend in BACKENDS.items() if system in backend.systems]
+    return UsageError(
+        f"there is no {name} on {platform}", hint=f"there are {', '.join(here)}, each also with {RPC} after it"
+    )
 
 
-class CannotBuild(ToolError):
+def cannot_build_error(name: str, missing: Iterable[str], install: str) -> ToolError:
     """What a backend needs to be built is not installed."""
-
-    def __init__(self, name: str, missing: Iterable[str], install: str) -> None:
-        self.name, self.missing, self.install = name, tuple(missing), install
-        what = " and ".join(self.missing)
-        super().__init__(f"building for {name} needs {what}, not found here", hint=install or None)
+    missing = tuple(missing)
+    what = " and ".join(missing)
+    return ToolError(f"building for {name} needs {what}, not found here", hint=install or None)
 
 
 def parts(name: str) -> tuple[str, bool]:
@@ -111,10 +106,10 @@ def parts(name: str) -> tuple[str, bool]:
 
 
 def known(name: str, platform: str) -> str:
-    """Return the name if there is such a backend on that platform (``linux-x86_64``); ``NoSuchBackend`` if not."""
+    """Return the name if there is such a backend on that platform (``linux-x86_64``); ``UsageError`` if not."""
     bare, _ = parts(name)
     if bare not in BACKENDS or platform.partition("-")[0] not in BACKENDS[bare].systems:
-        raise NoSuchBackend(name, platform)
+        raise no_such_backend_error(name, platform)
     return name
 
 

@@ -20,10 +20,10 @@ from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, Stamp, f
 from llama_runner.core.step import Place, Step
 from llama_runner.core.value import Value
 from llama_runner.engine.run_program import Cancellation
-from llama_runner.llama_cpp.build_selection import DamagedBuild, find_anywhere, opened
+from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, opened
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.local_sources import LocalSources, UnreadableSource
+from llama_runner.store.local_sources import LocalSources, unreadable_source_error
 from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system import hardware
 from llama_runner.system.files import open_regular, read_bounded
@@ -51,50 +51,36 @@ _CODE = re.compile(
 """Those of a processor's features that compilers make instructions for; ``hypervisor`` is none."""
 
 
-class ExportExists(UsageError):
+def export_exists_error(path: Path) -> UsageError:
     """The archive is to be written where something is."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} exists", hint="choose another --output, or remove it")
+    return UsageError(f"{path} exists", hint="choose another --output, or remove it")
 
 
-class NotExportable(UsageError):
+def not_exportable_error(name: str, link: str, target: str) -> UsageError:
     """Programs that lie elsewhere on this machine: there is nothing to pack but links."""
-
-    def __init__(self, name: str, link: str, target: str) -> None:
-        self.name, self.link, self.target = name, link, target
-        super().__init__(
-            f"{name} cannot be exported: its {link} is a link to {target}",
-            hint="install the same package there; builds and unpacked releases can be exported",
-        )
+    return UsageError(
+        f"{name} cannot be exported: its {link} is a link to {target}",
+        hint="install the same package there; builds and unpacked releases can be exported",
+    )
 
 
-class BadParcel(SourceError):
+def bad_parcel_error(path: Path, why: str) -> SourceError:
     """The archive is not one that ``bins export`` wrote, or not as it wrote it."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        self.path, self.why = path, why
-        super().__init__(f"{path} is not imported: {why}", hint="nothing was kept; export it again and compare sha256")
+    return SourceError(f"{path} is not imported: {why}", hint="nothing was kept; export it again and compare sha256")
 
 
-class ForeignBuild(SourceError):
+def foreign_build_error(name: str, platform: str) -> SourceError:
     """A build for another system or architecture."""
-
-    def __init__(self, name: str, platform: str) -> None:
-        self.name, self.platform, self.here = name, platform, hardware.platform_tag()
-        super().__init__(f"{name} is for {platform}, and this is {self.here}", hint="import it on such a machine")
+    here = hardware.platform_tag()
+    return SourceError(f"{name} is for {platform}, and this is {here}", hint="import it on such a machine")
 
 
-class MissingFeatures(SourceError):
+def missing_features_error(name: str, features: tuple[str, ...]) -> SourceError:
     """A build for a processor that can do more than this one."""
-
-    def __init__(self, name: str, features: tuple[str, ...]) -> None:
-        self.name, self.features = name, features
-        super().__init__(
-            f"{name} was built for a processor with {', '.join(features)}, which this one lacks",
-            hint="build it here, or with --backend cpu-portable there",
-        )
+    return SourceError(
+        f"{name} was built for a processor with {', '.join(features)}, which this one lacks",
+        hint="build it here, or with --backend cpu-portable there",
+    )
 
 
 class Imported(Value):
@@ -120,7 +106,7 @@ class _Arrival(Step):
 def export(store: Store, name: str, output: Path | None = None) -> Path:
     """Pack a build into one archive and return its path: ``output``, below it, or beside us under the build's name.
 
-    Raises ``ExportExists``, ``NotExportable``, and what ``find_anywhere`` and ``opened`` raise.
+    Raises ``UsageError``, and what ``find_anywhere`` and ``opened`` raise.
     """
     from pathlib import Path  # noqa: PLC0415 - the default only
 
@@ -128,12 +114,12 @@ def export(store: Store, name: str, output: Path | None = None) -> Path:
     default = f"{programs.name}-{programs.path.parent.name}.tar.gz"
     target = Path(default) if output is None else output / default if output.is_dir() else output
     if target.exists():
-        raise ExportExists(target)
+        raise export_exists_error(target)
     for path in _contents(programs.path):
         if path.is_symlink() and not _stays_inside(path):
-            raise NotExportable(programs.name, path.name, str(path.readlink()))
+            raise not_exportable_error(programs.name, path.name, str(path.readlink()))
     if hash_tree(programs.path)[0] != programs.digest:
-        raise DamagedBuild(programs.name, "its files are not those that were made")
+        raise damaged_build_error(programs.name, "its files are not those that were made")
     try:
         with new_file(target) as unfinished:
             _pack(programs.path, _travelling(programs.record), unfinished)
@@ -198,7 +184,7 @@ def _member(name: str) -> tarfile.TarInfo:
 def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Sink, lock_timeout: float) -> Imported:
     """Import what ``export`` packed, on this or another machine, under the key that it has there.
 
-    Raises ``BadParcel``, ``archives.BadArchive``, ``ForeignBuild``, ``MissingFeatures``, and what
+    Raises ``SourceError``, ``archives.BadArchive``, ``SourceError``, and what
     ``smoke_test`` raises; nothing is kept then.
     """
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
@@ -207,7 +193,7 @@ def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Si
         archives.check_kind(archive)  # before all of it is hashed
         name = f"import-{short(hash_file(archive), 16)}"
     except OSError as error:
-        raise UnreadableSource(archive, error.strerror or str(error)) from error
+        raise unreadable_source_error(archive, error.strerror or str(error)) from error
     home = layout.staging(store.private) / name
     try:
         with locks.hold(layout.lock_file(store.private, name), "import", timeout=lock_timeout):
@@ -229,38 +215,38 @@ def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     archives.extract(file, unpacked)
     found = [path.relative_to(unpacked) for path in unpacked.glob(f"{layout.BUILDS}/*/*/{STATE_FILE}")]
     if len(found) != 1:
-        raise BadParcel(file, "there is no record of a build in it, or more than one")
+        raise bad_parcel_error(file, "there is no record of a build in it, or more than one")
     directory = unpacked / found[0].parent
     _, platform, name, _ = found[0].parts
     strangers = [p for p in unpacked.rglob("*") if not p.is_dir() and directory not in p.parents]
     if strangers:
-        raise BadParcel(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
+        raise bad_parcel_error(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
     record = _record(file, directory / STATE_FILE)
     _check_name(file, name, platform, record)
     for path in _contents(directory):
         if path.is_symlink() and not _stays_inside(path):
-            raise BadParcel(file, f"{path.name} is a link to {path.readlink()}")
+            raise bad_parcel_error(file, f"{path.name} is a link to {path.readlink()}")
     if hash_tree(directory) != (record.digest, record.bytes):
-        raise BadParcel(file, f"its files are not those of its record, {record.digest}")
+        raise bad_parcel_error(file, f"its files are not those of its record, {record.digest}")
     _check_machine(name, platform, record)
     return Place(layout.build_place(platform, name)), record
 
 
 def _record(file: Path, path: Path) -> Record:
     if path.is_symlink() or path.stat().st_size > _LARGEST_RECORD:
-        raise BadParcel(file, "its record is none")
+        raise bad_parcel_error(file, "its record is none")
     try:
         state = parse_state(read_bounded(path, _LARGEST_RECORD))
         if TREE in state.problems:
-            raise BadParcel(file, f"its record is damaged: {state.problems[TREE]}")
+            raise bad_parcel_error(file, f"its record is damaged: {state.problems[TREE]}")
         record = state.records.get(TREE)
         if record is None:
-            raise BadParcel(file, "its record is of something else")
+            raise bad_parcel_error(file, "its record is of something else")
         key = key_of(record.recipe)
     except (Damaged, TypeError, UnicodeDecodeError) as error:
-        raise BadParcel(file, f"its record is damaged: {error}") from error
+        raise bad_parcel_error(file, f"its record is damaged: {error}") from error
     if record.key != key:
-        raise BadParcel(file, f"its record says that its key is {record.key}, and its recipe gives {key}")
+        raise bad_parcel_error(file, f"its record says that its key is {record.key}, and its recipe gives {key}")
     return record
 
 
@@ -268,23 +254,23 @@ def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
     """Check that a build is called, and lies, as one of its recipe would."""
     params, system = record.recipe.get("params", {}), record.recipe.get("platform", {}).get("system")
     if not _NAME.fullmatch(name) or not name.endswith(f"-{short(record.key)}"):
-        raise BadParcel(file, f"it is called {name}, and its key is {record.key}")
+        raise bad_parcel_error(file, f"it is called {name}, and its key is {record.key}")
     if record.recipe.get("step") == "compile":
         expected = f"{params.get('backend')}-b{params.get('build')}-{short(record.key)}"
         if name != expected:
-            raise BadParcel(file, f"it is called {name}, and its recipe makes {expected}")
+            raise bad_parcel_error(file, f"it is called {name}, and its recipe makes {expected}")
     if system != platform:
-        raise BadParcel(file, f"it is for {platform}, and its recipe for {system}")
+        raise bad_parcel_error(file, f"it is for {platform}, and its recipe for {system}")
 
 
 def _check_machine(name: str, platform: str, record: Record) -> None:
     """Check that this machine can run it, as far as that can be known beforehand."""
     if platform != hardware.platform_tag():
-        raise ForeignBuild(name, platform)
+        raise foreign_build_error(name, platform)
     needed = str(record.recipe.get("platform", {}).get("cpu", "")).split()
     here = {*hardware.cpu_features()} if needed else set()
     if lacking := tuple(feature for feature in needed if feature not in here and _CODE.match(feature)):
-        raise MissingFeatures(name, lacking)
+        raise missing_features_error(name, lacking)
 
 
 def _publish(

@@ -29,40 +29,31 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-class NoSuchBuild(UsageError):
+def no_such_build_error(name: str, there: Iterable[str]) -> UsageError:
     """There are no programs of that name."""
-
-    def __init__(self, name: str, there: Iterable[str]) -> None:
-        self.name, self.there = name, tuple(there)
-        what = f"there are {', '.join(self.there)}" if self.there else "there are none; make some with bins build"
-        super().__init__(f"there are no programs called {name!r} in bins/", hint=what)
+    there = tuple(there)
+    what = f"there are {', '.join(there)}" if there else "there are none; make some with bins build"
+    return UsageError(f"there are no programs called {name!r} in bins/", hint=what)
 
 
-class AmbiguousBuild(UsageError):
+def ambiguous_build_error(name: str, fitting: Iterable[str]) -> UsageError:
     """Several have names that the abbreviation fits."""
-
-    def __init__(self, name: str, fitting: Iterable[str]) -> None:
-        self.name, self.fitting = name, tuple(fitting)
-        super().__init__(f"{name!r} fits {', '.join(self.fitting)}", hint="say more of the name")
+    fitting = tuple(fitting)
+    return UsageError(f"{name!r} fits {', '.join(fitting)}", hint="say more of the name")
 
 
-class OtherPlatform(UsageError):
+def other_platform_error(name: str, platform: str) -> UsageError:
     """Programs that run on other machines than this."""
-
-    def __init__(self, name: str, platform: str) -> None:
-        self.name, self.platform, self.here = name, platform, hardware.platform_tag()
-        super().__init__(f"{name} is for {platform}, and this is {self.here}", hint="use it there")
+    here = hardware.platform_tag()
+    return UsageError(f"{name} is for {platform}, and this is {here}", hint="use it there")
 
 
-class DamagedBuild(StoreError):
+def damaged_build_error(name: str, why: str) -> StoreError:
     """What lies there is not what was put there."""
-
-    def __init__(self, name: str, why: str) -> None:
-        self.name, self.why = name, why
-        super().__init__(
-            f"{name} cannot be used: {why}",
-            hint="go on without it with `bins use auto`, remove it with `bins remove`, and make it anew",
-        )
+    return StoreError(
+        f"{name} cannot be used: {why}",
+        hint="go on without it with `bins use auto`, remove it with `bins remove`, and make it anew",
+    )
 
 
 class DamagedChoice(StoreError):
@@ -101,11 +92,11 @@ class StoredPrograms(StoredSource):
             store.update(place_of(self.path), self.record.but(stamp=stamp_of(self.path)))
 
     def verify(self) -> None:
-        """Raise ``DamagedBuild`` if the bytes are no longer those that were opened."""
+        """Raise ``StoreError`` if the bytes are no longer those that were opened."""
         with suppress(OSError):
             if self.restamp or stamp_of(self.path) == self.record.stamp:
                 return
-        raise DamagedBuild(self.name, "it changed while it was in use")
+        raise damaged_build_error(self.name, "it changed while it was in use")
 
     def origin(self) -> dict[str, object]:
         """Return what a record says of it."""
@@ -142,7 +133,7 @@ def chosen(private: Path) -> str | None:
 def open_chosen(store: Store) -> StoredPrograms | None:
     """Return the programs that ``bins use`` chose, None where it chose none.
 
-    Raises ``DamagedChoice``, and ``DamagedBuild`` when they are gone or not as they were made. Writes nothing.
+    Raises ``DamagedChoice``, and ``StoreError`` when they are gone or not as they were made. Writes nothing.
     """
     name = chosen(store.private)
     if name is None:
@@ -168,20 +159,20 @@ def newest(store: Store) -> StoredPrograms | None:
 def open_programs(store: Store, name: str) -> StoredPrograms:
     """Return programs that lie in ``bins/``, by their name or enough of it.
 
-    Raises ``NoSuchBuild``, ``AmbiguousBuild``, ``OtherPlatform`` and, when they are not as they were made,
-    ``DamagedBuild``. Writes nothing.
+    Raises ``UsageError`` and, when they are not as they were made,
+    ``StoreError``. Writes nothing.
     """
     return opened(store, find(store, name))
 
 
 def opened(store: Store, path: Path) -> StoredPrograms:
-    """Return the programs in a directory of ``bins/``; ``DamagedBuild``."""
+    """Return the programs in a directory of ``bins/``; ``StoreError``."""
     record = store.records(path).get(TREE)
     if record is None:
-        raise DamagedBuild(path.name, "it has no record" if path.is_dir() else "it is gone")
+        raise damaged_build_error(path.name, "it has no record" if path.is_dir() else "it is gone")
     problem, restamp = looked_at(store, path, record)
     if problem is not None:
-        raise DamagedBuild(path.name, problem)
+        raise damaged_build_error(path.name, problem)
     return StoredPrograms(path, record.digest, record, restamp)
 
 
@@ -220,7 +211,7 @@ def place_of(path: Path) -> Place:
 def find(store: Store, name: str) -> Path:
     """Return the directory that is meant: by its name, its beginning, or the beginning of its last digits.
 
-    ``PLATFORM/`` may stand before it. Raises ``NoSuchBuild``, ``AmbiguousBuild``, ``OtherPlatform``.
+    ``PLATFORM/`` may stand before it. Raises ``UsageError``.
     """
     platform, _, bare = name.rpartition("/")
     here = hardware.platform_tag()
@@ -231,10 +222,10 @@ def find(store: Store, name: str) -> Path:
     if len(mine) == 1:
         return mine[0]
     if mine:
-        raise AmbiguousBuild(name, (path.name for path in mine))
+        raise ambiguous_build_error(name, (path.name for path in mine))
     if fitting:
-        raise OtherPlatform(fitting[0].name, fitting[0].parent.name)
-    raise NoSuchBuild(name, (path.name for path in directories(store.root) if path.parent.name == here))
+        raise other_platform_error(fitting[0].name, fitting[0].parent.name)
+    raise no_such_build_error(name, (path.name for path in directories(store.root) if path.parent.name == here))
 
 
 def find_anywhere(store: Store, name: str) -> Path:

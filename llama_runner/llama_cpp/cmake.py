@@ -37,33 +37,27 @@ class Wishes(Value):
     cxxflags: str = ""
 
     def definitions(self) -> dict[str, str]:
-        """Return ``arguments`` by name. Raises ``NotAnOption`` and ``DecidedHere``."""
+        """Return ``arguments`` by name. Raises ``UsageError``."""
         values = {}
         for word in self.arguments:
             name, equals, value = word.removeprefix("-D").partition("=")
             name = name.partition(":")[0]
             if not equals or not re.fullmatch(r"\w+", name):
-                raise NotAnOption(word)
+                raise not_an_option_error(word)
             if name in _DECIDED:
-                raise DecidedHere(name)
+                raise decided_here_error(name)
             values[name] = value
         return values
 
 
-class NotAnOption(UsageError):
+def not_an_option_error(word: str) -> UsageError:
     """What was given to be passed to CMake is no definition."""
-
-    def __init__(self, word: str) -> None:
-        self.word = word
-        super().__init__(f"--cmake-arg {word} is not NAME=VALUE", hint="for example --cmake-arg GGML_LTO=ON")
+    return UsageError(f"--cmake-arg {word} is not NAME=VALUE", hint="for example --cmake-arg GGML_LTO=ON")
 
 
-class DecidedHere(UsageError):
+def decided_here_error(name: str) -> UsageError:
     """An option of CMake that other options of ours decide."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"--cmake-arg {name} cannot be given", hint=f"use {_DECIDED[name]}")
+    return UsageError(f"--cmake-arg {name} cannot be given", hint=f"use {_DECIDED[name]}")
 
 
 _DECIDED = {

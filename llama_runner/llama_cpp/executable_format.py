@@ -24,15 +24,12 @@ _MOST_ARCHITECTURES = 20
 """In a universal binary; the class files of Java begin like one that has 45 of them or more."""
 
 
-class ForeignProgram(StepError):
+def foreign_program_error(program: str, found: tuple[str, ...], wanted: str) -> StepError:
     """A program for another system or another processor."""
-
-    def __init__(self, program: str, found: tuple[str, ...], wanted: str) -> None:
-        self.program, self.found, self.wanted = program, found, wanted
-        super().__init__(
-            f"{program} is for {' and '.join(found)}, not for {wanted}",
-            hint=f"get the one for {wanted}",
-        )
+    return StepError(
+        f"{program} is for {' and '.join(found)}, not for {wanted}",
+        hint=f"get the one for {wanted}",
+    )
 
 
 def platforms(path: Path) -> tuple[str, ...]:
@@ -59,10 +56,10 @@ def platforms(path: Path) -> tuple[str, ...]:
 
 
 def check_platform(path: Path, wanted: str, *, name: str = "") -> bool:
-    """Return whether a file is an executable or a library; ``ForeignProgram`` when it is one that cannot run there."""
+    """Return whether a file is an executable or a library; ``StepError`` when it is one that cannot run there."""
     found = platforms(path)
     if found and wanted not in found:
-        raise ForeignProgram(name or path.name, found, wanted)
+        raise foreign_program_error(name or path.name, found, wanted)
     return bool(found)
 
 

@@ -28,18 +28,15 @@ class Gpus(Value):
         return {"seen": self.seen, "architectures": self.architectures}
 
 
-class NvccRefuses(ToolError):
-    """nvcc does not work with this C++ compiler, or does not know this kind of GPU; found before anything is built."""
-
-    def __init__(self, nvcc: str, cxx: str, said: str) -> None:
-        self.nvcc, self.cxx, self.said = nvcc, cxx, said
-        if "GNU version" in said or "clang version" in said or "ost compiler" in said:
-            hint = f"{cxx} is not one that this nvcc knows; set CXX and CC to an older one, or install a newer CUDA"
-        elif "architecture" in said:
-            hint = "say another with --cmake-arg CMAKE_CUDA_ARCHITECTURES=…, or install the CUDA that knows the card"
-        else:
-            hint = "the line is what nvcc itself says"
-        super().__init__(f"{nvcc} cannot compile with {cxx}: {said}", hint=hint)
+def nvcc_refuses_error(nvcc: str, cxx: str, said: str) -> ToolError:
+    """Nvcc does not work with this C++ compiler, or does not know this kind of GPU; found before anything is built."""
+    if "GNU version" in said or "clang version" in said or "ost compiler" in said:
+        hint = f"{cxx} is not one that this nvcc knows; set CXX and CC to an older one, or install a newer CUDA"
+    elif "architecture" in said:
+        hint = "say another with --cmake-arg CMAKE_CUDA_ARCHITECTURES=…, or install the CUDA that knows the card"
+    else:
+        hint = "the line is what nvcc itself says"
+    return ToolError(f"{nvcc} cannot compile with {cxx}: {said}", hint=hint)
 
 
 class NoGpu(ToolError):
@@ -83,7 +80,7 @@ def find_gpus(
 
 
 def try_nvcc(nvcc: Path, cxx: Path, architectures: str, environment: Mapping[str, str]) -> None:
-    """Compile nothing for these GPUs, which asks nvcc whether it could. Raises ``NvccRefuses``."""
+    """Compile nothing for these GPUs, which asks nvcc whether it could. Raises ``ToolError``."""
     from llama_runner.system.processes import capture  # noqa: PLC0415 - only before a build
 
     words = [str(nvcc), "-ccbin", str(cxx), "-x", "cu", "-c", os.devnull, "-o", os.devnull]
@@ -93,7 +90,7 @@ def try_nvcc(nvcc: Path, cxx: Path, architectures: str, environment: Mapping[str
     if done.status:
         lines = [line.strip() for line in done.text.splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line or "fatal" in line), lines[0] if lines else "it failed")
-        raise NvccRefuses(str(nvcc), str(cxx), told)
+        raise nvcc_refuses_error(str(nvcc), str(cxx), told)
 
 
 def _hip(system: Path) -> Gpus:

@@ -46,13 +46,11 @@ _REMEMBERED = 20
 _MADE_BY = {"prebuilt": "prebuilt", "system": "system"}
 
 
-class UsedByServer(StoreError):
+def used_by_server_error(name: str, servers: Iterable[dict[str, Any]]) -> StoreError:
     """A running server uses these programs."""
-
-    def __init__(self, name: str, servers: Iterable[dict[str, Any]]) -> None:
-        self.name, self.servers = name, list(servers)
-        who = " and ".join(f"{each['alias']} (process {each['pid']}, {each['url']})" for each in self.servers)
-        super().__init__(f"{name} is used by {who}", hint="stop it first: llama-runner stop NAME")
+    servers = list(servers)
+    who = " and ".join(f"{each['alias']} (process {each['pid']}, {each['url']})" for each in servers)
+    return StoreError(f"{name} is used by {who}", hint="stop it first: llama-runner stop NAME")
 
 
 class Chosen(UsageError):
@@ -65,20 +63,14 @@ class Chosen(UsageError):
         )
 
 
-class BeingMade(StoreError):
+def being_made_error(name: str, holder: str) -> StoreError:
     """Another process makes these programs, or removes them."""
-
-    def __init__(self, name: str, holder: str) -> None:
-        self.name, self.holder = name, holder
-        super().__init__(f"{name} is being worked on by {holder}", hint="wait for it, or end it")
+    return StoreError(f"{name} is being worked on by {holder}", hint="wait for it, or end it")
 
 
-class NothingBefore(UsageError):
+def nothing_before_error(now: str | None) -> UsageError:
     """There is no choice to go back to."""
-
-    def __init__(self, now: str | None) -> None:
-        self.now = now
-        super().__init__(f"nothing was in use before {now or AUTO}", hint="choose with bins use")
+    return UsageError(f"nothing was in use before {now or AUTO}", hint="choose with bins use")
 
 
 class Build(Value):
@@ -194,7 +186,7 @@ class BuildStore:
             name = choice(self._store.private).name
             if name is None:
                 if (best := self._auto()) is None:
-                    raise NotMade
+                    raise not_made_error()
                 return best
         return find(self._store, name)
 
@@ -213,7 +205,7 @@ class BuildStore:
         return programs
 
     def rollback(self) -> str | None:
-        """Choose again what was chosen before and return its name, None for ``auto``; ``NothingBefore``.
+        """Choose again what was chosen before and return its name, None for ``auto``; ``UsageError``.
 
         What has been removed since is passed over.
         """
@@ -227,7 +219,7 @@ class BuildStore:
                     open_programs(self._store, name)
                 self._write(Choice(name, tuple(before)))
                 return name
-            raise NothingBefore(now.name)
+            raise nothing_before_error(now.name)
 
     def _is_there(self, name: str) -> bool:
         return (self._store.root / layout.build_place(hardware.platform_tag(), name)).is_dir()
@@ -256,13 +248,13 @@ class BuildStore:
     def remove(self, name: str, *, force: bool = False) -> Build:
         """Remove programs and their record; return what they were.
 
-        ``UsedByServer`` when a server runs with them, ``Chosen`` when they are in use for later runs and not
-        ``force``, ``BeingMade`` when another process is at them; as ``find`` raises.
+        ``StoreError`` when a server runs with them, ``Chosen`` when they are in use for later runs and not
+        ``force``, ``StoreError`` when another process is at them; as ``find`` raises.
         """
         path = find_anywhere(self._store, name)
         build = self._build(path, choice(self._store.private).name)
         if build.servers:
-            raise UsedByServer(build.name, build.servers)
+            raise used_by_server_error(build.name, build.servers)
         if build.chosen and not force:
             raise Chosen(build.name)
         if build.chosen:
@@ -271,7 +263,7 @@ class BuildStore:
         with locks.try_hold(layout.lock_file(self._store.private, lock)) as held:
             if not held:
                 holder = locks.describe_holder(layout.lock_file(self._store.private, lock))
-                raise BeingMade(build.name, holder)
+                raise being_made_error(build.name, holder)
             try:
                 self._take_away(path, layout.staging(self._store.private) / lock)
             except OSError as error:
@@ -285,7 +277,7 @@ class BuildStore:
         path.rename(aside)
         if servers := self.servers_of(path):  # it began in between
             aside.rename(path)
-            raise UsedByServer(path.name, servers)
+            raise used_by_server_error(path.name, servers)
         staging.discard(home)
 
     def export(self, name: str, output: Path | None = None) -> Path:
@@ -328,13 +320,9 @@ class BuildStore:
         return [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
 
 
-class NotMade(UsageError):
-    """The programs that a run would take are not here yet, so there is no directory to name."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the programs that a run would take are not here yet", hint="llama-runner bins build makes them"
-        )
+def not_made_error() -> UsageError:
+    """Return the error for programs that a run would take and that are not here yet."""
+    return UsageError("the programs that a run would take are not here yet", hint="llama-runner bins build makes them")
 
 
 def age_s(made: str | None) -> float | None:

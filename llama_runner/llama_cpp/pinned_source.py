@@ -16,12 +16,9 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Node
 
 
-class BadPin(UsageError):
+def bad_pin_error(path: Path, why: str) -> UsageError:
     """The pin cannot be read."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        self.path, self.why = path, why
-        super().__init__(f"{path} does not say which llama.cpp to build: {why}", hint="restore it from the repository")
+    return UsageError(f"{path} does not say which llama.cpp to build: {why}", hint="restore it from the repository")
 
 
 class Inner(Value):
@@ -62,7 +59,7 @@ _LARGEST = 1 << 20
 
 
 def load_pin(path: Path) -> Pin:
-    """Read the pin; ``BadPin`` when it is missing or incomplete."""
+    """Read the pin; ``UsageError`` when it is missing or incomplete."""
     if sys.version_info >= (3, 11):
         import tomllib  # noqa: PLC0415 - only where a pin is read
     else:
@@ -85,7 +82,7 @@ def load_pin(path: Path) -> Pin:
             windows=None if windows is None else _inner(windows),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadPin(path, str(error) or type(error).__name__) from error
+        raise bad_pin_error(path, str(error) or type(error).__name__) from error
 
 
 def _inner(table: dict[str, Any]) -> Inner:

@@ -37,58 +37,44 @@ class ReleasesUnknown(DownloadError):
     """What the releases are cannot be learned now."""
 
 
-class ReleasesOffline(ReleasesUnknown):
+def releases_offline_error(where: str) -> ReleasesUnknown:
     """The listing would have to be asked, and must not be."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        super().__init__(
-            f"the releases at {where} are not known here, and nobody must be asked", hint="run once without --offline"
-        )
+    return ReleasesUnknown(
+        f"the releases at {where} are not known here, and nobody must be asked", hint="run once without --offline"
+    )
 
 
-class ReleasesNotReached(ReleasesUnknown):
+def releases_not_reached_error(where: str, why: str, hint: str | None) -> ReleasesUnknown:
     """No answer."""
-
-    def __init__(self, where: str, why: str, hint: str | None) -> None:
-        self.where, self.why = where, why
-        super().__init__(f"{where} cannot be reached: {why}", hint=hint)
+    return ReleasesUnknown(f"{where} cannot be reached: {why}", hint=hint)
 
 
-class ReleasesLimited(ReleasesUnknown):
+def releases_limited_error(where: str, until: float, now: float, *, has_token: bool) -> ReleasesUnknown:
     """Too many requests; ``until`` says when more are welcome, in seconds since 1970."""
-
-    def __init__(self, where: str, until: float, now: float, *, has_token: bool) -> None:
-        self.where, self.until, self.seconds = where, until, max(0.0, until - now)
-        clock = time.strftime("%H:%M:%S", time.localtime(until))
-        more = "" if has_token else f"; with a token in {TOKEN} more requests are allowed"
-        super().__init__(
-            f"{where} takes no more requests from here until {clock} (in {_age(self.seconds)})",
-            hint=f"run again then{more}",
-        )
+    seconds = max(0.0, until - now)
+    clock = time.strftime("%H:%M:%S", time.localtime(until))
+    more = "" if has_token else f"; with a token in {TOKEN} more requests are allowed"
+    return ReleasesUnknown(
+        f"{where} takes no more requests from here until {clock} (in {_age(seconds)})",
+        hint=f"run again then{more}",
+    )
 
 
-class ReleasesRefused(ReleasesUnknown):
+def releases_refused_error(where: str, status: int, *, has_token: bool) -> ReleasesUnknown:
     """An answer that is a refusal."""
-
-    def __init__(self, where: str, status: int, *, has_token: bool) -> None:
-        self.where, self.status = where, status
-        if status in {401, 403} and has_token:
-            hint = f"the token in {TOKEN} is not accepted: renew it or unset it; none is needed"
-        elif status >= 500:  # noqa: PLR2004
-            hint = "nothing is wrong here; run again in a while"
-        else:
-            hint = f"check {VARIABLE}"
-        super().__init__(f"{where} refuses with status {status}", hint=hint)
+    if status in {401, 403} and has_token:
+        hint = f"the token in {TOKEN} is not accepted: renew it or unset it; none is needed"
+    elif status >= 500:  # noqa: PLR2004
+        hint = "nothing is wrong here; run again in a while"
+    else:
+        hint = f"check {VARIABLE}"
+    return ReleasesUnknown(f"{where} refuses with status {status}", hint=hint)
 
 
-class NoSuchRelease(DownloadError):
+def no_such_release_error(where: str, tag: str | None) -> DownloadError:
     """The listing answers, and has no such release."""
-
-    def __init__(self, where: str, tag: str | None) -> None:
-        self.where, self.tag = where, tag
-        what = "has no release yet" if tag is None else f"has no release {tag}"
-        super().__init__(f"{where} {what}", hint="tags are like b1234; not every build is released")
+    what = "has no release yet" if tag is None else f"has no release {tag}"
+    return DownloadError(f"{where} {what}", hint="tags are like b1234; not every build is released")
 
 
 class _Kept(Value):
@@ -126,7 +112,7 @@ class Listing:
         return self._get("/releases/latest", None)[0]
 
     def tagged(self, tag: str) -> Release:
-        """Return the release ``tag``; ``NoSuchRelease`` when there is none."""
+        """Return the release ``tag``; ``DownloadError`` when there is none."""
         release = self._get(f"/releases/tags/{quote(tag, safe='')}", tag)[0]
         if release.tag != tag:
             raise BadListing(self.endpoint, f"asked for {tag} it answers with {release.tag}")
@@ -156,22 +142,22 @@ class Listing:
 
     def _ask(self, url: str, tag: str | None, kept: _Kept | None, *, several: bool) -> _Kept:
         if self._offline:
-            raise ReleasesOffline(self.endpoint)
+            raise releases_offline_error(self.endpoint)
         limit = self._directory / f"limit-{safe_name(self.endpoint)}.json"
         now = self._now()
         until = _limit(limit, now)
         if until is not None:
-            raise ReleasesLimited(self.endpoint, until, now, has_token=self._token is not None)
+            raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
         status, headers, body = self._answer(url, kept.etag if kept else None)
         if status == 304 and kept is not None:  # noqa: PLR2004
             return kept.but(at=now)
         if status in {403, 429} and (until := _until(status, headers, now)) is not None:
             keep(limit, {"until": until})
-            raise ReleasesLimited(self.endpoint, until, now, has_token=self._token is not None)
+            raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
         if status == 404:  # noqa: PLR2004
-            raise NoSuchRelease(self.endpoint, tag)
+            raise no_such_release_error(self.endpoint, tag)
         if status != 200:  # noqa: PLR2004
-            raise ReleasesRefused(self.endpoint, status, has_token=self._token is not None)
+            raise releases_refused_error(self.endpoint, status, has_token=self._token is not None)
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
@@ -181,7 +167,7 @@ class Listing:
         return _Kept(url, headers.get("etag"), now, releases_of(value, self.endpoint))
 
     def _answer(self, url: str, etag: str | None) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body; ``ReleasesNotReached`` when there is no answer."""
+        """Return status, headers and body; ``ReleasesUnknown`` when there is no answer."""
         from llama_runner.system.http_client import HttpFailed, get  # noqa: PLC0415 - not on the warm path
 
         headers = {"Accept": "application/vnd.github+json"}
@@ -197,7 +183,7 @@ class Listing:
             if error.cause == "bad answer":
                 raise BadListing(self.endpoint, why) from None
             hint = error.hint or f"check the network and {VARIABLE}; for a proxy set HTTPS_PROXY"
-            raise ReleasesNotReached(self.endpoint, why, hint) from None
+            raise releases_not_reached_error(self.endpoint, why, hint) from None
 
 
 def _token(environment: Mapping[str, str], endpoint: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import SourceError
 from llama_runner.store.layout import BUILDS, SOURCES
-from llama_runner.store.local_sources import DirectorySource, UnreadableSource
+from llama_runner.store.local_sources import DirectorySource, unreadable_source_error
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.git import ask
 from llama_runner.system.programs import find_program
@@ -31,15 +31,12 @@ _IGNORED_BUT_READ = "tools/ui/dist"
 """The web interface: made by who packs a release, ignored by git, and built in where it is there."""
 
 
-class NoSourceTree(SourceError):
+def no_source_tree_error(path: Path | str) -> SourceError:
     """There is nothing to build in that directory."""
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = path
-        super().__init__(
-            f"{path} is no source tree of llama.cpp: it has no CMakeLists.txt",
-            hint="give the directory that llama.cpp was cloned or unpacked into",
-        )
+    return SourceError(
+        f"{path} is no source tree of llama.cpp: it has no CMakeLists.txt",
+        hint="give the directory that llama.cpp was cloned or unpacked into",
+    )
 
 
 class SourceTree(DirectorySource):
@@ -52,13 +49,13 @@ class SourceTree(DirectorySource):
     kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
 
     def files(self) -> dict[str, Path]:
-        """See ``DirectorySource``. Raises ``NoSourceTree``."""
+        """See ``DirectorySource``. Raises ``SourceError``."""
         if not (self.path / "CMakeLists.txt").is_file():
-            raise NoSourceTree(self.path)
+            raise no_source_tree_error(self.path)
         try:
             names = sorted({*self._names()})
         except OSError as error:
-            raise UnreadableSource(error.filename or self.path, error.strerror or str(error)) from error
+            raise unreadable_source_error(error.filename or self.path, error.strerror or str(error)) from error
         return {name: path for name in names if (path := self.path / name).is_file()}
 
     def hash(self, files: Mapping[str, Path]) -> Digest:
@@ -92,10 +89,10 @@ def numbers(git: Path, repository: Path, commit: str) -> tuple[int, str]:
 
 
 def open_tree(path: Path) -> SourceTree:
-    """Return the source of a directory; ``NoSourceTree`` when there is nothing to build in it."""
+    """Return the source of a directory; ``SourceError`` when there is nothing to build in it."""
     path = path.resolve()
     if not (path / "CMakeLists.txt").is_file():
-        raise NoSourceTree(path)
+        raise no_source_tree_error(path)
     git = find_program("git") if (path / ".git").exists() else None
     return SourceTree(path, git)
 

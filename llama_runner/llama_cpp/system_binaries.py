@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import ToolError
 from llama_runner.store.layout import BINS_VARIABLE, BUILDS, user_path
-from llama_runner.store.local_sources import DirectorySource, MissingSource, UnreadableSource
+from llama_runner.store.local_sources import DirectorySource, missing_source_error, unreadable_source_error
 from llama_runner.store.stamps import hash_file
 from llama_runner.system.programs import find_program
 
@@ -32,24 +32,18 @@ _ELSEWHERE = ("../lib", "../lib64", "../lib/*-linux-gnu", "../lib/llama.cpp", ".
 """Where packages put the libraries of programs in ``bin``."""
 
 
-class NoServer(ToolError):
+def no_server_error(where: str) -> ToolError:
     """A place where programs were to be, without ``llama-server``."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        super().__init__(
-            f"there is no {SERVER} {where}",
-            hint=f"install llama.cpp, name its directory with --binaries or {BINS_VARIABLE}, or build it with "
-            "--binaries build",
-        )
+    return ToolError(
+        f"there is no {SERVER} {where}",
+        hint=f"install llama.cpp, name its directory with --binaries or {BINS_VARIABLE}, or build it with "
+        "--binaries build",
+    )
 
 
-class NotExecutable(ToolError):
+def not_executable_error(path: Path) -> ToolError:
     """A ``llama-server`` that the system does not let us run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} is not executable", hint=f"chmod +x {path}")
+    return ToolError(f"{path} is not executable", hint=f"chmod +x {path}")
 
 
 class AdoptedPrograms(DirectorySource):
@@ -64,13 +58,13 @@ class AdoptedPrograms(DirectorySource):
     kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
-        """See ``DirectorySource``. Raises ``NoServer``."""
+        """See ``DirectorySource``. Raises ``ToolError``."""
         try:
             found = dict(self._beside())
         except OSError as error:
-            raise UnreadableSource(error.filename or self.path, error.strerror or str(error)) from error
+            raise unreadable_source_error(error.filename or self.path, error.strerror or str(error)) from error
         if self.server not in found:
-            raise NoServer(f"in {self.path}")
+            raise no_server_error(f"in {self.path}")
         for place in _ELSEWHERE:
             for directory in sorted(self.path.glob(place)) if "*" in place else [self.path / place]:
                 found.update(_libraries(directory, self.path))
@@ -109,21 +103,21 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
     """Return the programs in a directory, or beside a program, that the user names.
 
     None: those in the directory that ``LLAMA_SERVER_BINS_DIR`` names, else of the first ``llama-server`` on ``PATH``.
-    Raises ``NoServer``, ``NotExecutable`` and ``MissingSource``.
+    Raises ``ToolError`` and ``SourceError``.
     """
     named = path or environment.get(BINS_VARIABLE)
     if named:
         given = user_path(named).absolute()
         if not given.exists():
-            raise MissingSource(given)
+            raise missing_source_error(given)
         server = _server_in(given) if given.is_dir() else given
     else:
         found = find_program(SERVER, environment.get("PATH"))
         if found is None:
-            raise NoServer("on PATH")
+            raise no_server_error("on PATH")
         server = found.absolute()
     if not os.access(server, os.X_OK):
-        raise NotExecutable(server)
+        raise not_executable_error(server)
     # libraries are looked for beside the program itself, not beside a link to it; under another name it is a program
     # that goes by what it is called, and must be called so
     real = server.resolve()
@@ -134,20 +128,20 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
 def open_archive(path: Path) -> ArchiveFile:
     """Return an archive that the user names.
 
-    Raises ``MissingSource``, ``UnreadableSource``, and, before all of it is hashed, ``BadArchive`` for a file that does
+    Raises ``SourceError``, and, before all of it is hashed, ``BadArchive`` for a file that does
     not begin as an archive does.
     """
     from llama_runner.system.archives import check_kind  # noqa: PLC0415 - most programs are built
 
     path = user_path(path).absolute()
     if not path.exists():
-        raise MissingSource(path)
+        raise missing_source_error(path)
     if not path.is_file():
-        raise UnreadableSource(path, "it is not a file")
+        raise unreadable_source_error(path, "it is not a file")
     try:
         check_kind(path)
     except OSError as error:
-        raise UnreadableSource(path, error.strerror or str(error)) from error
+        raise unreadable_source_error(path, error.strerror or str(error)) from error
     return ArchiveFile(path)
 
 
@@ -155,7 +149,7 @@ def _server_in(directory: Path) -> Path:
     for name in (SERVER, f"{SERVER}.exe", f"bin/{SERVER}", f"build/bin/{SERVER}"):
         if (directory / name).is_file():
             return directory / name
-    raise NoServer(f"in {directory}")
+    raise no_server_error(f"in {directory}")
 
 
 def _libraries(directory: Path, start: Path) -> Iterator[tuple[str, Path]]:

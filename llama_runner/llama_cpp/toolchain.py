@@ -41,24 +41,18 @@ class NoCompiler(ToolError):
         )
 
 
-class SeveralWords(ToolError):
+def several_words_error(role: str, value: str) -> ToolError:
     """``CC`` or ``CXX`` is more than a program."""
-
-    def __init__(self, role: str, value: str) -> None:
-        self.value = value
-        variable = {"C": "CC", "CXX": "CXX"}[role]
-        super().__init__(
-            f"{variable} is {value!r}, which is no program",
-            hint=f"name one program; flags go into {'CFLAGS' if role == 'C' else 'CXXFLAGS'}",
-        )
+    variable = {"C": "CC", "CXX": "CXX"}[role]
+    return ToolError(
+        f"{variable} is {value!r}, which is no program",
+        hint=f"name one program; flags go into {'CFLAGS' if role == 'C' else 'CXXFLAGS'}",
+    )
 
 
-class BrokenCompiler(ToolError):
+def broken_compiler_error(path: Path) -> ToolError:
     """A compiler that does not say who it is."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} --version fails", hint="reinstall it, or point CC and CXX at another compiler")
+    return ToolError(f"{path} --version fails", hint="reinstall it, or point CC and CXX at another compiler")
 
 
 class Compiler(Value):
@@ -143,7 +137,7 @@ def _find(
             stamp = source_stamp(path)
             return _same(known, path, stamp) or Compiler(path, _ask(path, environment), stamp)
     if " " in chosen:
-        raise SeveralWords(role.upper(), chosen)
+        raise several_words_error(role.upper(), chosen)
     if known and not chosen:
         # What was built here runs without the compiler that built it, as in a container that left it behind.
         return known[-1]
@@ -165,7 +159,7 @@ def _answer(path: Path, word: str, environment: Mapping[str, str], *, needed: bo
     env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
     said = (output_of([path, word], env=env) or "").strip()
     if needed and not said:
-        raise BrokenCompiler(path)
+        raise broken_compiler_error(path)
     return said
 
 
@@ -185,23 +179,20 @@ def ran_out_of_memory(line: str) -> bool:
 
 
 def tool_path(package: str) -> Path:
-    """Return the program of the Python package ``cmake`` or ``ninja``; ``MissingTool`` when it is not installed."""
+    """Return the program of the Python package ``cmake`` or ``ninja``; ``ToolError`` when it is not installed."""
     import importlib  # noqa: PLC0415 - only to build
 
     try:
         module = importlib.import_module(package)
     except ImportError:
-        raise MissingTool(package) from None
+        raise missing_tool_error(package) from None
     directory = getattr(module, "CMAKE_BIN_DIR", None) or module.BIN_DIR
     found = find_program(package, directory)
     if found is None:
-        raise MissingTool(package)
+        raise missing_tool_error(package)
     return found
 
 
-class MissingTool(ToolError):
+def missing_tool_error(package: str) -> ToolError:
     """A build tool that comes as a Python package is not installed."""
-
-    def __init__(self, package: str) -> None:
-        self.package = package
-        super().__init__(f"{package} is not installed", hint=f"python -m pip install {package}")
+    return ToolError(f"{package} is not installed", hint=f"python -m pip install {package}")

@@ -51,7 +51,7 @@ def directory_facts(directory: Path) -> dict[str, Any]:
 
 
 def check_measured(graph: Pipeline, wishes: Wishes) -> None:
-    """Raise ``NoText`` where a model that predicts no text is to be measured or calibrated by it."""
+    """Raise ``UsageError`` where a model that predicts no text is to be measured or calibrated by it."""
     for name in ("quality", "calibration"):
         if wishes.get(name):
             check_text(graph.alias, known_facts(graph.source), f"--{name}")

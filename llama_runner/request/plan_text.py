@@ -14,12 +14,15 @@ _LONGEST = 60
 """Characters of a value."""
 
 
-def reason_text(reason: Reason) -> str:
-    """Return a reason as a clause."""
+def reason_text(reason: Reason, step: str) -> str:
+    """Return a reason why a step of this kind runs, as a clause."""
     old, new = _brief(reason.old), _brief(reason.new)
+    gone = "its file is gone"
+    if reason.name == "intermediate":
+        gone = "its file was removed after it was used" + ("; --keep-f16 keeps it" if step == "convert" else "")
     return {
-        "no_record": "not made yet",
-        "payload_gone": "the file is gone and something needs it",
+        "no_record": f"{reason.name} changed since {time_text(old)}" if reason.name else "not made yet",
+        "payload_gone": gone,
         "payload_changed": "the file is not what was made",
         "step_changed": "the way it is made changed",
         "version_changed": f"the step changed from version {old} to {new}",
@@ -31,6 +34,17 @@ def reason_text(reason: Reason) -> str:
     }[reason.kind]
 
 
+def time_text(at: str) -> str:
+    """Return a time in UTC as people here write it: the hour of today, the date of another day."""
+    from datetime import datetime  # noqa: PLC0415 - only for what is out of date
+
+    try:
+        then = datetime.fromisoformat(at.replace("Z", "+00:00")).astimezone()
+    except ValueError:
+        return at
+    return f"{then:%H:%M}" if then.date() == datetime.now().astimezone().date() else f"{then:%Y-%m-%d}"
+
+
 def _brief(value: Any) -> str:  # noqa: ANN401 - JSON is anything
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "…"
@@ -38,7 +52,7 @@ def _brief(value: Any) -> str:  # noqa: ANN401 - JSON is anything
 
 def why_text(planned: Planned) -> list[str]:
     """Return why a step runs, may run or does not."""
-    found = [reason_text(reason) for reason in getattr(planned.decision, "reasons", ())]
+    found = [reason_text(reason, planned.step.kind) for reason in getattr(planned.decision, "reasons", ())]
     if on := getattr(planned.decision, "on", ()):
         kinds = [inputs(planned.step)[name].kind for name in on]
         found.append(f"runs if {' or '.join(kinds)} gives different bytes")

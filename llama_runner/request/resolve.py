@@ -9,7 +9,7 @@ from llama_runner.convert import official_script
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Chosen, Noticed, Sink, Warned
 from llama_runner.core.sizes import size_text
-from llama_runner.llama_cpp.build_selection import OtherPlatform, StoredPrograms
+from llama_runner.llama_cpp.build_selection import StoredPrograms, other_platform_error
 from llama_runner.request import binaries_graph, graph
 from llama_runner.request.graph import Options, Pipeline
 from llama_runner.request.options import check, snapshot_of, tuning_of, wanted_of
@@ -81,11 +81,11 @@ class ProgramsRequest:
             self._sink(Noticed("backend", self.programs.why))
 
     def check_offline(self, plan: Plan) -> None:
-        """Raise ``Offline`` if something would have to be fetched and must not be."""
+        """Raise ``SourceError`` if something would have to be fetched and must not be."""
         if self._offline and (fetching := _fetching(plan)):
-            from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415 - not on the warm path
+            from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415 - not on the warm path
 
-            raise Offline(", ".join(_what(step) for step in fetching))
+            raise offline_error(", ".join(_what(step) for step in fetching))
 
     def falls_back(self, error: StepError) -> bool:
         """Say whether other programs are tried next: these were rejected, and nobody had asked for them."""
@@ -113,7 +113,7 @@ class Request(ProgramsRequest):
         """Find out what is meant. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
         super().__init__(wishes, store=store, sink=sink)
         if wishes.get("platform") not in (None, hardware.platform_tag()):
-            raise OtherPlatform("what is to be run here", str(wishes["platform"]))
+            raise other_platform_error("what is to be run here", str(wishes["platform"]))
         source = choose(
             model,
             hf_model=wishes.get("hf_model"),
@@ -171,7 +171,7 @@ class Request(ProgramsRequest):
         self._sink(Noticed("official_converter", why))
 
     def check_text(self) -> None:
-        """Raise ``NoText`` for a model that is known to write no text, before any work is done."""
+        """Raise ``UsageError`` for a model that is known to write no text, before any work is done."""
         from llama_runner.request.model_purpose import known_facts  # noqa: PLC0415 - not to serve
         from llama_runner.serving.llama_server.purpose import check_text  # noqa: PLC0415
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import UsageError
 from llama_runner.core.redaction import public_url
 from llama_runner.llama_cpp.pinned_source import Tree
-from llama_runner.llama_cpp.source_tree import NoSourceTree, open_tree
+from llama_runner.llama_cpp.source_tree import no_source_tree_error, open_tree
 from llama_runner.sources.local import open_plain
 from llama_runner.steps.git_checkout import CloneTree, find_commit
 from llama_runner.steps.patch import PatchedTree, fetch_patch
 from llama_runner.store.layout import user_path
-from llama_runner.store.local_sources import MissingSource
+from llama_runner.store.local_sources import missing_source_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class NoCommit(UsageError):
 def tree_from(text: str, *, patches: Sequence[str] = (), offline: bool = False) -> Tree:
     """Return the tree that ``--source`` names: DIR, URL@COMMIT or REPOSITORY@COMMIT, with the patches applied.
 
-    Raises ``MissingSource``, ``NoSourceTree``, ``NoCommit``, and what `find_commit` raises.
+    Raises ``SourceError``, ``NoCommit``, and what `find_commit` raises.
     """
     return patched(_plain(text, offline=offline), patches)
 
@@ -56,12 +56,12 @@ def _plain(text: str, *, offline: bool) -> Tree:
         raise NoCommit(text)
     url, _, commit = text.rpartition("@")
     if not url:
-        raise NoSourceTree(path) if path.exists() else MissingSource(path)
+        raise no_source_tree_error(path) if path.exists() else missing_source_error(path)
     if re.fullmatch(_URL, url):
         return _clone(url, commit, offline=offline)
     repository = user_path(url).absolute()
     if not repository.is_dir():
-        raise MissingSource(repository)
+        raise missing_source_error(repository)
     return _clone(repository.as_uri(), commit, offline=offline)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.csv_row import format_row, is_well_formed, parse_row
 from llama_runner.core.errors import UsageError
-from llama_runner.serving.errors import BadCertificate, BadKey, BadKeyFile, UnsafeHost
+from llama_runner.serving.errors import BadCertificate, bad_key_error, bad_key_file_error, unsafe_host_error
 from llama_runner.serving.llama_server.launch_spec import is_loopback
 from llama_runner.system.files import read_bounded
 
@@ -26,7 +26,7 @@ _LARGEST = 1 << 20
 
 
 def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, str]) -> None:
-    """Raise ``UnsafeHost``, ``BadKey``, ``BadKeyFile`` or ``BadCertificate`` where a server should not be started so.
+    """Raise ``UsageError`` or ``BadCertificate`` where a server should not be started so.
 
     ``environment`` is the server's own, or ours: its keys count as llama-server reads them.
     """
@@ -36,7 +36,9 @@ def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, s
     files = [Path(wanted.api_key_file)] if wanted.api_key_file is not None else []
     if wanted.inherit_environment and (inherited := environment.get("LLAMA_ARG_API_KEY_FILE")) is not None:
         if not inherited:
-            raise BadKey("LLAMA_ARG_API_KEY_FILE", "it is set and names no file", "unset it, or name a file with keys")
+            raise bad_key_error(
+                "LLAMA_ARG_API_KEY_FILE", "it is set and names no file", "unset it, or name a file with keys"
+            )
         files.append(Path(inherited))  # llama-server reads both
     for file in files:
         check_key_file(file)
@@ -44,7 +46,7 @@ def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, s
         _check_certificate(wanted.tls_cert, wanted.tls_key)
     has_key = wanted.api_key is not None or keys or files
     if not (has_key or wanted.insecure or is_loopback(wanted.host) or _resolves_to_loopback(wanted.host)):
-        raise UnsafeHost(wanted.host)
+        raise unsafe_host_error(wanted.host)
 
 
 def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> str | None:
@@ -64,25 +66,27 @@ def variable_with(key: str) -> dict[str, str]:
 
 
 def _keys_in(environment: Mapping[str, str]) -> list[str]:
-    """Return the keys of ``LLAMA_API_KEY``; ``BadKey`` if it is set and has none, or is not what it seems to be."""
+    """Return the keys of ``LLAMA_API_KEY``; ``UsageError`` if it is set and has none, or is not what it seems to be."""
     name, text = "LLAMA_API_KEY", environment.get("LLAMA_API_KEY")
     if not text:
         return []
     if not is_well_formed(text):
-        raise BadKey(name, "a quote does not enclose a whole key", 'llama-server reads it as CSV: key,"key",…')
+        raise bad_key_error(name, "a quote does not enclose a whole key", 'llama-server reads it as CSV: key,"key",…')
     keys = [_check_key(name, key) for key in parse_row(text) if key]
     if not keys or _NO_KEY in keys:
-        raise BadKey(name, "there is no key in it", "unset it, or write the key without quotes")
+        raise bad_key_error(name, "there is no key in it", "unset it, or write the key without quotes")
     return keys
 
 
 def _check_key(where: str, key: object) -> str:
     if not isinstance(key, str) or not key:
-        raise BadKey(where, "there is no key in it", "auto, or a text")
+        raise bad_key_error(where, "there is no key in it", "auto, or a text")
     if any(character.isspace() for character in key):
-        raise BadKey(where, "there is white space in a key", "a client cannot send such a key")
+        raise bad_key_error(where, "there is white space in a key", "a client cannot send such a key")
     if not (key.isascii() and key.isprintable()):
-        raise BadKey(where, "there is a character in a key that is not printable ASCII", "not all clients can send it")
+        raise bad_key_error(
+            where, "there is a character in a key that is not printable ASCII", "not all clients can send it"
+        )
     return key
 
 
@@ -96,22 +100,26 @@ def first_key(path: str | Path) -> str | None:
 
 
 def check_key_file(path: Path) -> None:
-    """Raise ``BadKeyFile`` unless a file holds keys, one per line, and nobody else may read it."""
+    """Raise ``UsageError`` unless a file holds keys, one per line, and nobody else may read it."""
     try:
         lines = read_bounded(path, _LARGEST).decode("utf-8").split("\n")
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
-        raise BadKeyFile(path, getattr(error, "strerror", None) or "it is not text") from None
+        raise bad_key_file_error(path, getattr(error, "strerror", None) or "it is not text") from None
     if os.name == "posix" and mode & _OTHERS:
-        raise BadKeyFile(path, f"others may use it (mode {stat.S_IMODE(mode):o})", f"chmod 600 {path}")
+        raise bad_key_file_error(path, f"others may use it (mode {stat.S_IMODE(mode):o})", f"chmod 600 {path}")
     keys = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
     if not keys:
-        raise BadKeyFile(path, "there is no key in it", "one key per line")
+        raise bad_key_file_error(path, "there is no key in it", "one key per line")
     for number, key in keys:
         if any(character.isspace() for character in key):  # llama-server would take a carriage return for a part
-            raise BadKeyFile(path, f"line {number} has white space in it", "one key per line, lines end with \\n only")
+            raise bad_key_file_error(
+                path, f"line {number} has white space in it", "one key per line, lines end with \\n only"
+            )
         if not (key.isascii() and key.isprintable()):
-            raise BadKeyFile(path, f"line {number} is not printable ASCII", "not all clients can send such a key")
+            raise bad_key_file_error(
+                path, f"line {number} is not printable ASCII", "not all clients can send such a key"
+            )
 
 
 def _check_certificate(certificate: Path | None, key: Path | None) -> None:

@@ -27,21 +27,15 @@ class PortTaken(ServerError):
         super().__init__(what + by, hint=f"{end}, or choose another {'--host' if port is None else '--port'}")
 
 
-class CannotListen(ServerError):
+def cannot_listen_error(host: str, port: int | None, why: str) -> ServerError:
     """The address is not one of this machine's, or not ours to use."""
-
-    def __init__(self, host: str, port: int | None, why: str) -> None:
-        self.host, self.port, self.why = host, port, why
-        where = host if port is None else f"{host}:{port}"
-        super().__init__(f"cannot listen on {where}: {why}", hint="choose another --host or --port")
+    where = host if port is None else f"{host}:{port}"
+    return ServerError(f"cannot listen on {where}: {why}", hint="choose another --host or --port")
 
 
-class OwnOption(UsageError):
+def own_option_error(word: str, ours: str) -> UsageError:
     """An option after ``--`` that llama_runner must know itself."""
-
-    def __init__(self, word: str, ours: str) -> None:
-        self.word, self.ours = word, ours
-        super().__init__(f"{word} cannot be given after --", hint=f"use {ours} before it")
+    return UsageError(f"{word} cannot be given after --", hint=f"use {ours} before it")
 
 
 class NoSuchServer(UsageError):
@@ -68,12 +62,9 @@ class OutOfReach(ServerError):
         )
 
 
-class HasFailed(UsageError):
+def has_failed_error(name: str, log: str) -> UsageError:
     """A server that is to be restarted has failed: what held it has gone, and the model's options with it."""
-
-    def __init__(self, name: str, log: str) -> None:
-        self.name, self.log = name, log
-        super().__init__(f"{name} has failed and runs no more\nfull log: {log}", hint="start it with run --detach")
+    return UsageError(f"{name} has failed and runs no more\nfull log: {log}", hint="start it with run --detach")
 
 
 class AmbiguousName(UsageError):
@@ -85,31 +76,22 @@ class AmbiguousName(UsageError):
         super().__init__(f"{len(urls)} {what}", hint=f"name one by its URL: {', '.join(urls)}")
 
 
-class RunsInForeground(UsageError):
+def runs_in_foreground_error(name: str, pid: int) -> UsageError:
     """A server that another command shows, which would end with it."""
-
-    def __init__(self, name: str, pid: int) -> None:
-        self.name, self.pid = name, pid
-        super().__init__(
-            f"{name}, process {pid}, runs in the foreground of another command",
-            hint="restart that command; servers of run --detach can be restarted",
-        )
+    return UsageError(
+        f"{name}, process {pid}, runs in the foreground of another command",
+        hint="restart that command; servers of run --detach can be restarted",
+    )
 
 
-class EndedElsewhere(ServerError):
+def ended_elsewhere_error(name: str, log: str) -> ServerError:
     """A server that another process holds ended before it was ready."""
-
-    def __init__(self, name: str, log: str) -> None:
-        self.name, self.log = name, log
-        super().__init__(f"{name} ended before it was ready\nfull log: {log}")
+    return ServerError(f"{name} ended before it was ready\nfull log: {log}")
 
 
-class NotRestarted(ServerError):
+def not_restarted_error(name: str, log: str) -> ServerError:
     """A server was ended to be started anew, and that failed."""
-
-    def __init__(self, name: str, log: str) -> None:
-        self.name, self.log = name, log
-        super().__init__(f"{name} did not start again\nfull log: {log}")
+    return ServerError(f"{name} did not start again\nfull log: {log}")
 
 
 class GaveUp(ServerError):
@@ -176,71 +158,51 @@ class ServerStalled(ServerError):
         )
 
 
-class AnotherModel(ServerError):
+def another_model_error(url: str, expected: str, found: list[str]) -> ServerError:
     """Something answers at our address, for another model."""
-
-    def __init__(self, url: str, expected: str, found: list[str]) -> None:
-        self.url, self.expected, self.found = url, expected, found
-        names = ", ".join(found[:_NAMES]) + (", …" if len(found) > _NAMES else "")
-        super().__init__(
-            f"{url} answers for {names or 'no model'}, not for {expected}",
-            hint="another server took the port; choose another --port",
-        )
+    names = ", ".join(found[:_NAMES]) + (", …" if len(found) > _NAMES else "")
+    return ServerError(
+        f"{url} answers for {names or 'no model'}, not for {expected}",
+        hint="another server took the port; choose another --port",
+    )
 
 
-class AnswersWithoutKey(ServerError):
+def answers_without_key_error(url: str) -> ServerError:
     """A server that was started with an API key answers a request without one."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        super().__init__(
-            f"{url} answers without an API key", hint="it was stopped; --insecure without a key is what asks for that"
-        )
+    return ServerError(
+        f"{url} answers without an API key", hint="it was stopped; --insecure without a key is what asks for that"
+    )
 
 
-class CanaryFailed(ServerError):
+def canary_failed_error(url: str) -> ServerError:
     """The server says that it is ready, and gives no token."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        super().__init__(f"{url} is ready but gives no token", hint="see its log; --canary is what asks for one")
+    return ServerError(f"{url} is ready but gives no token", hint="see its log; --canary is what asks for one")
 
 
-class NoTls(ServerError):
+def no_tls_error(binary: str) -> ServerError:
     """This llama-server was built without TLS."""
-
-    def __init__(self, binary: str) -> None:
-        self.binary = binary
-        super().__init__(
-            f"{binary} was built without TLS", hint="put a proxy with TLS before it, or use one that was built with it"
-        )
+    return ServerError(
+        f"{binary} was built without TLS", hint="put a proxy with TLS before it, or use one that was built with it"
+    )
 
 
-class UnsafeHost(UsageError):
+def unsafe_host_error(host: str) -> UsageError:
     """Other machines would reach a server that asks nobody for a key."""
-
-    def __init__(self, host: str) -> None:
-        self.host = host
-        super().__init__(
-            f"whoever reaches {host} could use the server: it has no API key",
-            hint="--api-key auto makes one, --api-key-file or LLAMA_API_KEY has yours; --insecure goes on without",
-        )
+    return UsageError(
+        f"whoever reaches {host} could use the server: it has no API key",
+        hint="--api-key auto makes one, --api-key-file or LLAMA_API_KEY has yours; --insecure goes on without",
+    )
 
 
-class BadKey(UsageError):
+def bad_key_error(where: str, why: str, hint: str | None = None) -> UsageError:
     """An API key that llama-server or its clients would not take as it is written. ``where`` is what it comes from."""
-
-    def __init__(self, where: str, why: str, hint: str | None = None) -> None:
-        self.where, self.why = where, why
-        super().__init__(f"{where}: {why}", hint=hint)
+    return UsageError(f"{where}: {why}", hint=hint)
 
 
-class BadKeyFile(UsageError):
+def bad_key_file_error(path: object, why: str, hint: str | None = None) -> UsageError:
     """A file of API keys that cannot be used as it is."""
-
-    def __init__(self, path: object, why: str, hint: str | None = None) -> None:
-        self.path, self.why = str(path), why
-        super().__init__(f"API key file {path}: {why}", hint=hint)
+    path = str(path)
+    return UsageError(f"API key file {path}: {why}", hint=hint)
 
 
 class BadCertificate(UsageError):
@@ -259,7 +221,7 @@ def ended(status: int) -> str:
 def died(status: int, tail: list[str], log: str, binary: object) -> ServerError:
     """Return the error of a server that ended before it was ready; ``tail`` is the end of what it said."""
     if any("built without SSL support" in line for line in tail):
-        return NoTls(str(binary))
+        return no_tls_error(str(binary))
     return ServerDied(status, tail, log)
 
 

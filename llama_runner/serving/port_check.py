@@ -39,7 +39,7 @@ def check_users(options: ServerOptions) -> ServerOptions:
 
 
 def check_port(host: str, port: int, registry: Path | None = None) -> None:
-    """Raise ``PortTaken`` or ``CannotListen`` unless a server could listen there now.
+    """Raise ``PortTaken`` or ``ServerError`` unless a server could listen there now.
 
     With ``registry``, where running servers are written down, a server of ours that has it is named.
 
@@ -68,9 +68,9 @@ def check_port(host: str, port: int, registry: Path | None = None) -> None:
 
 
 def _cannot(host: str, port: int | None, why: str) -> ServerError:
-    from llama_runner.serving.errors import CannotListen  # noqa: PLC0415 - not on the warm path
+    from llama_runner.serving.errors import cannot_listen_error  # noqa: PLC0415 - not on the warm path
 
-    return CannotListen(host, port, why)
+    return cannot_listen_error(host, port, why)
 
 
 def _refusal(family: int, address: tuple[object, ...]) -> OSError | None:

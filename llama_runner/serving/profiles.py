@@ -17,15 +17,12 @@ if TYPE_CHECKING:
 _THREADS = "--threads"
 
 
-class NoSuchProfile(UsageError):
+def no_such_profile_error(name: str, known: list[str]) -> UsageError:
     """There is no profile of that name, or it cannot be read."""
-
-    def __init__(self, name: str, known: list[str]) -> None:
-        self.name, self.known = name, known
-        super().__init__(
-            f"no profile called {name!r}",
-            hint=f"there are {', '.join(known)}" if known else "llama-runner tune MODEL makes one",
-        )
+    return UsageError(
+        f"no profile called {name!r}",
+        hint=f"there are {', '.join(known)}" if known else "llama-runner tune MODEL makes one",
+    )
 
 
 class CannotKeep(StoreError):
@@ -37,7 +34,7 @@ class CannotKeep(StoreError):
 
 
 def check_writable(where: Path) -> None:
-    """Raise ``CannotKeep`` unless a profile can be kept there: asked before minutes of measuring."""
+    """Raise ``StoreError`` unless a profile can be kept there: asked before minutes of measuring."""
     try:
         try_writing(where)
     except OSError as error:
@@ -58,7 +55,7 @@ def read(where: Path, name: str) -> dict[str, str]:
         return {str(option): str(value) for option, value in settings.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         known = sorted(path.stem for path in where.glob("*.json")) if where.is_dir() else []
-        raise NoSuchProfile(name, known) from None
+        raise no_such_profile_error(name, known) from None
 
 
 def apply(settings: Mapping[str, str], options: ServerOptions) -> ServerOptions:

@@ -12,7 +12,7 @@ from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import LockWaiting, Noticed, ServerReady
 from llama_runner.serving import server_control
 from llama_runner.serving.client_mixin import Talks
-from llama_runner.serving.errors import EndedElsewhere
+from llama_runner.serving.errors import ended_elsewhere_error
 from llama_runner.serving.launch_identity import gives_same_answers, is_same_launch
 from llama_runner.serving.registry import lives, running
 from llama_runner.store.layout import lock_file
@@ -85,14 +85,14 @@ class RunningServer(Talks):
         server_control.stop(self.registry, str(self.pid))
 
     def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Return once whoever holds it has found it ready; ``EndedElsewhere`` when it has ended instead."""
+        """Return once whoever holds it has found it ready; ``ServerError`` when it has ended instead."""
         while self.about.get("state") != "ready":
             if cancelled():
                 raise Interrupted
             time.sleep(_POLL_S)
             found = [about for about in running(self.registry) if about["pid"] == self.pid]
             if not found:
-                raise EndedElsewhere(self.spec.alias, self.log_name)
+                raise ended_elsewhere_error(self.spec.alias, self.log_name)
             self.about, self.url = found[0], str(found[0]["url"])
 
     def answers(self) -> bool:

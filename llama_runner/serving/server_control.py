@@ -12,11 +12,11 @@ from llama_runner.core.errors import ServerError
 from llama_runner.core.events import Sink, Warned
 from llama_runner.serving.errors import (
     AmbiguousName,
-    HasFailed,
     NoSuchServer,
-    NotRestarted,
     OutOfReach,
-    RunsInForeground,
+    has_failed_error,
+    not_restarted_error,
+    runs_in_foreground_error,
 )
 from llama_runner.serving.registry import GRACE_S, elsewhere, failed, forget_ended, forget_failed, lives, running
 from llama_runner.store.layout import LOGS
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_S = 0.05
-_MERCY_S = 5.0
+KILL_GRACE_S = 5.0
 """How much longer than its server the process that looks after it may take to end."""
 
 
 def named(directory: Path, name: str) -> dict[str, Any]:
     """Return the one running server that a model name, URL or process id means.
 
-    Raises ``NoSuchServer``, ``AmbiguousName``, or ``OutOfReach`` when the only one was started elsewhere.
+    Raises ``NoSuchServer``, ``UsageError``, or ``OutOfReach`` when the only one was started elsewhere.
     """
     found = running(directory)
     chosen = [about for about in found if _is_called(about, name)]
@@ -94,24 +94,24 @@ def _end(chosen: list[dict[str, Any]]) -> None:
             for about in left:
                 if about in chosen:
                     _signal_group(about, signal.SIGKILL)
-                elif late > _MERCY_S:
+                elif late > KILL_GRACE_S:
                     _signal(about, signal.SIGKILL)
 
 
 def restart(directory: Path, name: str) -> dict[str, Any]:
     """End a server that runs in the background and start it anew; return what is known of it once it is ready.
 
-    Raises ``NotRestarted`` when it does not end, or does not become ready again before its process gives up.
+    Raises ``ServerError`` when it does not end, or does not become ready again before its process gives up.
     """
     gone = {str(each): about for about in failed(directory) for each in (about["alias"], about["url"])}
     if name in gone and not any(_is_called(about, name) for about in running(directory)):
-        raise HasFailed(name, str(gone[name]["log"]))
+        raise has_failed_error(name, str(gone[name]["log"]))
     before = named(directory, name)
     keeper = _keeper(before)
     if keeper is None or not before.get("detached"):
-        raise RunsInForeground(name, int(before["pid"]))
+        raise runs_in_foreground_error(name, int(before["pid"]))
     _signal(keeper, signal.SIGHUP)
-    deadline = time.monotonic() + GRACE_S + _MERCY_S
+    deadline = time.monotonic() + GRACE_S + KILL_GRACE_S
     while lives(keeper):
         for about in running(directory):
             if _keeper(about) == keeper and about["pid"] != before["pid"] and about.get("state") == "ready":
@@ -119,7 +119,7 @@ def restart(directory: Path, name: str) -> dict[str, Any]:
         if before["pid"] != keeper["pid"] and lives(before) and time.monotonic() > deadline:
             break
         time.sleep(_POLL_S)
-    raise NotRestarted(name, str(before["log"]))
+    raise not_restarted_error(name, str(before["log"]))
 
 
 def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callable[[], bool]]:

@@ -235,7 +235,7 @@ class Server(Talks):
         """Return once the server answers for our model; ``Interrupted`` when ``cancelled`` says so before.
 
         Ready is: alive, ``/health`` says 200, our model is listed, and with ``canary`` it has given a token. Raises
-        ``ServerDied``, ``AnotherModel``, ``KeyRefused``, ``NoTls``, ``CanaryFailed``, or ``ServerStalled`` when it
+        ``ServerDied``, ``KeyRefused``, ``ServerError``, or ``ServerStalled`` when it
         has been silent for ``load_timeout`` seconds; the server is stopped then.
         """
         pause, longest = _POLL_S

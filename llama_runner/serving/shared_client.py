@@ -35,7 +35,7 @@ class GivesVectors(UsageError):
 
 
 def text_server(server: ServerOptions | None) -> ServerOptions:
-    """Return the options of a server that answers with text, on a free port by default; ``GivesVectors``."""
+    """Return the options of a server that answers with text, on a free port by default; ``UsageError``."""
     options = server or ServerOptions(port=0)
     purpose = purpose_of(options, os.environ)
     if purpose.kind != "text":

@@ -7,25 +7,25 @@ import os
 import socket
 from pathlib import Path
 
-from llama_runner.serving.errors import CannotListen
+from llama_runner.serving.errors import cannot_listen_error
 from llama_runner.serving.port_owner import taken
 
 _LONGEST_PATH = 107
 
 
 def check_socket(host: str, registry: Path | None) -> None:
-    """Raise ``PortTaken`` or ``CannotListen`` unless a server could listen at this path now."""
+    """Raise ``PortTaken`` or ``ServerError`` unless a server could listen at this path now."""
     path = Path(host).absolute()
     if not path.parent.is_dir():
-        raise CannotListen(str(path), None, "there is no such directory")
+        raise cannot_listen_error(str(path), None, "there is no such directory")
     if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise CannotListen(str(path), None, f"the path of a socket has {_LONGEST_PATH} bytes at most")
+        raise cannot_listen_error(str(path), None, f"the path of a socket has {_LONGEST_PATH} bytes at most")
     if _listens(path):
         raise taken(str(path), None, registry)
     if os.path.lexists(path) and not path.is_socket():
-        raise CannotListen(str(path), None, "it is there and is not a socket")
+        raise cannot_listen_error(str(path), None, "it is there and is not a socket")
     if not os.access(path.parent, os.W_OK):
-        raise CannotListen(str(path), None, os.strerror(errno.EACCES))
+        raise cannot_listen_error(str(path), None, os.strerror(errno.EACCES))
 
 
 def clear_socket(path: Path) -> None:

@@ -63,15 +63,12 @@ class NotGGUF(SourceError):
         super().__init__(f"{path} is not a usable GGUF file: {why}", hint="download or convert it again")
 
 
-class MissingShards(SourceError):
+def missing_shards_error(path: Path, missing: list[str], count: int) -> SourceError:
     """A model in several files, and some are not there."""
-
-    def __init__(self, path: Path, missing: list[str], count: int) -> None:
-        self.path, self.missing, self.count = path, missing, count
-        super().__init__(
-            f"{path} is one of {count} shards, and {len(missing)} are missing: {', '.join(missing[:4])}",
-            hint=f"put them into {path.parent}",
-        )
+    return SourceError(
+        f"{path} is one of {count} shards, and {len(missing)} are missing: {', '.join(missing[:4])}",
+        hint=f"put them into {path.parent}",
+    )
 
 
 TENSOR_TYPES = {
@@ -289,6 +286,6 @@ def check_model(path: Path) -> tuple[Header, list[Path]]:
     count = named
     files = [path.with_name(f"{match['base']}-{index:05}-of-{count:05}.gguf") for index in range(1, count + 1)]
     if missing := [file.name for file in files if not file.exists()]:
-        raise MissingShards(path, missing, count)
+        raise missing_shards_error(path, missing, count)
     headers = [read_header(file) for file in files]
     return headers[0], files

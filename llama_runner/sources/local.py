@@ -10,7 +10,13 @@ from llama_runner.core.digest import short
 from llama_runner.core.errors import SourceError
 from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_here
 from llama_runner.store.layout import GGUF, safe_name, user_path
-from llama_runner.store.local_sources import LocalSource, MissingSource, UnreadableSource, reading, text_of
+from llama_runner.store.local_sources import (
+    LocalSource,
+    missing_source_error,
+    reading,
+    text_of,
+    unreadable_source_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -19,12 +25,9 @@ if TYPE_CHECKING:
     from llama_runner.sources.gguf_header import Header
 
 
-class NotADirectory(SourceError):
+def not_a_directory_error(path: Path) -> SourceError:
     """A directory of safetensors was asked for, and this is something else."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} is not a directory", hint="use --gguf-path for a GGUF file")
+    return SourceError(f"{path} is not a directory", hint="use --gguf-path for a GGUF file")
 
 
 class LocalModel(LocalSource):
@@ -102,9 +105,9 @@ def open_directory(path: Path) -> LocalModel:
     """Return the source of a directory of safetensors; a ``SourceError`` when it is none."""
     path = user_path(path).absolute()
     if not path.exists():
-        raise MissingSource(path)
+        raise missing_source_error(path)
     if not path.is_dir():
-        raise NotADirectory(path)
+        raise not_a_directory_error(path)
     resolved = path.resolve()
     return LocalModel(resolved, text_of(resolved.name if path.name in ("", "..") else path.name))
 
@@ -113,19 +116,19 @@ def open_plain(path: Path) -> PlainFile:
     """Return the source of a file that is taken as it is; a ``SourceError`` when it is none."""
     path = user_path(path).absolute()
     if not path.exists():
-        raise MissingSource(path)
+        raise missing_source_error(path)
     if not path.is_file() or path.stat().st_size > 16 << 30:
-        raise UnreadableSource(path, "it is larger than 16 GiB" if path.is_file() else "it is not a file")
+        raise unreadable_source_error(path, "it is larger than 16 GiB" if path.is_file() else "it is not a file")
     return PlainFile(path)
 
 
 def _may_be_read(name: str, path: Path, there: Container[str]) -> bool:
     """Whether it is a file, or a link to one that is not there, which is an error of its own. Directories are not read.
 
-    Raises ``UnreadableSource`` for anything else that conversion reads: a pipe would hang, a device has no end.
+    Raises ``SourceError`` for anything else that conversion reads: a pipe would hang, a device has no end.
     """
     if path.is_file() or (path.is_symlink() and not path.exists()):
         return True
     if not path.is_dir() and is_read_here(name, there, None):
-        raise UnreadableSource(path, "not a regular file")
+        raise unreadable_source_error(path, "not a regular file")
     return False

@@ -10,7 +10,7 @@ from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.gguf_header import check_model
 from llama_runner.sources.local import LocalFile, LocalModel, open_directory
 from llama_runner.store.layout import user_path
-from llama_runner.store.local_sources import MissingSource, UnreadableSource
+from llama_runner.store.local_sources import missing_source_error, unreadable_source_error
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.names import HubName
@@ -19,33 +19,25 @@ if TYPE_CHECKING:
 _ADAPTER_SETTINGS = "adapter_config.json"
 
 
-class NoSource(UsageError):
+def no_source_error() -> UsageError:
     """Nothing was named."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "no model given",
-            hint="name one: a .gguf file, a directory of safetensors, or --demo for the model that comes along",
-        )
+    return UsageError(
+        "no model given",
+        hint="name one: a .gguf file, a directory of safetensors, or --demo for the model that comes along",
+    )
 
 
-class SeveralSources(UsageError):
+def several_sources_error(named: list[str]) -> UsageError:
     """More than one thing was named."""
-
-    def __init__(self, named: list[str]) -> None:
-        self.named = named
-        super().__init__(f"{len(named)} models given: {', '.join(named)}", hint="give one")
+    return UsageError(f"{len(named)} models given: {', '.join(named)}", hint="give one")
 
 
-class AdapterOnly(SourceError):
-    """A LoRA adapter is named as the model. ``base`` is the model that it says it belongs to, if it says one."""
-
-    def __init__(self, path: Path, base: str | None) -> None:
-        self.path, self.base = path, base
-        super().__init__(
-            f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and does not say of which model"),
-            hint=f"run {base or 'MODEL'} --lora {path}",
-        )
+def adapter_only_error(path: Path, base: str | None) -> SourceError:
+    """Return the error for a LoRA adapter that is named as the model. ``base`` is the model that it belongs to."""
+    return SourceError(
+        f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and does not say of which model"),
+        hint=f"run {base or 'MODEL'} --lora {path}",
+    )
 
 
 class NotAModel(SourceError):
@@ -85,14 +77,14 @@ def choose(
         f"{option} {value}" if value is not True else option for option, value in named.items() if value is not None
     ]
     if not given or model == "":
-        raise NoSource
+        raise no_source_error()
     if len(given) > 1:
-        raise SeveralSources(given)
+        raise several_sources_error(given)
     try:
         return _demo() if demo else _open(model, hf_model, gguf_path, safetensors_dir)
     except OSError as error:  # a directory that may not be entered, a name too long for the file system
         named_path = model or gguf_path or safetensors_dir
-        raise UnreadableSource(error.filename or str(named_path), error.strerror or str(error)) from error
+        raise unreadable_source_error(error.filename or str(named_path), error.strerror or str(error)) from error
 
 
 def _demo() -> LocalModel:
@@ -119,12 +111,12 @@ def _open(
     if path.is_file() or path.suffix.lower() == ".gguf":
         return open_file(path)
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
-        raise MissingSource(path.absolute())
+        raise missing_source_error(path.absolute())
     return _hub_name(str(model), bare=True)
 
 
 def _open_model(path: Path) -> LocalModel:
-    """Return the source of a directory that is to be served; ``AdapterOnly`` for one that holds an adapter alone."""
+    """Return the source of a directory that is to be served; a ``SourceError`` for one that holds an adapter alone."""
     model = open_directory(path)
     if not (model.path / "config.json").is_file() and (settings := model.path / _ADAPTER_SETTINGS).is_file():
         from llama_runner.system.files import read_json  # noqa: PLC0415 - only for an adapter
@@ -133,15 +125,15 @@ def _open_model(path: Path) -> LocalModel:
             base = read_json(settings)["base_model_name_or_path"]
         except (OSError, ValueError, LookupError, TypeError):
             base = None
-        raise AdapterOnly(path, base if isinstance(base, str) and base else None)
+        raise adapter_only_error(path, base if isinstance(base, str) and base else None)
     return model
 
 
 def check_not_adapter(source: object) -> None:
-    """Raise ``AdapterOnly`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
+    """Raise a ``SourceError`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
     if isinstance(source, LocalFile) and source.header.metadata.get("general.type") == "adapter":
         base = source.header.text("general.base_model.0.repo_url") or source.header.text("general.base_model.0.name")
-        raise AdapterOnly(source.path, base and base.removeprefix("https://huggingface.co/"))
+        raise adapter_only_error(source.path, base and base.removeprefix("https://huggingface.co/"))
 
 
 def _hub_name(text: str, *, bare: bool = False) -> HubName:
@@ -157,6 +149,6 @@ def open_file(path: Path) -> LocalFile:
     """Return the source of a GGUF file; a ``SourceError`` when it is none."""
     path = user_path(path).absolute()
     if not path.exists():
-        raise MissingSource(path)
+        raise missing_source_error(path)
     header, files = check_model(path)
     return LocalFile(files[0], tuple(files), header)

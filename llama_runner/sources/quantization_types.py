@@ -29,27 +29,21 @@ figures for Llama 3.1 8B (tools/quantize/README.md), rounded up. Small models ta
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "fp16": "f16", "fp32": "f32"}
 
 
-class UnknownQuantization(UsageError):
+def unknown_quantization_error(name: str) -> UsageError:
     """A quantization that does not exist."""
+    import difflib  # noqa: PLC0415 - only for people who mistype
 
-    def __init__(self, name: str) -> None:
-        import difflib  # noqa: PLC0415 - only for people who mistype
-
-        self.name = name
-        self.nearest = difflib.get_close_matches(canonical_spelling(name), (*FLOAT, *QUANTIZED, *ALIASES), 3, 0.5)
-        known = ", ".join(self.nearest or (DEFAULT, "q8_0", "f16"))
-        super().__init__(f"there is no quantization called {name!r}", hint=f"did you mean {known}?")
+    nearest = difflib.get_close_matches(canonical_spelling(name), (*FLOAT, *QUANTIZED, *ALIASES), 3, 0.5)
+    known = ", ".join(nearest or (DEFAULT, "q8_0", "f16"))
+    return UsageError(f"there is no quantization called {name!r}", hint=f"did you mean {known}?")
 
 
-class QuantizationNeedsImatrix(UsageError):
+def quantization_needs_imatrix_error(name: str) -> UsageError:
     """A quantization that is useless without an importance matrix."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(
-            f"{name} needs an importance matrix",
-            hint="give one with --imatrix FILE or a text with --calibration FILE; else choose q2_k, iq3_s or larger",
-        )
+    return UsageError(
+        f"{name} needs an importance matrix",
+        hint="give one with --imatrix FILE or a text with --calibration FILE; else choose q2_k, iq3_s or larger",
+    )
 
 
 def best_within(weight_bytes: int, limit: int) -> str | None:
@@ -64,14 +58,14 @@ def canonical_spelling(name: str) -> str:
 
 
 def canonical(name: str, *, imatrix: bool = False) -> str:
-    """Return the one name of a quantization, whatever its case or alias; ``UnknownQuantization`` otherwise.
+    """Return the one name of a quantization, whatever its case or alias; ``UsageError`` otherwise.
 
     Some are of no use without an ``imatrix``.
     """
     spelled = canonical_spelling(name)
     spelled = ALIASES.get(spelled, spelled)
     if spelled in NEEDS_IMATRIX and not imatrix:
-        raise QuantizationNeedsImatrix(spelled)
+        raise quantization_needs_imatrix_error(spelled)
     if spelled not in QUANTIZED and spelled not in FLOAT:
-        raise UnknownQuantization(name)
+        raise unknown_quantization_error(name)
     return spelled

@@ -22,47 +22,33 @@ NEED_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_x
 """Those of no use without an importance matrix."""
 
 
-class UnknownTensorType(UsageError):
+def unknown_tensor_type_error(name: str) -> UsageError:
     """A tensor cannot be stored so."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(
-            f"there is no tensor type called {name!r}", hint=f"tensors are stored as {', '.join(TENSOR_TYPES)}"
-        )
+    return UsageError(
+        f"there is no tensor type called {name!r}", hint=f"tensors are stored as {', '.join(TENSOR_TYPES)}"
+    )
 
 
-class BadTensorRule(UsageError):
+def bad_tensor_rule_error(rule: str, why: str) -> UsageError:
     """Not a pattern of tensor names with a type."""
-
-    def __init__(self, rule: str, why: str) -> None:
-        self.rule, self.why = rule, why
-        super().__init__(f"--tensor-type {rule}: {why}", hint="write NAME=TYPE, such as attn_v=q8_0 or ffn_down=q6_k")
+    return UsageError(f"--tensor-type {rule}: {why}", hint="write NAME=TYPE, such as attn_v=q8_0 or ffn_down=q6_k")
 
 
-class BadLayers(UsageError):
+def bad_layers_error(layers: str) -> UsageError:
     """Not a list of layers."""
-
-    def __init__(self, layers: str) -> None:
-        self.layers = layers
-        super().__init__(f"--prune-layers {layers}: not a list of numbers", hint="write them as 20,21,22")
+    return UsageError(f"--prune-layers {layers}: not a list of numbers", hint="write them as 20,21,22")
 
 
-class TwoMatrices(UsageError):
+def two_matrices_error() -> UsageError:
     """An importance matrix, and a text to make one with."""
-
-    def __init__(self) -> None:
-        super().__init__("both --imatrix and --calibration are given", hint="give one of them")
+    return UsageError("both --imatrix and --calibration are given", hint="give one of them")
 
 
-class TensorNeedsImatrix(UsageError):
+def tensor_needs_imatrix_error(kind: str) -> UsageError:
     """A tensor is to be stored in a type that is useless without an importance matrix."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        super().__init__(
-            f"tensors in {kind} need an importance matrix", hint="give one with --imatrix, or a text with --calibration"
-        )
+    return UsageError(
+        f"tensors in {kind} need an importance matrix", hint="give one with --imatrix, or a text with --calibration"
+    )
 
 
 class Tuning(Value):
@@ -105,7 +91,7 @@ class Tuning(Value):
         Raises a ``UsageError`` for what llama-quantize would refuse, or would take for something else.
         """
         if self.imatrix is not None and self.calibration is not None:
-            raise TwoMatrices
+            raise two_matrices_error()
         flags = ("allow_requantize", "leave_output_tensor", "pure", "keep_split")
         found = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(self, flag)]
         for option in ("output_tensor_type", "token_embedding_type"):
@@ -114,33 +100,33 @@ class Tuning(Value):
         for rule in self.tensor_types:
             found += ["--tensor-type", _rule(rule)]
         if not self.has_imatrix and (poor := [word for word in found if word.rpartition("=")[2] in NEED_IMATRIX]):
-            raise TensorNeedsImatrix(poor[0].rpartition("=")[2])
+            raise tensor_needs_imatrix_error(poor[0].rpartition("=")[2])
         if self.prune_layers is not None:
             found += ["--prune-layers", _layers(self.prune_layers)]
         return tuple(found)
 
 
 def tensor_type(name: str) -> str:
-    """Return the one spelling of a tensor's type; ``UnknownTensorType`` otherwise."""
+    """Return the one spelling of a tensor's type; ``UsageError`` otherwise."""
     spelled = name.strip().lower().replace("-", "_")
     if spelled not in TENSOR_TYPES:
-        raise UnknownTensorType(name)
+        raise unknown_tensor_type_error(name)
     return spelled
 
 
 def _rule(rule: str) -> str:
     pattern, equals, kind = rule.partition("=")
     if not equals or not pattern:
-        raise BadTensorRule(rule, "a name, an equals sign and a type are expected")
+        raise bad_tensor_rule_error(rule, "a name, an equals sign and a type are expected")
     try:
         re.compile(pattern)
     except re.error as error:
-        raise BadTensorRule(rule, f"{pattern!r} is no regular expression ({error})") from error
+        raise bad_tensor_rule_error(rule, f"{pattern!r} is no regular expression ({error})") from error
     return f"{pattern.lower()}={tensor_type(kind)}"  # llama-quantize looks for it in small letters
 
 
 def _layers(text: str) -> str:
     numbers = [part.strip() for part in text.split(",")]
     if not all(number.isascii() and number.isdecimal() for number in numbers):
-        raise BadLayers(text)
+        raise bad_layers_error(text)
     return ",".join(str(number) for number in sorted({int(number) for number in numbers}))

@@ -24,15 +24,12 @@ LIST = "adopted.txt"
 """The sha256 and the path of each program and library. Links alone would look the same after an upgrade."""
 
 
-class ProgramLacking(ToolError):
+def program_lacking_error(program: str) -> ToolError:
     """Programs that were adopted are not enough for what is asked."""
-
-    def __init__(self, program: str, directory: Path) -> None:
-        self.program, self.directory = program, directory
-        super().__init__(
-            f"the system's programs lack {program}",
-            hint="install it beside llama-server, or take other programs: --binaries build or --binaries prebuilt",
-        )
+    return ToolError(
+        f"the system's programs lack {program}",
+        hint="install it beside llama-server, or take other programs: --binaries build or --binaries prebuilt",
+    )
 
 
 class AdoptPrograms(Step):
@@ -56,7 +53,7 @@ class AdoptPrograms(Step):
         return None if key is None else Place(build_place(self.os_and_arch, f"system-{short(key)}"))
 
     def run(self, workspace: Workspace) -> None:
-        """Link, list, prove. Raises ``ForeignProgram``, and what ``prove`` raises."""
+        """Link, list, prove. Raises ``StepError``, and what ``prove`` raises."""
         from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
         from llama_runner.store.stamps import hash_file  # noqa: PLC0415
 
@@ -85,11 +82,11 @@ def adopted_programs(
 
 
 def program_in(directory: Path, name: str) -> Path:
-    """Return a program of a directory of programs; ``ProgramLacking``: of a system nothing but a server may be here."""
+    """Return a program of a directory of programs; ``ToolError``: of a system nothing but a server may be here."""
     for path in (directory / name, directory / f"{name}.exe"):
         if path.is_file():
             return path
-    raise ProgramLacking(name, directory)
+    raise program_lacking_error(name)
 
 
 def _called(name: str, server: str) -> str:

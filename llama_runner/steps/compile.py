@@ -35,27 +35,21 @@ MEMORY_PER_JOB = 1700 << 20
 """The largest unit of the tree takes 1570 MiB to compile with GCC 12.2."""
 
 
-class UnknownOption(StepError):
+def unknown_option_error(options: list[str], log: str) -> StepError:
     """An option that this llama.cpp's CMake files do not know; the build would silently not have it."""
-
-    def __init__(self, options: list[str], log: str) -> None:
-        self.options, self.log = options, log
-        super().__init__(
-            f"compile: CMake does not know {', '.join(options)}\nfull log: {log}",
-            hint="the option was renamed or never existed; look into the CMakeLists.txt of the source tree",
-        )
+    return StepError(
+        f"compile: CMake does not know {', '.join(options)}\nfull log: {log}",
+        hint="the option was renamed or never existed; look into the CMakeLists.txt of the source tree",
+    )
 
 
-class NotEnoughMemory(StepError):
+def not_enough_memory_error(said: str, free: int, log: str) -> StepError:
     """A compiler dies for lack of memory even when it runs alone."""
-
-    def __init__(self, said: str, free: int, log: str) -> None:
-        self.said, self.free, self.log = said, free, log
-        super().__init__(
-            f"compile: one compiler alone does not get the memory it needs: {said}\nfull log: {log}",
-            hint=f"{size_text(free)} are free now, and the largest file takes about {size_text(MEMORY_PER_JOB)}; "
-            "end other programs, add swap, or build elsewhere",
-        )
+    return StepError(
+        f"compile: one compiler alone does not get the memory it needs: {said}\nfull log: {log}",
+        hint=f"{size_text(free)} are free now, and the largest file takes about {size_text(MEMORY_PER_JOB)}; "
+        "end other programs, add swap, or build elsewhere",
+    )
 
 
 class CompileLlama(Step):
@@ -148,7 +142,7 @@ class CompileLlama(Step):
                 workspace.notice("source", f"this llama.cpp has no {', '.join(known_here)}")
             unknown = [name for name in unknown if name not in known_here]
         if unknown:
-            raise UnknownOption(unknown, workspace.log_name)
+            raise unknown_option_error(unknown, workspace.log_name)
 
     def _build(self, workspace: Workspace, argv: list[str | Path], environment: Mapping[str, str]) -> None:
         """Compile and link, with fewer compilers at once when they run out of memory; what is done stays done."""
@@ -168,7 +162,9 @@ class CompileLlama(Step):
                 if not starved:
                     raise
                 if jobs == 1:
-                    raise NotEnoughMemory(starved[0], hardware.available_memory(), workspace.log_name) from error
+                    raise not_enough_memory_error(
+                        starved[0], hardware.available_memory(), workspace.log_name
+                    ) from error
                 workspace.warn("memory", f"not enough for {jobs} compilers at once; going on with {jobs // 2}")
                 jobs //= 2
             else:
@@ -193,12 +189,12 @@ class CompileLlama(Step):
         return compiler_cache.launchers(cache, [one for one in languages if f"CMAKE_{one}_COMPILER" in variables])
 
     def _compilers(self, toolchain: Toolchain) -> list[tuple[str, Path]]:
-        """CMake's variables for the compilers; ``CannotBuild`` when one of the backend's is not there."""
+        """CMake's variables for the compilers; ``ToolError`` when one of the backend's is not there."""
         bare, _ = backends.parts(self.backend)
         given = (option.partition("=") for option in self.options)
         include = [Path(value) for name, _, value in given if name.endswith("_INCLUDE_DIR")]
         if lacking := backends.missing(self.backend, os.environ, include=include):
-            raise backends.CannotBuild(bare, lacking, backends.BACKENDS[bare].install)
+            raise backends.cannot_build_error(bare, lacking, backends.BACKENDS[bare].install)
         found = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
         for program, variable in backends.BACKENDS[bare].programs.items():
             found.append((variable, toolchain.others[program].path))

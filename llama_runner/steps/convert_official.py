@@ -32,49 +32,37 @@ _PROGRESS = r"Writing: +(\d+)%"
 _SAID = "official_driver: "
 
 
-class NeedsItsOwnCode(SourceError):
+def needs_its_own_code_error(name: str, log: str) -> SourceError:
     """The model cannot be converted without running Python code that came with it."""
-
-    def __init__(self, name: str, log: str) -> None:
-        self.name, self.log = name, log
-        super().__init__(
-            f"{name} cannot be converted without running Python code of its own, which is not done unasked\n"
-            f"full log: {log}",
-            hint="read its *.py files, and if you trust them, pass --trust-remote-code",
-        )
+    return SourceError(
+        f"{name} cannot be converted without running Python code of its own, which is not done unasked\n"
+        f"full log: {log}",
+        hint="read its *.py files, and if you trust them, pass --trust-remote-code",
+    )
 
 
-class NeedsNetwork(StepError):
+def needs_network_error(name: str, tail: list[str], log: str) -> StepError:
     """The script wanted something from the network, which it must not use."""
-
-    def __init__(self, name: str, tail: list[str], log: str) -> None:
-        self.name, self.tail, self.log = name, tail, log
-        lines = "".join(f"\n  {line}" for line in tail[-4:])
-        super().__init__(
-            f"{name} lacks files that the script would have fetched, and conversion uses no network{lines}\n"
-            f"full log: {log}",
-            hint="fetch all of the model's files into its directory",
-        )
+    lines = "".join(f"\n  {line}" for line in tail[-4:])
+    return StepError(
+        f"{name} lacks files that the script would have fetched, and conversion uses no network{lines}\n"
+        f"full log: {log}",
+        hint="fetch all of the model's files into its directory",
+    )
 
 
-class OutOfMemory(StepError):
+def out_of_memory_error(name: str, log: str) -> StepError:
     """The script was killed, or said that there is no memory."""
-
-    def __init__(self, name: str, log: str) -> None:
-        self.name, self.log = name, log
-        super().__init__(
-            f"the memory of this machine was not enough to convert {name} with llama.cpp's own script\nfull log: {log}",
-            hint="stop other programs, or convert where there is more memory; one layer has to fit in 32 bits",
-        )
+    return StepError(
+        f"the memory of this machine was not enough to convert {name} with llama.cpp's own script\nfull log: {log}",
+        hint="stop other programs, or convert where there is more memory; one layer has to fit in 32 bits",
+    )
 
 
-class NotConverted(StepError):
+def not_converted_error(script: str, name: str, tail: list[str], log: str) -> StepError:
     """The script gave up."""
-
-    def __init__(self, script: str, name: str, tail: list[str], log: str) -> None:
-        self.script, self.name, self.tail, self.log = script, name, tail, log
-        lines = "".join(f"\n  {line}" for line in tail[-6:])
-        super().__init__(f"{script} could not convert {name}{lines}\nfull log: {log}")
+    lines = "".join(f"\n  {line}" for line in tail[-6:])
+    return StepError(f"{script} could not convert {name}{lines}\nfull log: {log}")
 
 
 class OfficialConvert(Step):
@@ -241,10 +229,10 @@ def run(
         )
     except ProgramFailed as error:
         if "code" in said:
-            raise NeedsItsOwnCode(name, error.log) from None
+            raise needs_its_own_code_error(name, error.log) from None
         if "memory" in said or error.status == -9:  # noqa: PLR2004 - SIGKILL, which the system's memory killer sends
-            raise OutOfMemory(name, error.log) from None
+            raise out_of_memory_error(name, error.log) from None
         tail = [line for line in error.tail if not line.startswith(_SAID)]
         if "network" in said:
-            raise NeedsNetwork(name, tail, error.log) from None
-        raise NotConverted(script, name, tail, error.log) from None
+            raise needs_network_error(name, tail, error.log) from None
+        raise not_converted_error(script, name, tail, error.log) from None

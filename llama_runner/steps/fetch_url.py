@@ -37,15 +37,12 @@ class NotFetched(DownloadError):
         )
 
 
-class WrongDownload(DownloadError):
+def wrong_download_error(url: str, expected: Digest, found: Digest) -> DownloadError:
     """What is at the URL has another sha256."""
-
-    def __init__(self, url: str, expected: Digest, found: Digest) -> None:
-        self.url, self.expected, self.found = url, expected, found
-        super().__init__(
-            f"{url} has {found}, and {expected} was asked for",
-            hint="nothing was kept; check the sha256, and whether a proxy sends a page of its own",
-        )
+    return DownloadError(
+        f"{url} has {found}, and {expected} was asked for",
+        hint="nothing was kept; check the sha256, and whether a proxy sends a page of its own",
+    )
 
 
 class FetchUrl(Step):
@@ -84,7 +81,7 @@ class FetchUrl(Step):
         return Needs(fetch=self.size or UNKNOWN_SIZE, disk=self.size or UNKNOWN_SIZE)
 
     def run(self, workspace: Workspace) -> None:
-        """Fetch it, going on where another run ended. Raises ``NotFetched`` and ``WrongDownload``."""
+        """Fetch it, going on where another run ended. Raises ``NotFetched`` and ``DownloadError``."""
         from llama_runner.store.stamps import hash_file  # noqa: PLC0415 - not on the warm path
 
         partial = workspace.work / "partial"
@@ -99,7 +96,7 @@ class FetchUrl(Step):
         found = hash_file(partial, workspace.is_cancelled)
         if found != self.digest:
             partial.unlink()
-            raise WrongDownload(shown(self.url), self.digest, found)
+            raise wrong_download_error(shown(self.url), self.digest, found)
         partial.rename(workspace.target)
         workspace.hashed(workspace.target.name, found)
 

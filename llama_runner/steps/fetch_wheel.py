@@ -21,27 +21,21 @@ if TYPE_CHECKING:
 _RAW_PROGRESS = r"Progress (\d+) of (\d+)"
 
 
-class FetchFailed(DownloadError):
+def fetch_failed_error(what: str, tail: list[str], log: str) -> DownloadError:
     """The package index did not give the file."""
-
-    def __init__(self, what: str, tail: list[str], log: str) -> None:
-        self.what, self.tail, self.log = what, tail, log
-        lines = "".join(f"\n  {line}" for line in tail[-4:])
-        super().__init__(
-            f"{what} could not be fetched from the package index{lines}\nfull log: {log}",
-            hint="check the network and pip's index, proxy and certificate settings (pip config list)",
-        )
+    lines = "".join(f"\n  {line}" for line in tail[-4:])
+    return DownloadError(
+        f"{what} could not be fetched from the package index{lines}\nfull log: {log}",
+        hint="check the network and pip's index, proxy and certificate settings (pip config list)",
+    )
 
 
-class WrongFile(DownloadError):
+def wrong_file_error(what: str, log: str) -> DownloadError:
     """The package index gave another file than the pinned one."""
-
-    def __init__(self, what: str, log: str) -> None:
-        self.what, self.log = what, log
-        super().__init__(
-            f"{what} from the package index is not the pinned file: its sha256 differs\nfull log: {log}",
-            hint="nothing was kept; check which index pip uses (pip config list)",
-        )
+    return DownloadError(
+        f"{what} from the package index is not the pinned file: its sha256 differs\nfull log: {log}",
+        hint="nothing was kept; check which index pip uses (pip config list)",
+    )
 
 
 class FetchPackage(Step):
@@ -96,5 +90,5 @@ class FetchPackage(Step):
             )
         except ProgramFailed as error:
             if any("DO NOT MATCH" in line for line in error.tail):
-                raise WrongFile(what, error.log) from None
-            raise FetchFailed(what, error.tail, error.log) from None
+                raise wrong_file_error(what, error.log) from None
+            raise fetch_failed_error(what, error.tail, error.log) from None

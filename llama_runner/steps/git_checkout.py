@@ -12,7 +12,7 @@ from llama_runner.core.redaction import public_url, redacted
 from llama_runner.core.step import Needs, Place, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp.source_tree import NoSourceTree, numbers
+from llama_runner.llama_cpp.source_tree import no_source_tree_error, numbers
 from llama_runner.store.layout import SOURCES
 from llama_runner.system.git import ask, git_for, with_credentials
 
@@ -31,37 +31,31 @@ TREE_BYTES = 250 << 20
 """llama.cpp's files, twice for a moment: measured 103 MB."""
 
 
-class CannotReach(DownloadError):
-    """git cannot read the repository."""
-
-    def __init__(self, url: str, said: str) -> None:
-        self.url, self.said = public_url(url), redacted(said)
-        lines = "".join(f"\n  {line}" for line in self.said.splitlines()[-4:])
-        super().__init__(
-            f"cannot read the repository {self.url}{lines}",
-            hint="check the URL, the network, and git's proxy and credentials (git config --list)",
-        )
+def cannot_reach_error(url: str, said: str) -> DownloadError:
+    """Git cannot read the repository."""
+    url, said = public_url(url), redacted(said)
+    lines = "".join(f"\n  {line}" for line in said.splitlines()[-4:])
+    return DownloadError(
+        f"cannot read the repository {url}{lines}",
+        hint="check the URL, the network, and git's proxy and credentials (git config --list)",
+    )
 
 
-class NoSuchCommit(SourceError):
+def no_such_commit_error(url: str, name: str) -> SourceError:
     """The repository has no commit of that name, or does not tell which one it is."""
-
-    def __init__(self, url: str, name: str) -> None:
-        self.url, self.name = public_url(url), name
-        why = "give the whole commit: a repository elsewhere does not tell what a part of it stands for"
-        hint = why if re.fullmatch(_SHORT, name) else f"git ls-remote {self.url} lists its branches and tags"
-        super().__init__(f"{self.url} has no branch, tag or commit {name}", hint=hint)
+    url = public_url(url)
+    why = "give the whole commit: a repository elsewhere does not tell what a part of it stands for"
+    hint = why if re.fullmatch(_SHORT, name) else f"git ls-remote {url} lists its branches and tags"
+    return SourceError(f"{url} has no branch, tag or commit {name}", hint=hint)
 
 
-class CommitOffline(DownloadError):
+def commit_offline_error(url: str, name: str) -> DownloadError:
     """A repository elsewhere would have to be asked for a commit, and the network must not be used."""
-
-    def __init__(self, url: str, name: str) -> None:
-        self.url, self.name = public_url(url), name
-        super().__init__(
-            f"which commit {name} of {self.url} is would have to be asked, and the network must not be used",
-            hint="give the whole commit, or run once without --offline (and HF_HUB_OFFLINE)",
-        )
+    url = public_url(url)
+    return DownloadError(
+        f"which commit {name} of {url} is would have to be asked, and the network must not be used",
+        hint="give the whole commit, or run once without --offline (and HF_HUB_OFFLINE)",
+    )
 
 
 class Commit(Value):
@@ -74,7 +68,7 @@ class Commit(Value):
 def find_commit(url: str, text: str, *, offline: bool = False) -> Commit:
     """Return the commit that a name stands for: its hash, or a branch or a tag, for which the repository is asked.
 
-    Raises ``NoSuchCommit``, ``CannotReach``, ``NoGit``, and ``CommitOffline`` where a repository elsewhere must not be
+    Raises ``SourceError``, ``ToolError``, and ``DownloadError`` where a repository elsewhere must not be
     asked.
     """
     text, parts = text.strip(), urlsplit(url)
@@ -84,19 +78,19 @@ def find_commit(url: str, text: str, *, offline: bool = False) -> Commit:
     if parts.scheme == "file":
         here = Path(unquote(parts.path))
         if ask(git, "-C", here, "rev-parse", "--git-dir")[1]:
-            raise CannotReach(url, "it is no git repository")
+            raise cannot_reach_error(url, "it is no git repository")
         found, failed = ask(
             git, "-C", here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}"
         )
         if failed:
-            raise NoSuchCommit(url, text)
+            raise no_such_commit_error(url, text)
         return Commit(found.strip(), int(tag[1]) if tag else numbers(git, here, found.strip())[0])
     if offline:
-        raise CommitOffline(url, text)
+        raise commit_offline_error(url, text)
     public, env = with_credentials(url)
     listed, failed = ask(git, "ls-remote", "--", public, env=env)
     if failed:
-        raise CannotReach(url, failed)
+        raise cannot_reach_error(url, failed)
     refs = {name: commit for commit, name in (line.split("\t") for line in listed.splitlines() if "\t" in line)}
     # an annotated tag is an object of its own; what it stands for is listed with ^{} after its name
     for name in (f"refs/tags/{text}^{{}}", f"refs/tags/{text}", f"refs/heads/{text}", text):
@@ -104,7 +98,7 @@ def find_commit(url: str, text: str, *, offline: bool = False) -> Commit:
             return Commit(refs[name], int(tag[1]) if tag else 0)
     begun = {commit for commit in refs.values() if re.fullmatch(_SHORT, text) and commit.startswith(text)}
     if len(begun) != 1:
-        raise NoSuchCommit(url, text)
+        raise no_such_commit_error(url, text)
     return Commit(begun.pop(), 0)
 
 
@@ -156,8 +150,8 @@ class CloneTree(Step):
             )
         except ProgramFailed as error:
             if any("not our ref" in line or "no such remote ref" in line for line in said):
-                raise NoSuchCommit(self.url, self.commit) from error
-            raise CannotReach(self.url, "\n".join(line.strip() for line in said)) from error
+                raise no_such_commit_error(self.url, self.commit) from error
+            raise cannot_reach_error(self.url, "\n".join(line.strip() for line in said)) from error
         workspace.call(
             [
                 *words,
@@ -174,4 +168,4 @@ class CloneTree(Step):
             cwd=workspace.out,
         )
         if not (workspace.out / "CMakeLists.txt").is_file():
-            raise NoSourceTree(f"{url}@{self.commit}")
+            raise no_source_tree_error(f"{url}@{self.commit}")

@@ -26,14 +26,11 @@ _SIZE = 64 << 20
 """About what the matrix of a large model takes."""
 
 
-class TextTooShort(SourceError):
+def text_too_short_error(name: str, tokens: int) -> SourceError:
     """There is not enough text to learn anything from."""
-
-    def __init__(self, name: str, tokens: int) -> None:
-        self.name, self.tokens = name, tokens
-        super().__init__(
-            f"{name} is too short: {tokens} tokens are the least", hint="give a text of the kind the model is used for"
-        )
+    return SourceError(
+        f"{name} is too short: {tokens} tokens are the least", hint="give a text of the kind the model is used for"
+    )
 
 
 class Imatrix(Step):
@@ -93,6 +90,6 @@ class Imatrix(Step):
             )
         except ProgramFailed as error:
             if any("you need at least" in line for line in error.tail):
-                raise TextTooShort(workspace.input("text").name, 2 * _CONTEXT) from None
+                raise text_too_short_error(workspace.input("text").name, 2 * _CONTEXT) from None
             raise
         workspace.fact(chunks=total)

@@ -31,39 +31,32 @@ _CHANGE = rb"^(\+\+\+ |GIT binary patch|rename to |new mode |(new|deleted) file 
 """How a line begins that says what is changed; git and patch take a text without any for a success or for garbage."""
 
 
-class PatchDoesNotApply(StepError):
+def patch_does_not_apply_error(patch: str, file: str, line: int | None, said: list[str], log: str | None) -> StepError:
     """A patch does not fit this tree."""
-
-    def __init__(self, patch: str, file: str, line: int | None, said: list[str], log: str | None) -> None:
-        self.patch, self.file, self.line, self.said, self.log = patch, file, line, said, log
-        where = f" to {file}" if file else ""
-        where += f" (the hunk at line {line})" if line is not None else ""
-        lines = "".join(f"\n  {each}" for each in said[-4:])
-        super().__init__(
-            f"patch {patch} does not apply{where}{lines}" + (f"\nfull log: {log}" if log else ""),
-            hint="it was made for another state of llama.cpp; build that one with --source, or get a newer patch",
-        )
+    where = f" to {file}" if file else ""
+    where += f" (the hunk at line {line})" if line is not None else ""
+    lines = "".join(f"\n  {each}" for each in said[-4:])
+    return StepError(
+        f"patch {patch} does not apply{where}{lines}" + (f"\nfull log: {log}" if log else ""),
+        hint="it was made for another state of llama.cpp; build that one with --source, or get a newer patch",
+    )
 
 
-class NoPatchProgram(ToolError):
+def no_patch_program_error() -> ToolError:
     """There is neither git nor patch."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "applying a patch needs git or patch, not found here",
-            hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
-        )
+    return ToolError(
+        "applying a patch needs git or patch, not found here",
+        hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
+    )
 
 
-class PatchNotFetched(DownloadError):
+def patch_not_fetched_error(url: str, why: str, hint: str | None = None) -> DownloadError:
     """A patch is not to be had at its URL."""
-
-    def __init__(self, url: str, why: str, hint: str | None = None) -> None:
-        self.url, self.why = public_url(url), why
-        super().__init__(
-            f"cannot fetch the patch {self.url}: {why}",
-            hint=hint or "check the URL and the network; a file with the patch in it can be given instead",
-        )
+    url = public_url(url)
+    return DownloadError(
+        f"cannot fetch the patch {url}: {why}",
+        hint=hint or "check the URL and the network; a file with the patch in it can be given instead",
+    )
 
 
 class FetchPatch(Step):
@@ -90,23 +83,23 @@ class FetchPatch(Step):
         return Place(PATCHES, f"{safe_name(name).removesuffix('.patch')}-{short(key)}.patch")
 
     def run(self, workspace: Workspace) -> None:
-        """Fetch it. Raises ``PatchNotFetched``, also for what is no patch, as a page that asks to log in."""
+        """Fetch it. Raises ``DownloadError``, also for what is no patch, as a page that asks to log in."""
         from llama_runner.system.http_client import HttpFailed, get  # noqa: PLC0415 - not on the warm path
 
         content = bytearray()
         try:
             with get(self.address or self.url) as response:
                 if not 200 <= response.status < 300:  # noqa: PLR2004
-                    raise PatchNotFetched(self.url, f"the server answers {response.status}")
+                    raise patch_not_fetched_error(self.url, f"the server answers {response.status}")
                 for block in response.blocks():
                     workspace.check_cancelled()
                     content += block
                     if len(content) > _LARGEST:
-                        raise PatchNotFetched(self.url, f"it is larger than {_LARGEST >> 20} MiB")
+                        raise patch_not_fetched_error(self.url, f"it is larger than {_LARGEST >> 20} MiB")
         except HttpFailed as error:
-            raise PatchNotFetched(self.url, error.why, error.hint) from None
+            raise patch_not_fetched_error(self.url, error.why, error.hint) from None
         if not re.search(_CHANGE, content, re.MULTILINE):
-            raise PatchNotFetched(self.url, "what is there is no patch")
+            raise patch_not_fetched_error(self.url, "what is there is no patch")
         workspace.target.write_bytes(content)
 
 
@@ -158,7 +151,7 @@ def _copy(source: Path, target: Path, names: list[str] | None, workspace: Worksp
 
 def _apply(patch: Path, workspace: Workspace) -> None:
     if not re.search(_CHANGE, read_bounded(patch, _LARGEST), re.MULTILINE):
-        raise PatchDoesNotApply(patch.name, "", None, ["there is no change in it"], None)
+        raise patch_does_not_apply_error(patch.name, "", None, ["there is no change in it"], None)
     out = workspace.out.resolve()
     if git := find_program("git"):
         # a store inside somebody's repository would have git look for the files at the top of that one
@@ -169,12 +162,12 @@ def _apply(patch: Path, workspace: Workspace) -> None:
         words = [program, "-p1", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", "-r", "-", "-i", patch]
         env = environment()
     else:
-        raise NoPatchProgram
+        raise no_patch_program_error()
     said: list[str] = []
     try:
         workspace.call(words, env=env, cwd=out, on_line=lambda line: said.append(line.strip()))
     except ProgramFailed as error:
-        raise PatchDoesNotApply(patch.name, *_where(said), said, workspace.log_name) from error
+        raise patch_does_not_apply_error(patch.name, *_where(said), said, workspace.log_name) from error
 
 
 def _where(said: list[str]) -> tuple[str, int | None]:

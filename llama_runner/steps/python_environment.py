@@ -70,50 +70,39 @@ _NOT_PASSED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT
 """Variables that would install somewhere else, or let packages of the user's own be seen."""
 
 
-class OnlyForAccelerators(ToolError):
+def only_for_accelerators_error(packages: Iterable[str]) -> ToolError:
     """Whoever was asked would install a torch for CUDA: several gigabytes that convert nothing faster."""
-
-    def __init__(self, packages: Iterable[str]) -> None:
-        self.packages = tuple(packages)
-        super().__init__(
-            f"no build of torch for the CPU can be had; what would be installed: {', '.join(self.packages[:4])}",
-            hint="nothing was installed; let pip know an index with CPU builds of torch (PIP_EXTRA_INDEX_URL)",
-        )
+    packages = tuple(packages)
+    return ToolError(
+        f"no build of torch for the CPU can be had; what would be installed: {', '.join(packages[:4])}",
+        hint="nothing was installed; let pip know an index with CPU builds of torch (PIP_EXTRA_INDEX_URL)",
+    )
 
 
-class NotInstallable(ToolError):
+def not_installable_error(tail: list[str], log: str) -> ToolError:
     """The packages cannot be had."""
-
-    def __init__(self, tail: list[str], log: str) -> None:
-        self.tail, self.log = tail, log
-        lines = "".join(f"\n  {line}" for line in tail[-4:])
-        super().__init__(
-            f"the Python environment of llama.cpp's own converter cannot be made{lines}\nfull log: {log}",
-            hint="check the network and pip's index, proxy and certificate settings (pip config list)",
-        )
+    lines = "".join(f"\n  {line}" for line in tail[-4:])
+    return ToolError(
+        f"the Python environment of llama.cpp's own converter cannot be made{lines}\nfull log: {log}",
+        hint="check the network and pip's index, proxy and certificate settings (pip config list)",
+    )
 
 
-class Unusable(ToolError):
+def unusable_error(tail: list[str], log: str) -> ToolError:
     """The packages are there, and the script does not start with them."""
-
-    def __init__(self, tail: list[str], log: str) -> None:
-        self.tail, self.log = tail, log
-        lines = "".join(f"\n  {line}" for line in tail[-4:])
-        super().__init__(
-            f"llama.cpp's own converter does not start in its Python environment{lines}\nfull log: {log}",
-            hint="use another Python: the package index may have no packages that fit this one",
-        )
+    lines = "".join(f"\n  {line}" for line in tail[-4:])
+    return ToolError(
+        f"llama.cpp's own converter does not start in its Python environment{lines}\nfull log: {log}",
+        hint="use another Python: the package index may have no packages that fit this one",
+    )
 
 
-class PythonGone(ToolError):
+def python_gone_error(python: Path) -> ToolError:
     """The Python that the environment was made from is no longer where it was."""
-
-    def __init__(self, python: Path) -> None:
-        self.python = python
-        super().__init__(
-            f"the Python of llama.cpp's own converter is gone: {python.readlink() if python.is_symlink() else python}",
-            hint="make the environment again: --force-step environment",
-        )
+    return ToolError(
+        f"the Python of llama.cpp's own converter is gone: {python.readlink() if python.is_symlink() else python}",
+        hint="make the environment again: --force-step environment",
+    )
 
 
 class _Way(Value):
@@ -160,7 +149,7 @@ class ConverterEnvironment(Step):
         try:
             self._install(workspace, python, env)
         except ProgramFailed as error:
-            raise NotInstallable(error.tail, error.log) from None
+            raise not_installable_error(error.tail, error.log) from None
         for path in python.parent.iterdir():  # their first lines name the staging directory
             if not path.name.lower().startswith("python"):
                 path.unlink()
@@ -168,7 +157,7 @@ class ConverterEnvironment(Step):
             workspace.call([python, "-I", "-c", _COMPILE, workspace.out], env=env)
             call_script(workspace, workspace.out, CONVERT, ["--help"])
         except ProgramFailed as error:
-            raise Unusable(error.tail, error.log) from None
+            raise unusable_error(error.tail, error.log) from None
         workspace.fact(packages=_packages(workspace.out))
 
     def _install(self, workspace: Workspace, python: Path, env: Mapping[str, str]) -> None:
@@ -184,7 +173,7 @@ class ConverterEnvironment(Step):
                 failure = failure or (None if is_uv else error)  # pip comes after it, and knows the user's settings
                 continue
             if unwanted := accelerators(_would_install(lines) if is_uv else _reported(report)):
-                failure = OnlyForAccelerators(unwanted)
+                failure = only_for_accelerators_error(unwanted)
                 continue
             workspace.call([*way.words, *self.requirements], env=env)
             workspace.fact(installer=way.program)
@@ -236,7 +225,7 @@ def call_script(
     env |= {"HOME": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     python = python_of(environment)
     if not python.exists():
-        raise PythonGone(python)
+        raise python_gone_error(python)
     argv: list[str | Path] = [python, "-I", "-B", DRIVER, file]
     workspace.call(argv, env=env, cwd=workspace.tools, on_line=on_line)
 

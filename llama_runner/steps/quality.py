@@ -18,8 +18,8 @@ from llama_runner.core.errors import StepError
 from llama_runner.core.step import Node, Place, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.environment import check_system_config, step_environment
-from llama_runner.steps.imatrix import TextTooShort
-from llama_runner.store.errors import DiskFull
+from llama_runner.steps.imatrix import text_too_short_error
+from llama_runner.store.errors import disk_full_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,26 +45,20 @@ _PATTERNS = {
 }
 
 
-class NotMeasurable(StepError):
+def not_measurable_error(name: str, what: str) -> StepError:
     """A model does not predict anything that has a perplexity."""
-
-    def __init__(self, name: str, what: str) -> None:
-        self.name, self.what = name, what
-        super().__init__(
-            f"quality: {name} has no {what}: its predictions are no numbers",
-            hint="weights may be broken, or too large for f16; convert with --outtype bf16 or f32",
-        )
+    return StepError(
+        f"quality: {name} has no {what}: its predictions are no numbers",
+        hint="weights may be broken, or too large for f16; convert with --outtype bf16 or f32",
+    )
 
 
-class SaidNothing(StepError):
+def said_nothing_error(log: str) -> StepError:
     """llama-perplexity ended well again and again, and its figures did not come."""
-
-    def __init__(self, log: str) -> None:
-        self.log = log
-        super().__init__(
-            f"quality: llama-perplexity ended {_ATTEMPTS} times without its figures\nfull log: {log}",
-            hint="its last lines get lost on a busy machine; run again when there is less to do",
-        )
+    return StepError(
+        f"quality: llama-perplexity ended {_ATTEMPTS} times without its figures\nfull log: {log}",
+        hint="its last lines get lost on a busy machine; run again when there is less to do",
+    )
 
 
 class Quality(Step):
@@ -109,7 +103,7 @@ class Quality(Step):
         workspace.fact(**figures)
 
     def _check_room(self, workspace: Workspace, base: Path) -> None:
-        """Raise ``DiskFull`` if the base's predictions do not fit."""
+        """Raise ``StoreError`` if the base's predictions do not fit."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415
@@ -118,7 +112,7 @@ class Quality(Step):
         chunks = min(self.chunks, workspace.input("text").stat().st_size // CONTEXT)  # a token is a byte at least
         need, free = room(chunks, vocabulary), shutil.disk_usage(workspace.tools).free
         if need > free:
-            raise DiskFull(workspace.tools, need=need, free=free)
+            raise disk_full_error(workspace.tools, need=need, free=free)
 
     def _measured(
         self, workspace: Workspace, model: Path, words: Sequence[str], names: Sequence[str], before: int = 0
@@ -130,10 +124,10 @@ class Quality(Step):
         for _ in range(_ATTEMPTS):
             told = self._measure(workspace, model, words, before)
             if bad := next((name for name in told if not _is_number(told[name])), None):
-                raise NotMeasurable(model.name, "perplexity" if "perplexity" in bad else "KL divergence")
+                raise not_measurable_error(model.name, "perplexity" if "perplexity" in bad else "KL divergence")
             if all(name in told for name in names):
                 return {name: told[name] for name in names}
-        raise SaidNothing(workspace.log_name)
+        raise said_nothing_error(workspace.log_name)
 
     def _measure(self, workspace: Workspace, model: Path, words: Sequence[str], before: int) -> dict[str, str]:
         """Run over a model; return what was told by name. ``before`` is how many chunks were read before."""
@@ -167,7 +161,7 @@ class Quality(Step):
             if not short:
                 raise
         if short:
-            raise TextTooShort(workspace.input("text").name, 2 * CONTEXT) from None
+            raise text_too_short_error(workspace.input("text").name, 2 * CONTEXT) from None
         return told
 
 

@@ -39,15 +39,12 @@ class NoPrograms(BadArchive):
         super().__init__(f"there is no {' and no '.join(missing)} {where}")
 
 
-class OtherArchive(SourceError):
+def other_archive_error(expected: Digest, found: Digest) -> SourceError:
     """An archive with another sha256 than the one that was given with it."""
-
-    def __init__(self, expected: Digest, found: Digest) -> None:
-        self.expected, self.found = expected, found
-        super().__init__(
-            f"the archive has {found}, and {expected} was asked for",
-            hint="it is another archive or it is damaged; nothing was unpacked",
-        )
+    return SourceError(
+        f"the archive has {found}, and {expected} was asked for",
+        hint="it is another archive or it is damaged; nothing was unpacked",
+    )
 
 
 class UnpackPrograms(Step):
@@ -70,11 +67,11 @@ class UnpackPrograms(Step):
         return {"system": self.os_and_arch}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside what is built here. Raises ``OtherArchive``: here it is seen even if nothing has to run."""
+        """Beside what is built here. Raises ``SourceError``: here it is seen even if nothing has to run."""
         del places
         found = digests["archive"]
         if self.sha256 is not None and found not in (None, self.sha256):
-            raise OtherArchive(self.sha256, found)
+            raise other_archive_error(self.sha256, found)
         if key is None:
             return None
         build = "" if self.build is None else f"-b{self.build}"
@@ -87,7 +84,7 @@ class UnpackPrograms(Step):
     def run(self, workspace: Workspace) -> None:
         """Unpack, find the programs, look at what they run on, prove them.
 
-        Raises ``BadArchive``, ``ForeignProgram``, and what ``prove`` raises.
+        Raises ``BadArchive``, ``StepError``, and what ``prove`` raises.
         """
         found = self._found(_unpacked(workspace, "archive"))
         for path in [path for path in found.iterdir() if not _leads_out(path, found)]:

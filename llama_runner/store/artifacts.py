@@ -6,6 +6,7 @@ payload that no record vouches for, which counts as absent; the old artifact sta
 
 from __future__ import annotations
 
+import glob
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -80,6 +81,24 @@ class Store:
             return "restamp" if hash_payload(path)[0] == record.digest else "changed"
         except OSError:
             return "absent"
+
+    def earlier(self, place: Place) -> Record | None:
+        """Return the newest record of the same file that was made of another state of the same source.
+
+        The directories of two states differ in what follows the last ``__``.
+        """
+        above, _, directory = place.directory.rpartition("/")
+        source, _, state = directory.rpartition("__")
+        if not source or not state:
+            return None
+        found = [
+            record
+            for path, records in self.directories(above, f"{glob.escape(source)}__*")
+            if path.name.rpartition("__")[0] == source and path.name != directory
+            for record in records.values()
+            if record is records.get(place.name or TREE)
+        ]
+        return max(found, key=lambda record: str(record.made.get("at", "")), default=None)
 
     def directories(self, parent: str, pattern: str) -> Iterator[tuple[Path, Mapping[str, Record]]]:
         """Yield the directories below ``parent`` whose names match, with their records."""

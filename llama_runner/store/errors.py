@@ -14,53 +14,41 @@ if TYPE_CHECKING:
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class DiskFull(StoreError):
+def disk_full_error(where: Path | str, *, need: int | None = None, free: int | None = None) -> StoreError:
     """There is no room, found beforehand or on the way."""
-
-    def __init__(self, where: Path | str, *, need: int | None = None, free: int | None = None) -> None:
-        self.where, self.need, self.free = where, need, free
-        figures = "" if need is None or free is None else f": {size_text(need)} needed, {size_text(free)} free"
-        super().__init__(
-            f"no room left in {where}{figures}",
-            hint="free some space or choose another --root, and run again: a download or a build goes on from there",
-        )
+    figures = "" if need is None or free is None else f": {size_text(need)} needed, {size_text(free)} free"
+    return StoreError(
+        f"no room left in {where}{figures}",
+        hint="free some space or choose another --root, and run again: a download or a build goes on from there",
+    )
 
 
-class StoreNotWritable(StoreError):
+def store_not_writable_error(where: Path | str, why: str) -> StoreError:
     """The store cannot be written."""
-
-    def __init__(self, where: Path | str, why: str) -> None:
-        self.where, self.why = where, why
-        super().__init__(
-            f"cannot write to {where}: {why}",
-            hint="make it writable or choose another --root (LLAMA_RUNNER_ROOT)",
-        )
+    return StoreError(
+        f"cannot write to {where}: {why}",
+        hint="make it writable or choose another --root (LLAMA_RUNNER_ROOT)",
+    )
 
 
-class InTheWay(StoreError):
+def in_the_way_error(path: Path | str) -> StoreError:
     """Something that is not ours is where an artifact belongs."""
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = path
-        super().__init__(f"something else is in the way: {path}", hint="move it elsewhere and run again")
+    return StoreError(f"something else is in the way: {path}", hint="move it elsewhere and run again")
 
 
-class LockTimeout(StoreError):
+def lock_timeout_error(step: str, holder: str, seconds: float) -> StoreError:
     """Another process makes the same thing for longer than we were told to wait."""
-
-    def __init__(self, step: str, holder: str, seconds: float) -> None:
-        self.step, self.holder, self.seconds = step, holder, seconds
-        super().__init__(
-            f"{step}: waited {seconds:.0f} s for {holder}",
-            hint="wait for it, end it, or raise --lock-timeout",
-        )
+    return StoreError(
+        f"{step}: waited {seconds:.0f} s for {holder}",
+        hint="wait for it, end it, or raise --lock-timeout",
+    )
 
 
 def as_store_error(error: OSError, where: Path) -> StoreError:
     """Return what an operating system error while a step runs means for the store."""
     if error.errno in NO_ROOM:
-        return DiskFull(where)
+        return disk_full_error(where)
     path = error.filename2 or error.filename or where
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
-        return InTheWay(path)
-    return StoreNotWritable(path, error.strerror or str(error))
+        return in_the_way_error(path)
+    return store_not_writable_error(path, error.strerror or str(error))

@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short
 from llama_runner.core.errors import SourceError, StepError
-from llama_runner.core.model_files import is_read_here
+from llama_runner.core.model_files import is_read_here, parts_read_here
 from llama_runner.core.source import Source
 from llama_runner.core.value import Value
 from llama_runner.store import layout
-from llama_runner.store.model_digest import digest_of_all, indexed, known_digest, part_of_file, parts_of
+from llama_runner.store.model_digest import (
+    digest_of_all,
+    indexed,
+    known_digest,
+    part_of_file,
+    parts_of,
+    recorded_digests,
+)
 from llama_runner.store.recorded_sources import recorded, records_of, unchanged
 from llama_runner.store.stamps import StampCache, hash_file, is_settled, source_stamp
 
@@ -31,25 +38,19 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-class MissingSource(SourceError):
+def missing_source_error(path: Path) -> SourceError:
     """There is nothing at that path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} does not exist", hint="check the path; relative ones start at the current directory")
+    return SourceError(f"{path} does not exist", hint="check the path; relative ones start at the current directory")
 
 
-class UnreadableSource(SourceError):
+def unreadable_source_error(path: Path | str, why: str) -> SourceError:
     """The system does not let us read it."""
-
-    def __init__(self, path: Path | str, why: str) -> None:
-        self.path, self.why = path, why
-        hint = "make it readable for this user"
-        if why == "not a regular file":
-            hint = "put a file in its place, or remove it"
-        elif os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - text too
-            hint = "it is a link to a file that is not there; fetch the model again"
-        super().__init__(f"cannot read {path}: {why}", hint=hint)
+    hint = "make it readable for this user"
+    if why == "not a regular file":
+        hint = "put a file in its place, or remove it"
+    elif os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - text too
+        hint = "it is a link to a file that is not there; fetch the model again"
+    return SourceError(f"cannot read {path}: {why}", hint=hint)
 
 
 class SourceChanged(StepError):
@@ -276,6 +277,21 @@ class LocalSources:
             return {**about, "files": files}
         return {**about, "digest": digest, "parts": self._named[source][1], "files": files}
 
+    def changed(self, source: Source, origin: Mapping[str, Any]) -> list[str] | None:
+        """See ``Sources``. What does not count is left out."""
+        if not isinstance(source, LocalSource) or origin.get("ref") != str(source.path):
+            return None
+        theirs, parts = recorded_digests(origin), origin.get("parts")
+        if theirs is None:
+            return None
+        files, mine = source.files(), {name: file.digest for name, file in self._seen[source].items()}
+        if source not in self._named:
+            return sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
+        shards = indexed(files)
+        before = parts_read_here(theirs, parts if isinstance(parts, dict) else {}, shards)
+        now = parts_read_here(mine, self._named[source][1] if isinstance(parts, dict) else {}, shards)
+        return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
     def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
         """See ``Sources``."""
         return self.origin(source) if source in self._unrecorded else None
@@ -332,8 +348,8 @@ def _stamp(path: Path) -> Stamp:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise ``UnreadableSource`` for what the system refuses while a file, or files in a directory, are read."""
+    """Raise ``SourceError`` for what the system refuses while a file, or files in a directory, are read."""
     try:
         yield
     except OSError as error:
-        raise UnreadableSource(error.filename or path, error.strerror or str(error)) from error
+        raise unreadable_source_error(error.filename or path, error.strerror or str(error)) from error

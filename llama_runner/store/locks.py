@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from llama_runner.store.errors import LockTimeout
+from llama_runner.store.errors import lock_timeout_error
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def hold(
 ) -> Iterator[None]:
     """Hold the lock at ``path``; call ``on_wait`` once with the holder's description if it is taken.
 
-    Raises ``LockTimeout`` after ``timeout`` seconds, and whatever ``check_cancelled`` raises.
+    Raises ``StoreError`` after ``timeout`` seconds, and whatever ``check_cancelled`` raises.
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415 - the warm path takes no lock
 
@@ -52,7 +52,7 @@ def hold(
                 told = True
                 on_wait(holder)
             if time.monotonic() - began > timeout:
-                raise LockTimeout(step, holder, timeout) from None
+                raise lock_timeout_error(step, holder, timeout) from None
     try:
         write_json(_holder_file(path), _myself())
         yield

@@ -63,16 +63,9 @@ class DamagedArchive(BadArchive):
     way_out = "nothing was kept; get the archive again and compare its sha256"
 
 
-class UnsafeMember(BadArchive):
+def unsafe_member_error(member: str, why: str) -> BadArchive:
     """A member that would be written elsewhere, over another one, or as something that is neither file nor link."""
-
-    def __init__(self, member: str, why: str) -> None:
-        self.member = member
-        super().__init__(f"member {member!r} {why}")
-
-
-class OversizedArchive(BadArchive):
-    """It holds more than any release does: it is made to fill the disk."""
+    return BadArchive(f"member {member!r} {why}")
 
 
 class Member(Value):
@@ -139,16 +132,16 @@ class _Writer:
         parts = _parts(name, member.name)
         if not parts:
             if member.kind != "directory":
-                raise UnsafeMember(member.name, "has no name")
+                raise unsafe_member_error(member.name, "has no name")
             return
         key = _folded(parts)
         above = [key[:length] for length in range(1, len(key))]
         if member.kind == "directory":
             above.append(key)
         if key in self._leaves or (member.kind != "directory" and key in self._directories):
-            raise UnsafeMember(member.name, "is there twice")
+            raise unsafe_member_error(member.name, "is there twice")
         if any(directory in self._leaves for directory in above):
-            raise UnsafeMember(member.name, "lies below a file or a link")
+            raise unsafe_member_error(member.name, "lies below a file or a link")
         self._directories.update(above)
         path = self._root.joinpath(*parts)
         (path if member.kind == "directory" else path.parent).mkdir(parents=True, exist_ok=True)
@@ -166,7 +159,7 @@ class _Writer:
 
         original = self._leaves.get(_folded(_parts(member.target, member.name)))
         if original is None or original.is_symlink():
-            raise UnsafeMember(member.name, f"is a link to {member.target!r}, which is no file before it")
+            raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which is no file before it")
         shutil.copy(original, path)
 
     def _write_file(self, member: Member, path: Path, opened: Callable[[], IO[bytes]]) -> None:
@@ -188,18 +181,18 @@ class _Writer:
 
 
 def _parts(name: str, member: str) -> tuple[str, ...]:
-    """Return the parts of a name that stays inside, on every system; ``UnsafeMember`` otherwise."""
+    """Return the parts of a name that stays inside, on every system; ``BadArchive`` otherwise."""
     parts = name.split("/")
     if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
-        raise UnsafeMember(member, "would leave the directory")
+        raise unsafe_member_error(member, "would leave the directory")
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
-        raise UnsafeMember(member, "has a name that is no text") from None
+        raise unsafe_member_error(member, "has a name that is no text") from None
     if not name.isprintable():
-        raise UnsafeMember(member, "has a name that cannot be printed")
+        raise unsafe_member_error(member, "has a name that cannot be printed")
     if len(encoded) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_PART for part in parts):
-        raise UnsafeMember(member, "has a name that is too long")
+        raise unsafe_member_error(member, "has a name that is too long")
     return tuple(part for part in parts if part not in ("", "."))
 
 
@@ -225,7 +218,7 @@ def _target(member: Member, parts: tuple[str, ...]) -> str:
         and ups < len(parts)
     )
     if not is_inside:
-        raise UnsafeMember(member.name, f"is a link to {member.target!r}, which would leave the directory")
+        raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which would leave the directory")
     return member.target
 
 
@@ -255,18 +248,18 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if info.flag_bits & 1:
         raise BadArchive(f"{info.filename!r} is encrypted")
     if not info.filename:
-        raise UnsafeMember(info.filename, "has no name")
+        raise unsafe_member_error(info.filename, "has no name")
     mode = info.external_attr >> 16
     kind = stat.S_IFMT(mode)
     if info.is_dir():
         return Member(info.filename, "directory")
     if kind == stat.S_IFLNK:
         if info.file_size > _LONGEST_NAME:
-            raise UnsafeMember(info.filename, f"is a link whose target has {info.file_size} bytes")
+            raise unsafe_member_error(info.filename, f"is a link whose target has {info.file_size} bytes")
         with _reading():
             return Member(info.filename, "link", target=archive.read(info).decode())
     if kind not in (0, stat.S_IFREG):
-        raise UnsafeMember(info.filename, "is neither a file nor a link")
+        raise unsafe_member_error(info.filename, "is neither a file nor a link")
     return Member(info.filename, "file", info.file_size, bool(mode & _EXECUTABLE))
 
 
@@ -310,7 +303,7 @@ class _Stream:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= _LONGEST_READ:
-            raise OversizedArchive(f"the archive has a header of {size_text(size)}")
+            raise BadArchive(f"the archive has a header of {size_text(size)}")
         self.last = self._plain.read(size)
         self._at += len(self.last)
         _check(self._limits, 0, self._at, self._file)
@@ -331,7 +324,7 @@ def _of_tar(stream: _Stream, limits: Limits) -> Iterator[tuple[Member, Callable[
         archive.members = []  # type: ignore[attr-defined]  # it would keep them all
         count += 1
         if count > limits.members:
-            raise OversizedArchive(f"the archive has more than {limits.members} members")
+            raise BadArchive(f"the archive has more than {limits.members} members")
         yield _tar_member(info), lambda info=info: archive.extractfile(info)  # type: ignore[misc]
     if stream.last != bytes(_HEADER):  # tarfile takes a damaged header, and no header at all, for the end
         raise DamagedArchive("the archive ends early, or one of its headers is damaged")
@@ -348,21 +341,21 @@ def _tar_member(info: tarfile.TarInfo) -> Member:
     if info.islnk():
         return Member(info.name, "copy", target=info.linkname)
     if not info.isreg() or info.issparse():
-        raise UnsafeMember(info.name, "is neither a file nor a link")
+        raise unsafe_member_error(info.name, "is neither a file nor a link")
     return Member(info.name, "file", info.size, bool(info.mode & _EXECUTABLE))
 
 
 def _check(limits: Limits, count: int, total: int, file: IO[bytes]) -> None:
-    """Raise ``OversizedArchive`` when there are too many members, or too many bytes in them."""
+    """Raise ``BadArchive`` when there are too many members, or too many bytes in them."""
     if count > limits.members:
-        raise OversizedArchive(f"the archive has {count} members, more than {limits.members}")
+        raise BadArchive(f"the archive has {count} members, more than {limits.members}")
     if total <= limits.harmless:
         return
     import os  # noqa: PLC0415 - only for what is large
 
     size = os.fstat(file.fileno()).st_size
     if total > min(limits.total, limits.ratio * size):
-        raise OversizedArchive(f"the archive of {size_text(size)} holds {size_text(total)} or more")
+        raise BadArchive(f"the archive of {size_text(size)} holds {size_text(total)} or more")
 
 
 @contextmanager

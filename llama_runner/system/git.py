@@ -20,22 +20,19 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 60
 
 
-class NoGit(ToolError):
-    """git is not installed, and something has to be asked of a repository."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        super().__init__(
-            f"{what} needs git, not found here",
-            hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
-        )
+def no_git_error(what: str) -> ToolError:
+    """Git is not installed, and something has to be asked of a repository."""
+    return ToolError(
+        f"{what} needs git, not found here",
+        hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
+    )
 
 
 def git_for(what: str) -> Path:
-    """Return the program; ``NoGit`` says what it is needed for."""
+    """Return the program; ``ToolError`` says what it is needed for."""
     found = find_program("git")
     if found is None:
-        raise NoGit(what)
+        raise no_git_error(what)
     return found
 
 
@@ -53,15 +50,13 @@ def environment() -> dict[str, str]:
     return {**kept, **quiet, "GIT_CEILING_DIRECTORIES": str(empty_directory().parent)}
 
 
-class SecretInQuery(UsageError):
+def secret_in_query_error(url: str) -> UsageError:
     """The URL of a repository has a credential among its query parameters, which git would show in an argument."""
-
-    def __init__(self, url: str) -> None:
-        self.url = public_url(url)
-        super().__init__(
-            f"the URL of a repository cannot have a credential as a query parameter: {self.url}",
-            hint="give a user name and a password before @, or configure a credential helper of git",
-        )
+    url = public_url(url)
+    return UsageError(
+        f"the URL of a repository cannot have a credential as a query parameter: {url}",
+        hint="give a user name and a password before @, or configure a credential helper of git",
+    )
 
 
 _HELPER = """!f() {
@@ -74,7 +69,7 @@ def with_credentials(url: str) -> tuple[str, dict[str, str]]:
     """Return the URL of a repository without credentials, and the environment in which git uses them all the same.
 
     They are for the host of the URL only. With a password, the user's own credential helpers are neither asked nor told
-    it; without one they are asked for the password of this user. Needs git 2.31, of 2021. Raises ``SecretInQuery``.
+    it; without one they are asked for the password of this user. Needs git 2.31, of 2021. Raises ``UsageError``.
     """
     from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - not on the warm path
 
@@ -84,7 +79,7 @@ def with_credentials(url: str) -> tuple[str, dict[str, str]]:
     except ValueError:  # git says what is wrong with it
         return public, env
     if public_url(bare := parts._replace(netloc="host").geturl()) != bare:
-        raise SecretInQuery(url)
+        raise secret_in_query_error(url)
     user, at, host = parts.netloc.rpartition("@")
     if not at or parts.scheme.lower() not in ("http", "https", "ftp", "ftps"):
         return public, env

@@ -16,7 +16,7 @@ from llama_runner.system.processes import capture
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PATIENCE_S = 3.0
+TIMEOUT_S = 3.0
 """How long nvidia-smi may take. Where a driver is in trouble it never ends."""
 
 _APPS = ("--query-compute-apps=pid,gpu_bus_id,used_memory", "--format=csv,noheader,nounits")
@@ -61,7 +61,7 @@ def _address(said: str) -> str:
 def _nvidia_smi() -> str:
     """Return what nvidia-smi says, or nothing: when it is not there, fails, or does not come to an end."""
     try:
-        done = capture(["nvidia-smi", *_APPS], timeout=_PATIENCE_S, own_group=True)
+        done = capture(["nvidia-smi", *_APPS], timeout=TIMEOUT_S, own_group=True)
     except OSError:
         return ""
     return done.out.decode("utf-8", "replace") if done.status == 0 else ""

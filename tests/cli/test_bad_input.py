@@ -266,7 +266,7 @@ def limited(*arguments: object) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def test_a_full_disk_while_converting_is_said_and_nothing_half_written_is_left(
+def test_pain_14_a_full_disk_while_converting_is_an_error_and_leaves_no_file(
     root: Path, llama_runner: Command, model: Path
 ) -> None:
     result = limited("prepare", model, "--root", root)
@@ -276,7 +276,7 @@ def test_a_full_disk_while_converting_is_said_and_nothing_half_written_is_left(
     assert llama_runner("prepare", model, "--root", root).code == 0
 
 
-def test_a_full_disk_while_quantizing_is_said(root: Path, llama_runner: Command, model: Path) -> None:
+def test_pain_14_a_full_disk_while_quantizing_is_an_error(root: Path, llama_runner: Command, model: Path) -> None:
     assert llama_runner("prepare", model, "--root", root, "-q", "q8_0", "--keep-f16").code == 0
     says(limited("prepare", model, "--root", root, "-q", "q6_k"), 7, "no room left in")
     assert not list((root / "models").rglob("*q6_k*"))

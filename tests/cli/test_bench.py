@@ -89,7 +89,7 @@ def test_what_makes_no_sense_is_told(llama_runner: Command, tmp_path: Path, word
     assert said in done.err
 
 
-def test_nobody_there_is_told(llama_runner: Command, root: Path) -> None:
+def test_an_unreachable_server_is_an_error(llama_runner: Command, root: Path) -> None:
     done = llama_runner("bench", "--root", root, "--url", "http://127.0.0.1:1")
     assert (done.code, "cannot reach http://127.0.0.1:1" in done.err) == (8, True), done
 

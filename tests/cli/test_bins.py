@@ -40,7 +40,7 @@ def machine_there(build: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_one_machine_builds_and_another_imports_and_compiles_nothing(
+def test_pain_18_one_machine_builds_and_another_imports_and_compiles_nothing(
     llama_runner: Command, machine_there: Path, build: Path, tmp_path: Path
 ) -> None:
     archive, here = tmp_path / "packed.tar.gz", tmp_path / "hère"
@@ -63,7 +63,7 @@ def test_one_machine_builds_and_another_imports_and_compiles_nothing(
     assert listed["proven"]
 
 
-def test_programs_are_listed_chosen_gone_back_from_and_removed(
+def test_pain_20_builds_are_listed_chosen_rolled_back_and_removed(
     llama_runner: Command, machine_there: Path, build: Path
 ) -> None:
     old = lay(machine_there, build=1, at="2020-01-01T00:00:00Z")

@@ -52,7 +52,7 @@ def test_how_far_the_pin_is_behind_is_said(served: Releases, tmp_path: Path, lla
     assert not any(path.endswith(".whl") for path in index.requests), "nothing is fetched to look"
 
 
-def test_nothing_newer_is_said_too(tmp_path: Path, llama_runner: Command) -> None:
+def test_an_update_without_a_newer_version_says_so(tmp_path: Path, llama_runner: Command) -> None:
     with Releases() as served, Index(PIN.package, {wheel(PIN.version): b""}) as index:
         served.add(PIN.build, names=("llama-{tag}-bin-android-arm64.tar.gz",))
         settings = {**index.settings, "LLAMA_RUNNER_RELEASES": served.endpoint}

@@ -45,7 +45,7 @@ def test_what_was_there_before_does_not_count_as_speed(clock: Clock, capsys: pyt
     assert capsys.readouterr().err.splitlines()[-1] == "download   88%  7.0 GiB of 8.0 GiB", "nothing came lately"
 
 
-def test_going_back_begins_a_new_rate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_that_goes_back_begins_a_new_rate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     printer = render.Printer()
     for second, done in ((0, 0), (5, GIB), (10, 0), (12, GIB // 8), (20, GIB // 4)):
         clock.now = 1000.0 + second

@@ -134,7 +134,7 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever(shell: Shell) -> 
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "localhost:1", "http://[::1"])
-def test_where_nobody_is_is_said(shell: Shell, url: str) -> None:
+def test_an_unreachable_server_is_an_error_with_its_url(shell: Shell, url: str) -> None:
     error = shell.refused(url)
     assert isinstance(error, Unreachable)
     assert url in str(error)

@@ -13,6 +13,7 @@ from llama_runner.benchmark import llama_bench
 from llama_runner.benchmark.load_generator import Sample
 from llama_runner.benchmark.statistics import comparison, figures, percentile
 from llama_runner.benchmark.tune import MARGIN, Settings, axes, search
+from llama_runner.core.errors import ToolError, UsageError
 
 
 def sample(whole: float, tokens: int = 10, error: str | None = None) -> Sample:
@@ -121,12 +122,12 @@ def test_what_is_given_to_llama_bench_displaces_what_is_ours() -> None:
         "--threads",
         "1,2",
     ]
-    with pytest.raises(llama_bench.DecidedByBench, match="-hf cannot be given"):
+    with pytest.raises(UsageError, match="-hf cannot be given"):
         llama_bench.words_for(["-hf", "org/model"], 2, None)
 
 
 def test_binaries_without_llama_bench_are_told(tmp_path: Path) -> None:
-    with pytest.raises(llama_bench.NoBench, match=r"there is no .*/llama-bench"):
+    with pytest.raises(ToolError, match=r"there is no .*/llama-bench"):
         llama_bench.measure(tmp_path / "llama-bench", tmp_path / "m.gguf", [], root=tmp_path, on_test=print)
     assert list(tmp_path.iterdir()) == []
 
@@ -135,5 +136,5 @@ def test_a_llama_bench_that_measures_nothing_is_told(tmp_path: Path) -> None:
     program = tmp_path / "llama-bench"
     program.write_text('#!/bin/sh\necho \'{}\'; echo 7; echo \'{"n_prompt": 1, "n_gen": 0, "avg_ts": null}\'\n')
     program.chmod(0o755)
-    with pytest.raises(llama_bench.NoFigures, match="no figures\nfull log: logs/llama-bench-"):
+    with pytest.raises(ToolError, match="no figures\nfull log: logs/llama-bench-"):
         llama_bench.measure(program, tmp_path / "m.gguf", [], root=tmp_path, on_test=print)

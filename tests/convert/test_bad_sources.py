@@ -329,7 +329,7 @@ def test_unsupported_architecture_names_the_supported_ones(tmp_path: Path) -> No
     assert "Gemma3ForCausalLM" in caught.value.hint
 
 
-def test_unknown_pre_tokenizer_names_the_nearest(tmp_path: Path) -> None:
+def test_pain_12_an_unknown_pre_tokenizer_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
     directory = llama(tmp_path / "model", tokenizer="llama3", vocab_size=340)
     text = (directory / "tokenizer.json").read_text(encoding="utf-8")
     (directory / "tokenizer.json").write_text(text.replace("{1,3}", "{1,4}"), encoding="utf-8")

@@ -235,7 +235,7 @@ def test_supported_architectures_are_known_without_numpy() -> None:
     assert "LlamaForCausalLM" in supported_architectures()
 
 
-def test_conversion_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
+def test_pain_13_conversion_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     llama(tmp_path / "model")
     program = f"""
 import sys
@@ -250,7 +250,7 @@ convert(Path({str(tmp_path / "model")!r}), Path({str(tmp_path / "out.gguf")!r}),
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
-def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+def test_pain_14_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """160 MB of weights with a chunk of 4 MiB: what is held stays far below the weights."""
     llama(tmp_path / "model", dtype="BF16", hidden_size=1024, intermediate_size=8192, num_hidden_layers=3)
     program = f"""

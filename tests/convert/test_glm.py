@@ -22,7 +22,7 @@ def test_a_tokenizer_without_the_token_that_ends_a_turn_is_refused(tmp_path: Pat
         convert(tmp_path / "m", tmp_path / "out.gguf", name="m")
 
 
-def test_one_that_sees_is_refused(tmp_path: Path) -> None:
+def test_a_vision_model_is_refused(tmp_path: Path) -> None:
     directory = glm(tmp_path / "m", rope_scaling={"type": "default", "mrope_section": [4, 2, 2]})
     with pytest.raises(UnsupportedOption, match="mrope_section"):
         convert(directory, tmp_path / "out.gguf", name="m")

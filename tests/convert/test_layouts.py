@@ -57,7 +57,7 @@ def test_falcon_7b_has_one_head_of_keys_whatever_transformers_fills_in(tmp_path:
         (Rows(((2, 1), (2, 3))), [0, 3, 1, 4]),
     ],
 )
-def test_rows_are_numbered_as_told(rows: Rows, wanted: list[int]) -> None:
+def test_a_choice_of_rows_has_the_expected_numbers(rows: Rows, wanted: list[int]) -> None:
     assert rows.numbers().tolist() == wanted
     assert rows.count == len(wanted)
 

@@ -39,6 +39,8 @@ def test_the_skeleton_of_an_architecture_passes_the_conversion_tests_of_its_fami
     done = run(copy, "scripts/new_architecture.py", "XverseForCausalLM", "--like", "llama")
     assert done.returncode == 0, done.stderr
     assert "families/xverse.py" in done.stdout
+    again = run(copy, "scripts/new_architecture.py", "XverseForCausalLM", "--record")
+    assert (again.returncode, again.stdout.splitlines()) == (0, done.stdout.splitlines()[2:]), again.stderr
     for command in (["check"], ["format", "--check"]):
         checked = run(copy, "-m", "ruff", *command, "llama_runner/convert/families", "tests/convert/families")
         assert checked.returncode == 0, checked.stdout
@@ -64,6 +66,8 @@ def test_the_skeleton_of_an_architecture_passes_the_conversion_tests_of_its_fami
         (["XverseForCausalLM", "--gguf", "xvers"], "GGUF has no architecture 'xvers'; pass --gguf (near: xverse"),
         (["DeepseekForCausalLM"], "llama_runner/convert/families/deepseek.py exists; pass --module"),
         (["XverseForCausalLM", "--module", "../x"], "'../x' is no name of a module"),
+        (["XverseForCausalLM", "--record"], "XverseForCausalLM is not registered; leave out --record"),
+        (["ArceeForCausalLM", "--record"], "the digests of arcee are the official script's"),
     ],
 )
 def test_a_name_that_cannot_be_used_is_an_error_before_anything_is_written(words: list[str], text: str) -> None:

@@ -9,22 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.convert.errors import NoSuchPreTokenizer
+from llama_runner.core.errors import SourceError, StepError, StoreError, ToolError
 from llama_runner.core.model_files import READ_BY_SCRIPT
 from llama_runner.core.plan import Run, Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.sources.local import LocalModel
-from llama_runner.steps.convert_official import (
-    NeedsItsOwnCode,
-    NeedsNetwork,
-    NotConverted,
-    OfficialConvert,
-    OutOfMemory,
-)
-from llama_runner.steps.python_environment import PythonGone
+from llama_runner.steps.convert_official import OfficialConvert
 from llama_runner.store.artifacts import Store
-from llama_runner.store.errors import DiskFull
 from llama_runner.store.local_sources import LocalSources
 from llama_runner.store.stamps import hash_payload, stamp_of
 from tests.convert.script_stubs import BASE, TRUST
@@ -131,16 +124,16 @@ def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: P
 @pytest.mark.parametrize(
     ("script", "error", "said"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", OutOfMemory, "memory of this machine"),
-        ("raise MemoryError", OutOfMemory, "memory of this machine"),
-        ("raise OSError(28, 'No space left on device')", DiskFull, "no room left"),
-        ("import socket; socket.getaddrinfo('example.invalid', 1)", NeedsNetwork, "my model lacks files"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", StepError, "memory of this machine"),
+        ("raise MemoryError", StepError, "memory of this machine"),
+        ("raise OSError(28, 'No space left on device')", StoreError, "no room left"),
+        ("import socket; socket.getaddrinfo('example.invalid', 1)", StepError, "my model lacks files"),
         (
             "from transformers.dynamic_module_utils import resolve_trust_remote_code as r; r(True, 'm', False, True)",
-            NeedsItsOwnCode,
+            SourceError,
             "my model cannot be converted without running Python code of its own",
         ),
-        ("raise SystemExit('something odd')", NotConverted, "could not convert my model\n  something odd"),
+        ("raise SystemExit('something odd')", StepError, "could not convert my model\n  something odd"),
     ],
     ids=["killed", "memory", "disk", "network", "code", "else"],
 )
@@ -154,7 +147,7 @@ def test_failures_are_told_as_what_they_are(
 
 
 def test_a_python_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
-    with pytest.raises(NotConverted):
+    with pytest.raises(StepError, match="could not convert"):
         convert(tmp_path / "root", model, "raise SystemExit('not yet')")
     store = Store(tmp_path / "root", lambda _event: None)
     (python,) = store.root.glob("vendor/environment/bin/python")
@@ -164,10 +157,10 @@ def test_a_python_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
     record = store.records(environment)["."]
     found = record.but(digest=hash_payload(environment)[0], stamp=stamp_of(environment))
     store.update(Place("vendor/environment"), found)
-    with pytest.raises(PythonGone, match="/nowhere/python3"):
+    with pytest.raises(ToolError, match="/nowhere/python3"):
         convert(tmp_path / "root", model, LISTING)
 
 
-def test_a_pre_tokenizer_that_llama_cpp_does_not_know_is_told(tmp_path: Path, model: Path) -> None:
+def test_pain_12_a_pre_tokenizer_that_llama_cpp_lacks_is_an_error(tmp_path: Path, model: Path) -> None:
     with pytest.raises(NoSuchPreTokenizer, match="qwen22"):
         convert(tmp_path / "root", model, LISTING, pre_tokenizer="qwen22")

@@ -163,7 +163,7 @@ def test_programs_that_are_not_built_cannot_be_built_otherwise(
     assert f"{option[0]} is about building, and --binaries system builds nothing" in done.err
 
 
-def test_a_native_build_that_crashes_here_gives_way_to_a_portable_one(
+def test_pain_19_a_native_build_that_crashes_is_replaced_by_a_portable_one(
     tmp_path: Path, nothing: Path, llama_runner: Command
 ) -> None:
     server = (

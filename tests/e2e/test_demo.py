@@ -51,7 +51,7 @@ def tree(root: Path) -> dict[str, Any]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in (root / "models").rglob("*")}
 
 
-def test_the_16_bit_file_goes_away_unless_it_is_to_be_kept(root: Path, llama_runner: Command) -> None:
+def test_pain_24_the_16_bit_file_is_removed_unless_it_is_to_be_kept(root: Path, llama_runner: Command) -> None:
     made = llama_runner("prepare", "--demo", "--root", root, "--json").json["model"]
     directory = Path(made).parent
     assert sorted(path.name for path in directory.iterdir()) == [".state.json", "model.q4_k_m.gguf"]
@@ -65,7 +65,7 @@ def test_the_16_bit_file_goes_away_unless_it_is_to_be_kept(root: Path, llama_run
     assert (directory / "model.gguf").exists(), "it stays kept"
 
 
-def test_a_gguf_file_is_used_where_it_lies(
+def test_pain_10_a_gguf_file_is_used_in_place(
     root: Path, children: Children, llama_runner: Command, tmp_path: Path
 ) -> None:
     made = Path(llama_runner("prepare", "--demo", "--root", root, "--json").json["model"])

@@ -345,7 +345,7 @@ def test_the_best_that_fits_is_chosen(hub: Hub, root: Path, llama_runner: Comman
     says(llama_runner("plan", "acme/demo", "--max-size", "1K", "--root", root), 3, "demo-q4_k_m.gguf")
 
 
-def test_a_port_that_is_taken_is_found_before_anything_is_asked(hub: Hub, root: Path, llama_runner: Command) -> None:
+def test_pain_22_a_taken_port_is_found_before_anything_else(hub: Hub, root: Path, llama_runner: Command) -> None:
     hub.repo("acme/demo", demo_files())
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

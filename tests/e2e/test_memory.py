@@ -54,7 +54,7 @@ def test_with_force_memory_llama_server_fails_in_its_own_words(root: Path) -> No
     assert "failed to allocate" in done.stderr
 
 
-def test_what_the_server_takes_is_kept_for_the_next_time(root: Path) -> None:
+def test_pain_23_the_memory_that_a_server_takes_is_recorded_for_the_next_start(root: Path) -> None:
     options = ServerOptions(port=0, ctx_size=2048)
     with Runner(root).serve(demo=True, server=options) as server:
         memory = Memory(server.spec, root / ".llama_runner" / "memory", lambda event: pytest.fail(str(event)))

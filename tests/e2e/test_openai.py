@@ -90,7 +90,7 @@ def test_a_tool_is_called_and_both_clients_read_the_same_call(openai: OpenAI, ll
         assert llama_server.chat(told, more=NOT_ALL, **FORCED).tool_calls
 
 
-def test_what_is_refused_is_told(openai: OpenAI) -> None:
+def test_a_prompt_that_exceeds_the_context_is_an_api_error(openai: OpenAI) -> None:
     with pytest.raises(APIStatusError, match="exceeds the available context size"):
         openai.chat.completions.create(model=model(openai), messages=[{"role": "user", "content": "hello " * 2000}])
 

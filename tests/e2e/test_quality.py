@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.errors import StepError
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from llama_runner.steps.quality import NotMeasurable, room
+from llama_runner.steps.quality import room
 from tests.conftest import Command, says
 from tests.convert.checkpoints import overwrite
 
@@ -48,7 +49,7 @@ def test_what_quantizing_costs_is_measured_once(root: Path, llama_runner: Comman
     assert f"{large['perplexity']:.4f}" in table[2]
 
 
-def test_prepare_and_plan_know_it_too(root: Path, llama_runner: Command, text: Path) -> None:
+def test_prepare_and_plan_take_quality_too(root: Path, llama_runner: Command, text: Path) -> None:
     words = ("--demo", "-q", "q8_0", "--quality", text, *CHUNKS, "--root", root)
     planned = llama_runner("plan", *words, "--json").json
     assert "quality" in [step["name"] for step in planned["steps"]]
@@ -58,7 +59,9 @@ def test_prepare_and_plan_know_it_too(root: Path, llama_runner: Command, text: P
     assert "quality" in llama_runner("prepare", *words, "--json").json["ran"], "another text, other figures"
 
 
-def test_texts_of_no_use(root: Path, llama_runner: Command, text: Path, tmp_path: Path) -> None:
+def test_a_text_that_cannot_be_used_for_quality_is_an_error(
+    root: Path, llama_runner: Command, text: Path, tmp_path: Path
+) -> None:
     words = ("quantize", "--demo", "-q", "q8_0", "--root", root)
     says(llama_runner(*words, "--quality", tmp_path / "none"), 3, "does not exist")
     says(llama_runner("prepare", "--demo", "-q", "f16", "--quality", text, "--root", root), 2, "--quality is about")
@@ -91,5 +94,5 @@ def test_a_model_that_predicts_nothing_is_named(root: Path, text: Path, tmp_path
     for file in MODEL_DIRECTORY.iterdir():
         (model / file.name).write_bytes(file.read_bytes())
     overwrite(model, "model.norm.weight", [3e38, -3e38] * 8)  # finite, and no longer once something is added up
-    with pytest.raises(NotMeasurable, match=r"model\.gguf has no perplexity: its predictions are no numbers"):
+    with pytest.raises(StepError, match=r"model\.gguf has no perplexity: its predictions are no numbers"):
         Runner(root).make(safetensors_dir=model, quantization="q8_0", quality=text, quality_chunks=2)

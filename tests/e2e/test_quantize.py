@@ -78,7 +78,7 @@ def test_a_plan_tells_what_it_can_of_a_file_whose_name_is_not_known_yet(root: Pa
     assert after["launch"]["argv"][2] == made["model"]
 
 
-def test_pure_has_no_mixture(root: Path, bf16: Path) -> None:
+def test_with_pure_all_tensors_have_one_type(root: Path, bf16: Path) -> None:
     runner = Runner(root)
     mixed = types(runner.prepare(gguf_path=bf16, quantization="q4_k_m").model)
     pure = types(runner.prepare(gguf_path=bf16, quantization="q4_k_m", pure=True).model)
@@ -144,7 +144,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_importance_matrix_is_made_once_of_a_text_and_used(
+def test_pain_15_an_importance_matrix_is_made_once_from_a_text_and_used(
     root: Path, llama_runner: Command, text: Path, children: list[subprocess.Popen[str]]
 ) -> None:
     words = ("--demo", "--calibration", text, "--calibration-chunks", "2", "--root", root)
@@ -167,7 +167,7 @@ def test_an_importance_matrix_is_made_once_of_a_text_and_used(
     assert ask(running.url, "what is a step?")
 
 
-def test_a_text_that_is_too_short(root: Path, llama_runner: Command, text: Path) -> None:
+def test_a_calibration_text_that_is_too_short_is_an_error(root: Path, llama_runner: Command, text: Path) -> None:
     text.write_text("short", encoding="utf-8")
     result = llama_runner("prepare", "--demo", "--calibration", text, "-q", "iq3_xxs", "--root", root)
     says(result, 3, "is too short: 1024 tokens are the least")
@@ -195,7 +195,7 @@ def test_a_file_that_is_no_importance_matrix(root: Path, llama_runner: Command, 
         (("-q", "iq1_s"), ("iq1_s needs an importance matrix", "--imatrix FILE")),
     ],
 )
-def test_wishes_that_make_no_sense(
+def test_quantize_options_that_contradict_each_other_are_errors(
     root: Path, llama_runner: Command, options: tuple[str, ...], texts: tuple[str, ...]
 ) -> None:
     says(llama_runner("prepare", "--demo", *options, "--root", root), 2, *texts)

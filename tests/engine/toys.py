@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.source import Source
@@ -17,7 +17,7 @@ from llama_runner.store.artifacts import Store
 from llama_runner.store.stamps import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.events import Event
@@ -100,6 +100,9 @@ class World:
 
     def origin(self, source: Source) -> dict[str, object]:
         return {"kind": "file", "ref": str(self.path(source))}
+
+    def changed(self, source: Source, origin: Mapping[str, Any]) -> list[str] | None:
+        return None
 
     def unrecorded_origin(self, source: Source) -> dict[str, object] | None:
         return None

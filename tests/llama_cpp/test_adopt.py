@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.llama_cpp.executable_format import ForeignProgram
-from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, NoServer, NotExecutable, open_adopted
-from llama_runner.steps.adopt import LIST, AdoptPrograms, ProgramLacking, adopted_programs, program_in
-from llama_runner.store.local_sources import MissingSource
+from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError, ToolError
+from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, open_adopted
+from llama_runner.steps.adopt import LIST, AdoptPrograms, adopted_programs, program_in
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
 from tests.llama_cpp.executable_heads import elf
@@ -147,22 +145,22 @@ def test_a_script_that_only_says_that_it_is_one_is_refused(bench: Bench, tmp_pat
 def test_programs_for_another_machine_are_named_with_both(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "llama-server").write_bytes(elf(243))
     (tmp_path / "llama-server").chmod(0o755)
-    with pytest.raises(ForeignProgram, match=f"is for linux-riscv64, not for {hardware.platform_tag()}"):
+    with pytest.raises(StepError, match=f"is for linux-riscv64, not for {hardware.platform_tag()}"):
         bench.execute(adopt(tmp_path))
 
 
 def test_where_there_is_none_it_says_so(system: Path, tmp_path: Path) -> None:
-    with pytest.raises(NoServer, match="no llama-server on PATH") as caught:
+    with pytest.raises(ToolError, match="no llama-server on PATH") as caught:
         adopt(None, PATH=str(tmp_path))
     assert caught.value.code == 5
     assert "LLAMA_SERVER_BINS_DIR" in str(caught.value.hint)
-    with pytest.raises(NoServer, match=f"no llama-server in {tmp_path}"):
+    with pytest.raises(ToolError, match=f"no llama-server in {tmp_path}"):
         adopt(tmp_path)
-    with pytest.raises(MissingSource):
+    with pytest.raises(SourceError, match="does not exist"):
         adopt(None, LLAMA_SERVER_BINS_DIR=str(tmp_path / "nothing"), PATH=str(system))
     shutil.copy(system / "llama-server", tmp_path / "llama-server")
     (tmp_path / "llama-server").chmod(0o644)
-    with pytest.raises(NotExecutable) as not_executable:
+    with pytest.raises(ToolError, match="is not executable") as not_executable:
         adopt(tmp_path)
     assert "chmod +x" in str(not_executable.value.hint)
 
@@ -170,7 +168,7 @@ def test_where_there_is_none_it_says_so(system: Path, tmp_path: Path) -> None:
 def test_programs_that_go_away_are_said_to_be_gone(system: Path) -> None:
     source = open_adopted(system, environment={})
     (system / "llama-server").unlink()
-    with pytest.raises(NoServer):
+    with pytest.raises(ToolError, match="there is no"):
         source.files()
 
 
@@ -182,5 +180,5 @@ def test_without_llama_quantize_it_serves_until_something_must_be_quantized(
     step = adopt(tmp_path / "only")
     directory = bench.store.path(bench.execute(step).places[step])
     assert program_in(directory, "llama-server").is_file()
-    with pytest.raises(ProgramLacking, match="system's programs lack llama-quantize"):
+    with pytest.raises(ToolError, match="system's programs lack llama-quantize"):
         program_in(directory, "llama-quantize")

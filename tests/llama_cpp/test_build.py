@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core import events
+from llama_runner.core.errors import StepError, ToolError
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp import compiler_cache
-from llama_runner.llama_cpp.toolchain import MissingTool, find_toolchain, ran_out_of_memory, tool_path
-from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama, NotEnoughMemory
+from llama_runner.llama_cpp.toolchain import find_toolchain, ran_out_of_memory, tool_path
+from llama_runner.steps.compile import MEMORY_PER_JOB, CompileLlama
 from llama_runner.store.stamps import hash_tree
 from llama_runner.system import hardware
 from llama_runner.system.programs import find_program
@@ -86,14 +87,14 @@ def test_a_compiler_that_gets_too_little_memory_even_alone_is_named(bench: Bench
         exec "{CC}" "$@" """,
     )
     step = with_compiler(write_tree(tmp_path / "tree"), compiler, jobs=5)
-    with pytest.raises(NotEnoughMemory, match="Killed signal terminated program cc1") as caught:
+    with pytest.raises(StepError, match="Killed signal terminated program cc1") as caught:
         bench.execute(step)
     assert warnings(bench) == [
         "not enough for 5 compilers at once; going on with 2",
         "not enough for 2 compilers at once; going on with 1",
     ]
     assert "add swap" in str(caught.value.hint)
-    assert (bench.root / caught.value.log).exists()
+    assert (bench.root / str(caught.value).rpartition("full log: ")[2]).exists()
 
 
 def test_an_error_in_the_code_is_not_taken_for_a_lack_of_memory(bench: Bench, tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_build_tool_that_is_not_installed_is_said_with_the_command(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingTool, match=f"{package} is not installed") as caught:
+    with pytest.raises(ToolError, match=f"{package} is not installed") as caught:
         bench.execute(compile_step(write_tree(tmp_path / "tree")))
     assert caught.value.hint == f"python -m pip install {package}"
     assert caught.value.code == 5

@@ -13,14 +13,11 @@ from typing import Any
 
 import pytest
 
-from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.core.errors import LlamaRunnerError, SourceError, StoreError, UsageError
 from llama_runner.core.record import STATE_FILE
-from llama_runner.llama_cpp.build_archive import BadParcel, ExportExists, ForeignBuild, MissingFeatures, NotExportable
-from llama_runner.llama_cpp.build_selection import DamagedBuild
 from llama_runner.llama_cpp.installed_builds import BuildStore
 from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.smoke_test_errors import Rejected
-from llama_runner.store.local_sources import UnreadableSource
 from llama_runner.system import hardware
 from llama_runner.system.archives import BadArchive
 from tests.llama_cpp.stored import HERE, lay, store_in
@@ -99,13 +96,13 @@ def test_what_is_packed_says_nothing_of_the_machine_that_packed_it(tmp_path: Pat
 def test_what_cannot_be_packed_is_told(shelf: BuildStore, tmp_path: Path) -> None:
     path = lay(tmp_path / "here")
     (tmp_path / "there.tar.gz").write_text("mine")
-    with pytest.raises(ExportExists, match=r"there\.tar\.gz exists"):
+    with pytest.raises(UsageError, match=r"there\.tar\.gz exists"):
         shelf.export("cpu", tmp_path / "there.tar.gz")
     lay(tmp_path / "here", backend="system", links={"llama-bench": "/usr/bin/llama-bench"})
-    with pytest.raises(NotExportable, match="llama-bench is a link to /usr/bin/llama-bench"):
+    with pytest.raises(UsageError, match="llama-bench is a link to /usr/bin/llama-bench"):
         shelf.export("system", tmp_path / "x")
     (path / "llama-server").write_text("no longer what it was")
-    with pytest.raises(DamagedBuild, match="not those that were made"):
+    with pytest.raises(StoreError, match="not those that were made"):
         shelf.export("cpu", tmp_path / "x")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["there.tar.gz"]
 
@@ -177,20 +174,20 @@ def test_a_record_that_lies_and_files_that_are_others_are_refused(
     members = read(archive)
     if lie in (one_byte, without_server):  # both writers write the same
         assert lie(members) != members
-    error = refused(tmp_path / "here", write(tmp_path / "lie.tar.gz", lie(members)), BadParcel, why)
+    error = refused(tmp_path / "here", write(tmp_path / "lie.tar.gz", lie(members)), SourceError, why)
     assert "lie.tar.gz is not imported" in str(error)
 
 
 def test_what_is_for_other_machines_is_refused_before_it_runs(tmp_path: Path) -> None:
     archive = exported(tmp_path, platform="macos-arm64")
-    error = refused(tmp_path / "here", archive, ForeignBuild, f"is for macos-arm64, and this is {HERE}")
+    error = refused(tmp_path / "here", archive, SourceError, f"is for macos-arm64, and this is {HERE}")
     assert "such a machine" in str(error.hint)
 
 
 def test_features_that_this_processor_lacks_are_named_and_no_others(tmp_path: Path) -> None:
     here = " ".join(hardware.cpu_features())
     archive = exported(tmp_path, cpu=f"{here} avx4096 amx_dream hypervisor_of_there")
-    error = refused(tmp_path / "here", archive, MissingFeatures, "a processor with avx4096, amx_dream, which")
+    error = refused(tmp_path / "here", archive, SourceError, "a processor with avx4096, amx_dream, which")
     assert "cpu-portable" in str(error.hint)
 
 
@@ -201,7 +198,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "here", short, BadArchive, "damaged|ends early")
     short.write_bytes(b"not an archive")
     refused(tmp_path / "here", short, BadArchive, "neither zip nor tar")
-    with pytest.raises(UnreadableSource, match="absent"):
+    with pytest.raises(SourceError, match="absent"):
         open_builds(store_in(tmp_path / "here")).import_build(tmp_path / "absent")
 
 

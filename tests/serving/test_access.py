@@ -14,9 +14,9 @@ import pytest
 
 from llama_runner.client.errors import KeyRefused
 from llama_runner.core.csv_row import format_row, parse_row
-from llama_runner.core.errors import ExitCode, UsageError
+from llama_runner.core.errors import ExitCode, ServerError, UsageError
 from llama_runner.serving.access import check_access
-from llama_runner.serving.errors import AnswersWithoutKey, BadCertificate, BadKey, BadKeyFile, NoTls, UnsafeHost
+from llama_runner.serving.errors import BadCertificate
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in
 from llama_runner.serving.llama_server.readiness import Asked
 from llama_runner.serving.port_check import check_launch
@@ -34,7 +34,7 @@ def key_file(path: Path, text: str, mode: int = 0o600) -> Path:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
 def test_other_machines_need_a_key(host: str) -> None:
     with pytest.raises(
-        UnsafeHost, match=f"(?m)^whoever reaches {host} could use the server: it has no API key$"
+        UsageError, match=f"(?m)^whoever reaches {host} could use the server: it has no API key$"
     ) as caught:
         check_access(ServerOptions(host=host), {"LLAMA_ARG_API_KEY_FILE": "keys"})  # not inherited
     assert caught.value.code == ExitCode.USAGE
@@ -50,7 +50,7 @@ def test_any_key_will_do_or_the_word_that_none_is_needed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "/run/x.sock"])
-def test_this_machine_needs_none(host: str) -> None:
+def test_a_loopback_address_needs_no_key(host: str) -> None:
     check_access(ServerOptions(host=host), {})
 
 
@@ -66,19 +66,19 @@ def test_this_machine_needs_none(host: str) -> None:
 )
 def test_a_key_file_that_would_not_do_what_it_seems_to_is_refused(tmp_path: Path, text: str, why: str) -> None:
     path = key_file(tmp_path / "keys", text)
-    with pytest.raises(BadKeyFile, match=f"(?m)^API key file {path}: {why}$"):
+    with pytest.raises(UsageError, match=f"(?m)^API key file {path}: {why}$"):
         check_access(ServerOptions(api_key_file=path), {})
 
 
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path = key_file(tmp_path / "keys", "key\n", 0o640)
-    with pytest.raises(BadKeyFile, match=r"(?m)others may use it \(mode 640\)$") as caught:
+    with pytest.raises(UsageError, match=r"(?m)others may use it \(mode 640\)$") as caught:
         check_access(ServerOptions(api_key_file=path), {})
     assert caught.value.hint == f"chmod 600 {path}"
 
 
 def test_a_key_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadKeyFile, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         check_access(ServerOptions(api_key_file=tmp_path / "none"), {})
 
 
@@ -107,7 +107,7 @@ def test_11_03_a_variable_with_no_key_or_a_strange_one_is_refused_before_any_wor
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, text: str, why: str
 ) -> None:
     monkeypatch.setenv("LLAMA_API_KEY", text)
-    with pytest.raises(BadKey, match=f"(?m)^LLAMA_API_KEY: {why}$") as caught:
+    with pytest.raises(UsageError, match=f"(?m)^LLAMA_API_KEY: {why}$") as caught:
         check_launch(ServerOptions(host=host, port=0), tmp_path)
     assert caught.value.code == ExitCode.USAGE
 
@@ -134,20 +134,20 @@ def test_11_03_keys_are_those_that_llama_server_reads(text: str, keys: list[str]
 def test_11_03_an_inherited_key_file_is_checked_as_ours_is(tmp_path: Path, text: str) -> None:
     environment = {"LLAMA_ARG_API_KEY_FILE": str(key_file(tmp_path / "keys", text)), "LLAMA_API_KEY": "key"}
     options = ServerOptions(host="0.0.0.0", inherit_environment=True)
-    with pytest.raises(BadKeyFile, match=f"^API key file {tmp_path}/keys: "):
+    with pytest.raises(UsageError, match=f"^API key file {tmp_path}/keys: "):
         check_access(options, environment)
     key_file(tmp_path / "keys", "key\n")
     check_access(options, environment)
 
 
 def test_11_03_a_variable_that_llama_server_does_not_know_is_no_key() -> None:
-    with pytest.raises(UnsafeHost):
+    with pytest.raises(UsageError, match="could use the server: it has no API key"):
         check_access(ServerOptions(host="0.0.0.0", inherit_environment=True), {"LLAMA_ARG_API_KEY": "key"})
 
 
 def test_11_03_a_key_file_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "keys", 0o600)
-    with pytest.raises(BadKeyFile, match="not a regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         check_access(ServerOptions(api_key_file=tmp_path / "keys"), {})
 
 
@@ -171,13 +171,13 @@ def test_11_03_a_key_that_python_gives_is_the_key_and_is_seen_nowhere(stage: Sta
 
 @pytest.mark.parametrize("key", ["", "a b", "schlüssel", 7, True])
 def test_11_03_a_key_that_cannot_be_one_is_refused(key: Any, tmp_path: Path) -> None:
-    with pytest.raises(BadKey, match=r"^api_key: "):
+    with pytest.raises(UsageError, match=r"^api_key: "):
         check_launch(ServerOptions(port=0, api_key=key), tmp_path)
 
 
 def test_11_03_a_server_for_other_machines_that_answers_without_a_key_is_stopped(stage: Stage) -> None:
     server = stage.start(ServerOptions(host="0.0.0.0", port=0, api_key="auto"), open=True)
-    with pytest.raises(AnswersWithoutKey, match=r"(?m)answers without an API key$"):
+    with pytest.raises(ServerError, match=r"(?m)answers without an API key$"):
         server.wait_ready()
     assert not lives(server.pid)
     assert stage.ready(ServerOptions(host="0.0.0.0", port=0, api_key="auto")).state == "ready"
@@ -222,7 +222,7 @@ def test_a_server_with_a_certificate_is_asked_over_tls(stage: Stage, pair: tuple
 @needs_openssl
 def test_a_server_that_was_built_without_tls_says_so(stage: Stage, pair: tuple[Path, Path]) -> None:
     server = stage.start(ServerOptions(port=0, tls_cert=pair[0], tls_key=pair[1]), no_tls=True)
-    with pytest.raises(NoTls, match=r"(?m)llama-server was built without TLS$") as caught:
+    with pytest.raises(ServerError, match=r"(?m)llama-server was built without TLS$") as caught:
         server.wait_ready()
     assert caught.value.code == ExitCode.SERVER
 
@@ -246,7 +246,7 @@ def test_a_certificate_that_does_not_fit_is_refused_before_anything_starts(
     assert caught.value.hint == "--tls-cert and --tls-key are a pair of PEM files"
 
 
-def test_half_a_pair_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="belong together"):
         check_access(ServerOptions(tls_cert=tmp_path / "cert.pem"), {})
 

@@ -18,11 +18,11 @@ import pytest
 
 from llama_runner.client.errors import KeyRefused
 from llama_runner.core.csv_row import parse_row
-from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError
+from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError, UsageError
 from llama_runner.core.events import Event, LockWaiting
 from llama_runner.serving import server_control
 from llama_runner.serving.daemon import detach, spec_from_json, spec_to_json
-from llama_runner.serving.errors import AmbiguousName, EndedElsewhere, NoSuchServer, PortTaken, RunsInForeground
+from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
 from llama_runner.serving.llama_server import readiness
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.readiness import Asked
@@ -280,7 +280,7 @@ def test_11_14_a_restart_of_what_does_not_end_is_told(
 ) -> None:
     server = background()
     monkeypatch.setattr(server_control, "GRACE_S", 0.0)
-    monkeypatch.setattr(server_control, "_MERCY_S", 0.0)
+    monkeypatch.setattr(server_control, "KILL_GRACE_S", 0.0)
     os.kill(holder(server), signal.SIGSTOP)
     try:
         with pytest.raises(ServerError, match=r"^acme/tiny did not start again"):
@@ -323,7 +323,7 @@ def test_11_12_one_that_cannot_be_registered_when_it_is_ready_is_ended(
 
 def test_a_server_of_the_foreground_is_not_restarted_from_elsewhere(stage: Stage) -> None:
     server = stage.ready(alias="a")
-    with pytest.raises(RunsInForeground, match=f"^a, process {server.pid}, runs in the foreground"):
+    with pytest.raises(UsageError, match=f"^a, process {server.pid}, runs in the foreground"):
         server_control.restart(stage.registry, "a")
     assert lives(server.pid)
 
@@ -418,12 +418,12 @@ def test_a_server_that_wants_another_key_is_told(stage: Stage, monkeypatch: pyte
 
 
 def test_a_server_that_does_not_answer_is_not_returned(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(readiness, "TIMEOUT_S", 0.1)
     first = stage.ready(alias="acme/tiny")
     os.kill(first.pid, signal.SIGSTOP)
 
     def start() -> Server:
-        monkeypatch.setattr(readiness, "_TIMEOUT_S", 5.0)
+        monkeypatch.setattr(readiness, "TIMEOUT_S", 5.0)
         return stage.ready(alias="acme/tiny")
 
     try:
@@ -447,7 +447,7 @@ def test_a_server_that_still_loads_is_waited_for(stage: Stage, tmp_path: Path) -
 
 def test_one_that_ends_while_it_is_waited_for_is_told(stage: Stage) -> None:
     loading = stage.start(load_until="/nonexistent")
-    with pytest.raises(EndedElsewhere, match="ended before it was ready"):
+    with pytest.raises(ServerError, match="ended before it was ready"):
         ensure_ready(loading.spec, stage.registry, never, lambda: loading.stop() == 1)
 
 

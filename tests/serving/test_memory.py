@@ -92,7 +92,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def test_a_server_that_fits_is_started_without_a_word(place: Place) -> None:
+def test_a_server_that_fits_into_memory_starts_without_a_warning(place: Place) -> None:
     place.check(ctx_size=4096)
     assert place.events == []
 
@@ -147,7 +147,7 @@ def test_llama_fit_params_is_asked_once_for_the_same_model_build_and_options(pla
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"devices": [], "host": ["a", 1, 2], "beside": 0, "resident": 0}'])
-def test_a_damaged_file_of_what_is_known_is_as_good_as_none(place: Place, text: str) -> None:
+def test_a_damaged_memory_file_is_ignored(place: Place, text: str) -> None:
     place.check()
     (kept,) = (place.path / "kept").iterdir()
     kept.write_text(text)
@@ -155,7 +155,7 @@ def test_a_damaged_file_of_what_is_known_is_as_good_as_none(place: Place, text: 
     assert json.loads(kept.read_text())["host"][0] == 3 * MIB
 
 
-def test_where_nothing_can_be_written_down_it_is_asked_each_time(place: Place) -> None:
+def test_in_a_read_only_store_llama_fit_params_runs_at_each_start(place: Place) -> None:
     (place.path / "kept").write_text("not a directory")
     place.check()
     place.check()
@@ -168,7 +168,7 @@ class Process:
     pid = os.getpid()
 
 
-def test_what_a_server_took_counts_the_next_time(place: Place) -> None:
+def test_the_measured_memory_of_a_server_is_used_at_the_next_start(place: Place) -> None:
     place.memory().remember(Process())  # type: ignore[type-var]
     assert not (place.path / "kept").exists(), "nothing is known of it"
     place.check()
@@ -187,7 +187,7 @@ def test_without_llama_fit_params_memory_is_not_checked_which_is_told(place: Pla
     assert place.events == [Noticed("no_memory_check", f"memory is not checked: {place.program} is not there")]
 
 
-def test_what_llama_fit_params_cannot_say_is_left_to_llama_server(place: Place) -> None:
+def test_memory_is_not_checked_where_llama_fit_params_gives_no_answer(place: Place) -> None:
     place.check(extra=("-ctk", "nonsense"))
     place.program.write_text("#!/bin/sh\necho something else\n")
     place.check()
@@ -203,7 +203,7 @@ def test_a_draft_model_and_a_projector_count_with_their_files(place: Place) -> N
     assert need.beside == 70_000 + len(b"GGUF")
 
 
-def test_answers_of_long_ago_are_not_kept_for_ever(place: Place) -> None:
+def test_old_memory_estimates_are_removed(place: Place) -> None:
     (place.path / "kept").mkdir()
     for number in range(300):
         (place.path / "kept" / f"{number}.json").write_text("")
@@ -270,7 +270,7 @@ def test_numbers_are_rounded_to_the_middle_and_weights_that_are_left_out_are_on_
 
 
 @pytest.mark.parametrize("said", ["", "Host", "CUDA0 1 2 3\n", "Host 1 2\n", "Host a b c"])
-def test_other_words_are_no_answer(said: str) -> None:
+def test_other_output_of_llama_fit_params_is_ignored(said: str) -> None:
     assert parse(said, 0) is None
 
 

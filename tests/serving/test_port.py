@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llama_runner.core.errors import ExitCode
-from llama_runner.serving.errors import CannotListen, PortTaken
+from llama_runner.core.errors import ExitCode, ServerError
+from llama_runner.serving.errors import PortTaken
 from llama_runner.serving.port_check import check_port
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_a_socket_that_somebody_listens_at_is_taken(socket_path: Path) -> None:
 )
 def test_a_path_where_no_socket_can_be_is_refused(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / "f.sock").write_text("precious")
-    with pytest.raises(CannotListen, match=why):
+    with pytest.raises(ServerError, match=why):
         check_port(str(tmp_path / name), 8080)
     assert (tmp_path / "f.sock").read_text() == "precious"
 
@@ -105,7 +105,7 @@ def test_a_port_that_was_just_given_back_is_free(taken: int) -> None:
     check_port("127.0.0.1", port)
 
 
-def test_asking_leaves_the_port_free() -> None:
+def test_checking_a_port_leaves_it_free() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -120,26 +120,26 @@ def test_any_free_port_is_always_to_be_had() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(CannotListen, match=rf"^cannot listen on {ELSEWHERE}:8080: .*[Cc]an(no|')t assign") as caught:
+    with pytest.raises(ServerError, match=rf"^cannot listen on {ELSEWHERE}:8080: .*[Cc]an(no|')t assign") as caught:
         check_port(ELSEWHERE, 8080)
     assert caught.value.hint == "choose another --host or --port"
 
 
 @pytest.mark.parametrize("host", ["x" * 64 + ".example", "no\udcffname", "256.1.1.1.", "a..b"])
 def test_a_name_that_stands_for_no_address_is_refused(host: str) -> None:
-    with pytest.raises(CannotListen, match=r"^cannot listen on "):
+    with pytest.raises(ServerError, match=r"^cannot listen on "):
         check_port(host, 8080)
 
 
 @pytest.mark.parametrize("port", [65536, 1 << 40, -1])
 def test_a_number_that_is_no_port_is_refused(port: int) -> None:
-    with pytest.raises(CannotListen, match=f"^cannot listen on 127.0.0.1:{port}: "):
+    with pytest.raises(ServerError, match=f"^cannot listen on 127.0.0.1:{port}: "):
         check_port("127.0.0.1", port)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may listen everywhere")
 def test_a_port_that_is_not_ours_to_use_is_refused() -> None:
-    with pytest.raises(CannotListen, match="Permission denied"):
+    with pytest.raises(ServerError, match="Permission denied"):
         check_port("127.0.0.1", 1)
 
 
@@ -166,7 +166,7 @@ def test_a_name_is_taken_when_one_of_its_addresses_is(monkeypatch: pytest.Monkey
 
 def test_a_name_with_no_address_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve(monkeypatch, 8080, "2001:db8::1", ELSEWHERE)
-    with pytest.raises(CannotListen, match=r"^cannot listen on name:8080: "):
+    with pytest.raises(ServerError, match=r"^cannot listen on name:8080: "):
         check_port("name", 8080)
 
 
@@ -176,5 +176,5 @@ def test_a_system_without_ipv6_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
 
     resolve(monkeypatch, 8080, "::1")
     monkeypatch.setattr(socket, "socket", no_socket)
-    with pytest.raises(CannotListen, match="Address family not supported"):
+    with pytest.raises(ServerError, match="Address family not supported"):
         check_port("::1", 8080)

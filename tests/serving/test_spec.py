@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.core.errors import ExitCode
-from llama_runner.serving.errors import OwnOption
+from llama_runner.core.errors import ExitCode, UsageError
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 
 BINARY, MODEL = Path("/bins/llama-server"), Path("/models/model.gguf")
@@ -40,14 +39,14 @@ def test_the_words_of_a_launch_with_every_option() -> None:
 
 
 @pytest.mark.parametrize(("trained", "expected"), [(512, "512"), (4096, "4096"), (131072, "4096"), (None, "4096")])
-def test_the_context_is_4096_or_what_the_model_was_trained_for_if_that_is_less(
+def test_pain_25_the_context_is_4096_or_what_the_model_was_trained_for_if_that_is_less(
     trained: int | None, expected: str
 ) -> None:
     words = spec(trained_context=trained).argv()
     assert words[words.index("--ctx-size") + 1] == expected
 
 
-def test_a_context_that_is_asked_for_is_not_cut() -> None:
+def test_pain_25_a_context_that_is_asked_for_is_not_cut() -> None:
     words = spec(trained_context=512, ctx_size=8192).argv()
     assert words[words.index("--ctx-size") + 1] == "8192"
 
@@ -112,7 +111,7 @@ def test_llama_arg_variables_reach_the_server_when_asked() -> None:
     ],
 )
 def test_an_extra_option_that_we_must_know_is_refused_with_the_one_to_use(word: str, hint: str) -> None:
-    with pytest.raises(OwnOption) as caught:
+    with pytest.raises(UsageError, match="cannot be given after --") as caught:
         spec("--jinja", word, "x")
     assert str(caught.value) == f"{word} cannot be given after --"
     assert (caught.value.hint, caught.value.code) == (hint, ExitCode.USAGE)

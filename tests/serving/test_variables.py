@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from llama_runner.core.errors import UsageError
 from llama_runner.llama_cpp.capabilities import Capabilities, Flag
 from llama_runner.serving.access import check_access
-from llama_runner.serving.errors import BadKey, PortTaken
+from llama_runner.serving.errors import PortTaken
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.llama_server.variables import overridden, with_variables
 from llama_runner.serving.port_check import check_launch
@@ -78,7 +79,7 @@ def test_13_14_no_variable_names_another_model(name: str) -> None:
 
 
 def test_13_14_an_empty_variable_for_a_key_file_is_told() -> None:
-    with pytest.raises(BadKey, match=r"(?m)^LLAMA_ARG_API_KEY_FILE: it is set and names no file$") as caught:
+    with pytest.raises(UsageError, match=r"(?m)^LLAMA_ARG_API_KEY_FILE: it is set and names no file$") as caught:
         check_access(INHERITING, {"LLAMA_ARG_API_KEY_FILE": ""})
     assert caught.value.hint == "unset it, or name a file with keys"
 

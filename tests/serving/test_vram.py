@@ -64,20 +64,20 @@ def test_a_server_is_shown_with_what_it_holds_on_each_gpu(stage: Stage, programs
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo 'No devices were found'", "echo 1,2; echo '-1, x, y'; echo ,,,"])
-def test_one_that_knows_nothing_changes_nothing(programs: Path, script: str) -> None:
+def test_an_nvidia_smi_without_answers_is_ignored(programs: Path, script: str) -> None:
     nvidia_smi(programs, script)
     assert held([1, 2]) == {}
 
 
-def test_one_that_hangs_is_not_waited_for(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nvidia_smi_that_hangs_is_killed(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hang").symlink_to(find_program("sleep") or "")
     nvidia_smi(programs, f"{tmp_path}/hang 3600 & wait")
-    monkeypatch.setattr(gpu_memory, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(gpu_memory, "TIMEOUT_S", 0.3)
     assert held([1]) == {}
     until(lambda: not [each for each in psutil.process_iter() if str(tmp_path) in words(each)], "its end")
 
 
-def test_one_that_cannot_be_started_changes_nothing(programs: Path) -> None:
+def test_an_nvidia_smi_that_cannot_be_started_is_ignored(programs: Path) -> None:
     (programs / "nvidia-smi").write_bytes(b"\x7fELF")
     (programs / "nvidia-smi").chmod(0o755)
     assert held([1]) == {}

@@ -41,12 +41,9 @@ _SWITCH = ("on", "off", "auto", "true", "false", "enabled", "disabled", "1", "0"
 """What llama.cpp takes where its help says on and off."""
 
 
-class NotUnderstood(UsageError):
-    """llama-server would refuse an option, or take it for something else. ``flag`` is that option as it was given."""
-
-    def __init__(self, flag: str, what: str, version: str, *, hint: str | None) -> None:
-        self.flag, self.what, self.version = flag, what, version
-        super().__init__(f"{what} (llama-server {version})", hint=hint)
+def not_understood_error(what: str, version: str, *, hint: str | None) -> UsageError:
+    """llama-server would refuse an option, or take it for something else."""
+    return UsageError(f"{what} (llama-server {version})", hint=hint)
 
 
 def check_options(
@@ -54,7 +51,7 @@ def check_options(
 ) -> list[str]:
     """Check what is passed on to llama-server against the programs in hand, and return advice about it.
 
-    ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``NotUnderstood``. Programs
+    ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``UsageError``. Programs
     that do not list their options are not checked.
     """
     from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
@@ -72,7 +69,7 @@ def check_options(
 
 
 def check_flags(words: Iterable[str], capabilities: Capabilities, ours: Container[str] = ()) -> list[str]:
-    """Raise ``NotUnderstood`` for words that llama-server would not understand; return what it advises against.
+    """Raise ``UsageError`` for words that llama-server would not understand; return what it advises against.
 
     ``words`` are options and their values. Unknown, renamed, removed and misspelt options are told, a value that is
     missing, one too many, and one that is no number or none of those that the option takes.
@@ -86,13 +83,13 @@ def check_flags(words: Iterable[str], capabilities: Capabilities, ours: Containe
         count = {"none": 0, "pair": 2}.get(flag.kind, 1)
         values, given = given[:count], given[count:]
         if len(values) < count or (values and capabilities.flag(values[0]) is not None):
-            raise NotUnderstood(word, f"{word} needs {flag.value}", capabilities.version, hint=_told(flag))
+            raise not_understood_error(f"{word} needs {flag.value}", capabilities.version, hint=_told(flag))
         for value in values:
             _check_value(word, value, flag, capabilities)
         if given and not given[0].startswith("-"):
             takes = "takes no value" if not count else f"takes {flag.value} alone"
             what = f"{word} {takes}, and {given[0]!r} comes after it"
-            raise NotUnderstood(word, what, capabilities.version, hint="leave it out, or quote a value with spaces")
+            raise not_understood_error(what, capabilities.version, hint="leave it out, or quote a value with spaces")
     return advice
 
 
@@ -109,27 +106,29 @@ def _known(word: str, capabilities: Capabilities, ours: Container[str]) -> Flag:
     if flag is not None and flag.removed is None:
         return flag
     if flag is not None:
-        raise NotUnderstood(word, f"{word} has been removed", version, hint=flag.removed)
+        raise not_understood_error(f"{word} has been removed", version, hint=flag.removed)
     name, equals, value = word.partition("=")
     if not word.startswith("-"):
-        raise NotUnderstood(word, f"{word!r} is no option", version, hint="options come with their values after them")
+        raise not_understood_error(f"{word!r} is no option", version, hint="options come with their values after them")
     if equals and capabilities.flag(name) is not None:
-        raise NotUnderstood(word, f"{word} is not understood", version, hint=f"write {name} {value}")
+        raise not_understood_error(f"{word} is not understood", version, hint=f"write {name} {value}")
     if name in ours:
         hint = f"{name} is an option of llama-runner: put it before `--`"
-        raise NotUnderstood(word, f"there is no option {name}", version, hint=hint)
+        raise not_understood_error(f"there is no option {name}", version, hint=hint)
     for other in (pair[pair[0] == name] for pair in RENAMED if name in pair):
         if (there := capabilities.flag(other)) is not None and there.removed is None:
-            raise NotUnderstood(word, f"there is no option {name}", version, hint=f"it is called {other} here")
+            raise not_understood_error(f"there is no option {name}", version, hint=f"it is called {other} here")
     if name in _OF_OTHERS:
         hint = f"it is {_OF_OTHERS[name]}'s; a prompt goes to a server that runs: llama-runner infer"
-        raise NotUnderstood(word, f"{name} is no option of the server", version, hint=hint)
+        raise not_understood_error(f"{name} is no option of the server", version, hint=hint)
     if name == "--rpc":
-        raise NotUnderstood(word, "there is no --rpc in this build", version, hint="take one with it: --device cpu+rpc")
+        raise not_understood_error(
+            "there is no --rpc in this build", version, hint="take one with it: --device cpu+rpc"
+        )
     names = [name for flag in capabilities.flags if flag.removed is None for name in flag.names]
     near = _nearest(name.replace("_", "-"), names)
     hint = f"did you mean {near}?" if near else "this version may not have it; its options: llama-server --help"
-    raise NotUnderstood(word, f"there is no option {name}", version, hint=hint)
+    raise not_understood_error(f"there is no option {name}", version, hint=hint)
 
 
 def _check_value(word: str, value: str, flag: Flag, capabilities: Capabilities) -> None:
@@ -141,7 +140,7 @@ def _check_value(word: str, value: str, flag: Flag, capabilities: Capabilities) 
     else:
         return
     near = _nearest(value, flag.choices)
-    raise NotUnderstood(word, what, capabilities.version, hint=f"did you mean {near}?" if near else _told(flag))
+    raise not_understood_error(what, capabilities.version, hint=f"did you mean {near}?" if near else _told(flag))
 
 
 def _taken(flag: Flag) -> tuple[str, ...]:

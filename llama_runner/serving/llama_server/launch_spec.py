@@ -201,7 +201,7 @@ def spec_of(
     projector: Path | None = None,
     adapters: tuple[Path, ...] = (),
 ) -> ServerSpec:
-    """Return the spec for a model on this machine; ``OwnOption`` for extra options that are ours to know.
+    """Return the spec for a model on this machine; ``UsageError`` for extra options that are ours to know.
 
     Relative paths, in the options too, are taken from the working directory: the server starts in another one.
     """
@@ -239,13 +239,13 @@ def spec_of(
 
 
 def check_own_options(words: Iterable[str]) -> None:
-    """Raise ``OwnOption`` for options of llama-server that only we may give it."""
+    """Raise ``UsageError`` for options of llama-server that only we may give it."""
     for word in words:
         option = _canonical(word).partition("=")[0]
         if instead := instead_of(option):
-            from llama_runner.serving.errors import OwnOption  # noqa: PLC0415 - not on the warm path
+            from llama_runner.serving.errors import own_option_error  # noqa: PLC0415 - not on the warm path
 
-            raise OwnOption(option if option in _SECRET else word, instead)
+            raise own_option_error(option if option in _SECRET else word, instead)
 
 
 def instead_of(option: str) -> str | None:

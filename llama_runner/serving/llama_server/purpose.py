@@ -29,18 +29,15 @@ _USUAL_BATCH = 512
 """Tokens that llama-server computes at once by default. A vector is made of one such batch."""
 
 
-class NoText(UsageError):
-    """A model that writes no text is asked for some. ``name`` is the model's, ``kind`` what it gives instead."""
-
-    def __init__(self, name: str, kind: str, option: str = "") -> None:
-        self.name, self.kind, self.option = name, kind, option
-        ranks = kind == "rerank"
-        asking = "ask /v1/rerank" if ranks else "ask /v1/embeddings, or `server.embed` in Python"
-        super().__init__(
-            f"{name} is {'a reranker' if ranks else 'an embedding model'}, which writes no text"
-            + (f", and {option} needs one that does" if option else ""),
-            hint=f"leave {option} out" if option else f"`llama-runner run` serves it: {asking}",
-        )
+def no_text_error(name: str, kind: str, option: str = "") -> UsageError:
+    """Return the error for a model that writes no text and is asked for some. ``kind`` is what it gives instead."""
+    ranks = kind == "rerank"
+    asking = "ask /v1/rerank" if ranks else "ask /v1/embeddings, or `server.embed` in Python"
+    return UsageError(
+        f"{name} is {'a reranker' if ranks else 'an embedding model'}, which writes no text"
+        + (f", and {option} needs one that does" if option else ""),
+        hint=f"leave {option} out" if option else f"`llama-runner run` serves it: {asking}",
+    )
 
 
 class Purpose(Value):
@@ -86,12 +83,12 @@ def made_for(facts: Mapping[str, Any]) -> Literal["text", "embeddings", "rerank"
 
 
 def check_text(name: str, facts: Mapping[str, Any], option: str = "") -> None:
-    """Raise ``NoText`` for a model that cannot write; a decoder that is trained for embeddings can.
+    """Raise ``UsageError`` for a model that cannot write; a decoder that is trained for embeddings can.
 
     ``option`` is the one that needs it, if it is an option that does.
     """
     if is_encoder(facts.get("architecture")) or facts.get("pooling") == "rank":
-        raise NoText(name, made_for(facts), option)
+        raise no_text_error(name, made_for(facts), option)
 
 
 def purpose_words(

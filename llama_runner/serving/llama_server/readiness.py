@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.client.address import ServerAddress, only_trusting
 from llama_runner.client.errors import KeyRefused
-from llama_runner.serving.errors import AnotherModel, AnswersWithoutKey, CanaryFailed
+from llama_runner.serving.errors import another_model_error, answers_without_key_error, canary_failed_error
 from llama_runner.serving.llama_server.purpose import purpose_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.llama_server.purpose import Purpose
 
-_TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0
 _CANARY_S = 300.0
 _LONGEST = 1 << 20
 
@@ -69,7 +69,7 @@ class Asked:
     def _reply(
         self, method: str, path: str, body: object, timeout: float | None, known: dict[str, bytes]
     ) -> tuple[int, bytes] | None:
-        connection = self._connection(timeout or _TIMEOUT_S)
+        connection = self._connection(timeout or TIMEOUT_S)
         content = None if body is None else json.dumps(body)
         headers = known if body is None else {**known, "Content-Type": b"application/json"}
         try:
@@ -106,7 +106,7 @@ class _Socket(http.client.HTTPConnection):
 
 
 def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
-    """Return what a server lists of our model, or None while it is not ready; ``AnotherModel``, ``CanaryFailed``."""
+    """Return what a server lists of our model, or None while it is not ready; ``ServerError``."""
     if asked.get("/health") is None:
         return None
     listed = asked.get("/v1/models")
@@ -115,7 +115,7 @@ def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
     found = models(listed)
     ours = next((found[name] for name in spec.names if name in found), None)
     if ours is None:
-        raise AnotherModel(asked.url, spec.alias, sorted(found))
+        raise another_model_error(asked.url, spec.alias, sorted(found))
     # Its loop answers this, and may not run yet: until it does, llama-server forgets that it was asked to end.
     asked.ask("GET", "/lora-adapters")
     if spec.canary:
@@ -124,26 +124,26 @@ def ready_model(asked: Asked, spec: ServerSpec) -> dict[str, Any] | None:
 
 
 def refuses_strangers(asked: Asked) -> bool:
-    """Return whether a request without a key was refused; ``AnswersWithoutKey`` if it was answered.
+    """Return whether a request without a key was refused; ``ServerError`` if it was answered.
 
     False: there was no answer. The path needs a key in every version of llama-server; asked with GET, it generates
     nothing where no key is needed.
     """
     status = asked.status_without_key("/v1/chat/completions")
     if status not in (None, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise AnswersWithoutKey(asked.url)
+        raise answers_without_key_error(asked.url)
     return status is not None
 
 
 def canary(asked: Asked, purpose: Purpose) -> None:
-    """Raise ``CanaryFailed`` unless a server that says it is ready gives one token, one vector, or one rank."""
+    """Raise ``ServerError`` unless a server that says it is ready gives one token, one vector, or one rank."""
     path, body = {
         "text": ("/completion", {"prompt": "a", "n_predict": 1}),
         "embeddings": ("/embeddings", {"input": "a"}),
         "rerank": ("/v1/rerank", {"query": "a", "documents": ["a"]}),
     }[purpose.kind]
     if asked.ask("POST", path, body, timeout=_CANARY_S) is None:
-        raise CanaryFailed(asked.url)
+        raise canary_failed_error(asked.url)
 
 
 def models(listed: dict[str, Any]) -> dict[str, dict[str, Any]]:

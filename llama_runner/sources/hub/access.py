@@ -27,32 +27,21 @@ _LONGEST_TOKEN = 4096
 _EXAMPLE = "https://hub.example.org"
 
 
-class BadToken(UsageError):
+def bad_token_error(origin: str, why: str) -> UsageError:
     """What stands where a token should be cannot be one; it is not shown."""
-
-    def __init__(self, origin: str, why: str) -> None:
-        self.origin, self.why = origin, why
-        super().__init__(
-            f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings/tokens"
-        )
+    return UsageError(
+        f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings/tokens"
+    )
 
 
-class NoTokenFile(UsageError):
+def no_token_file_error(path: Path, why: str) -> UsageError:
     """The file of ``--token-file`` cannot be read."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        self.path, self.why = path, why
-        super().__init__(
-            f"cannot read the token file {path}: {why}", hint="give a file with the token on its only line"
-        )
+    return UsageError(f"cannot read the token file {path}: {why}", hint="give a file with the token on its only line")
 
 
-class BadTimeout(UsageError):
+def bad_timeout_error(variable: str, value: str) -> UsageError:
     """A time-out in the environment is not a number of seconds."""
-
-    def __init__(self, variable: str, value: str) -> None:
-        self.variable, self.value = variable, value
-        super().__init__(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
+    return UsageError(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
 
 
 class Access(Value):
@@ -107,7 +96,7 @@ def seconds(environment: Mapping[str, str], variable: str) -> float | None:
     if value is None:
         return None
     if not value.strip().isdecimal():
-        raise BadTimeout(variable, value)
+        raise bad_timeout_error(variable, value)
     return float(value) or None
 
 
@@ -124,13 +113,13 @@ def _from_given_file(_: Mapping[str, str], path: Path | None, notice: Callable[[
             status = os.fstat(file.fileno())
             content = file.read(_LONGEST_TOKEN + 1)
     except (OSError, ValueError) as error:
-        raise NoTokenFile(path, getattr(error, "strerror", None) or str(error)) from None
+        raise no_token_file_error(path, getattr(error, "strerror", None) or str(error)) from None
     if os.name == "posix" and stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         notice("token_file_readable", f"others can read the token in {path}; chmod 600 keeps it to yourself")
     origin = f"--token-file {path}"
     token = _clean(content, origin)
     if token is None:
-        raise NoTokenFile(path, "it is empty")
+        raise no_token_file_error(path, "it is empty")
     return token, origin
 
 
@@ -172,14 +161,14 @@ def kept_token(environment: Mapping[str, str]) -> Path:
 
 
 def _clean(content: bytes, origin: str) -> str | None:
-    """Return the token without white space around it; None for nothing; ``BadToken`` for what cannot be one."""
+    """Return the token without white space around it; None for nothing; ``UsageError`` for what cannot be one."""
     content = content.removeprefix(b"\xef\xbb\xbf").strip()
     if not content:
         return None
     if len(content) > _LONGEST_TOKEN:
-        raise BadToken(origin, f"it is longer than {_LONGEST_TOKEN} bytes")
+        raise bad_token_error(origin, f"it is longer than {_LONGEST_TOKEN} bytes")
     if b"\n" in content:
-        raise BadToken(origin, "it has more than one line")
+        raise bad_token_error(origin, "it has more than one line")
     if any(not 0x21 <= byte <= 0x7E for byte in content):  # noqa: PLR2004 - the visible characters of ASCII
-        raise BadToken(origin, "it contains spaces, control characters or letters that no token has")
+        raise bad_token_error(origin, "it contains spaces, control characters or letters that no token has")
     return content.decode("ascii")

@@ -1,4 +1,4 @@
-"""What the Hub's answers say, read strictly: whatever is missing or odd is a ``BadAnswer`` that names it.
+"""What the Hub's answers say, read strictly: whatever is missing or odd is a ``HubUnavailable`` that names it.
 
 Pure. What a listing claims of names (``..``, two that differ only in case) is judged by ``selection``.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import file_digest
 from llama_runner.core.value import Value
-from llama_runner.sources.hub.errors import BadAnswer
+from llama_runner.sources.hub.errors import bad_answer_error
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 if TYPE_CHECKING:
@@ -45,15 +45,15 @@ def pin_of(answer: object, repo: str, where: str) -> Pin:
     about = _object(answer, "the answer", where)
     commit = about.get("sha")
     if not _is_hex(commit, 40):
-        raise BadAnswer(where, f"{repo} is at the commit {commit!r}")
+        raise bad_answer_error(where, f"{repo} is at the commit {commit!r}")
     siblings = about.get("siblings")
     if not isinstance(siblings, list):
-        raise BadAnswer(where, f"{repo} comes without a list of files")
+        raise bad_answer_error(where, f"{repo} comes without a list of files")
     files = {}
     for sibling in siblings:
         file = _file(sibling, where)
         if file.name in files:
-            raise BadAnswer(where, f"{repo} lists {file.name!r} twice")
+            raise bad_answer_error(where, f"{repo} lists {file.name!r} twice")
         files[file.name] = file
     return Pin(repo, commit, tuple(files[name] for name in sorted(files)), _facts(about.get("gguf")))
 
@@ -62,21 +62,21 @@ def _file(sibling: object, where: str) -> RemoteFile:
     about = _object(sibling, "a file", where)
     name = about.get("rfilename")
     if not isinstance(name, str) or not name:
-        raise BadAnswer(where, f"a file is called {name!r}")
+        raise bad_answer_error(where, f"a file is called {name!r}")
     lfs = about.get("lfs")
     lengths = [about.get("size"), lfs.get("size") if isinstance(lfs, dict) else None]
     sizes = {repr(length): length for length in lengths if length is not None}
     size = next(iter(sizes.values()), None)
     if len(sizes) != 1 or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < _LARGEST:
-        raise BadAnswer(where, f"the size of {name!r} is {' or '.join(sizes) or 'missing'}")
+        raise bad_answer_error(where, f"the size of {name!r} is {' or '.join(sizes) or 'missing'}")
     blob = about.get("blobId") or ""
     if blob and not _is_hex(blob, 40):
-        raise BadAnswer(where, f"the blob of {name!r} is {blob!r}")
+        raise bad_answer_error(where, f"the blob of {name!r} is {blob!r}")
     if not lfs:
         return RemoteFile(name, size, None, blob)
     sha256 = _object(lfs, f"the LFS entry of {name!r}", where).get("sha256")
     if not _is_hex(sha256, 64):
-        raise BadAnswer(where, f"the SHA-256 of {name!r} is {sha256!r}")
+        raise bad_answer_error(where, f"the SHA-256 of {name!r} is {sha256!r}")
     return RemoteFile(name, size, file_digest(sha256))  # its blob is a pointer
 
 
@@ -95,7 +95,7 @@ def refs_of(answer: object, repo: str, where: str) -> Refs:
     """Read ``GET /api/models/REPO/refs?include_prs=1``."""
     about = _object(answer, "the answer", where)
     if not isinstance(about.get("branches"), list):
-        raise BadAnswer(where, f"{repo} comes without a list of branches")
+        raise bad_answer_error(where, f"{repo} comes without a list of branches")
     branches, tags, requests = (
         _commits(about.get(kind) or [], key, where)
         for kind, key in (("branches", "name"), ("tags", "name"), ("pullRequests", "ref"))
@@ -109,7 +109,7 @@ def _commits(refs: object, key: str, where: str) -> dict[str, str]:
         about = _object(ref, "a branch or tag", where)
         name, commit = about.get(key), about.get("targetCommit")
         if not isinstance(name, str) or not name or not _is_hex(commit, 40):
-            raise BadAnswer(where, f"a branch or tag {name!r} is at the commit {commit!r}")
+            raise bad_answer_error(where, f"a branch or tag {name!r} is at the commit {commit!r}")
         found[name] = commit
     return found
 
@@ -117,13 +117,13 @@ def _commits(refs: object, key: str, where: str) -> dict[str, str]:
 def listed_of(answer: object, where: str) -> list[Listed]:
     """Read ``GET /api/models?search=WORDS``."""
     if not isinstance(answer, list):
-        raise BadAnswer(where, "the search gave no list")
+        raise bad_answer_error(where, "the search gave no list")
     found = []
     for item in answer:
         about = _object(item, "a repository", where)
         repo = about.get("id") or about.get("modelId")
         if not isinstance(repo, str) or not repo.isprintable():
-            raise BadAnswer(where, f"a repository is called {repo!r}")
+            raise bad_answer_error(where, f"a repository is called {repo!r}")
         updated = about.get("lastModified")
         found.append(
             Listed(
@@ -143,7 +143,7 @@ def _count(value: object) -> int | None:
 
 def _object(value: object, what: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BadAnswer(where, f"{what} is {type(value).__name__}, not an object")
+        raise bad_answer_error(where, f"{what} is {type(value).__name__}, not an object")
     return value
 
 

@@ -19,7 +19,7 @@ from llama_runner.core.value import Value
 from llama_runner.sources.hub import api_schema
 from llama_runner.sources.hub.access import ANSWER_TIMEOUT, seconds
 from llama_runner.sources.hub.error_mapping import explain, is_transient, retry_after
-from llama_runner.sources.hub.errors import BadAnswer, BadRepositoryName, NoSuchRepository
+from llama_runner.sources.hub.errors import NoSuchRepository, bad_answer_error, bad_repository_name_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_REVISION = "main"
-_LARGEST_ANSWER = 64 << 20
-_LARGEST_REFUSAL = 64 << 10
+MAX_RESPONSE_BYTES = 64 << 20
+MAX_ERROR_BYTES = 64 << 10
 _SLICE_S = 0.2
 """How long a wait does not look whether it was cancelled."""
 
@@ -103,19 +103,20 @@ class HubClient:
         try:
             answer = self._json("/api/models", asked, repr(words))
         except NoSuchRepository:
-            raise BadAnswer(self._access.endpoint, "it cannot be searched") from None
+            raise bad_answer_error(self._access.endpoint, "it cannot be searched") from None
         return api_schema.listed_of(answer, self._access.endpoint)[:limit]
 
     def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
         content = self._get(_Question(self._access.endpoint + path, repo, revision, params))
-        if len(content) > _LARGEST_ANSWER:
-            raise BadAnswer(self._access.endpoint, f"it sent more than {_LARGEST_ANSWER >> 20} MiB about {repo}")
+        if len(content) > MAX_RESPONSE_BYTES:
+            said = f"it sent more than {MAX_RESPONSE_BYTES >> 20} MiB about {repo}"
+            raise bad_answer_error(self._access.endpoint, said)
         try:
             answer: object = json.loads(content)
         except (ValueError, RecursionError):
             page = content.lstrip()[:1] == b"<"
             what = "it sent a web page" if page else "it sent something that is not JSON"
-            raise BadAnswer(self._access.endpoint, what) from None
+            raise bad_answer_error(self._access.endpoint, what) from None
         return answer
 
     def _get(self, question: _Question) -> bytes:
@@ -164,7 +165,7 @@ class HubClient:
             "timeout": (connect, read, read, connect),  # the last is for a free connection
         }
         with get_session().stream("GET", question.url, **options) as response:
-            limit = _LARGEST_ANSWER if response.is_success else _LARGEST_REFUSAL
+            limit = MAX_RESPONSE_BYTES if response.is_success else MAX_ERROR_BYTES
             content = bytearray()
             for chunk in response.iter_bytes():
                 content += chunk
@@ -191,8 +192,8 @@ def _said(content: bytes) -> str | None:
 
 
 def _path(repo: str) -> str:
-    """Return the repository's name for a URL; ``BadRepositoryName`` for one that would lead elsewhere."""
+    """Return the repository's name for a URL; ``HubError`` for one that would lead elsewhere."""
     parts = repo.split("/")
     if len(parts) > 2 or any(part.strip(".") == "" or not part.isprintable() for part in parts):  # noqa: PLR2004
-        raise BadRepositoryName(repo)
+        raise bad_repository_name_error(repo)
     return quote(repo)

@@ -12,30 +12,30 @@ from urllib.parse import urlsplit
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.sources.hub.errors import (
-    BadAnswer,
     BadCertificate,
-    BadCertificateFile,
-    BadRepositoryName,
-    Blocked,
     ConnectionLost,
-    ConnectionRefused,
-    Forbidden,
-    Gated,
-    HubBroken,
     HubError,
-    HubRefused,
-    NameNotResolved,
     NoSuchFile,
     NoSuchRepository,
     NoSuchRevision,
     NotFetched,
     NotReached,
-    Offline,
     ProxyFailed,
     RateLimited,
-    StorageRefused,
     TimedOut,
-    TokenRefused,
+    bad_answer_error,
+    bad_certificate_file_error,
+    bad_repository_name_error,
+    blocked_error,
+    connection_refused_error,
+    forbidden_error,
+    gated_error,
+    hub_broken_error,
+    hub_refused_error,
+    name_not_resolved_error,
+    offline_error,
+    storage_refused_error,
+    token_refused_error,
 )
 from llama_runner.system.http_failure import chain, failure_of, named, one_line, origin_of, proxy_of, where_of
 
@@ -107,13 +107,13 @@ def _cause(error: Exception, repo: str, revision: str | None, file: str | None, 
     if response is not None:
         return _answered(error, response, repo, revision, file, access)
     if named(error, "OfflineModeIsEnabled"):
-        return Offline(repo if file is None else f"{file} of {repo}")
+        return offline_error(repo if file is None else f"{file} of {repo}")
     if named(error, "HFValidationError"):
-        return BadRepositoryName(repo)
+        return bad_repository_name_error(repo)
     if failure := failure_of(error, access.endpoint, access.hide):
         return _not_reached(failure)
     where = where_of(named(error, "HTTPError", "InvalidURL") or error, access.endpoint)
-    return BadAnswer(where, one_line(access.hide(f"{error}" or type(error).__name__)))
+    return bad_answer_error(where, one_line(access.hide(f"{error}" or type(error).__name__)))
 
 
 def _answered(  # noqa: C901, PLR0912 - a table
@@ -131,47 +131,47 @@ def _answered(  # noqa: C901, PLR0912 - a table
     )
     match status:
         case _ if code is None and status in {401, 403, 404, 410} and where != origin_of(access.endpoint):
-            return StorageRefused(where, status)
+            return storage_refused_error(where, status)
         case _ if code == "RevisionNotFound":
             return NoSuchRevision(repo, revision or "main")
         case _ if code == "EntryNotFound" or (code is None and status == 404 and file):  # noqa: PLR2004
             return NoSuchFile(repo, revision, file or "of that name")
         case 401 if access.token is not None:
-            return TokenRefused(access)
+            return token_refused_error(access)
         case _ if code == "GatedRepo":
-            return Gated(repo, access)
+            return gated_error(repo, access)
         case 401 | 404:
             return NoSuchRepository(repo, access)
         case _ if code == "RepoNotFound":
             return NoSuchRepository(repo, access)
         case _ if status == 451 or said.startswith("Access to this resource is disabled"):  # noqa: PLR2004
-            return Blocked(repo, access, said)
+            return blocked_error(repo, access, said)
         case 403:
-            return Forbidden(repo, access, said)
+            return forbidden_error(repo, access, said)
         case 407:
             return ProxyFailed(access.endpoint, proxy_of(access.endpoint) or where, "407")
         case 429:
             return RateLimited(access, retry_after(error))
         case _ if status >= 500:  # noqa: PLR2004
-            return HubBroken(where, status, said)
+            return hub_broken_error(where, status, said)
         case _ if status < 300:  # noqa: PLR2004
-            return BadAnswer(where, said or f"status {status}")
-    return HubRefused(where, status, said)
+            return bad_answer_error(where, said or f"status {status}")
+    return hub_refused_error(where, status, said)
 
 
 def _not_reached(failure: HttpFailure) -> NotReached:
     where, why = failure.where, failure.why
     match failure.cause:
         case "name":
-            return NameNotResolved(where, urlsplit(where).hostname or where)
+            return name_not_resolved_error(where, urlsplit(where).hostname or where)
         case "refused":
-            return ConnectionRefused(where)
+            return connection_refused_error(where)
         case "time-out":
             return TimedOut(where, why)
         case "certificate":
             return BadCertificate(where, why)
         case "certificate file":
-            return BadCertificateFile(where, failure.variable, failure.path, why)
+            return bad_certificate_file_error(where, failure.variable, failure.path, why)
         case "proxy":
             return ProxyFailed(where, failure.proxy, why)
         case "lost":

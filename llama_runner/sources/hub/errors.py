@@ -37,23 +37,17 @@ class NotFetched(DownloadError):
         super().__init__(f"{what} could not be fetched: {reason}", hint=reason.hint)
 
 
-class Offline(SourceError):
+def offline_error(what: str) -> SourceError:
     """The Hub would have to be asked, and must not be."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        super().__init__(
-            f"{what} is not here, and the network must not be used",
-            hint="run once without --offline (and without HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)",
-        )
+    return SourceError(
+        f"{what} is not here, and the network must not be used",
+        hint="run once without --offline (and without HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)",
+    )
 
 
-class BadRepositoryName(HubError):
+def bad_repository_name_error(repo: str) -> HubError:
     """No repository can have this name."""
-
-    def __init__(self, repo: str) -> None:
-        self.repo = repo
-        super().__init__(f"{repo!r} cannot be the name of a repository", hint="give it as ORG/MODEL")
+    return HubError(f"{repo!r} cannot be the name of a repository", hint="give it as ORG/MODEL")
 
 
 class NoSuchRepository(HubError):
@@ -87,50 +81,39 @@ class NoSuchFile(HubError):
         super().__init__(f"{repo}{at} has no file {file}", hint="it may have been deleted; look again with --update")
 
 
-class TokenRefused(HubError):
+def token_refused_error(access: Access) -> HubError:
     """There is a token, and the Hub does not know it."""
-
-    def __init__(self, access: Access) -> None:
-        self.endpoint, self.origin = access.endpoint, access.origin
-        super().__init__(
-            f"{access.endpoint} refuses the token from {access.origin}: it is invalid or expired",
-            hint=f"make a new one at {access.endpoint}/{_SETTINGS}, or go without one for a public model",
-        )
+    return HubError(
+        f"{access.endpoint} refuses the token from {access.origin}: it is invalid or expired",
+        hint=f"make a new one at {access.endpoint}/{_SETTINGS}, or go without one for a public model",
+    )
 
 
-class Gated(HubError):
+def gated_error(repo: str, access: Access) -> HubError:
     """Its makers want their terms to be accepted first."""
-
-    def __init__(self, repo: str, access: Access) -> None:
-        self.repo, self.origin, self.page = repo, access.origin, f"{access.endpoint}/{repo}"
-        if access.token is None:
-            fact = "is gated, and no token is set"
-            hint = f"accept its terms at {self.page}, then set HF_TOKEN or log in with hf auth login"
-        else:
-            fact = f"is gated, and the owner of the token from {access.origin} has no access yet"
-            hint = f"accept its terms at {self.page}; some makers then answer by hand"
-        super().__init__(f"{repo} {fact}", hint=hint)
+    page = f"{access.endpoint}/{repo}"
+    if access.token is None:
+        fact = "is gated, and no token is set"
+        hint = f"accept its terms at {page}, then set HF_TOKEN or log in with hf auth login"
+    else:
+        fact = f"is gated, and the owner of the token from {access.origin} has no access yet"
+        hint = f"accept its terms at {page}; some makers then answer by hand"
+    return HubError(f"{repo} {fact}", hint=hint)
 
 
-class Forbidden(HubError):
+def forbidden_error(repo: str, access: Access, said: str) -> HubError:
     """Whoever asks is known and may not."""
-
-    def __init__(self, repo: str, access: Access, said: str) -> None:
-        self.repo, self.origin, self.said = repo, access.origin, said
-        hint = "set HF_TOKEN to a token that may read it"
-        if access.token is not None:
-            hint = f"the token from {access.origin} lacks a permission: see {access.endpoint}/{_SETTINGS}"
-        super().__init__(f"{access.endpoint} denies access to {repo}{_quoted(said)}", hint=hint)
+    hint = "set HF_TOKEN to a token that may read it"
+    if access.token is not None:
+        hint = f"the token from {access.origin} lacks a permission: see {access.endpoint}/{_SETTINGS}"
+    return HubError(f"{access.endpoint} denies access to {repo}{_quoted(said)}", hint=hint)
 
 
-class Blocked(HubError):
+def blocked_error(repo: str, access: Access, said: str) -> HubError:
     """The Hub has taken the repository away."""
-
-    def __init__(self, repo: str, access: Access, said: str) -> None:
-        self.repo, self.said = repo, said
-        super().__init__(
-            f"{repo} has been disabled on {access.endpoint}{_quoted(said)}", hint="look for another copy of the model"
-        )
+    return HubError(
+        f"{repo} has been disabled on {access.endpoint}{_quoted(said)}", hint="look for another copy of the model"
+    )
 
 
 class RateLimited(HubUnavailable):
@@ -143,41 +126,29 @@ class RateLimited(HubUnavailable):
         super().__init__(f"{access.endpoint} takes no more requests from here{when}", hint=f"run again then{more}")
 
 
-class HubBroken(HubUnavailable):
+def hub_broken_error(where: str, status: int, said: str) -> HubUnavailable:
     """The Hub answers, with a failure of its own."""
-
-    def __init__(self, where: str, status: int, said: str) -> None:
-        self.where, self.status, self.said = where, status, said
-        super().__init__(
-            f"{where} fails with status {status}{_quoted(said)}", hint="nothing is wrong here; run again in a while"
-        )
+    return HubUnavailable(
+        f"{where} fails with status {status}{_quoted(said)}", hint="nothing is wrong here; run again in a while"
+    )
 
 
-class HubRefused(HubUnavailable):
+def hub_refused_error(where: str, status: int, said: str) -> HubUnavailable:
     """The Hub answers with a refusal that has no name of its own."""
-
-    def __init__(self, where: str, status: int, said: str) -> None:
-        self.where, self.status, self.said = where, status, said
-        super().__init__(f"{where} refuses with status {status}{_quoted(said)}", hint=_ENDPOINT_HINT)
+    return HubUnavailable(f"{where} refuses with status {status}{_quoted(said)}", hint=_ENDPOINT_HINT)
 
 
-class StorageRefused(HubUnavailable):
+def storage_refused_error(where: str, status: int) -> HubUnavailable:
     """The Hub sent us on to where it keeps large files, and there we are turned away."""
-
-    def __init__(self, where: str, status: int) -> None:
-        self.where, self.status = where, status
-        super().__init__(
-            f"{where}, where the Hub keeps the file, refuses with status {status}",
-            hint="run again: such links last for a while only; a proxy may also be in the way",
-        )
+    return HubUnavailable(
+        f"{where}, where the Hub keeps the file, refuses with status {status}",
+        hint="run again: such links last for a while only; a proxy may also be in the way",
+    )
 
 
-class BadAnswer(HubUnavailable):
+def bad_answer_error(where: str, what: str) -> HubUnavailable:
     """What answers does not speak as a hub does."""
-
-    def __init__(self, where: str, what: str) -> None:
-        self.where, self.what = where, what
-        super().__init__(f"{where} does not answer as a hub does: {what}", hint=_ENDPOINT_HINT)
+    return HubUnavailable(f"{where} does not answer as a hub does: {what}", hint=_ENDPOINT_HINT)
 
 
 class NotReached(HubUnavailable):
@@ -188,23 +159,18 @@ class NotReached(HubUnavailable):
         super().__init__(f"{where} cannot be reached: {why}", hint=hint)
 
 
-class NameNotResolved(NotReached):
+def name_not_resolved_error(where: str, host: str) -> NotReached:
     """The name of the host leads nowhere."""
-
-    def __init__(self, where: str, host: str) -> None:
-        self.host = host
-        super().__init__(
-            where,
-            f"no address is known for {host}",
-            hint="check the network and its DNS; for a mirror set HF_ENDPOINT, for a proxy HTTPS_PROXY",
-        )
+    return NotReached(
+        where,
+        f"no address is known for {host}",
+        hint="check the network and its DNS; for a mirror set HF_ENDPOINT, for a proxy HTTPS_PROXY",
+    )
 
 
-class ConnectionRefused(NotReached):
+def connection_refused_error(where: str) -> NotReached:
     """Nobody listens there."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(where, "the connection was refused", hint=_ENDPOINT_HINT)
+    return NotReached(where, "the connection was refused", hint=_ENDPOINT_HINT)
 
 
 class ConnectionLost(NotReached):
@@ -231,14 +197,9 @@ class BadCertificate(NotReached):
         )
 
 
-class BadCertificateFile(NotReached):
+def bad_certificate_file_error(where: str, variable: str, path: str, why: str) -> NotReached:
     """The certificates to trust cannot be read."""
-
-    def __init__(self, where: str, variable: str, path: str, why: str) -> None:
-        self.variable, self.path = variable, path
-        super().__init__(
-            where, f"{variable} is {path}: {why}", hint=f"set {variable} to certificates in PEM, or unset it"
-        )
+    return NotReached(where, f"{variable} is {path}: {why}", hint=f"set {variable} to certificates in PEM, or unset it")
 
 
 class ProxyFailed(NotReached):

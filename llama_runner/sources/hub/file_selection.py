@@ -86,12 +86,10 @@ class NoSuchFile(SourceError):
         super().__init__(_with_table(f"no GGUF file there is called {name}", offered), hint=_ask(offered))
 
 
-class NotTheModel(SourceError):
+def not_the_model_error(name: str, what: str, offered: Sequence[Variant]) -> SourceError:
     """The file that was asked for is one that goes with a model."""
-
-    def __init__(self, name: str, what: str, offered: Sequence[Variant]) -> None:
-        self.name, self.what, self.offered = name, what, tuple(offered)
-        super().__init__(_with_table(f"{name} is {what}", offered), hint=_ask(offered))
+    offered = tuple(offered)
+    return SourceError(_with_table(f"{name} is {what}", offered), hint=_ask(offered))
 
 
 class SeveralFit(SourceError):
@@ -131,15 +129,13 @@ class IncompleteShards(SourceError):
         )
 
 
-class DifferInCase(SourceError):
+def differ_in_case_error(names: Sequence[str]) -> SourceError:
     """Two files that would be fetched into one directory have names that some systems take for one."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        super().__init__(
-            f"the repository lists {' and '.join(names)}, which differ in nothing but case",
-            hint="tell its makers, or use another revision: ORG/MODEL@REV",
-        )
+    names = tuple(names)
+    return SourceError(
+        f"the repository lists {' and '.join(names)}, which differ in nothing but case",
+        hint="tell its makers, or use another revision: ORG/MODEL@REV",
+    )
 
 
 def has_models(files: Iterable[RemoteFile]) -> bool:
@@ -182,7 +178,7 @@ def weights_for_conversion(
         small = not file.name.endswith(".safetensors") and not file.name.startswith(_OTHER_PROGRAMS)
         if file.name in weights or (small and any(_matches(file.name, pattern) for pattern in reads)):
             if file.name.lower() in found:
-                raise DifferInCase([found[file.name.lower()].name, file.name])
+                raise differ_in_case_error([found[file.name.lower()].name, file.name])
             found[file.name.lower()] = file
     return tuple(sorted(found.values(), key=lambda file: file.name))
 
@@ -243,9 +239,9 @@ def _called(name: str, offered: Sequence[Variant], models: Sequence[Variant]) ->
     exact = exact or [one for one in offered if any(file.name.rpartition("/")[2] == name for file in one.files)]
     for one in exact:
         if _is_cut(one):
-            raise NotTheModel(name, "one piece of a file", models)
+            raise not_the_model_error(name, "one piece of a file", models)
         if one.role in _NO_MODEL:  # other roles are guessed too often
-            raise NotTheModel(name, _NO_MODEL[one.role], models)
+            raise not_the_model_error(name, _NO_MODEL[one.role], models)
     folder = name.rstrip("/") + "/"
     return exact or [one for one in models if one.name.startswith(folder)]
 

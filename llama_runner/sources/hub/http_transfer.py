@@ -37,26 +37,20 @@ _CONNECT_S = 10.0
 _OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
 
 
-class WrongLength(DownloadError):
+def wrong_length_error(repo: str, file: str, expected: int, found: int) -> DownloadError:
     """The server's file is longer or shorter than the repository lists it; found before it is received."""
-
-    def __init__(self, repo: str, file: str, expected: int, found: int) -> None:
-        self.repo, self.file, self.expected, self.found = repo, file, expected, found
-        super().__init__(
-            f"{file} of {repo} has {found} bytes, and the repository lists it with {expected}",
-            hint="look again with --update; if it stays so, the Hub, a mirror or a proxy is at fault",
-        )
+    return DownloadError(
+        f"{file} of {repo} has {found} bytes, and the repository lists it with {expected}",
+        hint="look again with --update; if it stays so, the Hub, a mirror or a proxy is at fault",
+    )
 
 
-class WrongStart(DownloadError):
+def wrong_start_error(repo: str, file: str, found: bytes) -> DownloadError:
     """What is called a GGUF file does not begin as one; found with its first bytes."""
-
-    def __init__(self, repo: str, file: str, found: bytes) -> None:
-        self.repo, self.file, self.found = repo, file, found
-        super().__init__(
-            f"{file} of {repo} is not a GGUF file: it begins with {found!r} instead of {MAGIC!r}",
-            hint="choose another file, or another repository; a proxy may also have sent a page of its own",
-        )
+    return DownloadError(
+        f"{file} of {repo} is not a GGUF file: it begins with {found!r} instead of {MAGIC!r}",
+        hint="choose another file, or another repository; a proxy may also have sent a page of its own",
+    )
 
 
 class TransferFailed(DownloadError):
@@ -159,7 +153,7 @@ class Partial:
     def write(self, data: memoryview) -> None:
         """Append bytes; ``OSError`` when the disk is full, with what had room kept."""
         if len(data) > self.rest:
-            raise WrongLength(self.pin.repo, self.file.name, self.file.size, self.size + len(data))
+            raise wrong_length_error(self.pin.repo, self.file.name, self.file.size, self.size + len(data))
         while data:
             count = self._opened.write(data)
             self.size += count
@@ -176,7 +170,7 @@ class Partial:
             start = opened.read(len(MAGIC))
         if start != MAGIC:
             self.path.unlink()
-            raise WrongStart(self.pin.repo, self.file.name, start)
+            raise wrong_start_error(self.pin.repo, self.file.name, start)
 
 
 class Receiver:
@@ -317,10 +311,10 @@ class _Asking:
         raise HfHubHTTPError(f"status {status}", response=response)
 
     def _check_length(self, length: str) -> None:
-        """Raise ``WrongLength`` if the server's file is not as long as the one that is pinned."""
+        """Raise ``DownloadError`` if the server's file is not as long as the one that is pinned."""
         file = self._partial.file
         if length.isascii() and length.isdecimal() and int(length) != file.size:
-            raise WrongLength(self._partial.pin.repo, file.name, file.size, int(length))
+            raise wrong_length_error(self._partial.pin.repo, file.name, file.size, int(length))
 
 
 class _Pace:

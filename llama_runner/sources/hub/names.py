@@ -45,18 +45,15 @@ class BadName(UsageError):
         )
 
 
-class UnknownTag(SourceError):
+def unknown_tag_error(tag: str, revisions: list[str]) -> SourceError:
     """What stands after the colon is neither a revision of the repository nor a quantization."""
-
-    def __init__(self, tag: str, revisions: list[str]) -> None:
-        self.tag, self.revisions = tag, revisions
-        more = f" and {len(revisions) - _SHOWN} more" if len(revisions) > _SHOWN else ""
-        known = ", ".join(name.upper() for name in (*quantization_types.FLOAT, *quantization_types.QUANTIZED))
-        super().__init__(
-            f"{tag!r} is neither a revision of that repository nor a quantization; it has the revisions "
-            f"{', '.join(revisions[:_SHOWN])}{more}",
-            hint=f"quantizations are {known}, and others that files are called after, such as UD-Q4_K_XL",
-        )
+    more = f" and {len(revisions) - _SHOWN} more" if len(revisions) > _SHOWN else ""
+    known = ", ".join(name.upper() for name in (*quantization_types.FLOAT, *quantization_types.QUANTIZED))
+    return SourceError(
+        f"{tag!r} is neither a revision of that repository nor a quantization; it has the revisions "
+        f"{', '.join(revisions[:_SHOWN])}{more}",
+        hint=f"quantizations are {known}, and others that files are called after, such as UD-Q4_K_XL",
+    )
 
 
 class HubName(Value):
@@ -119,12 +116,12 @@ def parse(text: str, *, endpoint: str | None = None) -> HubName:
 def meaning_of(
     tag: str, *, branches: Collection[str], tags: Collection[str], commits: Collection[str]
 ) -> Literal["revision", "quantization"]:
-    """Say what stands after a colon: an existing revision first, then a known quantization, else ``UnknownTag``."""
+    """Say what stands after a colon: an existing revision first, then a known quantization, else ``SourceError``."""
     if tag in branches or tag in tags or tag in commits:
         return "revision"
     if file_names.quantization_named(tag) is not None:
         return "quantization"
-    raise UnknownTag(tag, [*branches, *tags])
+    raise unknown_tag_error(tag, [*branches, *tags])
 
 
 def _is_before_host(text: str) -> bool:

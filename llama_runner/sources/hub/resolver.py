@@ -40,67 +40,49 @@ _COMMIT_LENGTH = 40
 _SHORTEST_COMMIT = 7
 
 
-class NothingToRun(SourceError):
+def nothing_to_run_error(repo: str, commit: str, endings: list[str]) -> SourceError:
     """A repository without a GGUF model and without safetensors that could be converted."""
-
-    def __init__(self, repo: str, commit: str, endings: list[str]) -> None:
-        self.repo, self.commit, self.endings = repo, commit, endings
-        super().__init__(
-            f"{repo} at {commit[:12]} has neither a GGUF model nor safetensors, but {', '.join(endings) or 'no files'}",
-            hint="look for the model under another name: llama-runner search WORDS",
-        )
+    return SourceError(
+        f"{repo} at {commit[:12]} has neither a GGUF model nor safetensors, but {', '.join(endings) or 'no files'}",
+        hint="look for the model under another name: llama-runner search WORDS",
+    )
 
 
-class TwoQuantizations(UsageError):
+def two_quantizations_error(tag: str, option: str) -> UsageError:
     """One quantization in the name and another one by option."""
-
-    def __init__(self, tag: str, option: str) -> None:
-        self.tag, self.option = tag, option
-        super().__init__(f"two quantizations are asked for: :{tag} and --quantization {option}", hint="give one")
+    return UsageError(f"two quantizations are asked for: :{tag} and --quantization {option}", hint="give one")
 
 
-class OnlyForGGUF(UsageError):
+def only_for_gguf_error(repo: str, options: list[str]) -> UsageError:
     """Wishes that choose among GGUF files, of a repository that has none."""
-
-    def __init__(self, repo: str, options: list[str]) -> None:
-        self.repo, self.options = repo, options
-        super().__init__(
-            f"{' and '.join(options)} choose among GGUF files, and {repo} has none",
-            hint="choose what is made of its safetensors with --quantization",
-        )
+    return UsageError(
+        f"{' and '.join(options)} choose among GGUF files, and {repo} has none",
+        hint="choose what is made of its safetensors with --quantization",
+    )
 
 
-class OddIndex(SourceError):
+def odd_index_error(repo: str, names: list[str]) -> SourceError:
     """The index names weights that are not called as a model's are, beside others that are."""
-
-    def __init__(self, repo: str, names: list[str]) -> None:
-        self.repo, self.names = repo, names
-        super().__init__(
-            f"the index of {repo} names {', '.join(names[:4])}, beside weights that are called as a model's are",
-            hint="download what the model consists of yourself, and pass the directory with --safetensors-dir",
-        )
+    return SourceError(
+        f"the index of {repo} names {', '.join(names[:4])}, beside weights that are called as a model's are",
+        hint="download what the model consists of yourself, and pass the directory with --safetensors-dir",
+    )
 
 
-class NothingSoSmall(SourceError):
+def nothing_so_small_error(weight_bytes: int, limit: int) -> SourceError:
     """No quantization makes a file of the size that was asked for."""
-
-    def __init__(self, weight_bytes: int, limit: int) -> None:
-        self.weight_bytes, self.limit = weight_bytes, limit
-        super().__init__(
-            f"weights of {size_text(weight_bytes)} cannot be made to fit into {size_text(limit)}",
-            hint="allow more with --max-size, or choose a smaller model",
-        )
+    return SourceError(
+        f"weights of {size_text(weight_bytes)} cannot be made to fit into {size_text(limit)}",
+        hint="allow more with --max-size, or choose a smaller model",
+    )
 
 
-class MissingOnHub(SourceError):
+def missing_on_hub_error(repo: str, names: list[str]) -> SourceError:
     """Files that conversion cannot do without are not in the repository."""
-
-    def __init__(self, repo: str, names: list[str]) -> None:
-        self.repo, self.names = repo, names
-        super().__init__(
-            f"{repo} is not complete: {', '.join(names[:4])} missing",
-            hint="tell its makers, or use another revision: ORG/MODEL@REV",
-        )
+    return SourceError(
+        f"{repo} is not complete: {', '.join(names[:4])} missing",
+        hint="tell its makers, or use another revision: ORG/MODEL@REV",
+    )
 
 
 class Resolver:
@@ -146,7 +128,7 @@ class Resolver:
         revision, quantization = self._meaning(name, known)
         if quantization is not None:
             if wish.quantization is not None and not _same(quantization, wish.quantization):
-                raise TwoQuantizations(quantization, wish.quantization)
+                raise two_quantizations_error(quantization, wish.quantization)
             wish = wish.but(quantization=quantization)
         if name.file is not None:
             wish = wish.but(filename=name.file)
@@ -165,10 +147,10 @@ class Resolver:
 
     def _client(self, what: str) -> HubClient:
         from llama_runner.sources.hub.client import HubClient  # noqa: PLC0415 - not on the warm path
-        from llama_runner.sources.hub.errors import Offline  # noqa: PLC0415
+        from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415
 
         if self._offline:
-            raise Offline(what)
+            raise offline_error(what)
         return HubClient(self.access, notice=self._notice)
 
     def _notice(self, what: str, text: str) -> None:
@@ -234,9 +216,11 @@ class Resolver:
                 missing = error
         weights = file_selection.weights_for_conversion(pin.files)
         if weights is None:
-            raise missing or NothingToRun(pin.repo, pin.commit, sorted({_ending(file.name) for file in pin.files}))
+            raise missing or nothing_to_run_error(
+                pin.repo, pin.commit, sorted({_ending(file.name) for file in pin.files})
+            )
         if options:
-            raise missing or OnlyForGGUF(pin.repo, options)
+            raise missing or only_for_gguf_error(pin.repo, options)
         if missing is not None:
             self._notice("converted_here", f"{missing}\nit is made here from the safetensors beside them")
         return self._described(pin, revision, self._quantization(weights, wish))
@@ -248,7 +232,7 @@ class Resolver:
         size = sum(file.size for file in weights if _is_weights(file))
         best = quantizations.best_within(size, wish.max_size)
         if best is None:
-            raise NothingSoSmall(size, wish.max_size)
+            raise nothing_so_small_error(size, wish.max_size)
         self._notice("quantization_chosen", f"{best} is the best that can be made within that size")
         return best
 
@@ -256,7 +240,7 @@ class Resolver:
         """Read what describes the model before any of its weights, and stop here if it cannot be converted."""
         directory, config = self.description(pin), pin.file("config.json")
         if config is None:
-            raise MissingOnHub(pin.repo, ["config.json"])
+            raise missing_on_hub_error(pin.repo, ["config.json"])
         if pin.described and (directory / config.name).is_file():
             return self._found(pin, revision, quantization, directory)
         with self._reading(directory) as target:
@@ -271,9 +255,9 @@ class Resolver:
             found = self._found(pin, revision, quantization, target).but(context_length=context)
             named = self._describe(target, found.choice, True)[1]
             if missing := [name for name in named if pin.file(name) is None]:
-                raise MissingOnHub(pin.repo, missing)
+                raise missing_on_hub_error(pin.repo, missing)
             if other := [name for name in named if name not in {file.name for file in weights}]:
-                raise OddIndex(pin.repo, other)
+                raise odd_index_error(pin.repo, other)
         pin = pin.knowing(digests)
         self.pins.add(pin.repo, pin)
         by_name = {file.name: file for file in pin.files}
@@ -304,10 +288,10 @@ class Resolver:
 
     def _fetch(self, pin: Pin, files: list[RemoteFile] | tuple[RemoteFile, ...], directory: Path) -> dict[str, Any]:
         from llama_runner.sources.hub.download import transfer  # noqa: PLC0415
-        from llama_runner.sources.hub.errors import NotFetched, Offline  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.errors import NotFetched, offline_error  # noqa: PLC0415 - not on the warm path
 
         if self._offline:
-            raise Offline(f"{files[0].name} of {pin.repo}")
+            raise offline_error(f"{files[0].name} of {pin.repo}")
         try:
             return transfer(
                 files,

@@ -12,7 +12,7 @@ from llama_runner.core.errors import SourceError
 from llama_runner.core.value import Value
 from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.access import find_access
-from llama_runner.sources.hub.errors import Offline
+from llama_runner.sources.hub.errors import offline_error
 from llama_runner.system import hardware
 from llama_runner.system.network import is_offline
 
@@ -69,9 +69,9 @@ def search(
     limit: int = DEFAULT_LIMIT,
     notice: Callable[[str, str], None],
 ) -> list[Found]:
-    """Find out how the Hub is to be asked, and ask it; ``Offline`` if it must not be."""
+    """Find out how the Hub is to be asked, and ask it; ``SourceError`` if it must not be."""
     if is_offline(environment):
-        raise Offline(f"the answer to a search for {words!r}")
+        raise offline_error(f"the answer to a search for {words!r}")
     return find(words, find_access(environment, token_file=token_file, notice=notice), limit, notice=notice)
 
 

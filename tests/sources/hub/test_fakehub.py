@@ -255,7 +255,7 @@ def test_a_small_file_is_here_under_gits_own_digest(hub: Hub, client: httpx2.Cli
         ("bytes=25600-", 416, slice(0, 0)),
     ],
 )
-def test_a_part_of_a_file(hub: Hub, client: httpx2.Client, asked: str, status: int, part: slice) -> None:
+def test_a_range_of_a_file_is_sent(hub: Hub, client: httpx2.Client, asked: str, status: int, part: slice) -> None:
     hub.repo(REPO, {"m.gguf": CONTENT, "m.txt": CONTENT})
     for name in ("m.gguf", "m.txt"):
         answer = client.get(address(hub, name), headers={"Range": asked}, follow_redirects=True)
@@ -326,7 +326,7 @@ def test_a_token_that_nobody_knows_is_refused_even_where_none_is_needed(hub: Hub
 # --- what is counted, and when it ends ---
 
 
-def test_whatever_comes_is_counted(hub: Hub, client: httpx2.Client) -> None:
+def test_requests_of_every_method_are_recorded(hub: Hub, client: httpx2.Client) -> None:
     hub.repo(REPO, {"m.gguf": CONTENT})
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT"):
         assert client.request(method, f"{hub.url}/api/models/{REPO}", content=b"12345").status_code == 405

@@ -88,7 +88,7 @@ def test_a_connection_that_the_hub_drops_is_dropped(hub: Hub, proxy: Proxy) -> N
         client.get(f"{hub.url}/{REPO}/resolve/main/m.gguf")
 
 
-def test_nobody_is_behind_the_proxy(proxy: Proxy) -> None:
+def test_the_proxy_answers_502_where_nothing_listens(proxy: Proxy) -> None:
     with socket.socket() as free, through(proxy) as client:
         free.bind(("127.0.0.1", 0))
         place = "{}:{}".format(*free.getsockname())

@@ -181,7 +181,7 @@ def test_sizes_that_no_file_has_are_refused(size: int) -> None:
         check_names("acme/evil", [RemoteFile("a", size)])
 
 
-def test_a_file_is_listed_once() -> None:
+def test_a_listing_with_a_file_twice_is_refused() -> None:
     with pytest.raises(UnsafeListing, match="'a': it is listed twice"):
         check_names("acme/evil", [RemoteFile("a", 1), RemoteFile("a", 2)])
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.sources.hub.names import BadName, HubName, UnknownTag, looks_like_hub_name, meaning_of, parse
+from llama_runner.sources.hub.names import BadName, HubName, looks_like_hub_name, meaning_of, parse
 
 OWN = "http://127.0.0.1:8000"
 
@@ -302,7 +302,9 @@ def test_a_revision_wins_over_a_quantization_of_its_name() -> None:
 
 
 def test_a_tag_that_is_neither_lists_both() -> None:
-    with pytest.raises(UnknownTag) as caught:
+    with pytest.raises(
+        SourceError, match="is neither a revision of that repository nor a quantization; it has the revisions"
+    ) as caught:
         meaning_of("Q4KM", branches=["main", *(f"b{number}" for number in range(12))], tags=["v1"], commits=[])
     assert isinstance(caught.value, SourceError)
     assert str(caught.value) == (

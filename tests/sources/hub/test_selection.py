@@ -18,7 +18,6 @@ from llama_runner.sources.hub.file_selection import (
     NoSuchFile,
     NoSuchQuantization,
     NothingFits,
-    NotTheModel,
     SeveralFit,
     Wish,
     has_models,
@@ -148,7 +147,7 @@ def test_missing_shards_count_when_it_must_fit() -> None:
         (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], Wish(max_size=1 << 20), "the best within 1.0 MiB"),
     ],
 )
-def test_why_a_file_was_taken_is_said(names: list[str], wish: Wish, why: str) -> None:
+def test_the_reason_for_a_choice_of_file_is_given(names: list[str], wish: Wish, why: str) -> None:
     assert select(listed(*names), wish).why == why
 
 
@@ -226,13 +225,13 @@ def test_the_plain_one_of_a_model_does_not_hide_another_model() -> None:
     ],
 )
 def test_a_file_that_goes_with_a_model_cannot_be_asked_for_as_one(name: str, what: str) -> None:
-    with pytest.raises(NotTheModel, match=f"{re.escape(name)} is {what}\n  Q8_0"):
+    with pytest.raises(SourceError, match=f"{re.escape(name)} is {what}\n  Q8_0"):
         select(listed("m-Q8_0.gguf", name), Wish(filename=name))
 
 
 def test_pieces_that_are_called_gguf_are_no_model_either() -> None:
     pieces = [f"m-F16-chunk-00{number}-of-002.gguf" for number in (1, 2)]
-    with pytest.raises(NotTheModel, match=r"m-F16-chunk-002-of-002\.gguf is one piece"):
+    with pytest.raises(SourceError, match=r"m-F16-chunk-002-of-002\.gguf is one piece"):
         select(listed("m-Q8_0.gguf", *pieces), Wish(filename=pieces[1]))
 
 

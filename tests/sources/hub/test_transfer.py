@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from llama_runner.core.errors import ExitCode, Interrupted
+from llama_runner.core.errors import DownloadError, ExitCode, Interrupted
 from llama_runner.sources.hub.download import WrongBytes
-from llama_runner.sources.hub.http_transfer import Patience, WrongLength, WrongStart
+from llama_runner.sources.hub.http_transfer import Patience
 from tests.fakehub.hub import Hub
 from tests.sources.hub.answering import answering
 from tests.sources.hub.bringing import QUICK, REPO, Bringing, gguf
@@ -158,27 +158,31 @@ def test_a_listing_that_lies_about_sizes_is_found_before_the_file_comes(bringing
     for lie in (-1, 1):
         files = tuple(file.but(size=file.size + lie) if file.name == MODEL else file for file in honest.files)
         with pytest.raises(
-            WrongLength, match=f"700000 bytes, and the repository lists it with {700_000 + lie}"
+            DownloadError, match=f"700000 bytes, and the repository lists it with {700_000 + lie}"
         ) as caught:
             bringing.bring(MODEL, pin=honest.but(files=files))
         assert caught.value.code == ExitCode.DOWNLOAD
         assert bringing.progress[-1][0] == 0
         bringing.directory.joinpath(f"{MODEL}.incomplete").write_bytes(FILES[MODEL][:1000])
-        with pytest.raises(WrongLength):  # also when only a part of it is asked for
+        with pytest.raises(
+            DownloadError, match="bytes, and the repository lists it with"
+        ):  # also when only a part of it is asked for
             bringing.bring(MODEL, pin=honest.but(files=files))
         bringing.partial(MODEL).unlink()
 
 
 def test_a_server_that_announces_another_length_is_not_believed(bringing: Bringing) -> None:
     bringing.hub.fault("wrong_length", path=f"*/{MODEL}", length=10)
-    with pytest.raises(WrongLength):
+    with pytest.raises(DownloadError, match="bytes, and the repository lists it with"):
         bringing.bring(MODEL)
 
 
 def test_what_is_no_gguf_file_is_found_with_its_first_bytes(tmp_path: Path, hub: Hub) -> None:
     """And not when 40 GB are here."""
     bringing = Bringing(hub, tmp_path / "here", {"model.gguf": b"PK\3\4" + bytes(20_000_000)})
-    with pytest.raises(WrongStart, match=r"model.gguf of org/model is not a GGUF file: it begins with b'PK") as caught:
+    with pytest.raises(
+        DownloadError, match=r"model.gguf of org/model is not a GGUF file: it begins with b'PK"
+    ) as caught:
         bringing.bring()
     assert caught.value.code == ExitCode.DOWNLOAD
     assert hub.bytes_sent("model.gguf") < 20_000_000

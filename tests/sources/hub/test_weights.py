@@ -10,7 +10,8 @@ import pytest
 
 from llama_runner.convert import shards
 from llama_runner.convert.model_directory import Source
-from llama_runner.sources.hub.file_selection import DifferInCase, IncompleteShards, weights_for_conversion
+from llama_runner.core.errors import SourceError
+from llama_runner.sources.hub.file_selection import IncompleteShards, weights_for_conversion
 from tests.sources.hub.listings import listed
 
 SMALL = ("README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model")
@@ -104,7 +105,7 @@ def test_numbers_beyond_the_count_do_not_complete_a_set() -> None:
 
 
 def test_two_names_that_would_become_one_file_are_refused_only_where_both_are_fetched() -> None:
-    with pytest.raises(DifferInCase, match=r"Config\.json and config\.json, which differ in nothing but case"):
+    with pytest.raises(SourceError, match=r"Config\.json and config\.json, which differ in nothing but case"):
         weights_for_conversion(listed("model.safetensors", "config.json", "Config.json"))
     assert weights_for_conversion(listed("model.safetensors", "README.md", "readme.md", "a.PNG", "A.png")) is not None
 

@@ -1,0 +1,102 @@
+"""What CONTRIBUTING.md, the hooks, the changelog, the table of pains and the table of old names say is so."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from llama_runner.cli.options import OLD_FLAGS
+from tests.conftest import REPOSITORY
+
+CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAINS = (REPOSITORY / "docs" / "pains.md").read_text(encoding="utf-8")
+CHANGELOG = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+DEPRECATION = (REPOSITORY / "docs" / "deprecation.md").read_text(encoding="utf-8")
+TESTS = {
+    name
+    for path in (REPOSITORY / "tests").rglob("test_*.py")
+    for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))
+}
+
+
+def test_every_row_of_the_pains_names_tests_that_exist_and_carry_its_number() -> None:
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", PAINS, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    for number, named in rows:
+        names = re.findall(r"`(test_\w+)`", named)
+        assert names, number
+        assert all(name.startswith(f"test_pain_{int(number):02}_") for name in names), number
+        assert set(names) <= TESTS
+
+
+def test_every_test_of_a_pain_has_a_row() -> None:
+    rows = set(re.findall(r"^\| (\d+) \|", PAINS, re.MULTILINE))
+    numbers = {match[1] for name in TESTS if (match := re.match(r"test_pain_(\d\d)_", name))}
+    assert {str(int(number)) for number in numbers} == rows
+
+
+def test_every_old_name_that_works_is_listed_with_its_new_one() -> None:
+    listed = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| [\d.]+ \| [\d.]+ \|$", DEPRECATION, re.MULTILINE))
+    assert OLD_FLAGS.items() <= listed.items()
+    modules = {name for name in listed if not name.startswith("-")}
+    for name in modules:
+        assert (REPOSITORY / name.replace(".", "/")).is_dir() or (REPOSITORY / f"{name.replace('.', '/')}.py").is_file()
+    assert set(listed) == {*OLD_FLAGS, *modules}
+
+
+def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:
+    versions = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
+    assert versions[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", version) for version in versions[1:])
+    kinds = set(re.findall(r"^### (.*)$", CHANGELOG, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_files_and_functions_that_contributing_names_exist() -> None:
+    folders = "llama_runner|tests|scripts|examples|request|serving|docs|benchmarks"
+    paths = set(re.findall(rf"`((?:{folders})/[\w./]+)`", CONTRIBUTING))
+    made = {"llama_runner/steps/NAME.py", "llama_runner/convert/families/xverse.py",
+            "tests/convert/families/xverse.py", "tests/data/convert/unconfirmed/"}  # fmt: skip
+    assert len(paths) > 15
+    for name in paths - made:
+        assert (REPOSITORY / name).exists() or (REPOSITORY / "llama_runner" / name).exists(), name
+    for name in re.findall(r"\b(test_\w+)`|::(test_\w+)", CONTRIBUTING):
+        assert "".join(name) in TESTS or name[0] == "test_pain_NN_…"
+
+
+def test_hooks_run_scripts_of_the_repository_and_fetch_nothing() -> None:
+    config: dict[str, Any] = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    for hook in config["repos"][0]["hooks"]:
+        assert hook["language"] == "system"
+        script, check = hook["entry"].split()
+        assert os.access(REPOSITORY / script, os.X_OK)
+        assert f"{check}) " in (REPOSITORY / script).read_text(encoding="utf-8")
+
+
+def test_sessions_run_scripts_that_exist() -> None:
+    text = (REPOSITORY / "noxfile.py").read_text(encoding="utf-8")
+    scripts = set(re.findall(r'"(scripts/[\w.]+)"', text))
+    assert scripts == {"scripts/lint.sh", "scripts/test.sh", "scripts/fuzz.py"}
+    assert all((REPOSITORY / script).is_file() for script in scripts)
+    for session in re.findall(r"nox -s (\w+)", CONTRIBUTING):
+        assert f"def {session}(" in text
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.name
+)
+def test_templates_of_issues_are_forms(path: Path) -> None:
+    form: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.name == "config.yml":
+        assert form == {"blank_issues_enabled": False}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    for part in form["body"]:
+        assert part["type"] in {"markdown", "input", "textarea", "dropdown", "checkboxes"}
+        assert "value" in part["attributes"] if part["type"] == "markdown" else part["attributes"]["label"]
