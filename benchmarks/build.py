@@ -46,8 +46,9 @@ from llama_runner.core.plan import Snapshot
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.store.artifacts import Store
-from llama_runner.request.binaries_graph import Wanted, find
-from llama_runner.sources.local import LocalSources
+from llama_runner.request import binaries_graph
+from llama_runner.request.program_facts import Wanted, find_program_facts
+from llama_runner.store.local_sources import LocalSources
 from llama_runner.llama_cpp.source_tree import open_tree
 
 root, tree, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -61,7 +62,8 @@ def on_event(event):
 
 store = Store(root, on_event)
 wanted = Wanted(device="cpu", jobs=jobs)
-step = find(wanted, environment=os.environ, store=store).node.but(tree=open_tree(tree))
+facts = find_program_facts(wanted, environment=os.environ, store=store)
+step = binaries_graph.build(wanted, facts).node.but(tree=open_tree(tree))
 observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _: None))
 Executor(store, observer, on_event, lock_timeout=10).execute(observer.plan([step], Snapshot()))
 """

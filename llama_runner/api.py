@@ -7,26 +7,14 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner.core.errors import StepError
-from llama_runner.core.events import StepProgress, Warned
-from llama_runner.core.record import TREE
-from llama_runner.engine.errors import InputVanished
-from llama_runner.engine.observer import Observer
-from llama_runner.engine.outcome import Outcome, settle
-from llama_runner.request.graph import NothingToMake
-from llama_runner.request.locations import (
-    facts_of,
-    file_of,
-    header_facts,
-    located,
-    path_of,
-    programs_of,
-    sha256_of,
-    spec_for,
-)
+from llama_runner.core.events import Warned
+from llama_runner.request import binaries_graph
+from llama_runner.request.graph import NothingToMake, graph_of
+from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
 from llama_runner.request.output_copies import check_output, copied
+from llama_runner.request.preparation import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
 from llama_runner.root import Root
@@ -35,12 +23,10 @@ from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_launch, check_users
 from llama_runner.serving.server_log import new_name
 from llama_runner.serving.server_process import Server
-from llama_runner.steps.quality import as_numbers
 from llama_runner.store import layout
-from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -48,17 +34,13 @@ if TYPE_CHECKING:
 
     from llama_runner.benchmark.bench import Benchmarks
     from llama_runner.client.sync_client import Requests
-    from llama_runner.core.plan import Plan
-    from llama_runner.core.step import Place, Step
     from llama_runner.doctor.self_test import Trial
+    from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.options import Wishes
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.supervisor import Policy
-
-_REPLANS = 5
-_Asked = TypeVar("_Asked", bound=ProgramsRequest)
 
 
 class Runner(Root):
@@ -81,11 +63,9 @@ class Runner(Root):
     ) -> Forecast:
         """Say what ``serve`` would run and why. Writes nothing."""
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
-        graph = request.graph
-        plan = self._observer(request, remember=False).plan(graph.targets, request.snapshot)
-        request.announce(plan)
-        places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-        return Forecast(graph, plan, spec_for(located(self.store, graph, places, facts_of(request, plan)), server))
+        graph = graph_of(request)
+        plan = self._preparation.plan(request, graph)
+        return Forecast(graph, plan, spec_for(forecast_of(self.store, graph, plan), server))
 
     def prepare(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -95,23 +75,13 @@ class Runner(Root):
         What ``server`` passes on to llama-server is tried on the programs before a model is fetched or made.
         """
         began = time.monotonic()
-        request, plan, outcome = self._brought(
-            lambda: Request(model, wishes, store=self.store, sink=self._sink, remember=True), server=server
-        )
-        graph, ran = request.graph, outcome.seconds
-        record = None if graph.model is None else self.store.record(outcome.places[graph.model])
-        build = self.store.records(programs_of(self.store, graph.binaries, outcome.places)).get(TREE)
-        facts = record.facts if record is not None else header_facts(graph.source)
-        quality = self._quality(graph, outcome)
-        return located(self.store, graph, outcome.places, facts).but(
-            sha256=sha256_of(record),
-            quality={file_of(self.store, step, outcome.places).name: found for step, found in quality.items()},
-            build={} if build is None else build.facts,
-            ran=tuple(step.kind for step in ran),
-            skipped=tuple(p.step.kind for p in plan.steps if p.step not in ran),
-            seconds=round(time.monotonic() - began, 3),
-            step_seconds={step.kind: seconds for step, seconds in ran.items()},
-        )
+
+        def ask() -> tuple[Request, Pipeline]:
+            request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+            return request, graph_of(request)
+
+        graph, plan, outcome = self._preparation.make(ask, server=server)
+        return prepared_of(self.store, graph, plan, outcome).but(seconds=round(time.monotonic() - began, 3))
 
     def make(
         self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
@@ -121,96 +91,29 @@ class Runner(Root):
         An output that ends with a slash is a directory, in which the copy is named after the model.
         """
 
-        def ask() -> Request:
+        def ask() -> tuple[Request, Pipeline]:
             request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
-            if request.graph.model is None:
-                raise NothingToMake(str(path_of(request.graph.source)))
+            graph = graph_of(request)
+            if graph.model is None:
+                raise NothingToMake(str(path_of(graph.source)))
             if output is not None:
-                check_output(request.graph, output, self.root)
-            return request
+                check_output(graph, output, self.root)
+            return request, graph
 
-        request, _, outcome = self._brought(ask, lambda request: (*request.graph.files, *request.graph.measured))
-        quality = self._quality(request.graph, outcome)
-        made = [self._made(step, outcome).but(quality=quality.get(step)) for step in request.graph.files]
-        return made if output is None else copied(self.store, request.graph, made, output)
+        graph, _, outcome = self._preparation.make(ask, lambda graph: (*graph.files, *graph.measured))
+        files = made_of(self.store, graph, outcome)
+        return files if output is None else copied(self.store, graph, files, output)
 
     def make_programs(self, **wishes: Unpack[Wishes]) -> MadePrograms:
         """Make llama.cpp's programs, without a model."""
         began = time.monotonic()
-        request, _, outcome = self._brought(lambda: ProgramsRequest(wishes, store=self.store, sink=self._sink))
-        path = programs_of(self.store, request.programs.node, outcome.places)
-        record = self.store.records(path).get(TREE)
-        facts = {} if record is None else record.facts
-        return MadePrograms(path, facts, tuple(step.kind for step in outcome.seconds), time.monotonic() - began)
 
-    def _brought(
-        self,
-        ask: Callable[[], _Asked],
-        targets: Callable[[_Asked], Iterable[Step]] = lambda request: request.targets,
-        *,
-        server: ServerOptions | None = None,
-    ) -> tuple[_Asked, Plan, Outcome]:
-        """Bring everything that is asked for; where programs that we chose are rejected, with the next best."""
-        while True:
-            request = ask()
-            if server is not None and server.purpose == "text" and isinstance(request, Request):
-                request.check_text()
-            try:
-                if server is not None and server.passes_on and not request.snapshot.force:
-                    self._try_options(request, self._programs_first(request), server)
-                plan, outcome = self._bring(request, targets(request))
-            except StepError as error:
-                if not request.falls_back(error):
-                    raise
-                continue
-            if server is not None and server.passes_on and request.snapshot.force:
-                self._try_options(request, outcome.places, server)
-            request.settle(outcome)
-            return request, plan, outcome
+        def ask() -> tuple[ProgramsRequest, Programs]:
+            request = ProgramsRequest(wishes, store=self.store, sink=self._sink)
+            return request, binaries_graph.build(request.wanted, request.program_facts)
 
-    def _programs_first(self, request: ProgramsRequest) -> Mapping[Any, Place]:
-        """Make the programs alone, if they are not here yet, and return where they are."""
-        plan = self._observer(request, remember=True).plan(request.programs.steps, request.snapshot)
-        if plan.pending:
-            return self._bring(request, request.programs.steps)[1].places
-        return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-
-    def _try_options(self, request: ProgramsRequest, places: Mapping[Any, Place], server: ServerOptions) -> None:
-        """Raise ``UsageError`` for an option that llama-server would refuse."""
-        from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
-        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
-
-        programs = programs_of(self.store, request.programs.node, places)
-        record = self.store.records(programs).get(TREE)
-        for text in () if record is None else check_options(server, programs, record.digest, self.store.private, FLAGS):
-            self._sink(Warned("option", text))
-
-    def _bring(self, request: ProgramsRequest, targets: Iterable[Step]) -> tuple[Plan, Outcome]:
-        """Plan and execute until everything of the targets is there."""
-        observer = self._observer(request, remember=True)
-        for attempt in range(_REPLANS):
-            plan = observer.plan(targets, request.snapshot)
-            request.check_offline(plan)
-            if not attempt:
-                request.announce(plan)
-            try:
-                outcome = self._execute(observer, plan)
-                break
-            except InputVanished:  # another process evicted it in between; now the plan says that it is made again
-                if attempt == _REPLANS - 1:
-                    raise
-        return plan, outcome
-
-    def _quality(self, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:
-        """Return what was measured of each model that is quantized."""
-        records = {step.model: self.store.record(outcome.places[step]) for step in graph.measured}
-        return {model: as_numbers(record.facts) for model, record in records.items() if record is not None}
-
-    def _made(self, step: Step, outcome: Outcome) -> Made:
-        record = self.store.record(outcome.places[step])
-        assert record is not None, "what was just made or found has a record"
-        path, ran = file_of(self.store, step, outcome.places), step in outcome.seconds
-        return Made(path, sha256_of(record), record.bytes, record.facts, ran=ran)
+        programs, _, outcome = self._preparation.make(ask)
+        return made_programs_of(self.store, programs, outcome).but(seconds=time.monotonic() - began)
 
     def launch(
         self,
@@ -332,26 +235,6 @@ class Runner(Root):
 
         return self_test(self.root, Runner)  # type: ignore[arg-type]  # mypy does not match Unpack with **Any
 
-    def _observer(self, request: ProgramsRequest, *, remember: bool) -> Observer:
-        from_disk = LocalSources(
-            self.store,
-            remember=remember,
-            inspect=request.inspect,
-            on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
-        )
-        return Observer(self.store, from_disk)
-
-    def _execute(self, observer: Observer, plan: Plan) -> Outcome:
-        if not plan.pending and not self.store.has_leftovers() and not self._has_transients(plan):
-            return settle(plan, self.store, observer.sources, self._sink)
-        from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
-
-        executor = Executor(self.store, observer, self._sink, lock_timeout=self._lock_timeout)
-        outcome = executor.execute(plan)
-        executor.evict_transients()
-        return outcome
-
-    def _has_transients(self, plan: Plan) -> bool:
-        """Whether an intermediate lies there that is not to be kept."""
-        places = [planned.place for planned in plan.steps if planned.step.transient]
-        return any(self.store.is_evictable(place) for place in places if place is not None)
+    @property
+    def _preparation(self) -> Preparation:
+        return Preparation(self.store, self._sink, lock_timeout=self._lock_timeout)

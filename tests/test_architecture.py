@@ -21,9 +21,9 @@ from tests.ladder import LADDER, PACKAGE
 ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
-    "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "sqlite3", "safetensors", "filelock", "yaml",
+    "numpy", "gguf", "huggingface_hub", "httpx", "httpx2", "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
-    "asyncio", "email", "llama_runner.convert.model_directory", "llama_runner.convert.checkpoint",
+    "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.checkpoint",
     "llama_runner.status", "llama_runner.client",
 }  # fmt: skip
 
@@ -162,7 +162,7 @@ READERS = {
         "serving/llama_server/memory_check.py",
         "serving/port_owner.py",
     ),
-    *("llama_cpp/gpu_detection.py", "llama_cpp/backends.py", "benchmark/history.py", "request/binaries_graph.py"),
+    *("llama_cpp/gpu_detection.py", "llama_cpp/backends.py", "benchmark/history.py", "request/program_facts.py"),
     *("steps/python_environment.py", "steps/compile.py"),
 }
 """What opens files itself: those of /proc, /sys and the system, and files that we wrote a moment before."""
@@ -253,6 +253,23 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
                 part = joined.value if isinstance(joined, ast.Constant) else ""
                 wrong += [f"{name}:{node.lineno}"] if str(part).partition("/")[0] in NAMES else []
     assert not wrong
+
+
+OF_CONFIG = {
+    "convert/model_directory.py": "the reader",
+    "core/model_files.py": "what conversion reads, as patterns",
+    "convert/families/pooling.py": "config.json of a module of sentence-transformers",
+    "sources/hub/resolver.py": "the file in a repository",
+}
+
+
+def test_12_02_one_module_reads_config_json_and_the_others_get_what_it_says() -> None:
+    named = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and node.value == "config.json":
+                named.add(path.relative_to(PACKAGE).as_posix())
+    assert named == OF_CONFIG.keys()
 
 
 HTTP = {

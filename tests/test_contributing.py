@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from llama_runner.cli.options import OLD_FLAGS
+from llama_runner.cli.help import OLD_FLAGS
 from tests.conftest import REPOSITORY
 
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")

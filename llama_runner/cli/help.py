@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_runner.cli.streams import has_colour, styled
 from llama_runner.request.option_definition import GROUPS
 from llama_runner.request.server_options import OPTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llama_runner.request.option_definition import Option
+
+OLD_FLAGS = {old: option.flags[-1] for option in OPTIONS for old in option.old_flags}
+"""Spellings of earlier versions, and those of today."""
+
+_UNKNOWN = "--no-such-option-of-any-command"
+_FLAG = r"(?<![\w-])--?[A-Za-z][\w-]*"
 
 COMMON = "Common options"
 OTHER = "Options"
@@ -28,6 +39,38 @@ _MANY = 20
 """A command with more options than this shows them in groups."""
 
 
+class Formatter(click.HelpFormatter):
+    """Writes help, on a terminal in colour: headings, names of commands and options."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self._colour = has_colour(sys.stdout)
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        """See click."""
+        super().write_usage(prog, args, self._style(prefix or "Usage:", bold=True) + " " if self._colour else prefix)
+
+    def write_heading(self, heading: str) -> None:
+        """See click."""
+        super().write_heading(self._style(heading, bold=True))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], *arguments: Any, **named: Any) -> None:
+        """See click."""
+        super().write_dl([(self._name(first), second) for first, second in rows], *arguments, **named)
+
+    def _name(self, first: str) -> str:
+        if not first.startswith("-"):
+            return self._style(first, fg="cyan")
+        return re.sub(_FLAG, lambda flag: self._style(flag[0], fg="cyan"), first)
+
+    def _style(self, text: str, **how: Any) -> str:
+        return click.style(text, **how) if self._colour else text
+
+    def getvalue(self) -> str:
+        """See click."""
+        return styled(super().getvalue()) if self._colour else super().getvalue()
+
+
 class GroupedCommand(click.Command):
     """A command whose help shows its options in groups, with examples at the end."""
 
@@ -35,19 +78,36 @@ class GroupedCommand(click.Command):
         super().__init__(*arguments, **named)
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click. Name the present spelling of each option that is given in an earlier one."""
+        for index, word in enumerate(args):
+            old = word.partition("=")[0]
+            if (new := OLD_FLAGS.get(old)) and self._is_option(ctx, args, index):
+                click.echo(f"warning   {old} is now {new}", err=True)
+        return super().parse_args(ctx, args)
+
+    def _is_option(self, ctx: click.Context, args: list[str], index: int) -> bool:
+        """Whether a word stands as an option, not as the value of one: then an unknown option is refused there."""
+        probe = [*args[:index], _UNKNOWN, *args[index + 1 :]]
+        try:
+            self.make_parser(ctx).parse_args(probe)
+        except click.NoSuchOption as error:
+            return error.option_name == _UNKNOWN
+        except click.UsageError:
+            return False
+        return False
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click."""
-        parameters = [each for each in self.get_params(ctx) if each.get_help_record(ctx) is not None]
-        if len(parameters) <= _MANY:
-            super().format_options(ctx, formatter)
-            return
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option) and not each.hidden]
         defined = {option.argument: option for option in OPTIONS}
         sections: dict[str, list[tuple[str, str]]] = {COMMON: [], **{heading(group): [] for group in GROUPS}}
-        for parameter in parameters:
+        for parameter in options:
             record = parameter.get_help_record(ctx)
             assert record is not None
             option = defined.get(parameter.name or "")
-            name = OTHER if option is None else COMMON if option.common else heading(option.group)
+            in_group = option is not None and len(options) > _MANY
+            name = OTHER if option is None or not in_group else COMMON if option.common else heading(option.group)
             sections.setdefault(name, []).append((_without_old(record[0], option), record[1]))
         for name, records in sections.items():
             if records:

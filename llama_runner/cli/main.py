@@ -7,18 +7,18 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from io import StringIO
 from typing import IO, TYPE_CHECKING, ClassVar
 
 gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
 
 import click  # noqa: E402
 
-from llama_runner.cli import options as shared  # noqa: E402
-from llama_runner.cli.help import GroupedCommand, write_commands  # noqa: E402
+from llama_runner.cli.help import Formatter, GroupedCommand, write_commands  # noqa: E402
 from llama_runner.cli.runner import STOP_SIGNALS  # noqa: E402
-from llama_runner.cli.streams import printable_streams  # noqa: E402
+from llama_runner.cli.streams import has_colour, printable_streams, styled  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
-from llama_runner.core.printable import printable_message  # noqa: E402
+from llama_runner.core.printable import printable_lines, printable_message  # noqa: E402
 from llama_runner.core.redaction import redacted  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
 
@@ -86,13 +86,6 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
     return before, extra
 
 
-def _warn_of_old_flags(argv: list[str]) -> None:
-    """Name the present spelling of each option that was given in an earlier one."""
-    for word in argv:
-        if new := shared.OLD_FLAGS.get(word.partition("=")[0]):
-            click.echo(f"warning   {word.partition('=')[0]} is now {new}", err=True)
-
-
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
     with printable_streams():
@@ -109,12 +102,11 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
 
             register()
         argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
-        _warn_of_old_flags(argv)
+        click.Context.formatter_class = Formatter
         # color: the streams write escape sequences as text; without it, click would remove some of them
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
-        _show_usage_error(error)
-        return ExitCode.USAGE
+        return _report_usage(error, sys.stderr)
     except LlamaRunnerError as error:
         return _report(error, sys.stderr)
     except OSError as error:  # what no class of ours foresees is still the world's, not a bug
@@ -130,23 +122,40 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
     return ExitCode.DONE
 
 
-def _show_usage_error(error: click.ClickException) -> None:
+def _report(error: LlamaRunnerError, stream: IO[str]) -> int:
+    with suppress(OSError, ValueError, AttributeError):  # the exit status says it too
+        text = _labelled("error:", f" {error}\n", "red", stream)
+        text += _labelled("hint:", f" {error.hint}\n", "cyan", stream) if error.hint else ""
+        stream.write("interrupted\n" if isinstance(error, Interrupted) else styled(text))
+    return error.code
+
+
+def _report_usage(error: click.ClickException, stream: IO[str]) -> int:
+    """Print a wrong usage, or the help of a group without a command."""
+    if click.unstyle(error.message).startswith("Usage: "):
+        text = error.message if has_colour(stream) else click.unstyle(error.message)
+        error.message = styled(text)  # type: ignore[misc]  # final since click 8.3
+        error.show()
+        return ExitCode.USAGE
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         from llama_runner.cli.server_words import closest  # noqa: PLC0415 - only for a mistake
 
         flags = [flag for each in error.ctx.command.params for flag in each.opts]
-        error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as below
-    if not error.message.startswith("Usage: "):  # the help of a group without a command
-        # what was typed may be a URL with a password
-        error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # final since click 8.3
-    error.show()
+        error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as above
+    # what was typed may be a URL with a password
+    error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # as above
+    buffer = StringIO()
+    error.show(buffer)
+    said = error.format_message()
+    usage = printable_lines(click.unstyle(buffer.getvalue()).removesuffix(f"Error: {said}\n"))
+    with suppress(OSError, ValueError, AttributeError):
+        stream.write(styled(f"{usage}{_labelled('Error:', f' {said}', 'red', stream)}\n"))
+    return ExitCode.USAGE
 
 
-def _report(error: LlamaRunnerError, stream: IO[str]) -> int:
-    text = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
-    with suppress(OSError, ValueError, AttributeError):  # the exit status says it too
-        stream.write("interrupted\n" if isinstance(error, Interrupted) else text + "\n")
-    return error.code
+def _labelled(label: str, text: str, colour: str, stream: IO[str]) -> str:
+    """Return a line that is safe to print, with a label that is in colour on a terminal."""
+    return (click.style(label, fg=colour, bold=True) if has_colour(stream) else label) + printable_lines(text)
 
 
 def _flush(stream: IO[str]) -> None:

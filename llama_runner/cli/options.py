@@ -175,9 +175,6 @@ keeping = made_from(server_options_of.LIFE_CYCLE)
 PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
 """The keywords among the options ``programs``."""
 
-OLD_FLAGS = {old: option.flags[-1] for option in server_options_of.OPTIONS for old in option.old_flags}
-"""Spellings of earlier versions, and those of today."""
-
 
 def wishes(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""

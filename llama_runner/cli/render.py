@@ -11,7 +11,9 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner.cli.streams import PrintableStream, joined
+import click
+
+from llama_runner.cli.streams import is_live, joined, terminal_of
 from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
@@ -21,6 +23,7 @@ from llama_runner.serving.llama_server.purpose import described, purpose_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llama_runner.cli.progress_bars import ProgressBars
     from llama_runner.request.results import Forecast, Prepared
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 10.0
+_BAR_AFTER_S = 0.25
 _NAMES = 12
 
 
@@ -39,15 +43,18 @@ def seconds(count: float) -> str:
 
 
 class Printer:
-    """A sink that prints. On a terminal a progress line is rewritten; elsewhere one comes now and then."""
+    """A sink that prints. On a terminal each step that runs has a bar; elsewhere a line comes now and then."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr is not None and sys.stderr.isatty()
-        self._lock = threading.Lock()
-        self._open = ""
+        self._live = is_live(sys.stderr)
+        self._lock = threading.RLock()
+        self._bars: ProgressBars | None = None
+        self._started: set[str] = set()
         self._last: dict[str, float] = {}
         self._seen: dict[str, list[tuple[float, int]]] = {}
         """When how much of a step was done, lately."""
+        if (context := click.get_current_context(silent=True)) is not None:
+            context.call_on_close(self.close)  # before click, and then main, say how it ended
 
     def __call__(self, event: events.Event) -> None:
         """See ``Sink``."""
@@ -57,32 +64,48 @@ class Printer:
                 return
             if isinstance(event, events.StepStarted):
                 self._last[event.step] = time.monotonic()
+                self._started.add(event.step)
+            if self._bars is not None and isinstance(event, (events.StepFinished, events.StepSkipped)):
+                self._bars.close(event.step)
             if text := line(event):
                 self._say(printable_message(text))
 
+    def close(self) -> None:
+        """Remove the bars, and draw no more: what comes next begins on an empty line."""
+        with self._lock, suppress(OSError, ValueError, AttributeError):
+            self._live = False
+            if self._bars is not None:
+                self._bars.close_all()
+
     def _progress(self, event: events.StepProgress) -> None:
         now = time.monotonic()
+        if self._live:
+            self._draw(event, now)
+        elif now - self._last.get(event.step, now) >= _LINE_EVERY_S:
+            self._last[event.step] = now
+            self._say(self._line(event, now))
+        else:
+            self._last.setdefault(event.step, now)
+            self._rate(event, now)
+
+    def _draw(self, event: events.StepProgress, now: float) -> None:
+        if self._bars is None:
+            # hashing a source is no step and mostly over at once: nothing is loaded for that
+            since = self._last.setdefault(event.step, now)
+            if event.done >= event.total or (event.step not in self._started and now - since < _BAR_AFTER_S):
+                return
+            from llama_runner.cli.progress_bars import ProgressBars  # noqa: PLC0415 - only where work takes its time
+
+            self._bars = ProgressBars(terminal_of(sys.stderr))
+        self._bars.show(event)
+
+    def _line(self, event: events.StepProgress, now: float) -> str:
         share = event.done / event.total if event.total else 1.0
         if event.unit == "bytes":
             text = f"{size_text(event.done)} of {size_text(event.total)}{self._rate(event, now)}"
         else:
             text = f"{event.done} of {event.total} {event.unit}"
-        line = printable(f"{event.step:<9} {share:4.0%}  {text}")
-        if self._live and event.done >= event.total:
-            _erase_line()  # what comes next, on whichever stream, begins on an empty line
-            sys.stderr.flush()
-            self._open = ""
-        elif self._live:
-            self._open = line
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            _erase_line()
-            sys.stderr.write(line[: width - 1])
-            sys.stderr.flush()
-        elif now - self._last.get(event.step, now) >= _LINE_EVERY_S:
-            self._last[event.step] = now
-            self._say(line)
-        else:
-            self._last.setdefault(event.step, now)
+        return printable(f"{event.step:<9} {share:4.0%}  {text}")
 
     def _rate(self, event: events.StepProgress, now: float) -> str:
         """Return how fast it goes lately and how long it will take; nothing before that can be told."""
@@ -99,16 +122,11 @@ class Printer:
         return f"  {size_text(got / elapsed)}/s{left}"
 
     def _say(self, line: str) -> None:
-        if self._open:
-            _erase_line()
-        self._open = ""
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
-
-
-def _erase_line() -> None:
-    if isinstance(sys.stderr, PrintableStream):
-        sys.stderr.erase_line()
+        if self._bars is not None:
+            self._bars.print(line, sys.stderr)
+        else:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
 
 def resolved(of: events.Resolved) -> str:

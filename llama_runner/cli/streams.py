@@ -8,6 +8,7 @@ file: it may be shown on a terminal later.
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
@@ -20,8 +21,6 @@ from llama_runner.system.background_writer import BackgroundWriter
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_ERASE_LINE = "\r\x1b[K"
-
 
 def say(*lines: str, err: bool = False) -> None:
     """Print lines for people. A line end within one of them, part of a foreign value, is printed as an escape."""
@@ -31,6 +30,25 @@ def say(*lines: str, err: bool = False) -> None:
 def joined(lines: Iterable[str]) -> str:
     """Return lines as one text, each of them on one line."""
     return "\n".join(map(printable, lines))
+
+
+_styled: set[str] = set()
+"""Texts of ours that were made safe before they were given colours."""
+
+
+def styled(text: str) -> str:
+    """Let a text with colours pass as it is; whatever is foreign in it has been made printable."""
+    _styled.add(text.strip("\n"))
+    return text
+
+
+def has_colour(stream: IO[str] | None) -> bool:
+    """Whether to colour what is written to a stream; see no-color.org and bixense.com/clicolors."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if any(os.environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return is_live(stream)
 
 
 class PrintableStream:
@@ -43,19 +61,27 @@ class PrintableStream:
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write text with its line ends and tabs; other control characters become escapes."""
-        shown = printable_lines(text)
+        """Write text with its line ends and tabs; other control characters become escapes, but for ``styled`` texts."""
+        shown = text if text.strip("\n") in _styled else printable_lines(text)
         if self._encoding != "utf-8":
             shown = shown.encode(self._encoding, "backslashreplace").decode(self._encoding)
         self.raw.write(shown)
         return len(text)
 
-    def erase_line(self) -> None:
-        """Move to the start of the line of a terminal, and clear it."""
-        self.raw.write(_ERASE_LINE)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.raw, name)
+
+
+def is_live(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal that moves its cursor."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_of(stream: IO[str]) -> IO[str]:
+    """Return the stream behind ours, which lets control characters through: for text that has no foreign ones."""
+    while isinstance(stream, PrintableStream):
+        stream = cast("IO[str]", stream.raw)
+    return stream
 
 
 class PrintableBytes:

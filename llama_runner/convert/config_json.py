@@ -50,7 +50,7 @@ COMPOSITES = (
 
 def load(source: Source, family: Family) -> Config:
     """config.json with the defaults of its model type. Raises for what cannot be converted faithfully."""
-    raw = source.object("config.json", purpose="the model's hyperparameters")
+    raw = source.config
     architecture = architecture_of(source)
     quantization = quantization_config.find(source, architecture)
     whole: Mapping[str, Any] = {}

@@ -94,7 +94,7 @@ def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: A
     import gguf  # noqa: PLC0415
 
     card = model_card.read(source.directory)
-    config = source.optional_object("config.json")
+    config = source.config
     metadata = gguf.Metadata.apply_metadata_heuristic(
         gguf.Metadata(), card, config, cast("Path", PurePath(name)), parameters.total
     )

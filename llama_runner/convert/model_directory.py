@@ -1,5 +1,8 @@
 """A model directory as a set of small files: JSON read once, each problem turned into a typed error.
 
+The only module that opens config.json; others get a `Source`, or what `Source.config` says. It is on the warm path, so
+the errors are imported where one is raised.
+
 Weights are not its business, nor is what the files mean. The directory's own name is never looked at: the name
 that the metadata is made from is given, since a download may be staged under any name.
 """
@@ -10,12 +13,14 @@ import errno
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.errors import BadHyperparameter, MissingFile, NoSuchDirectory, UnreadableFile, reading
 from llama_runner.system.files import LARGEST_JSON, read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_runner.core.errors import SourceError
+
+CONFIG = "config.json"
 LARGEST_VOCABULARY = 512 << 20
 _VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tekken.json")
 
@@ -34,10 +39,17 @@ class Source:
 
     def __init__(self, directory: Path, *, pre_tokenizer: str | None = None) -> None:
         if not directory.is_dir():
+            from llama_runner.convert.errors import NoSuchDirectory  # noqa: PLC0415 - not on the warm path
+
             raise NoSuchDirectory(directory)
         self.directory = directory
         self.pre_tokenizer = pre_tokenizer
         self._read: dict[str, Any] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json says; empty where it is absent."""
+        return self.optional_object(CONFIG)
 
     def path(self, name: str) -> Path:
         """Where a file of that name is, or would be."""
@@ -50,21 +62,30 @@ class Source:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return False
+            from llama_runner.convert.errors import reading  # noqa: PLC0415 - not on the warm path
+
             with reading(self.path(name)):  # a directory that may not be entered
                 raise
 
     def text(self, name: str) -> str:
         """A file's text, its line ends made those of Unix, as Python's text mode does it."""
         try:
+            text = read_bounded(self.path(name), limit_of(name)).decode("utf-8")
+        except OSError:
+            from llama_runner.convert.errors import reading  # noqa: PLC0415 - not on the warm path
+
             with reading(self.path(name)):
-                text = read_bounded(self.path(name), limit_of(name)).decode("utf-8")
+                raise
         except UnicodeDecodeError as error:
-            raise UnreadableFile(self.path(name), f"it is not UTF-8 ({error.reason} at byte {error.start})") from error
+            why = f"it is not UTF-8 ({error.reason} at byte {error.start})"
+            raise unreadable(self.path(name), why) from error
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def object(self, name: str, *, purpose: str) -> dict[str, Any]:
         """A JSON object that has to be there."""
         if not self.has(name):
+            from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - not on the warm path
+
             raise MissingFile(self.path(name), purpose=purpose)
         return self.optional_object(name)
 
@@ -74,7 +95,7 @@ class Source:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise UnreadableFile(self.path(name), f"a JSON object is expected, found {type(value).__name__}")
+            raise unreadable(self.path(name), f"a JSON object is expected, found {type(value).__name__}")
         return value
 
     def optional_json(self, name: str) -> Any:  # noqa: ANN401 - JSON is anything
@@ -88,12 +109,21 @@ class Source:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UnreadableFile(self.path(name), f"it is not JSON ({error})") from error
+            raise unreadable(self.path(name), f"it is not JSON ({error})") from error
+
+
+def unreadable(path: Path, why: str) -> SourceError:
+    """Return the error for a file that cannot be used."""
+    from llama_runner.convert.errors import UnreadableFile  # noqa: PLC0415 - not on the warm path
+
+    return UnreadableFile(path, why)
 
 
 def architecture_of(source: Source) -> str:
     """The name of the architecture that config.json gives first."""
-    names = source.object("config.json", purpose="the model's architecture").get("architectures")
+    names = source.object(CONFIG, purpose="the model's architecture").get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        from llama_runner.convert.errors import BadHyperparameter  # noqa: PLC0415 - not on the warm path
+
         raise BadHyperparameter("architectures", f"is {names!r}, the name of an architecture is expected")
     return names[0]

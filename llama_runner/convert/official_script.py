@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import ARCHITECTURES, READING
+from llama_runner.convert.model_directory import Source, architecture_of
 from llama_runner.convert.revisions import revision_of
 from llama_runner.core.converter import Converter, ConverterChoice
 from llama_runner.core.errors import SourceError
 from llama_runner.core.model_files import CODE, READ_BY_SCRIPT
-from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -51,7 +51,7 @@ class NoProjector(SourceError):
 
 
 def choose(
-    directory: Path,
+    source: Source,
     wanted: Converter = "auto",
     *,
     projector: bool = False,
@@ -63,15 +63,13 @@ def choose(
     With ``projector``, the script must know how to make one too. ``trusted``: whether it may run the model's own code.
     ``has`` says whether the model has a file of a name, where not all of its files are in the directory.
     """
-    config, architecture = _read(directory)
+    config, architecture = source.config, _architecture(source)
     if projector:
         _check(config, architecture, projector=True)
-    if wanted == "auto":
-        why = _need(directory, config, architecture)
-    else:
-        why = "--converter official" if wanted == "official" else None
+    insisted = "--converter official" if wanted == "official" else None
+    why = _need(source, architecture) if wanted == "auto" else insisted
     if why is None:
-        revision = revision_of(architecture, directory, has or (lambda name: (directory / name).is_file()))
+        revision = revision_of(architecture, source.directory, has or source.has)
         return ConverterChoice(official=False, architecture=architecture, revision=revision)
     _check(config, architecture)
     reads = (*READ_BY_SCRIPT, CODE) if trusted else READ_BY_SCRIPT
@@ -80,24 +78,15 @@ def choose(
     )
 
 
-def _read(directory: Path) -> tuple[Mapping[str, Any], str]:
-    """Return config.json and the architecture that it names first; what is wrong with it is told as conversion does."""
-    try:
-        config = read_json(directory / "config.json")
-        if isinstance(config, dict) and (name := next(iter(_architectures(config) or _inner(config)), None)):
-            return config, name
-    except (OSError, ValueError):
-        pass
-    from llama_runner.convert.model_directory import Source, architecture_of  # noqa: PLC0415 - not on the warm path
-
-    source = Source(directory)
-    return source.optional_object("config.json"), architecture_of(source)
+def _architecture(source: Source) -> str:
+    """Return the architecture that config.json names first, or else one of its parts."""
+    config = source.config
+    return next(iter(_architectures(config) or _inner(config)), None) or architecture_of(source)
 
 
 def check_weights(directory: Path) -> None:
     """Raise a ``SourceError`` if there are no weights as safetensors, or an index that names others."""
     from llama_runner.convert import shards  # noqa: PLC0415 - not on the warm path
-    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
 
     shards.find(Source(directory))
 
@@ -115,7 +104,6 @@ def check_tokenizer(directory: Path) -> None:
 def check_adapter(directory: Path) -> None:
     """Raise a ``SourceError`` if a LoRA adapter has no settings or no weights as safetensors."""
     from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - few have any
-    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
 
     source = Source(directory)
     source.object("adapter_config.json", purpose="the adapter's settings")
@@ -123,9 +111,9 @@ def check_adapter(directory: Path) -> None:
         raise MissingFile(source.path(_ADAPTER), purpose="the adapter's weights", hint=_AS_SAFETENSORS)
 
 
-def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
+def _need(source: Source, architecture: str) -> str | None:
     """Return why the script is needed, None if it is not. Raises ``AlreadyQuantized`` where it would refuse too."""
-    why = _stored(directory, config, architecture)
+    config, why = source.config, _stored(source, architecture)
     if architecture not in ARCHITECTURES or not config.get("architectures"):
         return f"{architecture} is not converted here"
     if architecture in READING and (kind := _kind_of_reader(config, **READING[architecture])) is not None:
@@ -133,17 +121,18 @@ def _need(directory: Path, config: Mapping[str, Any], architecture: str) -> str 
     return why
 
 
-def _stored(directory: Path, config: Mapping[str, Any], architecture: str) -> str | None:
+def _stored(source: Source, architecture: str) -> str | None:
     """Return why weights that are quantized already need the script. Raises ``AlreadyQuantized`` if it is no help."""
-    is_described = (directory / _DESCRIPTION).is_file()
-    if not is_described and not any(config.get(name) for name in ("quantization_config", "compression_config")):
+    config = source.config
+    if not source.has(_DESCRIPTION) and not any(
+        config.get(name) for name in ("quantization_config", "compression_config")
+    ):
         return None
     from llama_runner.convert import quantization_config  # noqa: PLC0415 - few models need it
     from llama_runner.convert.errors import AlreadyQuantized  # noqa: PLC0415
-    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
 
     try:
-        quantization_config.find(Source(directory), architecture)
+        quantization_config.find(source, architecture)
     except AlreadyQuantized as error:
         if not error.official:
             raise
@@ -205,7 +194,6 @@ def _context(config: Mapping[str, Any]) -> int | None:
 def splits_by_structure(directory: Path) -> str | None:
     """Return llama.cpp's name for how a byte-level BPE tokenizer splits text, where its structure tells it."""
     from llama_runner.convert.model_config import Config  # noqa: PLC0415 - all of this is for conversion only
-    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
     from llama_runner.convert.vocab.pretokenizer import recognise  # noqa: PLC0415
     from llama_runner.convert.vocab.tokenizer import Tokenizer  # noqa: PLC0415
 
@@ -213,7 +201,7 @@ def splits_by_structure(directory: Path) -> str | None:
     # a tokenizer that is none of ours is the script's to judge, whatever is odd about it
     with suppress(SourceError, AttributeError, KeyError, TypeError, ValueError):
         if source.has("tokenizer.json"):
-            config = Config("", source.optional_object("config.json"))
+            config = Config("", source.config)
             return recognise(Tokenizer.load(source, config))
     return None
 
@@ -235,7 +223,6 @@ def described(
     What would stop our own conversion is raised; of what the script would say nothing is known.
     """
     from llama_runner.convert import describe, shards  # noqa: PLC0415 - not on the warm path
-    from llama_runner.convert.model_directory import Source  # noqa: PLC0415
 
     if choice.official:
         return choice.context_length, tuple(shards.named_by_index(Source(directory))) if vocabulary else ()

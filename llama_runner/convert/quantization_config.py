@@ -52,7 +52,7 @@ class Quantization:
 
 def find(source: Source, architecture: str) -> Quantization | None:
     """How the weights are quantized; None if they are not. Raises `AlreadyQuantized` for what is not undone here."""
-    raw = source.optional_object("config.json")
+    raw = source.config
     settings = raw.get(CONFIG) or raw.get("compression_config") or {}
     if not isinstance(settings, dict):
         raise BadHyperparameter(CONFIG, f"is {settings!r}, an object is expected")

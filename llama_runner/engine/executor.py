@@ -34,7 +34,7 @@ from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.workspace import StagedWorkspace
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error, disk_full_error
-from llama_runner.store.stamps import hash_payload, hash_tree
+from llama_runner.store.stamps import hash_file, hash_payload, hash_tree
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -270,4 +270,7 @@ def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tupl
         return workspace.digests[place.name], path.stat().st_size
     if place.is_tree and workspace.digests:
         return hash_tree(path, workspace.digests)
-    return hash_payload(path)
+    if place.is_tree:
+        return hash_payload(path)
+    size = path.stat().st_size
+    return hash_file(path, workspace.is_cancelled, lambda done: workspace.hashing(done, size)), size

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 _PROGRESS_EVERY_S = 0.1
+_LARGE = 64 << 20
+"""Bytes of an output from which on its hashing is told."""
 
 
 class StagedWorkspace:
@@ -159,10 +161,18 @@ class StagedWorkspace:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """See ``Workspace``."""
+        self._progress(self.step.kind, done, total, unit)
+
+    def hashing(self, done: int, total: int) -> None:
+        """Say how far the output is hashed, where that takes its time."""
+        if total >= _LARGE:
+            self._progress("hash", done, total, "bytes")
+
+    def _progress(self, what: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
         if done >= total or now - self._told >= _PROGRESS_EVERY_S:
             self._told = now
-            self._sink(StepProgress(self.step.kind, done, total, unit))
+            self._sink(StepProgress(what, done, total, unit))
 
     def notice(self, what: str, text: str) -> None:
         """See ``Workspace``."""

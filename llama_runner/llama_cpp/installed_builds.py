@@ -186,7 +186,8 @@ class BuildStore:
             name = choice(self._store.private).name
             if name is None:
                 if (best := self._auto()) is None:
-                    raise not_made_error()
+                    hint = "llama-runner bins build makes them"
+                    raise UsageError("the programs that a run would take are not here yet", hint=hint)
                 return best
         return find(self._store, name)
 
@@ -318,11 +319,6 @@ class BuildStore:
                 newest[build.kind] = build
         keep = {build.name for build in newest.values()}
         return [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
-
-
-def not_made_error() -> UsageError:
-    """Return the error for programs that a run would take and that are not here yet."""
-    return UsageError("the programs that a run would take are not here yet", hint="llama-runner bins build makes them")
 
 
 def age_s(made: str | None) -> float | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
-from llama_runner.sources.local import LocalFile, LocalModel, open_directory
+from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.steps.convert import Convert
 
 if TYPE_CHECKING:
@@ -115,24 +115,21 @@ class Conversion(Value):
         """Return the model with all files counting that llama.cpp's own script may read."""
         return self.model.but(converted_here=False) if isinstance(self.model, LocalModel) else self.model
 
-    def adapters(self, paths: Iterable[Path]) -> tuple[Adapter, ...]:
+    def adapters(self, found: Iterable[LocalFile | LocalModel]) -> tuple[Adapter, ...]:
         """Return LoRA adapters: files as they are, directories as steps that convert them."""
-        return tuple(self._adapter(path) for path in paths)
+        return tuple(self._adapter(each) for each in found)
 
-    def _adapter(self, path: Path) -> Adapter:
-        if not path.is_dir():
-            from llama_runner.sources.open_source import open_file  # noqa: PLC0415 - few have any
-
-            found = open_file(path)
+    def _adapter(self, found: LocalFile | LocalModel) -> Adapter:
+        if isinstance(found, LocalFile):
             if found.header.metadata.get("general.type") != "adapter":
-                raise NotAnAdapter(path)
+                raise NotAnAdapter(found.path)
             return found
         if self.choice is None:
-            raise BaseNeeded(path)
+            raise BaseNeeded(found.path)
         from llama_runner.steps.convert_official import OfficialAdapter  # noqa: PLC0415 - few have any
 
-        source, base, environment = open_directory(path), self._as_read_by_script(), self._environment()
-        return OfficialAdapter(source, base, source.name, self.trusted, tree=self.tree, environment=environment)
+        base, environment = self._as_read_by_script(), self._environment()
+        return OfficialAdapter(found, base, found.name, self.trusted, tree=self.tree, environment=environment)
 
     def _environment(self) -> ConverterEnvironment:
         from llama_runner.steps.python_environment import converter_environment  # noqa: PLC0415 - as above

@@ -1,9 +1,9 @@
-"""The whole pipeline on one page: a source and some wishes become a graph of steps.
+"""The whole pipeline on one page: facts and options become a graph of steps. Reads nothing: see ``model_facts``.
 
     directory of safetensors ──► convert ──► quantize ──► model ─┐
     GGUF file ───────────────────────(────► quantize)──► model ─┤
                                                 ▲ notes          ├─► launch
-    index, archive, git, system ──(see programs.py)──► binaries ─┘
+    index, archive, git, system ──(see binaries_graph)──► binaries ─┘
 
 Solid arrows are keyed by the digest of what flows along them. Conversion and quantization only *note* the tool
 that made them, so a new llama.cpp makes no model again.
@@ -11,62 +11,37 @@ that made them, so a new llama.cpp makes no model again.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from llama_runner.convert.official_script import choose
 from llama_runner.core.errors import UsageError
 from llama_runner.core.step import Step
-from llama_runner.core.value import Value, field
+from llama_runner.core.value import Value
+from llama_runner.request import binaries_graph
 from llama_runner.request.conversion_graph import Conversion, NoWeightsToSee, is_made_here
 from llama_runner.sources import quantization_types as quantizations
-from llama_runner.sources.checkpoint_quantization import stored
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
-from llama_runner.sources.local import LocalFile, LocalModel, open_plain
+from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.sources.quantize_options import Tuning
 from llama_runner.steps import download
 from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.quality import Quality
 from llama_runner.steps.quantize import Quantize
-from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from llama_runner.convert import Outtype
-    from llama_runner.core.converter import Converter, ConverterChoice
+    from llama_runner.core.converter import ConverterChoice
     from llama_runner.core.step import Node
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.conversion_graph import Adapter
-    from llama_runner.sources.checkpoint_quantization import Stored
-
-
-AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
+    from llama_runner.request.model_facts import AnySource, ModelFacts
+    from llama_runner.request.options import Options
+    from llama_runner.request.resolve import Request
 
 
 AS_IT_COMES = "auto"
 """Not quantized: in the type of the conversion, which is the 16-bit one of the weights unless one is asked for."""
-
-
-class Options(Value):
-    """What the user may wish of the artifacts. Nothing here concerns the launch."""
-
-    quantization: str | None = None
-    """None: q4_k_m for safetensors, as it is for a GGUF file or for MXFP4. Several, with commas between them, share a
-    conversion."""
-    tuning: Tuning = field(default_factory=Tuning)
-    outtype: Outtype = "auto"
-    pre_tokenizer: str | None = None
-    converter: Converter = "auto"
-    """Who converts: we, or llama.cpp's own script, which is taken for what we do not know."""
-    trust_remote_code: bool = False
-    """Whether that script may run code that came with the model."""
-    mmproj: bool = False
-    """Whether to make the projector of a model whose weights are converted here."""
-    adapters: tuple[Path, ...] = ()
-    """LoRA adapters, as GGUF files or as directories of safetensors."""
-    keep_f16: bool = False
 
 
 class Pipeline(Value):
@@ -78,13 +53,19 @@ class Pipeline(Value):
 
     source: AnySource
     model: Step | None
-    binaries: Node
+    programs: Programs
     projector: Step | None = None
     others: tuple[Step, ...] = ()
     measured: tuple[Quality, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     official: ConverterChoice | None = None
     """Why llama.cpp's own script converts the weights, where it does."""
+    pre_tokenizer: str | None = None
+
+    @property
+    def binaries(self) -> Node:
+        """What gives llama.cpp's programs."""
+        return self.programs.node
 
     @property
     def alias(self) -> str:
@@ -139,84 +120,70 @@ class NothingToTune(UsageError):
         )
 
 
-def build(
-    source: AnySource,
-    options: Options,
-    *,
-    programs: Programs,
-    hub: download.Hub | None = None,
-) -> Pipeline:
-    """Return the graph for a source; ``UsageError`` when the wishes make no sense for it.
+def graph_of(request: Request) -> Pipeline:
+    """Return the graph of a request: its options and its facts are all that it is built from."""
+    programs = binaries_graph.build(request.wanted, request.program_facts)
+    return build(request.facts, request.options, programs)
 
-    ``hub`` says how to fetch a source that is on the Hub.
-    """
+
+def build(facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
+    """Return the graph for a source; ``UsageError`` when the options make no sense for it."""
+    source = facts.source
     match source:
         case HubGguf():
-            assert hub is not None
-            return _as_it_is(source, options, programs, hub).but(adapters=_adapters(source, options, programs))
+            return _as_it_is(source, facts, options, programs).but(adapters=_adapters(facts, options, programs))
         case LocalFile():
             if options.mmproj:
                 raise NoWeightsToSee(source.path)
-            return _from_file(source, options, programs).but(adapters=_adapters(source, options, programs))
+            return _from_file(source, facts, options, programs).but(adapters=_adapters(facts, options, programs))
         case HubSafetensors():
-            assert hub is not None
-            size = sum(file.size for file in source.files)
-            model = download.safetensors(source.files, hub)
-            return _from_weights(source, model, size, source.stored, source.choice, options, programs)
+            assert facts.hub is not None
+            return _from_weights(download.safetensors(source.files, facts.hub), facts, options, programs)
         case LocalModel():
-            trusted = options.trust_remote_code
-            choice = choose(source.path, options.converter, projector=options.mmproj, trusted=trusted)
-            source = source.but(reads=choice.reads, converted_here=not choice.official)
-            found = stored(source.path)
-            return _from_weights(source, source, _weight_bytes(source), found, choice, options, programs)
+            return _from_weights(source, facts, options, programs)
 
 
-def _adapters(source: HubGguf | LocalFile, options: Options, programs: Programs) -> tuple[Adapter, ...]:
+def _adapters(facts: ModelFacts, options: Options, programs: Programs) -> tuple[Adapter, ...]:
     """Return the adapters for a model that is not converted here."""
-    conversion = Conversion(programs.node, source.name, 0, None, programs.tree, None, trusted=False)
-    return conversion.adapters(options.adapters)
+    conversion = Conversion(programs.node, facts.source.name, 0, None, programs.tree, None, options.trust_remote_code)
+    return conversion.adapters(facts.adapters)
 
 
-def _as_it_is(source: HubGguf, options: Options, programs: Programs, hub: download.Hub) -> Pipeline:
+def _as_it_is(source: HubGguf, facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
+    hub = facts.hub
+    assert hub is not None
     if options.tuning != Tuning():
         raise NothingToTune(_tuned(options.tuning))
     projector = source.choice.projector
     return Pipeline(
         source,
         download.gguf(source.choice.model.files, hub),
-        programs.node,
+        programs,
         None if projector is None else download.projector(projector, hub),
     )
 
 
-def _from_file(source: LocalFile, options: Options, programs: Programs) -> Pipeline:
+def _from_file(source: LocalFile, facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
     wanted = _wanted(options)
     if not wanted:
         if options.tuning != Tuning():
             raise NothingToTune(_tuned(options.tuning))
-        return Pipeline(source, None, programs.node)
+        return Pipeline(source, None, programs)
     if AS_IT_COMES in wanted:
         raise NothingToMake(str(source.path))
     found = source.header.facts().get("quantization")
     if found not in (*quantizations.FLOAT, None) and not options.tuning.allow_requantize and wanted != ["copy"]:
         raise QuantizedAlready(str(found), wanted[0])
-    size, shards = sum(path.stat().st_size for path in source.shards), len(source.shards)
-    first, *others = _quantized(source, wanted, programs.node, size, options.tuning, shards)
-    measured = _measured((first, *others), programs.node, options.tuning)
-    return Pipeline(source, first, programs.node, others=tuple(others), measured=measured)
+    first, *others = _quantized(source, wanted, programs, facts, options.tuning, facts.bytes)
+    measured = _measured((first, *others), programs, facts, options.tuning)
+    return Pipeline(source, first, programs, others=tuple(others), measured=measured)
 
 
-def _from_weights(
-    source: LocalModel | HubSafetensors,
-    model: Node,
-    size: int,
-    found: Stored | None,
-    choice: ConverterChoice,
-    options: Options,
-    programs: Programs,
-) -> Pipeline:
+def _from_weights(model: Node, facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
+    source, found, choice = facts.source, facts.stored, facts.choice
+    assert choice is not None, "it is known who converts weights"
     kept = None if found is None else found.kept
-    size = size if found is None else found.converted_bytes(size)
+    size = facts.bytes if found is None else found.converted_bytes(facts.bytes)
     as_it_comes = options.outtype == "q8_0" or (kept is not None and options.tuning == Tuning())
     wanted = _wanted(options) or [AS_IT_COMES if as_it_comes else quantizations.DEFAULT]
     if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
@@ -234,18 +201,19 @@ def _from_weights(
         raise QuantizedAlready(options.outtype, kinds[0])
     if kept is not None and not options.tuning.allow_requantize and (lossy := {*kinds} - {kept, "copy"}):
         raise QuantizedAlready(kept, min(lossy))
-    made |= zip(kinds, _quantized(base, kinds, programs.node, size, options.tuning, 1), strict=True)
+    made |= zip(kinds, _quantized(base, kinds, programs, facts, options.tuning, size), strict=True)
     first, *others = (made[kind] for kind in wanted)
-    measured = _measured(made.values(), programs.node, options.tuning)
+    measured = _measured(made.values(), programs, facts, options.tuning)
     return Pipeline(
         source,
         first,
-        programs.node,
+        programs,
         projector=conversion.projector(options.outtype) if options.mmproj else None,
         others=tuple(others),
         measured=measured,
-        adapters=conversion.adapters(options.adapters),
+        adapters=conversion.adapters(facts.adapters),
         official=choice if choice.official else None,
+        pre_tokenizer=options.pre_tokenizer,
     )
 
 
@@ -259,37 +227,29 @@ def _wanted(options: Options) -> list[str]:
     return list(dict.fromkeys(known.get(name) or quantizations.canonical(name, imatrix=with_imatrix) for name in names))
 
 
-def _quantized(base: Node, kinds: list[str], binaries: Node, size: int, tuning: Tuning, shards: int) -> list[Quantize]:
+def _quantized(
+    base: Node, kinds: list[str], programs: Programs, facts: ModelFacts, tuning: Tuning, size: int
+) -> list[Quantize]:
     """Return the steps that quantize a base, each in its way and all with one importance matrix."""
-    words, threads = tuning.words(), hardware.physical_cores()
-    imatrix: Node | None = None
-    if tuning.imatrix is not None:
-        imatrix = open_plain(tuning.imatrix)
-    elif tuning.calibration is not None:
-        imatrix = Imatrix(base, open_plain(tuning.calibration), tuning.calibration_chunks, binaries, threads)
+    words, binaries, threads = tuning.words(), programs.node, facts.cores
+    imatrix: Node | None = facts.imatrix
+    if imatrix is None and facts.calibration is not None:
+        imatrix = Imatrix(base, facts.calibration, tuning.calibration_chunks, binaries, threads)
+    shards = len(base.shards) if isinstance(base, LocalFile) else 1
     several = shards if tuning.keep_split and shards > 1 else 0
     return [Quantize(base, kind, binaries, size, threads, imatrix, words, several) for kind in kinds]
 
 
-def _measured(made: Iterable[Step], binaries: Node, tuning: Tuning) -> tuple[Quality, ...]:
+def _measured(made: Iterable[Step], programs: Programs, facts: ModelFacts, tuning: Tuning) -> tuple[Quality, ...]:
     """Return the steps that compare what is quantized with what it is made of."""
-    if tuning.quality is None:
+    text = facts.quality
+    if text is None:
         return ()
-    text, chunks, threads = open_plain(tuning.quality), tuning.quality_chunks, hardware.physical_cores()
     quantized = [step for step in made if isinstance(step, Quantize)]
-    return tuple(Quality(step, step.model, text, chunks, binaries, threads) for step in quantized)
+    chunks, threads = tuning.quality_chunks, facts.cores
+    return tuple(Quality(step, step.model, text, chunks, programs.node, threads) for step in quantized)
 
 
 def _tuned(tuning: Tuning) -> list[str]:
     given = [f"--{name}" for name in ("imatrix", "calibration", "quality") if getattr(tuning, name) is not None]
     return [*given, *tuning.words()]
-
-
-def _weight_bytes(source: LocalModel) -> int:
-    """Return about how many bytes the weights take; what is wrong with a file is said when its digest is asked for."""
-    total = 0
-    for name, path in source.files().items():
-        if name.endswith(".safetensors"):
-            with suppress(OSError):
-                total += path.stat().st_size
-    return total

@@ -6,12 +6,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.plan import RecordAt
+from llama_runner.core.record import TREE
 from llama_runner.core.step import Step
-from llama_runner.request.results import Prepared
+from llama_runner.request.model_facts import context_length, directory_facts
+from llama_runner.request.results import Made, MadePrograms, Prepared
 from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.llama_server.purpose import check_text, is_encoder, purpose_words
+from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.steps.quality import as_numbers
 from llama_runner.store.layout import BUILDS, GGUF
 from llama_runner.system import hardware
 
@@ -22,8 +26,10 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
     from llama_runner.core.record import Record
     from llama_runner.core.step import Node, Place
-    from llama_runner.request.graph import AnySource, Pipeline
-    from llama_runner.request.resolve import Request
+    from llama_runner.engine.outcome import Outcome
+    from llama_runner.request.binaries_graph import Programs
+    from llama_runner.request.graph import Pipeline
+    from llama_runner.request.model_facts import AnySource
     from llama_runner.store.artifacts import Store
 
 _NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
@@ -33,9 +39,7 @@ def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: d
     """Return where everything is, or will be."""
     model = file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source)
     if is_encoder(facts.get("architecture")):
-        from llama_runner.request.model_purpose import completed  # noqa: PLC0415 - few models give vectors
-
-        facts = completed(facts, model)
+        facts = _completed(facts, model)
     return Prepared(
         alias=graph.alias,
         model=model,
@@ -48,6 +52,16 @@ def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: d
             one.path if isinstance(one, LocalFile) else file_of(store, one, places) for one in graph.adapters
         ),
     )
+
+
+def _completed(facts: Mapping[str, Any], model: Path) -> dict[str, Any]:
+    """Return the facts of an encoder with pooling and classes, which older records lack."""
+    if "pooling" in facts or not model.is_file():
+        return dict(facts)
+    try:
+        return {**facts, **read_header(model).facts()}
+    except NotGGUF:
+        return dict(facts)
 
 
 def file_of(store: Store, step: Step, places: Mapping[Any, Place]) -> Path:
@@ -79,23 +93,72 @@ def header_facts(source: AnySource) -> dict[str, Any]:
     return source.header.facts() if isinstance(source, LocalFile) else {}
 
 
-def facts_of(request: Request, plan: Plan) -> dict[str, Any]:
+def facts_of(graph: Pipeline, plan: Plan) -> dict[str, Any]:
     """Return what is known of a model that may not have been made yet."""
-    graph = request.graph
     place = None if graph.model is None else plan.of(graph.model).place
     record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
     if record is not None:
         return record.facts
     match graph.source:
         case LocalModel():
-            from llama_runner.request.model_purpose import directory_facts  # noqa: PLC0415 - not for what is made
-
-            return {"context_length": request.inspect(graph.source), **directory_facts(graph.source.path)}
+            return {"context_length": context_of(graph, graph.source), **directory_facts(graph.source.path)}
         case HubSafetensors(context_length=context):
             return {"context_length": context}
         case HubGguf(pin=pin):
             return dict(pin.gguf or {})
     return header_facts(graph.source)
+
+
+def context_of(graph: Pipeline, source: LocalModel) -> int | None:
+    """Return the context length of a directory of the graph. Raises a ``SourceError`` for what cannot be converted."""
+    is_adapter = any(getattr(one, "adapter", None) is source for one in graph.adapters)
+    return context_length(source, graph.official, graph.pre_tokenizer, is_adapter=is_adapter)
+
+
+def forecast_of(store: Store, graph: Pipeline, plan: Plan) -> Prepared:
+    """Return where everything will be."""
+    places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
+    return located(store, graph, places, facts_of(graph, plan))
+
+
+def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> Prepared:
+    """Return where everything is, and what was done for it."""
+    record = None if graph.model is None else store.record(outcome.places[graph.model])
+    build = store.records(programs_of(store, graph.binaries, outcome.places)).get(TREE)
+    quality = _quality(store, graph, outcome)
+    return located(store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts).but(
+        sha256=sha256_of(record),
+        quality={file_of(store, step, outcome.places).name: found for step, found in quality.items()},
+        build={} if build is None else build.facts,
+        ran=tuple(step.kind for step in outcome.seconds),
+        skipped=tuple(planned.step.kind for planned in plan.steps if planned.step not in outcome.seconds),
+        step_seconds={step.kind: seconds for step, seconds in outcome.seconds.items()},
+    )
+
+
+def made_of(store: Store, graph: Pipeline, outcome: Outcome) -> list[Made]:
+    """Return the model files that were asked for: the model first."""
+    quality, files = _quality(store, graph, outcome), []
+    for step in graph.files:
+        record = store.record(outcome.places[step])
+        assert record is not None, "what was just made or found has a record"
+        path, ran = file_of(store, step, outcome.places), step in outcome.seconds
+        files.append(Made(path, sha256_of(record), record.bytes, record.facts, ran, quality.get(step)))
+    return files
+
+
+def made_programs_of(store: Store, programs: Programs, outcome: Outcome) -> MadePrograms:
+    """Return the directory of the programs."""
+    path = programs_of(store, programs.node, outcome.places)
+    record = store.records(path).get(TREE)
+    facts = {} if record is None else record.facts
+    return MadePrograms(path, facts, tuple(step.kind for step in outcome.seconds), sum(outcome.seconds.values()))
+
+
+def _quality(store: Store, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:
+    """Return what was measured of each model that is quantized."""
+    records = {step.model: store.record(outcome.places[step]) for step in graph.measured}
+    return {model: as_numbers(record.facts) for model, record in records.items() if record is not None}
 
 
 def sha256_of(record: Record | None) -> str | None:

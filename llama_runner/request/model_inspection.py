@@ -115,7 +115,7 @@ def _of_directory(source: LocalModel) -> Inspection:
     from llama_runner.convert.model_directory import Source, architecture_of  # noqa: PLC0415
 
     files = Source(source.path)
-    config = files.object("config.json", purpose="the model's architecture")
+    architecture, config = architecture_of(files), files.config
     inner = config.get("text_config")  # of a model that sees or hears too
     said = {**inner, **config} if isinstance(inner, dict) else config
     found = shards.find(files)
@@ -124,7 +124,7 @@ def _of_directory(source: LocalModel) -> Inspection:
         format="safetensors",
         files=tuple(shard.path for shard in found),
         bytes=sum(shard.stamp.size for shard in found),
-        architecture=architecture_of(files),
+        architecture=architecture,
         parameters=sum(tensor.elements for shard in found for tensor in shard.tensors),
         context_length=_count(said, "max_position_embeddings", "n_ctx", "n_positions"),
         vocabulary=_count(said, "vocab_size"),

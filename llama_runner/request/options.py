@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 from llama_runner.core.errors import UsageError
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Step, topological
+from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp import cmake
-from llama_runner.request.binaries_graph import AUTO, Wanted
+from llama_runner.request.program_facts import AUTO, Wanted
 from llama_runner.sources.quantize_options import Tuning
 from llama_runner.store import layout
 
@@ -100,6 +101,22 @@ class Wishes(TypedDict, total=False):
     """Whether what another version of a tool made counts as out of date."""
 
 
+class Options(Value):
+    """What the user may wish of the artifacts. Nothing here concerns the launch."""
+
+    quantization: str | None = None
+    """None: q4_k_m for safetensors, as it is for a GGUF file or for MXFP4. Several, with commas between them, share a
+    conversion."""
+    tuning: Tuning = field(default_factory=Tuning)
+    outtype: Outtype = "auto"
+    pre_tokenizer: str | None = None
+    trust_remote_code: bool = False
+    """Whether that script may run code that came with the model."""
+    mmproj: bool = False
+    """Whether to make the projector of a model whose weights are converted here."""
+    keep_f16: bool = False
+
+
 class UnknownStep(UsageError):
     """There is no such step to force in what was asked for."""
 
@@ -134,6 +151,19 @@ def tuning_of(wishes: Wishes) -> Tuning:
         keep_split=wishes.get("keep_split", False),
         allow_requantize=wishes.get("allow_requantize", False),
         quality_chunks=wishes.get("quality_chunks", Tuning().quality_chunks),
+    )
+
+
+def options_of(wishes: Wishes, quantization: str | None) -> Options:
+    """Return what is wished of the model; ``quantization`` may also come from its name."""
+    return Options(
+        quantization=quantization,
+        tuning=tuning_of(wishes),
+        outtype=wishes.get("outtype", "auto"),
+        pre_tokenizer=wishes.get("pre_tokenizer"),
+        trust_remote_code=wishes.get("trust_remote_code", False),
+        mmproj=wishes.get("mmproj", False),
+        keep_f16=wishes.get("keep_f16", False),
     )
 
 

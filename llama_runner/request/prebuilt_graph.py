@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import UsageError
-from llama_runner.llama_cpp.system_binaries import open_archive
 from llama_runner.steps.fetch_url import FetchUrl, shown
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackFile
 from llama_runner.steps.unpack_programs import UnpackPrograms
 
 if TYPE_CHECKING:
-    import os
-
     from llama_runner.core.digest import Digest
     from llama_runner.llama_cpp.pinned_source import Pin
-    from llama_runner.llama_cpp.releases import Prebuilt
+    from llama_runner.request.program_facts import Archive, Release
 
 OF_WHEEL = "windows-x64"
 """What the programs that the pinned package carries run on."""
@@ -63,30 +59,28 @@ class NothingPrebuilt(UsageError):
         )
 
 
-def archive_programs(
-    text_or_path: str | os.PathLike[str], *, sha256: str | None, platform: str, backend: str, size: int = 0
-) -> UnpackPrograms:
+def archive_programs(archive: Archive, *, sha256: str | None, platform: str) -> UnpackPrograms:
     """Return the step that gives the programs of a release archive: a file, or a URL with its sha256.
 
-    Raises ``NoDigest``, ``BadDigest``, ``BadUrl`` and what `open_archive` raises.
+    Raises ``NoDigest``, ``BadDigest`` and ``BadUrl``.
     """
-    text = str(text_or_path)
     digest = None if sha256 is None else _digest(sha256)
-    build = build_of(text.partition("?")[0])
-    if isinstance(text_or_path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        if not re.match(r"https?://[^/]", text, re.IGNORECASE):
-            raise BadUrl(shown(text))
-        if digest is None:
-            raise NoDigest(shown(text))
-        return UnpackPrograms(FetchUrl(digest, text, size), platform, backend, build)
-    return UnpackPrograms(open_archive(Path(text_or_path)), platform, backend, build, digest)
+    build = build_of(archive.text.partition("?")[0])
+    if archive.file is not None:
+        return UnpackPrograms(archive.file, platform, archive.backend, build, digest)
+    if not re.match(r"https?://[^/]", archive.text, re.IGNORECASE):
+        raise BadUrl(shown(archive.text))
+    if digest is None:
+        raise NoDigest(shown(archive.text))
+    return UnpackPrograms(FetchUrl(digest, archive.text, 0), platform, archive.backend, build)
 
 
-def release_programs(found: Prebuilt, *, platform: str, backend: str) -> UnpackPrograms:
+def release_programs(release: Release, *, platform: str) -> UnpackPrograms:
     """Return the step that gives the programs of a release, as its listing has it, with what goes with them."""
+    found = release.found
     beside = tuple(FetchUrl(each.digest, each.url, each.size) for each in found.beside if each.digest is not None)
     archive = FetchUrl(found.digest, found.url, found.size)
-    return UnpackPrograms(archive, platform, backend, found.build, beside=beside)
+    return UnpackPrograms(archive, platform, release.backend, found.build, beside=beside)
 
 
 def wheel_programs(pin: Pin, platform: str) -> UnpackPrograms:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.engine.observer import Observer
+from llama_runner.request import binaries_graph
 from llama_runner.request.locations import programs_of
+from llama_runner.request.preparation import Preparation
 from llama_runner.request.resolve import ProgramsRequest
 from llama_runner.serving.build_store import open_builds
-from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +26,9 @@ def builds(store: Store, sink: Sink, lock_timeout: float) -> BuildStore:
 def programs_in_hand(store: Store) -> Path | None:
     """Return the directory of the programs that ``auto`` stands for, None if they are not here. Writes nothing."""
     request = ProgramsRequest({"offline": True}, store=store, sink=lambda _event: None)
-    sources = LocalSources(store, remember=False, inspect=request.inspect)
-    plan = Observer(store, sources).plan(request.targets, request.snapshot)
-    if any(planned.step is request.programs.node for planned in plan.pending):
+    programs = binaries_graph.build(request.wanted, request.program_facts)
+    plan = Preparation(store, lambda _event: None, lock_timeout=0.0).plan(request, programs)
+    if any(planned.step is programs.node for planned in plan.pending):
         return None
     places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-    return programs_of(store, request.programs.node, places)
+    return programs_of(store, programs.node, places)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.value import Value
-from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
 KEPT = {"mxfp4": "mxfp4_moe"}
 """Methods whose weights stay as they are when they are converted, and the type of file that this gives."""
@@ -37,13 +36,9 @@ class Stored(Value):
         return size if self.kept else size * SIXTEEN // self.bits
 
 
-def stored(directory: Path) -> Stored | None:
-    """Say how the weights of a model directory are stored; None where they are plain numbers, or nothing is said."""
-    try:
-        config = read_json(directory / "config.json")
-    except (OSError, ValueError):
-        return None  # said when it is converted
-    settings = config.get("quantization_config") if isinstance(config, dict) else None
+def stored(config: Mapping[str, Any]) -> Stored | None:
+    """Say how the weights are stored, by config.json; None where they are plain numbers, or nothing is said."""
+    settings = config.get("quantization_config")
     if not isinstance(settings, dict):
         return None
     method = settings.get("quant_method")

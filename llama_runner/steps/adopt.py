@@ -9,9 +9,8 @@ from llama_runner.core.digest import short
 from llama_runner.core.errors import ToolError
 from llama_runner.core.step import Place, Step, unkeyed
 from llama_runner.llama_cpp.executable_format import check_platform
-from llama_runner.llama_cpp.system_binaries import SERVER, AdoptedPrograms, open_adopted
+from llama_runner.llama_cpp.system_binaries import SERVER, AdoptedPrograms
 from llama_runner.store.layout import build_place
-from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,17 +67,6 @@ class AdoptPrograms(Step):
             _link(path, workspace.out / _called(name, self.server))
         (workspace.out / LIST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         prove(workspace.out, Expected(), workspace)
-
-
-def adopted_programs(
-    path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
-) -> AdoptPrograms:
-    """Return the step that adopts the programs in a directory or beside a program.
-
-    None: ``LLAMA_SERVER_BINS_DIR`` says where, else ``PATH``. Raises what `open_adopted` raises.
-    """
-    found = open_adopted(path, environment=os.environ if environment is None else environment)
-    return AdoptPrograms(found, str(found.path), found.server, os_and_arch=hardware.platform_tag())
 
 
 def program_in(directory: Path, name: str) -> Path:

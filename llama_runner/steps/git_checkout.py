@@ -27,6 +27,10 @@ _SHORT = r"[0-9a-f]{4,}"
 _TAG = r"b(\d+)"
 """llama.cpp calls its releases by the number of their build."""
 
+_COUNTED = r"(?:Receiving|Updating) (objects|files): +\d+% \((\d+)/(\d+)\)"
+_COUNTING = r"(?:remote: )?[A-Z]\w+ (?:objects|deltas|files): "
+"""How far git is, which it says on lines that end with a carriage return."""
+
 TREE_BYTES = 250 << 20
 """llama.cpp's files, twice for a moment: measured 103 MB."""
 
@@ -138,15 +142,24 @@ class CloneTree(Step):
             "core.autocrlf=false",
             "-c",
             "advice.detachedHead=false",
+            "-c",
+            "fetch.unpackLimit=1",  # what receives a pack says how far it is
             f"--git-dir={repository}",
         ]
         workspace.call([git, "init", "--quiet", "--bare", repository], env=env)
         said: list[str] = []
+
+        def hear(line: str) -> None:
+            if counted := re.match(_COUNTED, line):
+                workspace.progress(int(counted[2]), int(counted[3]), counted[1])
+            elif not re.match(_COUNTING, line):
+                said.append(line)
+
         try:
             workspace.call(
-                [*words, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, self.commit],
+                [*words, "fetch", "--progress", "--depth=1", "--no-tags", "--", url, self.commit],
                 env=env,
-                on_line=said.append,
+                on_line=hear,
             )
         except ProgramFailed as error:
             if any("not our ref" in line or "no such remote ref" in line for line in said):
@@ -159,6 +172,7 @@ class CloneTree(Step):
                 "core.bare=false",
                 f"--work-tree={workspace.out}",
                 "checkout",
+                "--progress",
                 "--force",
                 self.commit,
                 "--",
@@ -166,6 +180,7 @@ class CloneTree(Step):
             ],
             env=env,
             cwd=workspace.out,
+            on_line=hear,
         )
         if not (workspace.out / "CMakeLists.txt").is_file():
             raise no_source_tree_error(f"{url}@{self.commit}")

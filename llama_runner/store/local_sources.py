@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import threading
+import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
     from llama_runner.core.record import Stamp
     from llama_runner.store.artifacts import Store
+
+
+_PROGRESS_EVERY_S = 0.1
 
 
 def missing_source_error(path: Path) -> SourceError:
@@ -230,20 +235,27 @@ class LocalSources:
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not on the warm path
 
         stopped = threading.Event()
-        done, total = 0, sum(int(stamp["size"]) for stamp in stamps.values())
+        read, total = dict.fromkeys(files, 0), sum(int(stamp["size"]) for stamp in stamps.values())
+        told = time.monotonic()
+
+        def progress(name: str, count: int) -> None:
+            nonlocal told
+            read[name], now = count, time.monotonic()
+            if now - told >= _PROGRESS_EVERY_S:
+                told = now
+                self._on_progress(sum(read.values()), total)
 
         def one(name: str) -> Digest:
-            nonlocal done
             found = known.get(name)
             if found is None and is_settled(stamps[name]):
                 found = self._cache.get(files[name], stamps[name])
             if found is None:
                 with reading(files[name]):
-                    found = hash_file(files[name], stopped.is_set)
+                    found = hash_file(files[name], stopped.is_set, partial(progress, name))
                 if self._remember:
                     self._cache.put(files[name], stamps[name], found)
-            done += int(stamps[name]["size"])
-            self._on_progress(done, total)
+            read[name] = int(stamps[name]["size"])
+            self._on_progress(sum(read.values()), total)
             return found
 
         with ThreadPoolExecutor(max_workers=4) as pool:

@@ -83,15 +83,25 @@ def stamp_of(path: Path) -> Stamp:
     return tree_stamp(path) if path.is_dir() else file_stamp(path)
 
 
-def hash_file(path: Path, cancelled: Callable[[], bool] | None = None) -> Digest:
-    """Return ``sha256:…`` of a file's bytes; ``Interrupted`` once ``cancelled`` says so."""
-    sha = hashlib.sha256()
+def hash_file(
+    path: Path,
+    cancelled: Callable[[], bool] | None = None,
+    on_progress: Callable[[int], object] | None = None,
+) -> Digest:
+    """Return ``sha256:…`` of a file's bytes; ``Interrupted`` once ``cancelled`` says so.
+
+    ``on_progress`` gets the number of bytes read so far, after each block.
+    """
+    sha, done = hashlib.sha256(), 0
     with open_regular(path) as file:
         block = memoryview(bytearray(min(BLOCK, max(1, os.fstat(file.fileno()).st_size))))
         while size := file.raw.readinto(block):
             if cancelled is not None and cancelled():
                 raise Interrupted
             sha.update(block[:size])
+            done += size
+            if on_progress is not None:
+                on_progress(done)
     return file_digest(sha.hexdigest())
 
 

@@ -131,7 +131,7 @@ def test_11_22_a_projector_and_an_adapter_depend_on_every_file_that_the_script_m
     conversion = Conversion(
         model, "m", 0, ConverterChoice(official=False, architecture="X"), Toy("tree"), None, trusted=False
     )
-    (adapter,) = conversion.adapters([tmp_path / "adapter"])
+    (adapter,) = conversion.adapters([LocalModel(tmp_path / "adapter", "adapter")])
     for read in (conversion.projector("auto").model, adapter.base):  # type: ignore[union-attr]
         assert isinstance(read, LocalModel)
         assert (read.path, read.converted_here) == (tmp_path, False)

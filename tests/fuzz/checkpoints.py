@@ -13,7 +13,6 @@ from llama_runner import convert
 from llama_runner.cli.convert_cmds import describe
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.request.model_inspection import inspect
-from llama_runner.sources.checkpoint_quantization import stored
 from tests.convert.cases import CASES
 from tests.fuzz.harness import check_error, check_text, overlaid
 
@@ -52,7 +51,6 @@ def documents(name: str) -> dict[str, Any]:
 def look(name: str, files: dict[str, str]) -> None:
     """Look at a checkpoint with some of its files replaced, in every way that there is."""
     with overlaid(base(name), files) as directory:
-        stored(directory)
         try:
             found = inspect(directory)
             json.dumps(found.to_json(), allow_nan=False)

@@ -19,6 +19,7 @@ from typing import Any
 
 import llama_runner.convert
 from llama_runner.convert import checkpoint, convert, official_script
+from llama_runner.convert.model_directory import Source
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.request.model_inspection import inspect
 from llama_runner.sources.checkpoint_quantization import stored
@@ -167,7 +168,7 @@ def check(case: Case, scratch: Path) -> None:
             (model / path.name).symlink_to(path)
     (model / "config.json").write_bytes(encoded(case["config"]))
     with _bounded():
-        for look in (_choose, _inspect, _describe, stored):
+        for look in (_choose, _inspect, _describe):
             try:
                 look(model)
             except LlamaRunnerError as error:
@@ -178,10 +179,12 @@ def check(case: Case, scratch: Path) -> None:
 
 
 def _choose(model: Path) -> None:
-    choice = official_script.choose(model)
+    source = Source(model)
+    stored(source.config)
+    choice = official_script.choose(source)
     _check_context(choice.context_length)
     official_script.described(model, choice)
-    official_script.choose(model, "official")
+    official_script.choose(source, "official")
 
 
 def _inspect(model: Path) -> None:

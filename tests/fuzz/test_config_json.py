@@ -13,6 +13,7 @@ import pytest
 from llama_runner.convert import checkpoint, convert
 from llama_runner.convert.errors import BadHyperparameter, UnexpectedStructure, UnreadableFile
 from llama_runner.convert.gguf_metadata import KeyValues
+from llama_runner.convert.model_directory import Source
 from llama_runner.convert.official_script import choose
 from llama_runner.core.errors import SourceError
 from tests.convert.official import cases_of
@@ -114,7 +115,10 @@ def test_11_19_what_nobody_foresaw_is_a_typed_error_too(tmp_path: Path) -> None:
 def test_11_19_a_context_length_that_is_none_is_not_passed_on(context: object, tmp_path: Path) -> None:
     directory = model(tmp_path / "m", "first", "bf16", architectures=["UnheardForCausalLM"],
                       max_position_embeddings=context)  # fmt: skip
-    assert choose(model(directory, "first", "bf16", max_position_embeddings=context), "official").context_length is None
+    assert (
+        choose(Source(model(directory, "first", "bf16", max_position_embeddings=context)), "official").context_length
+        is None
+    )
 
 
 @pytest.mark.parametrize(

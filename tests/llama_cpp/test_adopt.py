@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError, ToolError
 from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, open_adopted
-from llama_runner.steps.adopt import LIST, AdoptPrograms, adopted_programs, program_in
+from llama_runner.steps.adopt import LIST, AdoptPrograms, program_in
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
 from tests.llama_cpp.executable_heads import elf
@@ -43,7 +43,8 @@ def write(path: Path, text: str, *, mode: int = 0o755) -> Path:
 
 
 def adopt(where: Path | None, **environment: str) -> AdoptPrograms:
-    return adopted_programs(where, environment=environment)
+    found = open_adopted(where, environment=environment)
+    return AdoptPrograms(found, str(found.path), found.server, os_and_arch=HERE)
 
 
 def covered(step: AdoptPrograms) -> set[str]:

@@ -14,8 +14,8 @@ import pytest
 from llama_runner.core.errors import DownloadError, SourceError, StepError, StoreError, ToolError
 from llama_runner.core.step import Step
 from llama_runner.llama_cpp.pinned_source import Tree
-from llama_runner.request.source_tree_graph import tree_from
 from tests.llama_cpp.tiny_llama import PATCH, QUANTIZE_C, Bench, compile_step, write_tree
+from tests.llama_cpp.trees import tree_from
 
 SECOND = """
 --- a/quantize.c

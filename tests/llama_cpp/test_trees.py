@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import DownloadError, SourceError, ToolError
+from llama_runner.core.events import StepProgress
 from llama_runner.llama_cpp.source_tree import open_tree
-from llama_runner.request.source_tree_graph import NoCommit, tree_from
+from llama_runner.request.source_tree_facts import NoCommit
 from llama_runner.steps.git_checkout import CloneTree, find_commit
 from tests.llama_cpp.tiny_llama import QUANTIZE_C, Bench, compile_step, git, write_tree
+from tests.llama_cpp.trees import tree_from
 
 
 @pytest.fixture
@@ -146,6 +148,10 @@ def test_an_older_commit_is_fetched_alone(bench: Bench, checkout: Path) -> None:
     outcome = bench.execute(tree.node)  # type: ignore[arg-type]
     (place,) = outcome.places.values()
     assert {path.name for path in bench.store.path(place).iterdir()} == {"CMakeLists.txt", ".state.json"}
+    told = [event for event in bench.events if isinstance(event, StepProgress)]
+    assert told, "how far the fetch is"
+    assert {(event.step, event.unit) for event in told} == {("clone", "objects")}
+    assert (told[-1].done, told[-1].total) == (3, 3)
 
 
 def test_a_commit_that_is_not_there(bench: Bench, checkout: Path, tmp_path: Path) -> None:

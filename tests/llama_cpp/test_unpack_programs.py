@@ -24,6 +24,7 @@ from llama_runner.request.prebuilt_graph import (
     build_of,
     release_programs,
 )
+from llama_runner.request.program_facts import Release, find_archive
 from llama_runner.steps.fetch_url import FetchUrl
 from llama_runner.steps.unpack_programs import NoPrograms, UnpackPrograms
 from llama_runner.store.stamps import hash_file
@@ -57,7 +58,7 @@ def foreign(prefix: str = "") -> Content:
 
 
 def unpack(archive: Path, platform: str = OTHER, sha256: str | None = None) -> UnpackPrograms:
-    return archive_programs(archive, sha256=sha256, platform=platform, backend="cpu")
+    return archive_programs(find_archive(archive, "cpu"), sha256=sha256, platform=platform)
 
 
 def made(bench: Bench, step: UnpackPrograms) -> tuple[Path, Record]:
@@ -104,7 +105,7 @@ def test_a_release_is_fetched_with_what_goes_with_it() -> None:
     digest, url = Digest("sha256:" + "1" * 64), "https://example.org/b7/llama-b7-bin-win-cuda-12.4-x64.zip"
     libraries = Asset("cudart.zip", "https://example.org/b7/cudart.zip", 5, Digest("sha256:" + "2" * 64))
     found = Prebuilt(url, digest, 10, 7, "b7", "llama-b7-bin-win-cuda-12.4-x64.zip", (libraries,))
-    step = release_programs(found, platform="windows-x64", backend="cuda")
+    step = release_programs(Release(found, "cuda"), platform="windows-x64")
     fetched = [node for node in (step.archive, *step.beside) if isinstance(node, FetchUrl)]
     assert [(each.url, each.promise, each.size) for each in fetched] == [
         (url, digest, 10),
@@ -220,7 +221,7 @@ def test_one_changed_byte_in_a_real_release_is_seen(bench: Bench, programs: Path
 
 def test_what_cannot_be_an_archive_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     def of(text: str, sha256: str | None = None) -> UnpackPrograms:
-        return archive_programs(text, sha256=sha256, platform=HERE, backend="cpu")
+        return archive_programs(find_archive(text, "cpu"), sha256=sha256, platform=HERE)
 
     with pytest.raises(NoDigest, match="nothing says which bytes"):
         of("https://user:secret@example.org/llama-b1-bin.zip")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from llama_runner.sources.checkpoint_quantization import Stored, stored
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GROUPS = {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}
 
@@ -27,19 +23,16 @@ GROUPS = {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}
     ],
 )
 def test_the_method_and_how_large_the_converted_file_is(
-    settings: dict[str, Any], bits: int, bytes_of_gigabyte: int, tmp_path: Path
+    settings: dict[str, Any], bits: int, bytes_of_gigabyte: int
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": settings}))
-    found = stored(tmp_path)
+    found = stored({"quantization_config": settings})
     assert found == Stored(method=settings["quant_method"], bits=bits)
     assert found is not None
     assert found.converted_bytes(10**9) == bytes_of_gigabyte
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "[]", "{", '{"quantization_config": []}', '{"quantization_config": {"bits": 4}}']
+    "config", [{}, {"quantization_config": []}, {"quantization_config": {"bits": 4}}, {"quantization_config": None}]
 )
-def test_nothing_is_said_where_config_json_says_nothing(text: str, tmp_path: Path) -> None:
-    assert stored(tmp_path) is None
-    (tmp_path / "config.json").write_text(text)
-    assert stored(tmp_path) is None
+def test_nothing_is_said_where_config_json_says_nothing(config: dict[str, Any]) -> None:
+    assert stored(config) is None

@@ -96,7 +96,7 @@ class _Special:
         if self.settings:
             self.template = _template(source, self.settings)
             self._read_settings(_items(tokenizer.get("added_tokens")))
-        config = source.optional_object("config.json")
+        config = source.config
         text = config.get("text_config")
         for kind in self.kinds:
             number = config.get(f"{kind}_token_id")

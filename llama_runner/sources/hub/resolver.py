@@ -14,7 +14,6 @@ from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
 from llama_runner.core.sizes import size_text
 from llama_runner.sources import quantization_types as quantizations
-from llama_runner.sources.checkpoint_quantization import stored
 from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.names import meaning_of
 from llama_runner.sources.hub.pins import Known, Pin, PinStore, RemoteFile
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.converter import ConverterChoice
+    from llama_runner.sources.checkpoint_quantization import Stored
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.file_selection import Wish
@@ -97,12 +97,13 @@ class Resolver:
         offline: bool = False,
         update: bool = False,
         remember: bool = True,
-        choose: Callable[[Path, Callable[[str], bool]], ConverterChoice],
+        choose: Callable[[Path, Callable[[str], bool]], tuple[ConverterChoice, Stored | None]],
         describe: Describe,
     ) -> None:
         """Make a resolver that keeps pins below ``private`` if it is to ``remember``.
 
-        ``choose`` decides who converts a model by its config.json, ``describe`` reads its small files.
+        ``choose`` decides by its config.json who converts a model, and says how its weights are stored; ``describe``
+        reads its small files.
         """
         self.pins = PinStore(layout.pins(private), lambda text: sink(Warned("damaged_pin", text)))
         self._descriptions = layout.descriptions(private)
@@ -265,10 +266,10 @@ class Resolver:
 
     def _found(self, pin: Pin, revision: str, quantization: str | None, directory: Path) -> HubSafetensors:
         """Return what a config.json says of how a model is converted."""
-        choice = self._choose_converter(directory, lambda name: pin.file(name) is not None)
+        choice, how = self._choose_converter(directory, lambda name: pin.file(name) is not None)
         files = file_selection.weights_for_conversion(pin.files, choice.reads)
         assert files is not None, "there are weights, whatever else is read"
-        return HubSafetensors(pin, revision, files, quantization, choice, stored=stored(directory))
+        return HubSafetensors(pin, revision, files, quantization, choice, stored=how)
 
     @contextmanager
     def _reading(self, directory: Path) -> Iterator[Path]:

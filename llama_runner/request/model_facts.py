@@ -1,0 +1,150 @@
+"""What has to be known of a model before its graph is built. `graph` builds from this alone, and reads nothing."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.convert import official_script
+from llama_runner.convert.model_directory import Source
+from llama_runner.core.value import Value
+from llama_runner.serving.llama_server.purpose import check_text
+from llama_runner.sources.checkpoint_quantization import stored
+from llama_runner.sources.gguf_header import POOLING
+from llama_runner.sources.hub.source import HubGguf, HubSafetensors
+from llama_runner.sources.local import LocalFile, LocalModel, open_plain
+from llama_runner.system import hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from llama_runner.core.converter import Converter, ConverterChoice
+    from llama_runner.sources.checkpoint_quantization import Stored
+    from llama_runner.sources.local import PlainFile
+    from llama_runner.sources.quantize_options import Tuning
+    from llama_runner.steps.download import Hub
+
+AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
+
+
+class ModelFacts(Value):
+    """What the graph of a model is built from, beside the options and the programs."""
+
+    source: AnySource
+    cores: int
+    """The physical cores that this process may use."""
+    bytes: int = 0
+    """Of the weights, or of the files of a GGUF model; about, where files cannot be looked at."""
+    choice: ConverterChoice | None = None
+    """Who converts the weights; None for a GGUF model."""
+    stored: Stored | None = None
+    """How the weights are quantized already, if they are."""
+    hub: Hub | None = None
+    """How a model on the Hub is fetched."""
+    adapters: tuple[LocalFile | LocalModel, ...] = ()
+    """LoRA adapters: GGUF files, or directories of safetensors."""
+    imatrix: PlainFile | None = None
+    calibration: PlainFile | None = None
+    quality: PlainFile | None = None
+    """The text that a quantized model is measured with."""
+
+
+def find_model_facts(
+    source: AnySource,
+    *,
+    tuning: Tuning,
+    adapters: Iterable[Path] = (),
+    converter: Converter = "auto",
+    projector: bool = False,
+    trusted: bool = False,
+    hub: Hub | None = None,
+) -> ModelFacts:
+    """Look at a source and at the files that the options name. Raises a ``SourceError`` for what cannot be used."""
+    facts = ModelFacts(source, hardware.physical_cores(), hub=hub)
+    match source:
+        case LocalFile():
+            facts = facts.but(bytes=sum(path.stat().st_size for path in source.shards))
+        case HubSafetensors():
+            size = sum(file.size for file in source.files)
+            facts = facts.but(bytes=size, choice=source.choice, stored=source.stored)
+        case LocalModel():
+            described = Source(source.path)
+            choice = official_script.choose(described, converter, projector=projector, trusted=trusted)
+            found = stored(described.config)
+            source = source.but(reads=choice.reads, converted_here=not choice.official)
+            facts = facts.but(source=source, bytes=_weight_bytes(source), choice=choice, stored=found)
+    for name in ("quality", "calibration"):
+        if getattr(tuning, name) is not None:
+            check_writes(source, f"--{name}")
+    named = {name: getattr(tuning, name) for name in ("imatrix", "calibration", "quality")}
+    opened = {name: open_plain(path) for name, path in named.items() if path is not None}
+    return facts.but(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
+
+
+def _open_adapter(path: Path) -> LocalFile | LocalModel:
+    from llama_runner.sources.local import open_directory  # noqa: PLC0415 - few have any
+    from llama_runner.sources.open_source import open_file  # noqa: PLC0415
+
+    return open_directory(path) if path.is_dir() else open_file(path)
+
+
+def _weight_bytes(source: LocalModel) -> int:
+    """Return about how many bytes the weights take; what is wrong with a file is said when its digest is asked for."""
+    total = 0
+    for name, path in source.files().items():
+        if name.endswith(".safetensors"):
+            with suppress(OSError):
+                total += path.stat().st_size
+    return total
+
+
+def context_length(
+    source: LocalModel, choice: ConverterChoice | None, pre_tokenizer: str | None, *, is_adapter: bool = False
+) -> int | None:
+    """Return the context length of a model directory. Raises a ``SourceError`` for what would stop its conversion.
+
+    ``choice`` says why llama.cpp's own script converts it, None: we do. An adapter has no context length.
+    """
+    if is_adapter:
+        official_script.check_adapter(source.path)
+        return None
+    if choice is None or choice.architecture.endswith("ForCausalLM"):
+        official_script.check_tokenizer(source.path)
+    if choice is not None:
+        official_script.check_weights(source.path)
+        return choice.context_length
+    from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
+
+    return inspect(source.path, pre_tokenizer=pre_tokenizer).context_length
+
+
+def check_writes(source: AnySource, option: str = "") -> None:
+    """Raise ``UsageError`` for a model that is known to write no text; ``option`` is the one that needs it."""
+    match source:
+        case LocalFile():
+            facts = source.header.facts()
+        case LocalModel():
+            facts = directory_facts(source.path)
+        case HubSafetensors(choice=choice):
+            facts = {"architecture": choice.architecture}
+        case HubGguf(pin=pin):
+            facts = dict(pin.gguf or {})
+    name = source.pin.repo if isinstance(source, (HubGguf, HubSafetensors)) else source.name
+    check_text(name, facts, option)
+
+
+def directory_facts(directory: Path) -> dict[str, Any]:
+    """Return architecture, pooling and classes of a directory of safetensors. The architecture is config.json's."""
+    from llama_runner.convert.families.pooling import pooling_of  # noqa: PLC0415 - not for what is made
+
+    source = Source(directory)
+    named = source.config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    found: dict[str, Any] = {"architecture": architecture}
+    if (pooling := pooling_of(source)) is not None:
+        found["pooling"] = POOLING[pooling]
+    if architecture.endswith("ForSequenceClassification"):
+        labels = source.config.get("id2label")
+        found["classes"] = len(labels) if isinstance(labels, dict) and labels else 2
+    return found

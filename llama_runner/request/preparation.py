@@ -1,0 +1,178 @@
+"""From a graph to artifacts: plan, execute, and, where programs that were chosen here fail, the next best programs.
+
+The way is one direction: `resolve` finds the facts, `graph` builds from them, this plans and executes, and the caller
+launches what was made. Nothing here changes a graph: another attempt begins with new facts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llama_runner.core.errors import StepError
+from llama_runner.core.events import StepProgress, Warned
+from llama_runner.core.record import TREE
+from llama_runner.engine.errors import InputVanished
+from llama_runner.engine.observer import Observer
+from llama_runner.engine.outcome import Outcome, settle
+from llama_runner.llama_cpp.build_selection import StoredPrograms
+from llama_runner.request.announcements import announce, check_offline
+from llama_runner.request.graph import Pipeline
+from llama_runner.request.locations import context_of, programs_of
+from llama_runner.request.model_facts import check_writes
+from llama_runner.request.options import snapshot_of
+from llama_runner.request.program_facts import PORTABLE, find_rejected
+from llama_runner.store.local_sources import LocalSources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from llama_runner.core.events import Sink
+    from llama_runner.core.plan import Plan
+    from llama_runner.core.step import Place, Step
+    from llama_runner.request.binaries_graph import Programs
+    from llama_runner.request.resolve import ProgramsRequest
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+    from llama_runner.sources.local import LocalModel
+    from llama_runner.store.artifacts import Store
+
+_REPLANS = 5
+Graph = TypeVar("Graph", "Pipeline", "Programs")
+
+
+class Preparation:
+    """Plans and makes what graphs ask for, in one store."""
+
+    def __init__(self, store: Store, sink: Sink, *, lock_timeout: float) -> None:
+        """``lock_timeout`` is how many seconds to wait for another process that makes the same thing."""
+        self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
+
+    def plan(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Plan:
+        """Say what would run and why. Writes nothing."""
+        snapshot = snapshot_of(graph.targets, request.wishes)
+        plan = self._observer(graph, remember=False).plan(graph.targets, snapshot)
+        announce(plan, graph, self._sink)
+        return plan
+
+    def make(
+        self,
+        ask: Callable[[], tuple[ProgramsRequest, Graph]],
+        targets: Callable[[Graph], Iterable[Step]] = lambda graph: graph.targets,
+        *,
+        server: ServerOptions | None = None,
+    ) -> tuple[Graph, Plan, Outcome]:
+        """Make everything of the targets that is not there, and return the graph, the plan and what came of it.
+
+        ``ask`` resolves a request and builds its graph; it is called again after programs were rejected that were
+        chosen automatically, which gives others. Where ``server`` passes options on to llama-server, they are tried
+        on the programs before a model is fetched or made.
+        """
+        while True:
+            request, graph = ask()
+            if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
+                check_writes(graph.source)
+            forced = snapshot_of(graph.targets, request.wishes).force
+            try:
+                if server is not None and server.passes_on and not forced:
+                    self._try_options(graph, self._programs_first(request, graph), server)
+                plan, outcome = self._make(request, graph, targets(graph))
+            except StepError as error:
+                if not self._falls_back(_programs(graph), error):
+                    raise
+                continue
+            if server is not None and server.passes_on and forced:
+                self._try_options(graph, outcome.places, server)
+            self._settle(_programs(graph), outcome)
+            request.settle()
+            return graph, plan, outcome
+
+    def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
+        """Make the programs alone, if they are not here yet, and return where they are."""
+        targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.wishes)
+        plan = self._observer(graph, remember=True).plan(targets, snapshot)
+        if plan.pending:
+            return self._make(request, graph, targets)[1].places
+        return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
+
+    def _try_options(self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions) -> None:
+        """Raise ``UsageError`` for an option that llama-server would refuse."""
+        from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
+        from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
+
+        programs = programs_of(self._store, _programs(graph).node, places)
+        record = self._store.records(programs).get(TREE)
+        if record is not None:
+            for text in check_options(server, programs, record.digest, self._store.private, FLAGS):
+                self._sink(Warned("option", text))
+
+    def _make(
+        self, request: ProgramsRequest, graph: Pipeline | Programs, targets: Iterable[Step]
+    ) -> tuple[Plan, Outcome]:
+        """Plan and execute until everything of the targets is there."""
+        observer, snapshot = self._observer(graph, remember=True), snapshot_of(graph.targets, request.wishes)
+        for attempt in range(_REPLANS):
+            plan = observer.plan(targets, snapshot)
+            if request.offline:
+                check_offline(plan)
+            if not attempt:
+                announce(plan, graph, self._sink)
+            try:
+                outcome = self._execute(observer, plan)
+                break
+            except InputVanished:  # another process evicted it in between; now the plan says that it is made again
+                if attempt == _REPLANS - 1:
+                    raise
+        return plan, outcome
+
+    def _observer(self, graph: Pipeline | Programs, *, remember: bool) -> Observer:
+        def inspect(source: LocalModel) -> int | None:
+            assert isinstance(graph, Pipeline), "programs are made of no model"
+            return context_of(graph, source)
+
+        from_disk = LocalSources(
+            self._store,
+            remember=remember,
+            inspect=inspect,
+            on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
+        )
+        return Observer(self._store, from_disk)
+
+    def _execute(self, observer: Observer, plan: Plan) -> Outcome:
+        if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
+            return settle(plan, self._store, observer.sources, self._sink)
+        from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
+
+        executor = Executor(self._store, observer, self._sink, lock_timeout=self._lock_timeout)
+        outcome = executor.execute(plan)
+        executor.evict_transients()
+        return outcome
+
+    def _has_transients(self, plan: Plan) -> bool:
+        """Whether an intermediate lies there that is not to be kept."""
+        places = [planned.place for planned in plan.steps if planned.step.transient]
+        return any(self._store.is_evictable(place) for place in places if place is not None)
+
+    def _falls_back(self, programs: Programs, error: StepError) -> bool:
+        """Remember that programs were rejected; return whether others are tried, as these were chosen automatically."""
+        if not programs.automatic or (key := programs.identity) is None or getattr(error, "cause", None) is None:
+            return False
+        from llama_runner.serving.smoke_test_errors import remember_rejection  # noqa: PLC0415 - nearly never
+
+        remember_rejection(self._store.private, key, str(error).partition("\n")[0])
+        if key not in find_rejected(self._store):  # it cannot be written, and the same would be tried again
+            return False
+        self._sink(Warned("rejected", f"{error}; trying {PORTABLE}, and so in later runs"))
+        return True
+
+    def _settle(self, programs: Programs, outcome: Outcome) -> None:
+        """Forget that programs were rejected that work now; write down the stamp of programs that were moved."""
+        made = programs.node in outcome.digests  # who only converts needs none
+        if made and (key := programs.identity) is not None and key in find_rejected(self._store):
+            from llama_runner.serving.smoke_test_errors import forget_rejection  # noqa: PLC0415 - nearly never
+
+            forget_rejection(self._store.private, key)
+        if isinstance(programs.node, StoredPrograms):
+            programs.node.remember(self._store)
+
+
+def _programs(graph: Pipeline | Programs) -> Programs:
+    return graph.programs if isinstance(graph, Pipeline) else graph

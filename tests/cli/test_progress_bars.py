@@ -1,0 +1,345 @@
+"""Progress bars on a pseudo-terminal: of real steps, and what is left on the screen afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MODULE
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+
+PATIENCE_S = 120
+
+
+class Screen:
+    """What a terminal shows: enough of it for our output, which moves the cursor by lines only."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns, self.lines, self.row, self.column = columns, [""], 0, 0
+        self.seen: list[str] = []
+        """Every line that was shown at some time."""
+
+    def feed(self, text: str) -> None:
+        for piece in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\r\n\x1b]+|\x1b", text):
+            if piece == "\r":
+                self.column = 0
+            elif piece == "\n":
+                self.row += 1
+                self.column = 0  # as the line discipline does
+                self.lines += [""] * (self.row + 1 - len(self.lines))
+            elif piece == "\x1b[A":
+                self.row -= 1
+            elif piece.startswith("\x1b"):
+                assert piece == "\x1b[K", repr(piece)
+                self.lines[self.row] = self.lines[self.row][: self.column]
+            else:
+                line = self.lines[self.row].ljust(self.column)
+                self.lines[self.row] = line[: self.column] + piece + line[self.column + len(piece) :]
+                self.column += len(piece)
+                assert self.column <= self.columns or "%" not in piece, "a bar is not wider than the terminal"
+                self.seen.append(self.lines[self.row].rstrip())
+
+    @property
+    def text(self) -> list[str]:
+        return [line.rstrip() for line in self.lines]
+
+
+class Session:
+    """A command on a pseudo-terminal of its own."""
+
+    def __init__(self, *words: object, env: dict[str, str] | None = None, columns: int = 100) -> None:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        self.master = master
+        self.child = subprocess.Popen(
+            [*map(str, words)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm", **(env or {})},
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C needs it; one thread here
+        )
+        self.before = termios.tcgetattr(slave)
+        self.slave, self.raw = slave, b""
+        self.columns = columns
+
+    def read_until(self, done: Callable[[str], bool]) -> str:
+        deadline = time.monotonic() + PATIENCE_S
+        while not done(self.raw.decode("utf-8", "replace")):
+            assert time.monotonic() < deadline, self.raw
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.raw += os.read(self.master, 1 << 16)
+            elif self.child.poll() is not None:
+                break
+        return self.raw.decode("utf-8", "replace")
+
+    def finish(self) -> tuple[int, Screen]:
+        self.read_until(lambda _text: False)
+        assert termios.tcgetattr(self.slave) == self.before, "the terminal is as it was"
+        screen = Screen(self.columns)
+        screen.feed(self.raw.decode("utf-8", "replace"))
+        return self.child.wait(PATIENCE_S), screen
+
+
+@pytest.fixture
+def session() -> Iterator[Callable[..., Session]]:
+    opened: list[Session] = []
+
+    def start(*words: object, **options: object) -> Session:
+        opened.append(Session(*words, **options))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        if each.child.poll() is None:
+            each.child.kill()
+        each.child.wait()
+        os.close(each.master)
+        os.close(each.slave)
+
+
+def bars(screen: Screen) -> list[str]:
+    return [line for line in screen.seen if re.search(r"\d+% \|", line)]
+
+
+def test_conversion_and_quantization_have_bars_that_leave_no_trace(session: Callable[..., Session], root: Path) -> None:
+    code, screen = session(*MODULE, "prepare", "--demo", "--root", root).finish()
+    assert code == 0, screen.text
+    shown = bars(screen)
+    assert {line.split()[0] for line in shown} >= {"convert", "quantize"}, screen.seen
+    assert any("B/s" in line for line in shown), "a rate"
+    assert not [line for line in screen.text if "%" in line], screen.text
+    assert [line.split()[0] for line in screen.text if line][-2:] == ["model", "server"]
+
+
+@pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_a_dumb_terminal_has_no_bars_and_no_colour_has_no_colour(
+    session: Callable[..., Session], root: Path, env: dict[str, str]
+) -> None:
+    code, screen = session(*MODULE, "prepare", "--demo", "--root", root, env=env).finish()
+    assert code == 0, screen.text
+    assert bool(bars(screen)) is ("NO_COLOR" in env)
+
+
+def test_a_narrow_terminal_has_narrow_bars(session: Callable[..., Session], root: Path) -> None:
+    code, screen = session(*MODULE, "prepare", "--demo", "--root", root, columns=30).finish()
+    assert code == 0
+    assert bars(screen)
+
+
+PRINTER = """
+import os, sys
+from llama_runner.cli import main, render
+from llama_runner.cli.streams import printable_streams
+from llama_runner.core.errors import StepError
+from llama_runner.core.events import StepFinished, StepProgress, StepStarted, Warned
+with printable_streams():
+    printer = render.Printer()
+    def told(step, done, total=100, unit="bytes"):
+        printer(StepProgress(step, done, total, unit))
+    {code}
+"""
+
+
+def printed(session: Callable[..., Session], code: str, **options: object) -> Screen:
+    text = PRINTER.replace("{code}", code.strip().replace("\n", "\n    "))
+    status, screen = session(sys.executable, "-c", text, **options).finish()
+    assert status == 0, screen.text
+    return screen
+
+
+def test_steps_side_by_side_have_a_bar_each_and_lines_come_above(session: Callable[..., Session]) -> None:
+    screen = printed(
+        session,
+        """
+for step in ("download", "convert", "compile"):
+    printer(StepStarted(step, (), "log"))
+    told(step, 10)
+printer(Warned("x", "something to know"))
+told("convert", 50)
+printer(StepFinished("download", 1.0, "d", 5, "out"))
+told("compile", 20)
+printer.close()
+sys.stderr.write("error: it failed\\n")
+""",
+    )
+    assert {line.split()[0] for line in bars(screen)} == {"download", "convert", "compile"}
+    assert [line for line in screen.text if line] == [
+        "download",
+        "convert",
+        "compile",
+        "warning: something to know",
+        "download  done in 1.0 s: out (5 B)",
+        "error: it failed",
+    ]
+    assert screen.column == 0
+
+
+def test_a_bar_that_is_removed_leaves_no_gap(session: Callable[..., Session]) -> None:
+    screen = printed(
+        session,
+        """
+for step in ("first", "second", "third"):
+    printer(StepStarted(step, (), "log"))
+    told(step, 10)
+told("first", 100)
+sys.stderr.flush()
+os._exit(0)
+""",
+    )
+    assert [line.partition("%")[0] for line in screen.text if "%" in line] == ["second     10", "third      10"]
+    first = screen.text.index("third") + 1
+    assert "second" in screen.text[first], "it moved up to where the first was"
+
+
+def test_a_hostile_name_prints_no_control_characters(session: Callable[..., Session]) -> None:
+    screen = printed(
+        session,
+        r"""
+evil = "\x1b]0;x\x07\x9b2J\nhint: run\u202e"
+printer(StepStarted(evil, (), "log"))
+told(evil, 10, 100, "\x1b[31m")
+told(evil, 20, 100, "\x1b[31m")
+printer.close()
+""",
+    )
+    assert bars(screen)
+    assert not [line for line in screen.seen if re.search("[\x00-\x1f\x7f-\x9f\u202e]", line) or line == "hint: run"]
+
+
+def test_what_was_there_before_a_download_resumed_is_no_speed(session: Callable[..., Session]) -> None:
+    screen = printed(
+        session,
+        """
+printer(StepStarted("download", (), "log"))
+told("download", 7 << 30, 8 << 30)
+import time; time.sleep(0.3)
+told("download", (7 << 30) + 1, 8 << 30)
+told("download", 1 << 20, 8 << 30)
+printer.close()
+""",
+    )
+    assert "7.00G of 8.00G" in bars(screen)[0]
+    assert not [line for line in bars(screen) if "GB/s" in line]
+
+
+def test_a_terminal_loads_the_library_of_bars_only_for_work() -> None:
+    code = """
+import sys
+from llama_runner.cli import render
+from llama_runner.core.events import StepProgress, StepSkipped
+printer = render.Printer()
+printer._live = True
+printer(StepProgress("hash", 1, 2, "bytes"))
+printer(StepProgress("hash", 2, 2, "bytes"))
+printer(StepSkipped("convert"))
+assert "tqdm" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(session: Callable[..., Session]) -> None:
+    text = PRINTER.replace(
+        "{code}",
+        """
+    import click, time
+    @click.command()
+    def work():
+        from llama_runner.cli import render
+        printer = render.Printer()
+        printer(StepStarted("download", (), "log"))
+        printer(StepProgress("download", 10, 100, "bytes"))
+        while True:
+            time.sleep(10)
+    sys.exit(main.main([], command=work))
+""".strip(),
+    )
+    running = session(sys.executable, "-c", text)
+    running.read_until(lambda text: "% |" in text)
+    os.write(running.master, b"\x03")
+    code, screen = running.finish()
+    assert code == 130
+    assert [line.removeprefix("^C") for line in screen.text if line][-1] == "interrupted"
+    assert not [line for line in screen.text if "% |" in line], screen.text
+
+
+class Half(BaseHTTPRequestHandler):
+    """Sends half of what it has and waits until the test has seen the bar."""
+
+    content = os.urandom(1 << 20)
+    rest = threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        half = len(self.content) // 2
+        with suppress(OSError):  # the command may have ended
+            self.wfile.write(self.content[:half])
+            self.wfile.flush()
+            self.rest.wait(PATIENCE_S)
+            self.wfile.write(self.content[half:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def slow_url() -> Iterator[str]:
+    Half.rest.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/llama-b10605-bin-x.tar.gz"
+        Half.rest.set()
+        server.shutdown()
+        thread.join()
+
+
+def install(session: Callable[..., Session], url: str, root: Path) -> Session:
+    digest = f"sha256:{hashlib.sha256(Half.content).hexdigest()}"
+    running = session(*MODULE, "bins", "install", url, "--sha256", digest, "--root", root)
+    running.read_until(lambda text: "k of 1.00M" in text or "K of 1.00M" in text)
+    return running
+
+
+def test_a_download_has_a_bar_and_an_error_comes_below(
+    session: Callable[..., Session], slow_url: str, tmp_path: Path
+) -> None:
+    running = install(session, slow_url, tmp_path)
+    Half.rest.set()
+    code, screen = running.finish()
+    assert code != 0
+    assert "fetch_url" in {line.split()[0] for line in bars(screen)}
+    assert not [line for line in screen.text if "% |" in line], screen.text
+    assert [line for line in screen.text if line.startswith("error: ")]
+    assert [line for line in screen.text if line.startswith("fetch_url done in")]
+
+
+def test_ctrl_c_in_a_download_leaves_the_screen_and_the_terminal_as_they_were(
+    session: Callable[..., Session], slow_url: str, tmp_path: Path
+) -> None:
+    running = install(session, slow_url, tmp_path)
+    os.write(running.master, b"\x03")
+    code, screen = running.finish()
+    assert code == 130
+    assert not [line for line in screen.text if "% |" in line], screen.text
+    assert [line for line in screen.text if line][-1] == "interrupted"
