@@ -260,6 +260,7 @@ OF_CONFIG = {
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",
     "sources/hub/resolver.py": "the file in a repository",
+    "sources/open_source.py": "whether there is one, beside the settings of an adapter",
 }
 
 

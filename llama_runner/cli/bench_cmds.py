@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
+BENCH_EXAMPLES = (
+    "llama-runner bench --demo --concurrency 1,4 --compare",
+    "llama-runner bench --url http://127.0.0.1:8080",
+    "llama-runner bench --demo --raw -- -p 512 -n 128",
+)
+
 _SHOWN = "{:>11}  {:>8}  {:>6}  {:>10}  {:>26}  {:>26}"
 
 
@@ -43,26 +49,36 @@ class Levels(click.ParamType):  # type: ignore[type-arg]  # generic since click 
 
 
 load_options = shared.together(
-    click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Length of each answer."),
-    click.option(
-        "--requests", type=click.IntRange(1), default=4, show_default=True, metavar="N", help="For each client."
+    shared.option("--max-tokens", type=click.IntRange(1), default=64, help="Number of tokens of each answer."),
+    shared.option(
+        "--requests", type=click.IntRange(1), default=4, metavar="N", help="Number of requests of each client."
     ),
 )
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=ServerCommand, examples=BENCH_EXAMPLES)
 @shared.store
 @shared.model
 @shared.compute
 @shared.profile
-@click.option("--url", help="Measure a server that runs there, with LLAMA_API_KEY if it wants a key.")
-@click.option("--concurrency", type=Levels(), default="1,2,4,8", show_default=True, help="Clients at once.")
+@shared.option("--url", metavar="URL", help="Measure the server at this address; its API key is LLAMA_API_KEY.")
+@shared.option(
+    "--concurrency", type=Levels(), default="1,2,4,8", help="Numbers of clients at once, one after the other."
+)
 @load_options
-@click.option("--seconds", type=shared.Number(0, 1e9, min_open=True), metavar="S", help="Ask as long as this instead.")
-@click.option("--compare", is_flag=True, help="Show what the last result of this model here was.")
-@click.option("--raw", is_flag=True, help="Without a server: llama-bench, which gets what stands after --.")
+@shared.option(
+    "--seconds",
+    type=shared.Number(0, 1e9, min_open=True),
+    metavar="S",
+    help="Let each client ask for S seconds instead of --requests.",
+)
+@shared.option("--compare", is_flag=True, help="Compare with the last result of this model and load on this machine.")
+@shared.option("--raw", is_flag=True, help="Measure with llama-bench instead of a server; options after -- go to it.")
 def bench(**given: Any) -> None:
-    """Measure a server under load: time to the first token, tokens per second, latency, errors. Keeps the result."""
+    """Measure a server under load.
+
+    Prints and keeps the time to the first token, tokens per second, latency and errors.
+    """
     if given["raw"]:
         _bench_raw(given)
         return
@@ -178,26 +194,26 @@ def _show_comparison(result: ServerFigures | ProgramFigures) -> None:
         say(f"{what[1]:>11}  {', '.join(words)}   (1: as before)")
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=ServerCommand, examples=("llama-runner tune --demo --budget 60 --name fast",))
 @shared.store
 @shared.model
 @shared.compute
-@click.option(
+@shared.option(
     "--budget",
     type=shared.Number(0, 1e9, min_open=True),
     default=300.0,
-    show_default=True,
     metavar="S",
-    help="Seconds.",
+    help="Seconds after which nothing new is tried.",
 )
-@click.option("--name", metavar="NAME", help="What the profile is called; default: the model's name.")
-@click.option(
-    "--kv-types", default="q8_0", show_default=True, metavar="TYPE,…", help="Types of the KV cache; '': none."
-)
-@click.option("--clients", type=click.IntRange(1, 1024), default=1, show_default=True, help="Clients at once.")
+@shared.option("--name", metavar="NAME", help="Name of the profile.", default_text="that of the model")
+@shared.option("--kv-types", default="q8_0", metavar="TYPE,…", help="Types of the KV cache to try; '' tries none.")
+@shared.option("--clients", type=click.IntRange(1, 1024), default=1, help="Number of clients at once.")
 @load_options
 def tune(**given: Any) -> None:
-    """Find the options that make a model fastest here, and keep them as a profile for `run --profile`."""
+    """Find the options that make a model fastest here.
+
+    They are kept as a profile, for `run --profile NAME`.
+    """
     from llama_runner.benchmark.load_generator import Load  # noqa: PLC0415 - not for --help
     from llama_runner.benchmark.tune import spelled  # noqa: PLC0415
 

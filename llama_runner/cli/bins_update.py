@@ -18,10 +18,13 @@ MOVE_PIN = "python scripts/update_llama_cpp.py"
 
 @click.command()
 @shared.store
-@click.option("--check", is_flag=True, help="Say what there is; change nothing.")
-@click.option("--offline", is_flag=True, help="Use no network; say what is known.")
+@shared.option("--check", is_flag=True, help="Print what there is; change nothing.")
+@shared.option("--offline", is_flag=True, help="Use no network; print what is known.")
 def update(**given: Any) -> None:
-    """Compare the pinned llama.cpp with what the package index and the listing of releases have: say --check."""
+    """Compare the pinned llama.cpp with newer ones; needs --check.
+
+    Newer ones are those of the package index and of the releases.
+    """
     if not given["check"]:
         raise click.UsageError(f"say --check; in a checkout, {MOVE_PIN} moves the pin")
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help

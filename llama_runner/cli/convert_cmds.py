@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.results import Made
 
-_OUTPUT = click.option(
+QUANTIZE_EXAMPLES = (
+    "llama-runner quantize ./my-model -q q4_k_m -o model.gguf",
+    "llama-runner quantize model-f16.gguf -q q4_k_m,q8_0 --quality text.txt",
+)
+
+_OUTPUT = shared.option(
     "-o",
     "--output",
     metavar="FILE|DIR/",
@@ -26,22 +31,25 @@ _OUTPUT = click.option(
 )
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, examples=("llama-runner convert ./my-model --outtype bf16 -o model.gguf",))
 @shared.store
 @shared.model
 @_OUTPUT
 def convert(**given: Any) -> None:
-    """Convert a model's safetensors to GGUF, and nothing else: --outtype says to which type."""
+    """Convert safetensors to GGUF, to the type of --outtype."""
     outtype = "auto" if given["outtype"] == "q8_0" else given["outtype"]  # -q q8_0 is llama-quantize's
     _make({**given, "quantization": given["quantization"] or outtype, "keep_f16": True})
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, examples=QUANTIZE_EXAMPLES)
 @shared.store
 @shared.model
 @_OUTPUT
 def quantize(**given: Any) -> None:
-    """Quantize a GGUF file, a directory of safetensors, a name on the Hub. Several at once: -q q4_k_m,q8_0."""
+    """Quantize a model; several types at once: -q q4_k_m,q8_0.
+
+    The model is a GGUF file, a directory of safetensors, or a name on the Hub.
+    """
     if given["quantization"] is None:
         raise click.UsageError("say to what with -q TYPE")
     _make(given)
@@ -51,11 +59,14 @@ def quantize(**given: Any) -> None:
 @click.argument(  # what cannot be read is not a wrong usage
     "path", cls=shared.CompletedArgument, type=click.Path(readable=False, path_type=Path)
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-@click.option("--tensors", is_flag=True, help="List every tensor.")
-@click.option("--template", is_flag=True, help="Print the chat template and nothing else.")
+@shared.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@shared.option("--tensors", is_flag=True, help="List every tensor.")
+@shared.option("--template", is_flag=True, help="Print only the chat template.")
 def inspect(path: Path, *, as_json: bool, tensors: bool, template: bool) -> None:
-    """Say what a GGUF file (also one of several) or a directory of safetensors holds. Reads headers only."""
+    """Show what a GGUF file or a model directory holds.
+
+    Reads headers only. Of a model in several files, one is enough.
+    """
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
 
     found = Runner().inspect(path)

@@ -21,11 +21,12 @@ _Row = tuple[str, str]
 
 @click.command()
 @shared.store
-@click.option("--check", is_flag=True, help="Also try to compile, convert, quantize and serve.")
+@shared.option("--check", is_flag=True, help="Try to compile, convert, quantize and serve, too.")
 def doctor(**given: Any) -> None:
-    """Say what this machine is and has, and what stands in the way. No secrets, no network; it can be shown around.
+    """Report what this machine has and what it lacks.
 
-    With --check the exit status is that of the first thing that fails.
+    The report has no secrets, and no network is used: it can be shared. With --check the exit status is that of the
+    first thing that fails.
     """
     status = diagnose(given["root"], as_json=given["as_json"], check=given["check"])
     if status:

@@ -35,6 +35,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 """The commands of ``llama-runner --help`` under their headings."""
 
+_SENTENCE = 200
+"""Characters of the first sentence of a command; it is wrapped, not cut."""
+
 _MANY = 20
 """A command with more options than this shows them in groups."""
 
@@ -117,10 +120,14 @@ class GroupedCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click."""
         super().format_epilog(ctx, formatter)
-        if self.examples:
-            with formatter.section("Examples"):
-                for example in self.examples:
-                    formatter.write_text(example)
+        write_examples(formatter, self.examples)
+
+
+def write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) -> None:
+    """Write examples, one a line however long it is: they are copied."""
+    if examples:
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {example}\n" for example in examples))
 
 
 def heading(group: str) -> str:
@@ -138,9 +145,8 @@ def _without_old(flags: str, option: Option | None) -> str:
 def write_commands(group: click.Group, ctx: click.Context, formatter: click.HelpFormatter) -> None:
     """Write the commands of the program under their headings."""
     rest = [name for name in group.list_commands(ctx) if not any(name in names for names in SECTIONS.values())]
-    limit = formatter.width - 6 - max(map(len, group.list_commands(ctx)))
     for title, names in {**SECTIONS, "Other": tuple(rest)}.items():
         commands = [(name, command) for name in names if (command := group.get_command(ctx, name)) is not None]
         if commands:
             with formatter.section(title):
-                formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in commands])
+                formatter.write_dl([(name, command.get_short_help_str(_SENTENCE)) for name, command in commands])

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system")
+INFER_EXAMPLES = (
+    'llama-runner infer --demo --prompt "what is a step?"',
+    "llama-runner infer ORG/MODEL:Q8_0 --prompt - --json < question.txt",
+)
+
 _HELP = "/reset begins anew, /quit ends"
 
 
@@ -44,23 +49,47 @@ class NothingAsked(UsageError):
 
 
 sampling = shared.together(
-    click.option("--temperature", type=shared.Number(0), metavar="T", help="0: always the likeliest token."),
-    click.option("--top-p", type=shared.Number(0, 1), metavar="P", help="Only the likeliest tokens up to P."),
-    click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="How long the answer may be."),
-    click.option("--seed", type=click.IntRange(0), metavar="N", help="The same seed, the same answer."),
-    click.option("--system", metavar="TEXT", help="What the model is told first."),
-    click.option("--schema", cls=shared.CompletedOption, metavar="FILE", help="A JSON schema that the answer keeps."),
+    shared.option(
+        "--temperature",
+        type=shared.Number(0),
+        metavar="T",
+        help="Temperature of sampling; 0 always takes the most likely token.",
+        default_text="the server's",
+    ),
+    shared.option(
+        "--top-p",
+        type=shared.Number(0, 1),
+        metavar="P",
+        help="Sample from the most likely tokens whose probabilities add up to P.",
+        default_text="the server's",
+    ),
+    shared.option(
+        "--max-tokens",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Maximum number of tokens of the answer.",
+        default_text="no limit",
+    ),
+    shared.option(
+        "--seed",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Seed of sampling; the same seed gives the same answer.",
+        default_text="random",
+    ),
+    shared.option("--system", metavar="TEXT", help="System prompt."),
+    shared.option("--schema", metavar="FILE", help="File with a JSON schema that the answer follows."),
 )
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=ServerCommand, examples=INFER_EXAMPLES)
 @shared.store
 @shared.model
 @shared.compute
-@click.option("--prompt", required=True, metavar="TEXT", help="What is asked; - reads it from stdin.")
+@shared.option("--prompt", required=True, metavar="TEXT", help="Prompt; - reads it from standard input.")
 @sampling
 def infer(**given: Any) -> None:
-    """Ask a model, and print the answer as it comes.
+    """Ask a model once and print the answer.
 
     Uses a server that runs with the same model, adapters and options that change answers; else starts one and stops it.
     """
@@ -81,7 +110,10 @@ def infer(**given: Any) -> None:
 @shared.compute
 @sampling
 def chat(**given: Any) -> None:
-    """Talk with a model: a line is a turn. /reset begins anew, /quit ends. Reads a pipe as well."""
+    """Talk with a model.
+
+    Each line of standard input is a turn; /reset begins a new conversation, /quit ends.
+    """
     from llama_runner.client.errors import RequestRefused  # noqa: PLC0415 - not for --help
 
     asking = _asking(given)

@@ -14,7 +14,7 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 
 import click  # noqa: E402
 
-from llama_runner.cli.help import Formatter, GroupedCommand, write_commands  # noqa: E402
+from llama_runner.cli.help import Formatter, GroupedCommand, write_commands, write_examples  # noqa: E402
 from llama_runner.cli.runner import STOP_SIGNALS  # noqa: E402
 from llama_runner.cli.streams import has_colour, printable_streams, styled  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
@@ -25,6 +25,13 @@ from llama_runner.version import __version__  # noqa: E402
 if TYPE_CHECKING:
     from types import FrameType
 
+
+EXAMPLES = (
+    "llama-runner run --demo",
+    "llama-runner run ORG/MODEL:Q8_0 --detach",
+    "llama-runner plan ./my-model -q q4_k_m",
+    "llama-runner run --help",
+)
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -53,6 +60,11 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click."""
         write_commands(self, ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click."""
+        super().format_epilog(ctx, formatter)
+        write_examples(formatter, EXAMPLES)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See click."""

@@ -127,6 +127,16 @@ class _Option(CompletedOption):
         return {}
 
 
+def option(*flags: str, help: str, default_text: str | None = None, **more: Any) -> Callable[[Command], Command]:  # noqa: A002 - as of click
+    """Return a decorator that adds an option of one command. Its default is added to the help, as is or in words."""
+    default = more.get("default")
+    told = default_text or (f"{default:g}" if isinstance(default, float) else default)
+    text = f"{help.removesuffix('.')} (default: {told})." if told else help
+    if isinstance(more.get("type"), click.IntRange):
+        more.setdefault("metavar", "N")
+    return click.option(*flags, cls=_Option, help=text, **more)
+
+
 def made_from(definitions: Iterable[Option]) -> Callable[[Command], Command]:
     """Return a decorator that adds the options that are defined so."""
     return together(*map(_option, definitions))

@@ -18,7 +18,7 @@ from llama_runner.cli.server_words import ServerCommand
 @shared.store
 @shared.model
 def prepare(**given: Any) -> None:
-    """Make everything that serving a model needs, and print where it is."""
+    """Make everything that serving a model needs, without serving it."""
     prepared = runner_for(given).prepare(**shared.wishes(given))
     if given["as_json"]:
         click.echo(json.dumps(prepared.to_json()))
@@ -31,7 +31,7 @@ def prepare(**given: Any) -> None:
 @shared.model
 @shared.server
 def plan(**given: Any) -> None:
-    """Say what would run and why. Touches nothing."""
+    """Show which steps would run, and why; changes nothing."""
     forecast = runner_for(given).plan(server=shared.server_options(given), **shared.wishes(given))
     if given["as_json"]:
         click.echo(json.dumps(forecast.to_json()))
@@ -42,7 +42,7 @@ def plan(**given: Any) -> None:
 @click.command(cls=GroupedCommand)
 @shared.store
 def status(**given: Any) -> None:
-    """Say what the store holds and what is running."""
+    """Show what the store holds and what is running."""
     found = runner_for(given).status()
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))

@@ -36,12 +36,12 @@ EXAMPLES = (
 @shared.model
 @shared.server
 @shared.keeping
-@click.option("--print-diagnostics", is_flag=True, help="Print what doctor does, and end.")
+@shared.option("--print-diagnostics", is_flag=True, help="Print what `llama-runner doctor` prints, and exit.")
 def run(**given: Any) -> None:
-    """Prepare a model and serve it until Ctrl-C.
+    """Prepare a model and serve it.
 
-    Options of llama-server that are not options of this command are passed on to it, as are all options after --;
-    run -- --help lists them.
+    Serves until Ctrl-C, or in the background with --detach. Options of llama-server that are not options of this
+    command are passed on to it, as are all options after --; run -- --help lists them.
     """
     if given["print_diagnostics"]:
         from llama_runner.cli.doctor_cmds import diagnose  # noqa: PLC0415 - only then

@@ -22,15 +22,18 @@ _FITS = {True: "fits", False: "too large"}
 @click.command()
 @shared.store
 @click.argument("words", nargs=-1, required=True)
-@click.option("--limit", type=click.IntRange(1, _MOST), default=10, show_default=True, help="Repositories at most.")
-@click.option(
+@shared.option("--limit", type=click.IntRange(1, _MOST), default=10, help="Maximum number of repositories.")
+@shared.option(
     "--token-file",
-    cls=shared.CompletedOption,
     metavar="FILE",
-    help="A file with the token for the Hub, instead of HF_TOKEN.",
+    help="Read the token for the Hub from this file.",
+    default_text="HF_TOKEN, or the token of `hf auth login`",
 )
 def search(**given: Any) -> None:
-    """Look for GGUF models on the Hugging Face Hub: their quantizations, sizes, and what fits this machine."""
+    """Find GGUF models on the Hugging Face Hub.
+
+    Lists their quantizations with sizes, and what fits into the memory of this machine.
+    """
     from llama_runner.api import Runner  # noqa: PLC0415
     from llama_runner.cli import render  # noqa: PLC0415
     from llama_runner.system import hardware  # noqa: PLC0415 - not for --help

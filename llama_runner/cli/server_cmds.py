@@ -25,9 +25,10 @@ _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "to
 @click.command()
 @shared.store
 def ps(**given: Any) -> None:
-    """List the servers that run: state, age, memory, slots that are busy, tokens per second (with -- --metrics).
+    """List the running servers.
 
-    Also those in the background that failed, and why, until they are stopped or started again.
+    Shows state, age, memory, busy slots, and tokens per second of a server that was started with -- --metrics. Servers
+    in the background that failed are listed with the reason until they are stopped or started again.
     """
     found = _runner(given).running()
     if given["as_json"]:
@@ -70,10 +71,13 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
 @click.command()
 @shared.store
 @click.argument("server", cls=shared.CompletedArgument, required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what it says, until it ends or Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="The last ones.")
+@shared.option("-f", "--follow", is_flag=True, help="Print what is added, until the server ends or Ctrl-C.")
+@shared.option("-n", "--lines", type=click.IntRange(0), default=100, help="Number of last lines to print.")
 def logs(**given: Any) -> None:
-    """Print what a server said, named as status shows it; without a name the one that runs, or ran last."""
+    """Print the log of a server.
+
+    SERVER is a name, URL or process id as `ps` shows them; without it, the server that is running, or ran last.
+    """
     out = PrintableBytes(sys.stdout)
     for block in _runner(given).log(given["server"]).read(lines=given["lines"], follow=given["follow"]):
         out.write(block)
@@ -83,11 +87,12 @@ def logs(**given: Any) -> None:
 @click.command()
 @shared.store
 @click.argument("server", cls=shared.CompletedArgument, required=False)
-@click.option("--all", "every", is_flag=True, help="All servers of this root.")
+@shared.option("--all", "every", is_flag=True, help="Stop all servers of this root.")
 def stop(**given: Any) -> None:
-    """End a running server, named by its model, URL or process id as status shows them, or all.
+    """Stop a server, or all.
 
-    A name of several servers is an error that lists their URLs. A server that has failed is forgotten.
+    SERVER is a name, URL or process id as `ps` shows them. A name of several servers is an error that lists their URLs.
+    A server that failed is no longer listed.
     """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
@@ -107,7 +112,10 @@ def stop(**given: Any) -> None:
 @shared.store
 @click.argument("server", cls=shared.CompletedArgument)
 def restart(**given: Any) -> None:
-    """End a server that was started with run --detach and start it anew: same model, port, key."""
+    """Restart a server that runs in the background.
+
+    It has the same model, port and key afterwards. Servers are started in the background by `run --detach`.
+    """
     about = _runner(given).restart(given["server"])
     if given["as_json"]:
         click.echo(json.dumps(about))
@@ -117,11 +125,14 @@ def restart(**given: Any) -> None:
 
 @click.group()
 def service() -> None:
-    """Let the system start a server: a systemd user unit, or a launchd agent on macOS."""
+    """Let the system start a server.
+
+    By a systemd user unit, or a launchd agent on macOS.
+    """
 
 
 _service_words = click.argument("run_options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS AND MODEL OF run]…")
-_service_name = click.option("--name", help="Of the service; default: made from the model.")
+_service_name = shared.option("--name", metavar="NAME", help="Name of the service.", default_text="that of the model")
 _AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
@@ -129,7 +140,7 @@ _AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--h
 @_service_name
 @_service_words
 def install(name: str | None, run_options: tuple[str, ...]) -> None:
-    """Write the unit for llama-runner run with these options, and say how to start it."""
+    """Write the unit of a server and print how to start it."""
     services, made = _service(name, run_options)
     services.install(made)
     say(f"written   {made.path}", f"start     {made.start}", f"stop      {made.stop}")
@@ -139,7 +150,7 @@ def install(name: str | None, run_options: tuple[str, ...]) -> None:
 @_service_name
 @_service_words
 def show(name: str | None, run_options: tuple[str, ...]) -> None:
-    """Print the unit that install would write; with --name alone the one that is installed."""
+    """Print the unit that install would write, or an installed one."""
     if name is not None and not run_options:
         found = _services(None).find(name)
     else:
@@ -148,9 +159,9 @@ def show(name: str | None, run_options: tuple[str, ...]) -> None:
 
 
 @service.command()
-@click.argument("name")
+@click.argument("name", cls=shared.CompletedArgument)
 def uninstall(name: str) -> None:
-    """Remove a unit; a server that it started is ended by the command that this prints."""
+    """Remove a unit and print how to stop its server."""
     removed = _services(None).remove(name)
     say(f"removed   {removed.path}", f"stop      {removed.stop}")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert import general_metadata, shards
 from llama_runner.convert.config_json import load
-from llama_runner.convert.errors import BadVocabulary, UnexpectedStructure
+from llama_runner.convert.errors import BadVocabulary, unexpected_structure_error
 from llama_runner.convert.families import family_of
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_directory import Source, architecture_of
@@ -162,7 +162,7 @@ def _structural() -> Iterator[None]:
     try:
         yield
     except _OF_STRUCTURE as error:
-        raise UnexpectedStructure(f"{type(error).__name__}: {error}") from error
+        raise unexpected_structure_error(f"{type(error).__name__}: {error}") from error
 
 
 def _vocabulary(family: Family, values: KeyValues, config: Config, source: Source) -> Vocabulary:

@@ -1,8 +1,7 @@
-"""Everything that can be wrong with a model directory, one class per cause.
+"""Everything that can be wrong with a model directory, one class or function per cause.
 
-Each class keeps its facts as attributes and composes its own text; all end the command line with the status
-for a source that cannot be used. What goes wrong while *writing* (a full disk) is not here: the ``OSError``
-goes to the caller, who knows what it was writing for.
+All end the command line with the status for a source that cannot be used. What goes wrong while *writing* (a full
+disk) is not here: the ``OSError`` goes to the caller, who knows what it was writing for.
 """
 
 from __future__ import annotations
@@ -41,12 +40,9 @@ def _short(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-class NoSuchDirectory(SourceError):
+def no_such_directory_error(path: Path) -> SourceError:
     """The model directory does not exist or is not a directory."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"model directory not found: {path}", hint="give the directory that holds config.json")
-        self.path = path
+    return SourceError(f"model directory not found: {path}", hint="give the directory that holds config.json")
 
 
 class MissingFile(SourceError):
@@ -82,65 +78,49 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def no_tokenizer_error(path: Path) -> SourceError:
-    """Return the error for a directory that holds a model and no tokenizer at all."""
+    """The directory holds a model and no tokenizer at all."""
     return SourceError(f"no tokenizer in {path}", hint=f'save it there: tokenizer.save_pretrained("{path}")')
 
 
-class OnlyPickles(SourceError):
+def only_pickles_error(names: Iterable[str]) -> SourceError:
     """The weights are Python pickles; loading one runs whatever code it carries, so they are refused."""
-
-    def __init__(self, path: Path, names: Iterable[str]) -> None:
-        self.path = path
-        self.names = tuple(names)
-        super().__init__(
-            f"the weights are Python pickles, which are never loaded: {_some(self.names)}",
-            hint="convert them to safetensors where you trust them (safetensors.torch.save_file), "
-            "or use a repository that has model.safetensors",
-        )
+    names = tuple(names)
+    return SourceError(
+        f"the weights are Python pickles, which are never loaded: {_some(names)}",
+        hint="convert them to safetensors where you trust them (safetensors.torch.save_file), "
+        "or use a repository that has model.safetensors",
+    )
 
 
-class NoWeights(SourceError):
+def no_weights_error(path: Path) -> SourceError:
     """The directory holds no model weights at all."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"no weights found (model*.safetensors) in {path}", hint="fetch the model's safetensors files")
-        self.path = path
+    return SourceError(f"no weights found (model*.safetensors) in {path}", hint="fetch the model's safetensors files")
 
 
-class AbsentShard(SourceError):
+def absent_shard_error(path: Path, shards: Iterable[str]) -> SourceError:
     """The index names shards that are not there."""
-
-    def __init__(self, path: Path, shards: Iterable[str]) -> None:
-        self.path = path
-        self.shards = tuple(shards)
-        super().__init__(f"{path.name} names shards that are missing: {_some(self.shards)}", hint="fetch them")
+    shards = tuple(shards)
+    return SourceError(f"{path.name} names shards that are missing: {_some(shards)}", hint="fetch them")
 
 
-class IndexMismatch(SourceError):
+def index_mismatch_error(path: Path, *, missing: Iterable[str], extra: Iterable[str]) -> SourceError:
     """The index and the shards disagree about which tensors there are."""
-
-    def __init__(self, path: Path, *, missing: Iterable[str], extra: Iterable[str]) -> None:
-        self.path = path
-        self.missing = tuple(missing)
-        self.extra = tuple(extra)
-        facts = [f"named but in no shard: {_some(self.missing)}"] if self.missing else []
-        facts += [f"in a shard but not named: {_some(self.extra)}"] if self.extra else []
-        super().__init__(
-            f"{path.name} and the shards disagree; tensors {'; '.join(facts)}",
-            hint="index and shards are from different versions; fetch all of them again",
-        )
+    missing = tuple(missing)
+    extra = tuple(extra)
+    facts = [f"named but in no shard: {_some(missing)}"] if missing else []
+    facts += [f"in a shard but not named: {_some(extra)}"] if extra else []
+    return SourceError(
+        f"{path.name} and the shards disagree; tensors {'; '.join(facts)}",
+        hint="index and shards are from different versions; fetch all of them again",
+    )
 
 
-class DuplicateTensor(SourceError):
+def duplicate_tensor_error(name: str, shards: tuple[str, str]) -> SourceError:
     """One tensor stands in two shards."""
-
-    def __init__(self, name: str, shards: tuple[str, str]) -> None:
-        super().__init__(
-            f"tensor {name} is in two shards: {shards[0]} and {shards[1]}",
-            hint="remove the shard that belongs to another version of the model",
-        )
-        self.name = name
-        self.shards = shards
+    return SourceError(
+        f"tensor {name} is in two shards: {shards[0]} and {shards[1]}",
+        hint="remove the shard that belongs to another version of the model",
+    )
 
 
 class BrokenShard(SourceError):
@@ -168,16 +148,13 @@ class SourceChanged(SourceError):
         self.path = path
 
 
-class UnsupportedArchitecture(SourceError):
+def unsupported_architecture_error(architecture: str, supported: Iterable[str]) -> SourceError:
     """No family here knows the architecture."""
-
-    def __init__(self, architecture: str, supported: Iterable[str]) -> None:
-        self.architecture = architecture
-        self.supported = tuple(supported)
-        super().__init__(
-            f"unsupported architecture: {architecture}",
-            hint=f"supported: {', '.join(self.supported)}; or use a GGUF that its makers publish",
-        )
+    supported = tuple(supported)
+    return SourceError(
+        f"unsupported architecture: {architecture}",
+        hint=f"supported: {', '.join(supported)}; or use a GGUF that its makers publish",
+    )
 
 
 class UnsupportedOption(SourceError):
@@ -222,16 +199,12 @@ class BrokenQuantization(SourceError):
         self.problem = problem
 
 
-class UndeclaredQuantization(SourceError):
+def undeclared_quantization_error(name: str, dtype: str) -> SourceError:
     """Weights are quantized, and config.json does not say how."""
-
-    def __init__(self, name: str, dtype: str) -> None:
-        super().__init__(
-            f"the weights are quantized, and config.json has no quantization_config: {name} is stored as {dtype}",
-            hint="fetch config.json again, or convert the original checkpoint, which is not quantized",
-        )
-        self.name = name
-        self.dtype = dtype
+    return SourceError(
+        f"the weights are quantized, and config.json has no quantization_config: {name} is stored as {dtype}",
+        hint="fetch config.json again, or convert the original checkpoint, which is not quantized",
+    )
 
 
 class BadHyperparameter(SourceError):
@@ -246,60 +219,43 @@ class BadHyperparameter(SourceError):
         self.problem = problem
 
 
-class UnexpectedStructure(SourceError):
+def unexpected_structure_error(problem: str) -> SourceError:
     """A value of config.json has a type that the code does not expect."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        super().__init__(
-            f"config.json has an unexpected structure ({_short(problem)})",
-            hint="fetch config.json again; it is the model maker's file",
-        )
+    return SourceError(
+        f"config.json has an unexpected structure ({_short(problem)})",
+        hint="fetch config.json again; it is the model maker's file",
+    )
 
 
-class WrongShape(SourceError):
+def wrong_shape_error(name: str, *, found: tuple[int, ...], expected: tuple[int, ...]) -> SourceError:
     """A tensor has not the shape that config.json implies."""
-
-    def __init__(self, name: str, *, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-        super().__init__(
-            f"tensor {name} has shape {list(found)}, config.json implies {list(expected)}",
-            hint="config.json and the weights belong to different models or versions",
-        )
-        self.name = name
-        self.found = found
-        self.expected = expected
+    return SourceError(
+        f"tensor {name} has shape {list(found)}, config.json implies {list(expected)}",
+        hint="config.json and the weights belong to different models or versions",
+    )
 
 
-class MissingTensors(SourceError):
+def missing_tensors_error(names: Iterable[str]) -> SourceError:
     """Tensors that the architecture needs are in no shard."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = tuple(names)
-        super().__init__(f"tensors are missing: {_some(self.names)}", hint="fetch all the model's shards")
+    names = tuple(names)
+    return SourceError(f"tensors are missing: {_some(names)}", hint="fetch all the model's shards")
 
 
-class UnknownTensors(SourceError):
+def unknown_tensors_error(names: Iterable[str], family: str) -> SourceError:
     """Tensors that no rule of the family knows; leaving them out in silence would make another model."""
-
-    def __init__(self, names: Iterable[str], family: str) -> None:
-        self.names = tuple(names)
-        self.family = family
-        super().__init__(
-            f"tensors that the {family} family does not know: {_some(self.names)}",
-            hint="the checkpoint is not what its config.json says, or carries an adapter; merge or remove it",
-        )
+    names = tuple(names)
+    return SourceError(
+        f"tensors that the {family} family does not know: {_some(names)}",
+        hint="the checkpoint is not what its config.json says, or carries an adapter; merge or remove it",
+    )
 
 
-class UnsupportedDtype(SourceError):
+def unsupported_dtype_error(name: str, dtype: str) -> SourceError:
     """A tensor is stored in a type that cannot be converted faithfully."""
-
-    def __init__(self, name: str, dtype: str) -> None:
-        super().__init__(
-            f"tensor {name} is stored as {dtype}, not as F64, F32, F16 or BF16",
-            hint="use the original checkpoint, not a quantized one",
-        )
-        self.name = name
-        self.dtype = dtype
+    return SourceError(
+        f"tensor {name} is stored as {dtype}, not as F64, F32, F16 or BF16",
+        hint="use the original checkpoint, not a quantized one",
+    )
 
 
 NO_WAY = "llama.cpp has no such tokenizer, and its own script does not convert it either"

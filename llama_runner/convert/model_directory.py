@@ -39,9 +39,9 @@ class Source:
 
     def __init__(self, directory: Path, *, pre_tokenizer: str | None = None) -> None:
         if not directory.is_dir():
-            from llama_runner.convert.errors import NoSuchDirectory  # noqa: PLC0415 - not on the warm path
+            from llama_runner.convert.errors import no_such_directory_error  # noqa: PLC0415 - not on the warm path
 
-            raise NoSuchDirectory(directory)
+            raise no_such_directory_error(directory)
         self.directory = directory
         self.pre_tokenizer = pre_tokenizer
         self._read: dict[str, Any] = {}

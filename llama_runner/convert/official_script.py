@@ -92,7 +92,7 @@ def check_weights(directory: Path) -> None:
 
 
 def check_tokenizer(directory: Path) -> None:
-    """Raise a ``SourceError`` for a model that was saved without one, as trainers do for a checkpoint."""
+    """Raise ``SourceError`` for a model that was saved without one, as trainers do for a checkpoint."""
     from llama_runner.convert.errors import no_tokenizer_error, reading  # noqa: PLC0415 - not on the warm path
 
     with reading(directory):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.dequantize import EIGHT_BITS, Gptq, Packed, Scaled
-from llama_runner.convert.errors import BrokenQuantization, UndeclaredQuantization
+from llama_runner.convert.errors import BrokenQuantization, undeclared_quantization_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ def assemble(quantization: Quantization | None, tensors: Sequence[Tensor]) -> tu
     if quantization is None:
         for tensor in tensors:
             if tensor.dtype.startswith(("F8_", "F6_", "F4")) or tensor.name.endswith(TELLING):
-                raise UndeclaredQuantization(tensor.name, tensor.dtype)
+                raise undeclared_quantization_error(tensor.name, tensor.dtype)
         return tuple(tensors)
     makers = {"scaled": _scaled, "gptq": _gptq, "packed": _packed}
     if quantization.layout not in makers:

@@ -10,13 +10,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import (
-    AbsentShard,
     BrokenShard,
-    DuplicateTensor,
-    IndexMismatch,
-    NoWeights,
-    OnlyPickles,
     UnreadableFile,
+    absent_shard_error,
+    duplicate_tensor_error,
+    index_mismatch_error,
+    no_weights_error,
+    only_pickles_error,
     reading,
 )
 from llama_runner.convert.safetensors import Shard, Tensor, read_shard
@@ -40,11 +40,11 @@ def find(source: Source) -> tuple[Shard, ...]:
     found: dict[str, Tensor] = {}
     for tensor in (tensor for shard in shards for tensor in shard.tensors):
         if tensor.name in found:
-            raise DuplicateTensor(tensor.name, (found[tensor.name].path.name, tensor.path.name))
+            raise duplicate_tensor_error(tensor.name, (found[tensor.name].path.name, tensor.path.name))
         found[tensor.name] = tensor
     if index is not None and set(index) != set(found):
         missing, extra = sorted(set(index) - set(found)), sorted(set(found) - set(index))
-        raise IndexMismatch(source.path(INDEX), missing=missing, extra=extra)
+        raise index_mismatch_error(source.path(INDEX), missing=missing, extra=extra)
     return shards
 
 
@@ -76,8 +76,8 @@ def _weights(source: Source) -> list[str]:
         return weights
     pickles = [name for name in names if name.endswith(PICKLES) and name not in NOT_WEIGHTS]
     if pickles:
-        raise OnlyPickles(source.directory, pickles)
-    raise NoWeights(source.directory)
+        raise only_pickles_error(pickles)
+    raise no_weights_error(source.directory)
 
 
 def _index(source: Source) -> dict[str, str] | None:
@@ -85,7 +85,7 @@ def _index(source: Source) -> dict[str, str] | None:
     table = _table(source)
     if table is not None and (absent := [name for name in sorted(set(table.values())) if not source.has(name)]):
         _weights(source)  # where there are no safetensors at all, that is the better fact to tell
-        raise AbsentShard(source.path(INDEX), absent)
+        raise absent_shard_error(source.path(INDEX), absent)
     return table
 
 

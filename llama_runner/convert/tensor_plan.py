@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from llama_runner.convert.dequantize import Combined
 from llama_runner.convert.errors import (
     BadHyperparameter,
-    DuplicateTensor,
-    MissingTensors,
-    UnknownTensors,
-    UnsupportedDtype,
-    WrongShape,
+    duplicate_tensor_error,
+    missing_tensors_error,
+    unknown_tensors_error,
+    unsupported_dtype_error,
+    wrong_shape_error,
 )
 from llama_runner.convert.tensor_rows import for_rope
 
@@ -140,11 +140,11 @@ class _Matching:
             parts = self.found.setdefault(target, {})
             place = number or 0
             if place in parts:
-                raise DuplicateTensor(target, (parts[place].path.name, tensor.path.name))
+                raise duplicate_tensor_error(target, (parts[place].path.name, tensor.path.name))
             if tensor.shape != expected.stored:
-                raise WrongShape(tensor.name, found=tensor.shape, expected=expected.stored)
+                raise wrong_shape_error(tensor.name, found=tensor.shape, expected=expected.stored)
             if tensor.dtype not in ITEM_BYTES and not isinstance(tensor, Combined):
-                raise UnsupportedDtype(tensor.name, tensor.dtype)
+                raise unsupported_dtype_error(tensor.name, tensor.dtype)
             parts[place] = tensor
         group = self._group(targets[0]) if number is not None else targets
         if all(len(self.found.get(target, ())) == self.expected[target].parts for target in group):
@@ -153,9 +153,9 @@ class _Matching:
     def check(self) -> None:
         """Raise unless every tensor was known and everything needed was found."""
         if self.unknown:
-            raise UnknownTensors(self.unknown, self.family.name)
+            raise unknown_tensors_error(self.unknown, self.family.name)
         if missing := list(self._missing()):
-            raise MissingTensors(missing)
+            raise missing_tensors_error(missing)
 
     def _targets(self, name: str) -> tuple[tuple[str, ...], int | None]:
         """The names in the output of a tensor, and its number where it is one of several that are stacked."""

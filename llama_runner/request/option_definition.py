@@ -81,7 +81,8 @@ class Option(Value):
         """The help with the default and the environment variable at its end."""
         told = []
         if self.default_text != "" and (self.default_text or self.default not in (None, False, True, "", ())):
-            told.append(f"default: {self.default_text or self.default}")
+            default = f"{self.default:g}" if isinstance(self.default, float) else self.default
+            told.append(f"default: {self.default_text or default}")
         if self.environment is not None:
             told.append(f"variable: {self.environment}")
         return f"{self.help.removesuffix('.')} ({'; '.join(told)})." if told else self.help

@@ -100,9 +100,10 @@ class Preparation:
 
         programs = programs_of(self._store, _programs(graph).node, places)
         record = self._store.records(programs).get(TREE)
-        if record is not None:
-            for text in check_options(server, programs, record.digest, self._store.private, FLAGS):
-                self._sink(Warned("option", text))
+        for text in (
+            () if record is None else check_options(server, programs, record.digest, self._store.private, FLAGS)
+        ):
+            self._sink(Warned("option", text))
 
     def _make(
         self, request: ProgramsRequest, graph: Pipeline | Programs, targets: Iterable[Step]

@@ -13,7 +13,7 @@ from llama_runner.serving.build_store import open_builds
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.core.events import Sink
+    from llama_runner.core.events import Event, Sink
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
 
@@ -25,10 +25,14 @@ def builds(store: Store, sink: Sink, lock_timeout: float) -> BuildStore:
 
 def programs_in_hand(store: Store) -> Path | None:
     """Return the directory of the programs that ``auto`` stands for, None if they are not here. Writes nothing."""
-    request = ProgramsRequest({"offline": True}, store=store, sink=lambda _event: None)
+    request = ProgramsRequest({"offline": True}, store=store, sink=_silent)
     programs = binaries_graph.build(request.wanted, request.program_facts)
-    plan = Preparation(store, lambda _event: None, lock_timeout=0.0).plan(request, programs)
+    plan = Preparation(store, _silent, lock_timeout=0).plan(request, programs)
     if any(planned.step is programs.node for planned in plan.pending):
         return None
     places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
     return programs_of(store, programs.node, places)
+
+
+def _silent(_event: Event) -> None:
+    """Print nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -66,6 +67,43 @@ def test_an_earlier_spelling_works_and_is_named_once(llama_runner: Command, tmp_
     assert (old.code, old.out) == (new.code, new.out) == (0, new.out)
     assert "--no-projector is now --no-mmproj" in old.err
     assert "is now" not in new.err
+
+
+def test_an_earlier_spelling_that_is_a_value_is_no_option(llama_runner: Command, tmp_path: object) -> None:
+    asked = llama_runner("plan", "--demo", "--cflags", "--no-projector", "--root", tmp_path)
+    assert asked.code == 0, asked
+    assert "is now" not in asked.err
+
+
+def commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command and group with the words that name it."""
+    yield words, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands(found, *words, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [*commands(cli)], ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_help_says_what_each_option_does_and_its_default(
+    words: tuple[str, ...], command: click.Command, llama_runner: Command
+) -> None:
+    shown = llama_runner(*words, "--help", env={"COLUMNS": "80"}).out
+    assert "..." not in shown.partition("\n\n")[2], "nothing is cut"
+    assert "[default" not in shown
+    assert not re.search(r"\[?(x|\d+)<=?x?", shown), "ranges are in no help"
+    assert not [old for option in OPTIONS for old in option.old_flags if re.search(rf"{old}\b", shown)]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert parameter.help, parameter.name
+            assert re.fullmatch(r"[A-Za-z'].*[.]", parameter.help), parameter.help
+            default = parameter.default
+            if isinstance(default, (int, float, str)) and not isinstance(default, bool) and default != "":
+                assert "default: " in parameter.help, parameter.help
 
 
 def test_the_table_in_the_docs_is_made_from_the_definitions() -> None:

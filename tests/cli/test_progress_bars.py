@@ -46,6 +46,8 @@ class Screen:
                 self.lines += [""] * (self.row + 1 - len(self.lines))
             elif piece == "\x1b[A":
                 self.row -= 1
+            elif re.fullmatch(r"\x1b\[\d*m", piece):
+                pass  # a colour
             elif piece.startswith("\x1b"):
                 assert piece == "\x1b[K", repr(piece)
                 self.lines[self.row] = self.lines[self.row][: self.column]

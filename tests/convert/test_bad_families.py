@@ -14,6 +14,7 @@ import pytest
 
 from llama_runner.convert import convert, errors, inspect
 from llama_runner.convert.families import ARCHITECTURES
+from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import shard, write_json, write_safetensors
 from tests.convert.gguf_file import read
 from tests.convert.official import FAMILIES, FIRST, cases_of
@@ -82,9 +83,8 @@ def test_a_tensor_that_no_rule_knows_is_named(model: Path) -> None:
     known = matrices(tensors)[0]
     unknown = known.replace(".1.", ".1.lora_A.", 1)
     put(model, {**tensors, unknown: tensors[known]})
-    with pytest.raises(errors.UnknownTensors) as caught:
+    with pytest.raises(SourceError, match=f"family does not know: {re.escape(unknown)}"):
         inspect(model)
-    assert caught.value.names == (unknown,)
 
 
 @EVERY
@@ -92,9 +92,7 @@ def test_a_missing_tensor_is_named(model: Path) -> None:
     tensors = tensors_of(model)
     for missing in (*matrices(tensors), embedding(tensors)):
         put(model, {name: tensor for name, tensor in tensors.items() if name != missing})
-        with pytest.raises(
-            errors.MissingTensors, match=r"blk\.\d+\." if BLOCK.search(missing) else r"token_embd\.weight"
-        ):
+        with pytest.raises(SourceError, match=r"blk\.\d+\." if BLOCK.search(missing) else r"token_embd\.weight"):
             inspect(model)
 
 
@@ -104,7 +102,7 @@ def test_what_only_some_blocks_have_is_missing_in_the_others(model: Path) -> Non
     biases = [name for name in sorted(tensors) if BLOCK.search(name) and name.endswith(("bias", "beta"))]
     for missing in [name for name in biases if not name.endswith(("attn.bias", "masked_bias"))][:1]:
         put(model, {name: tensor for name, tensor in tensors.items() if name != missing})
-        with pytest.raises(errors.MissingTensors, match=r"blk\.\d+\.\w+\.bias"):
+        with pytest.raises(SourceError, match=r"blk\.\d+\.\w+\.bias"):
             inspect(model)
 
 
@@ -115,12 +113,13 @@ def test_a_wrong_shape_is_told_with_the_right_one(model: Path) -> None:
         dtype, shape, data = tensors[name]
         wrong = (shape[0] + 1, *shape[1:])
         put(model, {**tensors, name: (dtype, wrong, bytes(prod(wrong) * len(data) // prod(shape)))})
-        with pytest.raises(errors.WrongShape) as caught:
+        with pytest.raises(SourceError, match=r", config\.json implies") as caught:
             inspect(model)
-        assert caught.value.name == name
+        told = re.fullmatch(r"tensor (\S+) has shape \[(.*)\], config\.json implies \[(.*)\]", str(caught.value))
+        assert told is not None
+        assert told[1] == name
         # gpt-oss's experts are stored on their side; what is told is how they are wanted
-        told = sorted(caught.value.found), sorted(caught.value.expected)
-        assert told == (sorted(wrong), sorted(shape))
+        assert [sorted(map(int, sizes.split(","))) for sizes in told.group(2, 3)] == [sorted(wrong), sorted(shape)]
 
 
 @EVERY
@@ -155,9 +154,9 @@ def test_a_tensor_in_two_shards_is_told_with_both(model: Path) -> None:
     twice = next(name for name in tensors if table[name] == second.name)
     mine = {name: tensor for name, tensor in tensors.items() if table[name] == first.name or name == twice}
     write_safetensors(first, mine)
-    with pytest.raises(errors.DuplicateTensor) as caught:
+    with pytest.raises(SourceError, match=f"tensor {re.escape(twice)} is in two shards") as caught:
         inspect(model)
-    assert (caught.value.name, set(caught.value.shards)) == (twice, {first.name, second.name})
+    assert all(shard.name in str(caught.value) for shard in (first, second))
 
 
 @EVERY
@@ -194,5 +193,5 @@ def test_an_added_token_beyond_the_vocabulary(model: Path) -> None:
 def test_a_classifier_without_what_classifies(model: Path) -> None:
     tensors = tensors_of(model)
     put(model, {name: tensor for name, tensor in tensors.items() if "classifier" not in name})
-    with pytest.raises(errors.MissingTensors, match=r"cls\.output\.weight"):
+    with pytest.raises(SourceError, match=r"cls\.output\.weight"):
         inspect(model)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.convert import convert
-from llama_runner.convert.errors import BadVocabulary, MissingTensors, UnsupportedOption
+from llama_runner.convert.errors import BadVocabulary, UnsupportedOption
+from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import edit_json
 from tests.convert.families.glm import glm, moe
 
@@ -31,5 +32,5 @@ def test_a_vision_model_is_refused(tmp_path: Path) -> None:
 def test_a_block_that_predicts_has_to_be_there_if_it_is_counted(tmp_path: Path) -> None:
     directory = moe(tmp_path / "m")
     edit_json(directory / "config.json", num_nextn_predict_layers=1)
-    with pytest.raises(MissingTensors, match=r"blk\.3\."):
+    with pytest.raises(SourceError, match=r"blk\.3\."):
         convert(directory, tmp_path / "out.gguf", name="m")

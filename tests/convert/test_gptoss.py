@@ -11,6 +11,7 @@ import pytest
 
 from llama_runner.convert import convert, dequantize, inspect
 from llama_runner.convert import errors as E  # noqa: N812 - as in the other tests
+from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import edit_json, shard
 from tests.convert.families import gptoss
 from tests.convert.families.quantized import read_entries
@@ -55,7 +56,7 @@ def test_experts_of_another_size_are_told(tmp_path: Path) -> None:
     directory = _gpt_oss(tmp_path / "model", lambda found: found.pop("lm_head.weight"))
     edit_json(directory / "config.json", intermediate_size=64)
     text = "down_proj has shape [3, 64, 96], config.json implies [3, 64, 64]"
-    with pytest.raises(E.WrongShape, match=re.escape(text)):
+    with pytest.raises(SourceError, match=re.escape(text)):
         inspect(directory)
 
 

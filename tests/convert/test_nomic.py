@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llama_runner.convert import convert, describe, inspect
-from llama_runner.convert.errors import BadHyperparameter, BadVocabulary, UnknownTensors, UnsupportedOption
+from llama_runner.convert.errors import BadHyperparameter, BadVocabulary, UnsupportedOption
+from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import edit_json
 from tests.convert.families.nomic import EXPERTS, FAST, nomic
 
@@ -48,5 +49,5 @@ def test_a_vocabulary_too_small_for_its_mask_is_refused(tmp_path: Path) -> None:
 def test_experts_have_to_be_where_llama_cpp_looks_for_them(tmp_path: Path) -> None:
     directory = nomic(tmp_path / "m", FAST, **{**EXPERTS, "moe_every_n_layers": 4})
     edit_json(directory / "config.json", moe_every_n_layers=2)
-    with pytest.raises(UnknownTensors, match=r"layers\.3\.mlp\.fc"):
+    with pytest.raises(SourceError, match=r"layers\.3\.mlp\.fc"):
         convert(directory, tmp_path / "out.gguf", name="m")

@@ -120,7 +120,7 @@ def test_a_group_that_is_not_there_is_told_and_no_file_is_left(tmp_path: Path) -
 def test_weights_that_config_json_does_not_call_quantized_are_told(title: str, tmp_path: Path) -> None:
     CASES[title].build(tmp_path / "model")
     edit_json(tmp_path / "model" / "config.json", quantization_config=None)
-    with pytest.raises(E.UndeclaredQuantization, match=r"config\.json has no quantization_config: model\.layers"):
+    with pytest.raises(SourceError, match=r"config\.json has no quantization_config: model\.layers"):
         inspect(tmp_path / "model")
 
 
@@ -129,7 +129,7 @@ def test_numbers_of_8_bits_without_a_scale_are_told(tmp_path: Path) -> None:
     entries = read_entries(directory)
     entries["model.norm.weight"] = entry("F8_E4M3", (32,))
     write_safetensors(directory / "model.safetensors", entries)
-    with pytest.raises(E.UndeclaredQuantization, match=r"model\.norm\.weight is stored as F8_E4M3"):
+    with pytest.raises(SourceError, match=r"model\.norm\.weight is stored as F8_E4M3"):
         inspect(directory)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.convert import convert
-from llama_runner.convert.errors import BadHyperparameter, MissingTensors, UnknownTensors, UnsupportedOption
+from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
+from llama_runner.core.errors import SourceError
 from tests.convert.families.t5 import ENCODER, UMT5, V11, t5
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ BAD: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "no token that the decoder starts with": (
         lambda d: t5(d, decoder_start_token_id=None), BadHyperparameter, "decoder_start_token_id cannot be None",
     ),
-    "biases only in the first block": (lambda d: t5(d, gate=True, **UMT5), MissingTensors, "blk.1.attn_rel_b.weight"),
-    "a gate that nothing speaks of": (lambda d: t5(d, gate=True), UnknownTensors, "wi_0"),
-    "no head": (lambda d: t5(d, gate=True, **V11), MissingTensors, "output.weight"),
-    "a decoder beside the encoder": (lambda d: t5(d, **ENCODER), UnknownTensors, "decoder.block.0"),
-    "no embedding": (lambda d: t5(d, embedding=""), MissingTensors, "token_embd.weight"),
+    "biases only in the first block": (lambda d: t5(d, gate=True, **UMT5), SourceError, "blk.1.attn_rel_b.weight"),
+    "a gate that nothing speaks of": (lambda d: t5(d, gate=True), SourceError, "wi_0"),
+    "no head": (lambda d: t5(d, gate=True, **V11), SourceError, "output.weight"),
+    "a decoder beside the encoder": (lambda d: t5(d, **ENCODER), SourceError, "decoder.block.0"),
+    "no embedding": (lambda d: t5(d, embedding=""), SourceError, "token_embd.weight"),
 }  # fmt: skip
 
 

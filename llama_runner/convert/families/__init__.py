@@ -107,10 +107,10 @@ READING: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def family_of(architecture: str) -> Family:
-    """The family that converts an architecture. Raises `UnsupportedArchitecture`."""
+    """The family that converts an architecture. Raises `SourceError`."""
     if architecture not in ARCHITECTURES:
-        from llama_runner.convert.errors import UnsupportedArchitecture  # noqa: PLC0415 - not on the warm path
+        from llama_runner.convert.errors import unsupported_architecture_error  # noqa: PLC0415 - not on the warm path
 
-        raise UnsupportedArchitecture(architecture, sorted(ARCHITECTURES))
+        raise unsupported_architecture_error(architecture, sorted(ARCHITECTURES))
     module, _, name = ARCHITECTURES[architecture].partition(".")
     return cast("Family", getattr(import_module(f"llama_runner.convert.families.{module}"), name))
