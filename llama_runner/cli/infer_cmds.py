@@ -33,19 +33,14 @@ INFER_EXAMPLES = (
 _HELP = "/reset begins anew, /quit ends"
 
 
-class BadSchema(UsageError):
+def bad_schema_error(path: str, why: str) -> UsageError:
     """What should be a JSON schema is none."""
-
-    def __init__(self, path: str, why: str) -> None:
-        self.path, self.why = path, why
-        super().__init__(f"{path} is no JSON schema: {why}", hint='a file with {"type": "object", …}')
+    return UsageError(f"{path} is no JSON schema: {why}", hint='a file with {"type": "object", …}')
 
 
-class NothingAsked(UsageError):
+def nothing_asked_error() -> UsageError:
     """The prompt is empty."""
-
-    def __init__(self) -> None:
-        super().__init__("the prompt is empty", hint="say it with --prompt TEXT, or --prompt - to read it from stdin")
+    return UsageError("the prompt is empty", hint="say it with --prompt TEXT, or --prompt - to read it from stdin")
 
 
 sampling = shared.together(
@@ -99,7 +94,7 @@ def infer(**given: Any) -> None:
     else:
         prompt = _text(os.fsencode(given["prompt"]))
     if not prompt.strip():
-        raise NothingAsked
+        raise nothing_asked_error()
     with answering(given) as server:
         _answer(server.stream_chat(prompt, **asking), given)
 
@@ -170,11 +165,11 @@ def _schema(path: str) -> dict[str, Any]:
     try:
         found = read_json(path)
     except OSError as error:
-        raise BadSchema(path, error.strerror or str(error)) from None
+        raise bad_schema_error(path, error.strerror or str(error)) from None
     except ValueError as error:
-        raise BadSchema(path, str(error)) from None
+        raise bad_schema_error(path, str(error)) from None
     if not isinstance(found, dict):
-        raise BadSchema(path, "it is not an object")
+        raise bad_schema_error(path, "it is not an object")
     return found
 
 

@@ -64,20 +64,14 @@ class Pipeline(Protocol):
         ...
 
 
-class CannotCompile(StepError):
+def cannot_compile_error(doing: str, said: str) -> StepError:
     """A program of a few lines does not compile, or does not run once it is compiled."""
-
-    def __init__(self, doing: str, said: str) -> None:
-        self.doing, self.said = doing, said
-        super().__init__(f"{doing} failed: {said}", hint="the lines are what the tools themselves say")
+    return StepError(f"{doing} failed: {said}", hint="the lines are what the tools themselves say")
 
 
-class AnotherSentence(ServerError):
+def another_sentence_error(expected: str, said: str) -> ServerError:
     """The demo model says something else than it was taught."""
-
-    def __init__(self, expected: str, said: str) -> None:
-        self.expected, self.said = expected, said
-        super().__init__(f"the demo model said {said!r}, not {expected!r}", hint="llama-runner bins build --force")
+    return ServerError(f"the demo model said {said!r}, not {expected!r}", hint="llama-runner bins build --force")
 
 
 def self_test(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[Trial]:
@@ -167,7 +161,7 @@ def _compile(place: Path) -> str:
     _call("compiling", [str(ninja), "-C", str(build)], environment)
     program = find_program("trial", str(build))
     if program is None:
-        raise CannotCompile("compiling", "it ended well and left no program")
+        raise cannot_compile_error("compiling", "it ended well and left no program")
     _call("what was compiled", [str(program)], environment)
     return f"a program of a few lines, with {found.cxx.path.name} {found.cxx.identity}"
 
@@ -176,11 +170,11 @@ def _call(doing: str, argv: list[str], environment: dict[str, str]) -> None:
     try:
         done = capture(argv, env=environment, timeout=_PATIENCE_S)
     except TimeoutError:
-        raise CannotCompile(doing, f"no end within {_PATIENCE_S:.0f} s") from None
+        raise cannot_compile_error(doing, f"no end within {_PATIENCE_S:.0f} s") from None
     if done.status:
         lines = [line.strip() for line in done.text.splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
-        raise CannotCompile(doing, f"exit status {done.status}" + (f": {told}" if told else ""))
+        raise cannot_compile_error(doing, f"exit status {done.status}" + (f": {told}" if told else ""))
 
 
 def _made(runner: Pipeline, **wishes: Any) -> str:  # noqa: ANN401 - as of ``Runner``
@@ -194,5 +188,5 @@ def _served(runner: Pipeline, wishes: dict[str, Any]) -> str:
     with runner.serve(**wishes, quantization="q8_0", server=ServerOptions(port=0)) as server:
         said = server.chat(QUESTION, temperature=0, max_tokens=64).text.strip()
     if said != ANSWER:
-        raise AnotherSentence(ANSWER, said)
+        raise another_sentence_error(ANSWER, said)
     return "the demo model said its sentence"

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 def announce(plan: Plan, graph: Pipeline | Programs, sink: Sink) -> None:
     """Say what will be fetched and compiled."""
-    if not plan.pending:
-        return
     programs = graph.programs if isinstance(graph, Pipeline) else graph
     if programs.why and any(planned.step is programs.node for planned in plan.pending):
         sink(Noticed("backend", programs.why))

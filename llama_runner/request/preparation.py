@@ -15,7 +15,6 @@ from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.outcome import Outcome, settle
 from llama_runner.llama_cpp.build_selection import StoredPrograms
-from llama_runner.request.announcements import announce, check_offline
 from llama_runner.request.graph import Pipeline
 from llama_runner.request.locations import context_of, programs_of
 from llama_runner.request.model_facts import check_writes
@@ -50,7 +49,7 @@ class Preparation:
         """Say what would run and why. Writes nothing."""
         snapshot = snapshot_of(graph.targets, request.wishes)
         plan = self._observer(graph, remember=False).plan(graph.targets, snapshot)
-        announce(plan, graph, self._sink)
+        self._announce(plan, graph)
         return plan
 
     def make(
@@ -112,10 +111,12 @@ class Preparation:
         observer, snapshot = self._observer(graph, remember=True), snapshot_of(graph.targets, request.wishes)
         for attempt in range(_REPLANS):
             plan = observer.plan(targets, snapshot)
-            if request.offline:
+            if request.offline and plan.pending:
+                from llama_runner.request.announcements import check_offline  # noqa: PLC0415 - not on the warm path
+
                 check_offline(plan)
             if not attempt:
-                announce(plan, graph, self._sink)
+                self._announce(plan, graph)
             try:
                 outcome = self._execute(observer, plan)
                 break
@@ -123,6 +124,12 @@ class Preparation:
                 if attempt == _REPLANS - 1:
                     raise
         return plan, outcome
+
+    def _announce(self, plan: Plan, graph: Pipeline | Programs) -> None:
+        if plan.pending:
+            from llama_runner.request.announcements import announce  # noqa: PLC0415 - not on the warm path
+
+            announce(plan, graph, self._sink)
 
     def _observer(self, graph: Pipeline | Programs, *, remember: bool) -> Observer:
         def inspect(source: LocalModel) -> int | None:

@@ -26,12 +26,9 @@ _OWN = ("ctx_size", "threads", "gpu_layers", "inherit_environment", "extra")
 """Fields of ``ServerOptions`` that ask for a server of their own where they are given."""
 
 
-class GivesVectors(UsageError):
+def gives_vectors_error(option: str) -> UsageError:
     """The server is to answer with text, and its options make it return embeddings or scores only."""
-
-    def __init__(self, option: str) -> None:
-        self.option = option
-        super().__init__(f"with {option} a server gives vectors, not text", hint="leave it out")
+    return UsageError(f"with {option} a server gives vectors, not text", hint="leave it out")
 
 
 def text_server(server: ServerOptions | None) -> ServerOptions:
@@ -39,7 +36,7 @@ def text_server(server: ServerOptions | None) -> ServerOptions:
     options = server or ServerOptions(port=0)
     purpose = purpose_of(options, os.environ)
     if purpose.kind != "text":
-        raise GivesVectors(purpose.option)
+        raise gives_vectors_error(purpose.option)
     return options.but(purpose="text")
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-_PROGRESS_EVERY_S = 0.1
+PROGRESS_EVERY_S = 0.1
 
 
 def missing_source_error(path: Path) -> SourceError:
@@ -241,7 +241,7 @@ class LocalSources:
         def progress(name: str, count: int) -> None:
             nonlocal told
             read[name], now = count, time.monotonic()
-            if now - told >= _PROGRESS_EVERY_S:
+            if now - told >= PROGRESS_EVERY_S:
                 told = now
                 self._on_progress(sum(read.values()), total)
 

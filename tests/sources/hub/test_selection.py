@@ -40,7 +40,8 @@ WISHES = [
 def test_what_is_taken_of_a_repository(shape: dict[str, Any], wish: dict[str, Any], result: str) -> None:
     files = files_of(shape)
     if result.startswith("!"):
-        with pytest.raises(getattr(file_selection, result[1:])):
+        kind, _, text = result[1:].partition(": ")
+        with pytest.raises(getattr(file_selection, kind), match=re.escape(text) or None):
             select(files, Wish(**wish))
         return
     choice = select(files, Wish(**wish))
