@@ -194,9 +194,14 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
 INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))
 """Options with which llama-server prints something and ends."""
 
-UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "insecure": False} | dict.fromkeys(
-    ("api_key_file", "tls_cert", "tls_key", "profile")
-)
+UNASKED = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "canary": False,
+    "api_key": None,
+    "insecure": False,
+    "purpose": "text",
+} | dict.fromkeys(("api_key_file", "tls_cert", "tls_key", "profile"))
 """Where a server is started that only the command itself asks."""
 
 

@@ -17,6 +17,7 @@ from llama_runner.engine.outcome import Outcome, settle
 from llama_runner.llama_cpp.build_selection import StoredPrograms
 from llama_runner.request.graph import Pipeline
 from llama_runner.request.locations import context_of, programs_of
+from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.program_facts import PORTABLE, find_rejected
 from llama_runner.store.local_sources import LocalSources
@@ -66,6 +67,8 @@ class Preparation:
         """
         while True:
             request, graph = ask()
+            if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
+                check_writes(graph.source)
             forced = snapshot_of(graph.targets, request.wishes).force
             try:
                 if server is not None and server.passes_on and not forced:

@@ -51,6 +51,8 @@ class ServerOptions(Value):
     """Whether all of our environment reaches the server, so that ``LLAMA_ARG_*`` variables configure it."""
     load_timeout: float = 300.0
     """Seconds that the server may be silent and not ready."""
+    purpose: Literal["auto", "text", "embeddings", "rerank"] = "auto"
+    """``auto``: what the model is made for. Options and variables that say it themselves count more."""
     canary: bool = False
     """Whether a server is ready only when it has given a token."""
     api_key: str | None = field(default=None, role="secret")

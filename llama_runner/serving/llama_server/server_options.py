@@ -100,6 +100,17 @@ COMPUTE = (
 
 READINESS = (
     Option(
+        "purpose",
+        ("--purpose",),
+        "server",
+        "What the server answers with: text, embeddings, or rerank: scores of documents.",
+        kind="choice",
+        default="auto",
+        choices=("auto", "text", "embeddings", "rerank"),
+        default_text="auto: what the model is made for",
+        reader="server",
+    ),
+    Option(
         "canary",
         ("--canary",),
         "server",
