@@ -65,7 +65,7 @@ def check_offline(plan: Plan) -> None:
 
 
 def _fetching(plan: Plan) -> list[Step]:
-    return [planned.step for planned in plan.pending if planned.step.needs().fetch]
+    return [planned.step for planned in plan.pending if planned.step.estimate().fetch]
 
 
 def _what(step: Step) -> str:

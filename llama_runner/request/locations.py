@@ -111,7 +111,9 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
     record = None if graph.model is None else store.record(outcome.places[graph.model])
     build = store.records(programs_of(store, graph.binaries, outcome.places)).get(TREE)
     quality = _quality(store, graph, outcome)
-    return located(store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts).but(
+    return located(
+        store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts
+    ).replace(
         sha256=sha256_of(record),
         quality={file_of(store, step, outcome.places).name: found for step, found in quality.items()},
         build={} if build is None else build.facts,

@@ -62,19 +62,19 @@ def find_model_facts(
     facts = ModelFacts(source, hardware.physical_cores(), hub=hub)
     match source:
         case LocalFile():
-            facts = facts.but(bytes=sum(path.stat().st_size for path in source.shards))
+            facts = facts.replace(bytes=sum(path.stat().st_size for path in source.shards))
         case HubSafetensors():
             size = sum(file.size for file in source.files)
-            facts = facts.but(bytes=size, choice=source.choice, stored=source.stored)
+            facts = facts.replace(bytes=size, choice=source.choice, stored=source.stored)
         case LocalModel():
             described = Source(source.path)
             choice = official_script.choose(described, converter, projector=projector, trusted=trusted)
             found = stored(described.config)
-            source = source.but(reads=choice.reads, converted_here=not choice.official)
-            facts = facts.but(source=source, bytes=_weight_bytes(source), choice=choice, stored=found)
+            source = source.replace(reads=choice.reads, converted_here=not choice.official)
+            facts = facts.replace(source=source, bytes=_weight_bytes(source), choice=choice, stored=found)
     named = {name: getattr(tuning, name) for name in ("imatrix", "calibration", "quality")}
     opened = {name: open_plain(path) for name, path in named.items() if path is not None}
-    return facts.but(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
+    return facts.replace(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
 
 
 def _open_adapter(path: Path) -> LocalFile | LocalModel:

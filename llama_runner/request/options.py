@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Step, topological
+from llama_runner.core.step import Step, topological_order
 from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp import cmake
 from llama_runner.request.program_facts import AUTO, Wanted
@@ -190,7 +190,7 @@ def wanted_of(wishes: Wishes) -> Wanted:
 def snapshot_of(targets: Iterable[Step], wishes: Wishes) -> Snapshot:
     """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
     forced = frozenset(wishes.get("force", ()))
-    steps = [node.kind for node in topological(targets) if isinstance(node, Step)]
+    steps = [node.kind for node in topological_order(targets) if isinstance(node, Step)]
     if "all" in forced:
         forced = frozenset(steps)
     for name in sorted(forced - set(steps)):

@@ -186,6 +186,6 @@ class Request(ProgramsRequest):
         if described.is_file():
             yield described
         if file.sha256 is not None:
-            yield from self._store.holding(file.sha256, pin.siblings)
+            yield from self._store.find_downloads(file.sha256, pin.siblings)
         if cached := find_cached(pin, file, os.environ):
             yield cached

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, tree_digest
-from llama_runner.core.step import Needs, Place, Step, unkeyed
+from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.store.layout import GGUF, SAFETENSORS
 
@@ -47,7 +47,7 @@ class Download(Step):
     resource: ClassVar = "network"
 
     @property
-    def promise(self) -> Digest | None:
+    def expected_digest(self) -> Digest | None:
         """What the Hub published; None while it said only git's digest of one of the files."""
         known = [file.sha256 for file in self.remote]
         if self.name:
@@ -75,10 +75,10 @@ class Download(Step):
         del key, digests, places
         return Place(self.directory, self.name)
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The files, once."""
         size = sum(file.size for file in self.remote)
-        return Needs(fetch=size, disk=size)
+        return ResourceEstimate(fetch=size, disk=size)
 
     def run(self, workspace: Workspace) -> None:
         """Take what is on this machine already, fetch the rest, and check what came."""
@@ -90,10 +90,12 @@ class Download(Step):
                 os.link(workspace.work / file.name, whole)  # what was received stays there until it is published
             except OSError:
                 (workspace.work / file.name).replace(whole)
-            workspace.hashed(name, digests[file.name])
+            workspace.add_digest(name, digests[file.name])
         if self._names[0].endswith(".gguf"):
-            workspace.fact(**self._check(workspace.out / self._names[0]))
-        workspace.fact(files={name: digests[file.name] for name, file in zip(self._names, self.remote, strict=True)})
+            workspace.add_facts(**self._check(workspace.out / self._names[0]))
+        workspace.add_facts(
+            files={name: digests[file.name] for name, file in zip(self._names, self.remote, strict=True)}
+        )
 
     def _bring(self, workspace: Workspace) -> dict[str, Digest]:
         from llama_runner.sources.hub.download import transfer  # noqa: PLC0415

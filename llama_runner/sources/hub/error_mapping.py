@@ -37,7 +37,7 @@ from llama_runner.sources.hub.errors import (
     storage_refused_error,
     token_refused_error,
 )
-from llama_runner.system.http_failure import chain, failure_of, named, one_line, origin_of, proxy_of, where_of
+from llama_runner.system.http_failure import chain, failure_of, named, one_line, proxy_of, url_origin, where_of
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.access import Access
@@ -125,12 +125,12 @@ def _answered(  # noqa: C901, PLR0912 - a table
     access: Access,
 ) -> HubError:
     status, code = int(response.status_code), response.headers.get("X-Error-Code")
-    where = origin_of(str(response.url))
+    where = url_origin(str(response.url))
     said = one_line(
         access.hide(response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or "")
     )
     match status:
-        case _ if code is None and status in {401, 403, 404, 410} and where != origin_of(access.endpoint):
+        case _ if code is None and status in {401, 403, 404, 410} and where != url_origin(access.endpoint):
             return storage_refused_error(where, status)
         case _ if code == "RevisionNotFound":
             return NoSuchRevision(repo, revision or "main")

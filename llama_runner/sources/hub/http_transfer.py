@@ -111,7 +111,7 @@ class Control:
         self.news.put((what, text))
 
     @contextmanager
-    def holding(self, response: Any) -> Iterator[None]:  # noqa: ANN401 - of huggingface_hub's HTTP client
+    def find_downloads(self, response: Any) -> Iterator[None]:  # noqa: ANN401 - of huggingface_hub's HTTP client
         """Let ``stop`` cut this connection: reading from it may take as long as the server likes."""
         stream = response.extensions.get("network_stream")
         connection = None if stream is None else stream.get_extra_info("socket")
@@ -263,7 +263,7 @@ class _Asking:
         timeout = (min(_CONNECT_S, silence), silence, silence, None)
         with (
             self._client.stream("GET", self._url, headers=headers, timeout=timeout) as response,
-            self._control.holding(response),
+            self._control.find_downloads(response),
         ):
             skip = self._check(response)
             self._take(response, skip)

@@ -63,8 +63,8 @@ class Pin(Value):
 
     def knowing(self, digests: Mapping[str, Digest]) -> Pin:
         """Return the pin once its small files were read: with their SHA-256."""
-        files = (file if file.name not in digests else file.but(sha256=digests[file.name]) for file in self.files)
-        return self.but(files=tuple(files), described=True)
+        files = (file if file.name not in digests else file.replace(sha256=digests[file.name]) for file in self.files)
+        return self.replace(files=tuple(files), described=True)
 
 
 def bucket(repo: str, commit: str) -> str:

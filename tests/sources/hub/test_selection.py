@@ -178,9 +178,9 @@ def test_the_same_bytes_under_two_names_are_no_question() -> None:
     files = [RemoteFile("a/m-Q8_0.gguf", 1, same), RemoteFile("b/other-Q8_0.gguf", 1, same)]
     assert select(files, Wish()).model.name == "a/m-Q8_0.gguf"
     with pytest.raises(SeveralFit):
-        select([files[0], files[1].but(sha256=other)], Wish())
+        select([files[0], files[1].replace(sha256=other)], Wish())
     with pytest.raises(SeveralFit):
-        select([file.but(sha256=None) for file in files], Wish())
+        select([file.replace(sha256=None) for file in files], Wish())
 
 
 def test_a_file_of_the_same_name_in_two_folders_must_be_named_with_its_folder() -> None:
