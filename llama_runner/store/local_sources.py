@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-_PROGRESS_EVERY_S = 0.1
+PROGRESS_EVERY_S = 0.1
 
 
 def missing_source_error(path: Path) -> SourceError:
@@ -243,7 +243,7 @@ class LocalSources:
         def progress(name: str, count: int) -> None:
             nonlocal reported
             read[name], now = count, time.monotonic()
-            if now - reported >= _PROGRESS_EVERY_S:
+            if now - reported >= PROGRESS_EVERY_S:
                 reported = now
                 self._on_progress(sum(read.values()), total)
 

@@ -7,10 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.test_progress_bars import Session, session
+from tests.cli.terminal import Session
 from tests.conftest import MODULE, Command
-
-__all__ = ["session"]
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 WORDS = {

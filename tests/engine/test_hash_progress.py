@@ -46,7 +46,7 @@ def test_the_hash_of_a_large_output_is_told(tmp_path: Path) -> None:
 
 
 def test_the_hash_of_a_source_is_told_within_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_sources, "_PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(local_sources, "PROGRESS_EVERY_S", 0.0)
     told: list[tuple[int, int]] = []
     sources = local_sources.LocalSources(
         Store(tmp_path, lambda _event: None),
