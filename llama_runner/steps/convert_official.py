@@ -15,7 +15,7 @@ from llama_runner.core.record import STATE_FILE
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.sources.local import LocalModel, bucket
+from llama_runner.sources.local import LocalSafetensors, artifact_directory
 from llama_runner.steps.convert import converted_place
 from llama_runner.steps.python_environment import CONVERT, call_script
 
@@ -150,7 +150,7 @@ class OfficialProjector(OfficialConvert):
 class OfficialAdapter(Step):
     """A LoRA adapter as GGUF, by convert_lora_to_gguf.py. Of the base only the small files are read."""
 
-    adapter: LocalModel
+    adapter: LocalSafetensors
     base: Node
     name: str
     trust_remote_code: bool = False
@@ -163,7 +163,11 @@ class OfficialAdapter(Step):
         """In a directory of its own, with digits of the key: the same adapter may serve two bases."""
         del places
         digest = digests["adapter"]
-        return None if key is None or digest is None else Place(bucket(self.name, digest), f"lora-{key[3:11]}.gguf")
+        return (
+            None
+            if key is None or digest is None
+            else Place(artifact_directory(self.name, digest), f"lora-{key[3:11]}.gguf")
+        )
 
     def estimate(self) -> ResourceEstimate:
         """Up to twice the adapter: it is written in 32 bits."""
@@ -185,7 +189,7 @@ def view_of(workspace: Workspace, field: str, node: Node, name: str) -> Path:
     """Return a directory of that name with links to the files of an input, and to nothing else beside them."""
     lies = workspace.input(field)
     if isinstance(node, Source):
-        assert isinstance(node, LocalModel)
+        assert isinstance(node, LocalSafetensors)
         files = node.files()
     else:
         files = {str(path.relative_to(lies)): path for path in lies.rglob("*") if path.is_file()}
