@@ -89,6 +89,10 @@ class Value:
             raise TypeError(
                 f"{type(self).__name__} has no field {', '.join(sorted(named.keys() - self.fields.keys()))}"
             )
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """Check or convert fields, as in a dataclass; only here may ``__dict__`` be changed."""
 
     def but(self, **changed: Any) -> Self:  # noqa: ANN401
         """Return a copy with some fields changed."""

@@ -249,8 +249,8 @@ class BuildStore:
     def remove(self, name: str, *, force: bool = False) -> Build:
         """Remove programs and their record; return what they were.
 
-        ``StoreError`` when a server runs with them, ``Chosen`` when they are in use for later runs and not
-        ``force``, ``StoreError`` when another process is at them; as ``find`` raises.
+        Raises ``StoreError`` when a server runs with them or another process works on them, ``UsageError`` when later
+        runs take them and not ``force``, and as ``find``.
         """
         path = find_anywhere(self._store, name)
         build = self._build(path, choice(self._store.private).name)
@@ -258,6 +258,10 @@ class BuildStore:
             raise used_by_server_error(build.name, build.servers)
         if build.chosen and not force:
             raise Chosen(build.name)
+        if not force and self._is_auto(path):
+            raise UsageError(
+                f"{build.name} is what a run takes", hint="insist with --force; the next run makes it anew"
+            )
         if build.chosen:
             self.use(AUTO)
         lock = short(build.key, 16) if build.key else f"bins-{build.name}"
@@ -270,6 +274,10 @@ class BuildStore:
             except OSError as error:
                 raise as_store_error(error, path) from error
         return build
+
+    def _is_auto(self, path: Path) -> bool:
+        """Whether a run takes these programs because nothing is chosen."""
+        return choice(self._store.private).name is None and self._auto() == path
 
     def _take_away(self, path: Path, home: Path) -> None:
         """Remove a directory: out of the way at once, then its files; a crash leaves them to be swept."""
@@ -310,7 +318,7 @@ class BuildStore:
     def unused(self) -> list[Build]:
         """Return the builds of this platform that are safe to remove.
 
-        They are not chosen, not running, and not the newest of their backend.
+        They are not what later runs take, not running, and not the newest of their backend.
         """
         mine = [build for build in self.builds() if build.platform == hardware.platform_tag()]
         newest: dict[str, Build] = {}
@@ -318,7 +326,8 @@ class BuildStore:
             if build.problem is None:
                 newest[build.kind] = build
         keep = {build.name for build in newest.values()}
-        return [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
+        unused = [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
+        return [build for build in unused if not self._is_auto(build.path)]
 
 
 def age_s(made: str | None) -> float | None:

@@ -114,7 +114,10 @@ def _other(name: str, environment: Mapping[str, str], noted: list[Mapping[str, A
 
 
 def _noted(role: str, noted: list[Mapping[str, Any]]) -> list[Compiler]:
-    return [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
+    found = [
+        of for each in noted if isinstance(of := each.get(role), dict) and of.keys() >= {"path", "identity", "stamp"}
+    ]
+    return [Compiler(Path(str(of["path"])), of["identity"], of["stamp"]) for of in found]
 
 
 def _same(known: Iterable[Compiler], path: Path, stamp: Stamp) -> Compiler | None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.plan import RecordAt
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Step
-from llama_runner.request.model_facts import context_length
+from llama_runner.request.model_facts import context_length, directory_facts
 from llama_runner.request.results import Made, MadePrograms, Prepared
-from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.purpose import check_text, is_encoder, purpose_words
+from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalFile, LocalModel
 from llama_runner.steps.quality import as_numbers
@@ -35,9 +37,12 @@ _NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
 
 def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: dict[str, Any]) -> Prepared:
     """Return where everything is, or will be."""
+    model = file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source)
+    if is_encoder(facts.get("architecture")):
+        facts = _completed(facts, model)
     return Prepared(
         alias=graph.alias,
-        model=file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source),
+        model=model,
         sha256=None,
         binaries=programs_of(store, graph.binaries, places),
         facts=facts,
@@ -47,6 +52,16 @@ def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: d
             one.path if isinstance(one, LocalFile) else file_of(store, one, places) for one in graph.adapters
         ),
     )
+
+
+def _completed(facts: Mapping[str, Any], model: Path) -> dict[str, Any]:
+    """Return the facts of an encoder with pooling and classes, which older records lack."""
+    if "pooling" in facts or not model.is_file():
+        return dict(facts)
+    try:
+        return {**facts, **read_header(model).facts()}
+    except NotGGUF:
+        return dict(facts)
 
 
 def file_of(store: Store, step: Step, places: Mapping[Any, Place]) -> Path:
@@ -86,7 +101,7 @@ def facts_of(graph: Pipeline, plan: Plan) -> dict[str, Any]:
         return record.facts
     match graph.source:
         case LocalModel():
-            return {"context_length": context_of(graph, graph.source)}
+            return {"context_length": context_of(graph, graph.source), **directory_facts(graph.source.path)}
         case HubSafetensors(context_length=context):
             return {"context_length": context}
         case HubGguf(pin=pin):
@@ -160,6 +175,13 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
         from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
         options = with_variables(options, os.environ)
+    trained = prepared.facts.get("context_length")
+    if options.purpose == "text":
+        check_text(prepared.alias, prepared.facts)
+    else:
+        context = options.ctx_size or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+        words = purpose_words(options, prepared.facts, os.environ, context)
+        options = options.but(extra=(*words, *options.extra)) if words else options
     return spec_of(
         options,
         binary=prepared.server,
@@ -167,6 +189,6 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
         projector=prepared.projector,
         adapters=prepared.adapters,
         alias=prepared.alias,
-        trained_context=prepared.facts.get("context_length"),
+        trained_context=trained,
         cores=hardware.physical_cores(),
     )

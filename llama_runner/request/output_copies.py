@@ -37,12 +37,9 @@ class OutputNotWritable(StoreError):
         super().__init__(f"cannot write {path}: {why}", hint=hint)
 
 
-class OutputIsDirectory(UsageError):
-    """A directory is named without the slash that says that a file is to be put into it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} is a directory", hint=f"a copy is put into it with a slash: --output {path}/")
+def is_directory_error(path: Path) -> UsageError:
+    """Return the error for a directory that is named without the slash that says that a file is to be put into it."""
+    return UsageError(f"{path} is a directory", hint=f"a copy is put into it with a slash: --output {path}/")
 
 
 def output_file(pipeline: Pipeline, output: str | Path) -> Path:
@@ -83,7 +80,7 @@ def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
     """Raise a ``UsageError``, or ``OutputNotWritable``, if copies of the model cannot be put there."""
     output = output_file(pipeline, wanted)
     if output.is_dir():
-        raise OutputIsDirectory(output)
+        raise is_directory_error(output)
     for file in copies_of(pipeline.model, output, output).values():
         if os.path.lexists(file):
             raise OutputExists(file)

@@ -17,6 +17,7 @@ from llama_runner.engine.outcome import Outcome, settle
 from llama_runner.llama_cpp.build_selection import StoredPrograms
 from llama_runner.request.graph import Pipeline
 from llama_runner.request.locations import context_of, programs_of
+from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.program_facts import PORTABLE, find_rejected
 from llama_runner.store.local_sources import LocalSources
@@ -66,6 +67,8 @@ class Preparation:
         """
         while True:
             request, graph = ask()
+            if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
+                check_writes(graph.source)
             forced = snapshot_of(graph.targets, request.wishes).force
             try:
                 if server is not None and server.passes_on and not forced:
@@ -91,7 +94,7 @@ class Preparation:
 
     def _try_options(self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions) -> None:
         """Raise ``UsageError`` for an option that llama-server would refuse."""
-        from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
+        from llama_runner.request.run_options import FLAGS  # noqa: PLC0415 - only with options
         from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self._store, _programs(graph).node, places)

@@ -11,7 +11,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.printable import printable
 from llama_runner.core.redaction import redacted
 from llama_runner.core.value import Value
-from llama_runner.request.options import check
+from llama_runner.request.options import checked
 from llama_runner.request.run_words import run_words
 from llama_runner.serving import system_service
 from llama_runner.store.errors import as_store_error
@@ -73,7 +73,7 @@ class Services:
         ``name`` defaults to that of the model. ``restart`` is what ``run`` itself does when the server ends; the
         system starts it again as well.
         """
-        check(wishes)
+        wishes = checked(wishes)
         if server is not None and server.api_key:
             raise ServiceRefused("a unit holds no key", hint="use api_key_file")
         given = (model, *(wishes.get(source) for source in _SOURCES))

@@ -37,7 +37,7 @@ def text_server(server: ServerOptions | None) -> ServerOptions:
     purpose = purpose_of(options, os.environ)
     if purpose.kind != "text":
         raise gives_vectors_error(purpose.option)
-    return options
+    return options.but(purpose="text")
 
 
 @contextmanager

@@ -32,15 +32,12 @@ def several_sources_error(named: list[str]) -> UsageError:
     return UsageError(f"{len(named)} models given: {', '.join(named)}", hint="give one")
 
 
-class AdapterOnly(SourceError):
-    """A LoRA adapter is named as the model. ``base`` is the model that it says it belongs to, if it says one."""
-
-    def __init__(self, path: Path, base: str | None) -> None:
-        self.path, self.base = path, base
-        super().__init__(
-            f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and does not say of which model"),
-            hint=f"run {base or 'MODEL'} --lora {path}",
-        )
+def adapter_only_error(path: Path, base: str | None) -> SourceError:
+    """Return the error for a LoRA adapter that is named as the model. ``base`` is the model that it belongs to."""
+    return SourceError(
+        f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and does not say of which model"),
+        hint=f"run {base or 'MODEL'} --lora {path}",
+    )
 
 
 class NotAModel(SourceError):
@@ -119,7 +116,7 @@ def _open(
 
 
 def _open_model(path: Path) -> LocalModel:
-    """Return the source of a directory that is to be served; ``AdapterOnly`` for one that holds an adapter alone."""
+    """Return the source of a directory that is to be served; a ``SourceError`` for one that holds an adapter alone."""
     model = open_directory(path)
     if not (model.path / "config.json").is_file() and (settings := model.path / _ADAPTER_SETTINGS).is_file():
         from llama_runner.system.files import read_json  # noqa: PLC0415 - only for an adapter
@@ -128,15 +125,15 @@ def _open_model(path: Path) -> LocalModel:
             base = read_json(settings)["base_model_name_or_path"]
         except (OSError, ValueError, LookupError, TypeError):
             base = None
-        raise AdapterOnly(path, base if isinstance(base, str) and base else None)
+        raise adapter_only_error(path, base if isinstance(base, str) and base else None)
     return model
 
 
 def check_not_adapter(source: object) -> None:
-    """Raise ``AdapterOnly`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
+    """Raise a ``SourceError`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
     if isinstance(source, LocalFile) and source.header.metadata.get("general.type") == "adapter":
         base = source.header.text("general.base_model.0.repo_url") or source.header.text("general.base_model.0.name")
-        raise AdapterOnly(source.path, base and base.removeprefix("https://huggingface.co/"))
+        raise adapter_only_error(source.path, base and base.removeprefix("https://huggingface.co/"))
 
 
 def _hub_name(text: str, *, bare: bool = False) -> HubName:
