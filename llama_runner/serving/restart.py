@@ -11,6 +11,7 @@ from llama_runner.serving import server_control
 from llama_runner.serving.daemon import spec_from_json
 from llama_runner.serving.detached_server import detached_server
 from llama_runner.serving.errors import cannot_restart_error, launch_not_kept_error
+from llama_runner.serving.launch_identity import identity
 from llama_runner.serving.llama_server.flag_check import check_flags
 from llama_runner.serving.llama_server.launch_spec import needs_care
 from llama_runner.serving.llama_server.memory_check import checked, files_of, private_bytes
@@ -69,6 +70,7 @@ def _start(store: Store, about: dict[str, Any], sink: Sink) -> dict[str, Any]:
         raise cannot_restart_error(name, "its API key was made for it and is not kept", runs=False)
     if about.get("wants_key") and file_key is None and file is None:
         raise cannot_restart_error(name, "its API key is not kept", runs=False, hint="set LLAMA_API_KEY")
+    asked = identity(spec, spec.environment(os.environ))  # another port is not another launch
     port = str(about["url"]).removesuffix(spec.api_prefix).rpartition(":")[2]
     if spec.socket is None and spec.port == 0 and port.isdigit():
         spec = spec.but(port=int(port))
@@ -78,7 +80,7 @@ def _start(store: Store, about: dict[str, Any], sink: Sink) -> dict[str, Any]:
         spec,
         store=store,
         sink=sink,
-        about={"build": about.get("build")},
+        about={"build": about.get("build"), **asked},
         policy=policy,
         limit=limit,
         cancelled=lambda: False,

@@ -95,7 +95,7 @@ class Server(Talks):
         self.api_key = self._find_key()
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
-        self.registry, self._about = registry, (about or {}) | identity(spec, self._environment)
+        self.registry, self._about = registry, identity(spec, self._environment) | (about or {})
         self._begun, self._ended = threading.Event(), threading.Event()
         self._unasked = {"stop": False}
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
