@@ -9,6 +9,7 @@ from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import Source
 from llama_runner.core.value import Value
 from llama_runner.serving.llama_server.purpose import check_text
+from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.gguf_header import POOLING
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors, open_plain

@@ -73,6 +73,8 @@ class Request(ProgramsRequest):
 
     def __init__(self, model: str | Path | None, wishes: Wishes, *, store: Store, sink: Sink, remember: bool) -> None:
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
+        if str(model).partition(":")[0] == "demo" and not layout.user_path(str(model)).exists():
+            model, wishes = None, _demo_of(str(model), wishes)
         super().__init__(wishes, store=store, sink=sink)
         wishes = self.wishes
         if wishes.get("platform") not in (None, hardware.platform_tag()):
@@ -194,3 +196,9 @@ class Request(ProgramsRequest):
             yield from self._store.find_downloads(file.sha256, pin.revisions_pattern)
         if cached := find_cached(pin, file, os.environ):
             yield cached
+
+
+def _demo_of(name: str, wishes: Wishes) -> Wishes:
+    """Return the wishes for ``demo`` or ``demo:QUANT``, the names of the demo model and its servers."""
+    quantization = wishes.get("quantization") or name.partition(":")[2] or None
+    return {**wishes, "demo": True, "quantization": quantization}

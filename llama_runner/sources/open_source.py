@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,10 @@ class NotAModel(SourceError):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        words = " ".join(re.findall(r"[\w.-]+", name))
         super().__init__(
             f"{name} is not a file or directory here, and not the name of a model on the Hugging Face Hub",
-            hint="check the path, or name a model as ORG/MODEL",
+            hint=f"check the path, or name a model as ORG/MODEL; `llama-runner search {words or 'WORDS'}` finds names",
         )
 
 
