@@ -2,8 +2,9 @@
 
     python benchmarks/store.py [--models 1000] [--rounds 5]
 
-Lays synthetic records of models into a temporary root: each model has two quantizations, an intermediate of which only
-the record is left, and logs and locks. Prints one JSON document; times are medians in seconds.
+Lays synthetic records of models into a temporary root. Half of them are downloaded, in two quantizations; half are
+converted from eight files on this machine and quantized twice, and of the intermediate only the record is left. There
+are as many logs and locks. Prints one JSON document; times are medians in seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COMMANDS = {
     "help": ["models", "--help"],
     "models_list": ["models", "list"],
     "models_list_json": ["models", "list", "--all", "--json"],
-    "models_show": ["models", "show", "org/model-7"],
+    "models_show": ["models", "show", "model-7"],
 }
 
 
@@ -33,10 +34,12 @@ def lay_models(root: Path, count: int) -> None:
     """Write the records, and payloads of a few bytes, of models."""
     for number in range(count):
         commit = hashlib.sha256(str(number).encode()).hexdigest()[:40]
-        directory = root / "models" / "gguf" / f"org__model-{number}__{commit[:12]}"
+        name = f"org__model-{number}" if number % 2 else f"local__model-{number}"
+        directory = root / "models" / "gguf" / f"{name}__{commit[:12]}"
         directory.mkdir(parents=True)
         artifacts = {}
-        for name in ("model.gguf", "model.q4_k_m.gguf", "model.q8_0.gguf"):
+        names = ("model.gguf", "model.q4_k_m.gguf", "model.q8_0.gguf")
+        for name in names[number % 2 :]:
             if name != "model.gguf":
                 (directory / name).write_bytes(b"GGUF")
             artifacts[name] = record(name, commit, number)
@@ -51,13 +54,16 @@ def record(name: str, commit: str, number: int) -> dict[str, Any]:
     """Return the record of one file, of the size that records have."""
     digest = hashlib.sha256(f"{name} {number}".encode()).hexdigest()
     files = {f"file-{index}.json": {"digest": f"sha256:{digest}", "stamp": {"size": index}} for index in range(8)}
+    source: dict[str, Any] = {"kind": "hf", "ref": f"org/model-{number}", "revision": commit}
+    if not number % 2:
+        source = {"kind": "safetensors", "ref": f"/models/model-{number}", "revision": commit[:12], "files": files}
     return {
         "key": f"k1:{digest}",
         "recipe": {"step": "quantize", "version": 1, "params": {"type": name.split(".")[1]}, "inputs": {}},
         "noted": {"tool": {"digest": f"tree1:{digest}"}},
         "output": {"digest": f"sha256:{digest}", "bytes": 4, "stamp": {"size": 4, "mtime_ns": 0, "inode": 1}},
         "facts": {"architecture": "llama", "quantization": "q4_k_m", "context_length": 4096},
-        "source": {"kind": "hf", "ref": f"org/model-{number}", "revision": commit, "files": files},
+        "source": source,
         "made": {"at": "2026-01-01T00:00:00Z", "seconds": 1.5, "kept": name != "model.gguf", "by": "llama_runner"},
     }
 

@@ -76,8 +76,7 @@ def _filtered(found: list[Model], given: dict[str, Any]) -> list[Model]:
 def _table(found: Sequence[Model], *, everything: bool) -> list[str]:
     from llama_runner.core.printable import printable  # noqa: PLC0415 - not for --help
 
-    rows = [_COLUMNS, *map(_row, found)]
-    rows = [tuple(map(printable, row)) for row in rows]
+    rows = [_COLUMNS, *((printable(row[0]), *row[1:]) for row in map(_row, found))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not everything:

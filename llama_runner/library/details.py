@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.value import Value
 from llama_runner.library.models import artifact_json, role_of
@@ -109,7 +109,7 @@ def recipe_text(record: Record, known: dict[str, Artifact]) -> str:
     names: dict[str, str] = {"source": where, "model": "a model", **_texts(recipe.get("params", {}))}
     for name, digest in recipe.get("inputs", {}).items():
         found = known.get(str(digest))
-        names[name] = found.path.rpartition("/")[2] if found else names.get(name) or f"{name} {short(str(digest))}"
+        names[name] = found.path.rpartition("/")[2] if found else names.get(name) or f"{name} {short_hash(str(digest))}"
     if step == "quantize" and names["model"] == "a model":
         names["model"] = where
     text = re.sub(r"\{(\w+)\}", lambda match: names.get(match[1], "?"), _VERBS.get(step, f"{step} of {{source}}"))
@@ -130,7 +130,7 @@ def _tool(name: str, noted: dict[str, Any], known: dict[str, Artifact]) -> str:
     if "name" in noted:
         return f"{noted['name']} {noted.get('version', '')}".rstrip()
     found = known.get(str(noted.get("digest")))
-    return found.path.rpartition("/")[2] if found else f"{name} {short(str(noted.get('digest', '?')))}"
+    return found.path.rpartition("/")[2] if found else f"{name} {short_hash(str(noted.get('digest', '?')))}"
 
 
 def _memory(private: Path) -> list[tuple[str, int]]:
@@ -202,7 +202,7 @@ def drift_of(store: Store, model: Model, notice: Callable[[str, str], None]) -> 
         raise not_on_the_hub_error(model.name, model.source)
     if is_offline(os.environ):
         raise offline_error(f"what {model.source} is now")
-    known = PinStore(layout.pins(store.private), lambda text: notice("pins", text)).known(model.source)
+    known = PinStore(layout.pins(store.private), lambda text: notice("pins", text)).read(model.source)
     branches = [name for name, commit in known.names.items() if commit == model.revision]
     branch = "main" if "main" in branches or not branches else branches[0]
     now = HubClient(find_access(os.environ, token_file=None, notice=notice), notice=notice).pin(model.source, branch)

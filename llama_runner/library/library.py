@@ -47,7 +47,9 @@ class Library:
         found = details_of(inventory, chosen, kept=kept_models(self._store.private).has(chosen.models[0]))
         if not check:
             return found
-        return found.but(drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text))))
+        return found.replace(
+            drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
+        )
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)

@@ -7,14 +7,13 @@ that this version cannot read is named with the reason, never guessed.
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Warned
-from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, parse_state
-from llama_runner.core.value import Value, field
+from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, parse_state
+from llama_runner.core.value import Value
 from llama_runner.store import layout, staging
 from llama_runner.store.artifacts import LARGEST_STATE
 from llama_runner.store.last_use import last_uses, name_of
@@ -34,7 +33,7 @@ class Artifact(Value):
     """The file in the directory; ``.`` where the artifact is the directory itself."""
     record: Record
     bytes: int | None
-    """On disk; None where only the record is left. Of a directory it is what the record says."""
+    """On disk, as the record has it; None where only the record is left."""
     last_used: float | None = None
     """When a server was last started with it, in seconds since the epoch."""
 
@@ -80,18 +79,6 @@ class Entry(Value):
     def name(self) -> str:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
-
-
-class _Place(Value):
-    """A directory that may hold a state file, or further ones that do."""
-
-    path: str
-    """The path to open."""
-    below: str
-    """The same below the root, with forward slashes; empty for the root."""
-    depth: int
-    """How many levels of directories below it are looked at."""
-    above: frozenset[tuple[int, int]] = field(default_factory=frozenset)
 
 
 class Inventory:
@@ -149,55 +136,55 @@ class Inventory:
         return sorted(found, key=lambda each: each.path)
 
     def _below(self, part: str, depth: int) -> Iterator[Directory]:
-        yield from self._walk(_Place(os.path.join(self.root, part), part, depth))  # noqa: PTH118 - a thousand of them
+        path = os.path.join(self.root, part)  # noqa: PTH118 - a thousand of them
+        yield from self._walk(path, part, depth, os.path.realpath(path))
 
-    def _walk(self, place: _Place) -> Iterator[Directory]:
-        """Yield the directories with a state file. One that a link leads to again is left out."""
+    def _walk(self, path: str, below: str, depth: int, top: str) -> Iterator[Directory]:
+        """Yield the directories with a state file, at most ``depth`` levels down.
+
+        ``below`` is the path below the root with forward slashes. ``top`` is where the walk began: a link that leads
+        into it, or to what holds it, is left out, as that is found without it.
+        """
         try:
-            status = os.stat(place.path)  # noqa: PTH116 - as above
-            with os.scandir(place.path) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(path) as found:
+                entries = {entry.name: entry for entry in found}
         except OSError:
             return
-        here = (status.st_dev, status.st_ino)
-        if here in place.above:
-            return
         is_tree = False
-        if any(entry.name == STATE_FILE for entry in entries):
-            directory = self._directory(place, entries)
-            is_tree = any(artifact.is_tree for artifact in directory.artifacts) or TREE in directory.problems
+        if STATE_FILE in entries:
+            del entries[STATE_FILE]
+            directory = self._directory(path, below, entries)
+            is_tree = TREE in directory.problems or any(artifact.name == TREE for artifact in directory.artifacts)
             yield directory
-        if is_tree or not place.depth:
+        if is_tree or not depth:
             return
-        for entry in entries:
-            if entry.name.startswith((staging.PREFIX, layout.PRIVATE)) or not _is_directory(entry):
-                continue
-            above = place.above | {here}
-            yield from self._walk(_Place(entry.path, f"{place.below}/{entry.name}", place.depth - 1, above))
+        for name in sorted(name for name in entries if _is_directory(entries[name], top)):
+            if not name.startswith((staging.PREFIX, layout.PRIVATE)):
+                yield from self._walk(entries[name].path, f"{below}/{name}", depth - 1, top)
 
-    def _directory(self, place: _Place, entries: list[os.DirEntry[str]]) -> Directory:
+    def _directory(self, path: str, below: str, by_name: Mapping[str, os.DirEntry[str]]) -> Directory:
         try:
-            state = parse_state(read_bounded(os.path.join(place.path, STATE_FILE), LARGEST_STATE))  # noqa: PTH118
-        except (OSError, Damaged, UnicodeDecodeError) as error:
-            return Directory(place.below, (), {STATE_FILE: str(error)})
-        by_name = {entry.name: entry for entry in entries if entry.name != STATE_FILE}
+            state = parse_state(read_bounded(f"{path}{os.sep}{STATE_FILE}", LARGEST_STATE))
+        except (OSError, InvalidRecord, UnicodeDecodeError) as error:
+            return Directory(below, (), {STATE_FILE: str(error)})
         artifacts = []
         for name, record in sorted(state.records.items()):
             if name == TREE:
-                uses = [used for inside in by_name if (used := self._used(place, inside)) is not None]
+                uses = [used for inside in by_name if (used := self._used(below, inside)) is not None]
                 size = record.bytes if by_name else None
-                artifacts.append(Artifact(place.below, name, record, size, max(uses, default=None)))
+                artifacts.append(Artifact(below, name, record, size, max(uses, default=None)))
             elif _is_plain(name):
-                size = _size(by_name[name]) if name in by_name else None
-                artifacts.append(Artifact(place.below, name, record, size, self._used(place, name)))
+                size = record.bytes if name in by_name and _is_file(by_name[name]) else None
+                used = self._used(below, name)
+                artifacts.append(Artifact(directory=below, name=name, record=record, bytes=size, last_used=used))
         known = {*state.records, *state.problems}
         unrecorded: tuple[str, ...] = ()
         if TREE not in known:
-            unrecorded = tuple(name for name in by_name if name not in known and _size(by_name[name]) is not None)
-        return Directory(place.below, tuple(artifacts), state.problems, unrecorded)
+            unrecorded = tuple(name for name in by_name if name not in known and _is_file(by_name[name]))
+        return Directory(below, tuple(artifacts), state.problems, unrecorded)
 
-    def _used(self, place: _Place, name: str) -> float | None:
-        return self.last_uses.get(name_of(f"{place.below}/{name}")) if self.last_uses else None
+    def _used(self, below: str, name: str) -> float | None:
+        return self.last_uses.get(name_of(f"{below}/{name}")) if self.last_uses else None
 
 
 def _is_plain(name: str) -> bool:
@@ -205,20 +192,23 @@ def _is_plain(name: str) -> bool:
     return name not in ("", "..") and "/" not in name and "\\" not in name and "\0" not in name
 
 
-def _is_directory(entry: os.DirEntry[str]) -> bool:
+def _is_directory(entry: os.DirEntry[str], top: str) -> bool:
     try:
-        return entry.is_dir()
+        if not entry.is_dir():
+            return False
     except OSError:  # a link to itself
         return False
+    if not entry.is_symlink():
+        return True
+    target, inside = os.path.realpath(entry.path) + os.sep, top + os.sep
+    return not target.startswith(inside) and not inside.startswith(target)
 
 
-def _size(entry: os.DirEntry[str]) -> int | None:
-    """Return the size of a file, links followed; None for anything else."""
+def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
-        status = entry.stat()
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return entry.is_file()
+    except OSError:  # as above
+        return False
 
 
 def size_below(path: str | Path) -> tuple[int, float]:

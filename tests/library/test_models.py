@@ -164,7 +164,7 @@ def test_14_02_foreign_names_are_printed_as_escapes_and_bad_records_named(
     state.write_text('{"schema": 2, "artifacts": {"x.gguf": {}}}')
     listed = llama_runner("models", "list", "--root", tmp_path)
     assert (listed.code, "\x1b" in listed.out, len(listed.out.splitlines())) == (0, False, 2)
-    assert "schema 2, this program knows 1" in listed.err
+    assert "schema 2, this program reads 1" in listed.err
     assert path.exists()
 
 
