@@ -146,7 +146,7 @@ def test_a_redirect_leads_to_no_file_of_this_machine(bench: Bench, server: Serve
 
 def test_nobody_there_is_an_error_with_the_way_out(bench: Bench, server: Server) -> None:
     url = server.url.replace(str(server.server_address[1]), "1").replace("http://", "http://me:secret@")
-    with pytest.raises(LlamaRunnerError, match="cannot download .*: the connection was refused") as caught:
+    with pytest.raises(LlamaRunnerError, match=r"cannot download .*: the connection was refused") as caught:
         bench.execute(FetchUrl(Digest("sha256:" + "0" * 64), url))
     assert "secret" not in str(caught.value)
     assert "network" in str(caught.value.hint)
