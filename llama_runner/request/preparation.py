@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.resolve import ProgramsRequest
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
-    from llama_runner.sources.local import LocalModel
+    from llama_runner.sources.local import LocalSafetensors
     from llama_runner.store.artifacts import Store
 
 _REPLANS = 5
@@ -132,7 +132,7 @@ class Preparation:
             announce(plan, graph, self._sink)
 
     def _observer(self, graph: Pipeline | Programs, *, remember: bool) -> Observer:
-        def inspect(source: LocalModel) -> int | None:
+        def inspect(source: LocalSafetensors) -> int | None:
             assert isinstance(graph, Pipeline), "programs are made of no model"
             return context_of(graph, source)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import file_digest
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, unkeyed
-from llama_runner.sources.local import bucket
+from llama_runner.sources.local import artifact_directory
 from llama_runner.store.layout import GGUF
 from llama_runner.version import __version__
 
@@ -95,7 +95,7 @@ def converted_place(
     if fetched := places.get("model"):
         return Place(f"{GGUF}/{fetched.directory.rpartition('/')[2]}", file)
     digest = digests["model"]
-    return None if digest is None else Place(bucket(name, digest), file)
+    return None if digest is None else Place(artifact_directory(name, digest), file)
 
 
 def _not_finite_text(not_finite: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ from llama_runner.core.record import STATE_FILE
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.sources.local import LocalModel, bucket
+from llama_runner.sources.local import LocalSafetensors, artifact_directory
 from llama_runner.steps.convert import converted_place
 from llama_runner.steps.python_environment import CONVERT, run_official_script
 
@@ -148,7 +148,7 @@ class OfficialProjector(OfficialConvert):
 class OfficialAdapter(Step):
     """A LoRA adapter as GGUF, by convert_lora_to_gguf.py. Only the small files of the base model are read."""
 
-    adapter: LocalModel
+    adapter: LocalSafetensors
     base: Node
     name: str
     trust_remote_code: bool = False
@@ -161,7 +161,11 @@ class OfficialAdapter(Step):
         """Return a place with digits of the key, as one adapter may be converted for several base models."""
         del places
         digest = digests["adapter"]
-        return None if key is None or digest is None else Place(bucket(self.name, digest), f"lora-{key[3:11]}.gguf")
+        return (
+            None
+            if key is None or digest is None
+            else Place(artifact_directory(self.name, digest), f"lora-{key[3:11]}.gguf")
+        )
 
     def estimate(self) -> ResourceEstimate:
         """Return twice the size of the adapter, as it is written in 32 bits."""
@@ -183,7 +187,7 @@ def model_view(workspace: Workspace, field: str, node: Node, name: str) -> Path:
     """Make and return a directory with this name and links to the files of an input only."""
     directory = workspace.input(field)
     if isinstance(node, Source):
-        assert isinstance(node, LocalModel)
+        assert isinstance(node, LocalSafetensors)
         files = node.files()
     else:
         files = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}

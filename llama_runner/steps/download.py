@@ -98,13 +98,13 @@ class Download(Step):
         )
 
     def _fetch(self, workspace: Workspace) -> dict[str, Digest]:
-        from llama_runner.sources.hub.download import transfer  # noqa: PLC0415
-        from llama_runner.sources.hub.hf_cache import adopt  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.download import download_files  # noqa: PLC0415
+        from llama_runner.sources.hub.hf_cache import place_cached  # noqa: PLC0415 - not on the warm path
 
         digests: dict[str, Digest] = {}
         for file in self.remote:
             for candidate in self.hub.candidates(file):
-                digest = adopt(candidate, workspace.work / file.name, file, workspace.is_cancelled)
+                digest = place_cached(candidate, workspace.work / file.name, file, workspace.is_cancelled)
                 if digest is not None:
                     digests[file.name] = digest
                     if file.size >= _NOTICE_SIZE:
@@ -113,7 +113,7 @@ class Download(Step):
         rest = [file for file in self.remote if file.name not in digests]
         if not rest:
             return digests
-        return digests | transfer(
+        return digests | download_files(
             rest,
             pin=self.hub.pin,
             directory=workspace.work,
@@ -142,7 +142,7 @@ class DownloadProjector(Download):
 
 def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
     """Return the step that downloads a model: one file, or a directory of several."""
-    directory = f"{GGUF}/{hub.pin.bucket}"
+    directory = f"{GGUF}/{hub.pin.artifact_directory}"
     name = _flat_name(files[0].name)
     if len(files) == 1:
         return Download(_published_digests(files, [name]), name, directory, files, hub)
@@ -154,13 +154,15 @@ def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
 def projector(file: RemoteFile, hub: Hub) -> Download:
     """Return the step that downloads a projector."""
     name = _flat_name(file.name)
-    return DownloadProjector(_published_digests((file,), [name]), name, f"{GGUF}/{hub.pin.bucket}", (file,), hub)
+    return DownloadProjector(
+        _published_digests((file,), [name]), name, f"{GGUF}/{hub.pin.artifact_directory}", (file,), hub
+    )
 
 
 def safetensors(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
     """Return the step that downloads the files that conversion reads, with their paths in the repository."""
     names = [file.name for file in files]
-    return Download(_published_digests(files, names), "", f"{SAFETENSORS}/{hub.pin.bucket}", files, hub)
+    return Download(_published_digests(files, names), "", f"{SAFETENSORS}/{hub.pin.artifact_directory}", files, hub)
 
 
 def _published_digests(files: tuple[RemoteFile, ...], names: list[str]) -> tuple[tuple[str, str], ...]:

@@ -12,7 +12,7 @@ from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.environment import check_system_config, step_environment
-from llama_runner.sources.local import bucket
+from llama_runner.sources.local import artifact_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Imatrix(Step):
             return None
         if isinstance(self.model, Source):
             digest = digests["model"]
-            directory = None if digest is None else bucket(getattr(self.model, "name", "model"), digest)
+            directory = None if digest is None else artifact_directory(getattr(self.model, "name", "model"), digest)
         else:
             directory = places["model"].directory if "model" in places else None
         return None if directory is None else Place(directory, f"imatrix-{short_hash(key)}.gguf")

@@ -10,7 +10,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.llama_cpp.environment import step_environment
-from llama_runner.sources.local import bucket
+from llama_runner.sources.local import artifact_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Quantize(Step):
     threads: int = unkeyed(1)
     imatrix: Node | None = keyed_unless_default(None)
     tuning: tuple[str, ...] = keyed_unless_default(())
-    """Options of llama-quantize, as ``Tuning.words`` gives them."""
+    """Options of llama-quantize, as ``QuantizeOptions.arguments`` returns them."""
     shards: int = unkeyed(0)
     """Number of shards if the output is split like the source; else 0."""
     kind: ClassVar[str] = "quantize"
@@ -65,7 +65,7 @@ class Quantize(Step):
     def _beside(self, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> tuple[str | None, str]:
         if isinstance(self.model, Source):
             digest, name = digests["model"], getattr(self.model, "name", "model")
-            return (None if digest is None else bucket(name, digest)), name
+            return (None if digest is None else artifact_directory(name, digest)), name
         base = places.get("model")
         return (None, "") if base is None else (base.directory, base.name.removesuffix(".gguf"))
 

@@ -22,7 +22,7 @@ from llama_runner.core.converter import ConverterChoice
 from llama_runner.core.model_files import MODULES, UNREAD, is_read_by_native_converter, relevant_card_digest
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion
-from llama_runner.sources.local import LocalModel
+from llama_runner.sources.local import LocalSafetensors
 from tests.conftest import Command
 from tests.engine.toys import Toy
 
@@ -127,13 +127,13 @@ def test_11_22_a_card_without_front_matter_does_not_count(card: bytes) -> None:
 
 def test_11_22_a_projector_and_an_adapter_depend_on_every_file_that_the_script_may_read(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
-    model = LocalModel(tmp_path, "m", converted_here=True)
+    model = LocalSafetensors(tmp_path, "m", converted_here=True)
     conversion = Conversion(
         model, "m", 0, ConverterChoice(official=False, architecture="X"), Toy("tree"), None, trusted=False
     )
-    (adapter,) = conversion.adapters([LocalModel(tmp_path / "adapter", "adapter")])
+    (adapter,) = conversion.adapters([LocalSafetensors(tmp_path / "adapter", "adapter")])
     for read in (conversion.projector("auto").model, adapter.base):  # type: ignore[union-attr]
-        assert isinstance(read, LocalModel)
+        assert isinstance(read, LocalSafetensors)
         assert (read.path, read.converted_here) == (tmp_path, False)
     assert conversion.base("auto").model is model
 

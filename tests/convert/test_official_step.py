@@ -15,7 +15,7 @@ from llama_runner.core.plan import Run, Snapshot
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
-from llama_runner.sources.local import LocalModel
+from llama_runner.sources.local import LocalSafetensors
 from llama_runner.steps.convert_official import OfficialConvert
 from llama_runner.store.artifacts import Store
 from llama_runner.store.local_sources import LocalSources
@@ -90,7 +90,7 @@ def model(tmp_path: Path) -> Path:
 def convert(root: Path, model: Path, script: str, **options: object) -> Store:
     """Convert a directory with a script; return the store."""
     store = Store(root, lambda _event: None)
-    source = LocalModel(model, model.name, READ_BY_SCRIPT)
+    source = LocalSafetensors(model, model.name, READ_BY_SCRIPT)
     step = OfficialConvert(source, model.name, "f16", tree=Tree(script), environment=Environment()).replace(**options)
     observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _source: None))
     executor = Executor(store, observer, lambda _event: None, lock_timeout=60)
@@ -112,7 +112,7 @@ def test_the_script_sees_what_the_digest_covers_under_the_models_name(tmp_path: 
 
 def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: Path, model: Path) -> None:
     store = convert(tmp_path / "root", model, LISTING)
-    source = LocalModel(model, model.name, READ_BY_SCRIPT)
+    source = LocalSafetensors(model, model.name, READ_BY_SCRIPT)
     step = OfficialConvert(source, model.name, "f16", tree=Tree(LISTING + "#"), environment=Environment())
     observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _source: None))
     assert not observer.plan((step,), Snapshot()).pending

@@ -1,6 +1,6 @@
-"""What an exception of huggingface_hub, or of the HTTP client below it, means; and whether and when to try again.
+"""Maps exceptions of huggingface_hub and its HTTP client to typed errors, and decides whether a retry may help.
 
-The only place that knows what they raise; ``system.http_failure`` tells apart why there was no answer.
+No other module handles their exceptions; ``system.http_failure`` finds the cause of a failed connection.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from llama_runner.system.http_failure import HttpFailure
 
 
-def explain(
+def map_error(
     error: Exception,
     *,
     repo: str,
@@ -61,16 +61,16 @@ def explain(
     file: str | None = None,
     downloading: bool = False,
 ) -> LlamaRunnerError:
-    """Return what an exception of huggingface_hub or of its HTTP client means for whoever asked for ``repo``.
+    """Return the typed error for an exception of huggingface_hub or its HTTP client, raised by a request for ``repo``.
 
-    With ``downloading`` it is a ``DownloadError``. What is ours already comes back as it is.
+    With ``downloading`` it is a ``DownloadError``. An error of this package is returned unchanged.
     """
     found = error if isinstance(error, LlamaRunnerError) else _cause(error, repo, revision, file, access)
     return NotFetched(repo, file, found) if downloading and isinstance(found, HubError) else found
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether asking again may help: the network, a time-out, 408, 425, 429, and 5xx but 501."""
+    """Return whether a retry may help: a network error, a time-out, 408, 425, 429, and 5xx except 501."""
     response = _response(error)
     if response is not None:
         status = int(response.status_code)
@@ -83,7 +83,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def retry_after(error: Exception) -> float | None:
-    """Return in how many seconds the server wants to be asked again, if it says so."""
+    """Return the seconds that the server asks to wait, None if it names none."""
     response = _response(error)
     if response is None:
         return None
@@ -118,10 +118,10 @@ def _cause(error: Exception, repo: str, revision: str | None, file: str | None, 
         return offline_error(repo if file is None else f"{file} of {repo}")
     if find_exception(error, "HFValidationError"):
         return bad_repository_name_error(repo)
-    if failure := connection_failure(error, access.endpoint, access.hide):
+    if failure := connection_failure(error, access.endpoint, access.redact):
         return _not_reached(failure)
     where = request_origin(find_exception(error, "HTTPError", "InvalidURL") or error, access.endpoint)
-    return bad_answer_error(where, one_line(access.hide(f"{error}" or type(error).__name__)))
+    return bad_answer_error(where, one_line(access.redact(f"{error}" or type(error).__name__)))
 
 
 def _answered(  # noqa: C901, PLR0912 - a table
@@ -135,7 +135,7 @@ def _answered(  # noqa: C901, PLR0912 - a table
     status, code = int(response.status_code), response.headers.get("X-Error-Code")
     where = url_origin(str(response.url))
     said = one_line(
-        access.hide(response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or "")
+        access.redact(response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or "")
     )
     match status:
         case _ if code is None and status in {401, 403, 404, 410} and where != url_origin(access.endpoint):
