@@ -190,7 +190,7 @@ def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Si
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
     try:
-        archives.check_kind(archive)  # before all of it is hashed
+        archives.check_is_archive(archive)  # before all of it is hashed
         name = f"import-{short_hash(hash_file(archive), 16)}"
     except OSError as error:
         raise unreadable_source_error(archive, error.strerror or str(error)) from error

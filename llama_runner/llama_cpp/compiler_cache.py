@@ -51,8 +51,8 @@ def variables(environment: Mapping[str, str], *places: Path, cpu: str = "") -> d
 
 def works(cache: Path, compiler: Path, environment: Mapping[str, str], directory: Path) -> bool:
     """Try it: one whose directory cannot be written fails, and every compilation with it."""
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
     source = directory / "empty.c"
     source.write_text("", encoding="utf-8")
-    return output_of([cache, compiler, "-c", source, "-o", directory / "empty.o"], env=environment) is not None
+    return try_output([cache, compiler, "-c", source, "-o", directory / "empty.o"], env=environment) is not None

@@ -131,7 +131,7 @@ def open_archive(path: Path) -> ArchiveFile:
     Raises ``SourceError``, and, before all of it is hashed, ``BadArchive`` for a file that does
     not begin as an archive does.
     """
-    from llama_runner.system.archives import check_kind  # noqa: PLC0415 - most programs are built
+    from llama_runner.system.archives import check_is_archive  # noqa: PLC0415 - most programs are built
 
     path = user_path(path).absolute()
     if not path.exists():
@@ -139,7 +139,7 @@ def open_archive(path: Path) -> ArchiveFile:
     if not path.is_file():
         raise unreadable_source_error(path, "it is not a file")
     try:
-        check_kind(path)
+        check_is_archive(path)
     except OSError as error:
         raise unreadable_source_error(path, error.strerror or str(error)) from error
     return ArchiveFile(path)

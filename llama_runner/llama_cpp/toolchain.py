@@ -157,10 +157,10 @@ def _ask(path: Path, environment: Mapping[str, str]) -> str:
 
 
 def _answer(path: Path, word: str, environment: Mapping[str, str], *, needed: bool = True) -> str:
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
     env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
-    said = (output_of([path, word], env=env) or "").strip()
+    said = (try_output([path, word], env=env) or "").strip()
     if needed and not said:
         raise broken_compiler_error(path)
     return said
