@@ -14,7 +14,7 @@ from llama_runner.cli.streams import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from llama_runner.api import Runner
     from llama_runner.request.services import Service, Services
@@ -76,45 +76,65 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
 def logs(**given: Any) -> None:
     """Print the log of a server.
 
-    SERVER is a name, URL or process id as `ps` shows them; without it, the server that is running, or ran last.
+    SERVER is a name, the beginning of one, a URL or a process id as `ps` shows them, also of a server that has ended;
+    without it, the server that is running, or ran last. With --json each line is an object.
     """
+    blocks = _runner(given).log(given["server"]).read(lines=given["lines"], follow=given["follow"])
+    if given["as_json"]:
+        for line in _lines(blocks):
+            click.echo(json.dumps({"line": line.decode("utf-8", "backslashreplace")}))
+            sys.stdout.flush()
+        return
     out = PrintableBytes(sys.stdout)
-    for block in _runner(given).log(given["server"]).read(lines=given["lines"], follow=given["follow"]):
+    for block in blocks:
         out.write(block)
         out.flush()
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield whole lines as they come, and what is left at the end."""
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 @click.command()
 @shared.store
 @click.argument("server", cls=shared.CompletedArgument, required=False)
 @shared.option("--all", "every", is_flag=True, help="Stop all servers of this root.")
+@shared.option("--forget", is_flag=True, help="Remove entries of containers or machines that are gone; stops nothing.")
 def stop(**given: Any) -> None:
     """Stop a server, or all.
 
-    SERVER is a name, URL or process id as `ps` shows them. A name of several servers is an error that lists their URLs.
-    A server that failed is no longer listed.
+    SERVER is a name, the beginning of one, a URL or a process id as `ps` shows them. What means several servers is an
+    error that lists their URLs. A server that failed is no longer listed.
     """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
-    stopped = _runner(given).stop(given["server"])
+    runner = _runner(given)
+    stopped = (runner.forget if given["forget"] else runner.stop)(given["server"])
     if given["as_json"]:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
-        ended = about["state"] != "failed"
-        say(
-            f"stopped   {about['alias']} at {about['url']}, process {about['pid']}"
-            if ended
-            else f"forgotten {about['alias']}: it had failed"
-        )
+        if given["forget"]:
+            say(f"forgotten {about['alias']} at {about['url']}, of host {about.get('host', 'unknown')}")
+        elif about["state"] == "failed":
+            say(f"forgotten {about['alias']}: it had failed")
+        else:
+            say(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
 
 
 @click.command()
 @shared.store
 @click.argument("server", cls=shared.CompletedArgument)
 def restart(**given: Any) -> None:
-    """Restart a server that runs in the background.
+    """Restart a server of the background, or start one that failed or was stopped.
 
-    It has the same model, port and key afterwards. Servers are started in the background by `run --detach`.
+    It has the same model and port afterwards, one that runs also the same key. One that could not start again is not
+    stopped. Servers are started in the background by `run --detach`.
     """
     about = _runner(given).restart(given["server"])
     if given["as_json"]:

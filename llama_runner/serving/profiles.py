@@ -74,4 +74,4 @@ def apply(settings: Mapping[str, str], options: ServerOptions) -> ServerOptions:
     """Return the options with the settings; what was asked for beside them counts more."""
     words = [word for option, value in settings.items() if option != _THREADS for word in (option, value)]
     threads = options.threads or (int(settings[_THREADS]) if settings.get(_THREADS, "").isdigit() else None)
-    return options.but(threads=threads, extra=(*words, *options.extra))
+    return options.replace(threads=threads, extra=(*words, *options.extra))

@@ -186,7 +186,10 @@ def test_one_that_failed_is_listed_with_the_reason_until_it_is_stopped(llama_run
     why = ["failed    acme/tiny: llama-server exited with 7", "  out of luck", "full log: logs/run-server-1.log"]
     assert reason == why
     again = llama_runner("restart", "acme/tiny", *root)
-    assert (again.code, "acme/tiny has failed and runs no more\nfull log: logs/run-" in again.err) == (2, True), again
+    assert (
+        again.code,
+        "acme/tiny does not run, and what it was started with is not kept\nfull log: logs/run-" in again.err,
+    ) == (2, True), again
     assert "failed    acme/tiny: llama-server exited with 7, log logs/" in llama_runner("status", *root).out
     [told] = llama_runner("ps", *root, "--json").json
     assert (told["state"], told["vram"], told["slots_busy"], told["tokens_per_second"]) == ("failed", None, None, None)
