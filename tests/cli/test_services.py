@@ -245,9 +245,8 @@ def install(llama_runner: Command, tmp_path: Path) -> Command:
 
     def run(*words: object, env: dict[str, str] | None = None) -> Result:
         settings = {"XDG_CONFIG_HOME": str(tmp_path / "config"), **(env or {})}
-        return llama_runner(
-            "service", "install", "--name", "mine", *words, "--root", tmp_path / "root", "--port", "0", env=settings
-        )
+        where = ("--root", tmp_path / "root", "--port", "0")
+        return llama_runner("service", "install", "--name", "mine", *where, *words, env=settings)
 
     return run
 
@@ -261,8 +260,7 @@ def test_13_06_a_unit_has_what_run_had(install: Command, tmp_path: Path) -> None
     done = install("--force", *words[:-2], "--", *words[-2:], env=there)
     assert done.code == 0, done
     text = (tmp_path / UNIT).read_text()
-    assert " run --demo --api-key-file keys --restart always -q q8_0 --root " in text
-    assert text.partition("ExecStart=")[2].splitlines()[0].endswith(" -- -np 2")
+    assert " --demo --api-key-file keys --restart always -q q8_0 -- -np 2\n" in text
     assert f"WorkingDirectory={tmp_path / 'cwd'}\n" in text
     settings = [line.removeprefix("Environment=") for line in text.splitlines() if line.startswith("Environment=")]
     assert {f"LLAMA_RUNNER_ROOT={tmp_path / 'root'}", *(f"{name}={value}" for name, value in there.items())} <= {
