@@ -160,9 +160,7 @@ def advice(environment: Mapping[str, str], *, lingers: bool, user: str) -> list[
             f"su or sudo, or `sudo loginctl enable-linger {user} && export XDG_RUNTIME_DIR=/run/user/{os.getuid()}`"
         )
     elif not lingers:
-        told.append(
-            f"it ends when you log out, and starts when you log in: `loginctl enable-linger {user}` keeps it on"
-        )
+        told.append(f"it runs while you are logged in: `loginctl enable-linger {user}` keeps it running")
     told.append("for a machine that nobody logs in to: `llama-runner service show --system …` prints a system unit")
     return told
 

@@ -45,7 +45,7 @@ def test_13_13_what_cannot_be_reached_has_its_exit_status(
         (("plan", "./none"), 3, "none"),
         (("prepare", "--nonsense"), 2, "No such option"),
         (("prepare",), 2, "no model given"),
-        (("ps", "--root", "FILE"), 7, "FILE"),
+        (("prepare", "--demo", "--root", "FILE"), 7, "FILE"),
         (("stop", "x"), 2, "no server called 'x' runs"),
         (("logs", "x"), 2, "no server called 'x' runs"),
         (("restart", "x"), 2, "no server called 'x' runs"),

@@ -255,7 +255,7 @@ def install(llama_runner: Command, tmp_path: Path) -> Command:
 def test_13_06_a_unit_has_what_run_had(install: Command, tmp_path: Path) -> None:
     (tmp_path / "cwd" / "keys").write_text("a-key\n")
     (tmp_path / "cwd" / "keys").chmod(0o600)
-    there = {"CUDA_VISIBLE_DEVICES": "1", "LD_LIBRARY_PATH": "/opt/cuda/lib", "GGML_VK_DISABLE_F16": "1", "CC": "clang"}
+    there = {"CUDA_VISIBLE_DEVICES": "1", "LD_LIBRARY_PATH": "/opt/cuda/lib", "GGML_VK_DISABLE_F16": "1", "CC": "cc"}
     words = ("--demo", "--api-key-file", "keys", "--restart", "always", "-q", "q8_0", "-np", "2")
     done = install("--force", *words[:-2], "--", *words[-2:], env=there)
     assert done.code == 0, done
