@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.profiles import CannotKeep
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
-    from llama_runner.sources.hub.search import Found
+    from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status import Status
     from llama_runner.version import __version__
 
@@ -71,7 +71,6 @@ __all__ = [
     "Event",
     "ExitCode",
     "Forecast",
-    "Found",
     "Inspection",
     "Interrupted",
     "KeyRefused",
@@ -91,6 +90,7 @@ __all__ = [
     "RequestRefused",
     "Runner",
     "RunningServer",
+    "SearchResult",
     "Server",
     "ServerError",
     "ServerFigures",
@@ -158,15 +158,24 @@ _WHERE = {
     "llama_runner.serving.profiles": ("CannotKeep",),
     "llama_runner.serving.running_server": ("RunningServer",),
     "llama_runner.serving.server_process": ("Server",),
-    "llama_runner.sources.hub.search": ("Found",),
+    "llama_runner.sources.hub.search": ("SearchResult",),
     "llama_runner.status": ("Status",),
     "llama_runner.version": ("__version__",),
 }
 """The module of each public name."""
 
+OLD_NAMES = {"Found": "SearchResult"}
+"""Deprecated public names, each with the new one (docs/deprecation.md)."""
+
 
 def __getattr__(name: str) -> "Any":  # noqa: ANN401 - whichever it is
-    """Load what is asked for: importing the package alone must cost nothing."""
+    """Import the module of a public name on first use; importing the package alone loads none."""
+    if name in OLD_NAMES:
+        import warnings  # noqa: PLC0415
+
+        text = f"llama_runner.{name} is now llama_runner.{OLD_NAMES[name]}"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        name = OLD_NAMES[name]
     for module, names in _WHERE.items():
         if name in names:
             from importlib import import_module  # noqa: PLC0415

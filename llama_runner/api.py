@@ -105,7 +105,7 @@ class Runner(Root):
             return request, graph_of(request)
 
         graph, plan, outcome = self._preparation.make(ask, server=server)
-        return prepared_of(self.store, graph, plan, outcome).but(seconds=round(time.monotonic() - began, 3))
+        return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
 
     def make(
         self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
@@ -137,7 +137,7 @@ class Runner(Root):
             return request, binaries_graph.build(request.wanted, request.program_facts)
 
         programs, _, outcome = self._preparation.make(ask)
-        return made_programs_of(self.store, programs, outcome).but(seconds=time.monotonic() - began)
+        return made_programs_of(self.store, programs, outcome).replace(seconds=time.monotonic() - began)
 
     def launch(
         self,

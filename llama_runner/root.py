@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.services import Services
     from llama_runner.serving.log_reader import ServerLog
-    from llama_runner.sources.hub.search import Found
+    from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status import Status
 
 
@@ -54,7 +54,7 @@ class Root:
         """Where the servers that run are written down."""
         return layout.servers(self.store.private)
 
-    def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[Found]:
+    def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[SearchResult]:
         """Return repositories on the Hub with GGUF files that fit the words, the most downloaded first."""
         from llama_runner.sources.hub.search import search  # noqa: PLC0415 - not on the warm path
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from llama_runner import OLD_NAMES
 from llama_runner.cli.help import OLD_FLAGS
 from tests.conftest import REPOSITORY
 
@@ -42,11 +43,12 @@ def test_every_test_of_a_pain_has_a_row() -> None:
 
 def test_every_old_name_that_works_is_listed_with_its_new_one() -> None:
     listed = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| [\d.]+ \| [\d.]+ \|$", DEPRECATION, re.MULTILINE))
-    assert OLD_FLAGS.items() <= listed.items()
-    modules = {name for name in listed if not name.startswith("-")}
+    old_names = {f"llama_runner.{old}": f"llama_runner.{new}" for old, new in OLD_NAMES.items()}
+    assert OLD_FLAGS.items() | old_names.items() <= listed.items()
+    modules = {name for name in listed if not name.startswith("-")} - set(old_names)
     for name in modules:
         assert (REPOSITORY / name.replace(".", "/")).is_dir() or (REPOSITORY / f"{name.replace('.', '/')}.py").is_file()
-    assert set(listed) == {*OLD_FLAGS, *modules}
+    assert set(listed) == {*OLD_FLAGS, *old_names, *modules}
 
 
 def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pytest
 
 import llama_runner
 from llama_runner import LlamaRunnerError, Runner, ServerOptions
@@ -53,6 +54,12 @@ def test_every_public_name_is_there_and_listed() -> None:
     for name in llama_runner.__all__:
         assert getattr(llama_runner, name) is not None
     assert issubclass(llama_runner.ContextExceeded, LlamaRunnerError)
+
+
+@pytest.mark.parametrize(("old", "new"), llama_runner.OLD_NAMES.items())
+def test_an_old_public_name_still_works_and_warns(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"llama_runner.{old} is now llama_runner.{new}"):
+        assert getattr(llama_runner, old) is getattr(llama_runner, new)
 
 
 def test_every_public_module_is_there() -> None:

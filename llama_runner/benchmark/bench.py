@@ -204,7 +204,7 @@ class Benchmarks:
             path = profiles.write(directory, result.name, result.settings, result.about())
         except OSError as error:
             raise profiles.CannotKeep("profile", directory, error, _KEEPABLE, result) from None
-        return result.but(path=path)
+        return result.replace(path=path)
 
     def _score(self, prepared: Prepared, options: ServerOptions, load: Load, clients: int) -> float | None:
         """Return the tokens per second, read and written, of a server with such options; None if it cannot do it."""
@@ -226,10 +226,10 @@ class Benchmarks:
 
     def _keep(self, result: _Result) -> _Result:
         document = result.to_json()
-        result = result.but(before=history.latest_like(self._store, document))
+        result = result.replace(before=history.latest_like(self._store, document))
         try:
             path = history.keep(self._store, document)
         except OSError as error:
             directory = layout.benchmarks(self._store.private)
             raise profiles.CannotKeep("result", directory, error, _KEEPABLE, result) from None
-        return result.but(path=path)
+        return result.replace(path=path)

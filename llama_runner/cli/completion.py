@@ -74,9 +74,10 @@ def _programs(context: click.Context) -> list[str]:
 
 
 def _profiles(context: click.Context) -> list[str]:
+    from llama_runner.serving import profiles  # noqa: PLC0415
     from llama_runner.store import layout  # noqa: PLC0415
 
-    return sorted(path.stem for path in layout.profiles(_root(context).root).glob("*.json"))
+    return profiles.names(layout.profiles(_root(context).root))
 
 
 def _quantizations(_context: click.Context) -> list[str]:

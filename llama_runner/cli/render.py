@@ -212,7 +212,7 @@ def plan(forecast: Forecast) -> str:
         where = "" if planned.place is None else str(planned.place).rstrip("/")
         lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
         lines += [f"{'':<15} {why}" for why in why_text(planned)]
-    needs = forecast.plan.needs
+    needs = forecast.plan.estimate
     if needs.fetch or needs.disk:
         lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
     if forecast.missing:

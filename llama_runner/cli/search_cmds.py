@@ -12,7 +12,7 @@ from llama_runner.cli.streams import joined, say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
-    from llama_runner.sources.hub.search import Found
+    from llama_runner.sources.hub.search import SearchResult
 
 _MOST = 100
 _UNITS = ("", "k", "M", "G")
@@ -49,7 +49,7 @@ def search(**given: Any) -> None:
         say(f"nothing with GGUF files is found for {words!r}")
 
 
-def table(found: list[Found], budget: int) -> str:
+def table(found: list[SearchResult], budget: int) -> str:
     """Return a block of lines for each repository; the last line says what "fits" was measured against."""
     every = [quantization for repo in found for quantization in repo.quantizations]
     wide = max((len(quantization.name) for quantization in every), default=0)
@@ -68,7 +68,7 @@ def table(found: list[Found], budget: int) -> str:
     return joined(lines)
 
 
-def _about(repo: Found) -> str:
+def _about(repo: SearchResult) -> str:
     facts = [f"{_brief(repo.downloads)} downloads", f"{_brief(repo.likes)} likes"]
     facts += [f"updated {repo.updated[:10]}"] if repo.updated else []
     return ", ".join(facts + ["gated"] * repo.gated)
@@ -84,7 +84,7 @@ def _brief(count: int | None) -> str:
     return f"{value:.1f}{_UNITS[unit]}" if unit else str(count)
 
 
-def _example(found: list[Found]) -> str:
+def _example(found: list[SearchResult]) -> str:
     """Return what could be run: the largest that fits of the most popular."""
     for repo in found:
         if fitting := [q.name for q in repo.quantizations if q.fits and q.name != q.file]:

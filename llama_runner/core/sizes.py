@@ -1,4 +1,4 @@
-"""Numbers of bytes as words."""
+"""Formats sizes in bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def size_text(count: float) -> str:
-    """Return a number of bytes for people: ``512 B``, ``4.6 GiB``."""
+    """Return a number of bytes with a unit: ``512 B``, ``4.6 GiB``."""
     unit = 0
     while count >= 1024 and unit < len(_UNITS) - 1:  # noqa: PLR2004
         count, unit = count / 1024, unit + 1

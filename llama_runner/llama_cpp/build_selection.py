@@ -17,7 +17,7 @@ from llama_runner.core.value import Value
 from llama_runner.store import layout
 from llama_runner.store.local_sources import LocalSources, StoredSource
 from llama_runner.store.staging import PREFIX
-from llama_runner.store.stamps import stamp_of
+from llama_runner.store.stamps import payload_stamp
 from llama_runner.system import hardware
 from llama_runner.system.files import read_json
 
@@ -89,12 +89,12 @@ class StoredPrograms(StoredSource):
     def remember(self, store: Store) -> None:
         """Write down the stamp of bytes that were moved, so that they are not read again at the next start."""
         if self.restamp:
-            store.update(place_of(self.path), self.record.but(stamp=stamp_of(self.path)))
+            store.update(place_of(self.path), self.record.replace(stamp=payload_stamp(self.path)))
 
     def verify(self) -> None:
         """Raise ``StoreError`` if the bytes are no longer those that were opened."""
         with suppress(OSError):
-            if self.restamp or stamp_of(self.path) == self.record.stamp:
+            if self.restamp or payload_stamp(self.path) == self.record.stamp:
                 return
         raise damaged_build_error(self.name, "it changed while it was in use")
 
@@ -178,7 +178,7 @@ def opened(store: Store, path: Path) -> StoredPrograms:
 
 def looked_at(store: Store, path: Path, record: Record) -> tuple[str | None, bool]:
     """Return why programs cannot be used, None when they can, and whether they lie there under another stamp."""
-    payload = store.payload(place_of(path), record)
+    payload = store.payload_state(place_of(path), record)
     if payload == "absent":
         return "its files are gone", False
     if payload == "changed":

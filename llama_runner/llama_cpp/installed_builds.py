@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.value import Value, field
@@ -264,7 +264,7 @@ class BuildStore:
             )
         if build.chosen:
             self.use(AUTO)
-        lock = short(build.key, 16) if build.key else f"bins-{build.name}"
+        lock = short_hash(build.key, 16) if build.key else f"bins-{build.name}"
         with locks.try_hold(layout.lock_file(self._store.private, lock)) as held:
             if not held:
                 holder = locks.describe_holder(layout.lock_file(self._store.private, lock))

@@ -16,7 +16,7 @@ from llama_runner.core.value import Value
 from llama_runner.llama_cpp.releases import BadListing, keep, releases_of, to_json
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
-from llama_runner.system.http_failure import origin_of
+from llama_runner.system.http_failure import url_origin
 from llama_runner.system.network import parse_endpoint
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Listing:
             raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
         status, headers, body = self._answer(url, kept.etag if kept else None)
         if status == 304 and kept is not None:  # noqa: PLR2004
-            return kept.but(at=now)
+            return kept.replace(at=now)
         if status in {403, 429} and (until := _until(status, headers, now)) is not None:
             keep(limit, {"until": until})
             raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
@@ -197,9 +197,9 @@ def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
     token = environment.get(TOKEN, "").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         return None
-    apis = {origin_of(API), origin_of(environment.get("GITHUB_API_URL") or API)}
+    apis = {url_origin(API), url_origin(environment.get("GITHUB_API_URL") or API)}
     is_private = urlsplit(endpoint).scheme == "https" or urlsplit(endpoint).hostname in _LOOPBACK
-    return token if origin_of(endpoint) in apis and is_private else None
+    return token if url_origin(endpoint) in apis and is_private else None
 
 
 def _read(file: Path, url: str) -> _Kept | None:

@@ -46,7 +46,7 @@ class SourceTree(DirectorySource):
     git: Path | None = None
     """The program; None where this is no checkout, or where there is no git."""
     kind: ClassVar[str] = "tree"
-    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
+    record_parents: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``. Raises ``SourceError``."""

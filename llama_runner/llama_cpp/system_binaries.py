@@ -55,7 +55,7 @@ class AdoptedPrograms(DirectorySource):
     path: Path
     server: str = SERVER
     kind: ClassVar[str] = "system"
-    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
+    record_parents: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``. Raises ``ToolError``."""
@@ -88,7 +88,7 @@ class ArchiveFile(DirectorySource):
 
     path: Path
     kind: ClassVar[str] = "archive"
-    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
+    record_parents: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``."""

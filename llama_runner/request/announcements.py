@@ -9,7 +9,7 @@ from llama_runner.core.events import Chosen, Noticed
 from llama_runner.core.sizes import size_text
 from llama_runner.request.graph import Pipeline
 from llama_runner.sources.hub.source import HubGguf
-from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.steps.download import Download
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def announce(plan: Plan, graph: Pipeline | Programs, sink: Sink) -> None:
     _announce_script(plan, graph, sink)
     source = graph.source
     files = [file for step in _fetching(plan) if isinstance(step, Download) for file in step.remote]
-    if files and not isinstance(source, (LocalFile, LocalModel)):
-        why = source.choice.why if isinstance(source, HubGguf) else "to be converted here"
+    if files and not isinstance(source, (LocalGguf, LocalSafetensors)):
+        why = source.selection.why if isinstance(source, HubGguf) else "to be converted here"
         names = tuple(file.name for file in sorted(files, key=lambda file: -file.size))
         sink(Chosen(source.pin.repo, source.pin.commit, names, sum(file.size for file in files), why))
 
@@ -74,7 +74,7 @@ def missing(plan: Plan) -> tuple[str, ...]:
 
 
 def _fetching(plan: Plan) -> list[Step]:
-    return [planned.step for planned in plan.pending if planned.step.needs().fetch]
+    return [planned.step for planned in plan.pending if planned.step.estimate().fetch]
 
 
 def _what(step: Step) -> str:

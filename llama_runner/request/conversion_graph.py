@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
-from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.steps.convert import Convert
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llama_runner.steps.convert_official import OfficialAdapter, OfficialConvert, OfficialProjector
     from llama_runner.steps.python_environment import ConverterEnvironment
 
-    Adapter = OfficialAdapter | LocalFile
+    Adapter = OfficialAdapter | LocalGguf
     """A LoRA adapter: to be converted, or a GGUF file where it lies."""
 
 
@@ -113,14 +113,14 @@ class Conversion(Value):
 
     def _as_read_by_script(self) -> Node:
         """Return the model with all files counting that llama.cpp's own script may read."""
-        return self.model.but(converted_here=False) if isinstance(self.model, LocalModel) else self.model
+        return self.model.replace(converted_here=False) if isinstance(self.model, LocalSafetensors) else self.model
 
-    def adapters(self, found: Iterable[LocalFile | LocalModel]) -> tuple[Adapter, ...]:
+    def adapters(self, found: Iterable[LocalGguf | LocalSafetensors]) -> tuple[Adapter, ...]:
         """Return LoRA adapters: files as they are, directories as steps that convert them."""
         return tuple(self._adapter(each) for each in found)
 
-    def _adapter(self, found: LocalFile | LocalModel) -> Adapter:
-        if isinstance(found, LocalFile):
+    def _adapter(self, found: LocalGguf | LocalSafetensors) -> Adapter:
+        if isinstance(found, LocalGguf):
             if found.header.metadata.get("general.type") != "adapter":
                 raise NotAnAdapter(found.path)
             return found

@@ -20,8 +20,8 @@ from llama_runner.request import binaries_graph
 from llama_runner.request.conversion_graph import Conversion, NoWeightsToSee, is_made_here
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
-from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.sources.quantize_options import Tuning
+from llama_runner.sources.local import LocalGguf, LocalSafetensors
+from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.steps import download
 from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.quality import Quality
@@ -131,15 +131,15 @@ def build(facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
     source = facts.source
     match source:
         case HubGguf():
-            return _as_it_is(source, facts, options, programs).but(adapters=_adapters(facts, options, programs))
-        case LocalFile():
+            return _as_it_is(source, facts, options, programs).replace(adapters=_adapters(facts, options, programs))
+        case LocalGguf():
             if options.mmproj:
                 raise NoWeightsToSee(source.path)
-            return _from_file(source, facts, options, programs).but(adapters=_adapters(facts, options, programs))
+            return _from_file(source, facts, options, programs).replace(adapters=_adapters(facts, options, programs))
         case HubSafetensors():
             assert facts.hub is not None
             return _from_weights(download.safetensors(source.files, facts.hub), facts, options, programs)
-        case LocalModel():
+        case LocalSafetensors():
             return _from_weights(source, facts, options, programs)
 
 
@@ -152,21 +152,21 @@ def _adapters(facts: ModelFacts, options: Options, programs: Programs) -> tuple[
 def _as_it_is(source: HubGguf, facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
     hub = facts.hub
     assert hub is not None
-    if options.tuning != Tuning():
+    if options.tuning != QuantizeOptions():
         raise NothingToTune(_tuned(options.tuning))
-    projector = source.choice.projector
+    projector = source.selection.projector
     return Pipeline(
         source,
-        download.gguf(source.choice.model.files, hub),
+        download.gguf(source.selection.model.files, hub),
         programs,
         None if projector is None else download.projector(projector, hub),
     )
 
 
-def _from_file(source: LocalFile, facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
+def _from_file(source: LocalGguf, facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
     wanted = _wanted(options)
     if not wanted:
-        if options.tuning != Tuning():
+        if options.tuning != QuantizeOptions():
             raise NothingToTune(_tuned(options.tuning))
         return Pipeline(source, None, programs)
     if AS_IT_COMES in wanted:
@@ -180,13 +180,13 @@ def _from_file(source: LocalFile, facts: ModelFacts, options: Options, programs:
 
 
 def _from_weights(model: Node, facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
-    source, found, choice = facts.source, facts.stored, facts.choice
+    source, found, choice = facts.source, facts.checkpoint_quantization, facts.choice
     assert choice is not None, "it is known who converts weights"
-    kept = None if found is None else found.kept
+    kept = None if found is None else found.unchanged_type
     size = facts.bytes if found is None else found.converted_bytes(facts.bytes)
-    as_it_comes = options.outtype == "q8_0" or (kept is not None and options.tuning == Tuning())
+    as_it_comes = options.outtype == "q8_0" or (kept is not None and options.tuning == QuantizeOptions())
     wanted = _wanted(options) or [AS_IT_COMES if as_it_comes else quantizations.DEFAULT]
-    if options.tuning != Tuning() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
+    if options.tuning != QuantizeOptions() and set(wanted) <= {*quantizations.FLOAT, AS_IT_COMES}:
         raise NothingToTune(_tuned(options.tuning))
     trusted = options.trust_remote_code
     conversion = Conversion(model, source.name, size, choice, programs.tree, options.pre_tokenizer, trusted)
@@ -224,23 +224,27 @@ def _wanted(options: Options) -> list[str]:
     names = filter(None, (name.strip() for name in options.quantization.split(",")))
     known = {AS_IT_COMES: AS_IT_COMES}
     with_imatrix = options.tuning.has_imatrix
-    return list(dict.fromkeys(known.get(name) or quantizations.canonical(name, imatrix=with_imatrix) for name in names))
+    return list(
+        dict.fromkeys(known.get(name) or quantizations.canonical_type(name, imatrix=with_imatrix) for name in names)
+    )
 
 
 def _quantized(
-    base: Node, kinds: list[str], programs: Programs, facts: ModelFacts, tuning: Tuning, size: int
+    base: Node, kinds: list[str], programs: Programs, facts: ModelFacts, tuning: QuantizeOptions, size: int
 ) -> list[Quantize]:
     """Return the steps that quantize a base, each in its way and all with one importance matrix."""
-    words, binaries, threads = tuning.words(), programs.node, facts.cores
+    words, binaries, threads = tuning.arguments(), programs.node, facts.cores
     imatrix: Node | None = facts.imatrix
     if imatrix is None and facts.calibration is not None:
         imatrix = Imatrix(base, facts.calibration, tuning.calibration_chunks, binaries, threads)
-    shards = len(base.shards) if isinstance(base, LocalFile) else 1
+    shards = len(base.shards) if isinstance(base, LocalGguf) else 1
     several = shards if tuning.keep_split and shards > 1 else 0
     return [Quantize(base, kind, binaries, size, threads, imatrix, words, several) for kind in kinds]
 
 
-def _measured(made: Iterable[Step], programs: Programs, facts: ModelFacts, tuning: Tuning) -> tuple[Quality, ...]:
+def _measured(
+    made: Iterable[Step], programs: Programs, facts: ModelFacts, tuning: QuantizeOptions
+) -> tuple[Quality, ...]:
     """Return the steps that compare what is quantized with what it is made of."""
     text = facts.quality
     if text is None:
@@ -250,6 +254,6 @@ def _measured(made: Iterable[Step], programs: Programs, facts: ModelFacts, tunin
     return tuple(Quality(step, step.model, text, chunks, programs.node, threads) for step in quantized)
 
 
-def _tuned(tuning: Tuning) -> list[str]:
+def _tuned(tuning: QuantizeOptions) -> list[str]:
     given = [f"--{name}" for name in ("imatrix", "calibration", "quality") if getattr(tuning, name) is not None]
-    return [*given, *tuning.words()]
+    return [*given, *tuning.arguments()]

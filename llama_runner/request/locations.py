@@ -14,7 +14,7 @@ from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, Serve
 from llama_runner.serving.llama_server.purpose import check_text, is_encoder, purpose_words
 from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
-from llama_runner.sources.local import LocalFile, LocalModel
+from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.steps.quality import as_numbers
 from llama_runner.store.layout import BUILDS, GGUF
 from llama_runner.system import hardware
@@ -49,7 +49,7 @@ def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: d
         others=tuple(file_of(store, step, places) for step in graph.others if step in places),
         projector=None if graph.projector is None else file_of(store, graph.projector, places),
         adapters=tuple(
-            one.path if isinstance(one, LocalFile) else file_of(store, one, places) for one in graph.adapters
+            one.path if isinstance(one, LocalGguf) else file_of(store, one, places) for one in graph.adapters
         ),
     )
 
@@ -84,13 +84,13 @@ def programs_of(store: Store, binaries: Node, places: Mapping[Any, Place]) -> Pa
 
 def path_of(source: AnySource) -> Path:
     """Return the file that is used where it lies."""
-    assert isinstance(source, LocalFile), "only a GGUF file is used where it lies"
+    assert isinstance(source, LocalGguf), "only a GGUF file is used where it lies"
     return source.path
 
 
 def header_facts(source: AnySource) -> dict[str, Any]:
     """Return what a GGUF file that is used where it lies says of itself."""
-    return source.header.facts() if isinstance(source, LocalFile) else {}
+    return source.header.facts() if isinstance(source, LocalGguf) else {}
 
 
 def facts_of(graph: Pipeline, plan: Plan) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def facts_of(graph: Pipeline, plan: Plan) -> dict[str, Any]:
     if record is not None:
         return record.facts
     match graph.source:
-        case LocalModel():
+        case LocalSafetensors():
             return {"context_length": context_of(graph, graph.source), **directory_facts(graph.source.path)}
         case HubSafetensors(context_length=context):
             return {"context_length": context}
@@ -109,7 +109,7 @@ def facts_of(graph: Pipeline, plan: Plan) -> dict[str, Any]:
     return header_facts(graph.source)
 
 
-def context_of(graph: Pipeline, source: LocalModel) -> int | None:
+def context_of(graph: Pipeline, source: LocalSafetensors) -> int | None:
     """Return the context length of a directory of the graph. Raises a ``SourceError`` for what cannot be converted."""
     is_adapter = any(getattr(one, "adapter", None) is source for one in graph.adapters)
     return context_length(source, graph.official, graph.pre_tokenizer, is_adapter=is_adapter)
@@ -126,7 +126,9 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
     record = None if graph.model is None else store.record(outcome.places[graph.model])
     build = store.records(programs_of(store, graph.binaries, outcome.places)).get(TREE)
     quality = _quality(store, graph, outcome)
-    return located(store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts).but(
+    return located(
+        store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts
+    ).replace(
         sha256=sha256_of(record),
         quality={file_of(store, step, outcome.places).name: found for step, found in quality.items()},
         build={} if build is None else build.facts,
@@ -181,7 +183,7 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
     else:
         context = options.ctx_size or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
         words = purpose_words(options, prepared.facts, os.environ, context)
-        options = options.but(extra=(*words, *options.extra)) if words else options
+        options = options.replace(extra=(*words, *options.extra)) if words else options
     return spec_of(
         options,
         binary=prepared.server,

@@ -9,10 +9,10 @@ from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import Source
 from llama_runner.core.value import Value
 from llama_runner.serving.llama_server.purpose import check_text
-from llama_runner.sources.checkpoint_quantization import stored
+from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.gguf_header import POOLING
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
-from llama_runner.sources.local import LocalFile, LocalModel, open_plain
+from llama_runner.sources.local import LocalGguf, LocalSafetensors, open_plain
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.converter import Converter, ConverterChoice
-    from llama_runner.sources.checkpoint_quantization import Stored
+    from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
     from llama_runner.sources.local import PlainFile
-    from llama_runner.sources.quantize_options import Tuning
+    from llama_runner.sources.quantize_options import QuantizeOptions
     from llama_runner.steps.download import Hub
 
-AnySource = LocalModel | LocalFile | HubGguf | HubSafetensors
+AnySource = LocalSafetensors | LocalGguf | HubGguf | HubSafetensors
 
 
 class ModelFacts(Value):
@@ -38,11 +38,11 @@ class ModelFacts(Value):
     """Of the weights, or of the files of a GGUF model; about, where files cannot be looked at."""
     choice: ConverterChoice | None = None
     """Who converts the weights; None for a GGUF model."""
-    stored: Stored | None = None
+    checkpoint_quantization: CheckpointQuantization | None = None
     """How the weights are quantized already, if they are."""
     hub: Hub | None = None
     """How a model on the Hub is fetched."""
-    adapters: tuple[LocalFile | LocalModel, ...] = ()
+    adapters: tuple[LocalGguf | LocalSafetensors, ...] = ()
     """LoRA adapters: GGUF files, or directories of safetensors."""
     imatrix: PlainFile | None = None
     calibration: PlainFile | None = None
@@ -53,7 +53,7 @@ class ModelFacts(Value):
 def find_model_facts(
     source: AnySource,
     *,
-    tuning: Tuning,
+    tuning: QuantizeOptions,
     adapters: Iterable[Path] = (),
     converter: Converter = "auto",
     projector: bool = False,
@@ -63,33 +63,37 @@ def find_model_facts(
     """Look at a source and at the files that the options name. Raises a ``SourceError`` for what cannot be used."""
     facts = ModelFacts(source, hardware.physical_cores(), hub=hub)
     match source:
-        case LocalFile():
-            facts = facts.but(bytes=sum(path.stat().st_size for path in source.shards))
+        case LocalGguf():
+            facts = facts.replace(bytes=sum(path.stat().st_size for path in source.shards))
         case HubSafetensors():
             size = sum(file.size for file in source.files)
-            facts = facts.but(bytes=size, choice=source.choice, stored=source.stored)
-        case LocalModel():
+            facts = facts.replace(
+                bytes=size, choice=source.choice, checkpoint_quantization=source.checkpoint_quantization
+            )
+        case LocalSafetensors():
             described = Source(source.path)
             choice = official_script.choose(described, converter, projector=projector, trusted=trusted)
-            found = stored(described.config)
-            source = source.but(reads=choice.reads, converted_here=not choice.official)
-            facts = facts.but(source=source, bytes=_weight_bytes(source), choice=choice, stored=found)
+            found = read_quantization(described.config)
+            source = source.replace(reads=choice.reads, converted_here=not choice.official)
+            facts = facts.replace(
+                source=source, bytes=_weight_bytes(source), choice=choice, checkpoint_quantization=found
+            )
     for name in ("quality", "calibration"):
         if getattr(tuning, name) is not None:
             check_writes(source, f"--{name}")
     named = {name: getattr(tuning, name) for name in ("imatrix", "calibration", "quality")}
     opened = {name: open_plain(path) for name, path in named.items() if path is not None}
-    return facts.but(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
+    return facts.replace(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
 
 
-def _open_adapter(path: Path) -> LocalFile | LocalModel:
+def _open_adapter(path: Path) -> LocalGguf | LocalSafetensors:
     from llama_runner.sources.local import open_directory  # noqa: PLC0415 - few have any
-    from llama_runner.sources.open_source import open_file  # noqa: PLC0415
+    from llama_runner.sources.open_source import open_gguf  # noqa: PLC0415
 
-    return open_directory(path) if path.is_dir() else open_file(path)
+    return open_directory(path) if path.is_dir() else open_gguf(path)
 
 
-def _weight_bytes(source: LocalModel) -> int:
+def _weight_bytes(source: LocalSafetensors) -> int:
     """Return about how many bytes the weights take; what is wrong with a file is said when its digest is asked for."""
     total = 0
     for name, path in source.files().items():
@@ -100,7 +104,7 @@ def _weight_bytes(source: LocalModel) -> int:
 
 
 def context_length(
-    source: LocalModel, choice: ConverterChoice | None, pre_tokenizer: str | None, *, is_adapter: bool = False
+    source: LocalSafetensors, choice: ConverterChoice | None, pre_tokenizer: str | None, *, is_adapter: bool = False
 ) -> int | None:
     """Return the context length of a model directory. Raises a ``SourceError`` for what would stop its conversion.
 
@@ -122,9 +126,9 @@ def context_length(
 def check_writes(source: AnySource, option: str = "") -> None:
     """Raise ``UsageError`` for a model that is known to write no text; ``option`` is the one that needs it."""
     match source:
-        case LocalFile():
+        case LocalGguf():
             facts = source.header.facts()
-        case LocalModel():
+        case LocalSafetensors():
             facts = directory_facts(source.path)
         case HubSafetensors(choice=choice):
             facts = {"architecture": choice.architecture}

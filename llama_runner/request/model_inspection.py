@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.value import Value
 from llama_runner.sources.gguf_header import read_header
-from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.sources.open_source import choose
+from llama_runner.sources.local import LocalGguf, LocalSafetensors
+from llama_runner.sources.open_source import open_source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.sources.gguf_header import Header
+    from llama_runner.sources.gguf_header import GgufHeader
 
 
 class Described(Value):
@@ -66,10 +66,10 @@ def inspect(path: str | Path) -> Inspection:
 
     Raises a ``SourceError`` for what is no model.
     """
-    source = choose(safetensors_dir=path) if _is_directory(path) else choose(gguf_path=path)
-    if isinstance(source, LocalModel):
+    source = open_source(safetensors_dir=path) if _is_directory(path) else open_source(gguf_path=path)
+    if isinstance(source, LocalSafetensors):
         return _of_directory(source)
-    assert isinstance(source, LocalFile)
+    assert isinstance(source, LocalGguf)
     return _of_files(source)
 
 
@@ -79,7 +79,7 @@ def _is_directory(path: str | Path) -> bool:
     return user_path(path).is_dir()
 
 
-def _of_files(source: LocalFile) -> Inspection:
+def _of_files(source: LocalGguf) -> Inspection:
     headers = [source.header, *(read_header(path) for path in source.shards[1:])]
     entries = [entry for header in headers for entry in header.entries]
     tensors = tuple(Described(entry.name, entry.shape[::-1], entry.type, entry.bytes) for entry in entries)
@@ -99,7 +99,7 @@ def _of_files(source: LocalFile) -> Inspection:
     )
 
 
-def _metadata(header: Header) -> dict[str, Any]:
+def _metadata(header: GgufHeader) -> dict[str, Any]:
     scalars = {name: _in_json(value) for name, value in header.metadata.items() if name != "tokenizer.chat_template"}
     return {**scalars, **{name: {"array": count} for name, count in header.arrays.items()}}
 
@@ -109,7 +109,7 @@ def _in_json(value: Any) -> Any:  # noqa: ANN401 - a scalar of a header
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _of_directory(source: LocalModel) -> Inspection:
+def _of_directory(source: LocalSafetensors) -> Inspection:
     """Look at config.json and the headers of the shards: also of a model that cannot be converted here."""
     from llama_runner.convert import shards  # noqa: PLC0415 - only here
     from llama_runner.convert.model_directory import Source, architecture_of  # noqa: PLC0415

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 from llama_runner.core.errors import UsageError
 from llama_runner.core.option_values import checked_value, texts, wrong_value_error
 from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Step, topological
+from llama_runner.core.step import Step, topological_order
 from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp import cmake
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.program_facts import AUTO, Wanted
-from llama_runner.sources.quantize_options import Tuning
+from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if not TYPE_CHECKING:
 
 
 class Wishes(TypedDict, total=False):
-    """What may be asked for beside the model, by keyword; ``Options`` and ``Tuning`` say what each one means."""
+    """Keywords beside the model; ``Options`` and ``QuantizeOptions`` document each one."""
 
     hf_model: str | None
     gguf_path: str | Path | None
@@ -109,7 +109,7 @@ class Options(Value):
     quantization: str | None = None
     """None: q4_k_m for safetensors, as it is for a GGUF file or for MXFP4. Several, with commas between them, share a
     conversion."""
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: QuantizeOptions = field(default_factory=QuantizeOptions)
     outtype: Outtype = "auto"
     pre_tokenizer: str | None = None
     trust_remote_code: bool = False
@@ -159,11 +159,11 @@ def _forced(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - checked here
         raise wrong_value_error("force", "a list of texts", value) from None
 
 
-def tuning_of(wishes: Wishes) -> Tuning:
+def tuning_of(wishes: Wishes) -> QuantizeOptions:
     """Return what is wished of quantizing."""
     texts = {name: wishes.get(name) for name in ("imatrix", "calibration", "quality")}
     given = {name: layout.user_path(cast("str", path)) for name, path in texts.items() if path is not None}
-    return Tuning(
+    return QuantizeOptions(
         **given,
         calibration_chunks=wishes.get("calibration_chunks"),
         tensor_types=tuple(wishes.get("tensor_types", ())),
@@ -174,7 +174,7 @@ def tuning_of(wishes: Wishes) -> Tuning:
         prune_layers=wishes.get("prune_layers"),
         keep_split=wishes.get("keep_split", False),
         allow_requantize=wishes.get("allow_requantize", False),
-        quality_chunks=wishes.get("quality_chunks", Tuning().quality_chunks),
+        quality_chunks=wishes.get("quality_chunks", QuantizeOptions().quality_chunks),
     )
 
 
@@ -214,7 +214,7 @@ def wanted_of(wishes: Wishes) -> Wanted:
 def snapshot_of(targets: Iterable[Step], wishes: Wishes) -> Snapshot:
     """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
     forced = frozenset(wishes.get("force", ()))
-    steps = [node.kind for node in topological(targets) if isinstance(node, Step)]
+    steps = [node.kind for node in topological_order(targets) if isinstance(node, Step)]
     if "all" in forced:
         forced = frozenset(steps)
     for name in sorted(forced - set(steps)):

@@ -73,7 +73,7 @@ def copied(store: Store, pipeline: Pipeline, made: list[Made], wanted: str | Pat
     first, *others = made
     copies = copies_of(pipeline.model, first.path, output_file(pipeline, wanted))
     store.copy_out(copies)
-    return [first.but(copies=tuple(copies.values())), *others]
+    return [first.replace(copies=tuple(copies.values())), *others]
 
 
 def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
@@ -93,6 +93,6 @@ def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
     real = folder.resolve()
     if any(real.is_relative_to((root / name).resolve()) for name in PARTS):
         raise OutputInStore(output)
-    need, free = 0 if pipeline.model is None else pipeline.model.needs().disk, shutil.disk_usage(folder).free
+    need, free = 0 if pipeline.model is None else pipeline.model.estimate().disk, shutil.disk_usage(folder).free
     if need > free:
         raise OutputNotWritable(output, f"{size_text(need)} needed in {folder}, {size_text(free)} free")

@@ -13,7 +13,7 @@ from llama_runner.core.events import StepProgress, Warned
 from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
-from llama_runner.engine.outcome import Outcome, settle
+from llama_runner.engine.outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import StoredPrograms
 from llama_runner.request.graph import Pipeline
 from llama_runner.request.locations import context_of, programs_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.resolve import ProgramsRequest
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
-    from llama_runner.sources.local import LocalModel
+    from llama_runner.sources.local import LocalSafetensors
     from llama_runner.store.artifacts import Store
 
 _REPLANS = 5
@@ -138,7 +138,7 @@ class Preparation:
             announce(plan, graph, self._sink)
 
     def _observer(self, graph: Pipeline | Programs, *, remember: bool) -> Observer:
-        def inspect(source: LocalModel) -> int | None:
+        def inspect(source: LocalSafetensors) -> int | None:
             assert isinstance(graph, Pipeline), "programs are made of no model"
             return context_of(graph, source)
 
@@ -152,7 +152,7 @@ class Preparation:
 
     def _execute(self, observer: Observer, plan: Plan) -> Outcome:
         if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
-            return settle(plan, self._store, observer.sources, self._sink)
+            return skip_up_to_date(plan, self._store, observer.sources, self._sink)
         from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
 
         executor = Executor(self._store, observer, self._sink, lock_timeout=self._lock_timeout)

@@ -13,10 +13,10 @@ from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
 from llama_runner.request.options import checked, options_of, tuning_of, wanted_of
 from llama_runner.request.program_facts import find_program_facts
-from llama_runner.sources.checkpoint_quantization import stored
-from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.sources.open_source import check_not_adapter, choose
-from llama_runner.sources.quantize_options import Tuning
+from llama_runner.sources.checkpoint_quantization import read_quantization
+from llama_runner.sources.local import LocalGguf, LocalSafetensors
+from llama_runner.sources.open_source import check_not_adapter, open_source
+from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.steps.download import Hub
 from llama_runner.store import layout
 from llama_runner.system import hardware
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from llama_runner.core.converter import ConverterChoice
     from llama_runner.request.model_facts import AnySource, ModelFacts
     from llama_runner.request.options import Wishes
-    from llama_runner.sources.checkpoint_quantization import Stored
+    from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
     from llama_runner.sources.hub.access import Access
-    from llama_runner.sources.hub.file_selection import Wish
+    from llama_runner.sources.hub.file_selection import FileCriteria
     from llama_runner.sources.hub.names import HubName
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.resolver import Resolver
@@ -79,7 +79,7 @@ class Request(ProgramsRequest):
         wishes = self.wishes
         if wishes.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(wishes["platform"]))
-        source = choose(
+        source = open_source(
             model,
             hf_model=wishes.get("hf_model"),
             gguf_path=wishes.get("gguf_path"),
@@ -105,18 +105,20 @@ class Request(ProgramsRequest):
     def settle(self) -> None:
         """See ``ProgramsRequest``: from now on a name that was updated means what it means on the Hub."""
         if self._resolver is not None:
-            self._resolver.settle()
+            self._resolver.record_names()
 
-    def _resolved(self, source: LocalModel | LocalFile | HubName) -> tuple[AnySource, Hub | None]:
+    def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""
         wishes = self.wishes
-        if isinstance(source, (LocalModel, LocalFile)):
+        if isinstance(source, (LocalSafetensors, LocalGguf)):
             names = ("filename", "pattern", "max_size", "fit_memory", "update", "token_file")
             if given := [f"--{name.replace('_', '-')}" for name in names if wishes.get(name)]:
                 raise OnlyForHub(given)
             return source, None
         self._resolver = resolver = self._make_resolver()
-        own_making = tuning_of(wishes) != Tuning() or wishes.get("mmproj") or wishes.get("converter") == "official"
+        own_making = (
+            tuning_of(wishes) != QuantizeOptions() or wishes.get("mmproj") or wishes.get("converter") == "official"
+        )
         found = resolver.resolve(source, self._wish(), own_making=bool(own_making))
         return found, Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
 
@@ -141,7 +143,9 @@ class Request(ProgramsRequest):
         pre_tokenizer = self.wishes.get("pre_tokenizer") if vocabulary else None
         return official_script.described(directory, choice, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
 
-    def _choose(self, directory: Path, has: Callable[[str], bool]) -> tuple[ConverterChoice, Stored | None]:
+    def _choose(
+        self, directory: Path, has: Callable[[str], bool]
+    ) -> tuple[ConverterChoice, CheckpointQuantization | None]:
         """Return who converts the model that a directory describes, and how its weights are stored.
 
         The directory may hold some files of the model only.
@@ -154,16 +158,16 @@ class Request(ProgramsRequest):
             trusted=wishes.get("trust_remote_code", False),
             has=has,
         )
-        return choice, stored(described.config)
+        return choice, read_quantization(described.config)
 
-    def _wish(self) -> Wish:
-        from llama_runner.sources.hub.file_selection import Wish  # noqa: PLC0415 - only for names on the Hub
+    def _wish(self) -> FileCriteria:
+        from llama_runner.sources.hub.file_selection import FileCriteria  # noqa: PLC0415 - only for names on the Hub
 
         wishes = self.wishes
         sizes = [wishes.get("max_size")]
         if wishes.get("fit_memory"):
             sizes.append(hardware.model_budget())
-        return Wish(
+        return FileCriteria(
             quantization=wishes.get("quantization"),
             filename=wishes.get("filename"),
             pattern=wishes.get("pattern"),
@@ -185,11 +189,11 @@ class Request(ProgramsRequest):
         """Yield files on this machine that may hold these bytes: of another revision, of the user's own cache."""
         from llama_runner.sources.hub.hf_cache import find_cached  # noqa: PLC0415 - not on the warm path
 
-        described = resolver.description(pin) / file.name
+        described = resolver.description_directory(pin) / file.name
         if described.is_file():
             yield described
         if file.sha256 is not None:
-            yield from self._store.holding(file.sha256, pin.siblings)
+            yield from self._store.find_downloads(file.sha256, pin.revisions_pattern)
         if cached := find_cached(pin, file, os.environ):
             yield cached
 

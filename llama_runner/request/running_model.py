@@ -72,7 +72,7 @@ def server_of_model(
     alike = []
     for about in similar:
         path = Path(str(about.get("model")))
-        if path.parent == spec.model.parent and gives_same_answers(about, spec.but(model=path), environment):
+        if path.parent == spec.model.parent and gives_same_answers(about, spec.replace(model=path), environment):
             alike.append(about)
     exact = [about for about in alike if Path(str(about["model"])) == spec.model]
     return None if exact or not alike else alike[-1]

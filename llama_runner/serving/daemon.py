@@ -148,7 +148,7 @@ def spec_from_json(told: dict[str, Any]) -> ServerSpec:
 
 def _launch(spec: ServerSpec) -> dict[str, Any]:
     """Return what the registry keeps of a spec to start it again by: no key that somebody chose."""
-    return spec_to_json(spec if spec.api_key is None else spec.but(api_key="auto"))
+    return spec_to_json(spec if spec.api_key is None else spec.replace(api_key="auto"))
 
 
 def _to_json(value: object) -> object:

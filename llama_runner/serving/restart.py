@@ -73,7 +73,7 @@ def _start(store: Store, about: dict[str, Any], sink: Sink) -> dict[str, Any]:
     asked = identity(spec, spec.environment(os.environ))  # another port is not another launch
     port = str(about["url"]).removesuffix(spec.api_prefix).rpartition(":")[2]
     if spec.socket is None and spec.port == 0 and port.isdigit():
-        spec = spec.but(port=int(port))
+        spec = spec.replace(port=int(port))
     check_startable(store, about, spec, sink, pid=None)
     policy, limit = about.get("restart", ["no", 5])
     return detached_server(

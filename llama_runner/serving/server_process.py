@@ -153,7 +153,7 @@ class Server(Talks):
     def again(self) -> Server:
         """Start it anew once it has ended: the same port, the same key, the same log."""
         port = self.url.removesuffix(self.spec.api_prefix).rpartition(":")[2]
-        spec = self.spec.but(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
+        spec = self.spec.replace(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
         return Server(
             spec,
             log=self.log,

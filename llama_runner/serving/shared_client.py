@@ -41,7 +41,7 @@ def text_server(server: ServerOptions | None) -> ServerOptions:
     purpose = purpose_of(options, os.environ)
     if purpose.kind != "text":
         raise gives_vectors_error(purpose.option)
-    return options.but(purpose="text")
+    return options.replace(purpose="text")
 
 
 def may_share(options: ServerOptions) -> bool:

@@ -1,1 +1,1 @@
-"""Where models come from, and what they are called."""
+"""Model sources: local files, and repositories on the Hugging Face Hub."""

@@ -1,8 +1,8 @@
-"""The header of a GGUF file, read in milliseconds and believed only as far as the file's size allows.
+"""Reads and checks the header of a GGUF file in milliseconds.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. ``gguf.GGUFReader`` of the gguf package reads
-everything into numpy arrays; here only the scalars are kept, strings in arrays are stepped over, and the extent
-of the tensor data is computed so that a truncated file is found before a server tries to load it.
+everything into numpy arrays. This reader keeps scalars only, skips strings in arrays, and computes the end of the
+tensor data, so that a truncated file is found before a server loads it. Counts are checked against the file's size.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _MAX_STRING = 16 << 20
 _MAX_KEPT = 64 << 20
-"""Bytes of all strings together that are kept. Templates take kilobytes; the limits are for files that lie."""
+"""Maximum bytes of all strings that are kept. Chat templates take kilobytes; the limit stops malformed files."""
 _MAX_COUNT = 1 << 17
-"""Tensors, and values. A model of a hundred layers has a few thousand tensors."""
+"""Maximum number of tensors, and of metadata values. A model of a hundred layers has a few thousand tensors."""
 _MAX_STRINGS = 1 << 24
-"""Elements of an array of strings: the tokens of a vocabulary, of its merges."""
+"""Maximum length of an array of strings, such as the tokens or merges of a vocabulary."""
 _SMALLEST = 24
 
 # Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of the pinned llama.cpp.
@@ -48,7 +48,7 @@ FILE_TYPES = {
     28: "iq2_s", 29: "iq2_m", 30: "iq4_xs", 31: "iq1_m", 32: "bf16", 36: "tq1_0", 37: "tq2_0", 38: "mxfp4_moe",
     40: "q1_0", 41: "q2_0",
 }  # fmt: skip
-"""``general.file_type`` as the quantization's name."""
+"""Names of quantizations by ``general.file_type``."""
 
 
 POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
@@ -56,7 +56,7 @@ POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 
 
 class NotGGUF(SourceError):
-    """The file is something else, or damaged."""
+    """The file is not a GGUF file, or is damaged."""
 
     def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = path, why
@@ -64,7 +64,7 @@ class NotGGUF(SourceError):
 
 
 def missing_shards_error(path: Path, missing: list[str], count: int) -> SourceError:
-    """A model in several files, and some are not there."""
+    """Return the error for a model in several files of which some are missing."""
     return SourceError(
         f"{path} is one of {count} shards, and {len(missing)} are missing: {', '.join(missing[:4])}",
         hint=f"put them into {path.parent}",
@@ -77,11 +77,11 @@ TENSOR_TYPES = {
     22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 29: "iq1_m", 30: "bf16",
     34: "tq1_0", 35: "tq2_0", 39: "mxfp4", 40: "nvfp4", 41: "q1_0", 42: "q2_0",
 }  # fmt: skip
-"""What a tensor is stored in, by ggml's number."""
+"""Names of tensor types by ggml's number."""
 
 
 class TensorEntry(NamedTuple):
-    """One tensor as the header lists it; ``shape`` as it stands there, the length of a row first."""
+    """One tensor of the header; ``shape`` in ggml's order, the row length first."""
 
     name: str
     shape: tuple[int, ...]
@@ -90,8 +90,8 @@ class TensorEntry(NamedTuple):
     bytes: int
 
 
-class Header(Value):
-    """What a GGUF file says of itself: scalars by key, arrays by key and length, tensors, where its data ends."""
+class GgufHeader(Value):
+    """Header of a GGUF file: scalars by key, lengths of arrays by key, tensors, and the end of the tensor data."""
 
     version: int
     tensors: int
@@ -122,13 +122,13 @@ class Header(Value):
         return None if head is None else (*head.shape, 1)[1]
 
     def text(self, key: str) -> str | None:
-        """Return a value that is text; None if there is none, or it is something else."""
+        """Return a text value; None if it is absent or not a text."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
 
 
-def read_header(path: Path) -> Header:
-    """Read and check the header of one file; ``NotGGUF`` says what is wrong with it."""
+def read_header(path: Path) -> GgufHeader:
+    """Read and check the header of one file; raises ``NotGGUF``."""
     try:
         if not path.is_file():
             why = "it is a directory" if path.is_dir() else "it is not a regular file"
@@ -149,7 +149,7 @@ class _Reader:
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
         self._path, self._data, self._size, self._at, self._kept = path, data, size, 0, 0
 
-    def header(self) -> Header:
+    def header(self) -> GgufHeader:
         magic = self._data[:4]
         if magic != b"GGUF":
             raise NotGGUF(self._path, f"it begins with {magic!r}")
@@ -159,12 +159,12 @@ class _Reader:
             swapped = int.from_bytes(struct.pack("<I", version), "big")
             why = f"version {version}" if swapped not in _VERSIONS else "it is big-endian"
             raise NotGGUF(self._path, f"{why}; versions 2 and 3 in little-endian order are supported")
-        # A pair takes 13 bytes at least, a tensor's entry 24: a lying count is found before looping over it.
+        # A pair takes at least 13 bytes, a tensor's entry 24: an impossible count is found before the loop.
         if pairs * 13 + tensors * 24 > self._size:
             raise NotGGUF(
                 self._path, f"its counts ({tensors} tensors, {pairs} values) do not fit into {self._size} bytes"
             )
-        if max(pairs, tensors) > _MAX_COUNT:  # a file with a hole in it is as large as one likes
+        if max(pairs, tensors) > _MAX_COUNT:  # a sparse file can have any size
             raise NotGGUF(self._path, f"it counts {tensors} tensors and {pairs} values")
         metadata: dict[str, Any] = {}
         arrays: dict[str, int] = {}
@@ -179,7 +179,7 @@ class _Reader:
         end = self._tensor_data_end(tensors, metadata.get("general.alignment", 32), entries)
         if end > self._size:
             raise NotGGUF(self._path, f"it is truncated: {self._size} bytes of {end}")
-        return Header(version, tensors, metadata, end, arrays, tuple(entries))
+        return GgufHeader(version, tensors, metadata, end, arrays, tuple(entries))
 
     def _take(self, layout: str) -> tuple[Any, ...]:
         try:
@@ -214,7 +214,7 @@ class _Reader:
         raise NotGGUF(self._path, f"unknown value type {kind} at byte {self._at}")
 
     def _skip_array(self) -> int:
-        """Step over an array and return how many elements it has."""
+        """Skip an array and return its number of elements."""
         of, count = self._take("IQ")
         if of in _SCALARS:
             self._skip(count * struct.calcsize("<" + _SCALARS[of]))
@@ -225,7 +225,7 @@ class _Reader:
         return int(count)
 
     def _skip_strings(self, count: int) -> None:
-        """Step over an array of strings: a vocabulary has hundreds of thousands, so this loop is tight."""
+        """Skip an array of strings. A vocabulary has hundreds of thousands, so this loop is tight."""
         if count * 8 > self._size - self._at or count > _MAX_STRINGS:
             raise NotGGUF(self._path, f"an array of {count} strings at byte {self._at}")
         data, at, length = self._data, self._at, struct.Struct("<Q").unpack_from
@@ -251,7 +251,7 @@ class _Reader:
             elements = 1
             for length in shape:
                 elements *= length
-            # An unknown type is newer than this table: the server will know it or say so.
+            # An unknown type is newer than this table; llama-server accepts or refuses it.
             block, width = _BLOCKS.get(kind, (1, 0))
             nbytes = elements // block * width
             entries.append(TensorEntry(name, shape, TENSOR_TYPES.get(kind, f"type {kind}"), elements, nbytes))
@@ -263,11 +263,10 @@ class _Reader:
 _SHARD = r"(?P<base>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$"
 
 
-def check_model(path: Path) -> tuple[Header, list[Path]]:
-    """Check a model file and, if it is one of several, that its siblings are there and sound.
+def check_model(path: Path) -> tuple[GgufHeader, list[Path]]:
+    """Check a model file and, if it is one of several shards, that the others exist.
 
-    Returns the header of the first shard, which carries the metadata, and all files, the first one first:
-    llama-server is given that one.
+    Returns the header of the first shard, which has the metadata, and all files, the first one first.
     """
     header = read_header(path)
     count = header.metadata.get("split.count", 0)

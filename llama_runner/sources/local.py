@@ -1,4 +1,4 @@
-"""Models that are files on this machine: a directory of safetensors, a GGUF file; and plain files that steps read."""
+"""Local sources: a directory of safetensors, a GGUF file, and plain files that steps read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_here
+from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_by_native_converter
 from llama_runner.store.layout import GGUF, safe_name, user_path
 from llama_runner.store.local_sources import (
     LocalSource,
     missing_source_error,
-    reading,
-    text_of,
+    printable_file_name,
+    source_read_errors,
     unreadable_source_error,
 )
 
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
     from collections.abc import Container
     from pathlib import Path
 
-    from llama_runner.sources.gguf_header import Header
+    from llama_runner.sources.gguf_header import GgufHeader
 
 
 def not_a_directory_error(path: Path) -> SourceError:
-    """A directory of safetensors was asked for, and this is something else."""
+    """Return the error for a path that is not a directory where one is expected."""
     return SourceError(f"{path} is not a directory", hint="use --gguf-path for a GGUF file")
 
 
-class LocalModel(LocalSource):
-    """A directory of safetensors with its config and tokenizer. ``name`` is part of the converted metadata."""
+class LocalSafetensors(LocalSource):
+    """Directory of safetensors with its config and tokenizer. ``name`` is part of the converted metadata."""
 
     path: Path
     name: str
     reads: tuple[str, ...] = READ_BY_CONVERSION
     """Patterns of the files that the digest covers."""
     converted_here: bool = False
-    """Whether only our own conversion reads it, so that files which that does not read do not count."""
+    """Whether only the built-in converter reads it; files that it does not read are then left out of the digest."""
     kind: ClassVar[str] = "safetensors"
     is_inspected: ClassVar[bool] = True
     is_directory: ClassVar[bool] = True
 
     @property
-    def is_converted_here(self) -> bool:
+    def is_converted_natively(self) -> bool:
         """See ``LocalSource``."""
         return self.converted_here
 
     def files(self) -> dict[str, Path]:
         """See ``LocalSource``."""
         found: dict[str, Path] = {}
-        with reading(self.path):
+        with source_read_errors(self.path):
             for directory, below in (("", self.path), *self._known_folders()):
                 for entry in os.scandir(below):
                     name = f"{directory}{entry.name}"
@@ -65,18 +65,18 @@ class LocalModel(LocalSource):
         return [(f"{name}/", self.path / name) for name in below if any(fnmatchcase(name, of) for of in patterns)]
 
 
-class LocalFile(LocalSource):
-    """A GGUF model where it is: its first or only file, all of its files, and what the header says."""
+class LocalGguf(LocalSource):
+    """GGUF model on disk: its first or only file, all of its files, and its header."""
 
     path: Path
     shards: tuple[Path, ...]
-    header: Header
+    header: GgufHeader
     kind: ClassVar[str] = "gguf"
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
-        return text_of(self.path.stem)
+        """The file's name without its suffix."""
+        return printable_file_name(self.path.stem)
 
     def files(self) -> dict[str, Path]:
         """See ``LocalSource``."""
@@ -84,7 +84,7 @@ class LocalFile(LocalSource):
 
 
 class PlainFile(LocalSource):
-    """A file that is an input as it is: an importance matrix, a text, a patch."""
+    """File that a step reads as it is: an importance matrix, a text, a patch."""
 
     path: Path
     kind: ClassVar[str] = "file"
@@ -93,27 +93,27 @@ class PlainFile(LocalSource):
     @property
     def name(self) -> str:
         """The file's name."""
-        return text_of(self.path.name)
+        return printable_file_name(self.path.name)
 
 
-def bucket(name: str, digest: str) -> str:
-    """Return the directory, relative to the root, of what is made from a local source."""
-    return f"{GGUF}/local__{safe_name(name)}__{short(digest, 12)}"
+def artifact_directory(name: str, digest: str) -> str:
+    """Return the directory, relative to the root, for artifacts made from a local source."""
+    return f"{GGUF}/local__{safe_name(name)}__{short_hash(digest, 12)}"
 
 
-def open_directory(path: Path) -> LocalModel:
-    """Return the source of a directory of safetensors; a ``SourceError`` when it is none."""
+def open_directory(path: Path) -> LocalSafetensors:
+    """Return the source of a directory of safetensors; raises ``SourceError``."""
     path = user_path(path).absolute()
     if not path.exists():
         raise missing_source_error(path)
     if not path.is_dir():
         raise not_a_directory_error(path)
     resolved = path.resolve()
-    return LocalModel(resolved, text_of(resolved.name if path.name in ("", "..") else path.name))
+    return LocalSafetensors(resolved, printable_file_name(resolved.name if path.name in ("", "..") else path.name))
 
 
 def open_plain(path: Path) -> PlainFile:
-    """Return the source of a file that is taken as it is; a ``SourceError`` when it is none."""
+    """Return the source of a plain file; raises ``SourceError``."""
     path = user_path(path).absolute()
     if not path.exists():
         raise missing_source_error(path)
@@ -123,12 +123,12 @@ def open_plain(path: Path) -> PlainFile:
 
 
 def _may_be_read(name: str, path: Path, there: Container[str]) -> bool:
-    """Whether it is a file, or a link to one that is not there, which is an error of its own. Directories are not read.
+    """Return whether the path is a regular file or a broken link; a broken link is reported when it is read.
 
     Raises ``SourceError`` for anything else that conversion reads: a pipe would hang, a device has no end.
     """
     if path.is_file() or (path.is_symlink() and not path.exists()):
         return True
-    if not path.is_dir() and is_read_here(name, there, None):
+    if not path.is_dir() and is_read_by_native_converter(name, there, None):
         raise unreadable_source_error(path, "not a regular file")
     return False

@@ -1,4 +1,4 @@
-"""What the user named becomes one source; exactly one must be named."""
+"""Turns what the user named into one source, or into a name on the Hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.gguf_header import check_model
-from llama_runner.sources.local import LocalFile, LocalModel, open_directory
+from llama_runner.sources.local import LocalGguf, LocalSafetensors, open_directory
 from llama_runner.store.layout import user_path
 from llama_runner.store.local_sources import missing_source_error, unreadable_source_error
 
@@ -21,7 +21,7 @@ _ADAPTER_SETTINGS = "adapter_config.json"
 
 
 def no_source_error() -> UsageError:
-    """Nothing was named."""
+    """Return the error for a command without a model."""
     return UsageError(
         "no model given",
         hint="name one: a .gguf file, a directory of safetensors, or --demo for the model that comes along",
@@ -29,20 +29,20 @@ def no_source_error() -> UsageError:
 
 
 def several_sources_error(named: list[str]) -> UsageError:
-    """More than one thing was named."""
+    """Return the error for more than one model."""
     return UsageError(f"{len(named)} models given: {', '.join(named)}", hint="give one")
 
 
 def adapter_only_error(path: Path, base: str | None) -> SourceError:
-    """Return the error for a LoRA adapter that is named as the model. ``base`` is the model that it belongs to."""
+    """Return the error for a LoRA adapter that is named as the model. ``base`` is the base model that it names."""
     return SourceError(
-        f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and does not say of which model"),
+        f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and names no base model"),
         hint=f"run {base or 'MODEL'} --lora {path}",
     )
 
 
 class NotAModel(SourceError):
-    """Nothing is there under that name, and it is no name that the Hub could have."""
+    """The name is neither an existing path nor a possible name on the Hub."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,20 +53,20 @@ class NotAModel(SourceError):
         )
 
 
-def choose(
+def open_source(
     model: str | Path | None = None,
     *,
     hf_model: str | None = None,
     gguf_path: str | Path | None = None,
     safetensors_dir: str | Path | None = None,
     demo: bool = False,
-) -> LocalModel | LocalFile | HubName:
-    """Return the source, or the name to look up on the Hub.
+) -> LocalSafetensors | LocalGguf | HubName:
+    """Return the local source, or the name to look up on the Hub.
 
-    Raises a ``UsageError`` for none or several, a ``SourceError`` for one that is not usable.
+    Raises ``UsageError`` if none or several are given, ``SourceError`` if the given one is not usable.
 
-    ``model`` is recognised by what it is: a file or a name ending in ``.gguf``, a directory or something
-    spelled like a path, else a name on the Hub.
+    ``model`` is taken for a GGUF file if it is a file or ends in ``.gguf``, for a directory if it is one or is written
+    like a path, else for a name on the Hub.
     """
     named = {
         "MODEL": model,
@@ -89,17 +89,17 @@ def choose(
         raise unreadable_source_error(error.filename or str(named_path), error.strerror or str(error)) from error
 
 
-def _demo() -> LocalModel:
+def _demo() -> LocalSafetensors:
     from llama_runner.demo import MODEL_DIRECTORY  # noqa: PLC0415 - only when asked for
 
-    return LocalModel(MODEL_DIRECTORY, "demo")
+    return LocalSafetensors(MODEL_DIRECTORY, "demo")
 
 
 def _open(
     model: str | Path | None, hf_model: str | None, gguf_path: str | Path | None, safetensors_dir: str | Path | None
-) -> LocalModel | LocalFile | HubName:
+) -> LocalSafetensors | LocalGguf | HubName:
     if gguf_path is not None:
-        return open_file(Path(gguf_path))
+        return open_gguf(Path(gguf_path))
     if safetensors_dir is not None:
         return _open_model(Path(safetensors_dir))
     if hf_model is not None:
@@ -111,14 +111,14 @@ def _open(
     if path.is_dir():
         return _open_model(path)
     if path.is_file() or path.suffix.lower() == ".gguf":
-        return open_file(path)
+        return open_gguf(path)
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
         raise missing_source_error(path.absolute())
     return _hub_name(str(model), bare=True)
 
 
-def _open_model(path: Path) -> LocalModel:
-    """Return the source of a directory that is to be served; a ``SourceError`` for one that holds an adapter alone."""
+def _open_model(path: Path) -> LocalSafetensors:
+    """Return the source of a model directory; raises ``SourceError`` if it holds only an adapter."""
     model = open_directory(path)
     if not (model.path / "config.json").is_file() and (settings := model.path / _ADAPTER_SETTINGS).is_file():
         from llama_runner.system.files import read_json  # noqa: PLC0415 - only for an adapter
@@ -133,13 +133,13 @@ def _open_model(path: Path) -> LocalModel:
 
 def check_not_adapter(source: object) -> None:
     """Raise a ``SourceError`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
-    if isinstance(source, LocalFile) and source.header.metadata.get("general.type") == "adapter":
+    if isinstance(source, LocalGguf) and source.header.metadata.get("general.type") == "adapter":
         base = source.header.text("general.base_model.0.repo_url") or source.header.text("general.base_model.0.name")
         raise adapter_only_error(source.path, base and base.removeprefix("https://huggingface.co/"))
 
 
 def _hub_name(text: str, *, bare: bool = False) -> HubName:
-    """Return what a name on the Hub says; one that was given without saying so needs an organisation."""
+    """Parse a name on the Hub; a ``bare`` one (without an option or a scheme) needs an organisation."""
     from llama_runner.sources.hub import names  # noqa: PLC0415 - not for what lies here
 
     if bare and not names.looks_like_hub_name(text):
@@ -147,10 +147,10 @@ def _hub_name(text: str, *, bare: bool = False) -> HubName:
     return names.parse(text, endpoint=os.environ.get("HF_ENDPOINT"))
 
 
-def open_file(path: Path) -> LocalFile:
-    """Return the source of a GGUF file; a ``SourceError`` when it is none."""
+def open_gguf(path: Path) -> LocalGguf:
+    """Return the source of a GGUF file; raises ``SourceError``."""
     path = user_path(path).absolute()
     if not path.exists():
         raise missing_source_error(path)
     header, files = check_model(path)
-    return LocalFile(files[0], tuple(files), header)
+    return LocalGguf(files[0], tuple(files), header)

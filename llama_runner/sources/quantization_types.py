@@ -1,4 +1,4 @@
-"""The names of quantization types, as the pinned llama-quantize lists them, and what people type for them."""
+"""Names of quantization types, as the pinned llama-quantize lists them, and their aliases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from llama_runner.core.errors import UsageError
 DEFAULT = "q4_k_m"
 
 FLOAT = ("f32", "f16", "bf16")
-"""Types that conversion writes itself; nothing is quantized."""
+"""Types that conversion writes without quantization."""
 
 NEEDS_IMATRIX = frozenset({
     *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "q2_k_s"),
@@ -20,17 +20,17 @@ QUANTIZED = (
     *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "iq3_s", "iq3_m"),
     *("iq4_nl", "iq4_xs", "copy"),
 )
-"""What llama-quantize makes with fewer bits; tests compare the list with what the built one says."""
+"""Types that llama-quantize makes; a test compares the list with the help of the built one."""
 
-PER_WEIGHT = {"q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9, "q3_k_m": 4.0, "q2_k": 3.4}
-"""What is made here when a size is asked for, the best first, and about how many bits a weight takes in it: llama.cpp's
-figures for Llama 3.1 8B (tools/quantize/README.md), rounded up. Small models take more."""
+BITS_PER_WEIGHT = {"q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9, "q3_k_m": 4.0, "q2_k": 3.4}
+"""Types considered for ``--max-size``, best first, with approximate bits per weight: llama.cpp's figures for
+Llama 3.1 8B (tools/quantize/README.md), rounded up. Small models take more."""
 
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "fp16": "f16", "fp32": "f32"}
 
 
 def unknown_quantization_error(name: str) -> UsageError:
-    """A quantization that does not exist."""
+    """Return the error for an unknown quantization, with the nearest names."""
     import difflib  # noqa: PLC0415 - only for people who mistype
 
     nearest = difflib.get_close_matches(canonical_spelling(name), (*FLOAT, *QUANTIZED, *ALIASES), 3, 0.5)
@@ -39,7 +39,7 @@ def unknown_quantization_error(name: str) -> UsageError:
 
 
 def quantization_needs_imatrix_error(name: str) -> UsageError:
-    """A quantization that is useless without an importance matrix."""
+    """Return the error for a quantization that needs an importance matrix."""
     return UsageError(
         f"{name} needs an importance matrix",
         hint="give one with --imatrix FILE or a text with --calibration FILE; else choose q2_k, iq3_s or larger",
@@ -47,8 +47,8 @@ def quantization_needs_imatrix_error(name: str) -> UsageError:
 
 
 def best_within(weight_bytes: int, limit: int) -> str | None:
-    """Return the best type that makes a file of at most ``limit`` bytes of 16-bit weights; None if none is so small."""
-    fitting = (name for name, bits in PER_WEIGHT.items() if weight_bytes * bits / 16 <= limit)
+    """Return the best type whose file has at most ``limit`` bytes; ``weight_bytes`` is the size at 16 bits."""
+    fitting = (name for name, bits in BITS_PER_WEIGHT.items() if weight_bytes * bits / 16 <= limit)
     return next(fitting, None)
 
 
@@ -57,10 +57,10 @@ def canonical_spelling(name: str) -> str:
     return name.strip().lower().replace("-", "_")
 
 
-def canonical(name: str, *, imatrix: bool = False) -> str:
-    """Return the one name of a quantization, whatever its case or alias; ``UsageError`` otherwise.
+def canonical_type(name: str, *, imatrix: bool = False) -> str:
+    """Return the canonical name of a quantization type; raises ``UsageError``.
 
-    Some are of no use without an ``imatrix``.
+    Types in ``NEEDS_IMATRIX`` are refused without ``imatrix``.
     """
     spelled = canonical_spelling(name)
     spelled = ALIASES.get(spelled, spelled)

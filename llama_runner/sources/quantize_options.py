@@ -1,4 +1,4 @@
-"""How a file is quantized beside its type: options of llama-quantize, checked beforehand and in one spelling."""
+"""Options of quantization beside the type, checked and in canonical spelling."""
 
 from __future__ import annotations
 
@@ -16,79 +16,77 @@ TENSOR_TYPES = (
     *("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s"),
     *("iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "mxfp4", "nvfp4"),
 )
-"""What a single tensor may be stored in: ggml's types, not the mixtures that files are named after."""
+"""Types of single tensors: ggml's types, not the mixtures that files are named after."""
 
-NEED_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs"})
-"""Those of no use without an importance matrix."""
+TENSORS_NEEDING_IMATRIX = frozenset({"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs"})
+"""Tensor types that need an importance matrix."""
 
 
 def unknown_tensor_type_error(name: str) -> UsageError:
-    """A tensor cannot be stored so."""
+    """Return the error for an unknown tensor type."""
     return UsageError(
         f"there is no tensor type called {name!r}", hint=f"tensors are stored as {', '.join(TENSOR_TYPES)}"
     )
 
 
 def bad_tensor_rule_error(rule: str, why: str) -> UsageError:
-    """Not a pattern of tensor names with a type."""
+    """Return the error for an invalid ``--tensor-type``."""
     return UsageError(f"--tensor-type {rule}: {why}", hint="write NAME=TYPE, such as attn_v=q8_0 or ffn_down=q6_k")
 
 
 def bad_layers_error(layers: str) -> UsageError:
-    """Not a list of layers."""
+    """Return the error for an invalid ``--prune-layers``."""
     return UsageError(f"--prune-layers {layers}: not a list of numbers", hint="write them as 20,21,22")
 
 
 def two_matrices_error() -> UsageError:
-    """An importance matrix, and a text to make one with."""
+    """Return the error for both an importance matrix and a calibration text."""
     return UsageError("both --imatrix and --calibration are given", hint="give one of them")
 
 
 def tensor_needs_imatrix_error(kind: str) -> UsageError:
-    """A tensor is to be stored in a type that is useless without an importance matrix."""
+    """Return the error for a tensor type that needs an importance matrix."""
     return UsageError(
         f"tensors in {kind} need an importance matrix", hint="give one with --imatrix, or a text with --calibration"
     )
 
 
-class Tuning(Value):
-    """What the user may wish of quantization beside the type."""
+class QuantizeOptions(Value):
+    """Options of quantization beside the type."""
 
     imatrix: Path | None = None
-    """An importance matrix: which weights matter most."""
+    """File with an importance matrix."""
     calibration: Path | None = None
-    """A text to make one with."""
+    """Text to compute an importance matrix from."""
     calibration_chunks: int | None = None
-    """How many pieces of 512 tokens of it to read; None: all."""
+    """Number of 512-token chunks of the calibration text to read; None: all."""
     tensor_types: tuple[str, ...] = ()
-    """``NAME=TYPE`` for tensors whose names fit a regular expression, in the order in which they are tried."""
+    """``REGEX=TYPE`` rules for tensors by name; the first match wins."""
     output_tensor_type: str | None = None
     token_embedding_type: str | None = None
     pure: bool = False
-    """Every tensor in the same type, no mixture."""
+    """Quantize all tensors to the same type, without a mixture."""
     leave_output_tensor: bool = False
     prune_layers: str | None = None
-    """Numbers of layers that are left out: ``20,21``."""
+    """Numbers of the layers to leave out: ``20,21``."""
     keep_split: bool = False
-    """As many files as the source has."""
+    """Write as many files as the source has."""
     allow_requantize: bool = False
-    """Quantize what is quantized already."""
+    """Allow a source that is already quantized."""
     quality: Path | None = None
-    """A text over which what is quantized is compared with what it was made of."""
+    """Text on which the quantized model is compared with its base."""
     quality_chunks: int = 32
-    """How many pieces of 512 tokens of it to read at most: each takes room for the vocabulary 510 times."""
+    """Maximum number of 512-token chunks of it to read. The base's logits take 510 vocabularies of disk per chunk."""
 
     @property
     def has_imatrix(self) -> bool:
-        """Whether there is an importance matrix, or will be."""
+        """Whether an importance matrix is given or will be computed."""
         return self.imatrix is not None or self.calibration is not None
 
-    def words(self) -> tuple[str, ...]:
-        """Return the options for llama-quantize but for the importance matrix, in one spelling and order.
+    def arguments(self) -> tuple[str, ...]:
+        """Return the arguments for llama-quantize without the importance matrix, in canonical spelling and order.
 
-        Both an importance matrix and a text to make one with are one too many.
-
-        Raises a ``UsageError`` for what llama-quantize would refuse, or would take for something else.
+        Raises ``UsageError`` for values that llama-quantize would refuse or misread.
         """
         if self.imatrix is not None and self.calibration is not None:
             raise two_matrices_error()
@@ -99,7 +97,9 @@ class Tuning(Value):
                 found += [f"--{option.replace('_', '-')}", tensor_type(value)]
         for rule in self.tensor_types:
             found += ["--tensor-type", _rule(rule)]
-        if not self.has_imatrix and (poor := [word for word in found if word.rpartition("=")[2] in NEED_IMATRIX]):
+        if not self.has_imatrix and (
+            poor := [word for word in found if word.rpartition("=")[2] in TENSORS_NEEDING_IMATRIX]
+        ):
             raise tensor_needs_imatrix_error(poor[0].rpartition("=")[2])
         if self.prune_layers is not None:
             found += ["--prune-layers", _layers(self.prune_layers)]
@@ -107,7 +107,7 @@ class Tuning(Value):
 
 
 def tensor_type(name: str) -> str:
-    """Return the one spelling of a tensor's type; ``UsageError`` otherwise."""
+    """Return the canonical name of a tensor type; raises ``UsageError``."""
     spelled = name.strip().lower().replace("-", "_")
     if spelled not in TENSOR_TYPES:
         raise unknown_tensor_type_error(name)
@@ -122,7 +122,7 @@ def _rule(rule: str) -> str:
         re.compile(pattern)
     except re.error as error:
         raise bad_tensor_rule_error(rule, f"{pattern!r} is no regular expression ({error})") from error
-    return f"{pattern.lower()}={tensor_type(kind)}"  # llama-quantize looks for it in small letters
+    return f"{pattern.lower()}={tensor_type(kind)}"  # llama-quantize matches lower-case names
 
 
 def _layers(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import ToolError
 from llama_runner.core.step import Place, Step, unkeyed
 from llama_runner.llama_cpp.executable_format import check_platform
@@ -49,7 +49,7 @@ class AdoptPrograms(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Beside what is built here."""
         del digests, places
-        return None if key is None else Place(build_place(self.os_and_arch, f"system-{short(key)}"))
+        return None if key is None else Place(build_place(self.os_and_arch, f"system-{short_hash(key)}"))
 
     def run(self, workspace: Workspace) -> None:
         """Link, list, prove. Raises ``StepError``, and what ``prove`` raises."""

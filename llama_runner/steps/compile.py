@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StepError
 from llama_runner.core.sizes import size_text
-from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp import backends, cmake
 from llama_runner.llama_cpp.gpu_detection import try_nvcc
@@ -89,11 +89,11 @@ class CompileLlama(Step):
         del digests, places
         if key is None:
             return None
-        return Place(build_place(self.os_and_arch, f"{self.backend}-b{self.build}-{short(key)}"))
+        return Place(build_place(self.os_and_arch, f"{self.backend}-b{self.build}-{short_hash(key)}"))
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """Objects and binaries."""
-        return Needs(disk=PEAK_DISK)
+        return ResourceEstimate(disk=PEAK_DISK)
 
     def run(self, workspace: Workspace) -> None:
         """Configure, build, copy, prove. The build directory survives, so an interrupted build goes on."""
@@ -119,7 +119,7 @@ class CompileLlama(Step):
         configure = cmake.configure(tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options)
         _forget_other_build(workspace.work, configure)
         said: list[str] = []
-        workspace.call(configure, env=environment, on_line=said.append)
+        workspace.run_program(configure, env=environment, on_line=said.append)
         self._check_unknown(cmake.unused_options(said), workspace)
         self._build(workspace, [ninja, "-C", build, *self.targets], environment)
         for library in sorted((build / "bin").iterdir()):
@@ -157,7 +157,7 @@ class CompileLlama(Step):
                     starved.append(line.strip())
 
             try:
-                workspace.call([*argv, "-j", str(jobs)], env=environment, on_line=on_line)
+                workspace.run_program([*argv, "-j", str(jobs)], env=environment, on_line=on_line)
             except ProgramFailed as error:
                 if not starved:
                     raise
@@ -180,11 +180,11 @@ class CompileLlama(Step):
             return []
         places = (workspace.input("tree").absolute(), workspace.work.absolute())
         theirs = compiler_cache.variables(os.environ, *places, cpu=str(self.platform.get("cpu", "")))
-        if not compiler_cache.works(cache, self.toolchain.c.path, {**environment, **theirs}, workspace.tools):
+        if not compiler_cache.works(cache, self.toolchain.c.path, {**environment, **theirs}, workspace.scratch):
             workspace.warn("compiler cache", f"{cache} does not work here; compiling without it")
             return []
         environment.update(theirs)
-        workspace.fact(compiler_cache=cache.name)
+        workspace.add_facts(compiler_cache=cache.name)
         languages = ("C", "CXX", "CUDA", "HIP")
         return compiler_cache.launchers(cache, [one for one in languages if f"CMAKE_{one}_COMPILER" in variables])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import file_digest
-from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
-from llama_runner.sources.local import bucket
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, unkeyed
+from llama_runner.sources.local import artifact_directory
 from llama_runner.store.layout import GGUF
 from llama_runner.version import __version__
 
@@ -29,9 +29,9 @@ class Convert(Step):
     outtype: Outtype
     weight_bytes: int = unkeyed(0)
     keep: bool = unkeyed(True)
-    pre_tokenizer: str | None = later(None)
+    pre_tokenizer: str | None = keyed_unless_default(None)
     """How the tokenizer splits text, where it is not recognised: llama.cpp's name for it."""
-    revision: int = later(0)
+    revision: int = keyed_unless_default(0)
     """How many corrections of the output concern this model; see ``convert.revisions``."""
     kind: ClassVar[str] = "convert"
 
@@ -50,9 +50,9 @@ class Convert(Step):
         del key
         return converted_place(self.name, self.outtype, digests, places)
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """About as much as the weights take now, and twice that where 16 bits become 32."""
-        return Needs(disk=self.weight_bytes * (2 if self.outtype == "f32" else 1))
+        return ResourceEstimate(disk=self.weight_bytes * (2 if self.outtype == "f32" else 1))
 
     def run(self, workspace: Workspace) -> None:
         """Stream the weights from the source into the file."""
@@ -69,17 +69,17 @@ class Convert(Step):
             on_progress=lambda done, total: workspace.progress(done, total, "bytes"),
             cancelled=workspace.is_cancelled,
         )
-        workspace.hashed(target.name, file_digest(converted.sha256))
-        workspace.fact(**read_header(target).facts())
+        workspace.add_digest(target.name, file_digest(converted.sha256))
+        workspace.add_facts(**read_header(target).facts())
         if before := converted.quantized_before:
-            workspace.fact(quantized_before=before)
+            workspace.add_facts(quantized_before=before)
             workspace.notice(
                 "quantized_before", f"the weights were quantized before ({before}); what was lost stays lost"
             )
         for difference in converted.differences:
             workspace.notice("tokenizer_differs", difference)
         if converted.not_finite:
-            workspace.fact(not_finite=dict(converted.not_finite))
+            workspace.add_facts(not_finite=dict(converted.not_finite))
             workspace.warn("not_finite", _broken(converted.not_finite))
 
 
@@ -95,7 +95,7 @@ def converted_place(
     if fetched := places.get("model"):
         return Place(f"{GGUF}/{fetched.directory.rpartition('/')[2]}", file)
     digest = digests["model"]
-    return None if digest is None else Place(bucket(name, digest), file)
+    return None if digest is None else Place(artifact_directory(name, digest), file)
 
 
 def _broken(not_finite: Mapping[str, int]) -> str:

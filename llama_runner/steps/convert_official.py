@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.errors import SourceError, StepError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.source import Source
-from llama_runner.core.step import Needs, Node, Place, Step, later, noted, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.sources.local import LocalModel, bucket
+from llama_runner.sources.local import LocalSafetensors, artifact_directory
 from llama_runner.steps.convert import converted_place
 from llama_runner.steps.python_environment import CONVERT, call_script
 
@@ -78,7 +78,7 @@ class OfficialConvert(Step):
     trust_remote_code: bool = False
     converter: str = "official"
     """Always this: what tells its key from that of our own conversion."""
-    pre_tokenizer: str | None = later(None)
+    pre_tokenizer: str | None = keyed_unless_default(None)
     """How the tokenizer splits text, as the user says it: llama.cpp's name for it."""
     tree: Node | None = noted(None)
     environment: Node | None = noted(None)
@@ -97,9 +97,9 @@ class OfficialConvert(Step):
         del key
         return converted_place(self.name, self.outtype, digests, places)
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """As for our own."""
-        return Needs(disk=self.weight_bytes * (2 if self.outtype == "f32" else 1))
+        return ResourceEstimate(disk=self.weight_bytes * (2 if self.outtype == "f32" else 1))
 
     def run(self, workspace: Workspace) -> None:
         """Run the script over a view of the model."""
@@ -120,7 +120,7 @@ class OfficialConvert(Step):
             pre_tokenizer=splits,
             force=is_said,
         )
-        workspace.fact(**read_header(workspace.target).facts())
+        workspace.add_facts(**read_header(workspace.target).facts())
 
     def _splits(self, directory: Path) -> tuple[str | None, bool]:
         """Return how the tokenizer splits text, and whether the user says so; None where its structure is unknown."""
@@ -150,7 +150,7 @@ class OfficialProjector(OfficialConvert):
 class OfficialAdapter(Step):
     """A LoRA adapter as GGUF, by convert_lora_to_gguf.py. Of the base only the small files are read."""
 
-    adapter: LocalModel
+    adapter: LocalSafetensors
     base: Node
     name: str
     trust_remote_code: bool = False
@@ -163,12 +163,16 @@ class OfficialAdapter(Step):
         """In a directory of its own, with digits of the key: the same adapter may serve two bases."""
         del places
         digest = digests["adapter"]
-        return None if key is None or digest is None else Place(bucket(self.name, digest), f"lora-{key[3:11]}.gguf")
+        return (
+            None
+            if key is None or digest is None
+            else Place(artifact_directory(self.name, digest), f"lora-{key[3:11]}.gguf")
+        )
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """Up to twice the adapter: it is written in 32 bits."""
         size = sum(path.stat().st_size for path in self.adapter.files().values() if path.is_file())
-        return Needs(disk=2 * size)
+        return ResourceEstimate(disk=2 * size)
 
     def run(self, workspace: Workspace) -> None:
         """Run the script over views of both."""
@@ -178,18 +182,18 @@ class OfficialAdapter(Step):
         base = view_of(workspace, "base", self.base, "base")
         arguments = [str(view), "--base", str(base), "--outfile", str(workspace.target)]
         run(workspace, CONVERT_ADAPTER, arguments, name=self.name, trusted=self.trust_remote_code)
-        workspace.fact(**read_header(workspace.target).facts())
+        workspace.add_facts(**read_header(workspace.target).facts())
 
 
 def view_of(workspace: Workspace, field: str, node: Node, name: str) -> Path:
     """Return a directory of that name with links to the files of an input, and to nothing else beside them."""
     lies = workspace.input(field)
     if isinstance(node, Source):
-        assert isinstance(node, LocalModel)
+        assert isinstance(node, LocalSafetensors)
         files = node.files()
     else:
         files = {str(path.relative_to(lies)): path for path in lies.rglob("*") if path.is_file()}
-    view = workspace.tools / field / (PurePath(name).name or "model")
+    view = workspace.scratch / field / (PurePath(name).name or "model")
     for file, path in files.items():
         if file != STATE_FILE:
             (view / file).parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, tree_digest
-from llama_runner.core.step import Needs, Place, Step, unkeyed
+from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.store.layout import GGUF, SAFETENSORS
 
@@ -47,7 +47,7 @@ class Download(Step):
     resource: ClassVar = "network"
 
     @property
-    def promise(self) -> Digest | None:
+    def expected_digest(self) -> Digest | None:
         """What the Hub published; None while it said only git's digest of one of the files."""
         known = [file.sha256 for file in self.remote]
         if self.name:
@@ -75,10 +75,10 @@ class Download(Step):
         del key, digests, places
         return Place(self.directory, self.name)
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The files, once."""
         size = sum(file.size for file in self.remote)
-        return Needs(fetch=size, disk=size)
+        return ResourceEstimate(fetch=size, disk=size)
 
     def run(self, workspace: Workspace) -> None:
         """Take what is on this machine already, fetch the rest, and check what came."""
@@ -90,19 +90,21 @@ class Download(Step):
                 os.link(workspace.work / file.name, whole)  # what was received stays there until it is published
             except OSError:
                 (workspace.work / file.name).replace(whole)
-            workspace.hashed(name, digests[file.name])
+            workspace.add_digest(name, digests[file.name])
         if self._names[0].endswith(".gguf"):
-            workspace.fact(**self._check(workspace.out / self._names[0]))
-        workspace.fact(files={name: digests[file.name] for name, file in zip(self._names, self.remote, strict=True)})
+            workspace.add_facts(**self._check(workspace.out / self._names[0]))
+        workspace.add_facts(
+            files={name: digests[file.name] for name, file in zip(self._names, self.remote, strict=True)}
+        )
 
     def _bring(self, workspace: Workspace) -> dict[str, Digest]:
-        from llama_runner.sources.hub.download import transfer  # noqa: PLC0415
-        from llama_runner.sources.hub.hf_cache import adopt  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.download import download_files  # noqa: PLC0415
+        from llama_runner.sources.hub.hf_cache import place_cached  # noqa: PLC0415 - not on the warm path
 
         digests: dict[str, Digest] = {}
         for file in self.remote:
             for candidate in self.hub.candidates(file):
-                digest = adopt(candidate, workspace.work / file.name, file, workspace.is_cancelled)
+                digest = place_cached(candidate, workspace.work / file.name, file, workspace.is_cancelled)
                 if digest is not None:
                     digests[file.name] = digest
                     if file.size >= _WORTH_TELLING:
@@ -111,7 +113,7 @@ class Download(Step):
         rest = [file for file in self.remote if file.name not in digests]
         if not rest:
             return digests
-        return digests | transfer(
+        return digests | download_files(
             rest,
             pin=self.hub.pin,
             directory=workspace.work,
@@ -140,7 +142,7 @@ class DownloadProjector(Download):
 
 def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
     """Return the step that fetches a model in one file, or in several that lie in a directory of their own."""
-    directory = f"{GGUF}/{hub.pin.bucket}"
+    directory = f"{GGUF}/{hub.pin.artifact_directory}"
     name = _flat(files[0].name)
     if len(files) == 1:
         return Download(_published(files, [name]), name, directory, files, hub)
@@ -152,13 +154,13 @@ def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
 def projector(file: RemoteFile, hub: Hub) -> Download:
     """Return the step that fetches a projector, beside the model."""
     name = _flat(file.name)
-    return DownloadProjector(_published((file,), [name]), name, f"{GGUF}/{hub.pin.bucket}", (file,), hub)
+    return DownloadProjector(_published((file,), [name]), name, f"{GGUF}/{hub.pin.artifact_directory}", (file,), hub)
 
 
 def safetensors(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
     """Return the step that fetches what conversion reads, as it lies in the repository."""
     names = [file.name for file in files]
-    return Download(_published(files, names), "", f"{SAFETENSORS}/{hub.pin.bucket}", files, hub)
+    return Download(_published(files, names), "", f"{SAFETENSORS}/{hub.pin.artifact_directory}", files, hub)
 
 
 def _published(files: tuple[RemoteFile, ...], names: list[str]) -> tuple[tuple[str, str], ...]:

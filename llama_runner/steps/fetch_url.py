@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import Digest, short
+from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import DownloadError
 from llama_runner.core.redaction import public_url
 from llama_runner.core.sizes import size_text
-from llama_runner.core.step import Needs, Place, Step, unkeyed
+from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.store.layout import ARCHIVES, safe_name
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class FetchUrl(Step):
     resource: ClassVar = "network"
 
     @property
-    def promise(self) -> Digest:
+    def expected_digest(self) -> Digest:
         """The digest that was asked for."""
         return self.digest
 
@@ -74,11 +74,11 @@ class FetchUrl(Step):
         """By its name; others of that name are told apart by their digest."""
         del key, digests, places
         name = self.url.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
-        return Place(ARCHIVES, f"{short(self.digest)}-{safe_name(name)}")
+        return Place(ARCHIVES, f"{short_hash(self.digest)}-{safe_name(name)}")
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The file."""
-        return Needs(fetch=self.size or UNKNOWN_SIZE, disk=self.size or UNKNOWN_SIZE)
+        return ResourceEstimate(fetch=self.size or UNKNOWN_SIZE, disk=self.size or UNKNOWN_SIZE)
 
     def run(self, workspace: Workspace) -> None:
         """Fetch it, going on where another run ended. Raises ``NotFetched`` and ``DownloadError``."""
@@ -98,7 +98,7 @@ class FetchUrl(Step):
             partial.unlink()
             raise wrong_download_error(shown(self.url), self.digest, found)
         partial.rename(workspace.target)
-        workspace.hashed(workspace.target.name, found)
+        workspace.add_digest(workspace.target.name, found)
 
     def _receive(self, partial: Path, workspace: Workspace) -> bool:
         """Ask once for what is missing and return whether it is all here."""

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import DownloadError
-from llama_runner.core.step import Needs, Place, Step, unkeyed
+from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.store.layout import SOURCES
 from llama_runner.system.processes import python_module
@@ -50,7 +50,7 @@ class FetchPackage(Step):
     resource: ClassVar = "network"
 
     @property
-    def promise(self) -> Digest:
+    def expected_digest(self) -> Digest:
         """The pinned digest."""
         return self.digest
 
@@ -64,13 +64,13 @@ class FetchPackage(Step):
         del key, digests, places
         return Place(SOURCES, self.filename)
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The file, once for pip and once for us."""
-        return Needs(fetch=self.size, disk=2 * self.size)
+        return ResourceEstimate(fetch=self.size, disk=2 * self.size)
 
     def run(self, workspace: Workspace) -> None:
         """Download with pip, which compares the digest itself."""
-        requirements = workspace.tools / "requirements.txt"
+        requirements = workspace.scratch / "requirements.txt"
         requirements.write_text(f"{self.package}=={self.release} --hash={self.digest}\n", encoding="utf-8")
         what = f"{self.package} {self.release}"
 
@@ -79,7 +79,7 @@ class FetchPackage(Step):
                 workspace.progress(int(match[1]), int(match[2]), "bytes")
 
         try:
-            workspace.call(
+            workspace.run_program(
                 [
                     *(*python_module("pip"), "download", "--no-deps", "--no-input"),
                     *("--disable-pip-version-check", "--progress-bar", "raw", "--only-binary", ":all:"),

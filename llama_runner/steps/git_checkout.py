@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from llama_runner.core.errors import DownloadError, SourceError
 from llama_runner.core.redaction import public_url, redacted
-from llama_runner.core.step import Needs, Place, Step, unkeyed
+from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.source_tree import no_source_tree_error, numbers
@@ -127,15 +127,15 @@ class CloneTree(Step):
         del key, digests, places
         return Place(f"{SOURCES}/llama.cpp-{self.commit[:12]}")
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The tree, and what git brings it in."""
-        return Needs(fetch=TREE_BYTES // 4, disk=TREE_BYTES)
+        return ResourceEstimate(fetch=TREE_BYTES // 4, disk=TREE_BYTES)
 
     def run(self, workspace: Workspace) -> None:
         """Fetch the one commit and write its files as they are in it, whatever git is configured to make of them."""
         git = git_for(f"a commit of {public_url(self.url)}")
         url, env = with_credentials(self.url)
-        repository = workspace.tools / "repository"
+        repository = workspace.scratch / "repository"
         words: list[str | Path] = [
             git,
             "-c",
@@ -146,7 +146,7 @@ class CloneTree(Step):
             "fetch.unpackLimit=1",  # what receives a pack says how far it is
             f"--git-dir={repository}",
         ]
-        workspace.call([git, "init", "--quiet", "--bare", repository], env=env)
+        workspace.run_program([git, "init", "--quiet", "--bare", repository], env=env)
         said: list[str] = []
 
         def hear(line: str) -> None:
@@ -156,7 +156,7 @@ class CloneTree(Step):
                 said.append(line)
 
         try:
-            workspace.call(
+            workspace.run_program(
                 [*words, "fetch", "--progress", "--depth=1", "--no-tags", "--", url, self.commit],
                 env=env,
                 on_line=hear,
@@ -165,7 +165,7 @@ class CloneTree(Step):
             if any("not our ref" in line or "no such remote ref" in line for line in said):
                 raise no_such_commit_error(self.url, self.commit) from error
             raise cannot_reach_error(self.url, "\n".join(line.strip() for line in said)) from error
-        workspace.call(
+        workspace.run_program(
             [
                 *words,
                 "-c",

@@ -6,13 +6,13 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError
 from llama_runner.core.source import Source
-from llama_runner.core.step import Needs, Node, Place, Step, noted, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.environment import check_system_config, step_environment
-from llama_runner.sources.local import bucket
+from llama_runner.sources.local import artifact_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,14 +51,14 @@ class Imatrix(Step):
             return None
         if isinstance(self.model, Source):
             digest = digests["model"]
-            directory = None if digest is None else bucket(getattr(self.model, "name", "model"), digest)
+            directory = None if digest is None else artifact_directory(getattr(self.model, "name", "model"), digest)
         else:
             directory = places["model"].directory if "model" in places else None
-        return None if directory is None else Place(directory, f"imatrix-{short(key)}.gguf")
+        return None if directory is None else Place(directory, f"imatrix-{short_hash(key)}.gguf")
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """Little."""
-        return Needs(disk=_SIZE)
+        return ResourceEstimate(disk=_SIZE)
 
     def run(self, workspace: Workspace) -> None:
         """Run llama-imatrix over the text."""
@@ -66,7 +66,7 @@ class Imatrix(Step):
 
         from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
 
-        shutil.copyfile(workspace.input("text"), workspace.tools / "calibration.txt")  # its name ends up in the file
+        shutil.copyfile(workspace.input("text"), workspace.scratch / "calibration.txt")  # its name ends up in the file
         total = self.chunks or 0
 
         def on_line(line: str) -> None:
@@ -82,14 +82,14 @@ class Imatrix(Step):
         words += ["--threads", str(self.threads)]
         words += ["--chunks", str(self.chunks)] if self.chunks is not None else []
         try:
-            workspace.call(
+            workspace.run_program(
                 words,
                 env=step_environment(os.environ),
-                cwd=workspace.tools,
+                cwd=workspace.scratch,
                 on_line=on_line,
             )
         except ProgramFailed as error:
             if any("you need at least" in line for line in error.tail):
                 raise text_too_short_error(workspace.input("text").name, 2 * _CONTEXT) from None
             raise
-        workspace.fact(chunks=total)
+        workspace.add_facts(chunks=total)

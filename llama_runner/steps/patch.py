@@ -6,11 +6,11 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import DownloadError, StepError, ToolError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.redaction import public_url
-from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.source_tree import SourceTree
 from llama_runner.steps.git_checkout import TREE_BYTES
@@ -80,7 +80,7 @@ class FetchPatch(Step):
         if key is None:
             return None
         name = self.url.partition("?")[0].rstrip("/").rpartition("/")[2]
-        return Place(PATCHES, f"{safe_name(name).removesuffix('.patch')}-{short(key)}.patch")
+        return Place(PATCHES, f"{safe_name(name).removesuffix('.patch')}-{short_hash(key)}.patch")
 
     def run(self, workspace: Workspace) -> None:
         """Fetch it. Raises ``DownloadError``, also for what is no patch, as a page that asks to log in."""
@@ -120,11 +120,11 @@ class PatchedTree(Step):
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Beside the tree without the patches."""
         del digests, places
-        return None if key is None else Place(f"{SOURCES}/llama.cpp-b{self.build}-{short(key)}")
+        return None if key is None else Place(f"{SOURCES}/llama.cpp-b{self.build}-{short_hash(key)}")
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The tree once more."""
-        return Needs(disk=TREE_BYTES // 2)
+        return ResourceEstimate(disk=TREE_BYTES // 2)
 
     def run(self, workspace: Workspace) -> None:
         """Copy, then apply. All of it is copied: a patch through a hard link would change the original too."""
@@ -165,7 +165,7 @@ def _apply(patch: Path, workspace: Workspace) -> None:
         raise no_patch_program_error()
     said: list[str] = []
     try:
-        workspace.call(words, env=env, cwd=out, on_line=lambda line: said.append(line.strip()))
+        workspace.run_program(words, env=env, cwd=out, on_line=lambda line: said.append(line.strip()))
     except ProgramFailed as error:
         raise patch_does_not_apply_error(patch.name, *_where(said), said, workspace.log_name) from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.step import Needs, Node, Place, Step
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
@@ -137,14 +137,14 @@ class ConverterEnvironment(Step):
         del key, digests, places
         return Place(f"{SOURCES}/converter-{self.python}-{self.os_and_arch}")
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """As measured."""
-        return Needs(fetch=FETCHED_BYTES, disk=FETCHED_BYTES + INSTALLED_BYTES)
+        return ResourceEstimate(fetch=FETCHED_BYTES, disk=FETCHED_BYTES + INSTALLED_BYTES)
 
     def run(self, workspace: Workspace) -> None:
         """Make the environment, install, and start the script once."""
         env = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
-        workspace.call([*python_module("venv"), "--without-pip", workspace.out], env=env)
+        workspace.run_program([*python_module("venv"), "--without-pip", workspace.out], env=env)
         python = python_of(workspace.out)
         try:
             self._install(workspace, python, env)
@@ -154,29 +154,29 @@ class ConverterEnvironment(Step):
             if not path.name.lower().startswith("python"):
                 path.unlink()
         try:
-            workspace.call([python, "-I", "-c", _COMPILE, workspace.out], env=env)
+            workspace.run_program([python, "-I", "-c", _COMPILE, workspace.out], env=env)
             call_script(workspace, workspace.out, CONVERT, ["--help"])
         except ProgramFailed as error:
             raise unusable_error(error.tail, error.log) from None
-        workspace.fact(packages=_packages(workspace.out))
+        workspace.add_facts(packages=_packages(workspace.out))
 
     def _install(self, workspace: Workspace, python: Path, env: Mapping[str, str]) -> None:
         """Install in the first way that gives a torch for the CPU. Raises for what else there is, or pip's failure."""
         failure: Exception | None = None
         for way in _ways(python, workspace.input("tree")):
             lines: list[str] = []
-            report, is_uv = workspace.tools / "report.json", way.program == "uv"
+            report, is_uv = workspace.scratch / "report.json", way.program == "uv"
             asking = ["--dry-run"] if is_uv else ["--dry-run", "--report", str(report), *_NO_WHOLE_FILES]
             try:
-                workspace.call([*way.words, *asking, *self.requirements], env=env, on_line=lines.append)
+                workspace.run_program([*way.words, *asking, *self.requirements], env=env, on_line=lines.append)
             except ProgramFailed as error:
                 failure = failure or (None if is_uv else error)  # pip comes after it, and knows the user's settings
                 continue
             if unwanted := accelerators(_would_install(lines) if is_uv else _reported(report)):
                 failure = only_for_accelerators_error(unwanted)
                 continue
-            workspace.call([*way.words, *self.requirements], env=env)
-            workspace.fact(installer=way.program)
+            workspace.run_program([*way.words, *self.requirements], env=env)
+            workspace.add_facts(installer=way.program)
             return
         assert failure is not None, "there is always pip"
         raise failure
@@ -218,7 +218,7 @@ def call_script(
         "pre_tokenizer": pre_tokenizer,
         "force": force,
     }
-    file, home = workspace.tools / "job.json", workspace.tools / "home"
+    file, home = workspace.scratch / "job.json", workspace.scratch / "home"
     file.write_text(json.dumps(job), encoding="utf-8")
     home.mkdir(exist_ok=True)
     env = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
@@ -227,7 +227,7 @@ def call_script(
     if not python.exists():
         raise python_gone_error(python)
     argv: list[str | Path] = [python, "-I", "-B", DRIVER, file]
-    workspace.call(argv, env=env, cwd=workspace.tools, on_line=on_line)
+    workspace.run_program(argv, env=env, cwd=workspace.scratch, on_line=on_line)
 
 
 def accelerators(packages: Mapping[str, str]) -> list[str]:
@@ -251,7 +251,7 @@ def _ways(python: Path, tree: Path) -> Iterator[_Way]:
     index = re.search(_TREE_INDEX, requirements.read_text(encoding="utf-8")) if requirements.is_file() else None
     if index is not None and _has_torch(index[1]):
         for way in ways:
-            yield way.but(words=(*way.words, "--extra-index-url", index[1]))
+            yield way.replace(words=(*way.words, "--extra-index-url", index[1]))
 
 
 def _has_torch(index: str) -> bool:

@@ -13,7 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StepError
 from llama_runner.core.step import Node, Place, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
@@ -81,7 +81,7 @@ class Quality(Step):
         if key is None or model is None:
             return None
         directory, name = (model.directory, model.name) if model.name else model.directory.rsplit("/", 1)
-        return Place(directory, f"{name.removesuffix('.gguf')}.quality-{short(key)}.json")
+        return Place(directory, f"{name.removesuffix('.gguf')}.quality-{short_hash(key)}.json")
 
     def run(self, workspace: Workspace) -> None:
         """Run llama-perplexity over the base, then over the model."""
@@ -90,7 +90,7 @@ class Quality(Step):
         base, model = workspace.input("base"), workspace.input("model")
         model = model / self.model.entry if self.model.entry else model
         self._check_room(workspace, base)
-        shutil.copyfile(workspace.input("text"), workspace.tools / "text.txt")
+        shutil.copyfile(workspace.input("text"), workspace.scratch / "text.txt")
         check_system_config(lambda text: workspace.warn("system_config", text))
         first = ("chunks", "base_perplexity")
         told = self._measured(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], first)
@@ -100,7 +100,7 @@ class Quality(Step):
         told["perplexity_ratio"] = f"{float(told['perplexity']) / base_perplexity:.6f}"
         figures = {"chunks": chunks, "tokens": chunks * _MEASURED, **dict(sorted(told.items()))}
         workspace.target.write_text(json.dumps(as_numbers(figures), indent=2) + "\n", encoding="utf-8")
-        workspace.fact(**figures)
+        workspace.add_facts(**figures)
 
     def _check_room(self, workspace: Workspace, base: Path) -> None:
         """Raise ``StoreError`` if the base's predictions do not fit."""
@@ -110,9 +110,9 @@ class Quality(Step):
 
         vocabulary = read_header(base).arrays.get("tokenizer.ggml.tokens", 0)
         chunks = min(self.chunks, workspace.input("text").stat().st_size // CONTEXT)  # a token is a byte at least
-        need, free = room(chunks, vocabulary), shutil.disk_usage(workspace.tools).free
+        need, free = room(chunks, vocabulary), shutil.disk_usage(workspace.scratch).free
         if need > free:
-            raise disk_full_error(workspace.tools, need=need, free=free)
+            raise disk_full_error(workspace.scratch, need=need, free=free)
 
     def _measured(
         self, workspace: Workspace, model: Path, words: Sequence[str], names: Sequence[str], before: int = 0
@@ -151,10 +151,10 @@ class Quality(Step):
 
         options = ["--ctx-size", str(CONTEXT), "--kl-divergence-base", "base.kld", "--threads", str(self.threads)]
         try:
-            workspace.call(
+            workspace.run_program(
                 [program_in(workspace.input("tool"), "llama-perplexity"), "-m", model, *words, *options],
                 env=step_environment(os.environ),
-                cwd=workspace.tools,
+                cwd=workspace.scratch,
                 on_line=on_line,
             )
         except ProgramFailed:

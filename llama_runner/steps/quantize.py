@@ -6,11 +6,11 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.source import Source
-from llama_runner.core.step import Needs, Node, Place, Step, later, noted, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.llama_cpp.environment import step_environment
-from llama_runner.sources.local import bucket
+from llama_runner.sources.local import artifact_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,9 +32,9 @@ class Quantize(Step):
     tool: Node | None = noted(None)
     base_bytes: int = unkeyed(0)
     threads: int = unkeyed(1)
-    imatrix: Node | None = later(None)
-    tuning: tuple[str, ...] = later(())
-    """Options of llama-quantize, as ``Tuning.words`` gives them."""
+    imatrix: Node | None = keyed_unless_default(None)
+    tuning: tuple[str, ...] = keyed_unless_default(())
+    """Options of llama-quantize, as ``QuantizeOptions.arguments`` returns them."""
     shards: int = unkeyed(0)
     """How many files there will be, when as many are asked for as the source has; else 0 for one."""
     kind: ClassVar[str] = "quantize"
@@ -59,20 +59,20 @@ class Quantize(Step):
         directory, stem = self._beside(digests, places)
         if directory is None or (self._is_special and key is None):
             return None
-        name = f"{stem}.{self.type}" + (f"-{short(str(key))}" if self._is_special else "")
+        name = f"{stem}.{self.type}" + (f"-{short_hash(str(key))}" if self._is_special else "")
         return Place(f"{directory}/{name}") if self.shards else Place(directory, f"{name}.gguf")
 
     def _beside(self, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> tuple[str | None, str]:
         if isinstance(self.model, Source):
             digest, name = digests["model"], getattr(self.model, "name", "model")
-            return (None if digest is None else bucket(name, digest)), name
+            return (None if digest is None else artifact_directory(name, digest)), name
         base = places.get("model")
         return (None, "") if base is None else (base.directory, base.name.removesuffix(".gguf"))
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """A share of the base that follows from the bits per weight, which the name begins with."""
         digit = next((int(letter) for letter in self.type if letter.isdigit()), 8)
-        return Needs(disk=self.base_bytes * (digit + 1) // 16)
+        return ResourceEstimate(disk=self.base_bytes * (digit + 1) // 16)
 
     def run(self, workspace: Workspace) -> None:
         """Run llama-quantize and read back what it wrote."""
@@ -93,22 +93,22 @@ class Quantize(Step):
             import shutil  # noqa: PLC0415 - not on the warm path
 
             imatrix = ["--imatrix", f"imatrix{workspace.input('imatrix').suffix}"]
-            shutil.copyfile(workspace.input("imatrix"), workspace.tools / imatrix[1])  # its name ends up in the file
+            shutil.copyfile(workspace.input("imatrix"), workspace.scratch / imatrix[1])  # its name ends up in the file
         target = workspace.out / "model" if self.shards else workspace.target  # of several, a prefix is given
         words: list[str | Path] = [program_in(workspace.input("tool"), "llama-quantize"), *self.tuning, *imatrix]
         words += [workspace.input("model"), target, self.type.upper(), str(self.threads)]
-        workspace.call(
+        workspace.run_program(
             words,
             env=step_environment(os.environ),
-            cwd=workspace.tools,
+            cwd=workspace.scratch,
             on_line=on_line,
         )
         made = workspace.out / self.entry if self.shards else workspace.target
-        workspace.fact(**read_header(made).facts())
+        workspace.add_facts(**read_header(made).facts())
         if _BITS in told:
-            workspace.fact(bits_per_weight=told[_BITS][0])
+            workspace.add_facts(bits_per_weight=told[_BITS][0])
         if _FALLBACK in told:
             count, of = told[_FALLBACK]
-            workspace.fact(fallback_tensors=int(count))
+            workspace.add_facts(fallback_tensors=int(count))
             text = f"{count} of {of} tensors have rows that {self.type} cannot hold, and are stored in a larger type"
             workspace.notice("fallback", text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, unkeyed
 from llama_runner.store.layout import SOURCES
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class UnpackSource(Step):
     kind: ClassVar[str] = "unpack"
 
     @property
-    def promise(self) -> Digest:
+    def expected_digest(self) -> Digest:
         """The pinned digest of the tree."""
         return self.digest
 
@@ -35,9 +35,9 @@ class UnpackSource(Step):
         del key, digests, places
         return Place(f"{SOURCES}/{self.directory}")
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The tree."""
-        return Needs(disk=self.bytes)
+        return ResourceEstimate(disk=self.bytes)
 
     def run(self, workspace: Workspace) -> None:
         """Write every file below ``member``; of the modes only the executable bit is kept."""
@@ -55,7 +55,7 @@ class UnpackFile(Step):
     kind: ClassVar[str] = "unpack_file"
 
     @property
-    def promise(self) -> Digest:
+    def expected_digest(self) -> Digest:
         """The pinned digest of the file."""
         return self.digest
 
@@ -69,9 +69,9 @@ class UnpackFile(Step):
         del key, digests, places
         return Place(SOURCES, self.member.rpartition("/")[2])
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The file."""
-        return Needs(disk=self.bytes)
+        return ResourceEstimate(disk=self.bytes)
 
     def run(self, workspace: Workspace) -> None:
         """Write it. ``BadArchive`` when it is not there."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError
-from llama_runner.core.step import Needs, Node, Place, Step, later, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, unkeyed
 from llama_runner.llama_cpp.executable_format import check_platform
 from llama_runner.steps.unpack import extract
 from llama_runner.store.layout import build_place
@@ -57,7 +57,7 @@ class UnpackPrograms(Step):
     """What ``llama-server`` must call itself; None: whatever it says."""
     sha256: Digest | None = unkeyed(None)
     """What the archive must hash to; it is in the key anyhow."""
-    beside: tuple[Node, ...] = later(())
+    beside: tuple[Node, ...] = keyed_unless_default(())
     """Archives with libraries that the programs need and their own lacks: CUDA's, on Windows."""
     kind: ClassVar[str] = "unpack_programs"
 
@@ -75,11 +75,11 @@ class UnpackPrograms(Step):
         if key is None:
             return None
         build = "" if self.build is None else f"-b{self.build}"
-        return Place(build_place(self.os_and_arch, f"prebuilt-{self.backend}{build}-{short(key)}"))
+        return Place(build_place(self.os_and_arch, f"prebuilt-{self.backend}{build}-{short_hash(key)}"))
 
-    def needs(self) -> Needs:
+    def estimate(self) -> ResourceEstimate:
         """The programs, with what is thrown away of the archive."""
-        return Needs(disk=PROGRAMS_DISK)
+        return ResourceEstimate(disk=PROGRAMS_DISK)
 
     def run(self, workspace: Workspace) -> None:
         """Unpack, find the programs, look at what they run on, prove them.
@@ -100,9 +100,11 @@ class UnpackPrograms(Step):
 
             prove(workspace.out, Expected(backend=self.backend, build=self.build), workspace)
         else:
-            workspace.fact(backend=self.backend, proven=None, why=f"for {self.os_and_arch}; this machine is {here}")
+            workspace.add_facts(
+                backend=self.backend, proven=None, why=f"for {self.os_and_arch}; this machine is {here}"
+            )
             if self.build is not None:
-                workspace.fact(build=self.build)
+                workspace.add_facts(build=self.build)
 
     def _found(self, root: Path) -> Path:
         """Return the directory with the programs: that with most of them, of several the uppermost."""
@@ -134,7 +136,7 @@ class UnpackPrograms(Step):
         for name in map(self._program, NEEDED):
             if name not in programs and self.os_and_arch != hardware.platform_tag():
                 raise BadArchive(f"{name} in the archive is no program")
-        workspace.fact(programs=programs)
+        workspace.add_facts(programs=programs)
 
     def _program(self, name: str) -> str:
         return f"{name}.exe" if self.os_and_arch.startswith("windows") else name
@@ -151,7 +153,7 @@ def _leads_out(path: Path, directory: Path) -> bool:
 
 def _unpacked(workspace: Workspace, name: str) -> Path:
     """Unpack the whole of an input into a directory that is gone afterwards."""
-    into = workspace.tools / name
+    into = workspace.scratch / name
     into.mkdir()
     extract(workspace, into, lambda member: member, name)
     return into

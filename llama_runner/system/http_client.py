@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin
 
 from llama_runner.core.redaction import redacted
-from llama_runner.system.http_failure import failure_of, origin_of
+from llama_runner.system.http_failure import failure_of, url_origin
 from llama_runner.system.network import user_agent
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def get(url: str, headers: Mapping[str, str] | None = None, *, same_host: bool =
             finally:
                 response.close()
             target = urljoin(url, response.headers.get("location", ""))
-            if same_host and origin_of(target) != origin_of(url):
-                raise HttpFailed(f"it leads to another host, {origin_of(target)}")
+            if same_host and url_origin(target) != url_origin(url):
+                raise HttpFailed(f"it leads to another host, {url_origin(target)}")
             url = target
         raise HttpFailed("it leads from one address to the next without end")
 
@@ -102,7 +102,7 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
-        failure = failure_of(error, origin_of(url))
+        failure = failure_of(error, url_origin(url))
         if failure is not None:
             raise HttpFailed(failure.text, failure.hint, failure.cause) from None
         raise HttpFailed(str(error) or type(error).__name__) from None

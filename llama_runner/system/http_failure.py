@@ -129,7 +129,7 @@ def proxy_of(url: str) -> str | None:
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.hostname or ""):
         return None
-    return origin_of(proxy if "://" in proxy else f"http://{proxy}")
+    return url_origin(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -153,12 +153,12 @@ def named(error: BaseException, *names: str) -> BaseException | None:
 def where_of(error: BaseException, endpoint: str) -> str:
     """Return the origin of the request that failed, or ``endpoint`` where no request is known."""
     try:
-        return origin_of(str(error.request.url))  # type: ignore[attr-defined]
+        return url_origin(str(error.request.url))  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):
         return endpoint
 
 
-def origin_of(url: str) -> str:
+def url_origin(url: str) -> str:
     """Return scheme, host and port of a URL: the rest may be long, or a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -118,6 +118,9 @@ def test_what_was_tuned_is_what_run_uses(root: Path, llama_runner: Command) -> N
     unknown = llama_runner("plan", "--demo", "--root", root, "--profile", "fast")
     assert unknown.code == 2
     assert "hint: there are quick" in unknown.err
+    path.with_name("of_the_model-1234.json").write_text(json.dumps({**kept, "name": "demo:q4_k_m"}))
+    unknown = llama_runner("plan", "--demo", "--root", root, "--profile", "fast")
+    assert "hint: there are demo:q4_k_m, quick\n" in unknown.err, "as it was typed, not as its file is named"
     path.write_text("{")
     assert llama_runner("plan", "--demo", "--root", root, "--profile", "quick").code == 2
 

@@ -125,7 +125,7 @@ def test_what_is_chosen_is_what_later_runs_take_and_needs_no_compiler(
     shutil.copy(build / "llama-server", moved)  # what is moved with its root is the same under another stamp
     (moved / STATE_FILE).unlink()
     [record] = store_in(machine_there).records(build).values()
-    (moved / STATE_FILE).write_bytes(format_state({TREE: record.but(noted={})}))
+    (moved / STATE_FILE).write_bytes(format_state({TREE: record.replace(noted={})}))
     assert llama_runner("plan", *words, env=bare).code == 5, "to build, a compiler is needed"
     assert llama_runner("bins", "use", build.name, "--root", machine_there).code == 0
     prepared = llama_runner("prepare", *words, env=bare)

@@ -24,8 +24,8 @@ def test_13_10_an_adapter_directory_as_model_names_its_base(
     settings = adapter / "adapter_config.json"
     for value, base, runs in (
         ({"base_model_name_or_path": "Qwen/Qwen3-0.6B"}, " of Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
-        ({}, ", and does not say of which model", "MODEL"),
-        ([], ", and does not say of which model", "MODEL"),
+        ({}, ", and names no base model", "MODEL"),
+        ([], ", and names no base model", "MODEL"),
     ):
         settings.write_text(json.dumps(value))
         done = llama_runner("run", *(word.format(adapter) for word in words), "--root", tmp_path / "root")
@@ -37,7 +37,7 @@ def test_13_10_an_adapter_directory_as_model_names_its_base(
 def test_13_10_an_adapter_as_gguf_is_no_model_either(root: Path, tmp_path: Path, llama_runner: Command) -> None:
     adapter = write_adapter(tmp_path / "a.gguf", Runner(root).prepare(demo=True).model, 1)
     done = llama_runner("run", adapter, "--root", root)
-    says(done, 3, f"{adapter} is a LoRA adapter, and does not say of which model")
+    says(done, 3, f"{adapter} is a LoRA adapter, and names no base model")
     assert llama_runner("inspect", adapter).code == 0
 
 

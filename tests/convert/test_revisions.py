@@ -15,7 +15,7 @@ from llama_runner.convert.revisions import CORRECTIONS, Correction, revision_of
 from llama_runner.core.digest import Digest
 from llama_runner.core.plan import Run
 from llama_runner.core.step import step_key
-from llama_runner.sources.local import LocalModel
+from llama_runner.sources.local import LocalSafetensors
 from llama_runner.steps.convert import Convert
 from tests.convert.checkpoints import bert, llama
 
@@ -45,12 +45,12 @@ def reasons(root: Path, model: Path | str) -> list[dict[str, object]] | None:
 
 def test_11_26_a_revision_of_zero_leaves_the_key_of_a_conversion_as_it_was(tmp_path: Path) -> None:
     digests = {"model": Digest("sha256:" + "0" * 64)}
-    step = Convert(LocalModel(tmp_path, "name"), "name", "auto")
+    step = Convert(LocalSafetensors(tmp_path, "name"), "name", "auto")
     golden = "k1:a90b30d507279033d441787c1e333c43a7e11604c521e7bfc6e3289c5ec6fb62"
     assert step_key(step, digests) == golden
-    assert step_key(step.but(revision=0), digests) == golden
-    assert step_key(step.but(revision=1), digests) != golden
-    assert step_key(step.but(revision=1), digests) != step_key(step.but(revision=2), digests)
+    assert step_key(step.replace(revision=0), digests) == golden
+    assert step_key(step.replace(revision=1), digests) != golden
+    assert step_key(step.replace(revision=1), digests) != step_key(step.replace(revision=2), digests)
 
 
 def test_11_26_a_correction_of_a_family_converts_only_its_models_again(

@@ -151,7 +151,7 @@ def test_pain_01_it_ends_after_a_bounded_number_of_attempts_with_what_was_kept(
     fetching = Fetching(children, root)
     assert dropped.happened.wait(60)
     hub.fault("503", path="*/resolve/*", times=None, retry_after=0)
-    says(fetching.finish(), 4, f"{NAME} of {REPO} does not come", "12.0 MiB kept, run again to continue")
+    says(fetching.finish(), 4, f"{NAME} of {REPO} cannot be downloaded", "12.0 MiB kept, run again to continue")
     assert len([one for one in hub.requests if one.status == 503]) < 10
     hub.faults.clear()
     assert made(llama_runner("prepare", REPO, "--root", root, "--json")) == gguf.read_bytes()
@@ -228,7 +228,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_had_room(
     hub: Hub, root: Path, llama_runner: Command, gguf: Path
 ) -> None:
     hub.repo(REPO, {NAME: gguf})
-    says(llama_runner("prepare", REPO, "--root", root, preexec_fn=limited(HALF)), 7, "no room left in")
+    says(llama_runner("prepare", REPO, "--root", root, preexec_fn=limited(HALF)), 7, "no space left in")
     assert not list((root / "models").rglob("*.gguf"))
     kept = partial(root)
     assert kept is not None

@@ -11,7 +11,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES
 from llama_runner.sources import quantization_types
-from llama_runner.sources.quantize_options import NEED_IMATRIX, TENSOR_TYPES
+from llama_runner.sources.quantize_options import TENSOR_TYPES, TENSORS_NEEDING_IMATRIX
 from tests.conftest import Command, says
 from tests.convert.checkpoints import copy_tokenizer, llama
 from tests.e2e.serving import Running, ask
@@ -44,7 +44,7 @@ def test_the_list_of_types_is_that_of_the_built_one(llama_quantize: Path) -> Non
     aliases = dict(re.findall(r"^ +\d+ +or +(\w+) +: alias for (\w+)", text, re.MULTILINE))
     assert aliases
     for alias, name in aliases.items():
-        assert quantization_types.canonical(alias) == name.lower()
+        assert quantization_types.canonical_type(alias) == name.lower()
 
 
 @pytest.mark.parametrize(
@@ -204,5 +204,5 @@ def test_quantize_options_that_contradict_each_other_are_errors(
 def test_every_tensor_type_is_one_that_ggml_knows(root: Path, bf16: Path) -> None:
     runner = Runner(root)
     for kind in TENSOR_TYPES:
-        if kind not in NEED_IMATRIX:
+        if kind not in TENSORS_NEEDING_IMATRIX:
             runner.prepare(gguf_path=bf16, quantization="q8_0", tensor_types=[f"blk.0.ffn_up={kind}"])

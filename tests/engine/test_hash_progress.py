@@ -10,7 +10,7 @@ import pytest
 from llama_runner.core.events import StepProgress
 from llama_runner.core.workspace import Workspace
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.sources.local import LocalModel
+from llama_runner.sources.local import LocalSafetensors
 from llama_runner.store import local_sources
 from llama_runner.store.artifacts import Store
 from llama_runner.store.stamps import BLOCK, hash_file
@@ -54,6 +54,6 @@ def test_the_hash_of_a_source_is_told_within_a_file(tmp_path: Path, monkeypatch:
         inspect=lambda _source: None,
         on_progress=lambda done, total: told.append((done, total)),
     )
-    sources.digest(LocalModel(MODEL_DIRECTORY, "demo"))
+    sources.digest(LocalSafetensors(MODEL_DIRECTORY, "demo"))
     assert len({total for _, total in told}) == 1
     assert told[-1][0] == told[-1][1]

@@ -22,7 +22,7 @@ from llama_runner.convert import checkpoint, convert, official_script
 from llama_runner.convert.model_directory import Source
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.request.model_inspection import inspect
-from llama_runner.sources.checkpoint_quantization import stored
+from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.gguf_header import read_header
 from tests.convert.official import FAMILIES, FIRST, cases_of
 from tests.fuzz.harness import Case, Finding, Target, check_error, decoded, encoded, explore
@@ -180,7 +180,7 @@ def check(case: Case, scratch: Path) -> None:
 
 def _choose(model: Path) -> None:
     source = Source(model)
-    stored(source.config)
+    read_quantization(source.config)
     choice = official_script.choose(source)
     _check_context(choice.context_length)
     official_script.described(model, choice)

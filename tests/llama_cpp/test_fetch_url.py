@@ -13,7 +13,7 @@ import pytest
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
-from llama_runner.core.step import Needs
+from llama_runner.core.step import ResourceEstimate
 from llama_runner.steps.fetch_url import FetchUrl, NotFetched
 from tests.llama_cpp.tiny_llama import Bench
 
@@ -85,8 +85,8 @@ def test_a_file_comes_whole_and_is_not_fetched_again(bench: Bench, server: Serve
     mirror = FetchUrl(DIGEST, server.url.replace("releases", "mirror"), len(CONTENT))
     bench.execute(mirror)
     assert bench.ran() == [], "it does not matter who gives the bytes"
-    assert step.needs() == Needs(fetch=len(CONTENT), disk=len(CONTENT))
-    assert FetchUrl(DIGEST, server.url).needs().fetch, "a fetch of unknown size is a fetch"
+    assert step.estimate() == ResourceEstimate(fetch=len(CONTENT), disk=len(CONTENT))
+    assert FetchUrl(DIGEST, server.url).estimate().fetch, "a fetch of unknown size is a fetch"
 
 
 def test_a_connection_that_is_lost_is_gone_on_with(bench: Bench, server: Server) -> None:

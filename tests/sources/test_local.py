@@ -17,7 +17,7 @@ from llama_runner.core.errors import SourceError
 from llama_runner.core.record import STATE_FILE, Record, format_state
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.sources.local import LocalModel, bucket, open_directory
+from llama_runner.sources.local import LocalSafetensors, artifact_directory, open_directory
 from llama_runner.store.artifacts import Store
 from llama_runner.store.local_sources import LocalSources, SourceChanged
 from llama_runner.store.stamps import hash_file, source_stamp
@@ -36,7 +36,7 @@ def directory(tmp_path: Path) -> Path:
     return model
 
 
-def look(root: Path, *, remember: bool = True, inspected: list[LocalModel] | None = None) -> LocalSources:
+def look(root: Path, *, remember: bool = True, inspected: list[LocalSafetensors] | None = None) -> LocalSources:
     inspected = [] if inspected is None else inspected
     return LocalSources(Store(root, lambda _event: None), remember=remember, inspect=inspected.append)
 
@@ -92,7 +92,7 @@ def test_planning_leaves_no_trace(directory: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_model_is_said_before_its_bytes_are_hashed(directory: Path, tmp_path: Path) -> None:
-    inspected: list[LocalModel] = []
+    inspected: list[LocalSafetensors] = []
     sources = look(tmp_path, inspected=inspected)
     sources.digest(open_directory(directory))
     assert [source.path for source in inspected] == [directory]
@@ -175,12 +175,12 @@ def test_11_04_a_source_replaced_while_it_is_read_is_seen_and_a_link_to_it_is_no
         sources.verify(source)
 
 
-def converted(directory: Path) -> LocalModel:
+def converted(directory: Path) -> LocalSafetensors:
     """Return the directory as the source of a model that we convert."""
-    return open_directory(directory).but(converted_here=True)
+    return open_directory(directory).replace(converted_here=True)
 
 
-def remember(root: Path, source: LocalModel, *, of_before: bool = False) -> Digest:
+def remember(root: Path, source: LocalSafetensors, *, of_before: bool = False) -> Digest:
     """Look at a source and record a conversion of it; ``of_before``: as versions without ``digest`` and ctime did."""
     sources = look(root)
     digest = sources.digest(source)
@@ -190,7 +190,7 @@ def remember(root: Path, source: LocalModel, *, of_before: bool = False) -> Dige
         for entry in origin["files"].values():
             entry["stamp"] = None
         del origin["parts"]
-    place = Place(bucket(source.name, digest), "model.gguf")
+    place = Place(artifact_directory(source.name, digest), "model.gguf")
     record = Record(Key("k1:0"), {"step": "convert"}, Digest("sha256:0"), 0, {}, source=origin)
     (root / place.directory).mkdir(parents=True, exist_ok=True)
     (root / place.directory / STATE_FILE).write_bytes(format_state({place.name: record}))

@@ -12,9 +12,9 @@ import pytest
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.hub.names import HubName
-from llama_runner.sources.local import LocalFile, LocalModel
-from llama_runner.sources.open_source import NotAModel, choose
-from llama_runner.sources.quantization_types import canonical
+from llama_runner.sources.local import LocalGguf, LocalSafetensors
+from llama_runner.sources.open_source import NotAModel, open_source
+from llama_runner.sources.quantization_types import canonical_type
 from llama_runner.store import layout
 from tests.conftest import REPOSITORY
 from tests.sources.gguf_files import write
@@ -32,45 +32,45 @@ from tests.sources.gguf_files import write
     ],
 )
 def test_case_and_aliases_do_not_matter(typed: str, name: str) -> None:
-    assert canonical(typed) == name
+    assert canonical_type(typed) == name
 
 
 def test_an_unknown_quantization_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="no quantization called 'q4_k_x'") as caught:
-        canonical("q4_k_x")
+        canonical_type("q4_k_x")
     assert caught.value.code == 2
     assert "q4_k_m" in str(caught.value.hint)
     with pytest.raises(UsageError, match="there is no quantization called") as caught:
-        canonical("strawberry")
+        canonical_type("strawberry")
     assert "q4_k_m" in str(caught.value.hint)
 
 
 def test_pain_15_types_that_need_an_importance_matrix_are_refused_without_one() -> None:
     with pytest.raises(UsageError, match="iq2_xxs needs an importance matrix"):
-        canonical("IQ2_XXS")
+        canonical_type("IQ2_XXS")
 
 
 def test_a_model_is_recognised_by_what_it_is(tmp_path: Path) -> None:
-    file = choose(write(tmp_path / "model.gguf"))
-    assert isinstance(file, LocalFile)
+    file = open_source(write(tmp_path / "model.gguf"))
+    assert isinstance(file, LocalGguf)
     assert file.name == "model"
-    directory = choose(str(tmp_path))
-    assert isinstance(directory, LocalModel)
+    directory = open_source(str(tmp_path))
+    assert isinstance(directory, LocalSafetensors)
     assert directory.name == tmp_path.name
-    demo = choose(demo=True)
-    assert isinstance(demo, LocalModel)
-    for name in (choose("acme/tiny"), choose(hf_model="acme/tiny")):
+    demo = open_source(demo=True)
+    assert isinstance(demo, LocalSafetensors)
+    for name in (open_source("acme/tiny"), open_source(hf_model="acme/tiny")):
         assert isinstance(name, HubName)
         assert name.repo == "acme/tiny"
     with pytest.raises(NotAModel, match="tiny is not a file or directory here, and not the name of a model"):
-        choose("tiny")
+        open_source("tiny")
 
 
 def test_no_model_and_two_models_are_usage_errors() -> None:
     with pytest.raises(UsageError, match="no model given") as none:
-        choose()
+        open_source()
     with pytest.raises(UsageError, match="2 models given: MODEL x, --demo") as two:
-        choose("x", demo=True)
+        open_source("x", demo=True)
     assert isinstance(none.value, UsageError)
     assert isinstance(two.value, UsageError)
 
@@ -78,13 +78,13 @@ def test_no_model_and_two_models_are_usage_errors() -> None:
 def test_what_is_not_there_is_said_with_its_whole_path(tmp_path: Path) -> None:
     for named in ({"gguf_path": tmp_path / "no.gguf"}, {"safetensors_dir": tmp_path / "no"}, {"model": "./no/such"}):
         with pytest.raises(SourceError, match="does not exist") as caught:
-            choose(**named)
+            open_source(**named)
         assert Path(str(caught.value).partition(" does not")[0]).is_absolute()
     (tmp_path / "file").touch()
     with pytest.raises(SourceError, match="is not a directory"):
-        choose(safetensors_dir=tmp_path / "file")
+        open_source(safetensors_dir=tmp_path / "file")
     with pytest.raises(SourceError, match="empty"):
-        choose(gguf_path=tmp_path / "file")
+        open_source(gguf_path=tmp_path / "file")
 
 
 @pytest.mark.parametrize(

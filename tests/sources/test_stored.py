@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.sources.checkpoint_quantization import Stored, stored
+from llama_runner.sources.checkpoint_quantization import CheckpointQuantization, read_quantization
 
 GROUPS = {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}
 
@@ -25,8 +25,8 @@ GROUPS = {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}
 def test_the_method_and_how_large_the_converted_file_is(
     settings: dict[str, Any], bits: int, bytes_of_gigabyte: int
 ) -> None:
-    found = stored({"quantization_config": settings})
-    assert found == Stored(method=settings["quant_method"], bits=bits)
+    found = read_quantization({"quantization_config": settings})
+    assert found == CheckpointQuantization(method=settings["quant_method"], bits=bits)
     assert found is not None
     assert found.converted_bytes(10**9) == bytes_of_gigabyte
 
@@ -35,4 +35,4 @@ def test_the_method_and_how_large_the_converted_file_is(
     "config", [{}, {"quantization_config": []}, {"quantization_config": {"bits": 4}}, {"quantization_config": None}]
 )
 def test_nothing_is_said_where_config_json_says_nothing(config: dict[str, Any]) -> None:
-    assert stored(config) is None
+    assert read_quantization(config) is None

@@ -55,7 +55,9 @@ def check_options(
     that do not list their options are not checked.
     """
     from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
+    from llama_runner.serving.llama_server.option_paths import check_files  # noqa: PLC0415 - only with options
 
+    check_files(server.extra)
     try:
         known = capabilities_of(programs, digest, private)
     except SaysNothing:

@@ -79,7 +79,7 @@ class Memory:
         if need is None:
             return
         missing = max(0, measured - need.on_host)
-        need = need.but(beside=need.beside + missing)
+        need = need.replace(beside=need.beside + missing)
         room = self.room(need) if freed is None else Room(hardware.available_memory() + freed)
         lacks = lacking(need, room, spills=self.question.spills)
         if not lacks:
@@ -118,8 +118,8 @@ class Memory:
         if asked not in self._answers:
             context = int(asked.ctx_size) if asked.ctx_size.isdigit() else 0
             if context > _FAR:
-                near = self.ask(asked.but(ctx_size=str(_FAR // 2)), quietly=quietly)
-                far = near and self.ask(asked.but(ctx_size=str(_FAR)), quietly=quietly)
+                near = self.ask(asked.replace(ctx_size=str(_FAR // 2)), quietly=quietly)
+                far = near and self.ask(asked.replace(ctx_size=str(_FAR)), quietly=quietly)
                 self._answers[asked] = near and far and extrapolated(near, far, context * 2 / _FAR - 1)
             else:
                 self._answers[asked] = self._ask(asked, quietly=quietly)
@@ -138,7 +138,7 @@ class Memory:
                 self._sink(Noticed("no_memory_check", f"memory is not checked: {self._program} {why}"))
             return None
         beside = [self.spec.projector, None if asked.draft is None else Path(asked.draft)]
-        return larger(answers).but(beside=sum(_bytes_of(file) for file in beside if file is not None))
+        return larger(answers).replace(beside=sum(_bytes_of(file) for file in beside if file is not None))
 
     def _say(self, *words: str) -> str:
         """Return what llama-fit-params prints; nothing when it fails."""

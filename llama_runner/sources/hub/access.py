@@ -1,7 +1,7 @@
-"""How the Hub is asked: at which address, and with which token.
+"""Endpoint of the Hub and the user's token.
 
-The environment is read when it is asked for, not when something is imported. The token is found here, kept in one
-value that never shows it, and handed to requests by ``client`` and ``transfer`` alone.
+The environment is read on each call, not on import. The token is held in one value that never prints it; ``client``
+and ``download`` alone send it.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ _EXAMPLE = "https://hub.example.org"
 
 
 def bad_token_error(origin: str, why: str) -> UsageError:
-    """What stands where a token should be cannot be one; it is not shown."""
+    """Return the error for a malformed token; the token is not shown."""
     return UsageError(
         f"the token from {origin} cannot be one: {why}", hint=f"copy it anew from {ENDPOINT}/settings/tokens"
     )
 
 
 def no_token_file_error(path: Path, why: str) -> UsageError:
-    """The file of ``--token-file`` cannot be read."""
+    """Return the error for an unreadable ``--token-file``."""
     return UsageError(f"cannot read the token file {path}: {why}", hint="give a file with the token on its only line")
 
 
 def bad_timeout_error(variable: str, value: str) -> UsageError:
-    """A time-out in the environment is not a number of seconds."""
+    """Return the error for a time-out variable that is not a number of seconds."""
     return UsageError(f"{variable} is {value!r}", hint="set it to a whole number of seconds, or unset it")
 
 
 class Access(Value):
-    """Where the Hub is, and who asks. Neither its text nor its hash tells the token."""
+    """Endpoint and token of the Hub. ``repr`` and ``hash`` do not contain the token."""
 
     endpoint: str
-    """Without a slash at its end, a user name or a password."""
+    """URL without a trailing slash, user name or password."""
     token: str | None
     origin: str
-    """Where the token is from: ``HF_TOKEN``, ``token file``, ``--token-file PATH``, …, or ``none``."""
+    """Origin of the token: ``HF_TOKEN``, ``token file``, ``--token-file PATH``, …, or ``none``."""
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of every request. The token is in them: not for logs."""
+        """Return the headers of every request. They contain the token: not for logs."""
         headers = {"User-Agent": user_agent()}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
 
-    def hide(self, text: str) -> str:
-        """Return ``text`` without the token, should somebody have repeated it there."""
+    def redact(self, text: str) -> str:
+        """Return ``text`` with the token replaced."""
         return text.replace(self.token, "<token>") if self.token else text
 
     def __repr__(self) -> str:
@@ -74,24 +74,24 @@ class Access(Value):
 def find_access(
     environment: Mapping[str, str], *, token_file: Path | None, notice: Callable[[str, str], None]
 ) -> Access:
-    """Return how the Hub is asked; a ``UsageError`` when what was set cannot be used.
+    """Return the endpoint and token; raises ``UsageError`` for invalid settings.
 
-    A token is looked for in ``token_file``, in ``HF_TOKEN``, under its older names, and where ``hf auth login``
-    keeps it. ``notice`` is told, with a word and a clause, what the user should change.
+    The token is searched in ``token_file``, in ``HF_TOKEN`` and its older names, and in the file of ``hf auth login``.
+    ``notice`` gets a code and a text for each thing that the user should change.
     """
     for variable in (ANSWER_TIMEOUT, FILE_TIMEOUT):
-        seconds(environment, variable)  # huggingface_hub cannot even be imported with what is no number
+        timeout_s(environment, variable)  # importing huggingface_hub fails with an invalid number
     given = environment.get("HF_ENDPOINT", "")
     endpoint = parse_endpoint("HF_ENDPOINT", given, ENDPOINT, secrets_in="HF_TOKEN", example=_EXAMPLE)
-    for look in (_from_given_file, _from_variables, _from_kept_file):
+    for look in (_from_option, _from_variables, _from_login):
         found = look(environment, token_file, notice)
         if found is not None:
             return Access(endpoint, *found)
     return Access(endpoint, None, NO_TOKEN)
 
 
-def seconds(environment: Mapping[str, str], variable: str) -> float | None:
-    """Return how long the environment wants an answer to be waited for; None where it does not say."""
+def timeout_s(environment: Mapping[str, str], variable: str) -> float | None:
+    """Return a time-out from the environment in seconds; None if it is not set."""
     value = environment.get(variable)
     if value is None:
         return None
@@ -100,11 +100,11 @@ def seconds(environment: Mapping[str, str], variable: str) -> float | None:
     return float(value) or None
 
 
-_Found = tuple[str, str] | None
-"""A token and where it is from."""
+_TokenAndOrigin = tuple[str, str] | None
+"""A token and its origin."""
 
 
-def _from_given_file(_: Mapping[str, str], path: Path | None, notice: Callable[[str, str], None]) -> _Found:
+def _from_option(_: Mapping[str, str], path: Path | None, notice: Callable[[str, str], None]) -> _TokenAndOrigin:
     if path is None:
         return None
     path = user_path(path)
@@ -123,7 +123,9 @@ def _from_given_file(_: Mapping[str, str], path: Path | None, notice: Callable[[
     return token, origin
 
 
-def _from_variables(environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]) -> _Found:
+def _from_variables(
+    environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]
+) -> _TokenAndOrigin:
     for name in ("HF_TOKEN", "HUGGINGFACE_API_KEY", "HUGGING_FACE_HUB_TOKEN"):
         token = _clean(environment.get(name, "").encode("utf-8", "surrogateescape"), name)
         if token is not None:
@@ -133,25 +135,25 @@ def _from_variables(environment: Mapping[str, str], _: Path | None, notice: Call
     return None
 
 
-def _from_kept_file(environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]) -> _Found:
-    """Read what ``hf auth login`` has kept, unless it is not to be used unasked."""
+def _from_login(environment: Mapping[str, str], _: Path | None, notice: Callable[[str, str], None]) -> _TokenAndOrigin:
+    """Read the token of ``hf auth login``, unless ``HF_HUB_DISABLE_IMPLICIT_TOKEN`` is set."""
     if is_true(environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return None
-    path = kept_token(environment)
+    path = token_file_path(environment)
     try:
         content = read_head(path, _LONGEST_TOKEN + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        # nobody asked for it, and most models need none
+        # only a notice: most models need no token
         notice("token_file_unreadable", f"cannot read the token in {path}: {getattr(error, 'strerror', None) or error}")
         return None
     token = _clean(content, f"the token file {path}")
     return None if token is None else (token, "token file")
 
 
-def kept_token(environment: Mapping[str, str]) -> Path:
-    """Return where ``hf auth login`` keeps the token."""
+def token_file_path(environment: Mapping[str, str]) -> Path:
+    """Return the path of the token of ``hf auth login``."""
     if chosen := environment.get("HF_TOKEN_PATH"):
         return user_path(os.path.expandvars(chosen))
     if home := environment.get("HF_HOME"):
@@ -161,7 +163,7 @@ def kept_token(environment: Mapping[str, str]) -> Path:
 
 
 def _clean(content: bytes, origin: str) -> str | None:
-    """Return the token without white space around it; None for nothing; ``UsageError`` for what cannot be one."""
+    """Return the stripped token; None if empty; raises ``UsageError`` for a malformed one."""
     content = content.removeprefix(b"\xef\xbb\xbf").strip()
     if not content:
         return None

@@ -1,6 +1,6 @@
-"""What the Hub's answers say, read strictly: whatever is missing or odd is a ``HubUnavailable`` that names it.
+"""Parses the Hub's answers strictly; raises ``HubUnavailable`` that names what is missing or invalid.
 
-Pure. What a listing claims of names (``..``, two that differ only in case) is judged by ``selection``.
+Pure. File names are checked by ``file_names``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEX = "0123456789abcdef"
 
 
 class Refs(Value):
-    """The names in a repository, each with its commit."""
+    """Branches, tags and pull requests of a repository, each with its commit."""
 
     branches: dict[str, str]
     tags: dict[str, str]
@@ -29,8 +29,8 @@ class Refs(Value):
     """As ``refs/pr/1``."""
 
 
-class Listed(Value):
-    """A repository as a search lists it; None where the Hub does not say."""
+class RepositoryEntry(Value):
+    """One repository of a search; None for what the Hub does not state."""
 
     repo: str
     downloads: int | None
@@ -40,8 +40,8 @@ class Listed(Value):
     gated: bool
 
 
-def pin_of(answer: object, repo: str, where: str) -> Pin:
-    """Read ``GET /api/models/REPO/revision/REV?blobs=true``."""
+def parse_pin(answer: object, repo: str, where: str) -> Pin:
+    """Parse ``GET /api/models/REPO/revision/REV?blobs=true``."""
     about = _object(answer, "the answer", where)
     commit = about.get("sha")
     if not _is_hex(commit, 40):
@@ -81,7 +81,7 @@ def _file(sibling: object, where: str) -> RemoteFile:
 
 
 def _facts(gguf: object) -> dict[str, object] | None:
-    """Return what is short of what the Hub says about GGUF files: the chat template is not."""
+    """Return the short values of the Hub's ``gguf`` object; this leaves out the chat template."""
     if not isinstance(gguf, dict):
         return None
     return {
@@ -91,8 +91,8 @@ def _facts(gguf: object) -> dict[str, object] | None:
     }
 
 
-def refs_of(answer: object, repo: str, where: str) -> Refs:
-    """Read ``GET /api/models/REPO/refs?include_prs=1``."""
+def parse_refs(answer: object, repo: str, where: str) -> Refs:
+    """Parse ``GET /api/models/REPO/refs?include_prs=1``."""
     about = _object(answer, "the answer", where)
     if not isinstance(about.get("branches"), list):
         raise bad_answer_error(where, f"{repo} comes without a list of branches")
@@ -114,8 +114,8 @@ def _commits(refs: object, key: str, where: str) -> dict[str, str]:
     return found
 
 
-def listed_of(answer: object, where: str) -> list[Listed]:
-    """Read ``GET /api/models?search=WORDS``."""
+def parse_search(answer: object, where: str) -> list[RepositoryEntry]:
+    """Parse ``GET /api/models?search=WORDS``."""
     if not isinstance(answer, list):
         raise bad_answer_error(where, "the search gave no list")
     found = []
@@ -126,7 +126,7 @@ def listed_of(answer: object, where: str) -> list[Listed]:
             raise bad_answer_error(where, f"a repository is called {repo!r}")
         updated = about.get("lastModified")
         found.append(
-            Listed(
+            RepositoryEntry(
                 repo,
                 _count(about.get("downloads")),
                 _count(about.get("likes")),

@@ -1,8 +1,8 @@
-"""The only door to the Hub's API: what is at a revision, which names there are, a search.
+"""Client of the Hub's API: revisions, refs and search.
 
-Requests go through huggingface_hub's session, so that what a program configures there holds here too, but not through
-its ``HfApi``: that has no time-out for some of them, sleeps for as long as a server tells it to, and before the first
-asks for a list of known agents. Files are ``transfer``'s.
+Requests go through huggingface_hub's session, so that its configuration applies, but not through its ``HfApi``: some
+requests of that have no time-out, it sleeps as long as a server tells it to, and it first fetches a list of known
+agents. ``download`` fetches files.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from urllib.parse import quote
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.value import Value
 from llama_runner.sources.hub import api_schema
-from llama_runner.sources.hub.access import ANSWER_TIMEOUT, seconds
-from llama_runner.sources.hub.error_mapping import explain, is_transient, retry_after
+from llama_runner.sources.hub.access import ANSWER_TIMEOUT, timeout_s
+from llama_runner.sources.hub.error_mapping import is_transient, map_error, retry_after
 from llama_runner.sources.hub.errors import NoSuchRepository, bad_answer_error, bad_repository_name_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.sources.hub.access import Access
-    from llama_runner.sources.hub.api_schema import Listed, Refs
+    from llama_runner.sources.hub.api_schema import Refs, RepositoryEntry
     from llama_runner.sources.hub.pins import Pin
 
 T = TypeVar("T")
@@ -34,27 +34,27 @@ DEFAULT_REVISION = "main"
 MAX_RESPONSE_BYTES = 64 << 20
 MAX_ERROR_BYTES = 64 << 10
 _SLICE_S = 0.2
-"""How long a wait does not look whether it was cancelled."""
+"""Seconds between two checks for cancellation while waiting."""
 
 
-class Patience(Value):
-    """How long the Hub is waited for, in seconds, and how often it is asked."""
+class RequestLimits(Value):
+    """Time-outs and retries of one request; times in seconds."""
 
     connect: float = 10.0
     read: float = 30.0
-    """Silence, at most; ``HF_HUB_ETAG_TIMEOUT`` goes before it."""
-    whole: float = 120.0
-    """For one answer, however slowly it comes."""
+    """Maximum time without a byte; ``HF_HUB_ETAG_TIMEOUT`` overrides it."""
+    total: float = 120.0
+    """Maximum time for one answer."""
     tries: int = 4
     pause: float = 0.5
-    """Before the second try; doubles each time, less up to a half by chance."""
+    """Pause before the second try; doubled each time, with a random factor between 0.5 and 1."""
     longest_pause: float = 120.0
-    """A server that asks for more is not waited for."""
+    """Maximum ``Retry-After`` that is obeyed; a longer one fails the request."""
     sleep: Callable[[float], None] = time.sleep
 
 
-class _Question(Value):
-    """One request, and what it is about."""
+class _Request(Value):
+    """One request, with the repository and revision for error messages."""
 
     url: str
     repo: str
@@ -71,7 +71,7 @@ def _ignore(_what: str, _text: str) -> None:
 
 
 class HubClient:
-    """Asks the Hub. May be used by several threads; keeps nothing between two questions."""
+    """Stateless client of the Hub's API; safe for several threads."""
 
     def __init__(
         self,
@@ -79,35 +79,35 @@ class HubClient:
         *,
         notice: Callable[[str, str], None] = _ignore,
         cancelled: Callable[[], bool] = _never,
-        patience: Patience | None = None,
+        limits: RequestLimits | None = None,
     ) -> None:
-        """Ask as ``access`` says; tell ``notice``, with a word and a clause, what the user has to wait for."""
+        """Make a client; ``notice`` gets a code and a text for each retry."""
         self._access, self._notice, self._cancelled = access, notice, cancelled
-        self._patience = patience or Patience()
-        self._answer_s = seconds(os.environ, ANSWER_TIMEOUT) or self._patience.read
+        self._limits = limits or RequestLimits()
+        self._answer_s = timeout_s(os.environ, ANSWER_TIMEOUT) or self._limits.read
 
     def pin(self, repo: str, revision: str | None) -> Pin:
-        """Return what the repository is at a branch, tag or commit: one request."""
+        """Return the repository at a branch, tag or commit: one request."""
         revision = revision or DEFAULT_REVISION
         path = f"/api/models/{_path(repo)}/revision/{quote(revision, safe='')}"
-        return api_schema.pin_of(self._json(path, {"blobs": "true"}, repo, revision), repo, self._access.endpoint)
+        return api_schema.parse_pin(self._json(path, {"blobs": "true"}, repo, revision), repo, self._access.endpoint)
 
     def refs(self, repo: str) -> Refs:
-        """Return its branches, tags and pull requests: one request."""
+        """Return branches, tags and pull requests: one request."""
         answer = self._json(f"/api/models/{_path(repo)}/refs", {"include_prs": "1"}, repo)
-        return api_schema.refs_of(answer, repo, self._access.endpoint)
+        return api_schema.parse_refs(answer, repo, self._access.endpoint)
 
-    def search(self, words: str, *, limit: int) -> list[Listed]:
-        """Return the most downloaded repositories with GGUF files that a search for ``words`` finds: one request."""
+    def search(self, words: str, *, limit: int) -> list[RepositoryEntry]:
+        """Return the most downloaded repositories with GGUF files that match ``words``: one request."""
         asked = {"search": words, "filter": "gguf", "sort": "downloads", "limit": str(limit), "full": "true"}
         try:
             answer = self._json("/api/models", asked, repr(words))
         except NoSuchRepository:
             raise bad_answer_error(self._access.endpoint, "it cannot be searched") from None
-        return api_schema.listed_of(answer, self._access.endpoint)[:limit]
+        return api_schema.parse_search(answer, self._access.endpoint)[:limit]
 
     def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
-        content = self._get(_Question(self._access.endpoint + path, repo, revision, params))
+        content = self._get(_Request(self._access.endpoint + path, repo, revision, params))
         if len(content) > MAX_RESPONSE_BYTES:
             said = f"it sent more than {MAX_RESPONSE_BYTES >> 20} MiB about {repo}"
             raise bad_answer_error(self._access.endpoint, said)
@@ -119,9 +119,9 @@ class HubClient:
             raise bad_answer_error(self._access.endpoint, what) from None
         return answer
 
-    def _get(self, question: _Question) -> bytes:
-        """Return what the answer is: at most one byte more than is listened to. Asks again where that may help."""
-        for number in range(1, self._patience.tries + 1):
+    def _get(self, question: _Request) -> bytes:
+        """Return the body, at most one byte more than the limit; retry transient failures."""
+        for number in range(1, self._limits.tries + 1):
             if self._cancelled():
                 raise Interrupted
             try:
@@ -129,7 +129,7 @@ class HubClient:
             except Interrupted:
                 raise
             except Exception as error:
-                explained = explain(error, repo=question.repo, revision=question.revision, access=self._access)
+                explained = map_error(error, repo=question.repo, revision=question.revision, access=self._access)
                 pause = self._pause(error, number)
                 if pause is None:
                     raise explained from error
@@ -138,27 +138,27 @@ class HubClient:
         raise AssertionError("there is no pause after the last try")
 
     def _pause(self, error: Exception, number: int) -> float | None:
-        """Return how long to wait before the next try; None when there is to be none."""
-        if number >= self._patience.tries or not is_transient(error):
+        """Return the seconds to wait before the next try; None if there is none."""
+        if number >= self._limits.tries or not is_transient(error):
             return None
         told = retry_after(error)
         if told is not None:
-            return told if told <= self._patience.longest_pause else None
-        return self._patience.pause * (1 << (number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+            return told if told <= self._limits.longest_pause else None
+        return self._limits.pause * (1 << (number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
     def _wait(self, seconds: float) -> None:
         while seconds > 0:
             if self._cancelled():
                 raise Interrupted
-            self._patience.sleep(min(seconds, _SLICE_S))
+            self._limits.sleep(min(seconds, _SLICE_S))
             seconds -= _SLICE_S
 
-    def _once(self, question: _Question) -> bytes:
+    def _once(self, question: _Request) -> bytes:
         from huggingface_hub import get_session  # noqa: PLC0415 - not on the warm path
         from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
-        deadline = time.monotonic() + self._patience.whole
-        connect, read = self._patience.connect, self._answer_s
+        deadline = time.monotonic() + self._limits.total
+        connect, read = self._limits.connect, self._answer_s
         options: Any = {
             "headers": {**self._access.headers(), "Accept": "application/json"},
             "params": question.params,
@@ -174,15 +174,15 @@ class HubClient:
                 if self._cancelled():
                     raise Interrupted
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"no whole answer in {self._patience.whole:g} s")
+                    raise TimeoutError(f"no whole answer in {self._limits.total:g} s")
             if not response.is_success:
                 text = f"status {response.status_code}"
-                raise HfHubHTTPError(text, response=response, server_message=_said(bytes(content)))
+                raise HfHubHTTPError(text, response=response, server_message=_error_message(bytes(content)))
         return bytes(content[: limit + 1])
 
 
-def _said(content: bytes) -> str | None:
-    """Return the Hub's own words out of a refusal: ``{"error": "…"}``."""
+def _error_message(content: bytes) -> str | None:
+    """Return the Hub's own message from the body of an error: ``{"error": "…"}``."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
@@ -192,7 +192,7 @@ def _said(content: bytes) -> str | None:
 
 
 def _path(repo: str) -> str:
-    """Return the repository's name for a URL; ``HubError`` for one that would lead elsewhere."""
+    """Return the repository's name quoted for a URL; raises ``HubError`` for a name that would change the path."""
     parts = repo.split("/")
     if len(parts) > 2 or any(part.strip(".") == "" or not part.isprintable() for part in parts):  # noqa: PLR2004
         raise bad_repository_name_error(repo)

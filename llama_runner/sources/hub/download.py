@@ -1,8 +1,8 @@
-"""Files of a pinned repository, brought to a directory whole and verified: several at once, resumed, hashed on the way.
+"""Downloads files of a pinned repository into a directory: several at once, resumed, verified.
 
-``receive`` brings the bytes of one file, ``content`` says what they hash to; here is what is done with them. All
-callbacks are called in the caller's thread. Nothing else may write in the directory meanwhile. What is in it under its
-full name may share its bytes with a file of the user (``cache``): such a file is never opened for writing here.
+``http_transfer`` receives one file, ``verify`` hashes it. All callbacks are called in the caller's thread. Nothing else
+may write into the directory meanwhile. A complete file may share its bytes with a file of the user (``hf_cache``), so
+it is never opened for writing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from glob import escape
 from queue import Empty
 from typing import TYPE_CHECKING
 
-from llama_runner.core.digest import Digest, short
+from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import DownloadError, Interrupted
 from llama_runner.core.sizes import size_text
-from llama_runner.sources.hub.error_mapping import explain
-from llama_runner.sources.hub.http_transfer import Control, Partial, Patience, Receiver
-from llama_runner.sources.hub.verify import INCOMPLETE, Content, Following, content_of
+from llama_runner.sources.hub.error_mapping import map_error
+from llama_runner.sources.hub.http_transfer import FileReceiver, PartialFile, TransferControl, TransferLimits
+from llama_runner.sources.hub.verify import INCOMPLETE, FileHashes, TailHasher, hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 _TICK_S = 0.1
 _LONGEST_SILENCE_S = 86_400.0
 _LARGE = 64 << 20
-"""Hashing less than this takes no time that anybody would ask about."""
+"""Minimum size for a notice about hashing."""
 _GRACE_S = 0.5
-"""How long to wait for threads when everything ends early. One that waits for an answer may take longer, and then
-writes nothing any more."""
+"""Seconds to wait for threads after a failure. A thread that waits for an answer may take longer; it then writes
+nothing."""
 
 
 class WrongBytes(DownloadError):
-    """A file came with other bytes than the repository lists, twice; the last ones lie at ``aside``."""
+    """A file was received twice with a wrong hash; the second one is at ``aside``."""
 
     def __init__(self, repo: str, file: str, expected: str, found: str, aside: Path) -> None:
         self.repo, self.file, self.expected, self.found, self.aside = repo, file, expected, found, aside
         super().__init__(
             f"{file} of {repo} came with wrong bytes twice: {found}, and the repository lists {expected}",
-            hint=f"the bytes are in {aside}; run again, and if it stays so the Hub, a mirror or a proxy is at fault",
+            hint=f"the bytes are in {aside}; run again; if it fails again, the Hub, a mirror or a proxy is at fault",
         )
 
 
-def transfer(
+def download_files(
     files: Sequence[RemoteFile],
     *,
     pin: Pin,
@@ -59,38 +59,37 @@ def transfer(
     notice: Callable[[str, str], None],
     cancelled: Callable[[], bool],
     at_once: int = 4,
-    patience: Patience | None = None,
+    limits: TransferLimits | None = None,
 ) -> dict[str, Digest]:
-    """Bring every file, whole and verified, to ``directory/<name>``; return their SHA-256 by name.
+    """Download and verify every file to ``directory/<name>``; return their SHA-256 by name.
 
-    What an earlier call has left in ``directory`` is used: complete files once their hash agrees, others from
-    where they end. ``on_progress`` gets bytes on the disk and bytes in all. Raises a ``DownloadError`` for what the
-    Hub does or the way to it, ``OSError`` for the disk, ``Interrupted`` soon after ``cancelled`` says so; what was
-    received stays in each case.
+    Files of an earlier call are used: complete ones if their hash agrees, others are resumed. ``on_progress`` gets the
+    bytes on the disk and the total. Raises ``DownloadError`` for failures of the Hub or the network, ``OSError`` for
+    those of the disk, ``Interrupted`` soon after ``cancelled`` returns true; received bytes are kept in each case.
     """
-    return _Transfer(files, pin, directory, access, patience or _patience()).run(
+    return _Download(files, pin, directory, access, limits or _transfer_limits()).run(
         at_once, on_progress, notice, cancelled
     )
 
 
-def _patience() -> Patience:
-    """Return how long to wait, as the user may have set it for huggingface_hub."""
+def _transfer_limits() -> TransferLimits:
+    """Return the limits, with the time-out of huggingface_hub's variable if it is valid."""
     with suppress(ValueError):
         given = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", ""))
         if 0 < given < _LONGEST_SILENCE_S:
-            return Patience(silence_s=given)
-    return Patience()
+            return TransferLimits(silence_s=given)
+    return TransferLimits()
 
 
-class _Transfer:
-    """One call of ``transfer``."""
+class _Download:
+    """One call of ``download_files``."""
 
     def __init__(
-        self, files: Sequence[RemoteFile], pin: Pin, directory: Path, access: Access, patience: Patience
+        self, files: Sequence[RemoteFile], pin: Pin, directory: Path, access: Access, limits: TransferLimits
     ) -> None:
-        self._pin, self._access, self._patience = pin, access, patience
-        self._control = Control()
-        self._paths = {file.name: _below(directory, file.name) for file in files}
+        self._pin, self._access, self._limits = pin, access, limits
+        self._control = TransferControl()
+        self._paths = {file.name: _local_path(directory, file.name) for file in files}
         self._waiting = sorted(files, key=lambda file: file.size)  # taken from its end: the largest first
         self._total = sum(file.size for file in files)
         self._sizes = {file.name: self._size_here(file) for file in files}
@@ -104,7 +103,7 @@ class _Transfer:
         notice: Callable[[str, str], None],
         cancelled: Callable[[], bool],
     ) -> dict[str, Digest]:
-        """Do it all."""
+        """Run the threads; report progress and notices until all files are done or one fails."""
         on_progress(self._done(), self._total)
         receiver = self._receiver()
         count = min(at_once, len(self._waiting))
@@ -119,11 +118,11 @@ class _Transfer:
                 if cancelled():
                     raise Interrupted
                 with suppress(Empty):
-                    news = self._control.news.get(timeout=_TICK_S)
-                    if news is None:
+                    notice_ = self._control.notices.get(timeout=_TICK_S)
+                    if notice_ is None:
                         count -= 1
                     else:
-                        notice(*news)
+                        notice(*notice_)
                 on_progress(self._done(), self._total)
         finally:
             self._control.stop()
@@ -131,9 +130,9 @@ class _Transfer:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join(max(0.0, deadline - time.monotonic()))
-        while self._failures and not self._control.news.empty():
-            if (news := self._control.news.get()) is not None:
-                notice(*news)
+        while self._failures and not self._control.notices.empty():
+            if (notice_ := self._control.notices.get()) is not None:
+                notice(*notice_)
         if self._failures:
             raise self._failures[0]
         return self._digests
@@ -141,25 +140,25 @@ class _Transfer:
     def _done(self) -> int:
         return sum(self._sizes.values())
 
-    def _receiver(self) -> Receiver:
+    def _receiver(self) -> FileReceiver:
         from huggingface_hub import get_session  # noqa: PLC0415 - not on the warm path
 
         try:
             client = get_session()
-        except (OSError, ValueError) as error:  # certificates that cannot be read, a proxy without sense
-            raise explain(error, repo=self._pin.repo, access=self._access, downloading=True) from error
-        return Receiver(client, self._access, self._patience, self._control, self._done)
+        except (OSError, ValueError) as error:  # unreadable certificates, an invalid proxy
+            raise map_error(error, repo=self._pin.repo, access=self._access, downloading=True) from error
+        return FileReceiver(client, self._access, self._limits, self._control, self._done)
 
-    def _work(self, receiver: Receiver) -> None:
-        """Bring files until none is left. Runs in several threads."""
+    def _work(self, receiver: FileReceiver) -> None:
+        """Download files until none is left. Runs in several threads."""
         try:
             while not self._control.is_stopped() and (file := self._next()) is not None:
-                self._digests[file.name] = self._already(file) or self._bring(file, receiver)
-        except BaseException as error:  # noqa: BLE001 - raised where the transfer was asked for
+                self._digests[file.name] = self._digest_if_complete(file) or self._fetch(file, receiver)
+        except BaseException as error:  # noqa: BLE001 - raised by run()
             if not self._control.is_stopped():
                 self._failures.append(error)
         finally:
-            self._control.news.put(None)
+            self._control.notices.put(None)
 
     def _next(self) -> RemoteFile | None:
         with suppress(IndexError):  # another thread took the last one
@@ -167,7 +166,7 @@ class _Transfer:
         return None
 
     def _size_here(self, file: RemoteFile) -> int:
-        """Return how much of a file is here, as far as its size tells."""
+        """Return the number of usable bytes of a file on the disk, judged by its size."""
         path = self._paths[file.name]
         with suppress(FileNotFoundError):
             if path.stat().st_size == file.size:
@@ -177,50 +176,50 @@ class _Transfer:
             return size if size <= file.size else 0
         return 0
 
-    def _already(self, file: RemoteFile) -> Digest | None:
-        """Return the digest of a file that is whole, if it is right; a crash may leave one that only looks so."""
+    def _digest_if_complete(self, file: RemoteFile) -> Digest | None:
+        """Return the digest of a complete file, None if it is absent or wrong, as after a crash."""
         path = self._paths[file.name]
         if not path.exists():
             return None
         if file.size >= _LARGE:
             self._control.notice("hashing", f"{file.name}: hashing the {size_text(file.size)} that are here")
-        content = content_of(path, file, self._control.is_stopped)
-        if path.stat().st_size == file.size and content.difference(file) is None:
-            return content.sha256
-        self._set_aside(path, file, content)
+        hashes = hash_file(path, file, self._control.is_stopped)
+        if path.stat().st_size == file.size and hashes.difference(file) is None:
+            return hashes.sha256
+        self._set_aside(path, file, hashes)
         return None
 
-    def _bring(self, file: RemoteFile, receiver: Receiver) -> Digest:
-        """Receive a file, and once more from nothing if it came with wrong bytes."""
+    def _fetch(self, file: RemoteFile, receiver: FileReceiver) -> Digest:
+        """Download a file; repeat it once from the beginning if its hash is wrong."""
         path = self._paths[file.name]
         partial = path.with_name(path.name + INCOMPLETE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = self._receive(partial, file, receiver)
-        if content.difference(file) is not None:
-            self._set_aside(partial, file, content)
-            content = self._receive(partial, file, receiver)
-        if (difference := content.difference(file)) is not None:
-            aside = self._set_aside(partial, file, content, again=False)
+        hashes = self._receive(partial, file, receiver)
+        if hashes.difference(file) is not None:
+            self._set_aside(partial, file, hashes)
+            hashes = self._receive(partial, file, receiver)
+        if (difference := hashes.difference(file)) is not None:
+            aside = self._set_aside(partial, file, hashes, again=False)
             raise WrongBytes(self._pin.repo, file.name, *difference, aside)
         self._control.check()
         partial.replace(path)
-        return content.sha256
+        return hashes.sha256
 
-    def _receive(self, path: Path, file: RemoteFile, receiver: Receiver) -> Content:
-        """Complete the partial file; return what it hashes to."""
+    def _receive(self, path: Path, file: RemoteFile, receiver: FileReceiver) -> FileHashes:
+        """Complete the partial file and return its hashes."""
         here = self._usable(path, file)
         if here:
             self._control.notice("resuming", f"{file.name}: going on from {size_text(here)}")
         self._sizes[file.name] = here
-        with path.open("ab", buffering=0) as opened, Following(path, file, self._control.is_stopped) as following:
+        with path.open("ab", buffering=0) as opened, TailHasher(path, file, self._control.is_stopped) as hasher:
             receiver.receive(
-                Partial(path, self._pin, file, opened, following),
+                PartialFile(path, self._pin, file, opened, hasher),
                 lambda size: self._sizes.__setitem__(file.name, size),
             )
-            return following.content()
+            return hasher.result()
 
     def _usable(self, path: Path, file: RemoteFile) -> int:
-        """Return how many bytes of a partial file are here to go on from; remove one that cannot be."""
+        """Return the number of bytes of a partial file to resume from; remove one that cannot be resumed."""
         try:
             status = path.lstat()
         except FileNotFoundError:
@@ -231,13 +230,13 @@ class _Transfer:
         path.unlink()
         return 0
 
-    def _set_aside(self, path: Path, file: RemoteFile, content: Content, *, again: bool = True) -> Path:
-        """Move a file with wrong bytes out of the way, so that it can be looked at; only the latest one is kept."""
+    def _set_aside(self, path: Path, file: RemoteFile, hashes: FileHashes, *, again: bool = True) -> Path:
+        """Rename a file with a wrong hash for inspection; only the latest one is kept."""
         self._control.check()
         target = self._paths[file.name]
         for old in target.parent.glob(f"{escape(target.name)}.wrong-*"):
             old.unlink()
-        aside = target.with_name(f"{target.name}.wrong-{short(content.sha256)}")
+        aside = target.with_name(f"{target.name}.wrong-{short_hash(hashes.sha256)}")
         path.replace(aside)
         if again:
             self._control.notice(
@@ -248,8 +247,8 @@ class _Transfer:
         return aside
 
 
-def _below(directory: Path, name: str) -> Path:
-    """Return where a file belongs; names that leave the directory were refused long before."""
+def _local_path(directory: Path, name: str) -> Path:
+    """Return the path of a file below the directory. Unsafe names are refused earlier (``file_names.check_names``)."""
     parts = name.split("/")
     assert not {"", ".", ".."} & set(parts), name
     assert os.name == "posix" or not any(letter in name for letter in ':\\"'), name

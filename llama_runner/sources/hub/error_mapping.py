@@ -1,6 +1,6 @@
-"""What an exception of huggingface_hub, or of the HTTP client below it, means; and whether and when to try again.
+"""Maps exceptions of huggingface_hub and its HTTP client to typed errors, and decides whether a retry may help.
 
-The only place that knows what they raise; ``system.http_failure`` tells apart why there was no answer.
+No other module handles their exceptions; ``system.http_failure`` finds the cause of a failed connection.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from llama_runner.sources.hub.errors import (
     storage_refused_error,
     token_refused_error,
 )
-from llama_runner.system.http_failure import chain, failure_of, named, one_line, origin_of, proxy_of, where_of
+from llama_runner.system.http_failure import chain, failure_of, named, one_line, proxy_of, url_origin, where_of
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.access import Access
     from llama_runner.system.http_failure import HttpFailure
 
 
-def explain(
+def map_error(
     error: Exception,
     *,
     repo: str,
@@ -53,16 +53,16 @@ def explain(
     file: str | None = None,
     downloading: bool = False,
 ) -> LlamaRunnerError:
-    """Return what an exception of huggingface_hub or of its HTTP client means for whoever asked for ``repo``.
+    """Return the typed error for an exception of huggingface_hub or its HTTP client, raised by a request for ``repo``.
 
-    With ``downloading`` it is a ``DownloadError``. What is ours already comes back as it is.
+    With ``downloading`` it is a ``DownloadError``. An error of this package is returned unchanged.
     """
     found = error if isinstance(error, LlamaRunnerError) else _cause(error, repo, revision, file, access)
     return NotFetched(repo, file, found) if downloading and isinstance(found, HubError) else found
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether asking again may help: the network, a time-out, 408, 425, 429, and 5xx but 501."""
+    """Return whether a retry may help: a network error, a time-out, 408, 425, 429, and 5xx except 501."""
     response = _response(error)
     if response is not None:
         status = int(response.status_code)
@@ -75,7 +75,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def retry_after(error: Exception) -> float | None:
-    """Return in how many seconds the server wants to be asked again, if it says so."""
+    """Return the seconds that the server asks to wait, None if it names none."""
     response = _response(error)
     if response is None:
         return None
@@ -110,10 +110,10 @@ def _cause(error: Exception, repo: str, revision: str | None, file: str | None, 
         return offline_error(repo if file is None else f"{file} of {repo}")
     if named(error, "HFValidationError"):
         return bad_repository_name_error(repo)
-    if failure := failure_of(error, access.endpoint, access.hide):
+    if failure := failure_of(error, access.endpoint, access.redact):
         return _not_reached(failure)
     where = where_of(named(error, "HTTPError", "InvalidURL") or error, access.endpoint)
-    return bad_answer_error(where, one_line(access.hide(f"{error}" or type(error).__name__)))
+    return bad_answer_error(where, one_line(access.redact(f"{error}" or type(error).__name__)))
 
 
 def _answered(  # noqa: C901, PLR0912 - a table
@@ -125,12 +125,12 @@ def _answered(  # noqa: C901, PLR0912 - a table
     access: Access,
 ) -> HubError:
     status, code = int(response.status_code), response.headers.get("X-Error-Code")
-    where = origin_of(str(response.url))
+    where = url_origin(str(response.url))
     said = one_line(
-        access.hide(response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or "")
+        access.redact(response.headers.get("X-Error-Message") or getattr(error, "server_message", None) or "")
     )
     match status:
-        case _ if code is None and status in {401, 403, 404, 410} and where != origin_of(access.endpoint):
+        case _ if code is None and status in {401, 403, 404, 410} and where != url_origin(access.endpoint):
             return storage_refused_error(where, status)
         case _ if code == "RevisionNotFound":
             return NoSuchRevision(repo, revision or "main")

@@ -1,8 +1,8 @@
-"""What can go wrong between here and the Hub, told apart, each with its way out.
+"""Errors of resolving and downloading from the Hub, each with its hint.
 
-``error_mapping.explain`` makes them from what huggingface_hub and its HTTP client raise. While a name is resolved they
-are ``SourceError``, with the exit status of a download where the Hub is not reached; what interrupts a download is
-wrapped in ``NotFetched``, a ``DownloadError``.
+``error_mapping.map_error`` makes them from the exceptions of huggingface_hub and its HTTP client. While a name is
+resolved they are ``SourceError``, with the exit status of a download if the Hub is unreachable; a failed download wraps
+them in ``NotFetched``, a ``DownloadError``.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _SETTINGS = "settings/tokens"
 
 
 class HubError(SourceError):
-    """The Hub, or the way to it, does not give what was asked for."""
+    """The Hub, or the connection to it, does not provide what was requested."""
 
 
 class HubUnavailable(HubError):
-    """What the Hub has is not known: it is not reached, or does not answer as it should."""
+    """The Hub is unreachable or does not answer as expected."""
 
     code = ExitCode.DOWNLOAD
 
 
 class NotFetched(DownloadError):
-    """A file could not be fetched; ``reason`` says why."""
+    """A file could not be fetched; ``reason`` is the cause."""
 
     def __init__(self, repo: str, file: str | None, reason: HubError) -> None:
         self.repo, self.file, self.reason = repo, file, reason
@@ -38,7 +38,7 @@ class NotFetched(DownloadError):
 
 
 def offline_error(what: str) -> SourceError:
-    """The Hub would have to be asked, and must not be."""
+    """Return the error for a request that is needed while offline."""
     return SourceError(
         f"{what} is not here, and the network must not be used",
         hint="run once without --offline (and without HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)",
@@ -46,12 +46,12 @@ def offline_error(what: str) -> SourceError:
 
 
 def bad_repository_name_error(repo: str) -> HubError:
-    """No repository can have this name."""
+    """Return the error for an impossible repository name."""
     return HubError(f"{repo!r} cannot be the name of a repository", hint="give it as ORG/MODEL")
 
 
 class NoSuchRepository(HubError):
-    """There is no such repository, as far as whoever asks may know."""
+    """The repository does not exist, or is not visible with this token."""
 
     def __init__(self, repo: str, access: Access) -> None:
         self.repo, self.endpoint, self.origin = repo, access.endpoint, access.origin
@@ -63,7 +63,7 @@ class NoSuchRepository(HubError):
 
 
 class NoSuchRevision(HubError):
-    """The repository has no branch, tag or commit of this name."""
+    """The repository has no such branch, tag or commit."""
 
     def __init__(self, repo: str, revision: str) -> None:
         self.repo, self.revision = repo, revision
@@ -82,7 +82,7 @@ class NoSuchFile(HubError):
 
 
 def token_refused_error(access: Access) -> HubError:
-    """There is a token, and the Hub does not know it."""
+    """Return the error for a token that the Hub does not accept."""
     return HubError(
         f"{access.endpoint} refuses the token from {access.origin}: it is invalid or expired",
         hint=f"make a new one at {access.endpoint}/{_SETTINGS}, or go without one for a public model",
@@ -90,19 +90,19 @@ def token_refused_error(access: Access) -> HubError:
 
 
 def gated_error(repo: str, access: Access) -> HubError:
-    """Its makers want their terms to be accepted first."""
+    """Return the error for a repository whose terms have to be accepted first."""
     page = f"{access.endpoint}/{repo}"
     if access.token is None:
         fact = "is gated, and no token is set"
         hint = f"accept its terms at {page}, then set HF_TOKEN or log in with hf auth login"
     else:
         fact = f"is gated, and the owner of the token from {access.origin} has no access yet"
-        hint = f"accept its terms at {page}; some makers then answer by hand"
+        hint = f"accept its terms at {page}; some makers grant access by hand"
     return HubError(f"{repo} {fact}", hint=hint)
 
 
 def forbidden_error(repo: str, access: Access, said: str) -> HubError:
-    """Whoever asks is known and may not."""
+    """Return the error for a token that lacks a permission."""
     hint = "set HF_TOKEN to a token that may read it"
     if access.token is not None:
         hint = f"the token from {access.origin} lacks a permission: see {access.endpoint}/{_SETTINGS}"
@@ -110,14 +110,14 @@ def forbidden_error(repo: str, access: Access, said: str) -> HubError:
 
 
 def blocked_error(repo: str, access: Access, said: str) -> HubError:
-    """The Hub has taken the repository away."""
+    """Return the error for a repository that the Hub has disabled."""
     return HubError(
         f"{repo} has been disabled on {access.endpoint}{_quoted(said)}", hint="look for another copy of the model"
     )
 
 
 class RateLimited(HubUnavailable):
-    """Too many requests; ``seconds`` until more are welcome, if the Hub says so."""
+    """Too many requests; ``seconds`` until more are allowed, None if unknown."""
 
     def __init__(self, access: Access, seconds: float | None) -> None:
         self.endpoint, self.seconds = access.endpoint, seconds
@@ -127,19 +127,19 @@ class RateLimited(HubUnavailable):
 
 
 def hub_broken_error(where: str, status: int, said: str) -> HubUnavailable:
-    """The Hub answers, with a failure of its own."""
+    """Return the error for a 5xx status of the Hub."""
     return HubUnavailable(
         f"{where} fails with status {status}{_quoted(said)}", hint="nothing is wrong here; run again in a while"
     )
 
 
 def hub_refused_error(where: str, status: int, said: str) -> HubUnavailable:
-    """The Hub answers with a refusal that has no name of its own."""
+    """Return the error for any other status."""
     return HubUnavailable(f"{where} refuses with status {status}{_quoted(said)}", hint=_ENDPOINT_HINT)
 
 
 def storage_refused_error(where: str, status: int) -> HubUnavailable:
-    """The Hub sent us on to where it keeps large files, and there we are turned away."""
+    """Return the error for a refusal by the Hub's file storage, to which it redirects."""
     return HubUnavailable(
         f"{where}, where the Hub keeps the file, refuses with status {status}",
         hint="run again: such links last for a while only; a proxy may also be in the way",
@@ -147,12 +147,12 @@ def storage_refused_error(where: str, status: int) -> HubUnavailable:
 
 
 def bad_answer_error(where: str, what: str) -> HubUnavailable:
-    """What answers does not speak as a hub does."""
+    """Return the error for an answer that is not one of the Hub's API."""
     return HubUnavailable(f"{where} does not answer as a hub does: {what}", hint=_ENDPOINT_HINT)
 
 
 class NotReached(HubUnavailable):
-    """No answer: the way there is broken. Its subclasses say where, if that can be told."""
+    """No answer from the Hub; the subclasses name the cause."""
 
     def __init__(self, where: str, why: str, *, hint: str = "check the network, then run again") -> None:
         self.where, self.why = where, why
@@ -160,7 +160,7 @@ class NotReached(HubUnavailable):
 
 
 def name_not_resolved_error(where: str, host: str) -> NotReached:
-    """The name of the host leads nowhere."""
+    """Return the error for a host name without an address."""
     return NotReached(
         where,
         f"no address is known for {host}",
@@ -169,16 +169,16 @@ def name_not_resolved_error(where: str, host: str) -> NotReached:
 
 
 def connection_refused_error(where: str) -> NotReached:
-    """Nobody listens there."""
+    """Return the error for a refused connection."""
     return NotReached(where, "the connection was refused", hint=_ENDPOINT_HINT)
 
 
 class ConnectionLost(NotReached):
-    """The connection broke on the way."""
+    """The connection broke during the answer."""
 
 
 class TimedOut(NotReached):
-    """Silence for too long."""
+    """The time-out expired without a byte."""
 
     def __init__(self, where: str, why: str) -> None:
         super().__init__(
@@ -187,7 +187,7 @@ class TimedOut(NotReached):
 
 
 class BadCertificate(NotReached):
-    """Who answers cannot prove who it is."""
+    """The server's certificate is not trusted."""
 
     def __init__(self, where: str, why: str) -> None:
         super().__init__(
@@ -198,12 +198,12 @@ class BadCertificate(NotReached):
 
 
 def bad_certificate_file_error(where: str, variable: str, path: str, why: str) -> NotReached:
-    """The certificates to trust cannot be read."""
+    """Return the error for an unreadable file of trusted certificates."""
     return NotReached(where, f"{variable} is {path}: {why}", hint=f"set {variable} to certificates in PEM, or unset it")
 
 
 class ProxyFailed(NotReached):
-    """The proxy does not let us through; ``proxy`` is without its credentials."""
+    """The proxy refused or failed; ``proxy`` is without credentials."""
 
     def __init__(self, where: str, proxy: str, why: str) -> None:
         self.proxy = proxy

@@ -1,8 +1,8 @@
-"""What the names of a repository's files say: base, variant, quantization, shard, role. Pure, and on the warm path.
+"""Interprets the names of a repository's files: base, variant, quantization, shard, role. Pure, on the warm path.
 
-There is no rule that makers of GGUF files keep. What is understood here is what the large ones do: the quantization
+There is no common rule for names of GGUF files. This module reads the forms of the large makers: the quantization
 anywhere in the name or only in its folder, in any case, between dots, dashes or underscores; ``UD-``, ``i1-`` before it
-or ``-imat`` after it; shards beside single files, and projectors, drafts and importance matrices between them.
+or ``-imat`` after it; shards beside single files, and projectors, drafts and importance matrices among them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ KNOWN = (
     *("tq2_0", "q2_0", "iq1_m", "iq1_s", "tq1_0", "q1_0"),
     *FOREIGN,
 )
-"""Quantizations that files are named after, from the best to the smallest, and then those that cannot be loaded. What
-llama-quantize does not list is its maker's own mixture (``q4_k_xl``), of no certain type (``q4``), or foreign."""
+"""Quantizations in file names, from the best to the smallest, then those that llama.cpp cannot load. Names that
+llama-quantize does not list are mixtures of a maker (``q4_k_xl``), incomplete (``q4``), or of other programs."""
 
-SPELLED = {
+ALIASES = {
     "fp16": "f16",
     "fp32": "f32",
     "mxfp4": "mxfp4_moe",
@@ -50,7 +50,7 @@ SPELLED = {
     "int8": "q8",
     "imatrix": "imat",
 }
-"""Other names of them."""
+"""Other spellings of quantizations."""
 
 _SIXTEEN = r"bf16|fp?16|fp?32"
 _MADE = rf"ud|i1|imat(?:rix)?|smol|pure|\d+(?:\.\d+)?bpw|{_SIXTEEN}"
@@ -63,15 +63,15 @@ _BARE = r"q[2-8]|int[48]"
 _QUANTIZATION = (
     rf"(?P<before>(?:(?:{_MADE})[-._]){{0,4}})(?P<type>%s)(?P<after>[-._](?:imat(?:rix)?|\d+(?:\.\d+)?bpw))?"
 )
-"""How it was made stands before the type (``UD-Q4_K_XL``, ``i1-Q4_K_M``; ``bf16-Q8_0``: the outer tensors) or after.
-No more than a few are read: without a limit, a long name costs the square of its length."""
+"""The variant stands before the type (``UD-Q4_K_XL``, ``i1-Q4_K_M``; ``bf16-Q8_0``: the outer tensors) or after it.
+The number of its words is limited: without a limit, matching a long name takes quadratic time."""
 
 _SHARD = r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})"
 _PIECE = r"(?P<stem>.+)(?:\.gguf(?:-split-[a-z]|\.part-?\d+of\d+|\.[a-z])|-chunk-\d+-of-\d+\.gguf)"
-"""Pieces of a file that must be joined before any program can read them; shards are GGUF files themselves."""
+"""Pieces of a file, which must be joined before a program can read them; shards, in contrast, are GGUF files."""
 
 UNSEEN = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-"""Characters that make another name of it on a terminal, and those that no file system has."""
+"""Characters that change how a name looks on a terminal, and those that no file system allows."""
 
 _MOST_MISSING = 1000
 _LONGEST_COMPONENT = 255
@@ -80,7 +80,7 @@ _LARGEST = 1 << 50
 
 
 class UnsafeListing(SourceError):
-    """A repository lists a file whose name must not become a path here."""
+    """A repository lists a file whose name must not be used as a path."""
 
     def __init__(self, repo: str, name: str, why: str) -> None:
         self.repo, self.name, self.why = repo, name, why
@@ -90,38 +90,38 @@ class UnsafeListing(SourceError):
 
 
 class Variant(Value):
-    """One artifact of a repository: a GGUF file, or all shards of one."""
+    """One model file of a repository, or one set of shards."""
 
     base: str
-    """What the name says beside the quantization, with the folder: two models of one repository differ in it."""
+    """Folder and name without the quantization; it tells two models of one repository apart."""
     variant: str
-    """How it was made: ``ud``, ``i1``, ``imat``, …; empty for the plain one."""
+    """How it was quantized: ``ud``, ``i1``, ``imat``, …; empty for the plain variant."""
     quantization: str
-    """As in ``KNOWN``, or another one of its family (``q4_k_p``); empty where the name says none."""
+    """A name of ``KNOWN`` or of the same family (``q4_k_p``); empty if the file's name has none."""
     role: Role
     files: tuple[RemoteFile, ...]
     """Shards in their order."""
     shards: int = 1
-    """How many files there should be."""
+    """Number of files of the complete set."""
 
     @property
     def size(self) -> int:
-        """Bytes, of all shards."""
+        """Bytes of all listed shards."""
         return sum(file.size for file in self.files)
 
     @property
     def name(self) -> str:
-        """The file, or the first of its shards."""
+        """Name of the file, or of its first shard."""
         return self.files[0].name
 
     @property
     def label(self) -> str:
-        """The quantization with its variant, as people write it."""
+        """Variant and quantization in upper case."""
         return "-".join(filter(None, (self.variant, self.quantization))).upper()
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of shards that are not listed; the first thousand of them."""
+        """Names of shards that are not listed, at most a thousand."""
         if len(self.files) == self.shards:
             return ()
         stem, _, ending = self.name.rpartition(".")
@@ -130,14 +130,14 @@ class Variant(Value):
         return tuple(islice((name for name in names if name not in here), _MOST_MISSING))
 
 
-def quantization_named(text: str) -> tuple[str, str] | None:
-    """Return variant and quantization of a name that is nothing else: ``UD-Q4_K_XL``; None for other texts."""
+def parse_quantization(text: str) -> tuple[str, str] | None:
+    """Return variant and quantization of a text such as ``UD-Q4_K_XL``; None for any other text."""
     match = re.fullmatch(_QUANTIZATION % f"{_EXACT}|{_BARE}", text.strip(), re.IGNORECASE)
     return None if match is None else _canonical(match)
 
 
-def variants(files: Iterable[RemoteFile]) -> tuple[Variant, ...]:
-    """Return what a listing offers, sorted by name: GGUF files, what was cut from them, and importance matrices."""
+def group_variants(files: Iterable[RemoteFile]) -> tuple[Variant, ...]:
+    """Group a listing into GGUF files, pieces of files and importance matrices, sorted by name."""
     found: list[Variant] = []
     sets: dict[tuple[str, int, str], list[RemoteFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
@@ -155,12 +155,12 @@ def variants(files: Iterable[RemoteFile]) -> tuple[Variant, ...]:
             found.append(_variant(stem, (file,), 1))
     for (stem, count, _), shards in sets.items():
         one = _variant(stem, tuple(shards), count or len(shards))
-        found.append(one if count else one.but(role="other"))
+        found.append(one if count else one.replace(role="other"))
     return tuple(sorted(found, key=lambda variant: variant.name))
 
 
 def check_names(repo: str, files: Sequence[RemoteFile]) -> None:
-    """Raise ``UnsafeListing`` for a name that would leave the directory it is put into, or that no system can hold."""
+    """Raise ``UnsafeListing`` for a name that leaves its directory or that some file system cannot hold."""
     names = {file.name for file in files}
     seen: set[str] = set()
     for file in files:
@@ -177,21 +177,21 @@ def check_names(repo: str, files: Sequence[RemoteFile]) -> None:
 
 
 def check_name(repo: str, name: str) -> None:
-    """Raise ``UnsafeListing`` for a name that must not become a path here."""
-    why = what_is_wrong(name)
+    """Raise ``UnsafeListing`` for a name that must not be used as a path."""
+    why = name_problem(name)
     if why is not None:
         raise UnsafeListing(repo, name, why)
 
 
-def what_is_wrong(name: str) -> str | None:
-    """Return why a name must not become a path here; None for a good one."""
+def name_problem(name: str) -> str | None:
+    """Return why a name must not be used as a path; None for a good one."""
     if re.search(UNSEEN, name):
         return "it has control characters"
     if "\\" in name or re.match(r"[A-Za-z]:", name) or any(part in ("", ".", "..") for part in name.split("/")):
         return "it would leave the directory it is put into"
     if len(name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_COMPONENT for part in name.split("/")):
         return "it is too long"
-    # others may have such names, a log of 12:30 for one: they are never fetched
+    # other files may have such names, such as a log of 12:30: they are never fetched
     if name.lower().endswith((".gguf", ".safetensors", ".json", ".jinja")) and any(
         letter in name for letter in ':*?"<>|'
     ):
@@ -216,9 +216,9 @@ def _variant(stem: str, files: tuple[RemoteFile, ...], shards: int) -> Variant:
 
 
 def _last(text: str) -> re.Match[str] | None:
-    """Return the last quantization in a name: what stands before it may be part of the model's own.
+    """Return the last quantization in a name; an earlier one may be part of the model's name.
 
-    ``q4`` alone is one only at the end: ``q4-finetune`` is some name.
+    ``q4`` without a suffix counts only at the end of a name, not in ``q4-finetune``.
     """
     found = None
     for pattern in (rf"{_QUANTIZATION % _EXACT}(?![A-Za-z0-9])", rf"{_QUANTIZATION % _BARE}$"):
@@ -234,11 +234,11 @@ def _without(text: str, match: re.Match[str]) -> str:
 def _canonical(match: re.Match[str]) -> tuple[str, str]:
     made = [*re.split(r"[-_]|\.(?!\d+bpw)", match["before"].lower()), (match["after"] or "")[1:].lower()]
     kind = match["type"].lower().replace("-", "_")
-    return "-".join(SPELLED.get(word, word) for word in made if word), SPELLED.get(kind, kind)
+    return "-".join(ALIASES.get(word, word) for word in made if word), ALIASES.get(kind, kind)
 
 
 def _role(stem: str, quantization: str) -> Role:
-    """Say what a file is for, by its name in small letters, without the ending."""
+    """Return the role of a file, by its lower-case name without the suffix."""
     folder, _, name = stem.rpartition("/")
     words = re.split(r"[-._ ]+", name)
     has = set(words)
@@ -251,16 +251,16 @@ def _role(stem: str, quantization: str) -> Role:
         and not has & {"merged", "merge"}
         and quantization in ("", "f32", "bf16", "f16", "q8_0")
     ):
-        return "adapter"  # what is quantized further is a model that was trained so
+        return "adapter"  # with fewer bits it is a model that was trained with LoRA
     if name.startswith("ggml-vocab") or words[-1] == "vocab" or {"vocab", "only"} <= has:
         return "vocabulary"
     drafts = {"draft", "drafter", "eagle3", "dflash", "dspark"}
     if words[0] == "mtp" or has & drafts or set(folder.split("/")) & {"mtp", "drafts", *drafts}:
-        return "draft"  # MTP elsewhere in a name says that the model itself has such a head
+        return "draft"  # elsewhere in a name, MTP means that the model itself has such a head
     if "wavtokenizer" in has:
         return "vocoder"
     parts = {"vocoder", "audiodecoder", "detokenizer", "token2wav", "code2wav", "cvector"}
     pairs = ({"control", "vector"}, {"text", "encoder"})
     if has & parts or words[0] in ("tokenizer", "codec") or any(pair <= has for pair in pairs):
         return "other"
-    return "other" if re.search(r"-\d{5}-of-\d{5}", name) else "model"  # llama.cpp knows shards by how they end
+    return "other" if re.search(r"-\d{5}-of-\d{5}", name) else "model"  # llama.cpp recognises shards by this suffix

@@ -1,7 +1,7 @@
-"""Which files of a repository are meant. Pure, and made anew at each run: the same listing gives the same choice.
+"""Selects the files of a repository. Pure: the same listing gives the same selection.
 
-An exact wish is fulfilled or an error that lists what there is. Files that fit equally are an error too, never a
-silent choice, unless they are the same bytes.
+An exact criterion that no file meets is an error that lists the files. Files that fit equally are an error too, unless
+they have the same bytes.
 """
 
 from __future__ import annotations
@@ -32,41 +32,41 @@ NEAREST = (
     *("tq2_0", "q2_0", "iq1_m", "iq1_s", "tq1_0", "q1_0"),
     *file_names.FOREIGN,
 )
-"""What is taken when nothing is asked for, the first that is there: q4_k_m and its like, then what is better and larger
-up to 8 bits, then 3 bits, then 16, and then what loses most. Last is what cannot be loaded."""
+"""Order of the default selection: q4_k_m and similar types, then larger ones up to 8 bits, then 3 bits, then 16 bits,
+then 2 bits and fewer. Last are types that llama.cpp cannot load."""
 
 PROJECTORS = ("f16", "bf16", "q8_0", "f32")
-"""Which projector comes along: they are small, and f16 is what most are tested with."""
+"""Order of the projector's types: projectors are small, and most are tested with f16."""
 
 _OTHER_PROGRAMS = ("original/", "onnx/", "openvino/")
-"""Folders of the same model for other programs, with a config.json of their own."""
+"""Folders with the same model for other programs; each has its own config.json."""
 
 _NO_MODEL = {"projector": "a projector", "imatrix": "an importance matrix"}
 
 
-class Wish(Value):
-    """What the user said about the files."""
+class FileCriteria(Value):
+    """Criteria of the user for the files."""
 
     quantization: str | None = None
     filename: str | None = None
     """A file, any shard of one, or a folder."""
     pattern: str | None = None
     max_size: int | None = None
-    """Bytes of model and projector."""
+    """Maximum bytes of model and projector together."""
     projector: bool = True
 
 
-class Choice(Value):
-    """What is meant."""
+class FileSelection(Value):
+    """Selected model and projector."""
 
     model: Variant
     projector: RemoteFile | None
     why: str
-    """A clause for people."""
+    """Reason of the selection, as a clause for a message."""
 
 
 class NoSuchQuantization(SourceError):
-    """No GGUF file has the quantization that was asked for."""
+    """No GGUF file has the requested quantization."""
 
     def __init__(self, quantization: str, offered: Sequence[Variant], *, in_pieces: str | None = None) -> None:
         self.quantization, self.offered, self.in_pieces = quantization, tuple(offered), in_pieces
@@ -74,12 +74,12 @@ class NoSuchQuantization(SourceError):
             _with_table(f"no GGUF file there is {quantization}", offered),
             hint=_ask(offered)
             if in_pieces is None
-            else f"it is there in pieces ({in_pieces}, …), which must be joined by hand; or ask for one of these",
+            else f"it is there in pieces ({in_pieces}, …), which must be joined by hand; or choose one of these",
         )
 
 
 class NoSuchFile(SourceError):
-    """No GGUF file has the name that was asked for."""
+    """No GGUF file has the requested name."""
 
     def __init__(self, name: str, offered: Sequence[Variant]) -> None:
         self.name, self.offered = name, tuple(offered)
@@ -87,13 +87,13 @@ class NoSuchFile(SourceError):
 
 
 def not_the_model_error(name: str, what: str, offered: Sequence[Variant]) -> SourceError:
-    """The file that was asked for is one that goes with a model."""
+    """Return the error for a requested file that accompanies a model."""
     offered = tuple(offered)
     return SourceError(_with_table(f"{name} is {what}", offered), hint=_ask(offered))
 
 
-class SeveralFit(SourceError):
-    """More than one file is what was asked for."""
+class AmbiguousFile(SourceError):
+    """Several files meet the criteria equally."""
 
     def __init__(self, fitting: Sequence[Variant]) -> None:
         self.fitting = tuple(fitting)
@@ -102,8 +102,8 @@ class SeveralFit(SourceError):
         )
 
 
-class NothingFits(SourceError):
-    """No file is as small as was asked for."""
+class NoFileSmallEnough(SourceError):
+    """No file is within the maximum size."""
 
     def __init__(self, limit: int, needed: int, offered: Sequence[Variant], *, bare_fits: bool = False) -> None:
         self.limit, self.needed, self.offered, self.bare_fits = limit, needed, tuple(offered), bare_fits
@@ -116,7 +116,7 @@ class NothingFits(SourceError):
 
 
 class IncompleteShards(SourceError):
-    """The model is in several files, and the repository lacks some."""
+    """Shards of the model are missing in the repository."""
 
     def __init__(self, name: str, count: int, missing: Sequence[str], whole: Sequence[Variant] = ()) -> None:
         self.name, self.count, self.missing, self.whole = name, count, tuple(missing), tuple(whole)
@@ -130,45 +130,45 @@ class IncompleteShards(SourceError):
 
 
 def differ_in_case_error(names: Sequence[str]) -> SourceError:
-    """Two files that would be fetched into one directory have names that some systems take for one."""
+    """Return the error for two files whose names differ only in case."""
     names = tuple(names)
     return SourceError(
-        f"the repository lists {' and '.join(names)}, which differ in nothing but case",
+        f"the repository lists {' and '.join(names)}, which differ only in case",
         hint="tell its makers, or use another revision: ORG/MODEL@REV",
     )
 
 
 def has_models(files: Iterable[RemoteFile]) -> bool:
-    """Whether there is any GGUF model."""
-    return bool(_models(file_names.variants(files)))
+    """Return whether there is a GGUF model."""
+    return bool(_models(file_names.group_variants(files)))
 
 
-def select(files: Iterable[RemoteFile], wish: Wish) -> Choice:
-    """Return the model that is meant, and its projector; a ``SourceError`` where that is not clear."""
-    offered = file_names.variants(files)
+def select(files: Iterable[RemoteFile], criteria: FileCriteria) -> FileSelection:
+    """Return the model that meets the criteria, and its projector; raises ``SourceError`` for none or several."""
+    offered = file_names.group_variants(files)
     models = _models(offered)
-    fitting, why = _asked_for(offered, models, wish)
+    fitting, why = _matching_criteria(offered, models, criteria)
     if not _same_bytes(fitting) and len({one.base for one in fitting}) > 1:
-        raise SeveralFit(fitting)  # which model is meant is for the user to say, whatever their sizes
+        raise AmbiguousFile(fitting)  # which model is meant is for the user to say, whatever their sizes
     order = NEAREST
-    if wish.max_size is not None:
-        order, fitting = file_names.KNOWN, _within(wish.max_size, fitting, offered, wish)
+    if criteria.max_size is not None:
+        order, fitting = file_names.KNOWN, _within(criteria.max_size, fitting, offered, criteria)
     best = min(_rank(one, order) for one in fitting)
-    chosen = _the_one([one for one in fitting if _rank(one, order) == best])
+    chosen = _only_one([one for one in fitting if _rank(one, order) == best])
     if chosen.missing:
         raise IncompleteShards(chosen.name, chosen.shards, chosen.missing, [one for one in models if not one.missing])
-    why = why or _why(chosen, models, wish.max_size)
-    return Choice(chosen, _projector(chosen, offered) if wish.projector else None, why)
+    why = why or _why(chosen, models, criteria.max_size)
+    return FileSelection(chosen, _projector(chosen, offered) if criteria.projector else None, why)
 
 
 def weights_for_conversion(
     files: Sequence[RemoteFile], reads: tuple[str, ...] = READ_BY_CONVERSION
 ) -> tuple[RemoteFile, ...] | None:
-    """Return exactly what conversion reads, sorted by name; None without safetensors that are a model's.
+    """Return the files that conversion reads, sorted by name; None if a model's safetensors are absent.
 
-    The weights are ``model.safetensors`` where there is no index beside it, else the shards
-    ``model-00001-of-0000N.safetensors``, else whatever is called ``model*.safetensors``, of which the index then names
-    some. Never pickles, Python files, adapters, or the same model for another program.
+    The weights are ``model.safetensors`` if there is no index, else the shards
+    ``model-00001-of-0000N.safetensors``, else all of ``model*.safetensors``, of which the index names some. Pickles,
+    Python files, adapters and copies of the model for other programs are left out.
     """
     weights = _weights({file.name for file in files if "/" not in file.name})
     if not weights:
@@ -176,7 +176,7 @@ def weights_for_conversion(
     found: dict[str, RemoteFile] = {}
     for file in sorted(files, key=lambda file: file.name):
         small = not file.name.endswith(".safetensors") and not file.name.startswith(_OTHER_PROGRAMS)
-        if file.name in weights or (small and any(_matches(file.name, pattern) for pattern in reads)):
+        if file.name in weights or (small and any(_matches_read_pattern(file.name, pattern) for pattern in reads)):
             if file.name.lower() in found:
                 raise differ_in_case_error([found[file.name.lower()].name, file.name])
             found[file.name.lower()] = file
@@ -184,7 +184,7 @@ def weights_for_conversion(
 
 
 def table(offered: Sequence[Variant]) -> str:
-    """Return what there is, a line each: quantization, size, file."""
+    """Return a table of the files, one a line: quantization, size, name."""
     rows = [(one.label or "?", size_text(one.size), one.name, _extent(one)) for one in offered]
     width = max((len(label) for label, *_ in rows), default=0)
     return "\n".join(f"  {label:<{width}}  {size:>9}  {name}{extent}" for label, size, name, extent in rows)
@@ -205,36 +205,40 @@ def _extent(one: Variant) -> str:
 
 
 def _models(offered: Sequence[Variant]) -> list[Variant]:
-    """Return the models; where there are none, what goes with one: somebody keeps it in a repository of its own."""
+    """Return the models; in a repository without one, the drafts or vocoders."""
     by_role = ([one for one in offered if one.role == role] for role in ("model", "draft", "vocoder"))
     return next(filter(None, by_role), [])
 
 
-def _asked_for(offered: Sequence[Variant], models: Sequence[Variant], wish: Wish) -> tuple[Sequence[Variant], str]:
-    """Return the models that the exact wishes leave, at least one, and why; no reason when there was no such wish."""
+def _matching_criteria(
+    offered: Sequence[Variant],
+    models: Sequence[Variant],
+    criteria: FileCriteria,
+) -> tuple[Sequence[Variant], str]:
+    """Return the models that match name, pattern and quantization, and the reason (empty without criteria)."""
     fitting, why = models, ""
-    if wish.filename is not None:
-        fitting, why = _called(wish.filename, offered, models), "asked for by name"
+    if criteria.filename is not None:
+        fitting, why = _with_name(criteria.filename, offered, models), "asked for by name"
         if not fitting:
-            raise NoSuchFile(wish.filename, models)
-    if wish.pattern is not None:
-        pattern = wish.pattern.lower()
-        fitting = [one for one in fitting if any(_fits(file.name.lower(), pattern) for file in one.files)]
-        why = f"it fits {wish.pattern}"
+            raise NoSuchFile(criteria.filename, models)
+    if criteria.pattern is not None:
+        pattern = criteria.pattern.lower()
+        fitting = [one for one in fitting if any(_matches_pattern(file.name.lower(), pattern) for file in one.files)]
+        why = f"it fits {criteria.pattern}"
         if not fitting:
-            raise NoSuchFile(wish.pattern, models)
-    if wish.quantization is not None:
-        among, fitting, why = fitting, _quantized(wish.quantization, fitting), "asked for"
+            raise NoSuchFile(criteria.pattern, models)
+    if criteria.quantization is not None:
+        among, fitting, why = fitting, _quantized(criteria.quantization, fitting), "asked for"
         if not fitting:
-            cut = _quantized(wish.quantization, [one for one in offered if _is_cut(one)])
-            raise NoSuchQuantization(wish.quantization, among, in_pieces=cut[0].name if cut else None)
+            cut = _quantized(criteria.quantization, [one for one in offered if _is_cut(one)])
+            raise NoSuchQuantization(criteria.quantization, among, in_pieces=cut[0].name if cut else None)
     if not fitting:
         raise NoSuchFile("*.gguf", models)
     return fitting, why
 
 
-def _called(name: str, offered: Sequence[Variant], models: Sequence[Variant]) -> Sequence[Variant]:
-    """Return what a name means: a file wherever it lies, any of its shards, or a folder with models."""
+def _with_name(name: str, offered: Sequence[Variant], models: Sequence[Variant]) -> Sequence[Variant]:
+    """Return the files that a name means: a file in any folder, a shard, or a folder with models."""
     exact = [one for one in offered if name in one.missing or any(file.name == name for file in one.files)]
     exact = exact or [one for one in offered if any(file.name.rpartition("/")[2] == name for file in one.files)]
     for one in exact:
@@ -247,17 +251,17 @@ def _called(name: str, offered: Sequence[Variant], models: Sequence[Variant]) ->
 
 
 def _is_cut(one: Variant) -> bool:
-    """Whether somebody has to join its pieces before anything can read it."""
+    """Return whether the file consists of pieces that must be joined before a program can read it."""
     return one.role == "other" and (len(one.files) > 1 or not one.name.lower().endswith(".gguf"))
 
 
-def _fits(name: str, pattern: str) -> bool:
+def _matches_pattern(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
 
 
 def _quantized(wanted: str, models: Sequence[Variant]) -> list[Variant]:
-    """Return the models of a quantization; one made another way is not meant where the plain one is listed."""
-    parsed = file_names.quantization_named(wanted)
+    """Return the models of a quantization; a special variant is left out if the plain one is listed."""
+    parsed = file_names.parse_quantization(wanted)
     if parsed is None:
         return []
     variant, quantization = parsed
@@ -266,12 +270,14 @@ def _quantized(wanted: str, models: Sequence[Variant]) -> list[Variant]:
     return [one for one in found if not one.variant or one.base not in plain]
 
 
-def _within(limit: int, fitting: Sequence[Variant], offered: Sequence[Variant], wish: Wish) -> list[Variant]:
-    needed = {one.name: _whole_size(one, _projector(one, offered) if wish.projector else None) for one in fitting}
+def _within(
+    limit: int, fitting: Sequence[Variant], offered: Sequence[Variant], criteria: FileCriteria
+) -> list[Variant]:
+    needed = {one.name: _whole_size(one, _projector(one, offered) if criteria.projector else None) for one in fitting}
     small = [one for one in fitting if needed[one.name] <= limit]
     if not small:
         bare_fits = any(_whole_size(one) <= limit for one in fitting)
-        raise NothingFits(limit, min(needed.values()), fitting, bare_fits=bare_fits)
+        raise NoFileSmallEnough(limit, min(needed.values()), fitting, bare_fits=bare_fits)
     return small
 
 
@@ -280,17 +286,17 @@ def _whole_size(one: Variant, projector: RemoteFile | None = None) -> int:
     return whole + (0 if projector is None else projector.size)
 
 
-def _the_one(fitting: Sequence[Variant]) -> Variant:
-    """Return the one that is meant, of several of one rank: plain, whole, spelled out; else ``SeveralFit``."""
+def _only_one(fitting: Sequence[Variant]) -> Variant:
+    """Return one of several equally ranked models: plain, complete, spelled out; raises ``AmbiguousFile``."""
     for better in (lambda one: not one.variant, lambda one: not one.missing, _is_spelled_out):
         fitting = [one for one in fitting if better(one)] or fitting
     if len(fitting) > 1 and not _same_bytes(fitting):
-        raise SeveralFit(fitting)
+        raise AmbiguousFile(fitting)
     return fitting[0]
 
 
 def _is_spelled_out(one: Variant) -> bool:
-    """Whether the name has the quantization in full: some repositories have ``Q4_K_M`` and, as the same, ``Q4_K``."""
+    """Return whether the name has the full type: some repositories list the same file as ``Q4_K_M`` and ``Q4_K``."""
     return one.quantization in one.name.lower().replace("-", "_")
 
 
@@ -300,7 +306,7 @@ def _same_bytes(fitting: Sequence[Variant]) -> bool:
 
 
 def _rank(one: Variant, order: tuple[str, ...]) -> float:
-    """Return the place in an order; what it does not name comes right after its family, ``q4_k_p`` after ``q4_k_…``."""
+    """Return the position in ``order``; an unlisted type comes after its family, ``q4_k_p`` after ``q4_k_…``."""
     if one.quantization in order:
         return order.index(one.quantization)
     family = one.quantization.rpartition("_")[0]
@@ -317,9 +323,9 @@ def _why(one: Variant, models: Sequence[Variant], max_size: int | None) -> str:
 
 
 def _projector(model: Variant, offered: Sequence[Variant]) -> RemoteFile | None:
-    """Return the projector of a model: of those whose name is nearest to its own, by type.
+    """Return the projector of a model: the one with the nearest name, then by ``PROJECTORS``.
 
-    One that is nearer to another model of the repository is that model's.
+    A projector whose name is nearer to another model belongs to that one.
     """
     bases = {one.base for one in _models(offered)}
     order = {name: rank for rank, name in enumerate(PROJECTORS)}
@@ -339,7 +345,7 @@ def _shared(one: Variant, base: str) -> int:
 
 
 def _complete_shards(names: set[str]) -> set[str]:
-    """Return the names of the shards of which none is missing; ``IncompleteShards`` where there are only others."""
+    """Return the names of complete sets of shards; raises ``IncompleteShards`` if there are only incomplete ones."""
     sets: dict[int, set[str]] = {}
     for name in names:
         if match := re.fullmatch(r"model-\d{5}-of-(?!00000)(\d{5})\.safetensors", name):
@@ -359,7 +365,7 @@ def _shards(count: int) -> Iterable[str]:
 
 
 def _weights(names: set[str]) -> set[str]:
-    """Return the weights among the names at the top of a repository, as conversion would look for them."""
+    """Return the weights among the top-level names of a repository, by the rules of the converter."""
     weights = {name for name in names if fnmatchcase(name, "model*.safetensors")}
     indexed = "model.safetensors.index.json" in names
     if "model.safetensors" in weights and not indexed:
@@ -367,6 +373,6 @@ def _weights(names: set[str]) -> set[str]:
     return _complete_shards(weights) or weights
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a name fits a pattern in which ``*`` stands for no slash."""
+def _matches_read_pattern(name: str, pattern: str) -> bool:
+    """Return whether a name matches a pattern in which ``*`` does not match a slash."""
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)

@@ -1,8 +1,8 @@
-"""Files that the user has already: the cache of Hugging Face's own tools is looked into, and its bytes are used.
+"""Reuses files from the user's Hugging Face cache; never writes into it.
 
-They are shared where the file system can do that: by a copy-on-write clone (reflink), which is a file of its own, or
-by a hard link, which is the user's file under one more name. Whoever has adopted one must never open it for writing
-nor change its mode or times, only rename or remove it. Nothing here writes into the cache.
+Bytes are shared if the file system can: by a copy-on-write clone (reflink), which is a separate file, or by a hard
+link, which is another name of the user's file. A placed file must therefore never be opened for writing, and its mode
+and times never be changed; it may be renamed or removed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted
-from llama_runner.sources.hub.verify import BLOCK, INCOMPLETE, Hashes, content_of
+from llama_runner.sources.hub.verify import BLOCK, INCOMPLETE, FileHasher, hash_file
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest
     from llama_runner.sources.hub.pins import Pin, RemoteFile
-    from llama_runner.sources.hub.verify import Content
+    from llama_runner.sources.hub.verify import FileHashes
 
 _FICLONE = 0x40049409  # from linux/fs.h; the fcntl module has it from Python 3.12 on
 
 
 def find_cached(pin: Pin, file: RemoteFile, environment: Mapping[str, str]) -> Path | None:
-    """Return where the user's Hugging Face cache has a file, as far as its names and sizes tell.
+    """Return the path of a file in the user's Hugging Face cache, judged by name and size; None if there is none.
 
-    A blob is called by its ETag: the SHA-256 of a file in LFS, the SHA-1 of a small one's git blob.
+    A blob is named by its ETag: the SHA-256 of a file in LFS, the SHA-1 of a small one's git blob.
     """
     repo = _cache(environment) / f"models--{pin.repo.replace('/', '--')}"
     etag = file.sha256.rpartition(":")[2] if file.sha256 is not None else file.blob
@@ -47,7 +47,7 @@ def find_cached(pin: Pin, file: RemoteFile, environment: Mapping[str, str]) -> P
 
 
 def _cache(environment: Mapping[str, str]) -> Path:
-    """Return the directory of the cache, as huggingface_hub finds it."""
+    """Return the cache's directory, by the rules of huggingface_hub."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if chosen := environment.get(name):
             return user_path(os.path.expandvars(chosen))
@@ -58,11 +58,11 @@ def _cache(environment: Mapping[str, str]) -> Path:
     return user_path(os.path.expandvars(home)) / "hub"
 
 
-def adopt(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Digest | None:
-    """Place the bytes of ``source`` at ``target`` if they are those of ``file``; return their SHA-256.
+def place_cached(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Digest | None:
+    """Place the bytes of ``source`` at ``target`` if they match ``file``; return their SHA-256.
 
-    None when they are not, or when ``source`` cannot be read; then nothing is at ``target``. ``OSError`` when
-    ``target`` cannot be written, ``Interrupted`` once ``cancelled`` says so. What was at ``target`` is replaced.
+    Returns None if they differ or ``source`` cannot be read; then nothing is at ``target``. Raises ``OSError`` if
+    ``target`` cannot be written, ``Interrupted`` once ``cancelled`` returns true. An existing ``target`` is replaced.
     """
     source = source.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,27 +76,27 @@ def adopt(source: Path, target: Path, file: RemoteFile, cancelled: Callable[[], 
         before = os.fstat(opened.fileno())
         if before.st_size != file.size:
             return None
-        content: Content | None = None
+        hashes: FileHashes | None = None
         if _clone(opened, ours):
-            content = content_of(ours, file, cancelled)  # from now on nobody else changes it
+            hashes = hash_file(ours, file, cancelled)  # nothing else changes a clone
         elif before.st_dev == target.parent.stat().st_dev:
             with suppress(OSError):
-                content = content_of(source, file, cancelled)
-            if content is not None and content.difference(file) is None and not _link(source, ours, before):
-                content = _copy(opened, ours, file, cancelled)
+                hashes = hash_file(source, file, cancelled)
+            if hashes is not None and hashes.difference(file) is None and not _link(source, ours, before):
+                hashes = _copy(opened, ours, file, cancelled)
         else:
-            content = _copy(opened, ours, file, cancelled)
-    if content is None or content.difference(file) is not None:
+            hashes = _copy(opened, ours, file, cancelled)
+    if hashes is None or hashes.difference(file) is not None:
         ours.unlink(missing_ok=True)
         return None
     ours.replace(target)
-    ours.unlink(missing_ok=True)  # renaming one name of a file to another one of the same file does nothing
+    ours.unlink(missing_ok=True)  # rename(2) does nothing if both names are links to the same file
     target.with_name(target.name + INCOMPLETE).unlink(missing_ok=True)
-    return content.sha256
+    return hashes.sha256
 
 
 def _clone(source: BufferedReader, target: Path) -> bool:
-    """Make a file that shares its blocks with another until one of them is written to; False where that cannot be."""
+    """Make a copy-on-write clone; return False if that is not possible."""
     if sys.platform != "linux":
         return False
     import fcntl  # noqa: PLC0415 - not on Windows
@@ -111,7 +111,7 @@ def _clone(source: BufferedReader, target: Path) -> bool:
 
 
 def _link(source: Path, target: Path, seen: os.stat_result) -> bool:
-    """Give a file another name; False where that cannot be, or when it is not the file any more that was seen."""
+    """Make a hard link; return False if that is not possible, or if the file has changed since ``seen``."""
     try:
         os.link(source, target)  # not allowed for files of others, nor everywhere
     except OSError:
@@ -123,9 +123,9 @@ def _link(source: Path, target: Path, seen: os.stat_result) -> bool:
     return False
 
 
-def _copy(source: BufferedReader, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content | None:
-    """Copy a file and hash what is copied; None when it cannot be read to its end."""
-    hashes, block = Hashes(file), memoryview(bytearray(BLOCK))
+def _copy(source: BufferedReader, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> FileHashes | None:
+    """Copy a file and hash it; return None if it cannot be read to its end."""
+    hasher, block = FileHasher(file), memoryview(bytearray(BLOCK))
     with target.open("xb") as new:
         while True:
             try:
@@ -133,8 +133,8 @@ def _copy(source: BufferedReader, target: Path, file: RemoteFile, cancelled: Cal
             except OSError:
                 return None
             if not count:
-                return hashes.content()
+                return hasher.result()
             if cancelled():
                 raise Interrupted
             new.write(block[:count])
-            hashes.update(block[:count])
+            hasher.update(block[:count])

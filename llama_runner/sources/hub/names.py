@@ -1,11 +1,11 @@
-"""What the user wrote, as a name on the Hub: repository, revision, what stands after a colon, a file.
+"""Parses names of models on the Hub: repository, revision, tag, file.
 
     org/model   org/model@REV   org/model:X   org/model@REV:QUANT
     hf://org/model[@REV][/FILE]
     https://huggingface.co/org/model[/tree/REV[/FOLDER] | /blob/REV/FILE | /resolve/REV/FILE]
     the same with hf.co, www., the address in HF_ENDPOINT, and without https://; [:QUANT] after a repository
 
-``:X`` is a revision or a quantization, which only the Hub can tell: ``meaning_of``. Pure, and on the warm path.
+``:X`` is a revision or a quantization, which depends on the repository: ``classify_tag``. Pure, and on the warm path.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _HOSTS = ("huggingface.co", "hf.co")
 _KINDS = ("datasets", "spaces", "collections", "papers", "docs", "blog", "kernels", "buckets", "api")
 _CREDENTIALS = "it has a user name or a password; a token goes into HF_TOKEN"
 _NO_PORT = r"[^/@]*:(?!\d+(?:/|$))"
-"""A colon before the path that no port follows."""
+"""A colon before the path that is not followed by a port."""
 _FILE_PAGES = ("blob", "resolve", "raw", "blame", "edit")
 _FOLDER_PAGES = ("tree", "commit", "commits")
 
 
 class BadName(UsageError):
-    """A text that is no name on the Hub. Neither its message nor its fields tell what may be a secret."""
+    """The text is not a name on the Hub. Neither message nor fields contain possible secrets."""
 
     def __init__(self, text: str, why: str) -> None:
         self.text, self.why = _shown(text), _without_token(why)
@@ -46,7 +46,7 @@ class BadName(UsageError):
 
 
 def unknown_tag_error(tag: str, revisions: list[str]) -> SourceError:
-    """What stands after the colon is neither a revision of the repository nor a quantization."""
+    """Return the error for a tag that is neither a revision of the repository nor a quantization."""
     more = f" and {len(revisions) - _SHOWN} more" if len(revisions) > _SHOWN else ""
     known = ", ".join(name.upper() for name in (*quantization_types.FLOAT, *quantization_types.QUANTIZED))
     return SourceError(
@@ -57,14 +57,14 @@ def unknown_tag_error(tag: str, revisions: list[str]) -> SourceError:
 
 
 class HubName(Value):
-    """A repository, and what of it is meant. Its text is a name again, the same one."""
+    """Parsed name; ``str`` returns a text that parses to the same value."""
 
     repo: str
     revision: str | None = None
     tag: str | None = None
-    """What stands after a colon: a revision or a quantization."""
+    """The text after the colon: a revision or a quantization."""
     file: str | None = None
-    """A file of the repository, or a folder: then it ends in a slash."""
+    """A file of the repository, or a folder (with a trailing slash)."""
 
     def __str__(self) -> str:
         if self.file is not None and ("/" not in self.repo or (self.revision is not None and ":" in self.file)):
@@ -79,17 +79,17 @@ class HubName(Value):
 
 
 def looks_like_hub_name(text: str) -> bool:
-    """Whether a text that is no path here may name a model on the Hub: it has an organisation, or is an address."""
+    """Return whether a text that is not a path can be a name on the Hub: it has an organisation, or is a URL."""
     if "://" in text or any(host in text.lower() for host in _HOSTS):
         return True
     return re.match(r"[^/\s@:]+/[^/\s@:]+(?=$|[@:])", text) is not None
 
 
 def parse(text: str, *, endpoint: str | None = None) -> HubName:
-    """Return the name; ``BadName`` with the reason otherwise. ``endpoint`` is the Hub's address, where it is another.
+    """Parse a name; raises ``BadName``. ``endpoint`` is the Hub's URL if it is not the default.
 
-    A repository may lack the organisation (``gpt2``): the Hub has some of these. Two parts are always an organisation
-    and a model, so a file of such a repository is named by its ``https://`` address only.
+    A repository may have no organisation (``gpt2``). Two parts are always organisation and model, so a file of such a
+    repository can be named by its ``https://`` URL only.
     """
     if len(text) > _LONGEST:
         raise BadName(text, f"it has {len(text)} characters")
@@ -113,19 +113,19 @@ def parse(text: str, *, endpoint: str | None = None) -> HubName:
     return name
 
 
-def meaning_of(
+def classify_tag(
     tag: str, *, branches: Collection[str], tags: Collection[str], commits: Collection[str]
 ) -> Literal["revision", "quantization"]:
-    """Say what stands after a colon: an existing revision first, then a known quantization, else ``SourceError``."""
+    """Return what the text after a colon is: an existing revision, else a quantization; raises ``SourceError``."""
     if tag in branches or tag in tags or tag in commits:
         return "revision"
-    if file_names.quantization_named(tag) is not None:
+    if file_names.parse_quantization(tag) is not None:
         return "quantization"
     raise unknown_tag_error(tag, [*branches, *tags])
 
 
 def _is_before_host(text: str) -> bool:
-    """Whether the Hub's host stands after an @: what is before it may be a secret."""
+    """Return whether the Hub's host follows an @; the text before it may be a secret."""
     return "@" in text and _host_of(text.rpartition("@")[2]).partition(":")[0] in _HOSTS
 
 
@@ -134,7 +134,7 @@ def _host_of(rest: str) -> str:
 
 
 def _without_host(text: str, endpoint: str | None) -> str:
-    """Return what follows the Hub's host in an address."""
+    """Return the path of a URL of the Hub."""
     rest = text.partition("://")[2]
     own = (endpoint or "").partition("://")[2].strip("/")
     if own and f"{rest}/".lower().startswith(f"{own}/".lower()):
@@ -147,7 +147,7 @@ def _without_host(text: str, endpoint: str | None) -> str:
 
 
 def _parse_address(text: str, rest: str) -> HubName:
-    """Read what a browser shows after the host."""
+    """Parse the path of a URL as a browser shows it."""
     rest = rest.partition("?")[0].partition("#")[0].strip("/")
     if rest in ("", "models"):
         raise BadName(text, "it names no repository")
@@ -173,13 +173,13 @@ def _parse_page(text: str, repo: str, page: str, rest: list[str]) -> HubName:
 
 
 def _parse_path(text: str, rest: str) -> HubName:
-    """Read ``org/model[@REV][/FILE]``, as huggingface_hub does; a colon may stand after a repository."""
+    """Parse ``org/model[@REV][/FILE]`` by the rules of huggingface_hub; a colon may follow the repository."""
     folder = "/" if rest.endswith("/") else ""
     rest = rest.removeprefix("models/").rstrip("/")
     parts = rest.split("/")
     if len(parts) <= 2 or re.search(r"@[^:]*:[^:/]*$", rest):  # noqa: PLR2004 - no file
         name = _parse_plain(text, rest)
-        return name.but(revision=name.revision and _unquoted(name.revision))
+        return name.replace(revision=name.revision and _unquoted(name.revision))
     model, _, revision = parts[1].partition("@")
     below = parts[2:]
     if revision:
@@ -188,7 +188,7 @@ def _parse_path(text: str, rest: str) -> HubName:
 
 
 def _split_revision(first: str, below: list[str]) -> tuple[str, list[str]]:
-    """Return the revision that begins with a part of a path, and what is left: in refs/pr/1 slashes may stand open."""
+    """Return the revision at the start of a path, and the rest; refs/pr/1 may have unquoted slashes."""
     if first == "refs" and len(below) >= 2:  # noqa: PLR2004
         return "/".join([first, *below[:2]]), below[2:]
     return _unquoted(first), below
@@ -219,7 +219,7 @@ def _check(text: str, name: HubName) -> None:
             or re.search(rf"^-|[\x00-\x20\x7f:?*\\^~\[@]|\.\.|{file_names.UNSEEN}", what)
         ):
             raise BadName(text, "what stands after @ or : is no revision")
-    if name.file is not None and (why := file_names.what_is_wrong(name.file.removesuffix("/"))):
+    if name.file is not None and (why := file_names.name_problem(name.file.removesuffix("/"))):
         raise BadName(text, f"of the file, {why}")
 
 
@@ -243,7 +243,7 @@ def _check_repository(text: str, repo: str) -> None:
 
 
 def _check_part(text: str, what: str, part: str) -> None:
-    """Hold a part of the repository's name to the Hub's rules. The part is not repeated: it may be a secret."""
+    """Check a part of the repository's name by the Hub's rules. The error does not repeat it: it may be a secret."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", part):
         raise BadName(text, f"the {what} has characters other than A-Z, a-z, 0-9, dot, dash and underscore")
     if part.startswith((".", "-")) or part.endswith((".", "-", ".git")):
@@ -263,7 +263,7 @@ def _quoted(text: str, safe: str = "") -> str:
 
 
 def _shown(text: str) -> str:
-    """Return what may be said of a text: short, without a query, or what may be a password or a token."""
+    """Return a short form of a text without query, passwords and tokens."""
     text = text.partition("?")[0]
     scheme, separator, rest = text.partition("://")
     if not separator:

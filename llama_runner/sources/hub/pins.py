@@ -1,7 +1,7 @@
-"""What a name on the Hub resolved to, and where that is remembered.
+"""Pins of repositories, and the store that keeps them.
 
-A pin is the commit with every file's name, size and digest. It is asked for once and kept under the store's private
-directory; a rerun reads it from there and makes no request. Only ``--update`` asks again.
+A pin is a commit with the name, size and digest of every file. It is fetched once and stored; a later run reads it and
+makes no request. Only ``--update`` fetches it again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SCHEMA = 1
 
 
 class RemoteFile(Value):
-    """One file of a repository at one commit.
+    """File of a repository at one commit.
 
-    ``sha256`` is what the Hub publishes for files in LFS. Small ones have only the SHA-1 of their git blob, which is
-    checked when they are read; from then on their SHA-256 is known too.
+    ``sha256`` is published by the Hub for files in LFS. Other files have only the SHA-1 of their git blob, which is
+    checked when they are read; after that their SHA-256 is stored too.
     """
 
     name: str
@@ -32,43 +32,43 @@ class RemoteFile(Value):
     size: int
     sha256: Digest | None = None
     blob: str = ""
-    """The git blob's SHA-1 in hex; empty for a file in LFS, whose blob is a pointer and says nothing of the bytes."""
+    """SHA-1 of the git blob in hex; empty for a file in LFS, whose blob is only a pointer."""
 
 
 class Pin(Value):
-    """A repository at one commit."""
+    """Repository at one commit."""
 
     repo: str
     commit: str
     files: tuple[RemoteFile, ...]
     """Sorted by name."""
     gguf: dict[str, object] | None = None
-    """What the Hub says of the GGUF files: ``architecture``, ``context_length``, …; None where it says nothing."""
+    """The Hub's metadata of the GGUF files: ``architecture``, ``context_length``, …; None if it has none."""
     described: bool = False
-    """Whether the small files that conversion reads were read here and found to be usable."""
+    """Whether the small files that conversion reads have been downloaded and checked."""
 
     def file(self, name: str) -> RemoteFile | None:
-        """Return the file of exactly this name."""
+        """Return the file with this name."""
         return next((file for file in self.files if file.name == name), None)
 
     @property
-    def bucket(self) -> str:
-        """The name of the directory of what is made from it; two repositories never share one."""
-        return bucket(self.repo, self.commit)
+    def artifact_directory(self) -> str:
+        """Name of the directory of its artifacts; unique for each repository and commit."""
+        return artifact_directory(self.repo, self.commit)
 
     @property
-    def siblings(self) -> str:
-        """The pattern of the directories of all revisions of the repository."""
-        return bucket(self.repo, "*")
+    def revisions_pattern(self) -> str:
+        """Glob pattern of the artifact directories of all revisions."""
+        return artifact_directory(self.repo, "*")
 
-    def knowing(self, digests: Mapping[str, Digest]) -> Pin:
-        """Return the pin once its small files were read: with their SHA-256."""
-        files = (file if file.name not in digests else file.but(sha256=digests[file.name]) for file in self.files)
-        return self.but(files=tuple(files), described=True)
+    def with_digests(self, digests: Mapping[str, Digest]) -> Pin:
+        """Return the pin with the SHA-256 of the small files that were read."""
+        files = (file if file.name not in digests else file.replace(sha256=digests[file.name]) for file in self.files)
+        return self.replace(files=tuple(files), described=True)
 
 
-def bucket(repo: str, commit: str) -> str:
-    """Return ``<org>__<model>__<rev12>``; ``commit`` may be a pattern."""
+def artifact_directory(repo: str, commit: str) -> str:
+    """Return ``<org>__<model>__<rev12>``; ``commit`` may be a glob pattern."""
     safe = safe_name(repo.replace("/", "__"))
     if "__" in repo or "/" not in repo:  # a/b__c and a__b/c
         from hashlib import sha256  # noqa: PLC0415 - for few names
@@ -77,15 +77,15 @@ def bucket(repo: str, commit: str) -> str:
     return f"{safe}__{commit[:12]}"
 
 
-class Known(Value):
-    """What is remembered of one repository."""
+class PinRecord(Value):
+    """Stored pins and names of one repository."""
 
     pins: dict[str, Pin]
     """By commit."""
     names: dict[str, str]
-    """Branches, tags and abbreviated commits: what each of them meant when it was asked for."""
+    """Commits by branch, tag or abbreviated commit, as of the last request."""
     quantizations: tuple[str, ...] = ()
-    """What stood after a colon and was no revision."""
+    """Tags that turned out to be quantizations, not revisions."""
 
     def pin(self, revision: str) -> Pin | None:
         """Return the pin of a branch, a tag or a commit."""
@@ -93,29 +93,26 @@ class Known(Value):
 
 
 class PinStore:
-    """Pins on disk, one JSON file for each repository. Reading never writes."""
+    """Pins on disk, one JSON file per repository. Reading never writes."""
 
     def __init__(self, directory: Path, warn: Callable[[str], None]) -> None:
         self._directory, self._warn = directory, warn
 
-    def known(self, repo: str) -> Known:
-        """Return what is remembered of a repository; nothing, with a warning, when the file is damaged."""
+    def read(self, repo: str) -> PinRecord:
+        """Return the stored pins of a repository; an empty record, with a warning, if the file is damaged."""
         path = self._path(repo)
         try:
-            return _parse(read_json(path), repo)
+            return _from_json(read_json(path), repo)
         except FileNotFoundError:
-            return Known({}, {})
+            return PinRecord({}, {})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._warn(f"{path} counts as absent: {error}")
-            return Known({}, {})
+            return PinRecord({}, {})
 
     def add(
         self, repo: str, pin: Pin | None = None, *, names: Iterable[str] = (), quantizations: Iterable[str] = ()
     ) -> None:
-        """Remember a pin, under these names too, and what stood after a colon and was a quantization.
-
-        A ``StoreError`` when it cannot be written.
-        """
+        """Store a pin with the names that resolve to it, and tags that are quantizations; raises ``StoreError``."""
         from llama_runner.store.errors import as_store_error  # noqa: PLC0415 - the warm path writes nothing
 
         try:
@@ -129,19 +126,19 @@ class PinStore:
         path = self._path(repo)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            known = self.known(repo)
+            known = self.read(repo)
             pins, found = dict(known.pins), dict(known.names)
             if pin is not None:
                 pins[pin.commit] = pin
                 found |= dict.fromkeys(names, pin.commit)
             tags = tuple(sorted({*known.quantizations, *quantizations}))
-            write_json(path, _spell(repo, Known(pins, found, tags)), durable=True)
+            write_json(path, _to_json(repo, PinRecord(pins, found, tags)), durable=True)
 
     def _path(self, repo: str) -> Path:
-        return self._directory / f"{bucket(repo, '').removesuffix('__')}.json"
+        return self._directory / f"{artifact_directory(repo, '').removesuffix('__')}.json"
 
 
-def _spell(repo: str, known: Known) -> dict[str, Any]:
+def _to_json(repo: str, known: PinRecord) -> dict[str, Any]:
     pins = {
         commit: {
             "files": [[file.name, file.size, file.sha256, file.blob] for file in pin.files],
@@ -159,7 +156,7 @@ def _spell(repo: str, known: Known) -> dict[str, Any]:
     }
 
 
-def _parse(value: dict[str, Any], repo: str) -> Known:
+def _from_json(value: dict[str, Any], repo: str) -> PinRecord:
     if value["schema"] != SCHEMA:
         raise ValueError(f"schema {value['schema']}, this program knows {SCHEMA}")
     if value["repo"] != repo:
@@ -171,4 +168,4 @@ def _parse(value: dict[str, Any], repo: str) -> Known:
             for name, size, digest, blob in pin["files"]
         )
         pins[commit] = Pin(repo, commit, files, pin["gguf"], bool(pin["described"]))
-    return Known(pins, dict(value["names"]), tuple(value["quantizations"]))
+    return PinRecord(pins, dict(value["names"]), tuple(value["quantizations"]))

@@ -1,8 +1,8 @@
-"""From what the user wrote to a model at one commit, with the files that are meant.
+"""Resolves a name on the Hub to a model at one commit, with its files.
 
-What was asked once is remembered (``pins``), and a rerun asks nothing. The Hub is asked about a name that was never
-seen here, and about any name with ``update``. A pin that an update found becomes what the name means only once
-everything of it is here (``Resolver.settle``), so the old revision stays usable until then.
+Results are stored (``pins``), so a rerun makes no request. The Hub is queried for a new name, and for any name with
+``update``. A pin that an update found replaces the stored one only when all of its files are here
+(``Resolver.record_names``), so the old revision stays usable until then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
 from llama_runner.core.sizes import size_text
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.hub import file_names, file_selection
-from llama_runner.sources.hub.names import meaning_of
-from llama_runner.sources.hub.pins import Known, Pin, PinStore, RemoteFile
+from llama_runner.sources.hub.names import classify_tag
+from llama_runner.sources.hub.pins import Pin, PinRecord, PinStore, RemoteFile
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors, HubSource
 from llama_runner.store import layout
 from llama_runner.store.errors import as_store_error
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.converter import ConverterChoice
-    from llama_runner.sources.checkpoint_quantization import Stored
+    from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.client import HubClient
-    from llama_runner.sources.hub.file_selection import Wish
+    from llama_runner.sources.hub.file_selection import FileCriteria
     from llama_runner.sources.hub.names import HubName
 
     Describe = Callable[[Path, ConverterChoice, bool], tuple[int | None, tuple[str, ...]]]
-    """Returns context length and the weights that the index names; the flag: also the tokenizer is read."""
+    """Returns the context length and the weights that the index names; with the flag it reads the tokenizer too."""
 
 DEFAULT_REVISION = "main"
 _COMMIT_LENGTH = 40
@@ -41,7 +41,7 @@ _SHORTEST_COMMIT = 7
 
 
 def nothing_to_run_error(repo: str, commit: str, endings: list[str]) -> SourceError:
-    """A repository without a GGUF model and without safetensors that could be converted."""
+    """Return the error for a repository without GGUF models and safetensors."""
     return SourceError(
         f"{repo} at {commit[:12]} has neither a GGUF model nor safetensors, but {', '.join(endings) or 'no files'}",
         hint="look for the model under another name: llama-runner search WORDS",
@@ -49,12 +49,12 @@ def nothing_to_run_error(repo: str, commit: str, endings: list[str]) -> SourceEr
 
 
 def two_quantizations_error(tag: str, option: str) -> UsageError:
-    """One quantization in the name and another one by option."""
+    """Return the error for different quantizations in the name and by option."""
     return UsageError(f"two quantizations are asked for: :{tag} and --quantization {option}", hint="give one")
 
 
 def only_for_gguf_error(repo: str, options: list[str]) -> UsageError:
-    """Wishes that choose among GGUF files, of a repository that has none."""
+    """Return the error for options that select GGUF files in a repository without any."""
     return UsageError(
         f"{' and '.join(options)} choose among GGUF files, and {repo} has none",
         hint="choose what is made of its safetensors with --quantization",
@@ -62,15 +62,15 @@ def only_for_gguf_error(repo: str, options: list[str]) -> UsageError:
 
 
 def odd_index_error(repo: str, names: list[str]) -> SourceError:
-    """The index names weights that are not called as a model's are, beside others that are."""
+    """Return the error for an index that names weights outside ``model*.safetensors``."""
     return SourceError(
-        f"the index of {repo} names {', '.join(names[:4])}, beside weights that are called as a model's are",
-        hint="download what the model consists of yourself, and pass the directory with --safetensors-dir",
+        f"the index of {repo} names {', '.join(names[:4])} beside weights that match model*.safetensors",
+        hint="download the model's files yourself, and pass the directory with --safetensors-dir",
     )
 
 
 def nothing_so_small_error(weight_bytes: int, limit: int) -> SourceError:
-    """No quantization makes a file of the size that was asked for."""
+    """Return the error for a size that no quantization reaches."""
     return SourceError(
         f"weights of {size_text(weight_bytes)} cannot be made to fit into {size_text(limit)}",
         hint="allow more with --max-size, or choose a smaller model",
@@ -78,7 +78,7 @@ def nothing_so_small_error(weight_bytes: int, limit: int) -> SourceError:
 
 
 def missing_on_hub_error(repo: str, names: list[str]) -> SourceError:
-    """Files that conversion cannot do without are not in the repository."""
+    """Return the error for files that conversion needs and the repository lacks."""
     return SourceError(
         f"{repo} is not complete: {', '.join(names[:4])} missing",
         hint="tell its makers, or use another revision: ORG/MODEL@REV",
@@ -86,7 +86,7 @@ def missing_on_hub_error(repo: str, names: list[str]) -> SourceError:
 
 
 class Resolver:
-    """Resolves names. One object for one request."""
+    """Resolves names for one request."""
 
     def __init__(
         self,
@@ -97,13 +97,13 @@ class Resolver:
         offline: bool = False,
         update: bool = False,
         remember: bool = True,
-        choose: Callable[[Path, Callable[[str], bool]], tuple[ConverterChoice, Stored | None]],
+        choose: Callable[[Path, Callable[[str], bool]], tuple[ConverterChoice, CheckpointQuantization | None]],
         describe: Describe,
     ) -> None:
-        """Make a resolver that keeps pins below ``private`` if it is to ``remember``.
+        """Make a resolver; with ``remember`` it stores pins below ``private``.
 
-        ``choose`` decides by its config.json who converts a model, and says how its weights are stored; ``describe``
-        reads its small files.
+        ``choose`` selects the converter by config.json and returns the stored weights' quantization; ``describe`` reads
+        the model's small files.
         """
         self.pins = PinStore(layout.pins(private), lambda text: sink(Warned("damaged_pin", text)))
         self._descriptions = layout.descriptions(private)
@@ -115,35 +115,35 @@ class Resolver:
 
     @property
     def access(self) -> Access:
-        """How the Hub is asked; looked for when it is needed first."""
+        """Endpoint and token, found on first use."""
         if self._found_access is None:
             self._found_access = self._access()
         return self._found_access
 
-    def resolve(self, name: HubName, wish: Wish, *, own_making: bool = False) -> HubSource:
-        """Return the model that a name means; a ``SourceError`` when there is none.
+    def resolve(self, name: HubName, criteria: FileCriteria, *, own_making: bool = False) -> HubSource:
+        """Return the model of a name; raises ``SourceError``.
 
-        With ``own_making`` the weights are taken rather than a GGUF file, where a repository has both.
+        With ``own_making``, safetensors are preferred to GGUF files.
         """
-        known = Known({}, {}) if self._update else self.pins.known(name.repo)
+        known = PinRecord({}, {}) if self._update else self.pins.read(name.repo)
         revision, quantization = self._meaning(name, known)
         if quantization is not None:
-            if wish.quantization is not None and not _same(quantization, wish.quantization):
-                raise two_quantizations_error(quantization, wish.quantization)
-            wish = wish.but(quantization=quantization)
+            if criteria.quantization is not None and not _same(quantization, criteria.quantization):
+                raise two_quantizations_error(quantization, criteria.quantization)
+            criteria = criteria.replace(quantization=quantization)
         if name.file is not None:
-            wish = wish.but(filename=name.file)
+            criteria = criteria.replace(filename=name.file)
         pin = known.pin(revision) or self._ask(name.repo, revision)
-        return self._choose(pin, revision, wish, own_making=own_making)
+        return self._choose(pin, revision, criteria, own_making=own_making)
 
-    def description(self, pin: Pin) -> Path:
-        """Return where the small files of a model to be converted are, once they were read."""
-        return self._descriptions / pin.bucket
+    def description_directory(self, pin: Pin) -> Path:
+        """Return the directory of the small files of a model to convert."""
+        return self._descriptions / pin.artifact_directory
 
-    def settle(self) -> None:
-        """Everything of what was resolved is here: let the names mean it from now on."""
+    def record_names(self) -> None:
+        """Store that the resolved names mean the new pins; call it when all files are here."""
         for pin, revision in self._unsettled:
-            self.pins.add(pin.repo, self.pins.known(pin.repo).pins.get(pin.commit, pin), names=[revision])
+            self.pins.add(pin.repo, self.pins.read(pin.repo).pins.get(pin.commit, pin), names=[revision])
         self._unsettled.clear()
 
     def _client(self, what: str) -> HubClient:
@@ -157,8 +157,8 @@ class Resolver:
     def _notice(self, what: str, text: str) -> None:
         self._sink(Noticed(what, text))
 
-    def _meaning(self, name: HubName, known: Known) -> tuple[str, str | None]:
-        """Return the revision that is meant, and the quantization if the name says one."""
+    def _meaning(self, name: HubName, known: PinRecord) -> tuple[str, str | None]:
+        """Return the revision, and the quantization if the name has one."""
         tag = name.tag
         if tag is None:
             return name.revision or DEFAULT_REVISION, None
@@ -169,7 +169,7 @@ class Resolver:
         refs = self._client(f"what {tag} means in {name}").refs(name.repo)
         commits = [tag] if self._is_commit(name.repo, tag) else []
         branches = [*refs.branches, *refs.pull_requests]
-        if meaning_of(tag, branches=branches, tags=list(refs.tags), commits=commits) == "revision":
+        if classify_tag(tag, branches=branches, tags=list(refs.tags), commits=commits) == "revision":
             return tag, None
         text = f"{name.repo} has no branch, tag or commit called {tag}, so it is taken for the quantization"
         self._notice("tag_is_quantization", text)
@@ -189,10 +189,10 @@ class Resolver:
         return True
 
     def _ask(self, repo: str, revision: str) -> Pin:
-        """Ask the Hub what a revision is now, and remember the answer."""
+        """Fetch the pin of a revision from the Hub, and store it."""
         pin = self._client(f"{repo} at {revision}").pin(repo, revision)
         file_names.check_names(repo, pin.files)
-        known = self.pins.known(repo)
+        known = self.pins.read(repo)
         before = known.pin(revision)
         if pin.commit in known.pins:
             pin = known.pins[pin.commit]  # with the digests that were learned
@@ -205,14 +205,14 @@ class Resolver:
             self._unsettled.append((pin, revision))
         return pin
 
-    def _choose(self, pin: Pin, revision: str, wish: Wish, *, own_making: bool) -> HubSource:
-        has_gguf, options = file_selection.has_models(pin.files), _gguf_options(wish)
+    def _choose(self, pin: Pin, revision: str, criteria: FileCriteria, *, own_making: bool) -> HubSource:
+        has_gguf, options = file_selection.has_models(pin.files), _gguf_options(criteria)
         missing: file_selection.NoSuchQuantization | None = None
         if has_gguf and not (own_making and not options and file_selection.weights_for_conversion(pin.files)):
             try:
-                return HubGguf(pin, revision, file_selection.select(pin.files, wish))
+                return HubGguf(pin, revision, file_selection.select(pin.files, criteria))
             except file_selection.NoSuchQuantization as error:
-                if not _can_be_made(str(wish.quantization)):
+                if not _can_be_made(str(criteria.quantization)):
                     raise
                 missing = error
         weights = file_selection.weights_for_conversion(pin.files)
@@ -224,22 +224,22 @@ class Resolver:
             raise missing or only_for_gguf_error(pin.repo, options)
         if missing is not None:
             self._notice("converted_here", f"{missing}\nit is made here from the safetensors beside them")
-        return self._described(pin, revision, self._quantization(weights, wish))
+        return self._described(pin, revision, self._quantization(weights, criteria))
 
-    def _quantization(self, weights: tuple[RemoteFile, ...], wish: Wish) -> str | None:
-        """Return what to make of the weights: as asked for, else the best within the size that was asked for."""
-        if wish.quantization is not None or wish.max_size is None:
-            return wish.quantization
+    def _quantization(self, weights: tuple[RemoteFile, ...], criteria: FileCriteria) -> str | None:
+        """Return the quantization to make: the requested one, else the best within the maximum size."""
+        if criteria.quantization is not None or criteria.max_size is None:
+            return criteria.quantization
         size = sum(file.size for file in weights if _is_weights(file))
-        best = quantizations.best_within(size, wish.max_size)
+        best = quantizations.best_within(size, criteria.max_size)
         if best is None:
-            raise nothing_so_small_error(size, wish.max_size)
-        self._notice("quantization_chosen", f"{best} is the best that can be made within that size")
+            raise nothing_so_small_error(size, criteria.max_size)
+        self._notice("quantization_chosen", f"{best} is the best quantization within that size")
         return best
 
     def _described(self, pin: Pin, revision: str, quantization: str | None) -> HubSafetensors:
-        """Read what describes the model before any of its weights, and stop here if it cannot be converted."""
-        directory, config = self.description(pin), pin.file("config.json")
+        """Read the model's small files before its weights; raises if it cannot be converted."""
+        directory, config = self.description_directory(pin), pin.file("config.json")
         if config is None:
             raise missing_on_hub_error(pin.repo, ["config.json"])
         if pin.described and (directory / config.name).is_file():
@@ -248,32 +248,32 @@ class Resolver:
             self._fetch(pin, [config], target)
             found = self._found(pin, revision, quantization, target)
             context = self._describe(target, found.choice, False)[0]
-            found, weights = found.but(context_length=context), found.files
-            if not self._remember:  # a plan: the tokenizer may be tens of megabytes, and nothing is kept
+            found, weights = found.replace(context_length=context), found.files
+            if not self._remember:  # a plan keeps nothing, and the tokenizer may be tens of megabytes
                 return found
             digests = self._fetch(pin, tuple(file for file in weights if not _is_weights(file)), target)
-            # the tokenizer is here now: which corrections concern the model is decided again, as every later start does
-            found = self._found(pin, revision, quantization, target).but(context_length=context)
+            # with the tokenizer here, the conversion's revision is decided again, as on every later start
+            found = self._found(pin, revision, quantization, target).replace(context_length=context)
             named = self._describe(target, found.choice, True)[1]
             if missing := [name for name in named if pin.file(name) is None]:
                 raise missing_on_hub_error(pin.repo, missing)
             if other := [name for name in named if name not in {file.name for file in weights}]:
                 raise odd_index_error(pin.repo, other)
-        pin = pin.knowing(digests)
+        pin = pin.with_digests(digests)
         self.pins.add(pin.repo, pin)
         by_name = {file.name: file for file in pin.files}
-        return found.but(pin=pin, files=tuple(by_name[file.name] for file in weights))
+        return found.replace(pin=pin, files=tuple(by_name[file.name] for file in weights))
 
     def _found(self, pin: Pin, revision: str, quantization: str | None, directory: Path) -> HubSafetensors:
-        """Return what a config.json says of how a model is converted."""
+        """Return the source, with the converter that config.json requires."""
         choice, how = self._choose_converter(directory, lambda name: pin.file(name) is not None)
         files = file_selection.weights_for_conversion(pin.files, choice.reads)
-        assert files is not None, "there are weights, whatever else is read"
-        return HubSafetensors(pin, revision, files, quantization, choice, stored=how)
+        assert files is not None, "the weights do not depend on the patterns"
+        return HubSafetensors(pin, revision, files, quantization, choice, checkpoint_quantization=how)
 
     @contextmanager
     def _reading(self, directory: Path) -> Iterator[Path]:
-        """Give the directory for small files: one that stays, or one that is gone afterwards."""
+        """Yield the directory for small files: a permanent one, or a temporary one for a plan."""
         if self._remember:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -288,13 +288,13 @@ class Resolver:
             yield Path(temporary)
 
     def _fetch(self, pin: Pin, files: list[RemoteFile] | tuple[RemoteFile, ...], directory: Path) -> dict[str, Any]:
-        from llama_runner.sources.hub.download import transfer  # noqa: PLC0415
+        from llama_runner.sources.hub.download import download_files  # noqa: PLC0415
         from llama_runner.sources.hub.errors import NotFetched, offline_error  # noqa: PLC0415 - not on the warm path
 
         if self._offline:
             raise offline_error(f"{files[0].name} of {pin.repo}")
         try:
-            return transfer(
+            return download_files(
                 files,
                 pin=pin,
                 directory=directory,
@@ -339,12 +339,12 @@ def _same(one: str, other: str) -> bool:
 def _can_be_made(quantization: str) -> bool:
     try:
         for name in quantization.split(","):
-            quantizations.canonical(name, imatrix=True)  # without one, that is what will be told
+            quantizations.canonical_type(name, imatrix=True)  # a missing matrix is reported later
     except UsageError:
         return False
     return True
 
 
-def _gguf_options(wish: Wish) -> list[str]:
-    options = {"--filename": wish.filename, "--pattern": wish.pattern}
+def _gguf_options(criteria: FileCriteria) -> list[str]:
+    options = {"--filename": criteria.filename, "--pattern": criteria.pattern}
     return [name for name, value in options.items() if value is not None]

@@ -1,7 +1,7 @@
-"""Which repositories have GGUF files of a model, how large each quantization is, and what fits this machine.
+"""Searches the Hub for repositories with GGUF files, and finds the quantizations that fit this machine.
 
-What "fits" is what ``--fit-memory`` would take: a model and its projector within ``machine.model_budget``. That is
-rough on purpose, as nothing but names and sizes is known here.
+"Fits" is the rule of ``--fit-memory``: model and projector within ``hardware.model_budget``. It is an estimate, as only
+names and sizes are known here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.sources.hub.access import Access
-    from llama_runner.sources.hub.api_schema import Listed
+    from llama_runner.sources.hub.api_schema import RepositoryEntry
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.pins import RemoteFile
 
@@ -30,19 +30,19 @@ _AT_ONCE = 4
 
 
 class Quantization(Value):
-    """One way to have the model: a GGUF file, or the shards of one."""
+    """One quantization of a model: a GGUF file, or the shards of one."""
 
     name: str
-    """``Q4_K_M``, ``UD-Q4_K_XL``, …; the file's name where that says none, or where several are called so."""
+    """``Q4_K_M``, ``UD-Q4_K_XL``, …; the file's name if that has none, or if several have the same."""
     size: int
-    """Bytes; of all shards together."""
+    """Bytes of all shards."""
     fits: bool
     file: str
-    """The first of them."""
+    """The first shard."""
 
 
-class Found(Value):
-    """A repository with GGUF files; None where the Hub does not say."""
+class SearchResult(Value):
+    """Repository with GGUF files; None for what the Hub does not state."""
 
     repo: str
     downloads: int | None
@@ -68,25 +68,25 @@ def search(
     token_file: Path | None = None,
     limit: int = DEFAULT_LIMIT,
     notice: Callable[[str, str], None],
-) -> list[Found]:
-    """Find out how the Hub is to be asked, and ask it; ``SourceError`` if it must not be."""
+) -> list[SearchResult]:
+    """Search the Hub with the user's endpoint and token; raises ``SourceError`` while offline."""
     if is_offline(environment):
         raise offline_error(f"the answer to a search for {words!r}")
-    return find(words, find_access(environment, token_file=token_file, notice=notice), limit, notice=notice)
+    return search_with(words, find_access(environment, token_file=token_file, notice=notice), limit, notice=notice)
 
 
-def find(
+def search_with(
     words: str,
     access: Access,
     limit: int = DEFAULT_LIMIT,
     *,
     budget: int | None = None,
     notice: Callable[[str, str], None] = lambda _what, _text: None,
-) -> list[Found]:
-    """Return at most ``limit`` repositories, the most downloaded first: one request, and one for each of them.
+) -> list[SearchResult]:
+    """Return at most ``limit`` repositories, the most downloaded first: one request, and one more for each.
 
-    ``budget`` is how many bytes fit, by default what this machine can hold. A repository whose files cannot be listed
-    comes with the ``problem`` and without sizes.
+    ``budget`` is the number of bytes that fit, by default this machine's. A repository whose files cannot be listed
+    has a ``problem`` and no sizes.
     """
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not on the warm path
     from threading import Event  # noqa: PLC0415
@@ -100,30 +100,32 @@ def find(
     try:
         return list(pool.map(lambda listed: _with_sizes(listed, client, most), client.search(words, limit=limit)))
     finally:
-        stop.set()  # Ctrl-C: what still waits ends
+        stop.set()  # Ctrl-C: end the requests that wait
         pool.shutdown(cancel_futures=True)
 
 
-def _with_sizes(listed: Listed, client: HubClient, budget: int) -> Found:
-    found = Found(**vars(listed), quantizations=())
+def _with_sizes(listed: RepositoryEntry, client: HubClient, budget: int) -> SearchResult:
+    found = SearchResult(**vars(listed), quantizations=())
     try:
         files = client.pin(listed.repo, None).files
         file_names.check_names(listed.repo, files)
     except SourceError as error:
-        return found.but(problem=str(error))
-    return found.but(quantizations=tuple(_quantizations(files, budget)))
+        return found.replace(problem=str(error))
+    return found.replace(quantizations=tuple(_quantizations(files, budget)))
 
 
 def _quantizations(files: tuple[RemoteFile, ...], budget: int) -> list[Quantization]:
-    """Return the models among the files, the smallest first; without those of which shards are missing."""
-    variants = file_names.variants(files)
+    """Return the complete models among the files, the smallest first."""
+    variants = file_names.group_variants(files)
     models = [variant for variant in variants if variant.role == "model" and not variant.missing]
     projectors = [file for variant in variants if variant.role == "projector" for file in variant.files]
     labels = [variant.label for variant in models]
     found = []
     for variant in sorted(models, key=lambda variant: variant.size):
-        choice = file_selection.select([*variant.files, *projectors], file_selection.Wish(filename=variant.name))
-        needed = variant.size + (choice.projector.size if choice.projector else 0)
+        selection = file_selection.select(
+            [*variant.files, *projectors], file_selection.FileCriteria(filename=variant.name)
+        )
+        needed = variant.size + (selection.projector.size if selection.projector else 0)
         name = variant.label if variant.label and labels.count(variant.label) == 1 else variant.name
         found.append(Quantization(name, variant.size, needed <= budget, variant.name))
     return found

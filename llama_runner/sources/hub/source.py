@@ -1,4 +1,4 @@
-"""A model on the Hub at one commit: what a name was resolved to, as the pipeline takes it."""
+"""A model on the Hub at one commit: the result of resolving a name."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
     from llama_runner.core.converter import ConverterChoice
-    from llama_runner.sources.checkpoint_quantization import Stored
-    from llama_runner.sources.hub.file_selection import Choice
+    from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
+    from llama_runner.sources.hub.file_selection import FileSelection
     from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 
 class HubGguf(Value):
-    """GGUF files at one commit: the model, and perhaps its projector."""
+    """GGUF files at one commit: the model and optionally its projector."""
 
     pin: Pin
     revision: str
-    """As the user named it."""
-    choice: Choice
+    """As the user wrote it."""
+    selection: FileSelection
     kind: ClassVar[str] = "gguf"
 
     @property
     def name(self) -> str:
-        """What the API calls the model."""
-        return f"{self.pin.repo}:{self.choice.model.quantization}".rstrip(":")
+        """The model's name in the server's API."""
+        return f"{self.pin.repo}:{self.selection.model.quantization}".rstrip(":")
 
 
 class HubSafetensors(Value):
-    """A repository whose weights are converted here."""
+    """Repository of safetensors to convert."""
 
     pin: Pin
     revision: str
     files: tuple[RemoteFile, ...]
-    """Exactly what conversion reads."""
+    """The files that conversion reads."""
     quantization: str | None
-    """As asked for in the name or by option."""
+    """As given in the name or by option."""
     choice: ConverterChoice
-    """Who converts them."""
+    """The converter: built-in or official."""
     context_length: int | None = None
-    stored: Stored | None = None
-    """How the weights are quantized already, if they are."""
+    checkpoint_quantization: CheckpointQuantization | None = None
+    """Quantization of the stored weights; None if they are not quantized."""
     kind: ClassVar[str] = "safetensors"
 
     @property
     def name(self) -> str:
-        """What the converted metadata is made from: the name that a clone of the repository would have."""
+        """Name for the converted metadata: that of a clone's directory."""
         return self.pin.repo.rpartition("/")[2]
 
 

@@ -1,7 +1,7 @@
-"""Whether bytes are those that a repository lists: the hashes of a file, taken while it is still being written.
+"""Hashes downloaded files, also while they are still being written.
 
-The thread that hashes follows the file rather than the connection: what it says is true of the bytes on the disk,
-nothing has to be handed over, and what an earlier run has left is hashed while the rest is on its way.
+The hashing thread reads the file, not the connection: its result describes the bytes on the disk, and what an earlier
+run has left is hashed while the rest arrives.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 INCOMPLETE = ".incomplete"
-"""What the name of a file ends with as long as it is not known to be whole and right."""
+"""Suffix of a file that is not yet complete and verified."""
 
 
-class Content(Value):
-    """What the bytes of a file hash to."""
+class FileHashes(Value):
+    """Hashes of a file."""
 
     sha256: Digest
     blob: str
-    """The SHA-1 that git would give them, in hex; empty where nobody asked for it."""
+    """The SHA-1 of the git blob in hex; empty if it is not needed."""
 
     def difference(self, file: RemoteFile) -> tuple[str, str] | None:
-        """Return what is listed and what was found, where they differ."""
+        """Return the listed and the actual hash if they differ, else None."""
         if file.sha256 is not None and self.sha256 != file.sha256:
             return file.sha256, self.sha256
         if file.blob and self.blob != file.blob:
@@ -44,45 +44,45 @@ class Content(Value):
         return None
 
 
-class Hashes:
-    """The hashes of a file, fed in order."""
+class FileHasher:
+    """Incremental hashes of a file."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._sha256 = hashlib.sha256()
         self._blob = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False) if file.blob else None
 
     def update(self, data: memoryview) -> None:
-        """Go on with these bytes."""
+        """Hash the next bytes."""
         self._sha256.update(data)
         if self._blob is not None:
             self._blob.update(data)
 
-    def content(self) -> Content:
-        """Return what they are up to here."""
+    def result(self) -> FileHashes:
+        """Return the hashes of all bytes so far."""
         blob = "" if self._blob is None else self._blob.hexdigest()
-        return Content(file_digest(self._sha256.hexdigest()), blob)
+        return FileHashes(file_digest(self._sha256.hexdigest()), blob)
 
 
-def content_of(path: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> Content:
-    """Return what a file that is there hashes to; ``Interrupted`` once ``cancelled`` says so."""
-    hashes = Hashes(file)
+def hash_file(path: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> FileHashes:
+    """Return the hashes of a file; raises ``Interrupted`` once ``cancelled`` returns true."""
+    hashes = FileHasher(file)
     with open_regular(path) as opened:
         block = memoryview(bytearray(BLOCK))
         while count := opened.raw.readinto(block):
             if cancelled():
                 raise Interrupted
             hashes.update(block[:count])
-    return hashes.content()
+    return hashes.result()
 
 
-class Following:
-    """Hashes a file from its beginning while it grows, in a thread of its own.
+class TailHasher:
+    """Hashes a growing file from its beginning, in a thread of its own.
 
-    Use it as a context; ``grown`` says how far the file may be read, ``content`` waits until it was.
+    A context manager. ``extend`` sets how far the file may be read; ``result`` waits until it is hashed.
     """
 
     def __init__(self, path: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> None:
-        self._hashes, self._cancelled = Hashes(file), cancelled
+        self._hashes, self._cancelled = FileHasher(file), cancelled
         self._path, self._limit, self._told, self._last = path, 0, 0, False
         self._change = threading.Condition()
         self._error: BaseException | None = None
@@ -95,20 +95,20 @@ class Following:
     def __exit__(self, *_: object) -> None:
         self._end(at=0)
 
-    def grown(self, to: int) -> None:
-        """Say that the file's first ``to`` bytes are written."""
+    def extend(self, to: int) -> None:
+        """Set the number of bytes that are written."""
         self._limit = to
-        if to - self._told >= BLOCK:  # not for each piece: waking a thread costs more than a small piece takes
+        if to - self._told >= BLOCK:  # not for each chunk: waking a thread costs more than hashing a small one
             with self._change:
                 self._told = to
                 self._change.notify()
 
-    def content(self) -> Content:
-        """Wait until the file is hashed as far as it was written; raise what reading it raised."""
+    def result(self) -> FileHashes:
+        """Wait until all written bytes are hashed; raise what the thread raised."""
         self._end(at=self._limit)
         if self._error is not None:
             raise self._error
-        return self._hashes.content()
+        return self._hashes.result()
 
     def _end(self, at: int) -> None:
         with self._change:
@@ -126,14 +126,14 @@ class Following:
                         raise Interrupted
                     count = opened.raw.readinto(block[: min(BLOCK, limit - at)])
                     if not count:
-                        return  # somebody has cut it; then the hash tells
+                        return  # truncated by another process; the hash will differ
                     self._hashes.update(block[:count])
                     at += count
-        except BaseException as error:  # noqa: BLE001 - raised where the content is asked for
+        except BaseException as error:  # noqa: BLE001 - raised by result()
             self._error = error
 
     def _wait(self, at: int) -> int:
-        """Return how far the file may be read once that is worth while, and not beyond ``at`` when all was."""
+        """Wait for a full block beyond ``at``, or for the end; return how far the file may be read."""
         if self._limit - at < BLOCK:
             with self._change:
                 self._change.wait_for(lambda: self._last or self._limit - at >= BLOCK)

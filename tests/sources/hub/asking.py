@@ -8,7 +8,7 @@ import pytest
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.sources.hub.access import Access
-from llama_runner.sources.hub.client import HubClient, Patience
+from llama_runner.sources.hub.client import HubClient, RequestLimits
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 REPO = "acme/tiny"
@@ -20,9 +20,9 @@ def asked(
 ) -> LlamaRunnerError:
     """Return the error that asking what is at a revision ends with, its traceback searched for the token."""
     access = Access(endpoint, token, "HF_TOKEN" if token else "none")
-    patience = Patience(tries=1, read=silence, connect=silence)
+    limits = RequestLimits(tries=1, read=silence, connect=silence)
     with pytest.raises(LlamaRunnerError) as caught:
-        HubClient(access, patience=patience).pin(REPO, revision)
+        HubClient(access, limits=limits).pin(REPO, revision)
     error = caught.value
     shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     assert TOKEN not in f"{shown} {error!r} {error} {error.hint} {vars(error)}"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.sources.hub.access import Access
-from llama_runner.sources.hub.download import transfer
-from llama_runner.sources.hub.http_transfer import Patience
+from llama_runner.sources.hub.download import download_files
+from llama_runner.sources.hub.http_transfer import TransferLimits
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from tests.fakehub.hub import Hub
 
 REPO = "org/model"
-QUICK = Patience(silence_s=0.5, first_wait_s=0.01, longest_wait_s=0.02, least=1)
+QUICK = TransferLimits(silence_s=0.5, first_wait_s=0.01, longest_wait_s=0.02, least=1)
 """What an impatient user would have: a test need not wait."""
 
 
@@ -48,7 +48,7 @@ class Bringing:
     def bring(
         self,
         *names: str,
-        patience: Patience | None = QUICK,
+        limits: TransferLimits | None = QUICK,
         cancelled: Callable[[], bool] = lambda: False,
         at_once: int = 4,
         pin: Pin | None = None,
@@ -56,7 +56,7 @@ class Bringing:
         """Bring these files, or all."""
         pin = pin or self.pin
         files = [file for file in pin.files if not names or file.name in names]
-        return transfer(
+        return download_files(
             files,
             pin=pin,
             directory=self.directory,
@@ -65,7 +65,7 @@ class Bringing:
             notice=lambda what, text: self.notices.append((what, text)),
             cancelled=cancelled,
             at_once=at_once,
-            patience=patience,
+            limits=limits,
         )
 
     def digests(self, *names: str) -> dict[str, Digest]:

@@ -175,7 +175,7 @@ def test_huggingface_hub_keeps_it_in_the_same_place(home: dict[str, str], tmp_pa
     variables: list[dict[str, str]] = [{}, {"HF_HOME": "h"}, {"XDG_CACHE_HOME": "x"}, {"HF_TOKEN_PATH": "p/t"}]
     environments = [home | {name: str(tmp_path / value) for name, value in given.items()} for given in variables]
     theirs = huggingface_hub_reads("HF_TOKEN_PATH", environments)
-    assert theirs == [str(access.kept_token(environment)) for environment in environments]
+    assert theirs == [str(access.token_file_path(environment)) for environment in environments]
 
 
 def test_the_kept_token_is_not_used_unasked_where_the_user_said_so(
@@ -255,8 +255,8 @@ def test_an_access_does_not_show_its_token() -> None:
     found = Access("https://huggingface.co", TOKEN, "HF_TOKEN")
     assert TOKEN not in f"{found} {found!r} {[found]} {found:}"
     assert str(found) == "Access(endpoint='https://huggingface.co', token=<hidden>, origin='HF_TOKEN')"
-    assert found.hide(f"Bearer {TOKEN}!") == "Bearer <token>!"
-    assert Access("https://huggingface.co", None, "none").hide("as it is") == "as it is"
+    assert found.redact(f"Bearer {TOKEN}!") == "Bearer <token>!"
+    assert Access("https://huggingface.co", None, "none").redact("as it is") == "as it is"
 
 
 def test_11_30_offline_is_read_as_huggingface_hub_reads_it(home: dict[str, str]) -> None:

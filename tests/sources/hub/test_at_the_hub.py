@@ -11,8 +11,8 @@ from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.sources.hub import errors
 from llama_runner.sources.hub.access import Access
-from llama_runner.sources.hub.client import HubClient, Patience
-from llama_runner.sources.hub.download import transfer
+from llama_runner.sources.hub.client import HubClient, RequestLimits
+from llama_runner.sources.hub.download import download_files
 from llama_runner.sources.hub.errors import HubError, HubUnavailable
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from tests.fakehub.hub import Hub
@@ -22,9 +22,9 @@ FILES = {"config.json": b"{}", "sub dir/tiny.Q8_0.gguf": b"GGUF" + b"w" * 2000, 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 
 
-def client(hub: Hub, token: str | None = None, **patience: Any) -> HubClient:
+def client(hub: Hub, token: str | None = None, **limits: Any) -> HubClient:
     access = Access(hub.url, token, "HF_TOKEN" if token else "none")
-    return HubClient(access, patience=Patience(sleep=lambda _seconds: None, **patience))
+    return HubClient(access, limits=RequestLimits(sleep=lambda _seconds: None, **limits))
 
 
 def named(pin: Pin, name: str) -> RemoteFile:
@@ -69,7 +69,7 @@ def test_pain_09_who_may_not_is_told_why_and_what_to_do(hub: Hub, tmp_path: Path
 
         def read() -> None:
             pin = client(hub, token).pin(repo, None)
-            transfer(
+            download_files(
                 pin.files,
                 pin=pin,
                 directory=tmp_path,

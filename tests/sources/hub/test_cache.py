@@ -13,7 +13,7 @@ import pytest
 
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import Interrupted
-from llama_runner.sources.hub.hf_cache import adopt, find_cached
+from llama_runner.sources.hub.hf_cache import find_cached, place_cached
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 COMMIT = "c" * 40
@@ -114,7 +114,7 @@ def test_bytes_of_another_commit_are_found(tmp_path: Path, cache: Cache) -> None
     """Most commits change a README and leave the weights as they were."""
     weights, config = in_lfs("model.gguf", WEIGHTS), in_git("config.json", CONFIG)
     stored = cache.add(weights, WEIGHTS), cache.add(config, CONFIG)
-    later = cache.pin.but(commit="d" * 40)
+    later = cache.pin.replace(commit="d" * 40)
     environment = {"HF_HUB_CACHE": str(tmp_path / "hub")}
     assert (find_cached(later, weights, environment), find_cached(later, config, environment)) == stored
 
@@ -138,7 +138,7 @@ def test_cached_bytes_are_shared_rather_than_copied_or_fetched(
     stored = cache.add(file, content)
     before = stored.stat()
     target = tmp_path / "work" / "files" / file.name
-    assert adopt(stored, target, file, never) == sha256(content)
+    assert place_cached(stored, target, file, never) == sha256(content)
     assert target.read_bytes() == content
     assert shares_bytes(target, stored) or can_clone(tmp_path)
     after = stored.stat()
@@ -168,7 +168,7 @@ def test_a_clone_is_a_file_of_its_own(tmp_path: Path, cache: Cache) -> None:
         pytest.skip("this file system has no copy-on-write clones")
     file = in_lfs("model.gguf", WEIGHTS)
     stored = cache.add(file, WEIGHTS)
-    assert adopt(stored, tmp_path / "ours.gguf", file, never) == file.sha256
+    assert place_cached(stored, tmp_path / "ours.gguf", file, never) == file.sha256
     assert not shares_bytes(tmp_path / "ours.gguf", stored)
 
 
@@ -179,12 +179,12 @@ def test_a_cache_on_another_disk_is_copied(tmp_path: Path) -> None:
     stored = OTHER_DEVICE / f"llama-runner-{os.getpid()}.gguf"
     try:
         stored.write_bytes(WEIGHTS)
-        assert adopt(stored, tmp_path / "model.gguf", file, never) == file.sha256
+        assert place_cached(stored, tmp_path / "model.gguf", file, never) == file.sha256
         assert (tmp_path / "model.gguf").read_bytes() == WEIGHTS
         stored.write_bytes(WEIGHTS[:-1] + b"!")
-        assert adopt(stored, tmp_path / "other.gguf", file, never) is None
+        assert place_cached(stored, tmp_path / "other.gguf", file, never) is None
         with pytest.raises(Interrupted):
-            adopt(stored, tmp_path / "other.gguf", file, lambda: True)
+            place_cached(stored, tmp_path / "other.gguf", file, lambda: True)
     finally:
         stored.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.gguf", "other.gguf.copying"]
@@ -196,14 +196,14 @@ def test_pain_02_wrong_bytes_in_the_cache_are_not_used(tmp_path: Path, cache: Ca
     stored = cache.add(file, wrong)
     received = tmp_path / "model.gguf.incomplete"
     received.write_bytes(WEIGHTS[:5000])
-    assert adopt(stored, tmp_path / "model.gguf", file, never) is None
+    assert place_cached(stored, tmp_path / "model.gguf", file, never) is None
     assert not (tmp_path / "model.gguf").exists()
     assert received.read_bytes() == WEIGHTS[:5000], "what was received before is kept"
     assert stored.read_bytes() == wrong, "what to do with it is for its owner to say"
 
 
 def test_a_cache_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
-    assert adopt(tmp_path / "gone", tmp_path / "ours", in_lfs("model.gguf", WEIGHTS), never) is None
+    assert place_cached(tmp_path / "gone", tmp_path / "ours", in_lfs("model.gguf", WEIGHTS), never) is None
     assert not (tmp_path / "ours").exists()
 
 
@@ -211,7 +211,7 @@ def test_adopting_stops_when_asked_to(tmp_path: Path, cache: Cache) -> None:
     file = in_lfs("model.gguf", WEIGHTS)
     stored = cache.add(file, WEIGHTS)
     with pytest.raises(Interrupted):
-        adopt(stored, tmp_path / "ours.gguf", file, lambda: True)
+        place_cached(stored, tmp_path / "ours.gguf", file, lambda: True)
     assert not (tmp_path / "ours.gguf").exists()
 
 
@@ -221,7 +221,7 @@ def test_what_was_at_the_target_gives_way(tmp_path: Path, cache: Cache) -> None:
     target = tmp_path / "model.gguf"
     target.write_bytes(b"damaged")
     target.with_name("model.gguf.incomplete").write_bytes(WEIGHTS[:100])
-    assert adopt(stored, target, file, never) == file.sha256
+    assert place_cached(stored, target, file, never) == file.sha256
     assert target.read_bytes() == WEIGHTS
     assert not target.with_name("model.gguf.incomplete").exists()
 
@@ -230,7 +230,7 @@ def test_what_a_crash_left_of_an_adoption_is_cleared_away(tmp_path: Path, cache:
     file = in_lfs("model.gguf", WEIGHTS)
     stored, other = cache.add(file, WEIGHTS), cache.add(in_git("other", CONFIG), CONFIG)
     (tmp_path / "model.gguf.copying").hardlink_to(other)
-    assert adopt(stored, tmp_path / "model.gguf", file, never) == file.sha256
+    assert place_cached(stored, tmp_path / "model.gguf", file, never) == file.sha256
     assert other.read_bytes() == CONFIG, "it was a link to a file of the user"
     assert not (tmp_path / "model.gguf.copying").exists()
 
@@ -246,7 +246,7 @@ def test_a_file_that_is_replaced_while_it_is_hashed_is_not_mistaken(tmp_path: Pa
             other.replace(stored)
         return False
 
-    digest = adopt(stored, tmp_path / "model.gguf", file, meanwhile)
+    digest = place_cached(stored, tmp_path / "model.gguf", file, meanwhile)
     assert digest == file.sha256
     assert (tmp_path / "model.gguf").read_bytes() == WEIGHTS
 
@@ -255,6 +255,6 @@ def test_adopting_once_more_changes_nothing(tmp_path: Path, cache: Cache) -> Non
     file = in_lfs("model.gguf", WEIGHTS)
     stored = cache.add(file, WEIGHTS)
     target = tmp_path / "work" / "model.gguf"
-    assert adopt(stored, target, file, never) == file.sha256
-    assert adopt(stored, target, file, never) == file.sha256
+    assert place_cached(stored, target, file, never) == file.sha256
+    assert place_cached(stored, target, file, never) == file.sha256
     assert [path.name for path in target.parent.iterdir()] == ["model.gguf"]

@@ -14,8 +14,8 @@ from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub import client, errors
 from llama_runner.sources.hub.access import Access
-from llama_runner.sources.hub.api_schema import Listed
-from llama_runner.sources.hub.client import HubClient, Patience
+from llama_runner.sources.hub.api_schema import RepositoryEntry
+from llama_runner.sources.hub.client import HubClient, RequestLimits
 from llama_runner.sources.hub.errors import HubUnavailable
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from tests.sources.hub.answering import Answering, answer, answering, dripping, endless
@@ -34,13 +34,13 @@ PIN = Pin("acme/tiny", COMMIT, (IN_GIT,))
 class Asking:
     """A client of a server, with what it told the user and how long it slept."""
 
-    def __init__(self, hub: Answering, token: str | None = TOKEN, **patience: Any) -> None:
+    def __init__(self, hub: Answering, token: str | None = TOKEN, **limits: Any) -> None:
         self.notices, self.sleeps, self.stop = list[tuple[str, str]](), list[float](), False
         self.client = HubClient(
             Access(hub.url, token, "HF_TOKEN" if token else "none"),
             notice=lambda what, text: self.notices.append((what, text)),
             cancelled=lambda: self.stop,
-            patience=Patience(sleep=self.sleeps.append, **patience),
+            limits=RequestLimits(sleep=self.sleeps.append, **limits),
         )
 
     @property
@@ -134,8 +134,8 @@ def test_what_a_search_lists_may_lack_all_but_the_name() -> None:
         answer(200, [{"modelId": "a/old", "downloads": -1, "likes": "many", "gated": "auto"}, {"id": "a/b"}])
     ) as hub:
         assert Asking(hub).client.search("tiny", limit=2) == [
-            Listed("a/old", None, None, None, gated=True),
-            Listed("a/b", None, None, None, gated=False),
+            RepositoryEntry("a/old", None, None, None, gated=True),
+            RepositoryEntry("a/b", None, None, None, gated=False),
         ]
 
 
@@ -176,7 +176,7 @@ def test_requests_carry_the_name_of_the_program_as_user_agent() -> None:
         assert hub.questions[0].headers["User-Agent"].startswith("llama_runner/")
 
 
-# --- patience ---
+# --- limits ---
 
 
 def test_trouble_of_the_hub_is_waited_for_and_told() -> None:
@@ -251,7 +251,7 @@ def test_who_wants_to_stop_does_not_wait() -> None:
             asking.stop = len(asking.sleeps) == 3
 
         asking.client = HubClient(
-            Access(hub.url, None, "none"), cancelled=lambda: asking.stop, patience=Patience(sleep=sleep)
+            Access(hub.url, None, "none"), cancelled=lambda: asking.stop, limits=RequestLimits(sleep=sleep)
         )
         with pytest.raises(Interrupted):
             asking.client.pin("acme/tiny", None)

@@ -175,7 +175,7 @@ def test_11_28_what_the_hub_refuses_is_the_source_and_a_hub_that_is_not_reached_
     reason = errors.hub_broken_error("https://hub.example.org", 500, "")
     assert reason.code == ExitCode.DOWNLOAD
     assert isinstance(reason, SourceError)
-    error = error_mapping.explain(reason, repo=REPO, file="model.gguf", access=access, downloading=True)
+    error = error_mapping.map_error(reason, repo=REPO, file="model.gguf", access=access, downloading=True)
     assert isinstance(error, errors.NotFetched)
     assert isinstance(error, DownloadError)
     assert error.reason is reason
@@ -183,7 +183,7 @@ def test_11_28_what_the_hub_refuses_is_the_source_and_a_hub_that_is_not_reached_
     assert str(error) == "model.gguf of acme/tiny could not be fetched: https://hub.example.org fails with status 500"
     assert error.hint == reason.hint
     stopped = Interrupted()
-    assert error_mapping.explain(stopped, repo=REPO, access=access, downloading=True) is stopped
+    assert error_mapping.map_error(stopped, repo=REPO, access=access, downloading=True) is stopped
 
 
 @pytest.mark.parametrize("repo", ["../tiny", "acme/..", "acme//tiny", "acme/", "", "a/b/c", "acme/ti\nny"])

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError
 from llama_runner.sources.hub import file_names
-from llama_runner.sources.hub.file_names import UnsafeListing, check_names, quantization_named, variants
+from llama_runner.sources.hub.file_names import UnsafeListing, check_names, group_variants, parse_quantization
 from llama_runner.sources.hub.pins import RemoteFile
 from tests.sources.hub.listings import SHAPES, files_of, listed, says
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["repo"])
 def test_file_names_are_read_as_their_makers_write_them(shape: dict[str, Any]) -> None:
-    assert {variant.name: says(variant) for variant in variants(files_of(shape))} == shape["variants"]
+    assert {variant.name: says(variant) for variant in group_variants(files_of(shape))} == shape["variants"]
 
 
 def test_there_are_enough_shapes_and_no_two_alike() -> None:
@@ -44,7 +44,7 @@ def test_there_are_enough_shapes_and_no_two_alike() -> None:
     ],
 )
 def test_a_quantization_has_one_name_however_it_is_written(written: str, meant: tuple[str, str]) -> None:
-    assert quantization_named(written) == meant
+    assert parse_quantization(written) == meant
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_a_quantization_has_one_name_however_it_is_written(written: str, meant: 
     ["", "main", "8B", "v0.3", "4bit", "AVQ2", "Q4_K_M-v2", "xQ4_0", "Q9_0", "IQ4", "latest", "i1-" * 5 + "Q8_0"],
 )
 def test_other_texts_are_no_quantization(text: str) -> None:
-    assert quantization_named(text) is None
+    assert parse_quantization(text) is None
 
 
 def test_whatever_the_order_knows_can_be_asked_for() -> None:
-    assert [quantization_named(name) for name in file_names.KNOWN] == [("", name) for name in file_names.KNOWN]
+    assert [parse_quantization(name) for name in file_names.KNOWN] == [("", name) for name in file_names.KNOWN]
 
 
 @given(
@@ -65,9 +65,9 @@ def test_whatever_the_order_knows_can_be_asked_for() -> None:
     st.booleans(),
 )
 def test_a_label_names_the_quantization_it_is_the_label_of(name: str, made: str, upper: bool) -> None:
-    (variant,) = variants(listed(f"base-{made}-{name}.gguf" if made else f"base-{name}.gguf"))
+    (variant,) = group_variants(listed(f"base-{made}-{name}.gguf" if made else f"base-{name}.gguf"))
     label = variant.label if upper else variant.label.lower()
-    assert quantization_named(label) == (variant.variant, variant.quantization) == (made, name)
+    assert parse_quantization(label) == (variant.variant, variant.quantization) == (made, name)
 
 
 @given(
@@ -77,40 +77,40 @@ def test_a_label_names_the_quantization_it_is_the_label_of(name: str, made: str,
     st.sampled_from([str.upper, str.lower, str.title]),
 )
 def test_the_quantization_is_found_behind_any_mark_in_any_case(base: str, name: str, mark: str, spell: Any) -> None:
-    (variant,) = variants(listed(f"{base}{mark}{spell(name)}.gguf"))
+    (variant,) = group_variants(listed(f"{base}{mark}{spell(name)}.gguf"))
     assert (variant.base, variant.quantization, variant.role) == (base.lower(), name, "model")
 
 
 def test_size_is_that_of_all_shards() -> None:
-    (variant,) = variants([RemoteFile(f"m-Q8_0-0000{index}-of-00003.gguf", index) for index in (3, 1, 2)])
+    (variant,) = group_variants([RemoteFile(f"m-Q8_0-0000{index}-of-00003.gguf", index) for index in (3, 1, 2)])
     assert (variant.size, [file.size for file in variant.files]) == (6, [1, 2, 3])
     assert not variant.missing
 
 
 def test_what_there_is_comes_in_the_order_of_its_names() -> None:
     names = ["a.gguf", "b-00001-of-00001.gguf", "c.gguf", "d-F16.gguf-split-a", "e-00001-of-00001.gguf", "f.imatrix"]
-    assert [variant.name for variant in variants(listed(*reversed(names)))] == names
+    assert [variant.name for variant in group_variants(listed(*reversed(names)))] == names
 
 
 def test_shards_that_are_not_listed_are_named() -> None:
-    (variant,) = variants(listed("d/m-Q8_0-00002-of-00003.gguf"))
+    (variant,) = group_variants(listed("d/m-Q8_0-00002-of-00003.gguf"))
     assert variant.missing == ("d/m-Q8_0-00001-of-00003.gguf", "d/m-Q8_0-00003-of-00003.gguf")
 
 
 def test_a_listing_that_promises_many_shards_costs_little() -> None:
-    many = variants(listed(*(f"m{index}-00001-of-99999.gguf" for index in range(2000))))
+    many = group_variants(listed(*(f"m{index}-00001-of-99999.gguf" for index in range(2000))))
     assert len(many) == 2000
     assert len(many[0].missing) == 1000
 
 
 def test_shards_are_sets_of_their_own_by_count_and_ending() -> None:
     files = listed("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "m-00001-of-00002.GGUF", "m-00001-of-00003.gguf")
-    assert sorted((len(one.files), one.shards) for one in variants(files)) == [(1, 2), (1, 3), (2, 2)]
+    assert sorted((len(one.files), one.shards) for one in group_variants(files)) == [(1, 2), (1, 3), (2, 2)]
 
 
 @given(st.permutations(files_of(SHAPES[3])))
 def test_the_order_of_a_listing_does_not_matter(files: list[RemoteFile]) -> None:
-    assert variants(files) == variants(sorted(files, key=lambda file: file.name))
+    assert group_variants(files) == group_variants(sorted(files, key=lambda file: file.name))
 
 
 @pytest.mark.parametrize(
@@ -216,23 +216,23 @@ def test_sizes_and_lengths_at_the_limit_are_fine() -> None:
     ],
 )
 def test_what_a_file_is_for_is_told_by_its_name(name: str, role: str) -> None:
-    (variant,) = variants(listed(name))
+    (variant,) = group_variants(listed(name))
     assert variant.role == role
 
 
 @pytest.mark.parametrize("name", ["about-imatrix.md", "model.bin", "gguf", "x.gguf.txt", "x.gguf.sha256", "data.dat"])
 def test_other_files_are_no_variants(name: str) -> None:
-    assert variants(listed(name)) == ()
+    assert group_variants(listed(name)) == ()
 
 
 def test_a_folder_of_another_quantization_is_part_of_the_name() -> None:
-    mixed, plain, made = variants(listed("BF16/m-Q8_0.gguf", "m-Q8_0.gguf", "q-UD-Q4_K_XL/m-Q4_K_XL.gguf"))
+    mixed, plain, made = group_variants(listed("BF16/m-Q8_0.gguf", "m-Q8_0.gguf", "q-UD-Q4_K_XL/m-Q4_K_XL.gguf"))
     assert (mixed.base, mixed.quantization) == ("bf16/m", "q8_0")
     assert plain.base == "m"
     assert (made.base, made.label) == ("q/m", "UD-Q4_K_XL")
-    (deep,) = variants(listed("x/m-Q8_0/m-Q8_0.gguf"))
+    (deep,) = group_variants(listed("x/m-Q8_0/m-Q8_0.gguf"))
     assert deep.base == "x/m"
-    (made,) = variants(listed("Q4_K_XL/m-UD-Q4_K_XL.gguf"))
+    (made,) = group_variants(listed("Q4_K_XL/m-UD-Q4_K_XL.gguf"))
     assert (made.base, made.label) == ("m", "UD-Q4_K_XL")
 
 

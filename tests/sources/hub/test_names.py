@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.sources.hub.names import BadName, HubName, looks_like_hub_name, meaning_of, parse
+from llama_runner.sources.hub.names import BadName, HubName, classify_tag, looks_like_hub_name, parse
 
 OWN = "http://127.0.0.1:8000"
 
@@ -296,16 +296,16 @@ def test_a_revision_wins_over_a_quantization_of_its_name() -> None:
     nothing: list[str] = []
     for place in ("branches", "tags", "commits"):
         refs = {"branches": nothing, "tags": nothing, "commits": nothing, place: ["Q4_K_M"]}
-        assert meaning_of("Q4_K_M", **refs) == "revision"
+        assert classify_tag("Q4_K_M", **refs) == "revision"
     for tag in ("Q4_K_M", "ud-q4_k_xl", "fp16", "IQ1_S"):
-        assert meaning_of(tag, branches=["main"], tags=[], commits=[]) == "quantization"
+        assert classify_tag(tag, branches=["main"], tags=[], commits=[]) == "quantization"
 
 
 def test_a_tag_that_is_neither_lists_both() -> None:
     with pytest.raises(
         SourceError, match="is neither a revision of that repository nor a quantization; it has the revisions"
     ) as caught:
-        meaning_of("Q4KM", branches=["main", *(f"b{number}" for number in range(12))], tags=["v1"], commits=[])
+        classify_tag("Q4KM", branches=["main", *(f"b{number}" for number in range(12))], tags=["v1"], commits=[])
     assert isinstance(caught.value, SourceError)
     assert str(caught.value) == (
         "'Q4KM' is neither a revision of that repository nor a quantization; it has the revisions "

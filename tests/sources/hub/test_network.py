@@ -12,7 +12,7 @@ from huggingface_hub import close_session
 
 from llama_runner.sources.hub import error_mapping, errors
 from llama_runner.sources.hub.access import Access
-from llama_runner.sources.hub.client import HubClient, Patience
+from llama_runner.sources.hub.client import HubClient, RequestLimits
 from llama_runner.sources.hub.errors import HubUnavailable, NotReached
 from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent, tunnel
 from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked
@@ -44,9 +44,9 @@ def test_a_hub_that_sends_nothing_is_a_timeout() -> None:
 
 
 def test_an_answer_that_arrives_too_slowly_is_a_timeout() -> None:
-    patience = Patience(tries=1, whole=0.1)
+    limits = RequestLimits(tries=1, total=0.1)
     with answering(dripping) as hub, pytest.raises(errors.TimedOut, match=r"no whole answer in 0\.1 s"):
-        HubClient(Access(hub.url, None, "none"), patience=patience).pin(REPO, None)
+        HubClient(Access(hub.url, None, "none"), limits=limits).pin(REPO, None)
 
 
 @pytest.mark.parametrize("fault", [hang_up, half, nonsense])

@@ -14,7 +14,7 @@ from llama_runner.cli.search_cmds import table
 from llama_runner.core.errors import ExitCode, SourceError
 from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.errors import HubError
-from llama_runner.sources.hub.search import Found, Quantization, find, search
+from llama_runner.sources.hub.search import Quantization, SearchResult, search, search_with
 from llama_runner.system import hardware
 from tests.conftest import Result
 from tests.fakehub.hub import Hub
@@ -23,11 +23,11 @@ TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 KIB = 1 << 10
 
 
-def look(hub: Hub, words: str = "tiny", limit: int = 10, budget: int = 5 * KIB) -> list[Found]:
-    return find(words, Access(hub.url, None, "none"), limit, budget=budget)
+def look(hub: Hub, words: str = "tiny", limit: int = 10, budget: int = 5 * KIB) -> list[SearchResult]:
+    return search_with(words, Access(hub.url, None, "none"), limit, budget=budget)
 
 
-def names(found: Found) -> list[tuple[str, int, bool]]:
+def names(found: SearchResult) -> list[tuple[str, int, bool]]:
     return [(one.name, one.size, one.fits) for one in found.quantizations]
 
 
@@ -41,7 +41,7 @@ def test_each_quantization_has_its_size_and_whether_it_fits(hub: Hub) -> None:
     }
     hub.repo("acme/tiny-GGUF", dict(files), downloads=1234, likes=7, gated=True)
     assert look(hub) == [
-        Found(
+        SearchResult(
             repo="acme/tiny-GGUF",
             downloads=1234,
             likes=7,
@@ -103,7 +103,7 @@ def test_nothing_found_is_no_error(hub: Hub) -> None:
 def test_a_search_that_fails_is_an_error(hub: Hub) -> None:
     hub.fault("401", path="/api/models", times=None)
     with pytest.raises(HubError, match=": it is invalid or expired"):
-        find("tiny", Access(hub.url, TOKEN, "HF_TOKEN"))
+        search_with("tiny", Access(hub.url, TOKEN, "HF_TOKEN"))
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
@@ -200,8 +200,8 @@ def test_a_table_names_the_largest_that_fits_of_the_most_popular() -> None:
     big = Quantization("Q8_0", 3, fits=False, file="b.gguf")
     small = Quantization("Q4_K_M", 1, fits=True, file="s.gguf")
     found = [
-        Found("acme/large", 1, None, None, gated=False, quantizations=(big,)),
-        Found("acme/mixed", None, 12_300, None, gated=False, quantizations=(small, big)),
+        SearchResult("acme/large", 1, None, None, gated=False, quantizations=(big,)),
+        SearchResult("acme/mixed", None, 12_300, None, gated=False, quantizations=(small, big)),
     ]
     lines = table(found, 2).splitlines()
     assert lines[0] == "acme/large   1 downloads, ? likes"
@@ -212,5 +212,5 @@ def test_a_table_names_the_largest_that_fits_of_the_most_popular() -> None:
 
 def test_what_fits_is_measured_against_this_machine(hub: Hub) -> None:
     hub.repo("acme/tiny", {"tiny-Q8_0.gguf": b"x"}).sizes["tiny-Q8_0.gguf"] = hardware.model_budget() + 1
-    (found,) = find("tiny", Access(hub.url, None, "none"))
+    (found,) = search_with("tiny", Access(hub.url, None, "none"))
     assert found.quantizations[0].fits is False

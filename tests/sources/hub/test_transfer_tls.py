@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub.errors import BadCertificate, NotFetched
-from llama_runner.sources.hub.http_transfer import Patience
+from llama_runner.sources.hub.http_transfer import TransferLimits
 from tests.fakehub.hub import Hub
 from tests.sources.hub.bringing import Bringing, gguf
 
@@ -45,7 +45,7 @@ def test_ctrl_c_is_heard_though_the_server_is_silent(trusted: Bringing) -> None:
     partial = trusted.partial("model.gguf")
     with pytest.raises(Interrupted):
         trusted.bring(
-            patience=Patience(silence_s=3600),
+            limits=TransferLimits(silence_s=3600),
             cancelled=lambda: stalled.happened.is_set() and partial.stat().st_size == 500_000,
         )
     assert trusted.bring() == trusted.digests()

@@ -105,7 +105,7 @@ def test_numbers_beyond_the_count_do_not_complete_a_set() -> None:
 
 
 def test_two_names_that_would_become_one_file_are_refused_only_where_both_are_fetched() -> None:
-    with pytest.raises(SourceError, match=r"Config\.json and config\.json, which differ in nothing but case"):
+    with pytest.raises(SourceError, match=r"Config\.json and config\.json, which differ only in case"):
         weights_for_conversion(listed("model.safetensors", "config.json", "Config.json"))
     assert weights_for_conversion(listed("model.safetensors", "README.md", "readme.md", "a.PNG", "A.png")) is not None
 
