@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from llama_runner.core.errors import DownloadError
+from llama_runner.core.errors import DownloadError, ExitCode
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp.releases import BadListing, keep, releases_of, to_json
 from llama_runner.store.layout import safe_name
@@ -39,9 +39,12 @@ class ReleasesUnknown(DownloadError):
 
 def releases_offline_error(where: str) -> ReleasesUnknown:
     """The listing would have to be asked, and must not be."""
-    return ReleasesUnknown(
-        f"the releases at {where} are not known here, and nobody must be asked", hint="run once without --offline"
+    error = ReleasesUnknown(
+        f"the releases at {where} are not known here, and the network must not be used",
+        hint="run once without --offline",
     )
+    error.code = ExitCode.TOOL
+    return error
 
 
 def releases_not_reached_error(where: str, why: str, hint: str | None) -> ReleasesUnknown:

@@ -84,6 +84,12 @@ class Preparation:
             request.settle()
             return graph, plan, outcome
 
+    def check_options(self, graph: Pipeline | Programs, plan: Plan, server: ServerOptions | None) -> None:
+        """Raise ``UsageError`` for options that are passed on and that the programs, which are there, would refuse."""
+        if server is not None and server.passes_on:
+            places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
+            self._try_options(graph, places, server)
+
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
         targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.wishes)

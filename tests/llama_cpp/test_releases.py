@@ -279,7 +279,7 @@ def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -
     ) as raised:
         Listing(tmp_path, environment).latest()
     assert "LLAMA_RUNNER_RELEASES" in str(raised.value.hint)
-    with pytest.raises(LlamaRunnerError, match="nobody must be asked"):
+    with pytest.raises(LlamaRunnerError, match="the network must not be used"):
         Listing(tmp_path, environment, offline=True).latest()
 
 
