@@ -216,7 +216,8 @@ if len(sys.argv) > 7:
 url, commit, directory, name, size, digest = sys.argv[1:7]
 file = RemoteFile(name, int(size), Digest(digest))
 try:
-    download_files([file], pin=Pin("org/model", commit, (file,)), directory=Path(directory), access=Access(url, None, "none"),
+    download_files([file], pin=Pin("org/model", commit, (file,)), directory=Path(directory),
+             access=Access(url, None, "none"),
              on_progress=lambda done, total: print(done, flush=True), notice=lambda what, text: None,
              cancelled=lambda: False)
 except OSError as error:
