@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.redaction import public_url
 from llama_runner.doctor.probe import Document, Machine, try_probe
-from llama_runner.llama_cpp.backends import BACKENDS, best, missing
+from llama_runner.llama_cpp.backends import BACKENDS, choose_backend, missing_requirements
 from llama_runner.llama_cpp.compiler_cache import PROGRAMS
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.llama_cpp.toolchain import NoCompiler, find_toolchain, tool_path
@@ -103,12 +103,12 @@ def _nvcc(machine: Machine) -> Document | None:
 
 
 def _backend(machine: Machine, name: str) -> Document:
-    lacking = missing(name, machine.environment, machine.system / "usr")
+    lacking = missing_requirements(name, machine.environment, machine.system / "usr")
     return {"missing": lacking, "install": BACKENDS[name].install or None if lacking else None}
 
 
 def _best(machine: Machine) -> Document:
-    chosen = best(machine.platform, machine.environment, system=machine.system)
+    chosen = choose_backend(machine.platform, machine.environment, system=machine.system)
     return {"name": chosen.name, "why": chosen.why}
 
 

