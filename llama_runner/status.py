@@ -1,4 +1,4 @@
-"""What the store holds, how much of it is there, and which servers run."""
+"""The status of a root: artifacts, unfinished work, running servers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-class Holding(Value):
-    """One artifact: where, how big, from what, and whether its bytes are there."""
+class ArtifactStatus(Value):
+    """One artifact: path, size, step, source, time, and whether its bytes are present."""
 
     path: str
     bytes: int
@@ -27,15 +27,15 @@ class Holding(Value):
     made: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for ``status --json``."""
+        """Return the member of the document of ``status --json``."""
         return dict(self.__dict__)
 
 
 class Status(Value):
-    """Everything below one root."""
+    """The artifacts, servers and unfinished work of one root."""
 
     root: Path
-    artifacts: tuple[Holding, ...]
+    artifacts: tuple[ArtifactStatus, ...]
     servers: tuple[dict[str, Any], ...]
     unfinished: dict[str, int]
     """Bytes of work that was interrupted and will be resumed, by name."""
@@ -50,9 +50,9 @@ class Status(Value):
         }
 
 
-def take_stock(store: Store) -> Status:
-    """Read every record below the root, and look at what runs."""
-    found: list[Holding] = []
+def read_status(store: Store) -> Status:
+    """Read every record below the root, and the state of the registered servers."""
+    found: list[ArtifactStatus] = []
     for parent, pattern in layout.RECORD_DIRECTORIES:
         for directory, records in store.directories(parent, pattern):
             found += [_holding(store.root, directory, name, record) for name, record in sorted(records.items())]
@@ -61,10 +61,10 @@ def take_stock(store: Store) -> Status:
     return Status(store.root, tuple(found), tuple(look_at_all(layout.servers(store.private))), unfinished)
 
 
-def _holding(root: Path, directory: Path, name: str, record: Record) -> Holding:
+def _holding(root: Path, directory: Path, name: str, record: Record) -> ArtifactStatus:
     path = directory if name == TREE else directory / name
     present = path.is_file() or (path.is_dir() and any(child.name != STATE_FILE for child in path.iterdir()))
-    return Holding(
+    return ArtifactStatus(
         path=path.relative_to(root).as_posix(),
         bytes=record.bytes,
         present=present,
