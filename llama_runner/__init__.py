@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import Trial
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
-    from llama_runner.llama_cpp.updates import News
+    from llama_runner.llama_cpp.updates import Updates
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
     from llama_runner.request.services import Service
@@ -79,7 +79,6 @@ __all__ = [
     "Load",
     "Made",
     "MadePrograms",
-    "News",
     "NoSuchServer",
     "Piece",
     "PortTaken",
@@ -109,6 +108,7 @@ __all__ = [
     "Trial",
     "TuneResult",
     "Unreachable",
+    "Updates",
     "UsageError",
     "__version__",
 ]
@@ -147,7 +147,7 @@ _WHERE = {
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("Trial",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
-    "llama_runner.llama_cpp.updates": ("News",),
+    "llama_runner.llama_cpp.updates": ("Updates",),
     "llama_runner.request.model_inspection": ("Inspection",),
     "llama_runner.request.results": ("Forecast", "Made", "MadePrograms", "Prepared"),
     "llama_runner.request.services": ("Service",),
@@ -164,7 +164,7 @@ _WHERE = {
 }
 """The module of each public name."""
 
-OLD_NAMES = {"Found": "SearchResult"}
+OLD_NAMES = {"Found": "SearchResult", "News": "Updates"}
 """Deprecated public names, each with the new one (docs/deprecation.md)."""
 
 

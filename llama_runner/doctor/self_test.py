@@ -156,7 +156,9 @@ def _compile(place: Path) -> str:
     (source / "trial.cpp").write_text(_PROGRAM, encoding="utf-8")
     compilers = [("CMAKE_C_COMPILER", found.c.path), ("CMAKE_CXX_COMPILER", found.cxx.path)]
     environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ} | {"LC_ALL": "C"}
-    configure = cmake.configure(tool_path("cmake"), ninja, source, build, compilers, ["-DCMAKE_BUILD_TYPE=Release"])
+    configure = cmake.configure_command(
+        tool_path("cmake"), ninja, source, build, compilers, ["-DCMAKE_BUILD_TYPE=Release"]
+    )
     _call("CMake", configure, environment)
     _call("compiling", [str(ninja), "-C", str(build)], environment)
     program = find_program("trial", str(build))

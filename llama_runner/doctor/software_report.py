@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.redaction import public_url
 from llama_runner.doctor.probe import Document, Place, look
-from llama_runner.llama_cpp.backends import BACKENDS, best, missing
+from llama_runner.llama_cpp.backends import BACKENDS, choose_backend, missing_requirements
 from llama_runner.llama_cpp.compiler_cache import PROGRAMS
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.llama_cpp.toolchain import NoCompiler, find_toolchain, tool_path
@@ -102,12 +102,12 @@ def _nvcc(place: Place) -> Document | None:
 
 
 def _backend(place: Place, name: str) -> Document:
-    lacking = missing(name, place.environment, place.system / "usr")
+    lacking = missing_requirements(name, place.environment, place.system / "usr")
     return {"missing": lacking, "install": BACKENDS[name].install or None if lacking else None}
 
 
 def _best(place: Place) -> Document:
-    chosen = best(place.platform, place.environment, system=place.system)
+    chosen = choose_backend(place.platform, place.environment, system=place.system)
     return {"name": chosen.name, "why": chosen.why}
 
 

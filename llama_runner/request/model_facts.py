@@ -82,6 +82,8 @@ def find_model_facts(
         if getattr(tuning, name) is not None:
             check_writes(source, f"--{name}")
     named = {name: getattr(tuning, name) for name in ("imatrix", "calibration", "quality")}
+    if any(named.values()):
+        tuning.arguments()  # a contradiction is told before a file is looked at
     opened = {name: open_plain(path) for name, path in named.items() if path is not None}
     return facts.replace(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
 

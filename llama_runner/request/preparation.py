@@ -14,7 +14,7 @@ from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.outcome import Outcome, skip_up_to_date
-from llama_runner.llama_cpp.build_selection import StoredPrograms
+from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.request.graph import Pipeline
 from llama_runner.request.locations import context_of, programs_of
 from llama_runner.request.model_facts import check_writes
@@ -184,8 +184,8 @@ class Preparation:
             from llama_runner.serving.smoke_test_errors import forget_rejection  # noqa: PLC0415 - nearly never
 
             forget_rejection(self._store.private, key)
-        if isinstance(programs.node, StoredPrograms):
-            programs.node.remember(self._store)
+        if isinstance(programs.node, InstalledPrograms):
+            programs.node.update_stamp(self._store)
 
 
 def _programs(graph: Pipeline | Programs) -> Programs:

@@ -131,7 +131,7 @@ def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: P
         (
             "from transformers.dynamic_module_utils import resolve_trust_remote_code as r; r(True, 'm', False, True)",
             SourceError,
-            "my model cannot be converted without running Python code of its own",
+            "my model cannot be converted without running its own Python code",
         ),
         ("raise SystemExit('something odd')", StepError, "could not convert my model\n  something odd"),
     ],
