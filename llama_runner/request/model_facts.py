@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.convert import official_script
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.value import Value
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
@@ -67,8 +67,8 @@ def find_model_facts(
             size = sum(file.size for file in source.files)
             facts = facts.but(bytes=size, choice=source.choice, checkpoint_quantization=source.checkpoint_quantization)
         case LocalSafetensors():
-            described = Source(source.path)
-            choice = official_script.choose(described, converter, projector=projector, trusted=trusted)
+            described = ModelDirectory(source.path)
+            choice = official_script.choose_converter(described, converter, projector=projector, trusted=trusted)
             found = read_quantization(described.config)
             source = source.but(reads=choice.reads, converted_here=not choice.official)
             facts = facts.but(source=source, bytes=_weight_bytes(source), choice=choice, checkpoint_quantization=found)
