@@ -63,7 +63,7 @@ def on_event(event):
 store = Store(root, on_event)
 wanted = Wanted(device="cpu", jobs=jobs)
 facts = find_program_facts(wanted, environment=os.environ, store=store)
-step = binaries_graph.build(wanted, facts).node.but(tree=open_tree(tree))
+step = binaries_graph.build(wanted, facts).node.replace(tree=open_tree(tree))
 observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _: None))
 Executor(store, observer, on_event, lock_timeout=10).execute(observer.plan([step], Snapshot()))
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner import Runner, ServerOptions
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Node, Place, Step, unkeyed
 from llama_runner.engine.executor import Executor
@@ -43,7 +43,7 @@ class Answers(Step):
     def place(self, key: Key | None, digests: Any, places: Any) -> Place | None:
         """A file for each key, so that earlier answers stay."""
         del digests, places
-        return None if key is None else Place("answers", f"{short(key)}.json")
+        return None if key is None else Place("answers", f"{short_hash(key)}.json")
 
     def run(self, workspace: Workspace) -> None:
         """Serve the model and ask."""
@@ -54,7 +54,7 @@ class Answers(Step):
                 answers[question] = server.chat(question, temperature=0, max_tokens=self.max_tokens).text
                 workspace.progress(number, len(questions), "questions")
         workspace.target.write_text(json.dumps(answers, indent=1), encoding="utf-8")
-        workspace.fact(questions=len(questions))
+        workspace.add_facts(questions=len(questions))
 
 
 class Report(Step):
@@ -66,7 +66,7 @@ class Report(Step):
     def place(self, key: Key | None, digests: Any, places: Any) -> Place | None:
         """Beside the answers."""
         del digests, places
-        return None if key is None else Place("answers", f"report-{short(key)}.txt")
+        return None if key is None else Place("answers", f"report-{short_hash(key)}.txt")
 
     def run(self, workspace: Workspace) -> None:
         """Count words."""

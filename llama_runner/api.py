@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner.core.events import Warned
+from llama_runner.core.events import Noticed, Warned
 from llama_runner.request import binaries_graph
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
@@ -65,7 +65,31 @@ class Runner(Root):
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
-        return Forecast(graph, plan, spec_for(forecast_of(self.store, graph, plan), server))
+        spec = spec_for(forecast_of(self.store, graph, plan), server)
+        if not (request.offline and plan.pending):
+            return Forecast(graph, plan, spec)
+        from llama_runner.request.announcements import missing  # noqa: PLC0415 - not on the warm path
+
+        return Forecast(graph, plan, spec, missing(plan))
+
+    def check(
+        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+    ) -> Forecast:
+        """Raise what would keep ``serve`` from working, as far as it is known before any work; return the plan.
+
+        These are: the model, the options and who may use the server; where they are here, whether the programs
+        understand the options and whether memory suffices. The port is not tried.
+        """
+        check_users(server or ServerOptions())
+        forecast = self.plan(model, server=server, **wishes)
+        if forecast.missing:
+            from llama_runner.request.announcements import check_offline  # noqa: PLC0415 - not on the warm path
+
+            check_offline(forecast.plan)
+        if not forecast.plan.pending:
+            self._preparation.check_options(forecast.pipeline, forecast.plan, server)
+            checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
+        return forecast
 
     def prepare(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -81,7 +105,7 @@ class Runner(Root):
             return request, graph_of(request)
 
         graph, plan, outcome = self._preparation.make(ask, server=server)
-        return prepared_of(self.store, graph, plan, outcome).but(seconds=round(time.monotonic() - began, 3))
+        return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
 
     def make(
         self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
@@ -113,7 +137,7 @@ class Runner(Root):
             return request, binaries_graph.build(request.wanted, request.program_facts)
 
         programs, _, outcome = self._preparation.make(ask)
-        return made_programs_of(self.store, programs, outcome).but(seconds=time.monotonic() - began)
+        return made_programs_of(self.store, programs, outcome).replace(seconds=time.monotonic() - began)
 
     def launch(
         self,
@@ -155,7 +179,7 @@ class Runner(Root):
         """Launch what was prepared in a process of its own, and return the server once it answers.
 
         It goes on when we end. ``policy`` says whether it is started again when it ends, ``limit`` how many starts
-        in a row may fail. At a port that is given, a detached server of the same launch that runs already is returned.
+        in a row may fail. A detached server of the same launch that runs already is returned instead.
         """
         from llama_runner.serving.detached_server import detached_server  # noqa: PLC0415 - not on the warm path
 
@@ -216,18 +240,35 @@ class Runner(Root):
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **wishes))
 
     def client(
-        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+        self,
+        model: str | Path | None = None,
+        *,
+        server: ServerOptions | None = None,
+        url: str | None = None,
+        **wishes: Unpack[Wishes],
     ) -> AbstractContextManager[Requests]:
         """Prepare, and return a client for a ``with`` block: of a running server that gives the same answers, if any.
 
-        Else a server is started on a free port; it ends with the block.
+        ``model`` may also name a server that runs, and may be left out where one runs. One that serves the model in
+        another quantization is used unless a quantization is asked for. ``url`` is the address of any server. Else a
+        server is started on a free port; it ends with the block.
         """
-        from llama_runner.serving.shared_client import NOT_SHARED, shared_client, text_server  # noqa: PLC0415
+        from llama_runner.request.running_model import named_server, server_of_model  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving import shared_client as shared  # noqa: PLC0415
 
-        options = text_server(server)
+        if url is not None:
+            return shared.client_at(self.servers, url)
+        options = shared.text_server(server)
+        if shared.may_share(options):
+            if (about := named_server(self.servers, model, wishes)) is not None:
+                return shared.client_of(about)
+            launch = lambda: self.plan(model, server=options, **wishes).spec  # noqa: E731
+            if (about := server_of_model(self.servers, model, wishes, launch)) is not None:
+                self._sink(Noticed("uses", f"{about['alias']} at {about['url']} answers; -q chooses a quantization"))
+                return shared.client_of(about)
         prepared = self.prepare(model, server=options, **wishes)
-        start = partial(self.launch, prepared, server=options, about=NOT_SHARED)
-        return shared_client(options, spec_for(prepared, options), self.servers, start)
+        start = partial(self.launch, prepared, server=options, about=shared.NOT_SHARED)
+        return shared.shared_client(options, spec_for(prepared, options), self.servers, start)
 
     def self_test(self) -> Iterator[Trial]:
         """Try to compile, convert, quantize and serve in a temporary root; yields each trial as it ends."""

@@ -73,19 +73,38 @@ class Root:
         return inspect(path)
 
     def stop(self, name: str | None = None) -> list[dict[str, Any]]:
-        """End all servers, or the one of a name, URL or process id. Raises ``NoSuchServer`` or ``UsageError``."""
+        """End all servers, or the one of a name, a beginning of it, a URL or a process id.
+
+        Raises ``NoSuchServer``, or ``AmbiguousName`` where several fit.
+        """
         from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name, self._sink)
 
-    def restart(self, name: str) -> dict[str, Any]:
-        """End a detached server and start it anew; return what is written down of it once it is ready."""
-        from llama_runner.serving.server_control import restart  # noqa: PLC0415 - not on the warm path
+    def forget(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Remove the entries of servers of containers or machines that are gone: all, or those of a name.
 
-        return restart(self.servers, name)
+        Nothing is ended: where such a server runs, it goes on, and no command here shows it any more.
+        """
+        from llama_runner.serving.server_control import forget  # noqa: PLC0415 - not on the warm path
+
+        return forget(self.servers, name)
+
+    def restart(self, name: str) -> dict[str, Any]:
+        """Start a detached server anew, or one that failed or was stopped; return its entry once it is ready.
+
+        One that runs is not ended where it could not be started again: then there is a ``ServerError`` or another
+        ``LlamaRunnerError`` that says why.
+        """
+        from llama_runner.serving.restart import restart  # noqa: PLC0415 - not on the warm path
+
+        return restart(self.store, name, self._sink)
 
     def log(self, name: str | None = None) -> ServerLog:
-        """Return the log of a server, named as for ``stop``; without a name of the one that runs, or ran last."""
+        """Return the log of a server, named as for ``stop``, also of one that has ended.
+
+        Without a name it is the one that runs, or ran last.
+        """
         from llama_runner.serving.log_reader import ServerLog  # noqa: PLC0415 - not on the warm path
         from llama_runner.serving.server_control import log_of  # noqa: PLC0415
 

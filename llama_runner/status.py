@@ -53,7 +53,7 @@ class Status(Value):
 def take_stock(store: Store) -> Status:
     """Read every record below the root, and look at what runs."""
     found: list[Holding] = []
-    for parent, pattern in layout.RECORDED:
+    for parent, pattern in layout.RECORD_DIRECTORIES:
         for directory, records in store.directories(parent, pattern):
             found += [_holding(store.root, directory, name, record) for name, record in sorted(records.items())]
     work = layout.work(store.private)

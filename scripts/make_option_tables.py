@@ -8,8 +8,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from llama_runner.request.option_definition import Option, in_groups  # noqa: E402
-from llama_runner.request.server_options import OPTIONS  # noqa: E402
+from llama_runner.core.option import Option, in_groups  # noqa: E402
+from llama_runner.request.run_options import OPTIONS  # noqa: E402
 
 HEAD = """# Options
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,14 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith(("LLAMA_", "HF_"))]:
         if name not in KEPT:
             del os.environ[name]
+    _take_interrupts()
     _stay_on_one_core()
+
+
+def _take_interrupts() -> None:
+    """Let Ctrl-C end what the tests start: a shell starts a command in the background with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stay_on_one_core() -> None:

@@ -135,7 +135,7 @@ def test_an_nvidia_gpu_is_seen_with_memory_driver_and_cuda(tmp_path: Path) -> No
 )
 def test_a_driver_that_is_broken_is_a_finding(tmp_path: Path, script: str, why: str) -> None:
     place = machine(tmp_path, PROC, nvidia_smi=script)
-    document = seen(tmp_path, place.but(patience=0.2) if "600" in script else place)
+    document = seen(tmp_path, place.replace(patience=0.2) if "600" in script else place)
     assert why in document["gpus"]["unknown_of"]["nvidia"]
     assert any(why in problem["what"] for problem in document["problems"])
     assert document["cpu"]["model"] == "Great CPU 9"

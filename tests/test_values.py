@@ -67,7 +67,7 @@ def test_a_value_never_changes() -> None:
         point.x = 2  # type: ignore[misc]
     with pytest.raises(AttributeError, match="x cannot be removed"):
         del point.x
-    assert point.but(x=5) == Point(5)
+    assert point.replace(x=5) == Point(5)
     assert point == Point(1)
 
 

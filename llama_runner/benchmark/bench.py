@@ -11,19 +11,21 @@ from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, Ser
 from llama_runner.benchmark.statistics import figures
 from llama_runner.benchmark.tune import axes, search
 from llama_runner.core.errors import ServerError
+from llama_runner.request.running_model import named_server
 from llama_runner.serving import profiles
-from llama_runner.serving.shared_client import NOT_SHARED, text_server
+from llama_runner.serving.shared_client import NOT_SHARED, client_at, client_of, may_share, text_server
 from llama_runner.store import layout
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from typing_extensions import Unpack
 
     from llama_runner.benchmark.tune import Settings
-    from llama_runner.client.sync_client import Requests
+    from llama_runner.client.sync_client import Client, Requests
     from llama_runner.request.options import Wishes
     from llama_runner.request.results import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -60,9 +62,15 @@ class Benchmarks:
     ) -> ServerFigures:
         """Start a server, measure it with each number of clients at once, end it, and keep the result.
 
+        Where ``model`` names a server that runs, and is neither a path nor a name on the Hub, that one is measured.
         ``on_level`` gets the figures of each level as they come. The server listens on a free port by default.
         """
         options = text_server(server)
+        if (
+            may_share(options)
+            and (about := named_server(self._servers, model, wishes, for_hub_names=False)) is not None
+        ):
+            return self._bench_running(client_of(about), concurrency, load, on_level)
         prepared = self._prepare(model, server=options, **wishes)
         name, digests = self._identity(prepared)
         with self._launch(prepared, server=options, about=NOT_SHARED) as started:
@@ -79,13 +87,27 @@ class Benchmarks:
         on_level: Callable[[Level], object] = _ignore,
     ) -> ServerFigures:
         """Measure a server that runs at ``url``, and keep the result. ``api_key`` defaults to ``LLAMA_API_KEY``."""
+        if api_key is None:
+            return self._bench_running(client_at(self._servers, url), concurrency, load, on_level)
         from llama_runner.client.sync_client import Client  # noqa: PLC0415 - only here
-        from llama_runner.serving.llama_server.launch_spec import first_key_in  # noqa: PLC0415
 
-        with Client(url, api_key=api_key or first_key_in(os.environ)) as client:
+        return self._bench_running(Client(url, api_key=api_key), concurrency, load, on_level)
+
+    def _bench_running(
+        self,
+        running: AbstractContextManager[Client],
+        concurrency: Iterable[int],
+        load: Load | None,
+        on_level: Callable[[Level], object],
+    ) -> ServerFigures:
+        with running as client:
             props = client.props()
             model, binary = {"name": props.model, "digest": props.path}, {"build": props.build, "digest": None}
             return self._bench(client, model, binary, None, concurrency, load or Load(), on_level)
+
+    @property
+    def _servers(self) -> Path:
+        return layout.servers(self._store.private)
 
     def _bench(
         self,
@@ -182,7 +204,7 @@ class Benchmarks:
             path = profiles.write(directory, result.name, result.settings, result.about())
         except OSError as error:
             raise profiles.CannotKeep("profile", directory, error, _KEEPABLE, result) from None
-        return result.but(path=path)
+        return result.replace(path=path)
 
     def _score(self, prepared: Prepared, options: ServerOptions, load: Load, clients: int) -> float | None:
         """Return the tokens per second, read and written, of a server with such options; None if it cannot do it."""
@@ -204,10 +226,10 @@ class Benchmarks:
 
     def _keep(self, result: _Result) -> _Result:
         document = result.to_json()
-        result = result.but(before=history.latest_like(self._store, document))
+        result = result.replace(before=history.latest_like(self._store, document))
         try:
             path = history.keep(self._store, document)
         except OSError as error:
             directory = layout.benchmarks(self._store.private)
             raise profiles.CannotKeep("result", directory, error, _KEEPABLE, result) from None
-        return result.but(path=path)
+        return result.replace(path=path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, add_completion_class
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.request.server_options import OPTIONS
+from llama_runner.request.run_options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,9 +74,10 @@ def _programs(context: click.Context) -> list[str]:
 
 
 def _profiles(context: click.Context) -> list[str]:
+    from llama_runner.serving import profiles  # noqa: PLC0415
     from llama_runner.store import layout  # noqa: PLC0415
 
-    return sorted(path.stem for path in layout.profiles(_root(context).root).glob("*.json"))
+    return profiles.names(layout.profiles(_root(context).root))
 
 
 def _quantizations(_context: click.Context) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.cli import options as shared
@@ -19,12 +20,16 @@ def detach(
 ) -> None:
     """Start a server in the background and say where it is: the end of ``run --detach``."""
     from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.registry import running  # noqa: PLC0415
 
     server = runner.detach(
         prepared, server=options, cancelled=cancelled, policy=given["restart"], limit=given["restart_limit"]
     )
     if not given["as_json"]:
-        stop = f"llama-runner stop {server.spec.alias}"
+        names = [about["alias"] for about in running(runner.servers)]
+        name = server.spec.alias if names.count(server.spec.alias) == 1 else server.url
+        where = ("--root", str(runner.root)) if given["root"] else ()
+        stop = shlex.join(["llama-runner", "stop", name, *where])
         render.show(render.summary(prepared, server, server.spec.threads, stop=stop))
     elif options.api_key == "auto":
         render.show(f"API key   {server.api_key}   (shown this once)", err=True)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli.streams import has_colour, styled
-from llama_runner.request.option_definition import GROUPS
-from llama_runner.request.server_options import OPTIONS
+from llama_runner.core.option import GROUPS
+from llama_runner.request.run_options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llama_runner.request.option_definition import Option
+    from llama_runner.core.option import Option
 
 OLD_FLAGS = {old: option.flags[-1] for option in OPTIONS for old in option.old_flags}
 """Spellings of earlier versions, and those of today."""

@@ -6,11 +6,13 @@ import json
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.reports import report
 from llama_runner.cli.server_words import ServerCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import UsageError
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
     from llama_runner.client.sync_client import Requests, Stream
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
+_SOURCES = ("hf_model", "gguf_path", "safetensors_dir", "demo", "url")
 _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system")
 INFER_EXAMPLES = (
-    'llama-runner infer --demo --prompt "what is a step?"',
-    "llama-runner infer ORG/MODEL:Q8_0 --prompt - --json < question.txt",
+    'llama-runner infer --demo "what is a step?"',
+    "llama-runner infer ORG/MODEL:Q8_0 --json < question.txt",
 )
 
 _HELP = "/reset begins anew, /quit ends"
@@ -40,7 +43,7 @@ def bad_schema_error(path: str, why: str) -> UsageError:
 
 def nothing_asked_error() -> UsageError:
     """The prompt is empty."""
-    return UsageError("the prompt is empty", hint="say it with --prompt TEXT, or --prompt - to read it from stdin")
+    return UsageError("the prompt is empty", hint='say it after the model: infer MODEL "TEXT", or give it as stdin')
 
 
 sampling = shared.together(
@@ -77,37 +80,65 @@ sampling = shared.together(
 )
 
 
+url_option = shared.option("--url", metavar="URL", help="Ask the server at this address; its API key is LLAMA_API_KEY.")
+
+
 @click.command(cls=ServerCommand, examples=INFER_EXAMPLES)
 @shared.store
 @shared.model
+@click.argument("text", required=False)
 @shared.compute
-@shared.option("--prompt", required=True, metavar="TEXT", help="Prompt; - reads it from standard input.")
+@url_option
+@shared.option("--prompt", metavar="TEXT", help="Prompt, instead of the argument TEXT; - reads it from standard input.")
 @sampling
 def infer(**given: Any) -> None:
     """Ask a model once and print the answer.
 
-    Uses a server that runs with the same model, adapters and options that change answers; else starts one and stops it.
+    MODEL is a model or a server that runs; leave it out with --demo or --url, or where one server runs. TEXT is the
+    prompt; without it, standard input is. Uses a server that runs with the same model, adapters and options that
+    change answers; else starts one and stops it.
     """
-    asking = _asking(given)
-    if given["prompt"] == "-":
-        prompt = "" if sys.stdin is None else _text(sys.stdin.buffer.read())
-    else:
-        prompt = _text(os.fsencode(given["prompt"]))
-    if not prompt.strip():
-        raise nothing_asked_error()
+    asking, prompt = _asking(given), _prompt(given)
     with answering(given) as server:
         _answer(server.stream_chat(prompt, **asking), given)
+
+
+def _prompt(given: dict[str, Any]) -> str:
+    """Return the prompt. An argument that is one, and no model, is taken out of ``given``."""
+    model, text, prompt = given["model"], given.pop("text"), given["prompt"]
+    named = [name for name in _SOURCES if given[name]]
+    if model is not None and text is None and prompt is None and (named or _is_text(model)):
+        given["model"], text = None, model
+    if text is not None and prompt is not None:
+        raise click.UsageError(f"two prompts: {text!r} and --prompt")
+    text = prompt if text is None else text
+    if text is None and (sys.stdin is None or sys.stdin.isatty()):
+        raise nothing_asked_error()
+    if text in (None, "-"):
+        said = "" if sys.stdin is None else _text(sys.stdin.buffer.read())
+    else:
+        said = _text(os.fsencode(text))
+    if not said.strip():
+        raise nothing_asked_error()
+    return said
+
+
+def _is_text(argument: str) -> bool:
+    """Return whether an argument is a prompt: - or a text with spaces, which no model on the Hub has in its name."""
+    return argument == "-" or (any(map(str.isspace, argument)) and not Path(argument).exists())
 
 
 @click.command(cls=ServerCommand)
 @shared.store
 @shared.model
 @shared.compute
+@url_option
 @sampling
 def chat(**given: Any) -> None:
     """Talk with a model.
 
-    Each line of standard input is a turn; /reset begins a new conversation, /quit ends.
+    MODEL is a model or a server that runs, as for infer. Each line of standard input is a turn; /reset begins a new
+    conversation, /quit ends.
     """
     from llama_runner.client.errors import RequestRefused  # noqa: PLC0415 - not for --help
 
@@ -127,7 +158,8 @@ def chat(**given: Any) -> None:
                     reply = _answer(server.stream_chat(history, **asking), given)
                 except RequestRefused as error:  # the conversation is too long, say: the others of its turns stay
                     history.pop()
-                    click.echo(f"error: {error}\nhint: {_HELP}", err=True)
+                    error.hint = _HELP
+                    report(error, "document" if given["as_json"] else "text")
                 else:
                     history.append(reply.message)
 
@@ -137,8 +169,10 @@ def answering(given: dict[str, Any]) -> AbstractContextManager[Requests]:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
 
+    if given["url"] and any(given[name] for name in ("model", *_SOURCES[:-1])):
+        raise click.UsageError("either a model or --url")
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
-    return runner.client(server=own_options(given), **shared.wishes(given))
+    return runner.client(server=own_options(given), url=given["url"], **shared.wishes(given))
 
 
 def own_options(given: dict[str, Any]) -> ServerOptions:

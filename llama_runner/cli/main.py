@@ -6,8 +6,6 @@ import gc
 import os
 import signal
 import sys
-from contextlib import suppress
-from io import StringIO
 from typing import IO, TYPE_CHECKING, ClassVar
 
 gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
@@ -15,11 +13,10 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 import click  # noqa: E402
 
 from llama_runner.cli.help import Formatter, GroupedCommand, write_commands, write_examples  # noqa: E402
+from llama_runner.cli.reports import form_of, report, report_usage  # noqa: E402
 from llama_runner.cli.runner import STOP_SIGNALS  # noqa: E402
-from llama_runner.cli.streams import has_colour, printable_streams, styled  # noqa: E402
+from llama_runner.cli.streams import printable_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
-from llama_runner.core.printable import printable_lines, printable_message  # noqa: E402
-from llama_runner.core.redaction import redacted  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
@@ -73,11 +70,25 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """See click."""
         if cmd_name not in self.elsewhere:
-            return super().get_command(ctx, cmd_name)
+            from llama_runner.cli.other_words import ALIASES  # noqa: PLC0415 - not for our own words
+
+            if cmd_name not in ALIASES:
+                return super().get_command(ctx, cmd_name)
+            cmd_name = ALIASES[cmd_name]
         from importlib import import_module  # noqa: PLC0415 - as said
 
         command: click.Command = getattr(import_module(f"llama_runner.cli.{self.elsewhere[cmd_name]}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click. A command of another tool is told what it is called here."""
+        if args[0] not in self.elsewhere and not ctx.resilient_parsing:
+            from llama_runner.cli.other_words import check_word  # noqa: PLC0415 - as above
+
+            check_word(args[0])
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Commands, context_settings=_CONTEXT)
@@ -92,7 +103,7 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
         return argv, ()
     at = argv.index("--")
     before, extra = argv[:at], tuple(argv[at + 1 :])
-    takers = {"run", "plan", "service", "infer", "chat", "bench", "tune"}
+    takers = {"run", "serve", "plan", "service", "infer", "chat", "bench", "tune"}
     if command is cli and extra and not takers & set(before[:1]):
         raise click.UsageError(f"{before[0] if before else 'llama-runner'} takes no options after --")
     return before, extra
@@ -108,66 +119,35 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
     for number in STOP_SIGNALS[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
+    argv = sys.argv[1:] if argv is None else argv
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    form = form_of(words, prints_events=command is not cli or words[:1] in (["run"], ["serve"]))
     try:
         if "_LLAMA_RUNNER_COMPLETE" in os.environ:
             from llama_runner.cli.completion import register  # noqa: PLC0415 - for shells only
 
             register()
-        argv, extra = _take_extra(sys.argv[1:] if argv is None else argv, command)
+        argv, extra = _take_extra(argv, command)
+        if command is cli and argv[:1] == ["help"]:
+            argv = [*argv[1:], "--help"]
         click.Context.formatter_class = Formatter
         # color: the streams write escape sequences as text; without it, click would remove some of them
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
-        return _report_usage(error, sys.stderr)
+        return report_usage(error, form)
     except LlamaRunnerError as error:
-        return _report(error, sys.stderr)
+        return report(error, form)
     except OSError as error:  # what no class of ours foresees is still the world's, not a bug
         where = f"{error.filename}: " if error.filename else ""
-        return _report(StoreError(f"{where}{error.strerror or error}"), sys.stderr)
+        return report(StoreError(f"{where}{error.strerror or error}"), form)
     except (click.Abort, KeyboardInterrupt):
-        return _report(Interrupted(), sys.stderr)
+        return report(Interrupted(), form)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.DONE
     finally:
         _flush(sys.stdout)
         _flush(sys.stderr)
     return ExitCode.DONE
-
-
-def _report(error: LlamaRunnerError, stream: IO[str]) -> int:
-    with suppress(OSError, ValueError, AttributeError):  # the exit status says it too
-        text = _labelled("error:", f" {error}\n", "red", stream)
-        text += _labelled("hint:", f" {error.hint}\n", "cyan", stream) if error.hint else ""
-        stream.write("interrupted\n" if isinstance(error, Interrupted) else styled(text))
-    return error.code
-
-
-def _report_usage(error: click.ClickException, stream: IO[str]) -> int:
-    """Print a wrong usage, or the help of a group without a command."""
-    if click.unstyle(error.message).startswith("Usage: "):
-        text = error.message if has_colour(stream) else click.unstyle(error.message)
-        error.message = styled(text)  # type: ignore[misc]  # final since click 8.3
-        error.show()
-        return ExitCode.USAGE
-    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-        from llama_runner.cli.server_words import closest  # noqa: PLC0415 - only for a mistake
-
-        flags = [flag for each in error.ctx.command.params for flag in each.opts]
-        error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as above
-    # what was typed may be a URL with a password
-    error.message = printable_message(redacted(error.message))  # type: ignore[misc]  # as above
-    buffer = StringIO()
-    error.show(buffer)
-    said = error.format_message()
-    usage = printable_lines(click.unstyle(buffer.getvalue()).removesuffix(f"Error: {said}\n"))
-    with suppress(OSError, ValueError, AttributeError):
-        stream.write(styled(f"{usage}{_labelled('Error:', f' {said}', 'red', stream)}\n"))
-    return ExitCode.USAGE
-
-
-def _labelled(label: str, text: str, colour: str, stream: IO[str]) -> str:
-    """Return a line that is safe to print, with a label that is in colour on a terminal."""
-    return (click.style(label, fg=colour, bold=True) if has_colour(stream) else label) + printable_lines(text)
 
 
 def _flush(stream: IO[str]) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from llama_runner.request import artifact_options
-from llama_runner.request import server_options as server_options_of
+from llama_runner.core.sizes import parse_size
+from llama_runner.request import artifact_options, run_options
+from llama_runner.serving.llama_server import server_options as server_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from click.shell_completion import CompletionItem
 
-    from llama_runner.request.option_definition import Option
+    from llama_runner.core.option import Option
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 _LARGEST = 1 << 63
@@ -69,7 +69,7 @@ SECONDS = Number(0, 1e9)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A number of bytes: ``8G``, ``8GiB``, ``7.5 GB``, ``800M``; K, M, G, T are powers of 1024, KB to TB of 1000."""
+    """A number of bytes, as ``parse_size`` reads it."""
 
     name = "size"
 
@@ -77,14 +77,10 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
         """See click."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)\s*", value.lower())
-        if match is None or not float(match[1]):
-            self.fail(f"{value!r} is not a size such as 8G, 7.5GB or 800MiB", param, ctx)
-        base = 1000 if match[2] and match[3] == "b" else 1024
-        size = float(match[1]) * base ** " kmgt".index(match[2] or " ")
-        if size >= _LARGEST:
-            self.fail(f"{value!r} is larger than any disk", param, ctx)
-        return int(size)
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -171,16 +167,16 @@ def _int(number: float | None) -> int | None:
     return None if number is None else int(number)
 
 
-store = made_from(server_options_of.STORE)
+store = made_from(run_options.STORE)
 device = made_from(option for option in artifact_options.PROGRAMS if option.name == "device")
 sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name == "sha256")
 building = made_from(artifact_options.BUILD)
 programs = made_from((*artifact_options.PROGRAMS, *artifact_options.BUILD))
 model = together(click.argument("model", required=False, cls=CompletedArgument), made_from(artifact_options.ARTIFACTS))
-compute = made_from(server_options_of.COMPUTE)
-profile = made_from(server_options_of.PROFILE)
-server = made_from((*server_options_of.SERVER, *server_options_of.PROFILE))
-keeping = made_from(server_options_of.LIFE_CYCLE)
+compute = made_from(server_definitions.COMPUTE)
+profile = made_from(run_options.PROFILE)
+server = made_from((*server_definitions.SERVER, *run_options.PROFILE))
+keeping = made_from(run_options.LIFE_CYCLE)
 
 PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
 """The keywords among the options ``programs``."""
@@ -198,19 +194,22 @@ def wishes(options: dict[str, Any]) -> dict[str, Any]:
 INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))
 """Options with which llama-server prints something and ends."""
 
-UNASKED = {"host": "127.0.0.1", "port": 0, "canary": False, "api_key": None, "insecure": False} | dict.fromkeys(
-    ("api_key_file", "tls_cert", "tls_key", "profile")
-)
+UNASKED = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "canary": False,
+    "api_key": None,
+    "insecure": False,
+    "purpose": "text",
+} | dict.fromkeys(("api_key_file", "tls_cert", "tls_key", "profile"))
 """Where a server is started that only the command itself asks."""
-
-_FILES = tuple(option.name for option in server_options_of.SERVER if option.kind == "file")
 
 
 def _fixed(context: click.Context, options: dict[str, Any]) -> tuple[str, ...]:
     """Return the options that variables of llama-server do not change: those given, and where only we connect."""
     if not options["llama_env"]:
         return ()
-    sources = {option.name: context.get_parameter_source(option.argument) for option in server_options_of.SERVER}
+    sources = {option.name: context.get_parameter_source(option.argument) for option in server_definitions.SERVER}
     given = [name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT)]
     return (*given, *(name for name in ("host", "port") if sources[name] is None))
 
@@ -222,12 +221,11 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
 
     if options["api_key"] not in (None, "auto"):
         raise click.UsageError("a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file")
-    read = {option.name: options[option.argument] for option in server_options_of.SERVER}
-    files = {name: read[name] and layout.user_path(read[name]).absolute() for name in _FILES}
+    read = {option.name: options[option.argument] for option in server_definitions.SERVER}
     context = click.get_current_context()
     if not INFORMATION.isdisjoint(context.obj or ()):
         raise click.UsageError("what llama-server says of itself is printed by: llama-runner run -- --help")
-    asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **{**read, **files})
+    asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **read)
     if options["profile"] is None:
         return asked
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile

@@ -18,7 +18,7 @@ from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
 from llama_runner.request.plan_text import reason_text, why_text
-from llama_runner.serving.llama_server.purpose import purpose_of
+from llama_runner.serving.llama_server.purpose import described, purpose_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,9 +212,11 @@ def plan(forecast: Forecast) -> str:
         where = "" if planned.place is None else str(planned.place).rstrip("/")
         lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
         lines += [f"{'':<15} {why}" for why in why_text(planned)]
-    needs = forecast.plan.needs
+    needs = forecast.plan.estimate
     if needs.fetch or needs.disk:
         lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
+    if forecast.missing:
+        lines.append(f"missing   {', '.join(forecast.missing)}: not here, and the network must not be used")
     lines.append(f"launch    {shlex.join(forecast.spec.argv())}")
     return joined(lines)
 
@@ -251,6 +253,7 @@ def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop:
         "file": str(of.model),
         "server": f"llama.cpp {of.build.get('version', '')}, {of.build.get('backend', '')}, {threads} threads{layers}",
         "context": context,
+        "purpose": described(spec, facts, os.environ) or "",
         "steps": " · ".join(steps),
         "log": server.log_name,
         "listening": f"{server.url}   (a web UI; the OpenAI API is at {server.url}/v1)",
@@ -258,7 +261,7 @@ def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop:
     if spec.api_key == "auto":
         lines["API key"] = f"{server.api_key}   (shown this once)"
     lines |= {"try": example(of, server), "stop": stop}
-    return f"\n{joined(f'{name:<9} {value}' for name, value in lines.items())}\n"
+    return f"\n{joined(f'{name:<9} {value}' for name, value in lines.items() if value or name != 'purpose')}\n"
 
 
 def example(of: Prepared, server: Server | RunningServer) -> str:

@@ -14,7 +14,7 @@ from llama_runner.cli.streams import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from llama_runner.api import Runner
     from llama_runner.request.services import Service, Services
@@ -76,45 +76,65 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
 def logs(**given: Any) -> None:
     """Print the log of a server.
 
-    SERVER is a name, URL or process id as `ps` shows them; without it, the server that is running, or ran last.
+    SERVER is a name, the beginning of one, a URL or a process id as `ps` shows them, also of a server that has ended;
+    without it, the server that is running, or ran last. With --json each line is an object.
     """
+    blocks = _runner(given).log(given["server"]).read(lines=given["lines"], follow=given["follow"])
+    if given["as_json"]:
+        for line in _lines(blocks):
+            click.echo(json.dumps({"line": line.decode("utf-8", "backslashreplace")}))
+            sys.stdout.flush()
+        return
     out = PrintableBytes(sys.stdout)
-    for block in _runner(given).log(given["server"]).read(lines=given["lines"], follow=given["follow"]):
+    for block in blocks:
         out.write(block)
         out.flush()
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield whole lines as they come, and what is left at the end."""
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 @click.command()
 @shared.store
 @click.argument("server", cls=shared.CompletedArgument, required=False)
 @shared.option("--all", "every", is_flag=True, help="Stop all servers of this root.")
+@shared.option("--forget", is_flag=True, help="Remove entries of containers or machines that are gone; stops nothing.")
 def stop(**given: Any) -> None:
     """Stop a server, or all.
 
-    SERVER is a name, URL or process id as `ps` shows them. A name of several servers is an error that lists their URLs.
-    A server that failed is no longer listed.
+    SERVER is a name, the beginning of one, a URL or a process id as `ps` shows them. What means several servers is an
+    error that lists their URLs. A server that failed is no longer listed.
     """
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
-    stopped = _runner(given).stop(given["server"])
+    runner = _runner(given)
+    stopped = (runner.forget if given["forget"] else runner.stop)(given["server"])
     if given["as_json"]:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
-        ended = about["state"] != "failed"
-        say(
-            f"stopped   {about['alias']} at {about['url']}, process {about['pid']}"
-            if ended
-            else f"forgotten {about['alias']}: it had failed"
-        )
+        if given["forget"]:
+            say(f"forgotten {about['alias']} at {about['url']}, of host {about.get('host', 'unknown')}")
+        elif about["state"] == "failed":
+            say(f"forgotten {about['alias']}: it had failed")
+        else:
+            say(f"stopped   {about['alias']} at {about['url']}, process {about['pid']}")
 
 
 @click.command()
 @shared.store
 @click.argument("server", cls=shared.CompletedArgument)
 def restart(**given: Any) -> None:
-    """Restart a server that runs in the background.
+    """Restart a server of the background, or start one that failed or was stopped.
 
-    It has the same model, port and key afterwards. Servers are started in the background by `run --detach`.
+    It has the same model and port afterwards, one that runs also the same key. One that could not start again is not
+    stopped. Servers are started in the background by `run --detach`.
     """
     about = _runner(given).restart(given["server"])
     if given["as_json"]:
@@ -138,24 +158,32 @@ _AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--h
 
 @service.command(context_settings=_AS_THEY_ARE)
 @_service_name
+@shared.option("--force", is_flag=True, help="Write over a unit of that name, and though the port is taken now.")
 @_service_words
-def install(name: str | None, run_options: tuple[str, ...]) -> None:
-    """Write the unit of a server and print how to start it."""
-    services, made = _service(name, run_options)
-    services.install(made)
+def install(name: str | None, force: bool, run_options: tuple[str, ...]) -> None:
+    """Write the unit of a server and print how to start it.
+
+    What `run` would refuse is refused first.
+    """
+    services, made = _service(name, run_options, check="users" if force else "port")
+    services.install(made, force=force)
     say(f"written   {made.path}", f"start     {made.start}", f"stop      {made.stop}")
+    say(*(f"note      {text}" for text in made.advice))
 
 
 @service.command(context_settings=_AS_THEY_ARE)
 @_service_name
+@shared.option("--system", is_flag=True, help="A systemd unit of the system that runs as this user; root installs it.")
 @_service_words
-def show(name: str | None, run_options: tuple[str, ...]) -> None:
+def show(name: str | None, system: bool, run_options: tuple[str, ...]) -> None:
     """Print the unit that install would write, or an installed one."""
     if name is not None and not run_options:
         found = _services(None).find(name)
     else:
-        _, found = _service(name, run_options)
+        _, found = _service(name, run_options, system=system)
     click.echo(found.text, nl=False)
+    if system:
+        say(f"install   … | sudo tee {found.path}", f"start     {found.start}", f"stop      {found.stop}", err=True)
 
 
 @service.command()
@@ -166,13 +194,21 @@ def uninstall(name: str) -> None:
     say(f"removed   {removed.path}", f"stop      {removed.stop}")
 
 
-def _service(name: str | None, words: tuple[str, ...]) -> tuple[Services, Service]:
-    """Return the services, and the one for these words, which must be such that ``run`` takes them."""
+def _service(
+    name: str | None, words: tuple[str, ...], *, check: str | None = None, system: bool = False
+) -> tuple[Services, Service]:
+    """Return the services, and the one for these words, which must be such that ``run`` takes them.
+
+    ``check``: what ``run`` looks at before its work is looked at too, the port only where it says ``port``.
+    """
     from llama_runner.cli.run_cmd import run  # noqa: PLC0415 - not for --help
 
     extra = click.get_current_context().obj or ()
-    given = run.make_context("llama-runner run", list(words), obj=extra).params
-    if shared.server_options(given).api_key:
+    context = run.make_context("llama-runner run", list(words), obj=extra)
+    given = context.params
+    with context:
+        options = shared.server_options(given)
+    if options.api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
     if given["detach"]:
         raise click.UsageError("the system holds it: leave --detach out")
@@ -180,10 +216,17 @@ def _service(name: str | None, words: tuple[str, ...]) -> tuple[Services, Servic
     source = next((str(given[of]) for of in sources if given[of]), "demo" if given["demo"] else None)
     if source is None:
         raise click.UsageError("say which model, as for run")
-    services = _services(given["root"])
+    runner = _runner(given)
     command = (*words, *(("--", *extra) if extra else ()))
     named = name or Path(source).name
-    return services, services.of_command(command, name=named, inherit_environment=given["llama_env"])
+    made = runner.services.of_command(command, name=named, inherit_environment=given["llama_env"], system=system)
+    if check is not None:
+        runner.check(server=options, **shared.wishes(given))
+    if check == "port":
+        from llama_runner.serving.port_check import check_port  # noqa: PLC0415 - not for --help
+
+        check_port(options.host, options.port, runner.servers)
+    return runner.services, made
 
 
 def _services(root: str | None) -> Services:
@@ -194,4 +237,4 @@ def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
 
-    return Runner(given["root"], on_event=render.Printer())
+    return Runner(given["root"], on_event=render.Printer(), lock_timeout=given.get("lock_timeout", 0.0))

@@ -1,1 +1,1 @@
-"""The pure core: values and decisions. Standard library only, no I/O."""
+"""Values and decisions without effects. Imports the standard library only and does no I/O."""

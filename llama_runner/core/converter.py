@@ -1,4 +1,4 @@
-"""Who converts a model: this package or llama.cpp's own script."""
+"""The choice of the converter: the native one of this package, or llama.cpp's official script."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from llama_runner.core.model_files import READ_BY_CONVERSION
 from llama_runner.core.value import Value
 
 Converter = Literal["auto", "native", "official"]
-"""What the user asks for; ``auto``: native where the architecture is known."""
+"""The value of ``--converter``; ``auto`` selects ``native`` for a supported architecture, else ``official``."""
 
 
 class ConverterChoice(Value):
-    """Who converts a model; ``why`` is a clause where it is the official script."""
+    """The converter of a model; ``why`` is a clause that gives the reason for the official script."""
 
     official: bool
     architecture: str
     why: str = ""
     context_length: int | None = None
     reads: tuple[str, ...] = READ_BY_CONVERSION
-    """Patterns of the files that the conversion may read."""
+    """Patterns of the files that the converter may read."""
     revision: int = 0
-    """How many corrections of our own conversion concern the model; see ``convert.revisions``."""
+    """Number of corrections of the native converter that concern the model; see ``convert.revisions``."""

@@ -1,6 +1,6 @@
-"""Lists in one value, separated by commas and quoted as in CSV: how llama.cpp reads keys and adapters.
+"""Parses and formats one CSV row, the format of llama.cpp's options with several values (API keys, adapters).
 
-A port of ``parse_csv_row`` in llama.cpp's ``common/arg.cpp``, which differs from Python's ``csv`` in malformed values.
+A port of ``parse_csv_row`` in llama.cpp's ``common/arg.cpp``, which differs from Python's ``csv`` for malformed rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _WELL_FORMED = re.compile(r'(?:|[^",][^,]*|"(?:[^"]|"")*")(?:,(?:|[^",][^,]*|"(?
 
 
 def parse_row(text: str) -> list[str]:
-    """Return the fields of a row as llama.cpp does, malformed rows included."""
+    """Return the fields of a row. Malformed rows give the same fields as in llama.cpp."""
     fields, field, quoted, at = [], "", False, 0
     while at < len(text):
         character = text[at]
@@ -30,12 +30,12 @@ def parse_row(text: str) -> list[str]:
 
 
 def is_well_formed(text: str) -> bool:
-    """Return whether a field that begins with a quote also ends with one, and has every other quote doubled."""
+    """Return whether each field that begins with a quote ends with one and has its other quotes doubled."""
     return _WELL_FORMED.fullmatch(text) is not None
 
 
 def format_row(fields: list[str]) -> str:
-    """Return a row with these fields; one is quoted only where it has to be."""
+    """Return a row with these fields; only fields that need quotes are quoted."""
     return ",".join(map(_quoted, fields))
 
 

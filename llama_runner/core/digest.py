@@ -1,9 +1,9 @@
-"""Digests of bytes, keys of recipes, and the canonical form that both rest on.
+"""Digests of bytes, keys of recipes, and canonical JSON, from which both are computed.
 
-The canonical form is a contract, held by golden tests; a change of it needs a new tag (``k2:``, ``tree2:``).
-Canonical JSON is UTF-8 text with every non-ASCII character escaped, object members sorted by name, no white
-space, and nothing in it but null, booleans, integers, strings, lists and objects: floats have no single
-spelling, so a step that wants one keeps it as a string.
+The canonical form is a contract that golden tests check; a change of it needs a new tag (``k2:``, ``tree2:``).
+Canonical JSON is ASCII text: other characters are escaped, object members are sorted by name, there is no white
+space. Allowed are null, booleans, integers, strings, lists and objects. Floats are not allowed because they have
+several notations; a step stores a float as a string.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Digest = NewType("Digest", str)
 """Tagged hash of bytes: ``sha256:<hex>`` for a file, ``tree1:<hex>`` for a directory."""
 
 Key = NewType("Key", str)
-"""Tagged hash of a recipe, ``k1:<hex>``: what was asked for."""
+"""Tagged hash of a recipe, ``k1:<hex>``."""
 
 
 def canonical_json(value: object) -> bytes:
-    """Return the one spelling of ``value``; ``TypeError`` for what has none (floats, sets, objects)."""
+    """Return ``value`` as canonical JSON. Raises ``TypeError`` for other types (floats, sets, objects)."""
     _check(value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
@@ -40,7 +40,7 @@ def _check(value: object) -> None:
                 raise TypeError(f"canonical JSON: a member's name is {name!r}, not a string")
             _check(item)
     else:
-        raise TypeError(f"canonical JSON has no spelling for {type(value).__name__} {value!r}")
+        raise TypeError(f"canonical JSON has no notation for {type(value).__name__} {value!r}")
 
 
 def key_of(recipe: dict[str, object]) -> Key:
@@ -54,16 +54,16 @@ def file_digest(hexdigest: str) -> Digest:
 
 
 def tree_digest(entries: Iterable[tuple[str, str, str]]) -> Digest:
-    """Return the digest of a directory from ``(path, kind, content)`` of everything in it.
+    """Return the digest of a directory from ``(path, kind, content)`` of each entry.
 
     ``path`` is relative with forward slashes; ``kind`` is ``f`` (file), ``x`` (executable file) or ``l``
-    (symbolic link); ``content`` is the file's ``sha256:…`` or the link's target. Order does not matter, empty
-    directories, owners and times do not count: the same files give the same digest on every machine.
+    (symbolic link); ``content`` is the file's ``sha256:…`` or the link's target. The order of the entries, empty
+    directories, owners and times do not count, so the same files give the same digest on every machine.
     """
     manifest = sorted([path, kind, content] for path, kind, content in entries)
     return Digest("tree1:" + hashlib.sha256(canonical_json(manifest)).hexdigest())
 
 
-def short(tagged: str, length: int = 8) -> str:
-    """Return the first hexadecimal digits of a digest or key, for names and for people."""
+def short_hash(tagged: str, length: int = 8) -> str:
+    """Return the first ``length`` hexadecimal digits of a digest or key, for file names and messages."""
     return tagged.rpartition(":")[2][:length]

@@ -1,8 +1,8 @@
-"""The one root of everything that llama_runner reports as the user's or the world's fault.
+"""The base class of all errors that llama_runner reports to the user, and one subclass for each exit status.
 
-A class exists where somebody catches it, where it is public, or where others read its attributes. Other causes are
-functions called ``…_error`` beside the code that meets them; each returns an error with its text: the fact first, then
-the value; the way out is the hint. ``KeyError`` and ``ValueError`` are bugs of ours and keep their traceback.
+A cause has a class of its own if the class is caught somewhere, is public, or has attributes that other code reads.
+For other causes a function ``…_error`` beside the raising code returns the error. The message states the fact, then
+the value; the hint says what to do. ``KeyError`` and ``ValueError`` are bugs of this package and keep their traceback.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from llama_runner.core.printable import printable_message
 from llama_runner.core.redaction import redacted
 
 _LONGEST = 1 << 15
-"""Characters of a text; the last lines of a program have a few thousand."""
+"""Maximum length of a message or hint in characters; the output of a failed program has a few thousand."""
 
 
 class ExitCode:
-    """Exit statuses of the command line; an error class names the one it ends with."""
+    """Exit statuses of the command line."""
 
     DONE = 0
     USAGE = 2
@@ -31,12 +31,11 @@ class ExitCode:
 
 
 class LlamaRunnerError(Exception):
-    """Something that the user can understand and act on.
+    """Base class of the errors that a user can act on.
 
-    ``str(error)`` is the fact with its value, in lower case and without a full stop at the end; ``hint``
-    is the way out, or None where there is none; ``code`` is the exit status of the command line. Both texts are
-    safe to print, whatever foreign values they contain, and credentials in URLs are removed; the attributes of
-    subclasses hold the values as they are.
+    ``str(error)`` is the fact with its value, in lower case and without a full stop. ``hint`` says what to do, or is
+    None. ``code`` is the exit status of the command line. Both texts are safe to print: control characters of foreign
+    values are escaped and credentials in URLs are removed. The attributes of subclasses hold the unchanged values.
     """
 
     code: int = ExitCode.STEP
@@ -48,12 +47,12 @@ class LlamaRunnerError(Exception):
             self.add_note(f"hint: {self.hint}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle text and attributes; the constructors of subclasses take other arguments than the text."""
+        """Support copying and pickling, as the constructors of subclasses take other arguments than the message."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
 def _shown(text: str) -> str:
-    """Return a text that is safe to show; a foreign value in it may be of any length."""
+    """Return a text that is safe to print, shortened to ``_LONGEST`` characters."""
     found = printable_message(redacted(text[: 2 * _LONGEST]))
     return found if len(found) <= _LONGEST else found[:_LONGEST] + "…"
 
@@ -72,19 +71,19 @@ class UsageError(LlamaRunnerError):
 
 
 class SourceError(LlamaRunnerError):
-    """The model source cannot be used; found before any work was done."""
+    """The model source cannot be used. Raised before any step runs."""
 
     code = ExitCode.SOURCE
 
 
 class DownloadError(LlamaRunnerError):
-    """Bytes could not be fetched, or are not the ones that were asked for."""
+    """A download failed, or its digest is wrong."""
 
     code = ExitCode.DOWNLOAD
 
 
 class ToolError(LlamaRunnerError):
-    """A program that is needed is missing or unusable."""
+    """A required program is missing or unusable."""
 
     code = ExitCode.TOOL
 
@@ -102,13 +101,13 @@ class StoreError(LlamaRunnerError):
 
 
 class ServerError(LlamaRunnerError):
-    """llama-server cannot be started, or stopped when it should not have."""
+    """llama-server cannot be started, stopped unexpectedly, or does not answer."""
 
     code = ExitCode.SERVER
 
 
 class Interrupted(LlamaRunnerError):
-    """The user asked to stop."""
+    """The user interrupted the command."""
 
     code = ExitCode.INTERRUPTED
 

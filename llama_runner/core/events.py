@@ -1,6 +1,6 @@
-"""What happens, as data. The library never prints: it sends these to an injected sink.
+"""Events of a run. The library does not print; it passes events to a sink that the caller supplies.
 
-``to_json`` gives the line that ``run --json`` prints: ``{"event": "step_finished", …}``.
+``to_json`` returns the object that ``run --json`` prints on one line: ``{"event": "step_finished", …}``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from llama_runner.core.value import Value
 
 
 class Event(Value):
-    """Something that happened."""
+    """Base class of the events."""
 
     @property
     def name(self) -> str:
-        """The event's name on the outside: the class name in snake case."""
+        """The event's name in JSON: the class name in snake case."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     def to_json(self) -> dict[str, Any]:
@@ -33,24 +33,25 @@ class Event(Value):
 
 
 Sink = Callable[[Event], None]
+"""Receives the events."""
 
 
 class Warned(Event):
-    """Something is not as it should be and the run goes on; ``what`` is a word, ``text`` a clause."""
+    """A warning; the run continues. ``what`` is a keyword, ``text`` a clause."""
 
     what: str
     text: str
 
 
 class Noticed(Event):
-    """Something the user should know, and nothing is wrong; ``what`` is a word, ``text`` a clause."""
+    """Information for the user; nothing is wrong. ``what`` is a keyword, ``text`` a clause."""
 
     what: str
     text: str
 
 
 class Resolved(Event):
-    """The Hub was asked what a name means: this commit. ``unchanged`` when it meant the same before."""
+    """The Hub resolved a revision to a commit. ``unchanged``: the earlier pin has the same commit."""
 
     repo: str
     revision: str
@@ -59,7 +60,7 @@ class Resolved(Event):
 
 
 class Drifted(Event):
-    """A name on the Hub means another commit than here; these files differ."""
+    """A revision on the Hub is now another commit (``new``) than the pinned one (``old``), with these changed files."""
 
     repo: str
     revision: str
@@ -71,7 +72,7 @@ class Drifted(Event):
 
 
 class Chosen(Event):
-    """The files that will be fetched, before they are; ``why`` is a clause."""
+    """The files that were selected for the download; ``why`` is a clause."""
 
     repo: str
     commit: str
@@ -81,7 +82,10 @@ class Chosen(Event):
 
 
 class StepSkipped(Event):
-    """Nothing to do for this step. ``seconds`` is what making it cost once."""
+    """The step is up to date. ``seconds`` is the duration of the run that made its artifact.
+
+    ``by_another``: another process made the artifact while this one waited for the lock.
+    """
 
     step: str
     seconds: float | None = None
@@ -89,7 +93,7 @@ class StepSkipped(Event):
 
 
 class StepStarted(Event):
-    """A step begins, for these reasons; ``log`` is relative to the root."""
+    """A step starts, for these reasons; ``log`` is relative to the root."""
 
     step: str
     reasons: tuple[Reason, ...]
@@ -97,7 +101,7 @@ class StepStarted(Event):
 
 
 class StepProgress(Event):
-    """How far a step is."""
+    """The progress of a running step, in ``unit``."""
 
     step: str
     done: int
@@ -116,28 +120,28 @@ class StepFinished(Event):
 
 
 class StepUnchanged(Event):
-    """A step ran again and gave the bytes that were there before: what rests on them does not run."""
+    """A step ran again with the same output digest as before, so the steps that depend on it do not run."""
 
     step: str
     digest: str
 
 
 class LockWaiting(Event):
-    """Another process makes what this step would make."""
+    """Another process holds the lock of this step's key; ``holder`` describes it."""
 
     step: str
     holder: str
 
 
 class Evicted(Event):
-    """An intermediate was deleted; its record stays and nothing runs because of it."""
+    """An intermediate artifact was deleted. Its record stays, so no step has to run again."""
 
     output: str
     bytes: int
 
 
 class ServerStarted(Event):
-    """llama-server runs and loads the model."""
+    """llama-server was started and loads the model."""
 
     pid: int
     argv: tuple[str, ...]
@@ -145,7 +149,7 @@ class ServerStarted(Event):
 
 
 class ServerReady(Event):
-    """The server answers for our model."""
+    """The server answers requests for the model. ``seconds`` is the time since its start."""
 
     url: str
     pid: int
@@ -153,7 +157,7 @@ class ServerReady(Event):
 
 
 class ServerRestarting(Event):
-    """The server has ended with ``status`` and is started again after a pause; the ``attempt``-th time in a row."""
+    """The server ended with ``status`` and restarts in ``seconds``; attempt ``attempt`` of ``limit`` in a row."""
 
     status: int
     attempt: int
@@ -162,6 +166,6 @@ class ServerRestarting(Event):
 
 
 class ServerStopped(Event):
-    """The server has ended; ``status`` is its exit status, negative for a signal."""
+    """The server ended; ``status`` is its exit status, negative for a signal."""
 
     status: int

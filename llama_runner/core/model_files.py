@@ -1,4 +1,4 @@
-"""Which files of a model directory conversion reads, and which part of them decides the result."""
+"""The files of a model directory that the converters read, and digests of the part of each file that they use."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ READ_BY_CONVERSION = (
     "*/config.json",
     "additional_chat_templates/*.jinja",
 )
-"""Patterns of the files that are fetched to be converted, and that the digest of a model directory is made of.
+"""Patterns of the files that are downloaded for conversion, and that the digest of a model directory covers.
 
-Python files and pickles are never read. Our own conversion reads fewer, see ``is_read_here``.
+Python files and pickles are never read. The native converter reads fewer, see ``is_read_by_native_converter``.
 """
 
 READ_BY_SCRIPT = (*READ_BY_CONVERSION, "*.model", "*.tiktoken", "*.txt")
-"""Those that llama.cpp's own script may read; with ``CODE`` if it is trusted."""
+"""Patterns of the files that llama.cpp's official script may read; also ``CODE`` with ``--trust-remote-code``."""
 
 CODE = "*.py"
 
 CARD = "README.md"
 CARD_HEAD = 2 << 20
-"""Bytes of the model card that are read; real front matter with results of hundreds of tasks has less than 1 MB."""
+"""Maximum bytes of a model card that are read; front matter with results of hundreds of tasks has less than 1 MB."""
 INDEX = "model.safetensors.index.json"
 MODULES = "modules.json"
 _TEMPLATE = "chat_template.jinja"
@@ -47,16 +47,16 @@ _READ_HERE = frozenset({
     _TEMPLATE, "chat_template.json",
 })  # fmt: skip
 UNREAD = frozenset({"transformers_version"})
-"""Keys of a JSON file that no conversion reads, and that every tool that writes such a file sets anew."""
+"""Members of a JSON file that no converter reads, and that other tools change whenever they write the file."""
 _RERANKER = "# qwen3-reranker"
-"""A heading of the model card that our own conversion looks for; such models are refused."""
+"""A heading of the model card by which the native converter recognises models that it does not support."""
 
 
-def is_read_here(name: str, there: Container[str], indexed: Container[str] | None) -> bool:
-    """Whether our own conversion reads a file of a model directory.
+def is_read_by_native_converter(name: str, there: Container[str], indexed: Container[str] | None) -> bool:
+    """Whether the native converter reads a file of a model directory.
 
-    ``there`` are the names of all files, relative to the directory; ``indexed`` are the shards that the index names,
-    None without an index.
+    ``there`` has the names of all files, relative to the directory; ``indexed`` has the shards that the index names,
+    or is None without an index.
     """
     if name.endswith(".safetensors"):
         return name in indexed if indexed is not None else name.startswith("model") and "/" not in name
@@ -69,10 +69,11 @@ def is_read_here(name: str, there: Container[str], indexed: Container[str] | Non
 
 
 def front_matter(head: bytes) -> tuple[list[str], bool]:
-    """Return the lines of a model card between its fences, none without fences, and whether there is a second fence.
+    """Return the YAML front matter of a model card as lines, and whether it has a closing fence (``---``).
 
-    The rules are those of gguf's ``Metadata.load_model_card``: without a second fence, all lines count. ``head`` is the
-    start of the file, ``CARD_HEAD`` bytes of it; bytes that are not UTF-8 become surrogates.
+    The rules are those of gguf's ``Metadata.load_model_card``: without an opening fence there is no front matter,
+    without a closing fence it includes all lines. ``head`` has the first ``CARD_HEAD`` bytes of the file. Bytes that
+    are not UTF-8 become surrogates.
     """
     lines = head.decode("utf-8", "surrogateescape").splitlines()
     if not lines or lines[0] != "---":
@@ -81,29 +82,30 @@ def front_matter(head: bytes) -> tuple[list[str], bool]:
     return lines[1:end], end is not None
 
 
-def is_read_in_part(name: str) -> bool:
-    """Whether less than the bytes of a file decide the result: of a card its front matter, of JSON its value."""
+def is_read_partially(name: str) -> bool:
+    """Whether only part of a file affects the conversion: the front matter of a model card, the value of JSON."""
     return name == CARD or name.endswith(".json")
 
 
-def part_of(name: str, content: bytes) -> str:
-    """Return the digest of what conversion reads of such a file, of which this is the content; empty for nothing.
+def relevant_digest(name: str, content: bytes) -> str:
+    """Return the digest of the part of a file that affects the conversion; empty if no part does.
 
-    Raises ``ValueError`` for what is not JSON, or nested too deeply.
+    ``content`` is all of a JSON file, or the first ``CARD_HEAD`` bytes of a model card. Raises ``ValueError`` for
+    invalid or too deeply nested JSON.
     """
-    return part_of_card(content) if name == CARD else _part_of_json(content)
+    return relevant_card_digest(content) if name == CARD else _relevant_json_digest(content)
 
 
-def part_of_card(head: bytes) -> str:
-    """Return the digest of what conversion reads of a model card, of which this is the start; empty for nothing."""
+def relevant_card_digest(head: bytes) -> str:
+    """Return the digest of the part of a model card that affects the conversion; empty if no part does."""
     matter, _ = front_matter(head)
     if _RERANKER.encode() in head.lower():
         matter.append(_RERANKER)
     return _digest("\n".join(matter).encode("utf-8", "surrogateescape")) if matter else ""
 
 
-def _part_of_json(content: bytes) -> str:
-    """Return the digest of a JSON value: spaces and the notation of a number do not count, the order of keys does."""
+def _relevant_json_digest(content: bytes) -> str:
+    """Return the digest of a JSON value. White space and number notation do not count; the order of members does."""
     try:
         value = json.loads(content)
         if isinstance(value, dict):
@@ -117,12 +119,12 @@ def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def parts_read_here(
+def native_converter_inputs(
     digests: Mapping[str, Digest], parts: Mapping[str, str], indexed: Container[str] | None
 ) -> dict[str, str]:
-    """Return what decides the result of our own conversion, by name: the digest of a file, or that of a part of it.
+    """Return, for each file that the native converter reads, the digest of the part that affects the conversion.
 
-    ``parts`` has the digests of the parts of those files that are read in part.
+    ``parts`` has the digests of the relevant parts of those files that are read partially.
     """
-    read = [name for name in digests if is_read_here(name, digests, indexed)]
+    read = [name for name in digests if is_read_by_native_converter(name, digests, indexed)]
     return {name: part for name in read if (part := parts.get(name, str(digests[name])))}

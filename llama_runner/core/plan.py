@@ -1,11 +1,11 @@
-"""Deciding what has to run, and why. Pure: no I/O, no clock, no environment.
+"""Decides which steps have to run, and why. Pure: no I/O, no clock, no environment.
 
-``decide`` is the only place that says whether a step must run; ``plan``, ``status``, a dry run and the executor
-all call it, so none of them can tell another story than the run.
+``decide`` is the only function that decides whether a step must run. ``plan``, ``status``, a dry run and the executor
+all call it, so they always agree.
 
-Everything observed arrives in one ``Snapshot`` value. What it lacks, the plan asks for (``Plan.questions``);
-whoever can look answers and plans again (``engine.observe``). So nothing is looked at that no decision rests
-on: on a warm start the plan never asks about the source tree that the binaries were built from.
+All observations are in one ``Snapshot`` value. ``Plan.questions`` lists the observations that a plan still needs;
+``engine.observer`` answers them and plans again. So only what a decision depends on is observed: on a warm start the
+plan does not ask for the digest of the source tree that the binaries were built from.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.source import Source
 from llama_runner.core.step import (
-    Needs,
     Place,
+    ResourceEstimate,
     Step,
     all_inputs,
     inputs,
     noted_inputs,
     recipe_of,
     step_key,
-    topological,
+    topological_order,
 )
 from llama_runner.core.value import Value, field
 
@@ -32,59 +32,59 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.record import Record
 
-Payload = Literal["present", "restamp", "absent", "changed"]
-"""The bytes of a record: as recorded; the same under a new stamp; gone; other than recorded."""
+PayloadState = Literal["present", "restamp", "absent", "changed"]
+"""The bytes of an artifact compared with its record: same stamp; same bytes with a new stamp; deleted; other bytes."""
 
 
 class DigestOf(Value):
-    """Question: which digest do the bytes of this source have?"""
+    """Question: the digest of a source's bytes."""
 
     source: Source
 
 
 class RecordAt(Value):
-    """Question: what does the state file say of this place?"""
+    """Question: the record of the artifact at a place, or None."""
 
     place: Place
 
 
 class PayloadAt(Value):
-    """Question: are the bytes there, and are they the recorded ones?"""
+    """Question: the ``PayloadState`` of the artifact at a place that has a record."""
 
     place: Place
 
 
-class EarlierOf(Value):
-    """Question: what was made of an earlier state of the same source, beside a place that has no record?"""
+class EarlierArtifactOf(Value):
+    """Question: the artifact made from an earlier state of the same source, for a place without a record."""
 
     step: Step
     place: Place
 
 
-Question = DigestOf | RecordAt | PayloadAt | EarlierOf
+Question = DigestOf | RecordAt | PayloadAt | EarlierArtifactOf
 
 
 class Snapshot(Value):
-    """Everything observed so far, and what the user insists on."""
+    """All observations so far, and the user's options that force steps to run."""
 
     answers: Mapping[Question, Any] = field(default_factory=dict)
     force: frozenset[str] = frozenset()
-    """Step kinds that run whatever their records say."""
+    """Step kinds that run even if they are up to date."""
     fresh_tools: bool = False
     """Whether a record made by another tool counts as out of date."""
 
-    def having(self, answers: Mapping[Question, Any]) -> Snapshot:
-        """Return a snapshot that also holds these answers; newer ones win."""
+    def with_answers(self, answers: Mapping[Question, Any]) -> Snapshot:
+        """Return a snapshot with these answers added; they replace older answers to the same questions."""
         return Snapshot({**self.answers, **answers}, self.force, self.fresh_tools)
 
 
 class Reason(Value):
-    """One reason why a step runs, as data; sentences are the command line's business.
+    """One reason why a step runs, as data. The command line makes a sentence of it.
 
     Kinds: ``no_record``, ``payload_gone``, ``payload_changed``, ``step_changed``, ``version_changed``,
-    ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``. Of ``no_record``, ``name``
-    is a file or ``commit`` that changed since the time ``old``, where an earlier state was made. Of ``payload_gone``,
-    ``name`` is ``intermediate`` for a file that is removed once it was used.
+    ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``. For ``no_record``,
+    ``name`` is a file, or ``commit``, that changed since ``old``, the time at which an earlier state was made. For
+    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use.
     """
 
     kind: str
@@ -93,7 +93,7 @@ class Reason(Value):
     new: Any = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the reason without the members that say nothing."""
+        """Return the reason as a JSON object without empty members."""
         value: dict[str, Any] = {"kind": self.kind}
         if self.name:
             value["name"] = self.name
@@ -102,17 +102,20 @@ class Reason(Value):
         return value
 
 
-class Earlier(Value):
-    """An artifact that was made of an earlier state of the same source, and what changed since."""
+class EarlierArtifact(Value):
+    """An artifact made from an earlier state of the same source, and the differences to the current state."""
 
     made: str
-    """When, in UTC: ``2026-11-21T09:41:03Z``."""
+    """The time in UTC: ``2026-11-21T09:41:03Z``."""
     changed: tuple[str, ...]
-    """Files of a directory, or the commit of a repository."""
+    """The names of changed files of a directory, or ``commit`` for a repository."""
 
 
 class Skip(Value):
-    """Nothing to do: the record holds and the bytes are there, or nothing needs the bytes."""
+    """The step does not run: its artifact is up to date, or no step needs it (``needed`` is False).
+
+    ``restamp``: the bytes are unchanged but have a new stamp, which the record should get.
+    """
 
     digest: Digest | None
     needed: bool = True
@@ -120,30 +123,30 @@ class Skip(Value):
 
 
 class Run(Value):
-    """The step runs, for these reasons; at least one."""
+    """The step runs, for at least one reason."""
 
     reasons: tuple[Reason, ...]
 
 
 class Wait(Value):
-    """Not yet knowable: the digests of these inputs come from steps that have not run."""
+    """The decision is not possible yet: the inputs named in ``on`` are outputs of steps that have not run."""
 
     on: tuple[str, ...]
 
 
-class Look(Value):
-    """Not yet observed: the decision rests on answers that the snapshot lacks."""
+class Observe(Value):
+    """The decision needs answers to these questions, which the snapshot lacks."""
 
     questions: tuple[Question, ...]
 
 
-Decision = Skip | Run | Wait | Look
+Decision = Skip | Run | Wait | Observe
 
 
 def decide(step: Step, place: Place | None, digests: Mapping[str, Digest | None], snapshot: Snapshot) -> Decision:
-    """Say whether a step whose bytes are needed must run.
+    """Decide whether a step whose bytes are needed must run.
 
-    ``digests`` holds the output digest of each input by field name, None where it is not known yet.
+    ``digests`` has the output digest of each input by field name, None where it is not known yet.
     """
     known = {name: digest for name, digest in digests.items() if digest is not None}
     waiting = tuple(name for name in inputs(step) if name not in known)
@@ -154,20 +157,20 @@ def decide(step: Step, place: Place | None, digests: Mapping[str, Digest | None]
     if step.kind in snapshot.force:
         return Run((Reason("forced"),))
     if RecordAt(place) not in snapshot.answers:
-        return Look((RecordAt(place),))
+        return Observe((RecordAt(place),))
     record: Record | None = snapshot.answers[RecordAt(place)]
     if record is None:
-        return _not_made(EarlierOf(step, place), snapshot)
+        return _not_made(EarlierArtifactOf(step, place), snapshot)
     if record.key != step_key(step, known):
         return Run(tuple(_differences(record.recipe, recipe_of(step, known))))
     if snapshot.fresh_tools and (changed := tuple(_tools_changed(step, record, digests))):
         return Run(changed)
     if PayloadAt(place) not in snapshot.answers:
-        return Look((PayloadAt(place),))
+        return Observe((PayloadAt(place),))
     return _by_payload(record, snapshot.answers[PayloadAt(place)])
 
 
-def _by_payload(record: Record, payload: Payload) -> Decision:
+def _by_payload(record: Record, payload: PayloadState) -> Decision:
     if payload == "changed":
         return Run((Reason("payload_changed"),))
     if payload == "absent":
@@ -175,18 +178,18 @@ def _by_payload(record: Record, payload: Payload) -> Decision:
     return Skip(record.digest, restamp=payload == "restamp")
 
 
-def _not_made(question: EarlierOf, snapshot: Snapshot) -> Decision:
-    """Decide about a step without a record: it runs, and what was made before says why."""
+def _not_made(question: EarlierArtifactOf, snapshot: Snapshot) -> Decision:
+    """Decide about a step without a record: it runs; an earlier artifact of the same source gives the reasons."""
     if question not in snapshot.answers:
-        return Look((question,))
-    earlier: Earlier | None = snapshot.answers[question]
+        return Observe((question,))
+    earlier: EarlierArtifact | None = snapshot.answers[question]
     if earlier is None:
         return Run((Reason("no_record"),))
     return Run(tuple(Reason("no_record", name, earlier.made) for name in earlier.changed))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[Reason]:
-    """Compare two recipes field by field. They differ, so there is at least one reason."""
+    """Compare two different recipes field by field; yields at least one reason."""
     found = False
     for name, kind in (("step", "step_changed"), ("version", "version_changed")):
         if old.get(name) != new.get(name):
@@ -198,7 +201,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[Rea
             if before.get(name) != after.get(name):
                 found = True
                 yield Reason(f"{kind}_changed", name, before.get(name), after.get(name))
-    if not found:  # a record whose recipe was edited by hand: the key is right about it being wrong
+    if not found:  # the recipe in the record was edited, so that it does not match the key
         yield Reason("step_changed")
 
 
@@ -213,8 +216,8 @@ def _tools_changed(step: Step, record: Record, digests: Mapping[str, Digest | No
             yield Reason("tool_changed", name, record.noted.get(name), value)
 
 
-class Planned(Value):
-    """A step with the decision about it and what is known of its artifact."""
+class PlannedStep(Value):
+    """A step with its decision, key, place and the digests of its inputs as far as they are known."""
 
     step: Step
     decision: Decision
@@ -224,7 +227,7 @@ class Planned(Value):
 
     @property
     def action(self) -> Literal["skip", "run", "wait"]:
-        """The decision in one word."""
+        """The decision as a word."""
         match self.decision:
             case Skip():
                 return "skip"
@@ -235,37 +238,37 @@ class Planned(Value):
 
 
 class Plan(Value):
-    """Every step that the targets rest on, inputs first, each with its decision."""
+    """The targets and all steps that they depend on, inputs first, each with its decision."""
 
-    steps: tuple[Planned, ...]
+    steps: tuple[PlannedStep, ...]
     questions: tuple[Question, ...] = ()
     snapshot: Snapshot = field(default_factory=Snapshot)
 
-    def of(self, step: Step) -> Planned:
-        """Return what is planned for a step of the graph."""
+    def of(self, step: Step) -> PlannedStep:
+        """Return the planned step of a step of the graph."""
         return next(planned for planned in self.steps if planned.step is step)
 
     @property
-    def pending(self) -> tuple[Planned, ...]:
-        """The steps that run or may run, in order."""
+    def pending(self) -> tuple[PlannedStep, ...]:
+        """The steps that run or may run, inputs first."""
         return tuple(planned for planned in self.steps if not isinstance(planned.decision, Skip))
 
     @property
-    def needs(self) -> Needs:
-        """Bytes to fetch and disk to have free, summed over what will or may run."""
-        each = [planned.step.needs() for planned in self.pending]
-        return Needs(sum(needs.fetch for needs in each), sum(needs.disk for needs in each))
+    def estimate(self) -> ResourceEstimate:
+        """The bytes to download and the disk space needed, summed over the pending steps."""
+        each = [planned.step.estimate() for planned in self.pending]
+        return ResourceEstimate(sum(estimate.fetch for estimate in each), sum(estimate.disk for estimate in each))
 
 
 def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
-    """Decide for every step that the targets rest on; the bytes of the targets are what is needed.
+    """Decide about the targets, whose bytes are needed, and about every step that they depend on.
 
-    The first pass goes down the stream and finds which digest each output has or would have; the second goes
-    up it and decides for the steps whose bytes something needs. A step that nothing needs is skipped whatever
-    its record says.
+    The first pass goes from inputs to targets and finds the digest that each output has or will have. The second pass
+    goes from targets to inputs and decides about the steps whose bytes are needed. A step whose bytes are not needed is
+    skipped even if it is out of date.
     """
     targets = list(targets)
-    order = topological(targets)
+    order = topological_order(targets)
     digests: dict[int, Digest | None] = {}
     keys: dict[int, Key | None] = {}
     places: dict[int, Place | None] = {}
@@ -285,7 +288,7 @@ def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
         questions.update(dict.fromkeys(asked))
     forced = {node for node in order if isinstance(node, Step) and node.kind in snapshot.force}
     needed = {id(node) for node in (*targets, *forced)}
-    planned: list[Planned] = []
+    planned: list[PlannedStep] = []
     for node in reversed(order):
         if isinstance(node, Source):
             continue
@@ -293,11 +296,11 @@ def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
         decision: Decision = Skip(digests[id(node)], needed=False)
         if id(node) in needed:
             decision = decide(node, places[id(node)], known, snapshot)
-            if isinstance(decision, Look):
+            if isinstance(decision, Observe):
                 questions.update(dict.fromkeys(decision.questions))
             elif not isinstance(decision, Skip):
                 needed |= {id(above) for above in all_inputs(node).values()}
-        planned.append(Planned(node, decision, keys[id(node)], places[id(node)], known))
+        planned.append(PlannedStep(node, decision, keys[id(node)], places[id(node)], known))
     return Plan(tuple(reversed(planned)), tuple(questions), snapshot)
 
 
@@ -309,9 +312,9 @@ def _key(step: Step, digests: Mapping[str, Digest | None]) -> Key | None:
 def _output_digest(
     step: Step, key: Key | None, place: Place | None, snapshot: Snapshot
 ) -> tuple[Digest | None, tuple[Question, ...]]:
-    """Return the digest of a step's output where it is pinned or recorded, and what to ask to know it."""
-    if step.promise is not None:
-        return step.promise, ()
+    """Return the digest of a step's output if it is pinned or recorded, and the questions to answer to find it."""
+    if step.expected_digest is not None:
+        return step.expected_digest, ()
     if key is None or place is None or step.kind in snapshot.force:
         return None, ()
     if RecordAt(place) not in snapshot.answers:

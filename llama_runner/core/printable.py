@@ -1,4 +1,4 @@
-"""Foreign text made safe to print: no control character of it reaches a terminal."""
+"""Makes foreign text safe to print: control characters are replaced by their escapes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 
 _CLASS = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 control characters, ESC among them; not tab and line feed
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks and overrides of writing direction
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks and overrides
     "\u2028\u2029"  # line and paragraph separators
     "\ud800-\udfff"  # surrogates, which cannot be encoded
 )
-# Patterns, not compiled ones: these are slow to compile, and a start that prints nothing needs none of them.
+# Not compiled here: compiling is slow, and a start that prints nothing does not need them.
 _UNSAFE_IN_LINES = f"[{_CLASS}]"
 _UNSAFE = f"[\t\n{_CLASS}]"
 _UNINDENTED = r"\n(?![ \t\n]|full log: |$)"
@@ -27,15 +27,16 @@ def printable(text: str, *, limit: int | None = None) -> str:
 
 
 def printable_message(text: str) -> str:
-    """Return a message of one or more lines as ``printable_lines`` does, with the lines after the first indented.
+    """Return a message like ``printable_lines``, with the lines after the first indented.
 
-    So no line of a foreign text can pass for a message of ours, such as a hint. "full log: " stays where it is.
+    So a line of a foreign text does not look like a message of this program, such as a hint. Lines that begin with
+    "full log: " are not indented.
     """
     return re.sub(_UNINDENTED, "\n  ", printable_lines(text))
 
 
 def printable_lines(text: str) -> str:
-    """Return text as ``printable`` does, but keep its line ends and tabs; for multi-line texts such as templates."""
+    """Return text like ``printable``, but with its line ends and tabs; for multi-line texts such as templates."""
     return re.sub(_UNSAFE_IN_LINES, _escape, text)
 
 

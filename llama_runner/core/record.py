@@ -1,10 +1,10 @@
-"""What ``.state.json`` says of the artifacts in its directory.
+"""Records of artifacts, and the state file ``.state.json`` that holds the records of one directory.
 
-A record outlives its payload: an intermediate may be deleted and what was made from it stays valid. The recipe
-is stored whole, so that the reason for a rerun is a field-by-field difference. Text that is not a sound state
-file is a ``Damaged`` error here and a miss with a warning above, never a crash.
+A record stays when its payload, the bytes of the artifact, is deleted: the artifacts made from an intermediate stay
+valid without it. The whole recipe is stored, so that a rerun can be explained field by field. An unreadable state file
+raises ``InvalidRecord`` here; the store treats it as empty and warns.
 
-Records are parsed one by one. One that this version cannot read (of another schema or key scheme, or damaged) counts
+Records are parsed one by one. A record that this version cannot read (another schema or key scheme, or damaged) counts
 as absent and is written back verbatim, so that versions can share a store.
 """
 
@@ -25,20 +25,20 @@ TREE = "."
 """The artifact's name in the state file when the artifact is the directory itself."""
 
 Stamp = dict[str, Any]
-"""What the file system said of a payload when it was hashed; compared for equality as a whole.
+"""File system attributes of a payload when it was hashed; compared for equality as a whole.
 
-``{"size", "mtime_ns", "inode", "device", "mode"}`` of a file; ``{"tree": …}`` of a directory, a hash over the
-same of every file in it. The stamp of a payload has no ctime, which hard links and renames change; the stamp of a
-source has ``ctime_ns``, which no program can set.
+``{"size", "mtime_ns", "inode", "device", "mode"}`` for a file; ``{"tree": …}`` for a directory, a hash over the
+attributes of every file in it. The stamp of a payload has no ctime, which hard links and renames change; the stamp of
+a source has ``ctime_ns``, which no program can set.
 """
 
 
-class Damaged(Exception):
-    """A state file that cannot be believed; the text says why."""
+class InvalidRecord(Exception):
+    """A record or a state file that cannot be read; the text says why."""
 
 
 class Record(Value):
-    """One artifact: what was asked for, what came out, and where from."""
+    """The record of one artifact: its key and recipe, its digest, size and stamp, and where it comes from."""
 
     key: Key
     recipe: dict[str, Any]
@@ -51,7 +51,7 @@ class Record(Value):
     made: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as it stands in the state file."""
+        """Return the record as a JSON object of the state file."""
         return {
             "key": self.key,
             "recipe": self.recipe,
@@ -64,7 +64,7 @@ class Record(Value):
 
     @classmethod
     def from_json(cls, value: object) -> Record:
-        """Read a record back; ``Damaged`` when something that matters is missing or of another type."""
+        """Parse a record. Raises ``InvalidRecord`` if a required member is missing or has another type."""
         output, recipe = _member(value, "output", dict), _member(value, "recipe", dict)
         for block in ("params", "inputs", "platform"):
             _member(recipe, block, dict, {})
@@ -74,9 +74,9 @@ class Record(Value):
         _member(facts, "context_length", int, 0)
         key, digest = _member(value, "key", str), _member(output, "digest", str)
         if not key.startswith("k1:"):
-            raise Damaged(f"unknown key scheme {key[:12]!r}")
+            raise InvalidRecord(f"unknown key scheme {key[:12]!r}")
         if not digest.startswith(("sha256:", "tree1:")):
-            raise Damaged(f"unknown digest scheme {digest[:12]!r}")
+            raise InvalidRecord(f"unknown digest scheme {digest[:12]!r}")
         return cls(
             key=Key(key),
             recipe=recipe,
@@ -92,44 +92,44 @@ class Record(Value):
 
 def _member(value: object, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - checked below
     if not isinstance(value, dict):
-        raise Damaged(f"expected an object around {name!r}")
+        raise InvalidRecord(f"expected an object around {name!r}")
     found = cast("dict[str, object]", value).get(name, default)
     if not isinstance(found, kind) or isinstance(found, bool):
-        raise Damaged(f"{name!r} is {type(found).__name__}, not {kind.__name__}")
+        raise InvalidRecord(f"{name!r} is {type(found).__name__}, not {kind.__name__}")
     return found
 
 
-class State(Value):
+class StateFile(Value):
     """The content of a state file."""
 
     records: Mapping[str, Record]
-    """By artifact name."""
+    """Records by artifact name."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """Why records that are not among them cannot be read, by artifact name."""
+    """Why other records cannot be read, by artifact name."""
     found: Mapping[str, Any] = field(default_factory=dict)
-    """The file as it was found: what is in it stays in it, also what this version does not know."""
+    """The parsed file, with members that this version does not know; they are written back."""
 
-    def having(self, name: str, record: Record) -> State:
-        """Return a state with one record set; it replaces an unknown one of the same artifact."""
+    def with_record(self, name: str, record: Record) -> StateFile:
+        """Return a state file with one record set; it replaces any record of the same artifact."""
         found = {**self.found, "artifacts": {**self.found.get("artifacts", {}), name: record.to_json()}}
-        return State({**self.records, name: record}, {}, found)
+        return StateFile({**self.records, name: record}, {}, found)
 
     def format(self) -> bytes:
-        """Return the file that holds this state."""
+        """Return the content of the file."""
         artifacts = self.found["artifacts"]
         value = {**self.found, "schema": SCHEMA, "artifacts": {name: artifacts[name] for name in sorted(artifacts)}}
         return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def parse_state(text: str | bytes) -> State:
-    """Return what a state file holds; ``Damaged`` when it is no state file at all.
+def parse_state(text: str | bytes) -> StateFile:
+    """Parse a state file. Raises ``InvalidRecord`` if it is not a state file.
 
-    A record without a ``schema`` of its own has that of the file.
+    A record without a member ``schema`` has the schema of the file.
     """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"not JSON: {error}") from None
+        raise InvalidRecord(f"not JSON: {error}") from None
     of_file = _member(value, "schema", int)
     records: dict[str, Record] = {}
     problems: dict[str, str] = {}
@@ -138,24 +138,24 @@ def parse_state(text: str | bytes) -> State:
         schema = found.get("schema", of_file) if isinstance(found, dict) else of_file
         try:
             if schema != SCHEMA:
-                raise Damaged(f"schema {schema}, this program knows {SCHEMA}")
+                raise InvalidRecord(f"schema {schema}, this program reads {SCHEMA}")
             records[name] = Record.from_json(found)
-        except Damaged as error:
+        except InvalidRecord as error:
             problems[name] = str(error)
         if of_file != SCHEMA and isinstance(found, dict):
             artifacts[name] = {"schema": schema, **found}
-    state = State(records, problems, {**value, "artifacts": artifacts})
+    state = StateFile(records, problems, {**value, "artifacts": artifacts})
     if problems or len(value) > len(("schema", "artifacts")):
         try:
-            state.format()  # what is unknown may be nested too deeply to be written back
+            state.format()  # unknown members may be nested too deeply to be written back
         except RecursionError as error:
-            raise Damaged(f"not JSON: {error}") from None
+            raise InvalidRecord(f"not JSON: {error}") from None
     return state
 
 
 def format_state(records: Mapping[str, Record]) -> bytes:
-    """Return the state file that holds these records."""
-    state = State({})
+    """Return the content of a state file with these records."""
+    state = StateFile({})
     for name, record in records.items():
-        state = state.having(name, record)
+        state = state.with_record(name, record)
     return state.format()

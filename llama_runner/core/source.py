@@ -1,4 +1,4 @@
-"""The base of sources: what a graph of steps begins with."""
+"""The base class of sources."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from llama_runner.core.value import Value
 
 
 class Source(Value, eq=False):
-    """Bytes that exist already. Its digest is observed, never made."""
+    """Node of a graph of steps for bytes that exist already; it has no inputs."""
 
     kind: ClassVar[str]

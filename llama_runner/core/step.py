@@ -1,9 +1,8 @@
-"""What a pipeline is made of: sources (bytes that exist) and steps (bytes that can be made).
+"""The nodes of a pipeline's graph: sources (bytes that exist) and steps (bytes that can be made).
 
-Both are values that refer to each other as plain objects, so a graph cannot have a cycle and needs
-no registry. A step's fields say all there is to say about it: a field that holds another node is an input, any
-other field is a parameter. Every field is part of the key unless its author marks it; forgetting the mark costs
-a needless rerun, never a wrong skip.
+Both are values that refer to each other as plain objects, so a graph has no cycles and needs no registry. A field of a
+step that holds another node is an input; any other field is a parameter. Every field is part of the key unless it is
+marked; a missing mark causes an unnecessary rerun, never a wrong skip.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from llama_runner.core.workspace import Workspace
 
 Resource = Literal["network", "disk", "compute"]
-"""What a step mostly uses. Steps of different classes run side by side; two of ``compute`` never do."""
+"""The resource that a step mainly uses. ``engine.executor.MAX_PARALLEL`` limits the parallel steps of each."""
 
 
 def unkeyed(default: Any) -> Any:  # noqa: ANN401 - the type of a field specifier
@@ -29,24 +28,24 @@ def unkeyed(default: Any) -> Any:  # noqa: ANN401 - the type of a field specifie
 
 
 def noted(default: Any) -> Any:  # noqa: ANN401 - as above
-    """Mark an input whose identity is recorded but not hashed: the tool that does the work.
+    """Mark an input whose digest is recorded but not part of the key: a tool that the step runs.
 
-    A weekly llama.cpp upgrade must not quantize a 70B model again; the step's ``version`` is raised when a
-    new tool would give other bytes.
+    So an upgrade of llama.cpp does not quantize a model again. The step's ``version`` is raised when a new tool gives
+    other bytes.
     """
     return field(default=default, role="noted")
 
 
-def later(default: Any) -> Any:  # noqa: ANN401 - as above
-    """Mark a keyed field that came after the step was in use: at its default it is not in the recipe.
+def keyed_unless_default(default: Any) -> Any:  # noqa: ANN401 - as above
+    """Mark a parameter or input that is part of the key only when it differs from its default.
 
-    So what was made before stays valid, as it was made without it.
+    For fields that are added to a step in use: the keys of existing artifacts do not change.
     """
-    return field(default=default, role="later")
+    return field(default=default, role="keyed_unless_default")
 
 
 class Place(Value):
-    """Where an artifact lives: a directory relative to the root, and a file in it, or ``""`` for all of it."""
+    """Path of an artifact: a directory relative to the root, and a file in it or ``""`` for the directory itself."""
 
     directory: str
     name: str = ""
@@ -60,18 +59,17 @@ class Place(Value):
         return f"{self.directory}/{self.name}"
 
 
-class Needs(Value):
-    """What a step will take: bytes over the network, and bytes of disk at its peak. Estimates."""
+class ResourceEstimate(Value):
+    """Estimated bytes that a step downloads, and its peak disk usage in bytes."""
 
     fetch: int = 0
     disk: int = 0
 
 
 class Step(Value, eq=False):
-    """One artifact and how to make it: the kind, the version, the fields; and one method with effects.
+    """One artifact and how to make it: kind, version and fields, and ``run``, the only method with effects.
 
-    Nodes compare by identity: a graph is a handful of objects, and hashing them by value would walk the whole
-    graph at each look-up.
+    Nodes compare by identity: hashing by value would walk the whole graph at each look-up.
     """
 
     kind: ClassVar[str]
@@ -79,60 +77,60 @@ class Step(Value, eq=False):
     resource: ClassVar[Resource] = "disk"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Return where the artifact lives; None while that rests on something that is not yet known.
+        """Return the place of the artifact; None if it depends on a digest or key that is not known yet.
 
-        ``digests`` and ``places`` are those of the keyed inputs by field name.
+        ``digests`` and ``places`` have those of the keyed inputs by field name.
         """
         raise NotImplementedError
 
     def run(self, workspace: Workspace) -> None:
-        """Make the artifact in ``workspace.out``. The only effect of a step."""
+        """Make the artifact in ``workspace.out``."""
         raise NotImplementedError
 
     @property
-    def promise(self) -> Digest | None:
-        """The digest that the output must have, where it is pinned beforehand; else None."""
+    def expected_digest(self) -> Digest | None:
+        """The pinned digest of the output; None if it is not pinned."""
         return None
 
     @property
     def platform(self) -> dict[str, object] | None:
-        """The keyed ``platform`` block of a step whose bytes depend on the machine; else None."""
+        """The keyed block ``platform`` of a step whose output depends on the machine; else None."""
         return None
 
     @property
     def source(self) -> dict[str, object]:
-        """Where the artifact comes from, for its record; not keyed. Steps on a ``Source`` have its origin."""
+        """The origin of the artifact for its record, not keyed. A step that depends on a ``Source`` has that one's."""
         return {}
 
     @property
     def tools(self) -> dict[str, object]:
-        """The identity of tools that are not steps themselves, for the record's ``noted``; not keyed."""
+        """The identity of tools that are not steps, for the record's member ``noted``; not keyed."""
         return {}
 
     @property
     def transient(self) -> bool:
-        """Whether the bytes may go once every step that reads them is done."""
+        """Whether the bytes may be deleted after the steps that read them are done."""
         return False
 
     @property
     def entry(self) -> str:
-        """The file of a directory that stands for all of it, where there is one: the first of a model's shards."""
+        """The main file of an artifact that is a directory: the first shard of a model; else empty."""
         return ""
 
-    def needs(self) -> Needs:
-        """Estimate what running will take."""
-        return Needs()
+    def estimate(self) -> ResourceEstimate:
+        """Return the bytes to download and the disk usage of a run."""
+        return ResourceEstimate()
 
 
 Node = Step | Source
 
 
 def _nodes(step: Step, role: str | None) -> dict[str, Node]:
-    """Return the nodes in a step's fields of one role; those in a tuple are called ``field.0``, ``field.1``…"""
+    """Return the nodes in a step's fields of one role; those in a tuple are named ``field.0``, ``field.1``…"""
     found: dict[str, Node] = {}
     for name, declared in step.fields.items():
         value = getattr(step, name)
-        if (None if declared.role == "later" else declared.role) != role:
+        if (None if declared.role == "keyed_unless_default" else declared.role) != role:
             continue
         if isinstance(value, (Step, Source)):
             found[name] = value
@@ -148,12 +146,12 @@ def inputs(step: Step) -> dict[str, Node]:
 
 
 def noted_inputs(step: Step) -> dict[str, Node]:
-    """Return the inputs whose identity is recorded but not hashed."""
+    """Return the inputs whose digests are recorded but not keyed."""
     return _nodes(step, "noted")
 
 
 def all_inputs(step: Step) -> dict[str, Node]:
-    """Return everything that must be there before the step can run."""
+    """Return all inputs of a step by field name."""
     return {**inputs(step), **noted_inputs(step)}
 
 
@@ -163,14 +161,14 @@ def params(step: Step) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, declared in step.fields.items():
         value = getattr(step, name)
-        is_keyed = declared.role is None or (declared.role == "later" and value != declared.default)
+        is_keyed = declared.role is None or (declared.role == "keyed_unless_default" and value != declared.default)
         if is_keyed and name not in of_inputs:
             found[name] = list(value) if isinstance(value, tuple) else value
     return found
 
 
 def recipe_of(step: Step, digests: Mapping[str, Digest]) -> dict[str, object]:
-    """Return the whole of what decides a step's bytes, given the output digests of its keyed inputs."""
+    """Return the recipe of a step, which decides its bytes, given the output digests of its keyed inputs."""
     recipe: dict[str, object] = {
         "step": step.kind,
         "version": step.version,
@@ -187,16 +185,16 @@ def step_key(step: Step, digests: Mapping[str, Digest]) -> Key:
     return key_of(recipe_of(step, digests))
 
 
-def origin_of(step: Step) -> Step | Source:
-    """Return what a step's artifact is made from: the first input of the first input, and so on, to where it begins."""
+def first_node(step: Step) -> Step | Source:
+    """Return the node without inputs that is reached by following the first input of each step."""
     node: Step | Source = step
     while isinstance(node, Step) and (above := inputs(node)):
         node = next(iter(above.values()))
     return node
 
 
-def topological(targets: Iterable[Step]) -> list[Node]:
-    """Return every node that the targets rest on, each after all of its inputs."""
+def topological_order(targets: Iterable[Step]) -> list[Node]:
+    """Return the targets and every node that they depend on, each after all of its inputs."""
     order: dict[Node, None] = {}
     stack: list[tuple[Node, bool]] = [(target, False) for target in reversed(list(targets))]
     while stack:

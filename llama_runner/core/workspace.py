@@ -1,4 +1,4 @@
-"""What the engine gives to steps, and what it is given to look at sources. Interfaces: for type checkers only."""
+"""Protocols: the ``Workspace`` that the engine gives to a running step, and ``Sources``, its access to sources."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ if TYPE_CHECKING:
 
 
 class Sources(Protocol):
-    """Who knows how to look at the sources of a graph."""
+    """Access to the sources of a graph."""
 
     def digest(self, source: Source) -> Digest:
-        """Return the digest of a source's bytes; a ``SourceError`` when they cannot be used."""
+        """Return the digest of a source's bytes. Raises ``SourceError`` if they cannot be used."""
 
     def path(self, source: Source) -> Path:
-        """Return where the bytes are."""
+        """Return the path of the bytes."""
 
     def origin(self, source: Source) -> dict[str, object]:
-        """Return what a record says of where its artifact comes from."""
+        """Return the origin of a source, for the records of artifacts that are made from it."""
 
     def changed(self, source: Source, origin: Mapping[str, Any]) -> list[str] | None:
-        """Return the files that differ from those of a recorded origin; None for the origin of another source."""
+        """Return the names of files that differ from a recorded origin; None if it is the origin of another source."""
 
     def unrecorded_origin(self, source: Source) -> dict[str, object] | None:
-        """Return the origin of a source that no record knows as it is now: it was moved, copied or touched."""
+        """Return the origin of a source whose current stamps are in no record (moved, copied, touched); else None."""
 
     def verify(self, source: Source) -> None:
-        """Raise ``SourceChanged`` if the bytes are no longer those whose digest was given."""
+        """Raise ``SourceChanged`` if the bytes have changed since ``digest`` was called."""
 
 
 class Workspace(Protocol):
-    """All that a running step may touch."""
+    """Directories, inputs, log and callbacks of a running step."""
 
     @property
     def out(self) -> Path:
-        """An empty directory for the artifact, or for what it consists of when it is a directory."""
+        """An empty directory for the output: the artifact's file, or the contents of its directory."""
 
     @property
     def target(self) -> Path:
-        """What the step has to make: the file of its place in ``out``, or ``out`` itself."""
+        """The path of the output: the file of the step's place in ``out``, or ``out`` itself."""
 
     @property
     def work(self) -> Path:
-        """A directory of this key's own that survives a crash, so that long work resumes."""
+        """A directory for this key that is kept after a failure, so that the next run resumes."""
 
     @property
-    def tools(self) -> Path:
-        """Where small files of this run may be written; gone afterwards."""
+    def scratch(self) -> Path:
+        """A directory for temporary files, removed after the run."""
 
     @property
     def log_name(self) -> str:
-        """The log of what the step's programs say, relative to the root."""
+        """The path of the log of the step's programs, relative to the root."""
 
     @property
     def log_path(self) -> Path:
-        """That log, to be appended to; neither it nor its directory has to be there yet."""
+        """The absolute path of the log; the file and its directory may not exist yet."""
 
     def input(self, name: str) -> Path:
-        """Return the bytes of the input of that name; they cannot vanish while the step runs."""
+        """Return the path of an input by field name; it stays readable while the step runs."""
 
-    def call(
+    def run_program(
         self,
         argv: Sequence[str | Path],
         *,
@@ -73,25 +73,25 @@ class Workspace(Protocol):
         cwd: Path | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        """Run a program, its output into the step's log; ``ProgramFailed`` unless it exits with 0."""
+        """Run a program with its output in the step's log. Raises ``ProgramFailed`` unless it exits with 0."""
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Say how far the step is; ``unit`` is ``bytes``, ``objects`` or ``tensors``."""
+        """Report the progress of the step; ``unit`` is a plural noun such as ``bytes`` or ``tensors``."""
 
     def notice(self, what: str, text: str) -> None:
-        """Tell the user something that is worth knowing; ``what`` is a word, ``text`` a clause."""
+        """Send a ``Noticed`` event; ``what`` is a keyword, ``text`` a clause."""
 
     def warn(self, what: str, text: str) -> None:
-        """Tell the user that something is not as it should be, though the step goes on; the words are as above."""
+        """Send a ``Warned`` event; ``what`` is a keyword, ``text`` a clause."""
 
-    def fact(self, **facts: object) -> None:
-        """Keep what was learned about the artifact (canonical JSON values) in its record."""
+    def add_facts(self, **facts: object) -> None:
+        """Add facts about the artifact (canonical JSON values) to its record."""
 
-    def hashed(self, name: str, digest: Digest) -> None:
-        """Tell the digest of a file in ``out`` that was hashed while it was written."""
+    def add_digest(self, name: str, digest: Digest) -> None:
+        """Set the digest of a file in ``out`` that was hashed while it was written."""
 
     def check_cancelled(self) -> None:
-        """Raise ``Interrupted`` once the user has asked to stop."""
+        """Raise ``Interrupted`` if the user has interrupted the run."""
 
     def is_cancelled(self) -> bool:
-        """Say whether the user has asked to stop, for code that takes a predicate."""
+        """Return whether the user has interrupted the run."""

@@ -94,7 +94,7 @@ def _nvcc(place: Place) -> Document | None:
             cxx = find_toolchain(place.environment).cxx.path
         except LlamaRunnerError:
             return  # which is a finding of its own
-        patient = place.but(patience=4 * place.patience)
+        patient = place.replace(patience=4 * place.patience)
         patient.ask(path, "-ccbin", cxx, "-x", "cu", "-c", os.devnull, "-o", os.devnull)
 
     refusal = look(compile_nothing)

@@ -1,1 +1,1 @@
-"""Effects of the pipeline: records and bytes on disk, locks, child processes, running what the plan says."""
+"""Plans and executes a graph of steps: observes the disk, runs the steps' programs, publishes their artifacts."""

@@ -1,4 +1,4 @@
-"""Errors of running steps."""
+"""Errors of running steps and their programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ProgramFailed(StepError):
-    """A program that a step runs ended with another status than 0."""
+    """A program of a step exited with another status than 0, or was killed by a signal."""
 
     def __init__(self, program: str, status: int, tail: list[str], log: str) -> None:
         self.program, self.status, self.tail, self.log = program, status, tail, log
@@ -23,21 +23,8 @@ class ProgramFailed(StepError):
         super().__init__(f"{program} {how}{lines}\nfull log: {log}", hint=hint)
 
 
-def wrong_output_error(step: str, expected: str, found: str) -> StepError:
-    """A step gave other bytes than were promised for it."""
-    return StepError(
-        f"{step}: the result is {found}, not the pinned {expected}",
-        hint="nothing was kept; run again, and if it stays so the pin or the package index is wrong",
-    )
-
-
-def no_output_error(step: str, name: str) -> StepError:
-    """A step ended well and left nothing behind."""
-    return StepError(f"{step}: ended without writing {name}")
-
-
 class InputVanished(StoreError):
-    """An input was evicted between planning and running; planning again makes it anew."""
+    """Another process evicted an input between planning and running; a new plan makes it again."""
 
     def __init__(self, step: str, path: Path) -> None:
         self.step, self.path = step, path

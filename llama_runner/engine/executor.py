@@ -1,7 +1,7 @@
-"""Running what the plan says: independent steps side by side, each under the lock of its key.
+"""Executes a plan: runs independent steps in parallel, each under the lock of its key.
 
-For each step: lock, look again (another process may have made it), run in staging, hash, publish, record.
-The first failure stops the others; so does Ctrl-C, which reaches every child process.
+For each step: lock, decide again (another process may have made it), run in staging, hash, publish, record.
+The first failure and Ctrl-C stop all running steps and their child processes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llama_runner.core.digest import Digest, Key, short
-from llama_runner.core.errors import Interrupted
+from llama_runner.core.digest import Digest, Key, short_hash
+from llama_runner.core.errors import Interrupted, StepError
 from llama_runner.core.events import (
     Evicted,
     LockWaiting,
@@ -24,12 +24,11 @@ from llama_runner.core.events import (
     StepStarted,
     StepUnchanged,
 )
-from llama_runner.core.plan import Plan, Planned, Run, Skip
+from llama_runner.core.plan import Plan, PlannedStep, Run, Skip
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.source import Source
-from llama_runner.core.step import Place, Resource, Step, all_inputs, inputs, origin_of, recipe_of, step_key
-from llama_runner.engine.errors import no_output_error, wrong_output_error
-from llama_runner.engine.outcome import Outcome, settle
+from llama_runner.core.step import Place, Resource, Step, all_inputs, first_node, inputs, recipe_of, step_key
+from llama_runner.engine.outcome import Outcome, skip_up_to_date
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.workspace import StagedWorkspace
 from llama_runner.store import layout, locks, staging
@@ -44,12 +43,12 @@ if TYPE_CHECKING:
     from llama_runner.engine.observer import Observer
     from llama_runner.store.artifacts import Store
 
-AT_ONCE: dict[Resource, int] = {"network": 4, "disk": 2, "compute": 1}
-"""How many steps of a resource class run side by side."""
+MAX_PARALLEL: dict[Resource, int] = {"network": 4, "disk": 2, "compute": 1}
+"""How many steps of each resource run in parallel."""
 
 
 class Executor:
-    """Makes what a plan lacks. One object for one plan."""
+    """Executes one plan."""
 
     def __init__(
         self,
@@ -63,42 +62,42 @@ class Executor:
         self._sources, self._lock_timeout = observer.sources, lock_timeout
         self._cancellation = Cancellation()
         self._outcome = Outcome()
-        self._finished: queue.SimpleQueue[tuple[Planned, BaseException | None]] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[tuple[PlannedStep, BaseException | None]] = queue.SimpleQueue()
 
     def execute(self, plan: Plan) -> Outcome:
-        """Bring every step of the plan to its artifact and return what is there.
+        """Run the pending steps of a plan and return the outcome of all its steps.
 
-        Raises the first step's error after the others have stopped, ``Interrupted`` on Ctrl-C.
+        Raises the error of the first step that fails after the others have stopped, ``Interrupted`` on Ctrl-C.
         """
-        self._outcome = settle(plan, self._store, self._sources, self._sink)
+        self._outcome = skip_up_to_date(plan, self._store, self._sources, self._sink)
         for planned in plan.pending:
             for name, above in all_inputs(planned.step).items():
                 digest = planned.digests[name]
                 if isinstance(above, Source) and digest is not None:
                     self._outcome.digests[above] = digest
-        with suppress(OSError):  # a read-only store keeps what it has
-            self._sweep()
+        with suppress(OSError):  # the store may be read-only
+            self._remove_abandoned()
         waiting = list(plan.pending)
         if not waiting:
             return self._outcome
         try:
-            self._check_room(plan)
-            self._drive(waiting, plan)
+            self._check_disk_space(plan)
+            self._run_pending(waiting, plan)
         except KeyboardInterrupt:
             raise Interrupted from None
         except OSError as error:
             raise as_store_error(error, self._store.root) from error
         return self._outcome
 
-    def _drive(self, waiting: list[Planned], plan: Plan) -> None:
-        """Start what is ready, wait for something to end, repeat; stop everything on the first failure."""
+    def _run_pending(self, waiting: list[PlannedStep], plan: Plan) -> None:
+        """Start the steps that are ready, wait until one ends, and repeat; stop all on the first failure."""
         running: dict[Step, threading.Thread] = {}
         try:
             while waiting or running:
                 for planned in list(waiting):
                     if self._is_ready(planned.step, waiting, running):
                         waiting.remove(planned)
-                        thread = threading.Thread(target=self._work, args=(planned, plan), daemon=True)
+                        thread = threading.Thread(target=self._run_in_thread, args=(planned, plan), daemon=True)
                         running[planned.step] = thread
                         thread.start()
                 planned, failure = self._finished.get()
@@ -108,27 +107,28 @@ class Executor:
         finally:
             if running:
                 self._cancellation.cancel()
-                for thread in running.values():  # their staging is removed before we leave
+                for thread in running.values():  # each removes its staging directory
                     thread.join()
 
-    def _is_ready(self, step: Step, waiting: list[Planned], running: Mapping[Step, threading.Thread]) -> bool:
+    def _is_ready(self, step: Step, waiting: list[PlannedStep], running: Mapping[Step, threading.Thread]) -> bool:
         unfinished = {planned.step for planned in waiting} | set(running)
         if any(above in unfinished for above in all_inputs(step).values()):
             return False
-        return sum(other.resource == step.resource for other in running) < AT_ONCE[step.resource]
+        return sum(other.resource == step.resource for other in running) < MAX_PARALLEL[step.resource]
 
-    def _work(self, planned: Planned, plan: Plan) -> None:
-        """Run one step in its own thread and report how it ended."""
+    def _run_in_thread(self, planned: PlannedStep, plan: Plan) -> None:
+        """Make one artifact and put the result, None or the exception, into the queue."""
         try:
             self._make(planned, plan)
         except OSError as error:
             self._finished.put((planned, as_store_error(error, self._store.root)))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that raises it
+        except BaseException as error:  # noqa: BLE001 - raised in the main thread
             self._finished.put((planned, error))
         else:
             self._finished.put((planned, None))
 
-    def _make(self, planned: Planned, plan: Plan) -> None:
+    def _make(self, planned: PlannedStep, plan: Plan) -> None:
+        """Lock the key of a step and run the step unless another process has made its artifact."""
         step, outcome = planned.step, self._outcome
         digests = {name: outcome.digests[above] for name, above in all_inputs(step).items()}
         key = step_key(step, digests)
@@ -153,7 +153,7 @@ class Executor:
             outcome.digests[step] = self._run(step, key, place, digests, decision)
 
     def _run(self, step: Step, key: Key, place: Place, digests: Mapping[str, Digest], decision: Run) -> Digest:
-        """Run a step in staging and publish what it made. The key's lock is held."""
+        """Run a step in staging and publish its output. The caller holds the lock of the key."""
         before = self._store.record(place)
         began = time.monotonic()
         with StagedWorkspace(
@@ -173,8 +173,11 @@ class Executor:
                 if isinstance(above, Source):
                     self._sources.verify(above)
             digest, size = _digest_output(step, workspace, place)
-            if step.promise not in (None, digest):
-                raise wrong_output_error(step.kind, str(step.promise), digest)
+            if step.expected_digest not in (None, digest):
+                raise StepError(
+                    f"{step.kind}: the result is {digest}, not the pinned {step.expected_digest}",
+                    hint="nothing was kept; run again; if it fails again, the pin or the package index is wrong",
+                )
             seconds = round(time.monotonic() - began, 3)
             record = Record(
                 key=key,
@@ -194,7 +197,7 @@ class Executor:
                 },
             )
             self._store.publish(place, workspace.target, record)
-            workspace.forget_work()
+            workspace.remove_work()
         self._outcome.seconds[step] = seconds
         self._sink(StepFinished(step.kind, seconds, digest, size, str(place)))
         remade = all(reason.kind == "payload_gone" for reason in decision.reasons)
@@ -211,11 +214,11 @@ class Executor:
         }
 
     def _origin(self, step: Step) -> dict[str, object]:
-        first = origin_of(step)
+        first = first_node(step)
         return self._sources.origin(first) if isinstance(first, Source) else first.source
 
     def evict_transients(self) -> None:
-        """Delete the bytes of intermediates that nobody asked to keep: everything that reads them is done."""
+        """Delete the bytes of intermediates that the user has not asked to keep, after all steps are done."""
         for step, key in self._outcome.keys.items():
             if step.transient and step in self._outcome.digests:
                 place = self._outcome.places[step]
@@ -226,35 +229,35 @@ class Executor:
                         self._sink(Evicted(str(place), size))
 
     def _lock_path(self, key: Key) -> Path:
-        return layout.lock_file(self._store.private, short(key, 16))
+        return layout.lock_file(self._store.private, short_hash(key, 16))
 
-    def _check_room(self, plan: Plan) -> None:
-        """Raise ``StoreError`` if a file system has too little room for what will be made on it."""
+    def _check_disk_space(self, plan: Plan) -> None:
+        """Raise ``StoreError`` if a file system has too little space for the artifacts that the plan puts on it."""
         self._store.private.mkdir(parents=True, exist_ok=True)
-        on_device: dict[int, tuple[Path, list[Planned]]] = {}
+        on_device: dict[int, tuple[Path, list[PlannedStep]]] = {}
         for planned in plan.pending:
             final = self._store.private if planned.place is None else self._store.path(planned.place)
-            directory = staging.nearest(final)
+            directory = staging.nearest_directory(final)
             on_device.setdefault(directory.stat().st_dev, (directory, []))[1].append(planned)
         for directory, steps in on_device.values():
-            need, free = sum(planned.step.needs().disk for planned in steps), shutil.disk_usage(directory).free
+            need, free = sum(planned.step.estimate().disk for planned in steps), shutil.disk_usage(directory).free
             if need > free:
-                need -= self._there_already(steps)
+                need -= self._resumable_bytes(steps)
             if need > free:
                 raise disk_full_error(self._store.root if len(on_device) == 1 else directory, need=need, free=free)
 
-    def _there_already(self, steps: list[Planned]) -> int:
-        """Return the bytes of unfinished work that will be gone on with; no step has more than it needs in all."""
+    def _resumable_bytes(self, steps: list[PlannedStep]) -> int:
+        """Return the bytes of unfinished work that the steps resume, at most each step's own estimate."""
         total = 0
         for planned in steps:
             if planned.key is not None:
                 work = self._store.work(planned.step.kind, planned.key)
                 found = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-                total += min(found, planned.step.needs().disk)
+                total += min(found, planned.step.estimate().disk)
         return total
 
-    def _sweep(self) -> None:
-        """Remove the staging directories of processes that were killed; those in use are locked."""
+    def _remove_abandoned(self) -> None:
+        """Remove the staging directories of killed processes; those in use are locked."""
         directory = layout.staging(self._store.private)
         for path in list(directory.iterdir()) if directory.is_dir() else ():
             with locks.try_hold(layout.lock_file(self._store.private, path.name)) as held:
@@ -265,7 +268,7 @@ class Executor:
 def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tuple[Digest, int]:
     path = workspace.target
     if not path.exists() or (place.is_tree and not any(path.iterdir())):
-        raise no_output_error(step.kind, place.name or place.directory)
+        raise StepError(f"{step.kind}: ended without writing {place.name or place.directory}")
     if place.name in workspace.digests:
         return workspace.digests[place.name], path.stat().st_size
     if place.is_tree and workspace.digests:
@@ -273,4 +276,4 @@ def _digest_output(step: Step, workspace: StagedWorkspace, place: Place) -> tupl
     if place.is_tree:
         return hash_payload(path)
     size = path.stat().st_size
-    return hash_file(path, workspace.is_cancelled, lambda done: workspace.hashing(done, size)), size
+    return hash_file(path, workspace.is_cancelled, lambda done: workspace.hash_progress(done, size)), size

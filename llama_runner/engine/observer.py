@@ -1,4 +1,4 @@
-"""Answering the plan's questions from the disk, until it has none."""
+"""Observes sources and the store to answer the questions of a plan."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.plan import (
     DigestOf,
-    Earlier,
-    EarlierOf,
-    Look,
+    EarlierArtifact,
+    EarlierArtifactOf,
+    Observe,
     PayloadAt,
     Plan,
     RecordAt,
@@ -17,7 +17,7 @@ from llama_runner.core.plan import (
     make_plan,
 )
 from llama_runner.core.source import Source
-from llama_runner.core.step import origin_of
+from llama_runner.core.step import first_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,27 +30,29 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Looks at what the plan asks about. Reads only."""
+    """Answers the questions of plans from the disk. Writes nothing."""
 
     def __init__(self, store: Store, sources: Sources) -> None:
         self._store, self.sources = store, sources
 
     def plan(self, targets: Iterable[Step], snapshot: Snapshot) -> Plan:
-        """Plan, look at what the plan asks for, and plan again until nothing is asked."""
+        """Return a plan without questions: plan, answer the questions, and plan again until there are none."""
         targets = list(targets)
         while (plan := make_plan(targets, snapshot)).questions:
-            snapshot = snapshot.having({question: self._answer(question, snapshot) for question in plan.questions})
+            snapshot = snapshot.with_answers(
+                {question: self._answer(question, snapshot) for question in plan.questions}
+            )
         return plan
 
     def decide_again(
         self, step: Step, place: Place, digests: Mapping[str, Digest | None], snapshot: Snapshot
     ) -> Decision:
-        """Decide about one step on a fresh look at its place, whatever the snapshot said of it."""
+        """Decide about one step after reading its record and payload again, whatever the snapshot has for them."""
         stale = (RecordAt(place), PayloadAt(place))
         answers = {question: answer for question, answer in snapshot.answers.items() if question not in stale}
         snapshot = Snapshot(answers, snapshot.force, snapshot.fresh_tools)
-        while isinstance(decision := decide(step, place, digests, snapshot), Look):
-            snapshot = snapshot.having({asked: self._answer(asked, snapshot) for asked in decision.questions})
+        while isinstance(decision := decide(step, place, digests, snapshot), Observe):
+            snapshot = snapshot.with_answers({asked: self._answer(asked, snapshot) for asked in decision.questions})
         return decision
 
     def _answer(self, question: Question, snapshot: Snapshot) -> Any:  # noqa: ANN401 - as the question asks
@@ -60,18 +62,18 @@ class Observer:
             case RecordAt(place):
                 return self._store.record(place)
             case PayloadAt(place):
-                return self._store.payload(place, snapshot.answers[RecordAt(place)])
-            case EarlierOf(step, place):
-                return self._earlier(step, place)
+                return self._store.payload_state(place, snapshot.answers[RecordAt(place)])
+            case EarlierArtifactOf(step, place):
+                return self._earlier_artifact(step, place)
 
-    def _earlier(self, step: Step, place: Place) -> Earlier | None:
-        record = self._store.earlier(place)
+    def _earlier_artifact(self, step: Step, place: Place) -> EarlierArtifact | None:
+        record = self._store.earlier_record(place)
         if record is None or record.recipe.get("step") != step.kind:
             return None
-        first = origin_of(step)
+        first = first_node(step)
         changed: list[str] | None = None
         if isinstance(first, Source):
             changed = self.sources.changed(first, record.source)
         elif first.source.get("ref") == record.source.get("ref"):
             changed = ["commit"]
-        return Earlier(str(record.made.get("at", "")), tuple(changed)) if changed else None
+        return EarlierArtifact(str(record.made.get("at", "")), tuple(changed)) if changed else None

@@ -1,4 +1,7 @@
-"""What is there without running anything: the skipped steps of a plan. All that a warm start needs."""
+"""The outcome of a plan, and the part of it that needs no execution: the steps that are up to date.
+
+A warm start imports this module and not the executor.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import TYPE_CHECKING
 from llama_runner.core.events import Sink, StepSkipped
 from llama_runner.core.plan import Plan, RecordAt, Skip
 from llama_runner.core.source import Source
-from llama_runner.core.step import origin_of
-from llama_runner.store.stamps import stamp_of
+from llama_runner.core.step import first_node
+from llama_runner.store.stamps import payload_stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class Outcome:
-    """What executing a plan came to: the key, place and digest of every step, and which ones ran."""
+    """The key, place and digest of every step of an executed plan, and the steps that ran."""
 
     def __init__(self) -> None:
         self.keys: dict[Step, Key] = {}
         self.digests: dict[Node, Digest] = {}
         self.places: dict[Node, Place] = {}
         self.seconds: dict[Step, float] = {}
-        """Of the steps that ran, in the order of their end."""
+        """Durations of the steps that ran, in the order in which they ended."""
 
 
-def settle(plan: Plan, store: Store, sources: Sources, sink: Sink) -> Outcome:
-    """Return the outcome of the steps that the plan skips, and bring their records up to date."""
+def skip_up_to_date(plan: Plan, store: Store, sources: Sources, sink: Sink) -> Outcome:
+    """Return the outcome of the steps that the plan skips, and update their records where needed."""
     outcome = Outcome()
     for planned in plan.steps:
         decision, place = planned.decision, planned.place
@@ -44,23 +47,23 @@ def settle(plan: Plan, store: Store, sources: Sources, sink: Sink) -> Outcome:
             outcome.digests[planned.step] = decision.digest
         record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
         if record is not None and place is not None:
-            newer = _newer(planned.step, decision, record, sources, store.path(place))
-            if newer != record:
-                store.update(place, newer)
+            updated = _updated_record(planned.step, decision, record, sources, store.path(place))
+            if updated != record:
+                store.update(place, updated)
         if decision.needed:
             sink(StepSkipped(planned.step.kind, record.made.get("seconds") if record is not None else None))
     return outcome
 
 
-def _newer(step: Step, decision: Skip, record: Record, sources: Sources, path: Path) -> Record:
-    """Return what the record should say now: a new stamp, another place of the source, a wish to keep the bytes."""
+def _updated_record(step: Step, decision: Skip, record: Record, sources: Sources, path: Path) -> Record:
+    """Return the record with a new stamp, a new origin of the source, or the mark to keep the bytes, as needed."""
     if not step.transient and record.made.get("kept") is False:
-        record = record.but(made={**record.made, "kept": True})
+        record = record.replace(made={**record.made, "kept": True})
     if decision.restamp:
-        record = record.but(stamp=stamp_of(path))
-    source = origin_of(step)
+        record = record.replace(stamp=payload_stamp(path))
+    source = first_node(step)
     if decision.needed and isinstance(source, Source):
         origin = sources.unrecorded_origin(source)
         if origin is not None:
-            record = record.but(source=origin)
+            record = record.replace(source=origin)
     return record

@@ -1,4 +1,4 @@
-"""Runs the program of a step: its output goes line by line to a log and to the step, and the user can stop it."""
+"""Runs a program with its output in a log and, line by line, in a callback; the user can cancel it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from llama_runner.system.redaction import Redactor
 
 GRACE_S = 5.0
-"""How long a child may take to end after SIGTERM before it is killed."""
+"""Seconds between SIGTERM and SIGKILL."""
 
-_OUT_OF_ROOM = ("No space left on device", "File too large", "File size limit exceeded", "Disk quota exceeded")
+_DISK_FULL_MESSAGES = ("No space left on device", "File too large", "File size limit exceeded", "Disk quota exceeded")
 
 _LONGEST_LINE = 1 << 20
-"""Bytes after which a line that does not end is taken for a line."""
+"""Maximum bytes of a line; a longer one is split."""
 
 TAIL = 12
-"""Lines of a failed program's output that go into the error."""
+"""How many of the last lines of a failed program's output are part of the error."""
 
 
 class Cancellation:
-    """The user's wish to stop, and the children that must hear of it."""
+    """Cancels a run: sets a flag and ends the child processes. Thread-safe."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -43,16 +43,16 @@ class Cancellation:
         self._lock = threading.Lock()
 
     def is_set(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether ``cancel`` was called."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise ``Interrupted`` once somebody asked to stop."""
+        """Raise ``Interrupted`` if ``cancel`` was called."""
         if self._event.is_set():
             raise Interrupted
 
     def cancel(self) -> None:
-        """Ask every child to end, and kill those that have not after the grace time."""
+        """Send SIGTERM to the process group of every child, and SIGKILL after ``GRACE_S``."""
         self._event.set()
         with self._lock:
             children = list(self._children)
@@ -64,18 +64,18 @@ class Cancellation:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 pass
-            finally:  # also those that a child has started and left behind, and when Ctrl-C comes again
+            finally:  # also for processes that outlive the child, and after a second Ctrl-C
                 signal_group(child, signal.SIGKILL)
 
     def add(self, child: subprocess.Popen[bytes]) -> None:
-        """Tell this child when the user wants to stop; at once if that has happened."""
+        """Add a child to end on ``cancel``; it gets SIGTERM at once if that was called already."""
         with self._lock:
             self._children.add(child)
         if self._event.is_set():
             signal_group(child, signal.SIGTERM)
 
     def remove(self, child: subprocess.Popen[bytes]) -> None:
-        """Forget a child that has ended."""
+        """Remove a child that has ended."""
         with self._lock:
             self._children.discard(child)
 
@@ -90,11 +90,11 @@ def run(
     on_line: Callable[[str], None] | None,
     cancellation: Cancellation,
 ) -> None:
-    """Run a program to its end, its argv and its output into ``log`` and each line to ``on_line``.
+    """Run a program to its end; write its argv and output to ``log`` and pass each line to ``on_line``.
 
-    Neither shows a secret of ``env`` or a credential of a URL. Carriage returns end lines too, so that a progress bar
-    is heard. Raises ``ProgramFailed`` with the last lines, ``StoreError`` for a full disk, ``Interrupted`` when
-    asked to stop.
+    Secrets in ``env`` and credentials in URLs are removed from both. A carriage return ends a line too, so that the
+    updates of a progress bar are passed on. Raises ``ProgramFailed`` with the last lines, ``StoreError`` for a full
+    disk, ``Interrupted`` after a cancellation.
     """
     from llama_runner.system.redaction import Redactor  # noqa: PLC0415 - not on the warm path
 
@@ -121,14 +121,14 @@ def run(
         cancellation.remove(child)
     cancellation.check()
     if status:
-        out_of_room = any(said in line for line in tail for said in _OUT_OF_ROOM)
-        if out_of_room or status == -getattr(signal, "SIGXFSZ", 0):
+        disk_full = any(message in line for line in tail for message in _DISK_FULL_MESSAGES)
+        if disk_full or status == -getattr(signal, "SIGXFSZ", 0):
             raise disk_full_error(cwd or "the store")
         raise ProgramFailed(os.path.basename(argv[0]), status, list(tail), log_name)  # noqa: PTH119
 
 
 def _lines(stream: IO[bytes], log: IO[bytes], redactor: Redactor) -> Iterator[str]:
-    """Yield the lines of a stream as they come, redacted; they are written to the log with their own line ends."""
+    """Yield the lines of a stream as they arrive, redacted; the log gets them with their original line ends."""
     rest = b""
     while block := os.read(stream.fileno(), 1 << 16):
         pieces = re.split(rb"([\r\n])", rest + block)

@@ -1,4 +1,4 @@
-"""What a running step is given: a staging directory, its inputs, a log, and a voice."""
+"""The workspace of a running step: a staging directory, pinned inputs, a log, progress and messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import time
 from typing import IO, TYPE_CHECKING
 
-from llama_runner.core.digest import Digest, short
+from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.redaction import redacted
 from llama_runner.core.source import Source
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 _PROGRESS_EVERY_S = 0.1
 _LARGE = 64 << 20
-"""Bytes of an output from which on its hashing is told."""
+"""Outputs of at least this many bytes have a progress of their hashing."""
 
 
 class StagedWorkspace:
-    """The ``Workspace`` of one run of one step, in ``staging/<key>/``. Enter it under the key's lock.
+    """The ``Workspace`` of one run of one step, in ``staging/<key>/``. The key's lock must be held.
 
-    Leaving it removes everything but ``work``; a process that is killed leaves the directory, and whoever holds
-    the key's lock next starts by removing it. It is on the file system that the artifact will be on.
+    Leaving the context removes everything but ``work``. The next holder of the lock removes the directory of a killed
+    process. The staging directory is on the same file system as the artifact.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class StagedWorkspace:
         self.digests: dict[str, Digest] = {}
         self._store, self._sink, self._cancellation = store, sink, cancellation
         self._place, self._places, self._sources = place, places, sources
-        self._staging = self._home = layout.staging(store.private) / short(key, 16)
+        self._staging = self._home = layout.staging(store.private) / short_hash(key, 16)
         self._work = store.work(step.kind, key)
         self._final = store.path(place)
         date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
         self.log_path = store.root / layout.log_place(f"{step.kind}-{date}-{os.getpid()}")
         self._log: IO[bytes] | None = None
         self._inputs: dict[str, Path] = {}
-        self._told = 0.0
+        self._progress_at = 0.0
 
     def __enter__(self) -> Self:
         staging.discard(self._home)
@@ -85,7 +85,7 @@ class StagedWorkspace:
         staging.discard(self._home)
 
     def _pin(self, name: str, node: Node) -> Path:
-        """Return a path to an input that stays there even if another process evicts the artifact meanwhile."""
+        """Return a path to an input that stays readable even if another process evicts the artifact."""
         if isinstance(node, Source):
             return self._sources.path(node)
         path = self._store.path(self._places[node])
@@ -97,7 +97,7 @@ class StagedWorkspace:
             os.link(path, pinned)
         except FileNotFoundError:
             raise InputVanished(self.step.kind, path) from None
-        except OSError as error:  # a file system without hard links: take it as it lies
+        except OSError as error:  # a file system without hard links: use the artifact itself
             if error.errno in (errno.ENOSPC, errno.EROFS):
                 raise
             return path
@@ -114,7 +114,7 @@ class StagedWorkspace:
         return self.out / self._place.name if self._place.name else self.out
 
     @property
-    def tools(self) -> Path:
+    def scratch(self) -> Path:
         """See ``Workspace``."""
         path = self._staging / "tools"
         path.mkdir(exist_ok=True)
@@ -134,7 +134,7 @@ class StagedWorkspace:
         """See ``Workspace``."""
         return self._inputs[name]
 
-    def call(
+    def run_program(
         self,
         argv: Sequence[str | Path],
         *,
@@ -163,15 +163,15 @@ class StagedWorkspace:
         """See ``Workspace``."""
         self._progress(self.step.kind, done, total, unit)
 
-    def hashing(self, done: int, total: int) -> None:
-        """Say how far the output is hashed, where that takes its time."""
+    def hash_progress(self, done: int, total: int) -> None:
+        """Report the progress of hashing a large output, in bytes."""
         if total >= _LARGE:
             self._progress("hash", done, total, "bytes")
 
     def _progress(self, what: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if done >= total or now - self._told >= _PROGRESS_EVERY_S:
-            self._told = now
+        if done >= total or now - self._progress_at >= _PROGRESS_EVERY_S:
+            self._progress_at = now
             self._sink(StepProgress(what, done, total, unit))
 
     def notice(self, what: str, text: str) -> None:
@@ -182,11 +182,11 @@ class StagedWorkspace:
         """See ``Workspace``."""
         self._sink(Warned(what, redacted(text)))
 
-    def fact(self, **facts: object) -> None:
+    def add_facts(self, **facts: object) -> None:
         """See ``Workspace``."""
         self.facts.update(facts)
 
-    def hashed(self, name: str, digest: Digest) -> None:
+    def add_digest(self, name: str, digest: Digest) -> None:
         """See ``Workspace``."""
         self.digests[name] = digest
 
@@ -198,6 +198,6 @@ class StagedWorkspace:
         """See ``Workspace``."""
         return self._cancellation.is_set()
 
-    def forget_work(self) -> None:
-        """Remove what was kept for resuming; the step is done."""
+    def remove_work(self) -> None:
+        """Remove the directory ``work``, as the step is done."""
         staging.discard(self._work)

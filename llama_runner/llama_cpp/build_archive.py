@@ -14,9 +14,9 @@ import tarfile
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llama_runner.core.digest import key_of, short
+from llama_runner.core.digest import key_of, short_hash
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, Stamp, format_state, parse_state
+from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, Stamp, format_state, parse_state
 from llama_runner.core.step import Place, Step
 from llama_runner.core.value import Value
 from llama_runner.engine.run_program import Cancellation
@@ -147,7 +147,7 @@ def _portable_record(record: Record) -> Record:
     if not re.fullmatch(r"[\w.+-]+(==[\w.+-]+)?", str(source.get("ref", ""))):  # a path of that machine, or a URL
         source.pop("ref", None)
     made = {name: record.made[name] for name in ("at", "seconds", "by") if name in record.made}
-    return record.but(stamp=Stamp(), noted={}, source=source, made=made)
+    return record.replace(stamp=Stamp(), noted={}, source=source, made=made)
 
 
 def _pack(directory: Path, record: Record, file: Path) -> None:
@@ -191,8 +191,8 @@ def import_build(
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
     try:
-        archives.check_kind(archive)  # before all of it is hashed
-        name = f"import-{short(hash_file(archive), 16)}"
+        archives.check_is_archive(archive)  # before all of it is hashed
+        name = f"import-{short_hash(hash_file(archive), 16)}"
     except OSError as error:
         raise unreadable_source_error(archive, error.strerror or str(error)) from error
     home = layout.staging(store.private) / name
@@ -244,7 +244,7 @@ def _record(file: Path, path: Path) -> Record:
         if record is None:
             raise bad_build_archive_error(file, "its record is of something else")
         key = key_of(record.recipe)
-    except (Damaged, TypeError, UnicodeDecodeError) as error:
+    except (InvalidRecord, TypeError, UnicodeDecodeError) as error:
         raise bad_build_archive_error(file, f"its record is damaged: {error}") from error
     if record.key != key:
         raise bad_build_archive_error(file, f"its record says that its key is {record.key}, and its recipe gives {key}")
@@ -254,10 +254,10 @@ def _record(file: Path, path: Path) -> Record:
 def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
     """Check that name and platform follow from the recipe."""
     params, system = record.recipe.get("params", {}), record.recipe.get("platform", {}).get("system")
-    if not _NAME.fullmatch(name) or not name.endswith(f"-{short(record.key)}"):
+    if not _NAME.fullmatch(name) or not name.endswith(f"-{short_hash(record.key)}"):
         raise bad_build_archive_error(file, f"it is called {name}, and its key is {record.key}")
     if record.recipe.get("step") == "compile":
-        expected = f"{params.get('backend')}-b{params.get('build')}-{short(record.key)}"
+        expected = f"{params.get('backend')}-b{params.get('build')}-{short_hash(record.key)}"
         if name != expected:
             raise bad_build_archive_error(file, f"it is called {name}, and its recipe makes {expected}")
     if system != platform:
@@ -286,12 +286,12 @@ def _publish(
     """Run the smoke test on an unpacked build and publish it; an installed build with the same key stays."""
     from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
 
-    lock = layout.lock_file(store.private, short(record.key, 16))
+    lock = layout.lock_file(store.private, short_hash(record.key, 16))
     path = store.path(place)
     with locks.hold(lock, "import", timeout=lock_timeout):
-        there = store.record(place)
-        if there is not None and there.key == record.key and store.payload(place, there) in ("present", "restamp"):
-            return ImportResult(path, False, there.facts)
+        old = store.record(place)
+        if old is not None and old.key == record.key and store.payload_state(place, old) in ("present", "restamp"):
+            return ImportResult(path, False, old.facts)
         sources = LocalSources(store, remember=False, inspect=lambda _model: None)
         with StagedWorkspace(
             _ImportStep(),
@@ -315,5 +315,5 @@ def _publish(
                 "imported_by": f"llama_runner {__version__}",
             }
             facts = {**record.facts, **workspace.facts}
-            store.publish(place, workspace.out, _portable_record(record).but(facts=facts, made=made))
+            store.publish(place, workspace.out, _portable_record(record).replace(facts=facts, made=made))
     return ImportResult(path, True, facts)

@@ -17,7 +17,7 @@ from llama_runner.core.value import Value
 from llama_runner.store import layout
 from llama_runner.store.local_sources import LocalSources, StoredSource
 from llama_runner.store.staging import PREFIX
-from llama_runner.store.stamps import stamp_of
+from llama_runner.store.stamps import payload_stamp
 from llama_runner.system import hardware
 from llama_runner.system.files import read_json
 
@@ -89,12 +89,12 @@ class InstalledPrograms(StoredSource):
     def update_stamp(self, store: Store) -> None:
         """Record the new stamp of moved files, so that the next start does not read them again."""
         if self.restamp:
-            store.update(place_in_store(self.path), self.record.but(stamp=stamp_of(self.path)))
+            store.update(place_in_store(self.path), self.record.replace(stamp=payload_stamp(self.path)))
 
     def verify(self) -> None:
         """Raise ``StoreError`` if the bytes have changed since they were opened."""
         with suppress(OSError):
-            if self.restamp or stamp_of(self.path) == self.record.stamp:
+            if self.restamp or payload_stamp(self.path) == self.record.stamp:
                 return
         raise damaged_build_error(self.name, "it changed while it was in use")
 
@@ -177,7 +177,7 @@ def open_directory(store: Store, path: Path) -> InstalledPrograms:
 
 def check_programs(store: Store, path: Path, record: Record) -> tuple[str | None, bool]:
     """Return why programs cannot be used (None if they can), and whether only their stamp has changed."""
-    payload = store.payload(place_in_store(path), record)
+    payload = store.payload_state(place_in_store(path), record)
     if payload == "absent":
         return "its files are gone", False
     if payload == "changed":

@@ -136,30 +136,30 @@ def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilit
 
 def probe(directory: Path) -> Capabilities:
     """Run the programs of a directory and parse their output; raises ``NoOptionsListed``."""
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - only the first time
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - only the first time
 
     suffix = "" if (directory / "llama-server").is_file() else ".exe"
     server = directory / f"llama-server{suffix}"
     environment = program_environment(os.environ)
-    flags = parse_help(output_of([server, "--help"], env=environment) or "")
+    flags = parse_help(try_output([server, "--help"], env=environment) or "")
     if not flags:
         raise NoOptionsListed(server)
-    version = output_of([server, "--version"], env=environment) or ""
+    version = try_output([server, "--version"], env=environment) or ""
     line = next((line for line in version.splitlines() if line.startswith("version:")), "")
     return Capabilities(
         line.partition(":")[2].strip(),
         flags,
         parse_types(_quantize_help(directory / f"llama-quantize{suffix}", environment)),
-        parse_devices(output_of([server, "--list-devices"], env=environment) or ""),
+        parse_devices(try_output([server, "--list-devices"], env=environment) or ""),
     )
 
 
 def information_text(directory: Path, words: Iterable[str]) -> str:
     """Return the output of llama-server for options such as ``--help``, after which it exits."""
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - only then
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - only then
 
     server = directory / f"llama-server{'' if (directory / 'llama-server').is_file() else '.exe'}"
-    text = output_of([server, *words], env=program_environment(os.environ))
+    text = try_output([server, *words], env=program_environment(os.environ))
     if text is None:
         raise NoOptionsListed(server)
     return text

@@ -50,8 +50,8 @@ def variables(environment: Mapping[str, str], *places: Path, cpu: str = "") -> d
 
 def is_usable(cache: Path, compiler: Path, environment: Mapping[str, str], directory: Path) -> bool:
     """Return whether the cache works; with an unwritable cache directory every compilation fails."""
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
     source = directory / "empty.c"
     source.write_text("", encoding="utf-8")
-    return output_of([cache, compiler, "-c", source, "-o", directory / "empty.o"], env=environment) is not None
+    return try_output([cache, compiler, "-c", source, "-o", directory / "empty.o"], env=environment) is not None

@@ -70,9 +70,9 @@ def find_gpus(
     for answer in noted:
         if seen and answer.get("seen") == seen:
             return Gpus(seen, str(answer["architectures"]))
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
-    said = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], env=environment) or ""
+    said = try_output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], env=environment) or ""
     found = sorted({line.strip().replace(".", "") for line in said.splitlines() if line.strip()})
     if not found or not all(number.isdigit() for number in found):
         raise NoGpu(bare)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.value import Value, field
@@ -249,7 +249,7 @@ class BuildStore:
     def remove(self, name: str, *, force: bool = False) -> Build:
         """Remove programs and their record; return the removed build.
 
-        Raises ``StoreError`` if a server or another process uses them, ``BuildIsChosen`` if they are chosen and
+        Raises ``StoreError`` if a server or another process uses them, ``UsageError`` if later runs take them and
         ``force`` is not given, and the errors of ``find_build``.
         """
         path = find_anywhere(self._store, name)
@@ -258,9 +258,13 @@ class BuildStore:
             raise used_by_server_error(build.name, build.servers)
         if build.chosen and not force:
             raise BuildIsChosen(build.name)
+        if not force and self._is_auto(path):
+            raise UsageError(
+                f"{build.name} is what a run takes", hint="insist with --force; the next run makes it anew"
+            )
         if build.chosen:
             self.use(AUTO)
-        lock = short(build.key, 16) if build.key else f"bins-{build.name}"
+        lock = short_hash(build.key, 16) if build.key else f"bins-{build.name}"
         with locks.try_hold(layout.lock_file(self._store.private, lock)) as held:
             if not held:
                 holder = locks.describe_holder(layout.lock_file(self._store.private, lock))
@@ -270,6 +274,10 @@ class BuildStore:
             except OSError as error:
                 raise as_store_error(error, path) from error
         return build
+
+    def _is_auto(self, path: Path) -> bool:
+        """Whether a run takes these programs because nothing is chosen."""
+        return read_choice(self._store.private).name is None and self._auto() == path
 
     def _remove_directory(self, path: Path, home: Path) -> None:
         """Rename a directory away, then delete its files; a later sweep removes what a crash leaves."""
@@ -310,7 +318,7 @@ class BuildStore:
     def unused(self) -> list[Build]:
         """Return the builds of this platform that are safe to remove.
 
-        They are not chosen, not running, and not the newest of their backend.
+        They are not what later runs take, not running, and not the newest of their backend.
         """
         mine = [build for build in self.builds() if build.platform == hardware.platform_tag()]
         newest: dict[str, Build] = {}
@@ -318,7 +326,8 @@ class BuildStore:
             if build.problem is None:
                 newest[build.kind] = build
         keep = {build.name for build in newest.values()}
-        return [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
+        unused = [build for build in mine if build.name not in keep and not build.chosen and not build.servers]
+        return [build for build in unused if not self._is_auto(build.path)]
 
 
 def age_s(made: str | None) -> float | None:

@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from llama_runner.core.errors import DownloadError
+from llama_runner.core.errors import DownloadError, ExitCode
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp.releases import BadListing, parse_releases, to_json, write_cache
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
-from llama_runner.system.http_failure import origin_of
+from llama_runner.system.http_failure import url_origin
 from llama_runner.system.network import parse_endpoint
 
 if TYPE_CHECKING:
@@ -39,10 +39,12 @@ class ReleasesUnknown(DownloadError):
 
 def releases_offline_error(where: str) -> ReleasesUnknown:
     """Return the error for a request that is needed while offline."""
-    return ReleasesUnknown(
+    error = ReleasesUnknown(
         f"the releases at {where} are not known here, and the network must not be used",
         hint="run once without --offline",
     )
+    error.code = ExitCode.TOOL
+    return error
 
 
 def releases_not_reached_error(where: str, why: str, hint: str | None) -> ReleasesUnknown:
@@ -151,7 +153,7 @@ class ReleaseIndex:
             raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
         status, headers, body = self._answer(url, kept.etag if kept else None)
         if status == 304 and kept is not None:  # noqa: PLR2004
-            return kept.but(at=now)
+            return kept.replace(at=now)
         if status in {403, 429} and (until := _until(status, headers, now)) is not None:
             write_cache(limit, {"until": until})
             raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
@@ -195,9 +197,9 @@ def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
     token = environment.get(TOKEN, "").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         return None
-    apis = {origin_of(API), origin_of(environment.get("GITHUB_API_URL") or API)}
+    apis = {url_origin(API), url_origin(environment.get("GITHUB_API_URL") or API)}
     is_private = urlsplit(endpoint).scheme == "https" or urlsplit(endpoint).hostname in _LOOPBACK
-    return token if origin_of(endpoint) in apis and is_private else None
+    return token if url_origin(endpoint) in apis and is_private else None
 
 
 def _read_cached(file: Path, url: str) -> _CachedAnswer | None:

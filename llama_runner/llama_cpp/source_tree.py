@@ -15,7 +15,7 @@ from llama_runner.core.errors import SourceError
 from llama_runner.store.layout import BUILDS, SOURCES
 from llama_runner.store.local_sources import DirectorySource, unreadable_source_error
 from llama_runner.store.stamps import hash_file
-from llama_runner.system.git import ask
+from llama_runner.system.git import run_git
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SourceTree(DirectorySource):
     git: Path | None = None
     """Path of git; None outside a checkout, or without git."""
     kind: ClassVar[str] = "tree"
-    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
+    record_parents: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``. Raises ``SourceError``."""
@@ -66,7 +66,7 @@ class SourceTree(DirectorySource):
     def _names(self) -> Iterator[str]:
         listed, failed = "", "no git"
         if self.git is not None:
-            listed, failed = ask(self.git, "-C", self.path, "ls-files", "-z", "-co", "--exclude-standard")
+            listed, failed = run_git(self.git, "-C", self.path, "ls-files", "-z", "-co", "--exclude-standard")
         if failed:
             yield from _below(self.path)
             return
@@ -83,8 +83,8 @@ class SourceTree(DirectorySource):
 
 def build_number_and_commit(git: Path, repository: Path, commit: str) -> tuple[int, str]:
     """Return the number of commits up to ``commit`` and its short hash; 0 and ``unknown`` if git fails."""
-    count, no_count = ask(git, "-C", repository, "rev-list", "--count", commit)
-    name, no_name = ask(git, "-C", repository, "rev-parse", "--short", commit)
+    count, no_count = run_git(git, "-C", repository, "rev-list", "--count", commit)
+    name, no_name = run_git(git, "-C", repository, "rev-parse", "--short", commit)
     return (0, "unknown") if no_count or no_name else (int(count), name.strip())
 
 

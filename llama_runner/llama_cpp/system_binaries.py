@@ -54,7 +54,7 @@ class AdoptedPrograms(DirectorySource):
     path: Path
     server: str = SERVER
     kind: ClassVar[str] = "system"
-    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
+    record_parents: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``. Raises ``ToolError``."""
@@ -87,7 +87,7 @@ class ArchiveFile(DirectorySource):
 
     path: Path
     kind: ClassVar[str] = "archive"
-    kept_in: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
+    record_parents: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*",)
 
     def files(self) -> dict[str, Path]:
         """See ``DirectorySource``."""
@@ -129,7 +129,7 @@ def open_archive(path: Path) -> ArchiveFile:
 
     Raises ``SourceError``, and ``BadArchive`` for a file without an archive's magic number, before it is hashed.
     """
-    from llama_runner.system.archives import check_kind  # noqa: PLC0415 - most programs are built
+    from llama_runner.system.archives import check_is_archive  # noqa: PLC0415 - most programs are built
 
     path = user_path(path).absolute()
     if not path.exists():
@@ -137,7 +137,7 @@ def open_archive(path: Path) -> ArchiveFile:
     if not path.is_file():
         raise unreadable_source_error(path, "it is not a file")
     try:
-        check_kind(path)
+        check_is_archive(path)
     except OSError as error:
         raise unreadable_source_error(path, error.strerror or str(error)) from error
     return ArchiveFile(path)

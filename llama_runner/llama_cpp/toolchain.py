@@ -114,7 +114,10 @@ def _other(name: str, environment: Mapping[str, str], noted: list[Mapping[str, A
 
 
 def _noted(role: str, noted: list[Mapping[str, Any]]) -> list[Compiler]:
-    return [Compiler(Path(of["path"]), of["identity"], of["stamp"]) for each in noted if (of := each.get(role))]
+    found = [
+        of for each in noted if isinstance(of := each.get(role), dict) and of.keys() >= {"path", "identity", "stamp"}
+    ]
+    return [Compiler(Path(str(of["path"])), of["identity"], of["stamp"]) for of in found]
 
 
 def _same(known: Iterable[Compiler], path: Path, stamp: Stamp) -> Compiler | None:
@@ -154,10 +157,10 @@ def _identity(path: Path, environment: Mapping[str, str]) -> str:
 
 
 def _output(path: Path, word: str, environment: Mapping[str, str], *, needed: bool = True) -> str:
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
     env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
-    said = (output_of([path, word], env=env) or "").strip()
+    said = (try_output([path, word], env=env) or "").strip()
     if needed and not said:
         raise broken_compiler_error(path)
     return said

@@ -64,7 +64,7 @@ def build(wanted: Wanted, facts: ProgramFacts) -> Programs:
     if not programs.automatic or facts.portable is None or why is None:
         return programs
     why = f"building for {PORTABLE}: what was best for this machine was rejected ({why})"
-    return _compiled(wanted, facts, facts.portable).but(why=why)
+    return _compiled(wanted, facts, facts.portable).replace(why=why)
 
 
 def _present(found: Present, wanted: Wanted, facts: ProgramFacts) -> Node:
@@ -137,7 +137,7 @@ def patched(tree: NumberedTree, patches: tuple[PlainFile | str, ...]) -> Numbere
     from llama_runner.steps.patch import PatchedTree, fetch_patch  # noqa: PLC0415 - few have any
 
     nodes = tuple(fetch_patch(each) if isinstance(each, str) else each for each in patches)
-    return tree.but(node=PatchedTree(tree.node, nodes, tree.build))
+    return tree.replace(node=PatchedTree(tree.node, nodes, tree.build))
 
 
 def tree_of(pin: SourcePin) -> UnpackSource:

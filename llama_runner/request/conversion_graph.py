@@ -113,7 +113,7 @@ class Conversion(Value):
 
     def _as_read_by_script(self) -> Node:
         """Return the model with all files counting that llama.cpp's own script may read."""
-        return self.model.but(converted_here=False) if isinstance(self.model, LocalSafetensors) else self.model
+        return self.model.replace(converted_here=False) if isinstance(self.model, LocalSafetensors) else self.model
 
     def adapters(self, found: Iterable[LocalGguf | LocalSafetensors]) -> tuple[Adapter, ...]:
         """Return LoRA adapters: files as they are, directories as steps that convert them."""

@@ -131,11 +131,11 @@ def build(facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:
     source = facts.source
     match source:
         case HubGguf():
-            return _as_it_is(source, facts, options, programs).but(adapters=_adapters(facts, options, programs))
+            return _as_it_is(source, facts, options, programs).replace(adapters=_adapters(facts, options, programs))
         case LocalGguf():
             if options.mmproj:
                 raise NoWeightsToSee(source.path)
-            return _from_file(source, facts, options, programs).but(adapters=_adapters(facts, options, programs))
+            return _from_file(source, facts, options, programs).replace(adapters=_adapters(facts, options, programs))
         case HubSafetensors():
             assert facts.hub is not None
             return _from_weights(download.safetensors(source.files, facts.hub), facts, options, programs)

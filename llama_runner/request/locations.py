@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.plan import RecordAt
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Step
-from llama_runner.request.model_facts import context_length
+from llama_runner.request.model_facts import context_length, directory_facts
 from llama_runner.request.results import Made, MadePrograms, Prepared
-from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
+from llama_runner.serving.llama_server.purpose import check_text, is_encoder, purpose_words
+from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
-from llama_runner.steps.quality import as_numbers
+from llama_runner.steps.quality import numeric_figures
 from llama_runner.store.layout import BUILDS, GGUF
 from llama_runner.system import hardware
 
@@ -35,9 +37,12 @@ _NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
 
 def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: dict[str, Any]) -> Prepared:
     """Return where everything is, or will be."""
+    model = file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source)
+    if is_encoder(facts.get("architecture")):
+        facts = _completed(facts, model)
     return Prepared(
         alias=graph.alias,
-        model=file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source),
+        model=model,
         sha256=None,
         binaries=programs_of(store, graph.binaries, places),
         facts=facts,
@@ -47,6 +52,16 @@ def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: d
             one.path if isinstance(one, LocalGguf) else file_of(store, one, places) for one in graph.adapters
         ),
     )
+
+
+def _completed(facts: Mapping[str, Any], model: Path) -> dict[str, Any]:
+    """Return the facts of an encoder with pooling and classes, which older records lack."""
+    if "pooling" in facts or not model.is_file():
+        return dict(facts)
+    try:
+        return {**facts, **read_header(model).facts()}
+    except NotGGUF:
+        return dict(facts)
 
 
 def file_of(store: Store, step: Step, places: Mapping[Any, Place]) -> Path:
@@ -86,7 +101,7 @@ def facts_of(graph: Pipeline, plan: Plan) -> dict[str, Any]:
         return record.facts
     match graph.source:
         case LocalSafetensors():
-            return {"context_length": context_of(graph, graph.source)}
+            return {"context_length": context_of(graph, graph.source), **directory_facts(graph.source.path)}
         case HubSafetensors(context_length=context):
             return {"context_length": context}
         case HubGguf(pin=pin):
@@ -111,7 +126,9 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
     record = None if graph.model is None else store.record(outcome.places[graph.model])
     build = store.records(programs_of(store, graph.binaries, outcome.places)).get(TREE)
     quality = _quality(store, graph, outcome)
-    return located(store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts).but(
+    return located(
+        store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts
+    ).replace(
         sha256=sha256_of(record),
         quality={file_of(store, step, outcome.places).name: found for step, found in quality.items()},
         build={} if build is None else build.facts,
@@ -143,7 +160,7 @@ def made_programs_of(store: Store, programs: Programs, outcome: Outcome) -> Made
 def _quality(store: Store, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:
     """Return what was measured of each model that is quantized."""
     records = {step.model: store.record(outcome.places[step]) for step in graph.measured}
-    return {model: as_numbers(record.facts) for model, record in records.items() if record is not None}
+    return {model: numeric_figures(record.facts) for model, record in records.items() if record is not None}
 
 
 def sha256_of(record: Record | None) -> str | None:
@@ -160,6 +177,13 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
         from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
         options = with_variables(options, os.environ)
+    trained = prepared.facts.get("context_length")
+    if options.purpose == "text":
+        check_text(prepared.alias, prepared.facts)
+    else:
+        context = options.ctx_size or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+        words = purpose_words(options, prepared.facts, os.environ, context)
+        options = options.replace(extra=(*words, *options.extra)) if words else options
     return spec_of(
         options,
         binary=prepared.server,
@@ -167,6 +191,6 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
         projector=prepared.projector,
         adapters=prepared.adapters,
         alias=prepared.alias,
-        trained_context=prepared.facts.get("context_length"),
+        trained_context=trained,
         cores=hardware.physical_cores(),
     )

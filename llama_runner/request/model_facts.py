@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.value import Value
+from llama_runner.serving.llama_server.purpose import check_text
 from llama_runner.sources.checkpoint_quantization import read_quantization
+from llama_runner.sources.gguf_header import POOLING
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors, open_plain
 from llama_runner.system import hardware
@@ -62,19 +64,28 @@ def find_model_facts(
     facts = ModelFacts(source, hardware.physical_cores(), hub=hub)
     match source:
         case LocalGguf():
-            facts = facts.but(bytes=sum(path.stat().st_size for path in source.shards))
+            facts = facts.replace(bytes=sum(path.stat().st_size for path in source.shards))
         case HubSafetensors():
             size = sum(file.size for file in source.files)
-            facts = facts.but(bytes=size, choice=source.choice, checkpoint_quantization=source.checkpoint_quantization)
+            facts = facts.replace(
+                bytes=size, choice=source.choice, checkpoint_quantization=source.checkpoint_quantization
+            )
         case LocalSafetensors():
             described = ModelDirectory(source.path)
             choice = official_script.choose_converter(described, converter, projector=projector, trusted=trusted)
             found = read_quantization(described.config)
-            source = source.but(reads=choice.reads, converted_here=not choice.official)
-            facts = facts.but(source=source, bytes=_weight_bytes(source), choice=choice, checkpoint_quantization=found)
+            source = source.replace(reads=choice.reads, converted_here=not choice.official)
+            facts = facts.replace(
+                source=source, bytes=_weight_bytes(source), choice=choice, checkpoint_quantization=found
+            )
+    for name in ("quality", "calibration"):
+        if getattr(tuning, name) is not None:
+            check_writes(source, f"--{name}")
     named = {name: getattr(tuning, name) for name in ("imatrix", "calibration", "quality")}
+    if any(named.values()):
+        tuning.arguments()  # a contradiction is told before a file is looked at
     opened = {name: open_plain(path) for name, path in named.items() if path is not None}
-    return facts.but(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
+    return facts.replace(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
 
 
 def _open_adapter(path: Path) -> LocalGguf | LocalSafetensors:
@@ -112,3 +123,34 @@ def context_length(
     from llama_runner.convert import inspect  # noqa: PLC0415 - not on the warm path
 
     return inspect(source.path, pre_tokenizer=pre_tokenizer).context_length
+
+
+def check_writes(source: AnySource, option: str = "") -> None:
+    """Raise ``UsageError`` for a model that is known to write no text; ``option`` is the one that needs it."""
+    match source:
+        case LocalGguf():
+            facts = source.header.facts()
+        case LocalSafetensors():
+            facts = directory_facts(source.path)
+        case HubSafetensors(choice=choice):
+            facts = {"architecture": choice.architecture}
+        case HubGguf(pin=pin):
+            facts = dict(pin.gguf or {})
+    name = source.pin.repo if isinstance(source, (HubGguf, HubSafetensors)) else source.name
+    check_text(name, facts, option)
+
+
+def directory_facts(directory: Path) -> dict[str, Any]:
+    """Return architecture, pooling and classes of a directory of safetensors. The architecture is config.json's."""
+    from llama_runner.convert.families.pooling import pooling_of  # noqa: PLC0415 - not for what is made
+
+    source = Source(directory)
+    named = source.config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    found: dict[str, Any] = {"architecture": architecture}
+    if (pooling := pooling_of(source)) is not None:
+        found["pooling"] = POOLING[pooling]
+    if architecture.endswith("ForSequenceClassification"):
+        labels = source.config.get("id2label")
+        found["classes"] = len(labels) if isinstance(labels, dict) and labels else 2
+    return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import UsageError
+from llama_runner.core.option_values import checked_value, texts, wrong_value_error
 from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Step, topological
+from llama_runner.core.step import Step, topological_order
 from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp import cmake
+from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.program_facts import AUTO, Wanted
 from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.store import layout
@@ -117,6 +119,9 @@ class Options(Value):
     keep_f16: bool = False
 
 
+_DEFINED = {option.name: option for option in ARTIFACTS if option.reader == "artifacts"}
+
+
 class UnknownStep(UsageError):
     """There is no such step to force in what was asked for."""
 
@@ -125,14 +130,33 @@ class UnknownStep(UsageError):
         super().__init__(f"there is no step called {name!r} here", hint=f"the steps are {', '.join(steps)}")
 
 
-def check(wishes: Mapping[str, Any]) -> None:
-    """Raise a ``TypeError``, as Python does for arguments that a function does not have."""
-    for name in wishes:
+def checked(wishes: Mapping[str, Any]) -> Wishes:
+    """Return the options with values of their kinds.
+
+    Raises ``TypeError`` for a name that no option has, as Python does, and ``UsageError`` for a value of another kind.
+    """
+    found: dict[str, Any] = {}
+    for name, value in wishes.items():
         if name not in Wishes.__annotations__:
             import difflib  # noqa: PLC0415 - only for mistakes
 
             near = difflib.get_close_matches(name, Wishes.__annotations__, 1)
             raise TypeError(f"unexpected keyword argument {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        if name == "force":
+            found[name] = _forced(value)
+        else:
+            found[name] = checked_value(_DEFINED[name], value) if name in _DEFINED else value
+    return cast("Wishes", found)
+
+
+def _forced(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - checked here
+    """Return the kinds of steps to run again; True stands for all."""
+    if isinstance(value, bool):
+        return ("all",) if value else ()
+    try:
+        return texts(value)
+    except TypeError:
+        raise wrong_value_error("force", "a list of texts", value) from None
 
 
 def tuning_of(wishes: Wishes) -> QuantizeOptions:
@@ -190,7 +214,7 @@ def wanted_of(wishes: Wishes) -> Wanted:
 def snapshot_of(targets: Iterable[Step], wishes: Wishes) -> Snapshot:
     """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
     forced = frozenset(wishes.get("force", ()))
-    steps = [node.kind for node in topological(targets) if isinstance(node, Step)]
+    steps = [node.kind for node in topological_order(targets) if isinstance(node, Step)]
     if "all" in forced:
         forced = frozenset(steps)
     for name in sorted(forced - set(steps)):

@@ -37,12 +37,9 @@ class OutputNotWritable(StoreError):
         super().__init__(f"cannot write {path}: {why}", hint=hint)
 
 
-class OutputIsDirectory(UsageError):
-    """A directory is named without the slash that says that a file is to be put into it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} is a directory", hint=f"a copy is put into it with a slash: --output {path}/")
+def is_directory_error(path: Path) -> UsageError:
+    """Return the error for a directory that is named without the slash that says that a file is to be put into it."""
+    return UsageError(f"{path} is a directory", hint=f"a copy is put into it with a slash: --output {path}/")
 
 
 def output_file(pipeline: Pipeline, output: str | Path) -> Path:
@@ -76,14 +73,14 @@ def copied(store: Store, pipeline: Pipeline, made: list[Made], wanted: str | Pat
     first, *others = made
     copies = copies_of(pipeline.model, first.path, output_file(pipeline, wanted))
     store.copy_out(copies)
-    return [first.but(copies=tuple(copies.values())), *others]
+    return [first.replace(copies=tuple(copies.values())), *others]
 
 
 def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
     """Raise a ``UsageError``, or ``OutputNotWritable``, if copies of the model cannot be put there."""
     output = output_file(pipeline, wanted)
     if output.is_dir():
-        raise OutputIsDirectory(output)
+        raise is_directory_error(output)
     for file in copies_of(pipeline.model, output, output).values():
         if os.path.lexists(file):
             raise OutputExists(file)
@@ -96,6 +93,6 @@ def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
     real = folder.resolve()
     if any(real.is_relative_to((root / name).resolve()) for name in PARTS):
         raise OutputInStore(output)
-    need, free = 0 if pipeline.model is None else pipeline.model.needs().disk, shutil.disk_usage(folder).free
+    need, free = 0 if pipeline.model is None else pipeline.model.estimate().disk, shutil.disk_usage(folder).free
     if need > free:
         raise OutputNotWritable(output, f"{size_text(need)} needed in {folder}, {size_text(free)} free")

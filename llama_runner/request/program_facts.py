@@ -173,7 +173,7 @@ def find_program_facts(
     else:
         present = _named(wanted, environment, store)
     if present is not None:
-        return facts.but(present=present)
+        return facts.replace(present=present)
     return _of_build(wanted, facts, environment, store, offline=offline)
 
 
@@ -260,8 +260,8 @@ def _of_build(
 
         tree = None if wanted.source is None else find_tree(wanted.source, offline=offline)
         patches = find_patches(wanted.patches)
-    return facts.but(
-        build=_build_facts(wanted, backend, environment, noted).but(why=choice and choice.why),
+    return facts.replace(
+        build=_build_facts(wanted, backend, environment, noted).replace(why=choice and choice.why),
         portable=portable,
         rejected=rejected,
         tree=tree,

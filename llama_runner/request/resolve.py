@@ -11,7 +11,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
-from llama_runner.request.options import check, options_of, tuning_of, wanted_of
+from llama_runner.request.options import checked, options_of, tuning_of, wanted_of
 from llama_runner.request.program_facts import find_program_facts
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
@@ -51,8 +51,8 @@ class ProgramsRequest:
 
     def __init__(self, wishes: Wishes, *, store: Store, sink: Sink) -> None:
         """Find the facts: reads the disk, and may start processes and ask networks."""
-        check(wishes)
-        self._store, self._sink, self.wishes = store, sink, wishes
+        self.wishes = wishes = checked(wishes)
+        self._store, self._sink = store, sink
         self.offline = wishes.get("offline", False) or is_offline(os.environ)
         self.wanted = wanted_of(wishes)
         self.program_facts = find_program_facts(
@@ -73,7 +73,10 @@ class Request(ProgramsRequest):
 
     def __init__(self, model: str | Path | None, wishes: Wishes, *, store: Store, sink: Sink, remember: bool) -> None:
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
+        if str(model).partition(":")[0] == "demo" and not layout.user_path(str(model)).exists():
+            model, wishes = None, _demo_of(str(model), wishes)
         super().__init__(wishes, store=store, sink=sink)
+        wishes = self.wishes
         if wishes.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(wishes["platform"]))
         source = open_source(
@@ -190,6 +193,12 @@ class Request(ProgramsRequest):
         if described.is_file():
             yield described
         if file.sha256 is not None:
-            yield from self._store.holding(file.sha256, pin.revisions_pattern)
+            yield from self._store.find_downloads(file.sha256, pin.revisions_pattern)
         if cached := find_cached(pin, file, os.environ):
             yield cached
+
+
+def _demo_of(name: str, wishes: Wishes) -> Wishes:
+    """Return the wishes for ``demo`` or ``demo:QUANT``, the names of the demo model and its servers."""
+    quantization = wishes.get("quantization") or name.partition(":")[2] or None
+    return {**wishes, "demo": True, "quantization": quantization}

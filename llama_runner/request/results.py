@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import UsageError
 from llama_runner.core.printable import printable
 from llama_runner.core.value import Value, field
@@ -26,6 +26,8 @@ class Forecast(Value):
     pipeline: Pipeline
     plan: Plan
     spec: ServerSpec
+    missing: tuple[str, ...] = ()
+    """What would have to be fetched, where the network must not be used."""
 
     def __repr__(self) -> str:
         """Return one line for each step: its name, what happens to it, and why."""
@@ -64,8 +66,9 @@ class Forecast(Value):
                 }
                 for planned in self.plan.steps
             ],
-            "needs": {"fetch": self.plan.needs.fetch, "disk": self.plan.needs.disk},
+            "needs": {"fetch": self.plan.estimate.fetch, "disk": self.plan.estimate.disk},
             "launch": {"argv": self.spec.argv(), "url": self.spec.url},
+            "missing": list(self.missing),
         }
 
     def _source(self) -> dict[str, Any]:
@@ -75,7 +78,7 @@ class Forecast(Value):
         revision = None
         for planned in self.plan.steps:
             if planned.step.kind == "convert" and (digest := planned.digests.get("model")):
-                revision = short(digest, 12)
+                revision = short_hash(digest, 12)
         return {"kind": source.kind, "ref": str(source.path), "revision": revision}
 
 

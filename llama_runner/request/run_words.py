@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.request.artifact_options import ARTIFACTS
-from llama_runner.request.server_options import LIFE_CYCLE, SERVER
+from llama_runner.request.run_options import LIFE_CYCLE
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
+from llama_runner.serving.llama_server.server_options import SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from llama_runner.request.option_definition import Option
+    from llama_runner.core.option import Option
 
 
 def run_words(

@@ -76,7 +76,7 @@ def detach(
         "log": str(log.absolute()),
         "log_name": log_name,
         "registry": str(registry.absolute()),
-        "about": (about or {}) | {"restart": [policy, limit]},
+        "about": (about or {}) | {"restart": [policy, limit], "launch": _launch(spec)},
         "policy": policy,
         "limit": limit,
         "key": key,
@@ -146,6 +146,11 @@ def spec_from_json(told: dict[str, Any]) -> ServerSpec:
     return ServerSpec(**{name: _from_json(value) for name, value in told.items()})
 
 
+def _launch(spec: ServerSpec) -> dict[str, Any]:
+    """Return what the registry keeps of a spec to start it again by: no key that somebody chose."""
+    return spec_to_json(spec if spec.api_key is None else spec.replace(api_key="auto"))
+
+
 def _to_json(value: object) -> object:
     if isinstance(value, Path):
         return {"path": str(value)}
@@ -179,7 +184,7 @@ class _Held:
         """Return the supervisor, which is told what was requested before."""
         supervisor = self.supervisor = Supervisor(server, policy, limit=limit)
         if self.stopped:
-            supervisor.request_stop()
+            supervisor.request_stop(kill=False)
         elif self.anew:
             supervisor.request_restart()
         return supervisor

@@ -49,6 +49,4 @@ def detached_server(
         )
         return memory.remember(running)
 
-    if spec.port == 0 and spec.socket is None:
-        return start()
     return ensure_ready(spec, registry, start, cancelled, accepts=restarts_as(policy, limit), sink=sink)

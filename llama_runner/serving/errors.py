@@ -41,11 +41,13 @@ def own_option_error(word: str, ours: str) -> UsageError:
 class NoSuchServer(UsageError):
     """No running server has that name."""
 
-    def __init__(self, name: str, running: list[str]) -> None:
+    def __init__(self, name: str, running: list[str], *, elsewhere: bool = False) -> None:
         self.name, self.running = name, running
+        where, none = ("registered elsewhere", "none is") if elsewhere else ("running", "none runs here")
+        what = "is registered by another container or machine" if elsewhere else "runs"
         super().__init__(
-            f"no server called {name!r} runs" if name else "no server has run here",
-            hint=f"running: {', '.join(running)}" if running else "none runs here",
+            f"no server called {name!r} {what}" if name else "no server has run here",
+            hint=f"{where}: {', '.join(running)}" if running else none,
         )
 
 
@@ -58,13 +60,13 @@ class OutOfReach(ServerError):
         super().__init__(
             f"{about['alias']} at {about['url']} was started in another container or on another machine{host}, "
             f"as process {about['pid']}, and cannot be reached from here",
-            hint="run the command there",
+            hint="run the command there; where that is gone, `llama-runner stop --forget` removes its entry",
         )
 
 
-def has_failed_error(name: str, log: str) -> UsageError:
-    """A server that is to be restarted has failed: what held it has gone, and the model's options with it."""
-    return UsageError(f"{name} has failed and runs no more\nfull log: {log}", hint="start it with run --detach")
+def cannot_restart_error(name: str, why: str, *, runs: bool, hint: str = "start it with run --detach") -> ServerError:
+    """A server that could not be started again; ``runs``: it is not ended for that."""
+    return ServerError(f"{name} cannot be started again: {why}", hint=f"it goes on as it is; {hint}" if runs else hint)
 
 
 class AmbiguousName(UsageError):
@@ -74,6 +76,14 @@ class AmbiguousName(UsageError):
         self.name, self.urls = name, urls
         what = f"servers are called {name!r}" if name else "servers run"
         super().__init__(f"{len(urls)} {what}", hint=f"name one by its URL: {', '.join(urls)}")
+
+
+def launch_not_kept_error(name: str, log: str) -> UsageError:
+    """A server that does not run, and was not started in the background, or by an earlier version."""
+    return UsageError(
+        f"{name} does not run, and what it was started with is not kept\nfull log: {log}",
+        hint="start it with run --detach: such servers can be restarted",
+    )
 
 
 def runs_in_foreground_error(name: str, pid: int) -> UsageError:

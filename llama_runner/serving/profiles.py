@@ -44,7 +44,7 @@ def check_writable(where: Path) -> None:
 def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[str, Any]) -> Path:
     """Keep settings, llama-server's own words by option, under a name."""
     path = where / f"{safe_name(name)}.json"
-    write_json(path, {"settings": dict(settings), **about}, durable=True, indent=1)
+    write_json(path, {"name": name, "settings": dict(settings), **about}, durable=True, indent=1)
     return path
 
 
@@ -54,12 +54,24 @@ def read(where: Path, name: str) -> dict[str, str]:
         settings = read_json(where / f"{safe_name(name)}.json")["settings"]
         return {str(option): str(value) for option, value in settings.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        known = sorted(path.stem for path in where.glob("*.json")) if where.is_dir() else []
-        raise no_such_profile_error(name, known) from None
+        raise no_such_profile_error(name, names(where)) from None
+
+
+def names(where: Path) -> list[str]:
+    """Return the names of the profiles, as they were given; of a profile without a name, that of its file."""
+    return sorted(_name(path) for path in where.glob("*.json"))
+
+
+def _name(path: Path) -> str:
+    try:
+        found = read_json(path)["name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return path.stem
+    return found if isinstance(found, str) else path.stem
 
 
 def apply(settings: Mapping[str, str], options: ServerOptions) -> ServerOptions:
     """Return the options with the settings; what was asked for beside them counts more."""
     words = [word for option, value in settings.items() if option != _THREADS for word in (option, value)]
     threads = options.threads or (int(settings[_THREADS]) if settings.get(_THREADS, "").isdigit() else None)
-    return options.but(threads=threads, extra=(*words, *options.extra))
+    return options.replace(threads=threads, extra=(*words, *options.extra))

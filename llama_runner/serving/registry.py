@@ -12,10 +12,13 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
 from llama_runner.system.files import read_json, try_writing, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GRACE_S = 10.0
 """How long a server may take to end after SIGTERM: it lets requests in flight finish."""
@@ -57,6 +60,29 @@ def register_failed(directory: Path, about: dict[str, Any], failure: str) -> Non
     with suppress(OSError):
         entry = {**about, "state": "failed", "machine": machine(), "host": _host(), "failure": failure}
         write_json(_of_failed(directory, str(about["alias"])), entry, mode=0o600)
+
+
+def retire(path: Path, about: dict[str, Any]) -> None:
+    """Remove the file of a server that has ended; what it said is kept by name, for ``logs`` and ``restart``.
+
+    One that ended with the single command it was started for is not kept.
+    """
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        if about.get("shared", True):
+            write_json(_ended(path.parent) / f"{_digest(str(about['alias']))}.json", about, mode=0o600)
+
+
+def ended(directory: Path) -> list[dict[str, Any]]:
+    """Return what is known of servers that ran here and have ended: the last of each name, the newest first."""
+    kept = sorted(_ended(directory).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    dead = [about for path in directory.glob("*.json") if (about := _read(path)) is not None]
+    left = [about for about in dead if not lives(about) and not _is_elsewhere(about)]
+    return [*left, *(about for path in kept if (about := _load(path)) is not None)]
+
+
+def _ended(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}-ended")
 
 
 def failed(directory: Path) -> list[dict[str, Any]]:
@@ -103,10 +129,19 @@ def logs_in_use(directory: Path) -> set[str]:
 
 
 def forget_ended(directory: Path) -> None:
-    """Remove the files of processes of this machine that have ended: one that was killed leaves its own."""
+    """Retire the files of processes of this machine that have ended: one that was killed leaves its own."""
     for path in directory.glob("*.json"):
         about = _read(path)
         if about is not None and about["machine"] == machine() and not lives(about):
+            retire(path, about)
+
+
+def forget_elsewhere(directory: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Remove what other containers and machines have registered; a server of theirs that runs is not touched."""
+    chosen = [(about["machine"], about["pid"]) for about in entries]
+    for path in directory.glob("*.json"):
+        about = _read(path)
+        if about is not None and _is_elsewhere(about) and (about["machine"], about["pid"]) in chosen:
             with suppress(OSError):
                 path.unlink()
 

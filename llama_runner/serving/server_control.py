@@ -14,11 +14,21 @@ from llama_runner.serving.errors import (
     AmbiguousName,
     NoSuchServer,
     OutOfReach,
-    has_failed_error,
     not_restarted_error,
     runs_in_foreground_error,
 )
-from llama_runner.serving.registry import GRACE_S, elsewhere, failed, forget_ended, forget_failed, lives, running
+from llama_runner.serving.names import matching
+from llama_runner.serving.registry import (
+    GRACE_S,
+    elsewhere,
+    ended,
+    failed,
+    forget_elsewhere,
+    forget_ended,
+    forget_failed,
+    lives,
+    running,
+)
 from llama_runner.store.layout import LOGS
 
 if TYPE_CHECKING:
@@ -31,24 +41,43 @@ KILL_GRACE_S = 5.0
 
 
 def named(directory: Path, name: str) -> dict[str, Any]:
-    """Return the one running server that a model name, URL or process id means.
+    """Return the one running server that a name means; see ``names``.
 
-    Raises ``NoSuchServer``, ``UsageError``, or ``OutOfReach`` when the only one was started elsewhere.
+    Raises ``NoSuchServer``, ``AmbiguousName``, or ``OutOfReach`` when the only one was started elsewhere.
     """
-    found = running(directory)
-    chosen = [about for about in found if _is_called(about, name)]
+    return _chosen(directory, name, running(directory))
+
+
+def known(directory: Path, name: str) -> dict[str, Any]:
+    """Return the one server that a name means, of those that run or failed, or else that ended.
+
+    Its ``state`` is ``failed`` or ``stopped`` where it does not run. Raises as ``named`` does.
+    """
+    try:
+        return _chosen(directory, name, [*running(directory), *failed(directory)])
+    except (NoSuchServer, OutOfReach):
+        past = matching(ended(directory), name)
+        if len({about["alias"] for about in past}) > 1:
+            raise AmbiguousName(name, [str(about["alias"]) for about in past]) from None
+        if not past:
+            raise
+        return past[0] | {"state": "stopped"}
+
+
+def _chosen(directory: Path, name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    chosen = matching(entries, name)
     if len(chosen) > 1:
         raise AmbiguousName(name, [str(about["url"]) for about in chosen])
     if not chosen and (others := out_of_reach(directory, name)):
         raise OutOfReach(others[0])
     if not chosen:
-        raise NoSuchServer(name, [about["alias"] for about in found])
+        raise NoSuchServer(name, [about["alias"] for about in running(directory)])
     return chosen[0]
 
 
 def out_of_reach(directory: Path, name: str | None) -> list[dict[str, Any]]:
     """Return what was registered under a name, or under any, in other containers and on other machines."""
-    return [about for about in elsewhere(directory) if name in (None, about["alias"], about["url"])]
+    return elsewhere(directory) if name is None else matching(elsewhere(directory), name)
 
 
 def stop(directory: Path, name: str | None, sink: Sink = lambda _event: None) -> list[dict[str, Any]]:
@@ -59,22 +88,35 @@ def stop(directory: Path, name: str | None, sink: Sink = lambda _event: None) ->
     forgotten, and returned as well: its ``state`` is ``failed``. ``sink`` gets a warning for each server of
     another container or machine, which is left alone.
     """
-    given_up = [about for about in failed(directory) if name in (None, about["alias"], about["url"])]
-    chosen = running(directory)
+    chosen = [*running(directory), *failed(directory)]
     if name is not None:
-        try:
-            chosen = [named(directory, name)]
-        except (NoSuchServer, OutOfReach):
-            chosen = []
-            if not given_up:
-                raise
+        chosen = [_chosen(directory, name, chosen)]
+    given_up = [about for about in chosen if about.get("state") == "failed"]
+    chosen = [about for about in chosen if about.get("state") != "failed"]
     for about in given_up:
         forget_failed(directory, about["alias"])
-    for about in out_of_reach(directory, name):
+    for about in out_of_reach(directory, None) if name is None else ():
         sink(Warned("out_of_reach", str(OutOfReach(about))))
     _end(chosen)
     forget_ended(directory)
-    return chosen + given_up
+    return [without_launch(about) for about in (*chosen, *given_up)]
+
+
+def forget(directory: Path, name: str | None) -> list[dict[str, Any]]:
+    """Remove the entries of servers that other containers or machines have registered, all or those of a name.
+
+    For containers that are gone: whether their servers run is not known here. None of them is ended.
+    """
+    chosen = out_of_reach(directory, name)
+    if name is not None and not chosen:
+        raise NoSuchServer(name, [about["alias"] for about in elsewhere(directory)], elsewhere=True)
+    forget_elsewhere(directory, chosen)
+    return [without_launch(about) for about in chosen]
+
+
+def without_launch(about: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry as it is shown: without what it takes to start the server again."""
+    return {name: value for name, value in about.items() if name != "launch"}
 
 
 def _end(chosen: list[dict[str, Any]]) -> None:
@@ -98,18 +140,19 @@ def _end(chosen: list[dict[str, Any]]) -> None:
                     _signal(about, signal.SIGKILL)
 
 
-def restart(directory: Path, name: str) -> dict[str, Any]:
+def restart(
+    directory: Path, name: str, check: Callable[[dict[str, Any]], None] = lambda _about: None
+) -> dict[str, Any]:
     """End a server that runs in the background and start it anew; return what is known of it once it is ready.
 
-    Raises ``ServerError`` when it does not end, or does not become ready again before its process gives up.
+    ``check`` gets its entry before it is ended, and raises what would hinder the start. Raises ``ServerError`` when
+    the server does not end, or does not become ready again before its process gives up.
     """
-    gone = {str(each): about for about in failed(directory) for each in (about["alias"], about["url"])}
-    if name in gone and not any(_is_called(about, name) for about in running(directory)):
-        raise has_failed_error(name, str(gone[name]["log"]))
     before = named(directory, name)
     keeper = _keeper(before)
     if keeper is None or not before.get("detached"):
-        raise runs_in_foreground_error(name, int(before["pid"]))
+        raise runs_in_foreground_error(str(before["alias"]), int(before["pid"]))
+    check(before)
     _signal(keeper, signal.SIGHUP)
     deadline = time.monotonic() + GRACE_S + KILL_GRACE_S
     while lives(keeper):
@@ -119,7 +162,7 @@ def restart(directory: Path, name: str) -> dict[str, Any]:
         if before["pid"] != keeper["pid"] and lives(before) and time.monotonic() > deadline:
             break
         time.sleep(_POLL_S)
-    raise not_restarted_error(name, str(before["log"]))
+    raise not_restarted_error(str(before["alias"]), str(before["log"]))
 
 
 def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callable[[], bool]]:
@@ -135,17 +178,11 @@ def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callabl
         return ended[-1], lambda: False
     if name is None and len(found) > 1:
         raise AmbiguousName("", [str(about["url"]) for about in found])
-    if not any(name is None or _is_called(about, name) for about in found):
-        for about in failed(directory):
-            if name in (about["alias"], about["url"]):
-                return root / str(about["log"]), lambda: False
-    about = found[0] if name is None else named(directory, name)
+    about = found[0] if name is None else known(directory, name)
+    if about.get("state") in ("failed", "stopped"):
+        return root / str(about["log"]), lambda: False
     kept = [each for each in (_keeper(about), about) if each is not None]
     return root / str(about["log"]), lambda: any(map(lives, kept))
-
-
-def _is_called(about: dict[str, Any], name: str) -> bool:
-    return name in (about["alias"], about["url"], str(about["pid"]))
 
 
 def _keeper(about: dict[str, Any]) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_car
 from llama_runner.serving.output import Output
 from llama_runner.serving.registry import GRACE_S, register
 from llama_runner.system.background_writer import BackgroundWriter
-from llama_runner.system.processes import dying_with_parent, signal_group, start
+from llama_runner.system.processes import parent_death_prefix, signal_group, start
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
@@ -95,8 +95,9 @@ class Server(Talks):
         self.api_key = self._find_key()
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
-        self.registry, self._about = registry, (about or {}) | identity(spec, self._environment)
+        self.registry, self._about = registry, identity(spec, self._environment) | (about or {})
         self._begun, self._ended = threading.Event(), threading.Event()
+        self._unasked = {"stop": False}
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
         self._began = time.monotonic()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -152,7 +153,7 @@ class Server(Talks):
     def again(self) -> Server:
         """Start it anew once it has ended: the same port, the same key, the same log."""
         port = self.url.removesuffix(self.spec.api_prefix).rpartition(":")[2]
-        spec = self.spec.but(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
+        spec = self.spec.replace(port=int(port)) if self.spec.port == 0 and port.isdigit() else self.spec
         return Server(
             spec,
             log=self.log,
@@ -172,7 +173,7 @@ class Server(Talks):
         """
         try:
             self._child = self._start()
-            if not dying_with_parent():
+            if not parent_death_prefix():
                 self._watch()
             from llama_runner.serving.server_log import Log  # noqa: PLC0415 - while llama-server starts
 
@@ -331,14 +332,19 @@ class Server(Talks):
                 self._child.wait(_SIGNAL_S)
         return self.stop()
 
-    def request_stop(self) -> None:
+    def request_stop(self, *, kill: bool = True) -> None:
         """Ask the server to end and return at once, as a signal handler must; asked again, kill it.
 
-        Whoever is in ``wait`` learns how it ended. One that has not ended after ``GRACE_S`` is killed.
+        With ``kill`` false, asking again does nothing. Whoever is in ``wait`` learns how it ended. One that has not
+        ended after ``GRACE_S`` is killed.
         """
         if self._ended.is_set() or not self._is_ours:
             return
-        again, self._asked = self._asked, True
+        # whoever removes the item asks first; a signal handler may run between any two statements
+        again = self._unasked.pop("stop", True)
+        if again and not kill:
+            return
+        self._asked = True
         signal_group(self._child, signal.SIGKILL if again else signal.SIGTERM)
         if not again:
             killer = threading.Timer(GRACE_S, self.request_stop)
@@ -377,7 +383,9 @@ class Server(Talks):
         kill_marked(self._mark)
         with suppress(OSError):
             if self._registered is not None:
-                self._registered.unlink(missing_ok=True)
+                from llama_runner.serving.registry import machine, retire  # noqa: PLC0415 - as above
+
+                retire(self._registered, self.entry("stopped") | {"pid": self.pid, "machine": machine()})
             self._clear_socket()
         try:
             self._keeper.join(timeout=_DRAIN_S)

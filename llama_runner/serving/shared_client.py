@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import LlamaRunnerError, UsageError
+from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
+from llama_runner.serving.errors import AmbiguousName
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in
 from llama_runner.serving.llama_server.purpose import purpose_of
+from llama_runner.serving.names import matching
+from llama_runner.serving.registry import running
 from llama_runner.serving.running_server import answering_alike
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
     from llama_runner.client.sync_client import Client, Requests
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
@@ -37,7 +41,13 @@ def text_server(server: ServerOptions | None) -> ServerOptions:
     purpose = purpose_of(options, os.environ)
     if purpose.kind != "text":
         raise gives_vectors_error(purpose.option)
-    return options
+    return options.replace(purpose="text")
+
+
+def may_share(options: ServerOptions) -> bool:
+    """Return whether a server that runs may be used: no option asks for one of its own."""
+    usual = ServerOptions()
+    return all(getattr(options, name) == getattr(usual, name) for name in _OWN)
 
 
 @contextmanager
@@ -48,25 +58,57 @@ def shared_client(
 
     The server that ``start`` returns ends with the block.
     """
-    usual = ServerOptions()
-    if all(getattr(options, name) == getattr(usual, name) for name in _OWN):
+    if may_share(options):
+        refused: ServerError | None = None
         for about in answering_alike(spec, registry):
-            if (client := _client(about)) is not None:
-                with client:
-                    yield client
+            with ExitStack() as stack:
+                try:
+                    client = stack.enter_context(client_of(about))
+                except LlamaRunnerError as error:  # one that does not answer is not used
+                    refused = error if about.get("wants_key") and isinstance(error, ServerError) else refused
+                    continue
+                yield client
                 return
+        if refused is not None:
+            raise refused
     with start() as server:
         yield server
 
 
-def _client(about: dict[str, Any]) -> Client | None:
-    """Return a client of a registered server, if it answers us."""
-    from llama_runner.client.sync_client import Client  # noqa: PLC0415 - only where such a server runs
+def needs_key_error(about: dict[str, Any]) -> ServerError:
+    """A server that would answer asks for an API key that is not known here."""
+    return ServerError(
+        f"{about['alias']} runs at {about['url']} and asks for an API key",
+        hint="set LLAMA_API_KEY to its key; with -c, -t or -ngl another server is started instead",
+    )
 
-    client = Client(about["url"], api_key=first_key_in(os.environ))
-    try:
-        client.props()
-    except LlamaRunnerError:  # it is loading, needs another key, or has a certificate of its own
-        client.close()
-        return None
-    return client
+
+@contextmanager
+def client_of(about: dict[str, Any]) -> Iterator[Client]:
+    """Give a client of a registered server; ``ServerError`` where it does not answer or asks for another key.
+
+    Its key is the first of its key file, if that can be read, or ``LLAMA_API_KEY``.
+    """
+    from llama_runner.client.errors import KeyRefused  # noqa: PLC0415 - only where such a server runs
+    from llama_runner.client.sync_client import Client  # noqa: PLC0415
+
+    certificate, file = about.get("tls_cert"), about.get("api_key_file")
+    key = first_key_in(os.environ)
+    if isinstance(file, str):
+        from llama_runner.serving.access import first_key  # noqa: PLC0415 - not for the usual server
+
+        key = first_key(file) or key
+    with Client(about["url"], api_key=key, certificate=Path(certificate) if certificate else None) as client:
+        try:
+            client.props()
+        except KeyRefused:
+            raise needs_key_error(about) from None
+        yield client
+
+
+def client_at(registry: Path, url: str) -> AbstractContextManager[Client]:
+    """Return a client of the server at a URL, of ours with what its entry says; ``AmbiguousName`` for a name of two."""
+    found = matching(running(registry), url)
+    if len(found) > 1:
+        raise AmbiguousName(url, [str(about["url"]) for about in found])
+    return client_of(found[0] if found else {"alias": "a server", "url": url})

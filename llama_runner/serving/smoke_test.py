@@ -77,7 +77,7 @@ def prove(directory: Path, expected: Expected, workspace: Workspace, *, patience
     if rpc := proof.program(RPC_TARGET):
         proof.ask(rpc, "--help")
     proof.sentence(server, expected.backend)
-    workspace.fact(backend=expected.backend, proven=PROVEN)
+    workspace.add_facts(backend=expected.backend, proven=PROVEN)
 
 
 class _Proof:
@@ -127,7 +127,7 @@ class _Proof:
                 run_program.run(
                     [program, word],
                     env=self._environment,
-                    cwd=self._workspace.tools,  # for what a crash leaves behind
+                    cwd=self._workspace.scratch,  # for what a crash leaves behind
                     log=log,
                     log_name=self._log_name,
                     on_line=said.append,
@@ -165,7 +165,7 @@ class _Proof:
         wanted = expected.commit
         if wanted is not None and not (wanted.startswith(commit) or commit.startswith(wanted)):
             raise smoke_test_errors.WrongVersion(SERVER, f"commit {wanted}", f"commit {commit}")
-        self._workspace.fact(version=found["text"], build=build, commit=None if commit == _NOBODYS else commit)
+        self._workspace.add_facts(version=found["text"], build=build, commit=None if commit == _NOBODYS else commit)
 
     def devices(self, server: Path, backend: str) -> None:
         """Find a device of the backend, if it is one that has any."""
@@ -177,7 +177,7 @@ class _Proof:
         wanted = BACKENDS[split_rpc(backend)[0]].device
         if wanted is not None and not any(name.startswith(wanted) for name in devices):
             raise smoke_test_errors.NoDevice(backend, devices, self._log_name)
-        self._workspace.fact(devices=devices)
+        self._workspace.add_facts(devices=devices)
 
     def sentence(self, server: Path, backend: str) -> None:
         """Serve the demo model and hear what it says."""
@@ -187,7 +187,7 @@ class _Proof:
         from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of  # noqa: PLC0415
         from llama_runner.serving.server_process import Server  # noqa: PLC0415
 
-        tools, log = self._workspace.tools, self._workspace.log_path
+        tools, log = self._workspace.scratch, self._workspace.log_path
         model = tools / "demo.gguf"
         convert(MODEL_DIRECTORY, model, name="demo", cancelled=self._workspace.is_cancelled)
         options = ServerOptions(

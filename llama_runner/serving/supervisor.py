@@ -47,11 +47,11 @@ class Supervisor:
         self._anew = False
         self._stopped, self._woken = threading.Event(), threading.Event()
 
-    def request_stop(self) -> None:
-        """Ask the server to end for good; asked again, kill it."""
+    def request_stop(self, *, kill: bool = True) -> None:
+        """Ask the server to end for good; asked again, kill it, unless ``kill`` is false."""
         self._stopped.set()
         self._woken.set()
-        self.server.request_stop()
+        self.server.request_stop(kill=kill)
 
     def request_restart(self) -> None:
         """Ask the server to end, to be started anew at once, whatever the policy; also while it loads."""
@@ -111,7 +111,7 @@ class Supervisor:
         self._anew = False
         self.server = self.server.again()
         if self._stopped.is_set() or self._anew:
-            self.server.request_stop()
+            self.server.request_stop(kill=False)  # a handler that ran since the line before has asked already
 
     def _pause(self, status: int, failed: int) -> None:
         """Wait, longer each time; while there is no server, it is this process that can be asked to stop."""

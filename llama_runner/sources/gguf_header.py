@@ -51,6 +51,10 @@ FILE_TYPES = {
 """Names of quantizations by ``general.file_type``."""
 
 
+POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
+"""How a model makes one vector of many, by llama.cpp's number; with ``rank`` it is a score."""
+
+
 class NotGGUF(SourceError):
     """The file is not a GGUF file, or is damaged."""
 
@@ -107,8 +111,15 @@ class GgufHeader(Value):
             "context_length": context if type(context) is int else None,
             "chat_template": "tokenizer.chat_template" in self.metadata,
             "tensors": self.tensors,
+            "pooling": POOLING.get(self.metadata.get(f"{architecture}.pooling_type", -1)),
+            "classes": self._classes(),
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    def _classes(self) -> int | None:
+        """Return how many numbers the head of a classifier gives, None for a model without one."""
+        head = next((entry for entry in self.entries if entry.name == "cls.output.weight"), None)
+        return None if head is None else (*head.shape, 1)[1]
 
     def text(self, key: str) -> str | None:
         """Return a text value; None if it is absent or not a text."""

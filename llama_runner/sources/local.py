@@ -6,15 +6,15 @@ import os
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError
-from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_here
+from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_by_native_converter
 from llama_runner.store.layout import GGUF, safe_name, user_path
 from llama_runner.store.local_sources import (
     LocalSource,
     missing_source_error,
-    reading,
-    text_of,
+    printable_file_name,
+    source_read_errors,
     unreadable_source_error,
 )
 
@@ -44,14 +44,14 @@ class LocalSafetensors(LocalSource):
     is_directory: ClassVar[bool] = True
 
     @property
-    def is_converted_here(self) -> bool:
+    def is_converted_natively(self) -> bool:
         """See ``LocalSource``."""
         return self.converted_here
 
     def files(self) -> dict[str, Path]:
         """See ``LocalSource``."""
         found: dict[str, Path] = {}
-        with reading(self.path):
+        with source_read_errors(self.path):
             for directory, below in (("", self.path), *self._known_folders()):
                 for entry in os.scandir(below):
                     name = f"{directory}{entry.name}"
@@ -76,7 +76,7 @@ class LocalGguf(LocalSource):
     @property
     def name(self) -> str:
         """The file's name without its suffix."""
-        return text_of(self.path.stem)
+        return printable_file_name(self.path.stem)
 
     def files(self) -> dict[str, Path]:
         """See ``LocalSource``."""
@@ -93,12 +93,12 @@ class PlainFile(LocalSource):
     @property
     def name(self) -> str:
         """The file's name."""
-        return text_of(self.path.name)
+        return printable_file_name(self.path.name)
 
 
 def artifact_directory(name: str, digest: str) -> str:
     """Return the directory, relative to the root, for artifacts made from a local source."""
-    return f"{GGUF}/local__{safe_name(name)}__{short(digest, 12)}"
+    return f"{GGUF}/local__{safe_name(name)}__{short_hash(digest, 12)}"
 
 
 def open_directory(path: Path) -> LocalSafetensors:
@@ -109,7 +109,7 @@ def open_directory(path: Path) -> LocalSafetensors:
     if not path.is_dir():
         raise not_a_directory_error(path)
     resolved = path.resolve()
-    return LocalSafetensors(resolved, text_of(resolved.name if path.name in ("", "..") else path.name))
+    return LocalSafetensors(resolved, printable_file_name(resolved.name if path.name in ("", "..") else path.name))
 
 
 def open_plain(path: Path) -> PlainFile:
@@ -129,6 +129,6 @@ def _may_be_read(name: str, path: Path, there: Container[str]) -> bool:
     """
     if path.is_file() or (path.is_symlink() and not path.exists()):
         return True
-    if not path.is_dir() and is_read_here(name, there, None):
+    if not path.is_dir() and is_read_by_native_converter(name, there, None):
         raise unreadable_source_error(path, "not a regular file")
     return False

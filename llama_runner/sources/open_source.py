@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,15 +33,12 @@ def several_sources_error(named: list[str]) -> UsageError:
     return UsageError(f"{len(named)} models given: {', '.join(named)}", hint="give one")
 
 
-class AdapterOnly(SourceError):
-    """The named model is a LoRA adapter. ``base`` is the base model that it names, None if it names none."""
-
-    def __init__(self, path: Path, base: str | None) -> None:
-        self.path, self.base = path, base
-        super().__init__(
-            f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and names no base model"),
-            hint=f"run {base or 'MODEL'} --lora {path}",
-        )
+def adapter_only_error(path: Path, base: str | None) -> SourceError:
+    """Return the error for a LoRA adapter that is named as the model. ``base`` is the base model that it names."""
+    return SourceError(
+        f"{path} is a LoRA adapter" + (f" of {base}" if base else ", and names no base model"),
+        hint=f"run {base or 'MODEL'} --lora {path}",
+    )
 
 
 class NotAModel(SourceError):
@@ -48,9 +46,10 @@ class NotAModel(SourceError):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        words = " ".join(re.findall(r"[\w.-]+", name))
         super().__init__(
             f"{name} is not a file or directory here, and not the name of a model on the Hugging Face Hub",
-            hint="check the path, or name a model as ORG/MODEL",
+            hint=f"check the path, or name a model as ORG/MODEL; `llama-runner search {words or 'WORDS'}` finds names",
         )
 
 
@@ -119,7 +118,7 @@ def _open(
 
 
 def _open_model(path: Path) -> LocalSafetensors:
-    """Return the source of a model directory; raises ``AdapterOnly`` if it holds only an adapter."""
+    """Return the source of a model directory; raises ``SourceError`` if it holds only an adapter."""
     model = open_directory(path)
     if not (model.path / "config.json").is_file() and (settings := model.path / _ADAPTER_SETTINGS).is_file():
         from llama_runner.system.files import read_json  # noqa: PLC0415 - only for an adapter
@@ -128,15 +127,15 @@ def _open_model(path: Path) -> LocalSafetensors:
             base = read_json(settings)["base_model_name_or_path"]
         except (OSError, ValueError, LookupError, TypeError):
             base = None
-        raise AdapterOnly(path, base if isinstance(base, str) and base else None)
+        raise adapter_only_error(path, base if isinstance(base, str) and base else None)
     return model
 
 
 def check_not_adapter(source: object) -> None:
-    """Raise ``AdapterOnly`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
+    """Raise a ``SourceError`` for a GGUF file that holds a LoRA adapter, which cannot be served alone."""
     if isinstance(source, LocalGguf) and source.header.metadata.get("general.type") == "adapter":
         base = source.header.text("general.base_model.0.repo_url") or source.header.text("general.base_model.0.name")
-        raise AdapterOnly(source.path, base and base.removeprefix("https://huggingface.co/"))
+        raise adapter_only_error(source.path, base and base.removeprefix("https://huggingface.co/"))
 
 
 def _hub_name(text: str, *, bare: bool = False) -> HubName:

@@ -1,4 +1,4 @@
-"""Fetch a file from the user's package index by name, version and digest."""
+"""Step: download a file from the user's package index by name, version and digest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import DownloadError
-from llama_runner.core.step import Needs, Place, Step, unkeyed
+from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.store.layout import SOURCES
 from llama_runner.system.processes import python_module
@@ -22,7 +22,7 @@ _RAW_PROGRESS = r"Progress (\d+) of (\d+)"
 
 
 def fetch_failed_error(what: str, tail: list[str], log: str) -> DownloadError:
-    """The package index did not give the file."""
+    """Return the error for a failed download."""
     lines = "".join(f"\n  {line}" for line in tail[-4:])
     return DownloadError(
         f"{what} could not be fetched from the package index{lines}\nfull log: {log}",
@@ -31,7 +31,7 @@ def fetch_failed_error(what: str, tail: list[str], log: str) -> DownloadError:
 
 
 def wrong_file_error(what: str, log: str) -> DownloadError:
-    """The package index gave another file than the pinned one."""
+    """Return the error for a file with another digest than the pinned one."""
     return DownloadError(
         f"{what} from the package index is not the pinned file: its sha256 differs\nfull log: {log}",
         hint="nothing was kept; check which index pip uses (pip config list)",
@@ -39,7 +39,7 @@ def wrong_file_error(what: str, log: str) -> DownloadError:
 
 
 class FetchPackage(Step):
-    """One file of a package, by pip: it knows the user's index, proxy and certificates."""
+    """One file of a package, downloaded by pip, which uses the user's index, proxy and certificates."""
 
     package: str
     release: str
@@ -50,27 +50,27 @@ class FetchPackage(Step):
     resource: ClassVar = "network"
 
     @property
-    def promise(self) -> Digest:
+    def expected_digest(self) -> Digest:
         """The pinned digest."""
         return self.digest
 
     @property
     def source(self) -> dict[str, object]:
-        """Where the file comes from."""
+        """The package and its version."""
         return {"kind": "package", "ref": f"{self.package}=={self.release}"}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """Beside the pin."""
+        """Return the place in the directory of source archives."""
         del key, digests, places
         return Place(SOURCES, self.filename)
 
-    def needs(self) -> Needs:
-        """The file, once for pip and once for us."""
-        return Needs(fetch=self.size, disk=2 * self.size)
+    def estimate(self) -> ResourceEstimate:
+        """Return the size of the file; on disk twice, for pip's copy."""
+        return ResourceEstimate(fetch=self.size, disk=2 * self.size)
 
     def run(self, workspace: Workspace) -> None:
-        """Download with pip, which compares the digest itself."""
-        requirements = workspace.tools / "requirements.txt"
+        """Download with pip, which verifies the digest."""
+        requirements = workspace.scratch / "requirements.txt"
         requirements.write_text(f"{self.package}=={self.release} --hash={self.digest}\n", encoding="utf-8")
         what = f"{self.package} {self.release}"
 
@@ -79,7 +79,7 @@ class FetchPackage(Step):
                 workspace.progress(int(match[1]), int(match[2]), "bytes")
 
         try:
-            workspace.call(
+            workspace.run_program(
                 [
                     *(*python_module("pip"), "download", "--no-deps", "--no-input"),
                     *("--disable-pip-version-check", "--progress-bar", "raw", "--only-binary", ":all:"),

@@ -1,10 +1,10 @@
-"""Unpack out of an archive what is named in it: the source tree, a file."""
+"""Steps: unpack the source tree of llama.cpp, or one file, from an archive."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from llama_runner.core.step import Needs, Node, Place, Step, unkeyed
+from llama_runner.core.step import Node, Place, ResourceEstimate, Step, unkeyed
 from llama_runner.store.layout import SOURCES
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class UnpackSource(Step):
-    """The llama.cpp source tree: a private copy to build from."""
+    """The source tree of llama.cpp."""
 
     archive: Node
     member: str
@@ -26,27 +26,27 @@ class UnpackSource(Step):
     kind: ClassVar[str] = "unpack"
 
     @property
-    def promise(self) -> Digest:
+    def expected_digest(self) -> Digest:
         """The pinned digest of the tree."""
         return self.digest
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """Beside the pin."""
+        """Return the place in the directory of source trees."""
         del key, digests, places
         return Place(f"{SOURCES}/{self.directory}")
 
-    def needs(self) -> Needs:
-        """The tree."""
-        return Needs(disk=self.bytes)
+    def estimate(self) -> ResourceEstimate:
+        """Return the size of the tree."""
+        return ResourceEstimate(disk=self.bytes)
 
     def run(self, workspace: Workspace) -> None:
-        """Write every file below ``member``; of the modes only the executable bit is kept."""
+        """Extract every file below ``member``; of the modes only the executable bit is kept."""
         prefix = self.member.rstrip("/") + "/"
         extract(workspace, workspace.out, lambda name: name[len(prefix) :] if name.startswith(prefix) else None)
 
 
 class UnpackFile(Step):
-    """One file out of an archive, by its name in it: the archive that a wheel carries."""
+    """One file of an archive, by its name in it, such as the source archive in a wheel."""
 
     archive: Node
     member: str
@@ -55,26 +55,26 @@ class UnpackFile(Step):
     kind: ClassVar[str] = "unpack_file"
 
     @property
-    def promise(self) -> Digest:
+    def expected_digest(self) -> Digest:
         """The pinned digest of the file."""
         return self.digest
 
     @property
     def transient(self) -> bool:
-        """It can be had again out of what it comes from."""
+        """True: the file can be unpacked again."""
         return True
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """Beside the pin, under its own name."""
+        """Return the place in the directory of source archives, under the file's name."""
         del key, digests, places
         return Place(SOURCES, self.member.rpartition("/")[2])
 
-    def needs(self) -> Needs:
-        """The file."""
-        return Needs(disk=self.bytes)
+    def estimate(self) -> ResourceEstimate:
+        """Return the size of the file."""
+        return ResourceEstimate(disk=self.bytes)
 
     def run(self, workspace: Workspace) -> None:
-        """Write it. ``BadArchive`` when it is not there."""
+        """Extract the file. Raises ``BadArchive`` if it is missing."""
         from llama_runner.system.archives import BadArchive  # noqa: PLC0415 - not on the warm path
 
         extract(workspace, workspace.out, lambda name: workspace.target.name if name == self.member else None)
@@ -83,7 +83,7 @@ class UnpackFile(Step):
 
 
 def extract(workspace: Workspace, into: Path, pick: Callable[[str], str | None], name: str = "archive") -> None:
-    """Unpack an input into a directory: what ``pick`` gives another name, under that name."""
+    """Extract an input into a directory; ``pick`` as of ``archives.extract``."""
     from llama_runner.system import archives  # noqa: PLC0415 - not on the warm path
 
     def on_progress(done: int, total: int) -> None:

@@ -1,1 +1,1 @@
-"""Artifacts and their records on disk: where everything is, publishing, hashing, locks."""
+"""Artifacts and their records on disk: paths, publishing, digests, stamps, locks."""

@@ -1,7 +1,7 @@
-"""Artifacts and their records on disk: look, publish, evict.
+"""Reads, publishes and evicts artifacts and their records.
 
-Publishing is staged file → fsync → rename into place → record. A crash anywhere leaves either nothing new or a
-payload that no record vouches for, which counts as absent; the old artifact stays until the new one is whole.
+The order of publishing is: staged file, fsync, rename into place, record. A crash leaves either nothing new or a
+payload without a matching record, which counts as absent. The old artifact stays until the new one is complete.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.events import Sink, Warned
-from llama_runner.core.record import STATE_FILE, TREE, Damaged, Record, State, format_state, parse_state
+from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, StateFile, format_state, parse_state
 from llama_runner.store import layout, staging
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.stamps import hash_payload, stamp_of
-from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_whole
+from llama_runner.store.stamps import hash_payload, payload_stamp
+from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.plan import Payload
+    from llama_runner.core.plan import PayloadState
     from llama_runner.core.step import Place
 
 _LARGEST_STATE = 64 << 20
 
 
 class Store:
-    """What lies under one root. Reading never writes."""
+    """The artifacts and records below one root. Methods that read do not write."""
 
     def __init__(self, root: Path, sink: Sink) -> None:
         self.root = root
@@ -40,16 +40,16 @@ class Store:
         self._sink = sink
 
     def path(self, place: Place) -> Path:
-        """Return where the artifact of a place is or would be."""
+        """Return the absolute path of a place."""
         directory = self.root / place.directory
         return directory / place.name if place.name else directory
 
     def work(self, kind: str, key: Key) -> Path:
-        """Return where a step keeps what it has done of a key's work, so that it is gone on with after a crash."""
-        return layout.work(self.private) / f"{kind}-{short(key, 12)}"
+        """Return the directory where a step keeps unfinished work for a key, to resume it after a failure."""
+        return layout.work(self.private) / f"{kind}-{short_hash(key, 12)}"
 
     def records(self, directory: Path) -> Mapping[str, Record]:
-        """Return the records of one directory; none, with a warning, when its state file is damaged."""
+        """Return the records of one directory; none, with a warning, if its state file is damaged."""
         return self._state(directory).records
 
     def record(self, place: Place) -> Record | None:
@@ -60,32 +60,32 @@ class Store:
             self._sink(Warned("damaged_state", f"the record of {name} in {path} counts as absent: {problem}"))
         return state.records.get(name)
 
-    def _state(self, directory: Path) -> State:
+    def _state(self, directory: Path) -> StateFile:
         path = directory / STATE_FILE
         try:
             return parse_state(read_bounded(path, _LARGEST_STATE))
         except (FileNotFoundError, NotADirectoryError):
-            return State({})
-        except (OSError, Damaged, UnicodeDecodeError) as error:
+            return StateFile({})
+        except (OSError, InvalidRecord, UnicodeDecodeError) as error:
             self._sink(Warned("damaged_state", f"{path} counts as absent: {error}"))
-            return State({})
+            return StateFile({})
 
-    def payload(self, place: Place, record: Record) -> Payload:
-        """Say whether the recorded bytes are there. Bytes under a new stamp are hashed once."""
+    def payload_state(self, place: Place, record: Record) -> PayloadState:
+        """Compare the bytes at a place with its record. Bytes with a new stamp are hashed."""
         path = self.path(place)
         try:
             if place.is_tree and {child.name for child in path.iterdir()} <= {STATE_FILE}:
                 return "absent"
-            if stamp_of(path) == record.stamp:
+            if payload_stamp(path) == record.stamp:
                 return "present"
             return "restamp" if hash_payload(path)[0] == record.digest else "changed"
         except OSError:
             return "absent"
 
-    def earlier(self, place: Place) -> Record | None:
-        """Return the newest record of the same file that was made of another state of the same source.
+    def earlier_record(self, place: Place) -> Record | None:
+        """Return the newest record of the same file made from another state of the same source; None without one.
 
-        The directories of two states differ in what follows the last ``__``.
+        The directory names of two states differ only after the last ``__``.
         """
         above, _, directory = place.directory.rpartition("/")
         source, _, state = directory.rpartition("__")
@@ -101,13 +101,13 @@ class Store:
         return max(found, key=lambda record: str(record.made.get("at", "")), default=None)
 
     def directories(self, parent: str, pattern: str) -> Iterator[tuple[Path, Mapping[str, Record]]]:
-        """Yield the directories below ``parent`` whose names match, with their records."""
+        """Yield the directories below ``parent`` whose names match ``pattern``, with their records."""
         for state in sorted(self.root.glob(f"{parent}/{pattern}/{STATE_FILE}")):
             if not state.parent.parent.name.startswith(staging.PREFIX):
                 yield state.parent, self.records(state.parent)
 
-    def holding(self, digest: Digest, pattern: str) -> Iterator[Path]:
-        """Yield downloaded files with these bytes, as far as records tell, in directories whose names match."""
+    def find_downloads(self, digest: Digest, pattern: str) -> Iterator[Path]:
+        """Yield downloaded files with this recorded digest in directories whose names match ``pattern``."""
         for parent, below in ((f"{layout.MODELS}/*", pattern), (f"{layout.MODELS}/*/{pattern}", "*")):
             for directory, records in self.directories(parent, below):
                 for name, record in records.items():
@@ -118,24 +118,24 @@ class Store:
                             yield path
 
     def has_leftovers(self) -> bool:
-        """Whether a process that was killed, or one that still works, has something in staging."""
+        """Whether a killed or running process has a staging directory."""
         try:
             return any(layout.staging(self.private).iterdir())
         except OSError:
             return False
 
     def publish(self, place: Place, staged: Path, record: Record) -> Record:
-        """Move staged bytes into their place and write the record; return it with its stamp.
+        """Move staged bytes into their place and write the record; return the record with its stamp.
 
-        ``staged`` is a file or a directory that ``staging.open_directory`` gave room for; ``record.stamp`` is ignored.
+        ``staged`` is a file or a directory below ``staging.open_directory``; ``record.stamp`` is ignored.
         """
         import shutil  # noqa: PLC0415 - only to write
 
         sync_all(staged)
-        record = record.but(stamp=stamp_of(staged))
+        record = record.replace(stamp=payload_stamp(staged))
         final = self.path(place)
         if place.is_tree:
-            write_whole(staged / STATE_FILE, format_state({TREE: record}), durable=True)
+            write_atomically(staged / STATE_FILE, format_state({TREE: record}), durable=True)
             final.parent.mkdir(parents=True, exist_ok=True)
             with self._state_lock(final):
                 aside = staged.with_name("replaced")
@@ -152,28 +152,28 @@ class Store:
         return record
 
     def update(self, place: Place, record: Record) -> None:
-        """Record something new about bytes that stay as they are; a read-only store is asked again next time."""
+        """Replace the record of unchanged bytes; does nothing in a read-only store."""
         with suppress(OSError):
             self._write_record(place, record)
 
     def is_evictable(self, place: Place) -> bool:
-        """Whether the bytes are there and nobody has ever asked to keep them."""
+        """Whether the bytes exist and the user has not asked to keep them."""
         record = self.record(place)
         return record is not None and record.made.get("kept") is False and self.path(place).exists()
 
     def evict(self, place: Place) -> int:
-        """Delete the bytes of an artifact and keep its record; return how many there were."""
+        """Delete the bytes of an artifact and keep its record; return the number of bytes freed."""
         path = self.path(place)
-        with suppress(OSError):  # gone already, or not ours to delete
+        with suppress(OSError):  # deleted already, or no permission
             size = path.stat().st_size
             path.unlink()
             return size
         return 0
 
     def copy_out(self, files: Mapping[Path, Path]) -> None:
-        """Copy files of an artifact to where the user wants them; each is there as a whole or not at all.
+        """Copy files of an artifact to paths outside the store, each atomically.
 
-        The first is there only when all others are.
+        The first file appears after all others.
         """
         import shutil  # noqa: PLC0415 - only to write
         from contextlib import ExitStack  # noqa: PLC0415
@@ -190,20 +190,20 @@ class Store:
     def _write_record(self, place: Place, record: Record) -> None:
         directory = self.root / place.directory
         with self._state_lock(directory):
-            state = self._state(directory).having(place.name or TREE, record)
+            state = self._state(directory).with_record(place.name or TREE, record)
             home = layout.staging(self.private) / self._state_name(directory)  # where a crash leaves what is swept
             final = directory.resolve() if place.is_tree else directory / STATE_FILE  # nothing is added to a tree
             staging.discard(home)
             temporary = staging.open_directory(home, final) / STATE_FILE
             try:
-                write_whole(temporary, state.format(), durable=True)
+                write_atomically(temporary, state.format(), durable=True)
                 temporary.replace(directory / STATE_FILE)
             finally:
                 staging.discard(home)
             sync_directory(directory)
 
     def _state_lock(self, directory: Path) -> AbstractContextManager[object]:
-        """Keep the read-modify-write of one state file to one process; held for milliseconds."""
+        """Return the lock for read-modify-write of one state file; held for milliseconds."""
         from filelock import FileLock  # noqa: PLC0415 - the warm path takes no lock
 
         path = layout.lock_file(self.private, self._state_name(directory))

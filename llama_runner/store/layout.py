@@ -1,7 +1,7 @@
-"""Where things are: the root, every path below it, the pin of llama.cpp, safe names.
+"""Paths: the root, every directory below it, llama.cpp's pin file, safe file names.
 
-A place below the root is a text with forward slashes, as records and places of steps have it. What is neither an
-artifact nor a log is below the private directory of the root.
+Places are paths relative to the root with forward slashes, as in records. Everything that is neither an artifact nor a
+log is below the private directory of the root.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT_VARIABLE = "LLAMA_RUNNER_ROOT"
 BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
-"""Names a directory of llama.cpp's programs to use instead of building some."""
+"""Environment variable: a directory of llama.cpp's programs to use instead of building them."""
 MODELS, GGUF, SAFETENSORS = "models", "models/gguf", "models/safetensors"
 BUILDS = "bins"
 """Directories of llama.cpp's programs, by platform."""
@@ -21,15 +21,15 @@ SOURCES, ARCHIVES, PATCHES = "vendor", "vendor/archives", "vendor/patches"
 LOGS = "logs"
 PRIVATE = ".llama_runner"
 PARTS = (MODELS, BUILDS, SOURCES, LOGS, PRIVATE)
-"""All that is below the root."""
-RECORDED = ((".", SOURCES), (SOURCES, "*"), (BUILDS, "*/*"), (f"{MODELS}/*", "*"), (f"{GGUF}/*", "*"))
-"""Where directories with records are: a directory below the root, and a pattern of names in it."""
+"""The directories below the root."""
+RECORD_DIRECTORIES = ((".", SOURCES), (SOURCES, "*"), (BUILDS, "*/*"), (f"{MODELS}/*", "*"), (f"{GGUF}/*", "*"))
+"""Directories that have records: a directory below the root, and a pattern of the names in it."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def checkout() -> Path | None:
-    """Return the repository that this package runs from, or None when it is installed."""
+    """Return the repository checkout that this package runs from, or None if it is installed."""
     parent = _PACKAGE.parent
     return parent if (parent / SOURCES / "llama.cpp.toml").is_file() else None
 
@@ -46,7 +46,7 @@ def find_root(explicit: str | os.PathLike[str] | None = None) -> Path:
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path as the user means it, ``~`` included; as it stands when there is no such user."""
+    """Return a path with ``~`` expanded; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -54,7 +54,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def pin_file() -> Path:
-    """Return the file that says which llama.cpp is built."""
+    """Return the file that pins the version of llama.cpp."""
     found = checkout()
     return found / SOURCES / "llama.cpp.toml" if found else _PACKAGE / "llama.cpp.toml"
 
@@ -62,7 +62,7 @@ def pin_file() -> Path:
 def safe_name(name: str) -> str:
     """Return ``name`` as one path component that is safe on every file system.
 
-    A name that had to change carries four digits of its hash, so that two of them stay apart.
+    A name that had to be changed gets four digits of its hash, so that different names stay different.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:80] or "_"
     if safe == name:
@@ -81,17 +81,17 @@ def log_place(name: str) -> str:
 
 
 def lock_file(private: Path, name: str) -> Path:
-    """Return the file that is locked under a name."""
+    """Return the lock file of a name."""
     return private / "locks" / f"{name}.lock"
 
 
 def staging(private: Path) -> Path:
-    """Return the directory of what is being made; each of its directories has a lock of the same name."""
+    """Return the directory of the staging directories, each of which has a lock of the same name."""
     return private / "staging"
 
 
 def work(private: Path) -> Path:
-    """Return the directory of what interrupted steps go on with."""
+    """Return the directory of unfinished work that interrupted steps resume."""
     return private / "work"
 
 
@@ -101,17 +101,17 @@ def stamps(private: Path) -> Path:
 
 
 def pins(private: Path) -> Path:
-    """Return the directory of what names on the Hub resolved to."""
+    """Return the directory of the pins of names on the Hub."""
     return private / "pins"
 
 
 def descriptions(private: Path) -> Path:
-    """Return the directory of the small files of repositories, which conversion reads."""
+    """Return the directory of the small files of repositories on the Hub, such as ``config.json``."""
     return private / "descriptions"
 
 
 def servers(private: Path) -> Path:
-    """Return the registry of servers."""
+    """Return the directory of the registry of servers."""
     return private / "servers"
 
 
@@ -126,25 +126,25 @@ def benchmarks(private: Path) -> Path:
 
 
 def memory_needs(private: Path) -> Path:
-    """Return the directory of how much memory models needed."""
+    """Return the directory of the measured memory needs of models."""
     return private / "memory"
 
 
 def capabilities(private: Path) -> Path:
-    """Return the directory of what builds can do."""
+    """Return the directory of the capabilities of builds."""
     return private / "capabilities"
 
 
 def releases(private: Path) -> Path:
-    """Return the directory of what release listings said, and what was chosen from them."""
+    """Return the directory of cached release listings and of the releases selected from them."""
     return private / "releases"
 
 
 def chosen_build(private: Path, platform: str) -> Path:
-    """Return the file that says which build is in use on a platform."""
+    """Return the file that names the build in use on a platform."""
     return private / "chosen" / f"{platform}.json"
 
 
 def rejected_builds(private: Path) -> Path:
-    """Return the file that says which programs failed their smoke test here."""
+    """Return the file that lists the programs that failed their smoke test on this machine."""
     return private / "rejected.json"

@@ -1,7 +1,7 @@
-"""Sources that are files on this machine: their digests without reading them again, and what goes wrong.
+"""Sources that are local files: their digests, origins and errors.
 
-`LocalSource` is the base of every such source; what is particular to a kind of source is a method of its class. Stamps
-in the records answer first, then the stamp cache; only then are bytes read.
+``LocalSource`` is the base class of these sources. A digest is taken from a record with the same stamps, else from the
+stamp cache, else computed by reading the files.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llama_runner.core.digest import Digest, short
+from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import SourceError, StepError
-from llama_runner.core.model_files import is_read_here, parts_read_here
+from llama_runner.core.model_files import is_read_by_native_converter, native_converter_inputs
 from llama_runner.core.source import Source
 from llama_runner.core.value import Value
 from llama_runner.store import layout
 from llama_runner.store.model_digest import (
-    digest_of_all,
-    indexed,
-    known_digest,
-    part_of_file,
-    parts_of,
-    recorded_digests,
+    directory_digest,
+    equivalent_digest,
+    indexed_shards,
+    part_digest,
+    part_digests,
+    recorded_file_digests,
 )
-from llama_runner.store.recorded_sources import recorded, records_of, unchanged
+from llama_runner.store.recorded_sources import recorded_origin, source_records, unchanged_digests
 from llama_runner.store.stamps import StampCache, hash_file, is_settled, source_stamp
 
 if TYPE_CHECKING:
@@ -44,108 +44,108 @@ PROGRESS_EVERY_S = 0.1
 
 
 def missing_source_error(path: Path) -> SourceError:
-    """There is nothing at that path."""
+    """Return the error for a path that does not exist."""
     return SourceError(f"{path} does not exist", hint="check the path; relative ones start at the current directory")
 
 
 def unreadable_source_error(path: Path | str, why: str) -> SourceError:
-    """The system does not let us read it."""
+    """Return the error for a file that cannot be read; ``why`` is the system's message."""
     hint = "make it readable for this user"
     if why == "not a regular file":
         hint = "put a file in its place, or remove it"
     elif os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - text too
-        hint = "it is a link to a file that is not there; fetch the model again"
+        hint = "it is a link to a file that does not exist; fetch the model again"
     return SourceError(f"cannot read {path}: {why}", hint=hint)
 
 
 class SourceChanged(StepError):
-    """The files changed while they were being read; what was made of them is thrown away."""
+    """A file of a source changed while it was being read; the output of the step is discarded."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         super().__init__(
             f"{name} in {path} changed while it was being read",
-            hint="wait until nothing writes there any more and run again; nothing was kept",
+            hint="wait until no program writes there and run again; nothing was kept",
         )
 
 
 class StoredSource(Source):
-    """Bytes in the store, described by their record when they were opened."""
+    """A source in the store, with the digest from its record."""
 
     path: Path
     digest: Digest
 
     def origin(self) -> dict[str, object]:
-        """Return what a record says of it."""
+        """Return the origin of the source, for the records of artifacts that are made from it."""
         raise NotImplementedError
 
     def verify(self) -> None:
-        """Raise a ``StoreError`` if the bytes are no longer those that were opened."""
+        """Raise a ``StoreError`` if the bytes no longer have the digest."""
         raise NotImplementedError
 
 
 class LocalSource(Source):
-    """Files outside the store."""
+    """A source outside the store: a file, or a directory of files."""
 
     path: Path
 
     is_small: ClassVar[bool] = False
-    """Whether reading all of it costs less than looking into the stamp cache."""
+    """Whether hashing it is faster than using the stamp cache."""
     is_inspected: ClassVar[bool] = False
     """Whether it is inspected before it is hashed."""
     is_directory: ClassVar[bool] = False
-    """Whether its digest is that of a tree, even of one file."""
+    """Whether its digest is that of a directory, even with a single file."""
 
     if TYPE_CHECKING:  # a field or a property of the subclasses
 
         @property
         def name(self) -> str:
-            """What it is called; for a file or directory the last part of its path."""
+            """Its name; by default the last part of its path."""
 
     @property
-    def is_converted_here(self) -> bool:
-        """Whether only our own conversion reads it: then files that conversion does not read do not count."""
+    def is_converted_natively(self) -> bool:
+        """Whether only the native converter reads it, so that files that it does not read do not count."""
         return False
 
     def files(self) -> dict[str, Path]:
-        """Return the files that the digest covers, by name relative to the source, sorted."""
+        """Return the files that the digest covers by name relative to the source, sorted."""
         return {self.path.name: self.path}
 
 
 class DirectorySource(LocalSource):
-    """A directory that is one thing: a source tree. One stamp over all of its files vouches for it.
+    """A directory with one stamp over all of its files, such as a source tree.
 
-    A record of what is made of thousands of files would be longer than the files if it named each.
+    Its origin does not list the files, as there are thousands.
     """
 
-    kept_in: ClassVar[tuple[str, ...]]
-    """Where the records of what is made of it are, relative to the root."""
+    record_parents: ClassVar[tuple[str, ...]]
+    """Parents, relative to the root, of the directories with records of artifacts made from it."""
 
     @property
     def name(self) -> str:
         """The directory's name."""
-        return text_of(self.path.name)
+        return printable_file_name(self.path.name)
 
     def hash(self, files: Mapping[str, Path]) -> Digest:
         """Return the digest of these files."""
         raise NotImplementedError
 
 
-class _Seen(Value):
-    """A file as it was when its digest was given."""
+class _HashedFile(Value):
+    """The stamp and digest of a file; ``settled``: the stamp can be trusted later."""
 
     stamp: Stamp
     digest: Digest
     settled: bool
 
 
-def text_of(name: str) -> str:
-    """Return a file's name as text that can be written anywhere; bytes that are not UTF-8 become question marks."""
+def printable_file_name(name: str) -> str:
+    """Return a file name as valid Unicode; bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 class LocalSources:
-    """Looks at local sources, and hashes what no stamp vouches for."""
+    """Implementation of ``Sources`` for local files and for artifacts in the store."""
 
     def __init__(
         self,
@@ -155,67 +155,69 @@ class LocalSources:
         inspect: Callable[[Any], object],
         on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
-        """Look at sources through ``store``; ``remember`` digests there, ``inspect`` a model before hashing it."""
+        """Use the records of ``store``; ``remember``: write the stamp cache; ``inspect`` a model before hashing it."""
         self._store, self._remember, self._inspect, self._on_progress = store, remember, inspect, on_progress
         self._cache = StampCache(layout.stamps(store.private))
-        self._seen: dict[Source, dict[str, _Seen]] = {}
+        self._seen: dict[Source, dict[str, _HashedFile]] = {}
         self._unrecorded: set[Source] = set()
-        self._named: dict[Source, tuple[Digest, dict[str, str]]] = {}
-        """The digest of a model that we convert, and those of what conversion reads of files that it reads in part."""
+        self._native: dict[Source, tuple[Digest, dict[str, str]]] = {}
+        """Digest of a model for the native converter, and the digests of the relevant parts of its files."""
 
     def digest(self, source: Source) -> Digest:
-        """See ``Sources``. One file gives its own digest, a directory that of its relevant files."""
+        """See ``Sources``. The digest of a single file is its own, that of a directory covers its relevant files."""
         if isinstance(source, StoredSource):
             return source.digest
         assert isinstance(source, LocalSource)
         files = source.files()
         stamps = {name: _stamp(path) for name, path in files.items()}
         if isinstance(source, DirectorySource):
-            return self._digest_whole(source, files, stamps)
-        is_named = source.is_converted_here
-        records = records_of(self._store, source.name)
-        origin = recorded(source.path, stamps, records, with_parts=is_named)
+            return self._digest_directory(source, files, stamps)
+        is_named = source.is_converted_natively
+        records = source_records(self._store, source.name)
+        origin = recorded_origin(source.path, stamps, records, with_parts=is_named)
         if origin is not None:
             known = {name: Digest(entry["digest"]) for name, entry in origin["files"].items()}
-        elif source.is_small:  # a few megabytes: reading them costs less than a database
-            with reading(source.path):
+        elif source.is_small:
+            with source_read_errors(source.path):
                 known = {name: hash_file(path) for name, path in files.items()}
         else:
             self._unrecorded.add(source)
             if source.is_inspected:
-                self._inspect(source)  # what is wrong with it is said before gigabytes are read
-            known = self._hash(files, stamps, unchanged(source.path, stamps, records) | self._seen_at(source, stamps))
-        self._seen[source] = {name: _Seen(stamps[name], known[name], is_settled(stamps[name])) for name in files}
+                self._inspect(source)  # reports errors before gigabytes are read
+            known = self._hash(
+                files, stamps, unchanged_digests(source.path, stamps, records) | self._digests_at(source, stamps)
+            )
+        self._seen[source] = {name: _HashedFile(stamps[name], known[name], is_settled(stamps[name])) for name in files}
         if is_named and origin is None:
-            with reading(source.path):
-                parts = parts_of(files, known)
-            self._named[source] = known_digest(source.path, known, parts, indexed(files), records), parts
+            with source_read_errors(source.path):
+                parts = part_digests(files, known)
+            self._native[source] = equivalent_digest(source.path, known, parts, indexed_shards(files), records), parts
         elif is_named and origin is not None:
-            self._named[source] = Digest(origin["digest"]), origin["parts"]
+            self._native[source] = Digest(origin["digest"]), origin["parts"]
         return self._combine(source)
 
-    def _seen_at(self, source: Source, stamps: Mapping[str, Stamp]) -> dict[str, Digest]:
-        """Return the digests of files that were hashed as those of another source at the same path."""
+    def _digests_at(self, source: Source, stamps: Mapping[str, Stamp]) -> dict[str, Digest]:
+        """Return the digests of files that were hashed for another source at the same path."""
         same = [seen for other, seen in self._seen.items() if getattr(other, "path", None) == self.path(source)]
         return {name: one.digest for seen in same for name, one in seen.items() if one.stamp == stamps.get(name)}
 
-    def _digest_whole(self, source: DirectorySource, files: dict[str, Path], stamps: dict[str, Stamp]) -> Digest:
-        whole = _stamp_of_all(stamps)
+    def _digest_directory(self, source: DirectorySource, files: dict[str, Path], stamps: dict[str, Stamp]) -> Digest:
+        whole = _combined_stamp(stamps)
         settled = all(map(is_settled, stamps.values()))
-        known = self._whole_from_records(source, whole)
+        known = self._recorded_directory_digest(source, whole)
         if known is None:
             self._unrecorded.add(source)
             known = self._cache.get(source.path, whole) if settled else None
         if known is None:
-            with reading(source.path):
+            with source_read_errors(source.path):
                 known = source.hash(files)
             if self._remember and settled:
                 self._cache.put(source.path, whole, known)
-        self._seen[source] = {name: _Seen(stamp, known, settled) for name, stamp in stamps.items()}
+        self._seen[source] = {name: _HashedFile(stamp, known, settled) for name, stamp in stamps.items()}
         return known
 
-    def _whole_from_records(self, source: DirectorySource, stamp: Stamp) -> Digest | None:
-        for parent in source.kept_in:
+    def _recorded_directory_digest(self, source: DirectorySource, stamp: Stamp) -> Digest | None:
+        for parent in source.record_parents:
             for _, records in self._store.directories(parent, "*"):
                 for record in records.values():
                     origin = record.source
@@ -225,24 +227,24 @@ class LocalSources:
 
     def _combine(self, source: LocalSource) -> Digest:
         seen = self._seen[source]
-        if source in self._named:
-            return self._named[source][0]
+        if source in self._native:
+            return self._native[source][0]
         if isinstance(source, DirectorySource) or (len(seen) == 1 and not source.is_directory):
             return next(iter(seen.values())).digest
-        return digest_of_all({name: file.digest for name, file in seen.items()})
+        return directory_digest({name: file.digest for name, file in seen.items()})
 
     def _hash(self, files: dict[str, Path], stamps: dict[str, Stamp], known: Mapping[str, Digest]) -> dict[str, Digest]:
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not on the warm path
 
         stopped = threading.Event()
         read, total = dict.fromkeys(files, 0), sum(int(stamp["size"]) for stamp in stamps.values())
-        told = time.monotonic()
+        reported = time.monotonic()
 
         def progress(name: str, count: int) -> None:
-            nonlocal told
+            nonlocal reported
             read[name], now = count, time.monotonic()
-            if now - told >= PROGRESS_EVERY_S:
-                told = now
+            if now - reported >= PROGRESS_EVERY_S:
+                reported = now
                 self._on_progress(sum(read.values()), total)
 
         def one(name: str) -> Digest:
@@ -250,7 +252,7 @@ class LocalSources:
             if found is None and is_settled(stamps[name]):
                 found = self._cache.get(files[name], stamps[name])
             if found is None:
-                with reading(files[name]):
+                with source_read_errors(files[name]):
                     found = hash_file(files[name], stopped.is_set, partial(progress, name))
                 if self._remember:
                     self._cache.put(files[name], stamps[name], found)
@@ -262,7 +264,7 @@ class LocalSources:
             try:
                 return dict(zip(files, pool.map(one, files), strict=True))
             except BaseException:
-                stopped.set()  # Ctrl-C too: nobody waits for gigabytes
+                stopped.set()  # also on Ctrl-C
                 raise
 
     def path(self, source: Source) -> Path:
@@ -271,37 +273,37 @@ class LocalSources:
         return source.path
 
     def origin(self, source: Source) -> dict[str, Any]:
-        """See ``Sources``. Stamps that are too young to be trusted later are left out."""
+        """See ``Sources``. Stamps that are too recent to be trusted later are left out."""
         if isinstance(source, StoredSource):
             return source.origin()
         assert isinstance(source, LocalSource)
         digest = self._combine(source)
-        about = {"kind": source.kind, "ref": str(source.path), "revision": short(digest, 12)}
+        about = {"kind": source.kind, "ref": str(source.path), "revision": short_hash(digest, 12)}
         if isinstance(source, DirectorySource):
             seen = self._seen[source]
-            stamp = _stamp_of_all({name: file.stamp for name, file in seen.items()})
+            stamp = _combined_stamp({name: file.stamp for name, file in seen.items()})
             return {**about, "digest": digest, "stamp": stamp if all(file.settled for file in seen.values()) else None}
         files: dict[str, dict[str, Any]] = {
             name: {"digest": file.digest, "stamp": file.stamp if file.settled else None}
             for name, file in self._seen[source].items()
         }
-        if source not in self._named:
+        if source not in self._native:
             return {**about, "files": files}
-        return {**about, "digest": digest, "parts": self._named[source][1], "files": files}
+        return {**about, "digest": digest, "parts": self._native[source][1], "files": files}
 
     def changed(self, source: Source, origin: Mapping[str, Any]) -> list[str] | None:
-        """See ``Sources``. What does not count is left out."""
+        """See ``Sources``. Files that do not affect the digest are left out."""
         if not isinstance(source, LocalSource) or origin.get("ref") != str(source.path):
             return None
-        theirs, parts = recorded_digests(origin), origin.get("parts")
+        theirs, parts = recorded_file_digests(origin), origin.get("parts")
         if theirs is None:
             return None
         files, mine = source.files(), {name: file.digest for name, file in self._seen[source].items()}
-        if source not in self._named:
+        if source not in self._native:
             return sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
-        shards = indexed(files)
-        before = parts_read_here(theirs, parts if isinstance(parts, dict) else {}, shards)
-        now = parts_read_here(mine, self._named[source][1] if isinstance(parts, dict) else {}, shards)
+        shards = indexed_shards(files)
+        before = native_converter_inputs(theirs, parts if isinstance(parts, dict) else {}, shards)
+        now = native_converter_inputs(mine, self._native[source][1] if isinstance(parts, dict) else {}, shards)
         return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
     def unrecorded_origin(self, source: Source) -> dict[str, Any] | None:
@@ -316,13 +318,13 @@ class LocalSources:
         assert isinstance(source, LocalSource)
         files, seen = source.files(), self._seen[source]
         changed: set[str] = set()
-        stamps = {name: _stamp(files[name]) if name in files else {} for name in self._counting(source, files)}
+        stamps = {name: _stamp(files[name]) if name in files else {} for name in self._converted_files(source, files)}
         for name, now in stamps.items():
             if name in seen and (now == seen[name].stamp or self._has_same_part(source, name, files)):
                 continue
             if name not in seen or {**now, "ctime_ns": seen[name].stamp["ctime_ns"]} != seen[name].stamp:
                 raise SourceChanged(source.path, name)
-            changed.add(name)  # a hard link was made to it, or it was replaced by a file of the same time
+            changed.add(name)  # only the ctime differs: a new hard link, or another file with the same mtime
         if isinstance(source, DirectorySource) and changed and source.hash(files) != self._combine(source):
             raise SourceChanged(source.path, min(changed))
         for name in sorted(changed) if not isinstance(source, DirectorySource) else ():
@@ -330,37 +332,37 @@ class LocalSources:
                 raise SourceChanged(source.path, name)
 
     def _has_same_part(self, source: LocalSource, name: str, files: Mapping[str, Path]) -> bool:
-        """Whether what conversion reads of a file that changed is what it was."""
-        part = self._named[source][1].get(name) if source in self._named else None
+        """Whether the part of a changed file that affects the conversion is unchanged."""
+        part = self._native[source][1].get(name) if source in self._native else None
         if part is None or name not in files:
             return False
-        with reading(files[name]):
-            return part_of_file(name, files[name]) == part
+        with source_read_errors(files[name]):
+            return part_digest(name, files[name]) == part
 
-    def _counting(self, source: LocalSource, files: Mapping[str, Path]) -> list[str]:
-        """Return the names of the files, of now and of before, that must not change."""
+    def _converted_files(self, source: LocalSource, files: Mapping[str, Path]) -> list[str]:
+        """Return the names of the files, present or hashed before, that must not change."""
         names = {*files, *self._seen[source]}
-        if source in self._named:
-            shards = indexed(files)
-            names = {name for name in names if is_read_here(name, names, shards)}
+        if source in self._native:
+            shards = indexed_shards(files)
+            names = {name for name in names if is_read_by_native_converter(name, names, shards)}
         return sorted(names)
 
 
-def _stamp_of_all(stamps: Mapping[str, Stamp]) -> Stamp:
-    """Return one stamp over many, with the newest of their times for people."""
+def _combined_stamp(stamps: Mapping[str, Stamp]) -> Stamp:
+    """Return one stamp for many; its ``mtime_ns``, the newest of theirs, is for display."""
     text = json.dumps([[name, *stamp.values()] for name, stamp in stamps.items()]).encode()
     newest = max((int(stamp["mtime_ns"]) for stamp in stamps.values()), default=0)
     return {"tree": hashlib.sha256(text).hexdigest(), "mtime_ns": newest}
 
 
 def _stamp(path: Path) -> Stamp:
-    with reading(path):
+    with source_read_errors(path):
         return source_stamp(path)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Raise ``SourceError`` for what the system refuses while a file, or files in a directory, are read."""
+def source_read_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` while a file, or the files of a directory, are read into a ``SourceError``."""
     try:
         yield
     except OSError as error:

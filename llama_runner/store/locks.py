@@ -1,7 +1,7 @@
-"""One process at a time makes the artifact of a key, and those who wait see who that is.
+"""Locks between processes; for each key, one process at a time makes the artifact.
 
-The lock itself is the operating system's (flock), so a holder that dies lets go whatever happens; a small file
-beside it names the holder for people. A process holds one key lock at a time and asks for no other meanwhile.
+The lock is the operating system's (flock), so it is released when its holder dies. A small file beside it describes the
+holder for messages. A process that holds the lock of a key does not wait for another one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from llama_runner.store.errors import lock_timeout_error
+from llama_runner.core.errors import StoreError
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -32,29 +32,30 @@ def hold(
     on_wait: Callable[[str], None] = lambda _holder: None,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Hold the lock at ``path``; call ``on_wait`` once with the holder's description if it is taken.
+    """Hold the lock at ``path``; call ``on_wait`` once with the holder's description if another process holds it.
 
-    Raises ``StoreError`` after ``timeout`` seconds, and whatever ``check_cancelled`` raises.
+    Raises ``StoreError`` after ``timeout`` seconds, and the exceptions of ``check_cancelled``.
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415 - the warm path takes no lock
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    began, told = time.monotonic(), False
+    began, waiting = time.monotonic(), False
     while True:
         try:
-            lock.acquire(timeout=0 if not told else _POLL_S, poll_interval=_POLL_S / 4)
+            lock.acquire(timeout=0 if not waiting else _POLL_S, poll_interval=_POLL_S / 4)
             break
         except Timeout:
             check_cancelled()
             holder = describe_holder(path)
-            if not told:
-                told = True
+            if not waiting:
+                waiting = True
                 on_wait(holder)
             if time.monotonic() - began > timeout:
-                raise lock_timeout_error(step, holder, timeout) from None
+                hint = "wait for it, end it, or raise --lock-timeout"
+                raise StoreError(f"{step}: waited {timeout:.0f} s for {holder}", hint=hint) from None
     try:
-        write_json(_holder_file(path), _myself())
+        write_json(_holder_file(path), _holder_of_this_process())
         yield
     finally:
         with suppress(OSError):
@@ -64,7 +65,7 @@ def hold(
 
 @contextmanager
 def try_hold(path: Path) -> Iterator[bool]:
-    """Hold the lock if nobody does; say whether it is held."""
+    """Acquire the lock without waiting; yields whether it was acquired."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 - as above
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,18 +82,18 @@ def try_hold(path: Path) -> Iterator[bool]:
 
 
 def describe_holder(path: Path) -> str:
-    """Say who holds the lock at ``path``: process, host, command and since when."""
+    """Return a description of the holder of the lock at ``path``: process, host, command and start time."""
     try:
         holder = read_json(_holder_file(path))
         text = f"process {holder['pid']} on {holder['host']} ({holder['command']}), since {holder['since']}"
         if holder["host"] == socket.gethostname() and not _is_alive(int(holder["pid"])):
-            return f"a program left behind by {text}; it is no longer running"
+            return f"a child process of {text}; that process has ended"
     except (OSError, ValueError, KeyError, TypeError):
-        return "a process that did not say who it is"
+        return "an unknown process"
     return text
 
 
-def _myself() -> dict[str, object]:
+def _holder_of_this_process() -> dict[str, object]:
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -1,4 +1,4 @@
-"""What records say of the files of a local source, so that they are not hashed again."""
+"""Finds the digests of a local source's files in records, so that they are not hashed again."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-def records_of(store: Store, name: str) -> list[Record]:
-    """Return the records of what was made of sources of a name."""
+def source_records(store: Store, name: str) -> list[Record]:
+    """Return the records of the artifacts made from local sources with this name."""
     found = store.directories(GGUF, f"local__{safe_name(name)}__*")
     return [record for _, records in found for record in records.values()]
 
 
-def recorded(
+def recorded_origin(
     path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record], *, with_parts: bool
 ) -> Mapping[str, Any] | None:
-    """Return what a record says of the source at ``path`` with exactly these files and stamps.
+    """Return the recorded origin of the source at ``path`` with exactly these files and stamps; None without one.
 
-    ``with_parts``: only a record that also names the digest of the whole and those of what conversion reads in part.
+    ``with_parts``: only an origin that also has the digest of the directory and those of the relevant parts of files.
     """
     for record in records:
         files = _files(path, record)
@@ -37,8 +37,8 @@ def recorded(
     return None
 
 
-def unchanged(path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record]) -> dict[str, Digest]:
-    """Return the digests of the files of the source at ``path`` whose stamps are those of some record."""
+def unchanged_digests(path: Path, stamps: Mapping[str, Stamp], records: Iterable[Record]) -> dict[str, Digest]:
+    """Return the digests of those files of the source at ``path`` that have the same stamp in a record."""
     entries = [entry for record in records for entry in _files(path, record).items()]
     return {name: Digest(e["digest"]) for name, e in entries if name in stamps and e.get("stamp") == stamps[name]}
 

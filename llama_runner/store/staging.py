@@ -1,9 +1,9 @@
-"""Private directories in which artifacts are prepared, each on the file system that its artifact will be on.
+"""Staging directories, each on the same file system as its artifact, so that publishing is a rename.
 
-A directory lies below ``.llama_runner`` where a rename leads from there to the artifact's place. Where ``models/`` or
-another directory of the root is a link to another file system, or a mount, it lies there instead, and a symbolic link
-below ``.llama_runner`` leads to it. The link is made before the directory and removed after it, so whatever a crash
-leaves can be found and removed.
+A staging directory is below ``.llama_runner`` if a rename from there to the artifact's place is possible. If
+``models/`` or another directory of the root is on another file system, it is there instead, with a symbolic link to it
+below ``.llama_runner``. The link is made before the directory and removed after it, so that the directory of a crashed
+process is found and removed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PREFIX = ".llama_runner-"
-"""The beginning of the names of such directories on other file systems."""
+"""Prefix of the names of staging directories on other file systems."""
 
 
 def open_directory(home: Path, final: Path) -> Path:
-    """Return the directory of ``home``, made if need be, from which a rename to ``final`` is possible.
+    """Make and return a directory from which a rename to ``final`` is possible: ``home`` or the target of its link.
 
-    It is ``home`` itself or what ``home`` links to. Raises ``OSError``.
+    Raises ``OSError``.
     """
     home.parent.mkdir(parents=True, exist_ok=True)
-    there = nearest(final)
-    elsewhere = _linked(home)
+    there = nearest_directory(final)
+    elsewhere = _link_target(home)
     if elsewhere is None or not elsewhere.parent.is_dir() or not _can_rename(elsewhere.parent, there):
         if home.is_symlink():
             discard(home)
@@ -42,10 +42,10 @@ def open_directory(home: Path, final: Path) -> Path:
 
 
 def discard(home: Path) -> None:
-    """Remove the directory of ``home`` with all that is in it, wherever it lies; errors are ignored."""
+    """Remove the staging directory of ``home``, on this or another file system; errors are ignored."""
     import shutil  # noqa: PLC0415 - only to write
 
-    if elsewhere := _linked(home):
+    if elsewhere := _link_target(home):
         shutil.rmtree(elsewhere, ignore_errors=True)
     with suppress(OSError):
         if home.is_dir() and not home.is_symlink():
@@ -58,30 +58,30 @@ def _name(home: Path) -> str:
     return f"{PREFIX}{home.parent.name}-{home.name}"
 
 
-def _linked(home: Path) -> Path | None:
-    """Return the directory on another file system that ``home`` leads to; None where it leads to none of ours."""
+def _link_target(home: Path) -> Path | None:
+    """Return the staging directory on another file system that ``home`` links to; None if it does not."""
     if not home.is_symlink():
         return None
     target = home.readlink()
     return target if target.name == _name(home) else None
 
 
-def nearest(final: Path) -> Path:
-    """Return the directory that holds ``final``, or will: the nearest one that exists, links resolved."""
+def nearest_directory(final: Path) -> Path:
+    """Return the nearest existing parent directory of ``final``, links resolved."""
     directory = final.parent
     while not directory.exists():
         if directory.is_symlink():
-            raise FileNotFoundError(errno.ENOENT, "it is a link to nothing", str(directory))
+            raise FileNotFoundError(errno.ENOENT, "it is a broken link", str(directory))
         directory = directory.parent
     return directory.resolve()
 
 
 def _can_rename(source: Path, target: Path) -> bool:
-    """Whether a file can be renamed from one directory to the other: not across file systems, nor mounts of one."""
+    """Whether a file can be renamed between two directories; not across file systems or mounts."""
     if source.stat().st_dev != target.stat().st_dev:
         return False
     try:
-        os.rename(source / f"{PREFIX}nothing", target / f"{PREFIX}nothing")  # noqa: PTH104 - no such file: a question
+        os.rename(source / f"{PREFIX}nothing", target / f"{PREFIX}nothing")  # noqa: PTH104 - fails with ENOENT or EXDEV
     except FileNotFoundError:
         return True
     except OSError as error:

@@ -1,11 +1,11 @@
-"""Hashing files and directories, and not hashing them again.
+"""Digests and stamps of files and directories, and a cache of digests by stamp.
 
-A stamp is what the file system says of a file; while it is equal as a whole, the bytes are taken to be
-the same. The records carry the stamps of everything that was published, so a warm start needs nothing else.
-For a source that no record knows there is a small sqlite table; it may be deleted at any time.
+A stamp consists of file system attributes; while all of them are equal, the bytes are taken to be the same. Records
+have the stamps of all published artifacts, so a warm start hashes nothing. For sources without a record there is a
+small SQLite table, which may be deleted at any time.
 
 The stamp of a source includes its ctime: ``tar``, ``cp -p`` and ``rsync -t`` restore the mtime of a file, and may
-reuse its inode. The stamp of a payload does not: we link and rename payloads, which changes their ctime.
+reuse its inode. The stamp of a payload does not: publishing links and renames payloads, which changes their ctime.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RACY_NS = 2_000_000_000
-"""A file changed less than this before it was looked at may change again under the same stamp (git's rule)."""
+"""A file that changed less than this many nanoseconds ago may change again without a new stamp (as in git)."""
 
 BLOCK = 4 << 20
 
@@ -40,7 +40,7 @@ def file_stamp(path: Path) -> Stamp:
 
 
 def source_stamp(path: Path) -> Stamp:
-    """Return the stamp of a file that others may replace, links followed."""
+    """Return the stamp of a file of a source, links followed."""
     found = path.stat()
     return {**_stamp(found), "ctime_ns": found.st_ctime_ns}
 
@@ -56,21 +56,21 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 
 def is_settled(stamp: Stamp) -> bool:
-    """Whether a source was last changed long enough ago for its stamp to be trusted.
+    """Whether the last change of a source is old enough for its stamp to be trusted.
 
-    A time in the future counts as settled too: a change made now gets another ctime.
+    A time in the future counts as settled: a change made now gets another ctime.
     """
     now = time.time_ns()
     return all(abs(now - int(stamp[name])) > RACY_NS for name in ("mtime_ns", "ctime_ns") if name in stamp)
 
 
 def is_same_tool(recorded: Stamp, now: Stamp) -> bool:
-    """Whether a program is the one of a recorded stamp; older records have no ctime."""
+    """Whether a program has a recorded stamp; older records have no ctime."""
     return recorded in (now, {name: value for name, value in now.items() if name != "ctime_ns"})
 
 
 def tree_stamp(root: Path) -> Stamp:
-    """Return the stamp of a directory: one hash over the stamps of everything in it but its state file."""
+    """Return the stamp of a directory: a hash over the attributes of its files, without its state file."""
     lines = []
     for relative, path in _walk(root):
         found = path.lstat()
@@ -78,8 +78,8 @@ def tree_stamp(root: Path) -> Stamp:
     return {"tree": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Return the stamp of a payload, whichever it is."""
+def payload_stamp(path: Path) -> Stamp:
+    """Return the stamp of a file or a directory."""
     return tree_stamp(path) if path.is_dir() else file_stamp(path)
 
 
@@ -88,7 +88,7 @@ def hash_file(
     cancelled: Callable[[], bool] | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> Digest:
-    """Return ``sha256:…`` of a file's bytes; ``Interrupted`` once ``cancelled`` says so.
+    """Return the digest of a file. Raises ``Interrupted`` when ``cancelled`` returns True.
 
     ``on_progress`` gets the number of bytes read so far, after each block.
     """
@@ -106,9 +106,9 @@ def hash_file(
 
 
 def hash_tree(root: Path, known: Mapping[str, Digest] | None = None) -> tuple[Digest, int]:
-    """Return ``tree1:…`` and the number of bytes of a directory, its own state file left out.
+    """Return the digest and the number of bytes of a directory, without its state file.
 
-    ``known`` has the digests of files that were hashed while they were written: data, whatever their mode says.
+    ``known`` has the digests of files that were hashed while they were written; they count as not executable.
     """
     known = known or {}
     entries: list[tuple[str, str, str]] = []
@@ -132,7 +132,7 @@ def hash_payload(path: Path) -> tuple[Digest, int]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield every file and link below ``root`` in a fixed order, as relative name and path."""
+    """Yield every file and link below ``root`` in a fixed order, as relative name and path; not the state file."""
     for path in sorted(root.iterdir()):
         name = path.name
         if path.is_dir() and not path.is_symlink():
@@ -143,25 +143,24 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 class StampCache:
-    """Digests of local files by path and whole stamp, in one sqlite table.
-
-    Whatever is wrong with the database, the answer is a miss: the cache is only ever a shortcut.
-    """
+    """Digests of local files by path and stamp in an SQLite table. An unusable database counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def get(self, path: Path, stamp: Stamp) -> Digest | None:
-        """Return the digest recorded for exactly this stamp of this path."""
-        row = self._query("SELECT digest FROM stamps WHERE path = ? AND stamp = ?", (_named(path), _spell(stamp)))
+        """Return the digest stored for a path with exactly this stamp; None without one."""
+        row = self._query(
+            "SELECT digest FROM stamps WHERE path = ? AND stamp = ?", (_path_text(path), _stamp_text(stamp))
+        )
         return Digest(row) if row is not None else None
 
     def put(self, path: Path, stamp: Stamp, digest: Digest) -> None:
-        """Remember a digest, unless the stamp is too young to be believed later."""
+        """Store a digest, unless the stamp is too recent to be trusted later."""
         if is_settled(stamp):
             self._query(
                 "INSERT OR REPLACE INTO stamps VALUES (?, ?, ?) RETURNING digest",
-                (_named(path), _spell(stamp), digest),
+                (_path_text(path), _stamp_text(stamp), digest),
                 create=True,
             )
 
@@ -173,15 +172,15 @@ class StampCache:
         try:
             if create:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-            return self._ask(sqlite3.connect(self._path, timeout=5), statement, values)
+            return self._execute(sqlite3.connect(self._path, timeout=5), statement, values)
         except (sqlite3.Error, OSError):
-            if create:  # damaged: the next run starts a new one
+            if create:  # damaged: the next run creates a new one
                 with suppress(OSError):
                     self._path.unlink()
             return None
 
     @staticmethod
-    def _ask(connection: sqlite3.Connection, statement: str, values: tuple[str | bytes, ...]) -> str | None:
+    def _execute(connection: sqlite3.Connection, statement: str, values: tuple[str | bytes, ...]) -> str | None:
         try:
             with connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS stamps (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
@@ -191,13 +190,13 @@ class StampCache:
             connection.close()
 
 
-def _named(path: Path) -> str | bytes:
-    """Return a path as the database can hold it: as bytes where it is not UTF-8."""
+def _path_text(path: Path) -> str | bytes:
+    """Return a path as text, or as bytes if it is not UTF-8, which SQLite requires for text."""
     try:
         return os.fsencode(path).decode("utf-8")
     except UnicodeDecodeError:
         return os.fsencode(path)
 
 
-def _spell(stamp: Stamp) -> str:
+def _stamp_text(stamp: Stamp) -> str:
     return json.dumps(stamp, sort_keys=True)

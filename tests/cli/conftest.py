@@ -12,6 +12,7 @@ from tests.cli.terminal import Session
 
 @pytest.fixture
 def session() -> Iterator[Callable[..., Session]]:
+    """Return a function that starts a command on a pseudo-terminal; it is ended with the test."""
     opened: list[Session] = []
 
     def start(*words: object, **options: object) -> Session:

@@ -1,4 +1,4 @@
-"""A pseudo-terminal for commands, and what it shows."""
+"""Commands on a pseudo-terminal, and what is left on its screen."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Screen:
                 self.lines += [""] * (self.row + 1 - len(self.lines))
             elif piece == "\x1b[A":
                 self.row -= 1
-            elif re.fullmatch(r"\x1b\[\d*m", piece):
-                pass  # a colour
+            elif re.fullmatch(r"\x1b\[[0-9;]*m", piece):
+                continue  # a colour
             elif piece.startswith("\x1b"):
                 assert piece == "\x1b[K", repr(piece)
                 self.lines[self.row] = self.lines[self.row][: self.column]

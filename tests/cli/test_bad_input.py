@@ -270,7 +270,7 @@ def test_pain_14_a_full_disk_while_converting_is_an_error_and_leaves_no_file(
     root: Path, llama_runner: Command, model: Path
 ) -> None:
     result = limited("prepare", model, "--root", root)
-    says(result, 7, "no room left in", "hint: free some space")
+    says(result, 7, "no space left in", "hint: free some space")
     assert not list((root / "models").rglob("*.gguf"))
     assert not list((root / ".llama_runner" / "staging").iterdir())
     assert llama_runner("prepare", model, "--root", root).code == 0
@@ -278,7 +278,7 @@ def test_pain_14_a_full_disk_while_converting_is_an_error_and_leaves_no_file(
 
 def test_pain_14_a_full_disk_while_quantizing_is_an_error(root: Path, llama_runner: Command, model: Path) -> None:
     assert llama_runner("prepare", model, "--root", root, "-q", "q8_0", "--keep-f16").code == 0
-    says(limited("prepare", model, "--root", root, "-q", "q6_k"), 7, "no room left in")
+    says(limited("prepare", model, "--root", root, "-q", "q6_k"), 7, "no space left in")
     assert not list((root / "models").rglob("*q6_k*"))
     assert list((root / "models").rglob("model.q8_0.gguf"))
 

@@ -90,6 +90,17 @@ def test_pain_20_builds_are_listed_chosen_rolled_back_and_removed(
     assert run("remove", "--unused") == ""
 
 
+def test_13_09_what_a_run_takes_without_a_choice_is_removed_only_with_force(
+    llama_runner: Command, machine_there: Path, build: Path
+) -> None:
+    refused = llama_runner("bins", "remove", build.name, "--root", machine_there)
+    says = f"error: {build.name} is what a run takes\nhint: insist with --force; the next run makes it anew\n"
+    assert (refused.code, refused.err) == (2, says)
+    assert build.is_dir()
+    removed = llama_runner("bins", "remove", build.name, "--force", "--json", "--root", machine_there)
+    assert removed.json == {"removed": [build.name]}
+
+
 def test_the_programs_of_a_running_server_stay(llama_runner: Command, machine_there: Path, build: Path) -> None:
     words = ("--root", machine_there)
     started = llama_runner("run", "--demo", "--detach", "--port", "0", *words)
@@ -102,7 +113,7 @@ def test_the_programs_of_a_running_server_stay(llama_runner: Command, machine_th
         assert re.search(r" is used by demo:q4_k_m \(process \d+, http://127.0.0.1:\d+\)\n", refused.err), refused
     finally:
         assert llama_runner("stop", "--all", *words).code == 0
-    assert llama_runner("bins", "remove", build.name, *words).code == 0
+    assert llama_runner("bins", "remove", build.name, "--force", *words).code == 0
 
 
 def test_what_is_chosen_is_what_later_runs_take_and_needs_no_compiler(
@@ -114,7 +125,7 @@ def test_what_is_chosen_is_what_later_runs_take_and_needs_no_compiler(
     shutil.copy(build / "llama-server", moved)  # what is moved with its root is the same under another stamp
     (moved / STATE_FILE).unlink()
     [record] = store_in(machine_there).records(build).values()
-    (moved / STATE_FILE).write_bytes(format_state({TREE: record.but(noted={})}))
+    (moved / STATE_FILE).write_bytes(format_state({TREE: record.replace(noted={})}))
     assert llama_runner("plan", *words, env=bare).code == 5, "to build, a compiler is needed"
     assert llama_runner("bins", "use", build.name, "--root", machine_there).code == 0
     prepared = llama_runner("prepare", *words, env=bare)

@@ -14,8 +14,9 @@ from llama_runner.cli.help import SECTIONS
 from llama_runner.cli.main import cli
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.options import Wishes
-from llama_runner.request.server_options import OPTIONS, SERVER
+from llama_runner.request.run_options import OPTIONS
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
+from llama_runner.serving.llama_server.server_options import SERVER
 from tests.conftest import REPOSITORY, Command
 
 PYTHON_ONLY = {"platform"}

@@ -75,6 +75,7 @@ def test_13_01_without_programs_one_line_says_where_they_belong(tmp_path: Path, 
         ("-- --hf-token secret", "use HF_TOKEN or --token-file before it"),
         ("-- -np two", "-np two: that is no number"),
         ("--quant q8_0", "--quantization"),
+        ("--chat-template-file none.jinja", "error: none.jinja does not exist"),
     ],
 )
 def test_13_01_a_misplaced_or_misspelt_option_is_told_before_any_work(

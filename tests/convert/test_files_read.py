@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from llama_runner.convert import convert
 from llama_runner.core.converter import ConverterChoice
-from llama_runner.core.model_files import MODULES, UNREAD, is_read_here, part_of_card
+from llama_runner.core.model_files import MODULES, UNREAD, is_read_by_native_converter, relevant_card_digest
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion
 from llama_runner.sources.local import LocalSafetensors
@@ -41,7 +41,7 @@ def test_11_22_every_file_that_the_source_code_names_is_declared() -> None:
     texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = {text for text in texts if FILE.fullmatch(text)}
     assert {"config.json", "tokenizer.model", "chat_template.jinja"} < named
-    assert {name for name in named - OF_OTHERS if not is_read_here(name, {MODULES}, None)} == set()
+    assert {name for name in named - OF_OTHERS if not is_read_by_native_converter(name, {MODULES}, None)} == set()
     assert not texts & UNREAD, "keys that are said to be unread"
 
 
@@ -70,7 +70,7 @@ def test_11_22_every_file_that_is_opened_is_declared(tmp_path: Path) -> None:
     opened = set(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     assert "config.json" in opened
     there = {path.relative_to(model).as_posix() for path in model.rglob("*")}
-    assert opened <= {name for name in there if is_read_here(name, there, None)}
+    assert opened <= {name for name in there if is_read_by_native_converter(name, there, None)}
 
 
 def write_anew(path: Path) -> None:
@@ -112,9 +112,9 @@ def as_gguf_reads_it(card: str) -> object:
 @given(CARDS, CARDS)
 def test_11_22_cards_whose_parts_are_equal_are_read_equally(one: str, other: str) -> None:
     other = one + other if one.count("---") > 1 else other
-    if part_of_card(one.encode()) == part_of_card(other.encode()):
+    if relevant_card_digest(one.encode()) == relevant_card_digest(other.encode()):
         assert as_gguf_reads_it(one) == as_gguf_reads_it(other)
-    if not part_of_card(one.encode()):
+    if not relevant_card_digest(one.encode()):
         assert as_gguf_reads_it(one) == {}
 
 
@@ -122,7 +122,7 @@ def test_11_22_cards_whose_parts_are_equal_are_read_equally(one: str, other: str
     "card", [b"", b"# only text", b"\xef\xbb\xbf---\nlicense: mit\n---\n", b"text\n---\na: b\n---\n"]
 )
 def test_11_22_a_card_without_front_matter_does_not_count(card: bytes) -> None:
-    assert part_of_card(card) == ""
+    assert relevant_card_digest(card) == ""
 
 
 def test_11_22_a_projector_and_an_adapter_depend_on_every_file_that_the_script_may_read(tmp_path: Path) -> None:

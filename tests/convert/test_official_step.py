@@ -19,7 +19,7 @@ from llama_runner.sources.local import LocalSafetensors
 from llama_runner.steps.convert_official import OfficialConvert
 from llama_runner.store.artifacts import Store
 from llama_runner.store.local_sources import LocalSources
-from llama_runner.store.stamps import hash_payload, stamp_of
+from llama_runner.store.stamps import hash_payload, payload_stamp
 from tests.convert.script_stubs import BASE, TRUST
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Environment(Step):
         return Place("vendor/environment")
 
     def run(self, workspace: Workspace) -> None:
-        workspace.call([sys.executable, "-m", "venv", "--without-pip", workspace.out], env={})
+        workspace.run_program([sys.executable, "-m", "venv", "--without-pip", workspace.out], env={})
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def convert(root: Path, model: Path, script: str, **options: object) -> Store:
     """Convert a directory with a script; return the store."""
     store = Store(root, lambda _event: None)
     source = LocalSafetensors(model, model.name, READ_BY_SCRIPT)
-    step = OfficialConvert(source, model.name, "f16", tree=Tree(script), environment=Environment()).but(**options)
+    step = OfficialConvert(source, model.name, "f16", tree=Tree(script), environment=Environment()).replace(**options)
     observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _source: None))
     executor = Executor(store, observer, lambda _event: None, lock_timeout=60)
     executor.execute(observer.plan((step,), Snapshot()))
@@ -116,7 +116,7 @@ def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: P
     step = OfficialConvert(source, model.name, "f16", tree=Tree(LISTING + "#"), environment=Environment())
     observer = Observer(store, LocalSources(store, remember=False, inspect=lambda _source: None))
     assert not observer.plan((step,), Snapshot()).pending
-    trusted = observer.plan((step.but(trust_remote_code=True),), Snapshot()).pending[-1].decision
+    trusted = observer.plan((step.replace(trust_remote_code=True),), Snapshot()).pending[-1].decision
     assert isinstance(trusted, Run)
     assert [reason.name for reason in trusted.reasons] == ["trust_remote_code"]
 
@@ -126,12 +126,12 @@ def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: P
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", StepError, "memory of this machine"),
         ("raise MemoryError", StepError, "memory of this machine"),
-        ("raise OSError(28, 'No space left on device')", StoreError, "no room left"),
+        ("raise OSError(28, 'No space left on device')", StoreError, "no space left"),
         ("import socket; socket.getaddrinfo('example.invalid', 1)", StepError, "my model lacks files"),
         (
             "from transformers.dynamic_module_utils import resolve_trust_remote_code as r; r(True, 'm', False, True)",
             SourceError,
-            "my model cannot be converted without running Python code of its own",
+            "my model cannot be converted without running its own Python code",
         ),
         ("raise SystemExit('something odd')", StepError, "could not convert my model\n  something odd"),
     ],
@@ -155,7 +155,7 @@ def test_a_python_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
     python.unlink()
     python.symlink_to("/nowhere/python3")
     record = store.records(environment)["."]
-    found = record.but(digest=hash_payload(environment)[0], stamp=stamp_of(environment))
+    found = record.replace(digest=hash_payload(environment)[0], stamp=payload_stamp(environment))
     store.update(Place("vendor/environment"), found)
     with pytest.raises(ToolError, match="/nowhere/python3"):
         convert(tmp_path / "root", model, LISTING)

@@ -48,9 +48,9 @@ def test_11_26_a_revision_of_zero_leaves_the_key_of_a_conversion_as_it_was(tmp_p
     step = Convert(LocalSafetensors(tmp_path, "name"), "name", "auto")
     golden = "k1:a90b30d507279033d441787c1e333c43a7e11604c521e7bfc6e3289c5ec6fb62"
     assert step_key(step, digests) == golden
-    assert step_key(step.but(revision=0), digests) == golden
-    assert step_key(step.but(revision=1), digests) != golden
-    assert step_key(step.but(revision=1), digests) != step_key(step.but(revision=2), digests)
+    assert step_key(step.replace(revision=0), digests) == golden
+    assert step_key(step.replace(revision=1), digests) != golden
+    assert step_key(step.replace(revision=1), digests) != step_key(step.replace(revision=2), digests)
 
 
 def test_11_26_a_correction_of_a_family_converts_only_its_models_again(

@@ -228,7 +228,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_had_room(
     hub: Hub, root: Path, llama_runner: Command, gguf: Path
 ) -> None:
     hub.repo(REPO, {NAME: gguf})
-    says(llama_runner("prepare", REPO, "--root", root, preexec_fn=limited(HALF)), 7, "no room left in")
+    says(llama_runner("prepare", REPO, "--root", root, preexec_fn=limited(HALF)), 7, "no space left in")
     assert not list((root / "models").rglob("*.gguf"))
     kept = partial(root)
     assert kept is not None

@@ -86,7 +86,7 @@ def test_a_tool_is_called_and_both_clients_read_the_same_call(openai: OpenAI, ll
     ):
         assert (ours.tool_calls[0].name, ours.tool_calls[0].arguments) == ("sky", first)
         result = {"role": "tool", "tool_call_id": ours.tool_calls[0].id, "content": "stars"}
-        told = [*messages, ours.but(tool_calls=ours.tool_calls[:1]).message, result]
+        told = [*messages, ours.replace(tool_calls=ours.tool_calls[:1]).message, result]
         assert llama_server.chat(told, more=NOT_ALL, **FORCED).tool_calls
 
 

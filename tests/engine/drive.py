@@ -45,7 +45,7 @@ class Sleeping(Toy):
     def run(self, workspace: Workspace) -> None:
         pids = self.journal.parent / "pids"
         script = f"sleep 3600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait"
-        workspace.call(["/bin/sh", "-c", script], env=dict(os.environ))
+        workspace.run_program(["/bin/sh", "-c", script], env=dict(os.environ))
 
 
 def graph(root: Path, kind: type[Toy] = Toy) -> list[Step]:

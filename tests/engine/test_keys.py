@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from llama_runner.core.digest import Digest, canonical_json, key_of, tree_digest
-from llama_runner.core.step import Step, later, recipe_of, step_key
+from llama_runner.core.step import Step, keyed_unless_default, recipe_of, step_key
 from llama_runner.store.stamps import hash_file, hash_tree
 from tests.engine.toys import File, Toy
 
@@ -69,8 +69,8 @@ def test_an_option_that_came_later_changes_no_key_until_it_is_used(tmp_path: Pat
         kind: ClassVar[str] = "step"
 
     class Newer(Older):
-        extra: Step | None = later(None)
-        words: tuple[str, ...] = later(())
+        extra: Step | None = keyed_unless_default(None)
+        words: tuple[str, ...] = keyed_unless_default(())
 
     assert step_key(Newer("a"), {}) == step_key(Older("a"), {})
     assert step_key(Newer("a", words=("x",)), {}) != step_key(Older("a"), {})

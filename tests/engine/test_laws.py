@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_runner.core.plan import Run, Skip, Wait, make_plan
-from llama_runner.core.step import Node, topological
+from llama_runner.core.step import Node, topological_order
 from tests.engine.toys import File, Toy, World
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def build(world: World, shape: Shape, *, salts: dict[int, int] | None = None, co
 
 
 def names(targets: list[Toy]) -> set[str]:
-    return {node.name for node in topological(targets) if isinstance(node, Toy)}
+    return {node.name for node in topological_order(targets) if isinstance(node, Toy)}
 
 
 @relaxed
@@ -188,7 +188,7 @@ def test_a_changed_source_file_is_seen_whatever_its_size_and_time(shape: Shape, 
         world.execute(fresh_targets)
         readers = {
             node.name
-            for node in topological(fresh_targets)
+            for node in topological_order(fresh_targets)
             if isinstance(node, Toy) and any(isinstance(a, File) and a.path.name == "source0" for a in node.above)
         }
         assert readers <= set(world.ran())

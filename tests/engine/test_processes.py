@@ -86,7 +86,7 @@ def test_a_full_disk_is_said_and_keeps_nothing(tmp_path: Path) -> None:
     child = drive(tmp_path, "--kind", "Big", "--limit", str(64 << 10))
     _, err = child.communicate()
     assert child.returncode == 7
-    assert "no room left in" in err
+    assert "no space left in" in err
     assert not list((tmp_path / "models").rglob("first"))
     assert not list((tmp_path / ".llama_runner" / "staging").glob("*"))
 

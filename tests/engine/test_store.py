@@ -331,7 +331,7 @@ def test_a_step_that_writes_nothing_is_an_error(world: World) -> None:
 def test_bytes_that_differ_from_the_pinned_digest_are_never_kept(world: World) -> None:
     class Pinned(Toy):
         @property
-        def promise(self) -> Any:
+        def expected_digest(self) -> Any:
             return "sha256:" + "0" * 64
 
     with pytest.raises(StepError, match="not the pinned"):
@@ -406,7 +406,7 @@ def test_11_04_a_time_in_the_future_does_not_make_a_source_unsettled_for_ever() 
 def test_the_stamp_of_a_payload_stays_when_it_is_linked_and_renamed(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("a")
-    before = stamps.stamp_of(file)
+    before = stamps.payload_stamp(file)
     os.link(file, tmp_path / "link")
     file.rename(tmp_path / "renamed")
-    assert stamps.stamp_of(tmp_path / "renamed") == before
+    assert stamps.payload_stamp(tmp_path / "renamed") == before

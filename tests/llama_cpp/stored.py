@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from llama_runner.core.digest import key_of, short
+from llama_runner.core.digest import key_of, short_hash
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import Place
 from llama_runner.store.artifacts import Store
@@ -60,7 +60,7 @@ def lay(
         facts={"build": build, "backend": backend, "commit": "5f0c1d2e3a4b", "proven": "demo model"},
         source={"kind": "tree", "ref": "/home/somebody/llama.cpp"},
         made={"at": at, "seconds": 1.5, "by": "llama_runner 0", "log": "logs/compile.log"},
-    ).but(**recorded)
-    store, place = store_in(root), Place(f"bins/{platform}/{backend}-b{build}-{short(key)}")
+    ).replace(**recorded)
+    store, place = store_in(root), Place(f"bins/{platform}/{backend}-b{build}-{short_hash(key)}")
     store.publish(place, staged, record)
     return store.path(place)

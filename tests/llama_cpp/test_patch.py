@@ -176,7 +176,7 @@ def test_a_patch_of_a_pull_request_is_fetched_once(bench: Bench, tree: Path, tmp
 
 @pytest.mark.parametrize(
     ("status", "text", "why"),
-    [(404, PATCH, "the server answers 404"), (200, "<html>log in</html>", "what is there is no patch")],
+    [(404, PATCH, "the server answers 404"), (200, "<html>log in</html>", "it is not a patch")],
 )
 def test_a_patch_that_cannot_be_fetched(bench: Bench, tree: Path, status: int, text: str, why: str) -> None:
     with serving(status, text) as (url, _), pytest.raises(DownloadError, match=why) as caught:

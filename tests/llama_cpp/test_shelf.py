@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.core.digest import short
+from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.build_selection import (
@@ -239,7 +239,7 @@ def test_removing_the_build_in_use_needs_force_and_selects_auto(shelf: BuildStor
 def test_a_build_that_another_process_makes_is_not_removed(shelf: BuildStore, store: Store) -> None:
     one = lay(store.root)
     record = store.records(one)["."]
-    lock = store.private / "locks" / f"{short(record.key, 16)}.lock"
+    lock = store.private / "locks" / f"{short_hash(record.key, 16)}.lock"
     with locks.hold(lock, "compile", timeout=0), pytest.raises(StoreError, match=f"process {os.getpid()} on"):
         shelf.remove(one.name)
     shelf.remove(one.name)

@@ -303,7 +303,7 @@ def test_a_full_disk_is_said_and_keeps_nothing(bench: Bench, index: Path, tmp_pa
         "compile": compile_step(write_tree(tmp_path / "tree", quantize_c=code)),
     }
     limit = 500_000 if step != "compile" else 60_000
-    with files_up_to(limit), pytest.raises(StoreError, match="no room left in") as caught:
+    with files_up_to(limit), pytest.raises(StoreError, match="no space left in") as caught:
         bench.execute(steps[step])
     assert caught.value.code == 7
     assert bench.nothing_is_left()

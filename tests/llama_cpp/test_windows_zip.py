@@ -80,4 +80,4 @@ def test_the_pin_says_where_they_are_and_nothing_is_invented_for_other_platforms
         with pytest.raises(NothingPrebuilt, match=f"without programs for {platform}"):
             wheel_programs(pin, platform)
     with pytest.raises(NothingPrebuilt):
-        wheel_programs(pin.but(windows=None), "windows-x64")
+        wheel_programs(pin.replace(windows=None), "windows-x64")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_runner.core.converter import ConverterChoice
 from llama_runner.core.digest import Digest
-from llama_runner.core.step import Step, topological
+from llama_runner.core.step import Step, topological_order
 from llama_runner.llama_cpp.pinned_source import SourcePin
 from llama_runner.llama_cpp.toolchain import Compiler, Toolchain
 from llama_runner.request.graph import graph_of
@@ -95,7 +95,7 @@ def main() -> None:
         store = Store(Path(sys.argv[1]), print)
         request = Request(wishes.pop("model", None), wishes, store=store, sink=print, remember=False)
         graph = refusing(lambda: graph_of(request))
-    kinds = [node.kind for node in topological(graph.targets) if isinstance(node, Step)]
+    kinds = [node.kind for node in topological_order(graph.targets) if isinstance(node, Step)]
     sys.stdout.write(json.dumps(kinds) + "\n")
 
 

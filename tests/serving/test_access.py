@@ -43,9 +43,9 @@ def test_other_machines_need_a_key(host: str) -> None:
 
 def test_any_key_will_do_or_the_word_that_none_is_needed(tmp_path: Path) -> None:
     options = ServerOptions(host="0.0.0.0")
-    check_access(options.but(insecure=True), {})
-    check_access(options.but(api_key="auto"), {})
-    check_access(options.but(api_key_file=key_file(tmp_path / "keys", "k\n")), {})
+    check_access(options.replace(insecure=True), {})
+    check_access(options.replace(api_key="auto"), {})
+    check_access(options.replace(api_key_file=key_file(tmp_path / "keys", "k\n")), {})
     check_access(options, {"LLAMA_API_KEY": "k"})
 
 
@@ -165,8 +165,8 @@ def test_11_03_a_key_that_python_gives_is_the_key_and_is_seen_nowhere(stage: Sta
     shown = (repr(options), repr(server.spec), str([options]), written.read_text(), stage.log.read_text())
     for text in (*seen["argv"], *said, *shown):
         assert key not in text.replace("llama-server", "")
-    assert server.spec.digest == server.spec.but(api_key="another").digest  # one cannot guess a key by it
-    assert server.spec.digest != server.spec.but(api_key=None).digest
+    assert server.spec.digest == server.spec.replace(api_key="another").digest  # one cannot guess a key by it
+    assert server.spec.digest != server.spec.replace(api_key=None).digest
 
 
 @pytest.mark.parametrize("key", ["", "a b", "schlüssel", 7, True])

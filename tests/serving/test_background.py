@@ -48,7 +48,7 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
         adapters = given.pop("adapters", ())
         os.environ["GGML_FAKE"] = json.dumps(given)
         return detach(
-            spec(stage, options).but(adapters=adapters),
+            spec(stage, options).replace(adapters=adapters),
             log=stage.log,
             log_name="logs/run-server.log",
             registry=stage.registry,
@@ -207,7 +207,7 @@ def test_11_06_every_field_of_a_spec_reaches_the_process_that_holds_the_server()
         values[name] = SAMPLES[next(each for each in kinds if each is not type(None))]
     assert values.keys() == ServerSpec.fields.keys()
     full = ServerSpec(**values)
-    for whole in (full, full.but(projector=None, ctx_size=None, gpu_layers=None, extra=(), adapters=())):
+    for whole in (full, full.replace(projector=None, ctx_size=None, gpu_layers=None, extra=(), adapters=())):
         again = spec_from_json(json.loads(json.dumps(spec_to_json(whole))))
         assert again == whole
         assert [type(value) for value in again.__dict__.values()] == [type(value) for value in whole.__dict__.values()]

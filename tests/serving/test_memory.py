@@ -196,7 +196,7 @@ def test_memory_is_not_checked_where_llama_fit_params_gives_no_answer(place: Pla
 
 def test_a_draft_model_and_a_projector_count_with_their_files(place: Place) -> None:
     (place.path / "draft.gguf").write_bytes(bytes(70_000))
-    spec = place.spec(extra=("-md", str(place.path / "draft.gguf"))).but(projector=place.path / "model.gguf")
+    spec = place.spec(extra=("-md", str(place.path / "draft.gguf"))).replace(projector=place.path / "model.gguf")
     memory = Memory(spec, place.path / "kept", place.events.append)
     need = memory.ask(memory.question)
     assert need is not None
@@ -345,9 +345,9 @@ def test_whatever_is_suggested_does_fit(
     lacks = lacking(need(asked), there, spills=asked.spills)
     ways = {way.options.split()[-2]: way for way in ways_out(asked, lacks, fits)} if lacks else {}
     assert all(fits(way.question) for way in ways.values())
-    smallest = asked.but(ctx_size="256")
+    smallest = asked.replace(ctx_size="256")
     if lacks and context > 256 and fits(smallest):
         found = int(ways["--ctx-size"].question.ctx_size)
-        assert not fits(asked.but(ctx_size=str(int(found * 1.06) + 512))), "a much larger one would fit too"
+        assert not fits(asked.replace(ctx_size=str(int(found * 1.06) + 512))), "a much larger one would fit too"
     if lacks and (size := largest_model(need(asked), lacks)) is not None:
         assert 0 <= size < model

@@ -36,4 +36,4 @@ def test_11_33_what_a_server_is_for_is_derived_as_llama_server_does(
     assert purpose_of(options, environment) == purpose_of(spec, environment) == purpose
     assert (question(spec, environment).cache_ram == "0") is (purpose.kind != "text")
     if environment:
-        assert purpose_of(options.but(inherit_environment=False), environment) == purpose_of(options, {})
+        assert purpose_of(options.replace(inherit_environment=False), environment) == purpose_of(options, {})

@@ -202,8 +202,8 @@ def test_a_server_that_asks_for_a_key_gets_it(
         monkeypatch.setenv("LLAMA_API_KEY", "secret,spare")
     options = ServerOptions(port=0, extra=prefix)
     if way == "made":
-        options = options.but(api_key="auto")
-    server = stage.ready(options.but(api_key_file=tmp_path / "keys") if way == "file" else options)
+        options = options.replace(api_key="auto")
+    server = stage.ready(options.replace(api_key_file=tmp_path / "keys") if way == "file" else options)
     expected = {"environment": "secret", "file": "from-file"}.get(way, server.api_key)
     assert server.api_key == expected
     assert server.api_key

@@ -58,10 +58,10 @@ def test_13_14_a_context_of_0_is_left_to_llama_server() -> None:
 @pytest.mark.parametrize(
     ("options", "variable", "text", "option"),
     [
-        (INHERITING.but(ctx_size=64), "CTX_SIZE", "512", "--ctx-size"),
-        (INHERITING.but(port=1), "PORT", "2", "--port"),
-        (INHERITING.but(fixed=("port",)), "PORT", "2", "--port"),
-        (INHERITING.but(extra=("-fa", "on")), "FLASH_ATTN", "off", "-fa"),
+        (INHERITING.replace(ctx_size=64), "CTX_SIZE", "512", "--ctx-size"),
+        (INHERITING.replace(port=1), "PORT", "2", "--port"),
+        (INHERITING.replace(fixed=("port",)), "PORT", "2", "--port"),
+        (INHERITING.replace(extra=("-fa", "on")), "FLASH_ATTN", "off", "-fa"),
     ],
 )
 def test_13_14_a_variable_that_an_option_overrides_is_named(

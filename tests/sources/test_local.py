@@ -177,7 +177,7 @@ def test_11_04_a_source_replaced_while_it_is_read_is_seen_and_a_link_to_it_is_no
 
 def converted(directory: Path) -> LocalSafetensors:
     """Return the directory as the source of a model that we convert."""
-    return open_directory(directory).but(converted_here=True)
+    return open_directory(directory).replace(converted_here=True)
 
 
 def remember(root: Path, source: LocalSafetensors, *, of_before: bool = False) -> Digest:

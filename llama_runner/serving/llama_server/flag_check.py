@@ -51,11 +51,13 @@ def check_options(
 ) -> list[str]:
     """Check what is passed on to llama-server against the programs in hand, and return advice about it.
 
-    ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``UsageError``. Programs that
-    do not list their options are not checked.
+    ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``UsageError``. Programs
+    that do not list their options are not checked.
     """
     from llama_runner.llama_cpp.capabilities import NoOptionsListed, capabilities_of  # noqa: PLC0415 - only with options
+    from llama_runner.serving.llama_server.option_paths import check_files  # noqa: PLC0415 - only with options
 
+    check_files(server.extra)
     try:
         known = capabilities_of(programs, digest, private)
     except NoOptionsListed:

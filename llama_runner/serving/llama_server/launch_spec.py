@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llama_runner.core.option_values import checked_value, texts, wrong_value_error
 from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp.environment import MODEL_SOURCES, program_environment
+from llama_runner.serving.llama_server.server_options import SERVER
+from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,6 +51,8 @@ class ServerOptions(Value):
     """Whether all of our environment reaches the server, so that ``LLAMA_ARG_*`` variables configure it."""
     load_timeout: float = 300.0
     """Seconds that the server may be silent and not ready."""
+    purpose: Literal["auto", "text", "embeddings", "rerank"] = "auto"
+    """``auto``: what the model is made for. Options and variables that say it themselves count more."""
     canary: bool = False
     """Whether a server is ready only when it has given a token."""
     api_key: str | None = field(default=None, role="secret")
@@ -62,6 +67,19 @@ class ServerOptions(Value):
     tls_key: Path | None = None
     fixed: tuple[str, ...] = ()
     """Fields that no ``LLAMA_ARG_*`` variable changes although they have their defaults."""
+
+    def __post_init__(self) -> None:
+        """Convert values that are only written otherwise; ``UsageError`` names a field with another kind of value."""
+        own = self.__dict__
+        for option in SERVER:
+            own[option.name] = checked_value(option, own[option.name])
+            if option.kind == "file" and own[option.name] is not None:
+                own[option.name] = layout.user_path(own[option.name]).absolute()
+        for name in ("extra", "fixed"):
+            try:
+                own[name] = tuple(map(os.fspath, texts(own[name])))
+            except TypeError:
+                raise wrong_value_error(name, "a list of texts", own[name]) from None
 
     @property
     def passes_on(self) -> bool:

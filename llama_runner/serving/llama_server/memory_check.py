@@ -28,7 +28,7 @@ from llama_runner.serving.llama_server.memory_estimate import (
 )
 from llama_runner.system import hardware
 from llama_runner.system.files import write_json
-from llama_runner.system.processes import output_of
+from llama_runner.system.processes import try_output
 
 if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
@@ -65,10 +65,11 @@ class Memory:
         key = self._key()
         self._file = None if key is None else kept / f"{key}.json"
 
-    def check(self) -> None:
+    def check(self, freed: int | None = None) -> None:
         """Raise ``DoesNotFit`` unless what the server needs is available; with ``force_memory`` only tell.
 
-        Where it cannot be known, as there is no llama-fit-params or it fails, the launch goes on.
+        Where it cannot be known, as there is no llama-fit-params or it fails, the launch goes on. ``freed`` has the
+        bytes of a server that will be ended before; GPUs are not looked at then, as it may hold what is needed there.
         """
         need, measured = self.known()
         anew = need is None
@@ -78,8 +79,9 @@ class Memory:
         if need is None:
             return
         missing = max(0, measured - need.on_host)
-        need = need.but(beside=need.beside + missing)
-        lacks = lacking(need, room := self.room(need), spills=self.question.spills)
+        need = need.replace(beside=need.beside + missing)
+        room = self.room(need) if freed is None else Room(hardware.available_memory() + freed)
+        lacks = lacking(need, room, spills=self.question.spills)
         if not lacks:
             if anew:
                 self._tell_of_prompts(room.host - need.on_host)
@@ -116,8 +118,8 @@ class Memory:
         if asked not in self._answers:
             context = int(asked.ctx_size) if asked.ctx_size.isdigit() else 0
             if context > _FAR:
-                near = self.ask(asked.but(ctx_size=str(_FAR // 2)), quietly=quietly)
-                far = near and self.ask(asked.but(ctx_size=str(_FAR)), quietly=quietly)
+                near = self.ask(asked.replace(ctx_size=str(_FAR // 2)), quietly=quietly)
+                far = near and self.ask(asked.replace(ctx_size=str(_FAR)), quietly=quietly)
                 self._answers[asked] = near and far and extrapolated(near, far, context * 2 / _FAR - 1)
             else:
                 self._answers[asked] = self._ask(asked, quietly=quietly)
@@ -136,11 +138,11 @@ class Memory:
                 self._sink(Noticed("no_memory_check", f"memory is not checked: {self._program} {why}"))
             return None
         beside = [self.spec.projector, None if asked.draft is None else Path(asked.draft)]
-        return larger(answers).but(beside=sum(_bytes_of(file) for file in beside if file is not None))
+        return larger(answers).replace(beside=sum(_bytes_of(file) for file in beside if file is not None))
 
     def _say(self, *words: str) -> str:
         """Return what llama-fit-params prints; nothing when it fails."""
-        return output_of([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
+        return try_output([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
 
     def room(self, need: Need) -> Room:
         """Return what is available now; GPUs are asked only if some of the need is there."""
@@ -183,10 +185,10 @@ class Memory:
                 old.unlink(missing_ok=True)
 
 
-def checked(spec: ServerSpec, kept: Path, sink: Sink) -> Memory:
-    """Return the memory of a launch once it is checked; ``DoesNotFit`` where it is too little."""
+def checked(spec: ServerSpec, kept: Path, sink: Sink, *, freed: int | None = None) -> Memory:
+    """Return the memory of a launch once it is checked; ``DoesNotFit`` where it is too little. See ``Memory.check``."""
     memory = Memory(spec, kept, sink)
-    memory.check()
+    memory.check(freed)
     return memory
 
 
@@ -196,6 +198,16 @@ def resident_bytes(pid: int) -> int:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - faster
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
+        return 0
+
+
+def private_bytes(pid: int) -> int:
+    """Return how much of the host's memory becomes free when a process ends: mapped files count as free already."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - faster
+            resident, shared = map(int, file.read().split()[1:3])
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
         return 0
 
 

@@ -46,9 +46,9 @@ def refusal(
         answer = ask(other)
         if answer is None:
             return False
-        return not lacking(answer.but(beside=answer.beside + missing), room, spills=other.spills)
+        return not lacking(answer.replace(beside=answer.beside + missing), room, spills=other.spills)
 
-    if asked.ctx_size == "0" and asked.spills and need.devices and fits(asked.but(ctx_size=_LEAST_FITTED)):
+    if asked.ctx_size == "0" and asked.spills and need.devices and fits(asked.replace(ctx_size=_LEAST_FITTED)):
         return None
     lacks = lacking(need, room, spills=asked.spills)
     ways = [] if spec.force_memory else [way.options for way in ways_out(asked, lacks, fits)]
@@ -64,10 +64,10 @@ def ways_out(asked: Question, lacks: tuple[tuple[str, int, int], ...], fits: Cal
         ways.append(Way(f"--ctx-size {context.ctx_size}", context))
     if asked.type_k in (None, "f16", "bf16", "f32"):
         for kind in ("q8_0", "q4_0"):
-            if fits(quantized := asked.but(type_k=kind, type_v=kind)):
+            if fits(quantized := asked.replace(type_k=kind, type_v=kind)):
                 ways.append(Way(f"-- -ctk {kind} -ctv {kind}", quantized))
                 break
-    if asked.slots not in ("0", "1") and fits(one := asked.but(slots="1")):
+    if asked.slots not in ("0", "1") and fits(one := asked.replace(slots="1")):
         ways.append(Way("-- -np 1", one))
     if any(name != HOST for name, _, _ in lacks) and (layers := _layers(asked, fits)):
         ways.append(Way(f"--gpu-layers {layers.gpu_layers}", layers))
@@ -84,24 +84,24 @@ def _context(asked: Question, fits: Callable[[Question], bool]) -> Question | No
     """Return about the largest context that fits, a multiple of 256 tokens; by bisection of its logarithm."""
     given = int(asked.ctx_size) if asked.ctx_size.isdigit() else 0
     low, high = _STEP, given or _LARGEST
-    if high <= low or not fits(asked.but(ctx_size=str(low))):
+    if high <= low or not fits(asked.replace(ctx_size=str(low))):
         return None
     while high > low * _NEAR and high - low > _STEP:
         middle = max(low + _STEP, int(math.sqrt(low * high)) // _STEP * _STEP)
-        low, high = (middle, high) if fits(asked.but(ctx_size=str(middle))) else (low, middle)
-    return asked.but(ctx_size=str(low))
+        low, high = (middle, high) if fits(asked.replace(ctx_size=str(middle))) else (low, middle)
+    return asked.replace(ctx_size=str(low))
 
 
 def _layers(asked: Question, fits: Callable[[Question], bool]) -> Question | None:
     """Return with how many layers on the GPUs it fits: as many as llama-server finds, or else a number."""
-    automatic = asked.but(gpu_layers="auto")
+    automatic = asked.replace(gpu_layers="auto")
     if automatic.spills and fits(automatic):
         return automatic
     given = asked.gpu_layers or ""
     low, high = 0, int(given) if given.isdigit() else _LAYERS
-    if not fits(asked.but(gpu_layers="0")):
+    if not fits(asked.replace(gpu_layers="0")):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(asked.but(gpu_layers=str(middle))) else (low, middle)
-    return asked.but(gpu_layers=str(low))
+        low, high = (middle, high) if fits(asked.replace(gpu_layers=str(middle))) else (low, middle)
+    return asked.replace(gpu_layers=str(low))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from llama_runner.core.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _NAMES = """
 -m --model -mm --mmproj -md --model-draft --spec-draft-model -mv --model-vocoder -jf -lcs --lookup-cache-static -lcd
@@ -16,6 +19,8 @@ _ONE = frozenset(_NAMES.split())
 _SUFFIXES = ("-file", "-dir", "-path")
 _NO_PATHS = frozenset(("--hf-file", "-hff"))
 """A file in a repository."""
+_READ = frozenset(("--chat-template-file", "--grammar-file", "--json-schema-file", "-jf"))
+"""Files that the server reads when it starts."""
 _LISTS = frozenset(("--lora", "--control-vector"))
 _SCALED_LISTS = frozenset(("--lora-scaled", "--control-vector-scaled"))
 
@@ -23,6 +28,14 @@ _SCALED_LISTS = frozenset(("--lora-scaled", "--control-vector-scaled"))
 def takes_path(option: str) -> bool:
     """Return whether the value of an option is a path, or a list of paths."""
     return option in _LISTS or option in _SCALED_LISTS or _is_one(option)
+
+
+def check_files(words: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a file that an option names and that does not exist."""
+    for word, value in pairwise(words):
+        if word.replace("_", "-") in _READ and not os.path.exists(value):  # noqa: PTH110 - text, as given
+            hint = f"check the value of {word}; a relative path starts at the current directory"
+            raise UsageError(f"{value} does not exist", hint=hint)
 
 
 def absolute_options(words: Iterable[str]) -> tuple[str, ...]:

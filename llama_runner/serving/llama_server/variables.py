@@ -74,7 +74,7 @@ def with_variables(options: ServerOptions, environment: Mapping[str, str]) -> Se
     ]
     if words:
         changed["extra"] = (*words, *options.extra)
-    return options.but(**changed) if changed else options
+    return options.replace(**changed) if changed else options
 
 
 def overridden(options: ServerOptions, environment: Mapping[str, str], known: Capabilities) -> list[str]:

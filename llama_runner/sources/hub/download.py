@@ -15,7 +15,7 @@ from glob import escape
 from queue import Empty
 from typing import TYPE_CHECKING
 
-from llama_runner.core.digest import Digest, short
+from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import DownloadError, Interrupted
 from llama_runner.core.sizes import size_text
 from llama_runner.sources.hub.error_mapping import map_error
@@ -236,7 +236,7 @@ class _Download:
         target = self._paths[file.name]
         for old in target.parent.glob(f"{escape(target.name)}.wrong-*"):
             old.unlink()
-        aside = target.with_name(f"{target.name}.wrong-{short(hashes.sha256)}")
+        aside = target.with_name(f"{target.name}.wrong-{short_hash(hashes.sha256)}")
         path.replace(aside)
         if again:
             self._control.notice(

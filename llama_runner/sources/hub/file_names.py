@@ -155,7 +155,7 @@ def group_variants(files: Iterable[RemoteFile]) -> tuple[Variant, ...]:
             found.append(_variant(stem, (file,), 1))
     for (stem, count, _), shards in sets.items():
         one = _variant(stem, tuple(shards), count or len(shards))
-        found.append(one if count else one.but(role="other"))
+        found.append(one if count else one.replace(role="other"))
     return tuple(sorted(found, key=lambda variant: variant.name))
 
 

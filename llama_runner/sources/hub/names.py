@@ -179,7 +179,7 @@ def _parse_path(text: str, rest: str) -> HubName:
     parts = rest.split("/")
     if len(parts) <= 2 or re.search(r"@[^:]*:[^:/]*$", rest):  # noqa: PLR2004 - no file
         name = _parse_plain(text, rest)
-        return name.but(revision=name.revision and _unquoted(name.revision))
+        return name.replace(revision=name.revision and _unquoted(name.revision))
     model, _, revision = parts[1].partition("@")
     below = parts[2:]
     if revision:

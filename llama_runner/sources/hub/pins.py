@@ -63,8 +63,8 @@ class Pin(Value):
 
     def with_digests(self, digests: Mapping[str, Digest]) -> Pin:
         """Return the pin with the SHA-256 of the small files that were read."""
-        files = (file if file.name not in digests else file.but(sha256=digests[file.name]) for file in self.files)
-        return self.but(files=tuple(files), described=True)
+        files = (file if file.name not in digests else file.replace(sha256=digests[file.name]) for file in self.files)
+        return self.replace(files=tuple(files), described=True)
 
 
 def artifact_directory(repo: str, commit: str) -> str:

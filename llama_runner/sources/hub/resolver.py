@@ -130,9 +130,9 @@ class Resolver:
         if quantization is not None:
             if criteria.quantization is not None and not _same(quantization, criteria.quantization):
                 raise two_quantizations_error(quantization, criteria.quantization)
-            criteria = criteria.but(quantization=quantization)
+            criteria = criteria.replace(quantization=quantization)
         if name.file is not None:
-            criteria = criteria.but(filename=name.file)
+            criteria = criteria.replace(filename=name.file)
         pin = known.pin(revision) or self._ask(name.repo, revision)
         return self._choose(pin, revision, criteria, own_making=own_making)
 
@@ -248,12 +248,12 @@ class Resolver:
             self._fetch(pin, [config], target)
             found = self._found(pin, revision, quantization, target)
             context = self._describe(target, found.choice, False)[0]
-            found, weights = found.but(context_length=context), found.files
+            found, weights = found.replace(context_length=context), found.files
             if not self._remember:  # a plan keeps nothing, and the tokenizer may be tens of megabytes
                 return found
             digests = self._fetch(pin, tuple(file for file in weights if not _is_weights(file)), target)
             # with the tokenizer here, the conversion's revision is decided again, as on every later start
-            found = self._found(pin, revision, quantization, target).but(context_length=context)
+            found = self._found(pin, revision, quantization, target).replace(context_length=context)
             named = self._describe(target, found.choice, True)[1]
             if missing := [name for name in named if pin.file(name) is None]:
                 raise missing_on_hub_error(pin.repo, missing)
@@ -262,7 +262,7 @@ class Resolver:
         pin = pin.with_digests(digests)
         self.pins.add(pin.repo, pin)
         by_name = {file.name: file for file in pin.files}
-        return found.but(pin=pin, files=tuple(by_name[file.name] for file in weights))
+        return found.replace(pin=pin, files=tuple(by_name[file.name] for file in weights))
 
     def _found(self, pin: Pin, revision: str, quantization: str | None, directory: Path) -> HubSafetensors:
         """Return the source, with the converter that config.json requires."""

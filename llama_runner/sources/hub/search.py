@@ -110,8 +110,8 @@ def _with_sizes(listed: RepositoryEntry, client: HubClient, budget: int) -> Sear
         files = client.pin(listed.repo, None).files
         file_names.check_names(listed.repo, files)
     except SourceError as error:
-        return found.but(problem=str(error))
-    return found.but(quantizations=tuple(_quantizations(files, budget)))
+        return found.replace(problem=str(error))
+    return found.replace(quantizations=tuple(_quantizations(files, budget)))
 
 
 def _quantizations(files: tuple[RemoteFile, ...], budget: int) -> list[Quantization]:

@@ -114,7 +114,7 @@ def test_bytes_of_another_commit_are_found(tmp_path: Path, cache: Cache) -> None
     """Most commits change a README and leave the weights as they were."""
     weights, config = in_lfs("model.gguf", WEIGHTS), in_git("config.json", CONFIG)
     stored = cache.add(weights, WEIGHTS), cache.add(config, CONFIG)
-    later = cache.pin.but(commit="d" * 40)
+    later = cache.pin.replace(commit="d" * 40)
     environment = {"HF_HUB_CACHE": str(tmp_path / "hub")}
     assert (find_cached(later, weights, environment), find_cached(later, config, environment)) == stored
 

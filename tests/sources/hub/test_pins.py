@@ -36,8 +36,8 @@ def test_a_pin_is_found_by_each_of_its_names_and_by_its_commit(pins: PinStore) -
 
 def test_a_name_moves_and_the_old_commit_stays_known(pins: PinStore) -> None:
     pins.add("acme/x", PIN, names=["main"])
-    pins.add("acme/x", PIN.but(commit=OTHER), names=["main"])
-    assert pins.read("acme/x").pin("main") == PIN.but(commit=OTHER)
+    pins.add("acme/x", PIN.replace(commit=OTHER), names=["main"])
+    assert pins.read("acme/x").pin("main") == PIN.replace(commit=OTHER)
     assert pins.read("acme/x").pin(COMMIT) == PIN
 
 

@@ -180,9 +180,9 @@ def test_the_same_bytes_under_two_names_are_no_question() -> None:
     files = [RemoteFile("a/m-Q8_0.gguf", 1, same), RemoteFile("b/other-Q8_0.gguf", 1, same)]
     assert select(files, FileCriteria()).model.name == "a/m-Q8_0.gguf"
     with pytest.raises(AmbiguousFile):
-        select([files[0], files[1].but(sha256=other)], FileCriteria())
+        select([files[0], files[1].replace(sha256=other)], FileCriteria())
     with pytest.raises(AmbiguousFile):
-        select([file.but(sha256=None) for file in files], FileCriteria())
+        select([file.replace(sha256=None) for file in files], FileCriteria())
 
 
 def test_a_file_of_the_same_name_in_two_folders_must_be_named_with_its_folder() -> None:

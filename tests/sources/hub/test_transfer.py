@@ -156,18 +156,18 @@ def test_a_file_of_the_user_is_never_written_to(bringing: Bringing, tmp_path: Pa
 def test_a_listing_that_lies_about_sizes_is_found_before_the_file_comes(bringing: Bringing) -> None:
     honest = bringing.pin
     for lie in (-1, 1):
-        files = tuple(file.but(size=file.size + lie) if file.name == MODEL else file for file in honest.files)
+        files = tuple(file.replace(size=file.size + lie) if file.name == MODEL else file for file in honest.files)
         with pytest.raises(
             DownloadError, match=f"700000 bytes, and the repository lists it with {700_000 + lie}"
         ) as caught:
-            bringing.bring(MODEL, pin=honest.but(files=files))
+            bringing.bring(MODEL, pin=honest.replace(files=files))
         assert caught.value.code == ExitCode.DOWNLOAD
         assert bringing.progress[-1][0] == 0
         bringing.directory.joinpath(f"{MODEL}.incomplete").write_bytes(FILES[MODEL][:1000])
         with pytest.raises(
             DownloadError, match="bytes, and the repository lists it with"
         ):  # also when only a part of it is asked for
-            bringing.bring(MODEL, pin=honest.but(files=files))
+            bringing.bring(MODEL, pin=honest.replace(files=files))
         bringing.partial(MODEL).unlink()
 
 
@@ -190,14 +190,14 @@ def test_what_is_no_gguf_file_is_found_with_its_first_bytes(tmp_path: Path, hub:
 
 
 def test_a_file_larger_than_the_hub_sends_at_once_comes_in_pieces(bringing: Bringing) -> None:
-    assert bringing.bring(MODEL, limits=QUICK.but(piece=300_000)) == bringing.digests(MODEL)
+    assert bringing.bring(MODEL, limits=QUICK.replace(piece=300_000)) == bringing.digests(MODEL)
     asked = [request.range for request in bringing.hub.requests if request.which == "cdn"]
     assert asked == ["bytes=0-299999", "bytes=300000-599999", "bytes=600000-699999"]
 
 
 @pytest.mark.parametrize("name", ["../model.gguf", "/etc/model.gguf", "a/../../model.gguf", "a//b", "", "./a"])
 def test_no_file_is_written_outside_the_directory(bringing: Bringing, tmp_path: Path, name: str) -> None:
-    pin = bringing.pin.but(files=(bringing.pin.files[0].but(name=name),))
+    pin = bringing.pin.replace(files=(bringing.pin.files[0].replace(name=name),))
     with pytest.raises(AssertionError):
         bringing.bring(pin=pin)
     assert not bringing.hub.requests
@@ -216,8 +216,8 @@ if len(sys.argv) > 7:
 url, commit, directory, name, size, digest = sys.argv[1:7]
 file = RemoteFile(name, int(size), Digest(digest))
 try:
-    download_files([file], pin=Pin("org/model", commit, (file,)), directory=Path(directory),
-             access=Access(url, None, "none"),
+    pin = Pin("org/model", commit, (file,))
+    download_files([file], pin=pin, directory=Path(directory), access=Access(url, None, "none"),
              on_progress=lambda done, total: print(done, flush=True), notice=lambda what, text: None,
              cancelled=lambda: False)
 except OSError as error:
@@ -292,7 +292,7 @@ def test_what_comes_after_ctrl_c_is_not_written_any_more(bringing: Bringing) -> 
         handler.wfile.write(FILES[MODEL])
 
     with answering(hold) as server:
-        bringing.access = bringing.access.but(endpoint=server.url)
+        bringing.access = bringing.access.replace(endpoint=server.url)
         with pytest.raises(Interrupted):
             bringing.bring(MODEL, limits=TransferLimits(silence_s=3600), cancelled=asked.is_set)
         left = threads_of_ours()

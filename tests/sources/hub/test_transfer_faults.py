@@ -45,13 +45,13 @@ def test_pain_01_a_stalled_connection_is_replaced(bringing: Bringing) -> None:
 def test_pain_01_a_trickle_counts_as_a_stall(bringing: Bringing) -> None:
     """Bytes come, so no time-out ever fires; at this rate the file would take days."""
     bringing.hub.fault("trickle", path="*/model.gguf", after=500_000, pause=0.01)
-    assert bringing.bring(limits=QUICK.but(trickle_over_s=0.3, trickle=10_000_000)) == bringing.digests()
+    assert bringing.bring(limits=QUICK.replace(trickle_over_s=0.3, trickle=10_000_000)) == bringing.digests()
     assert "bytes a second came for" in bringing.noticed("retry")[0]
 
 
 def test_a_slow_transfer_above_the_limit_is_not_restarted(bringing: Bringing) -> None:
     bringing.hub.fault("trickle", path="*/mmproj.gguf", after=300_000, pause=0.01, step=2000)
-    bringing.bring("mmproj.gguf", limits=QUICK.but(trickle_over_s=0.1, trickle=1000))
+    bringing.bring("mmproj.gguf", limits=QUICK.replace(trickle_over_s=0.1, trickle=1000))
     assert not bringing.noticed("retry")
 
 
@@ -78,7 +78,7 @@ def test_pain_01_next_to_nothing_is_no_progress(bringing: Bringing) -> None:
     """A server that gives ten bytes and hangs up would otherwise be asked two hundred thousand times."""
     bringing.hub.fault("drop", path="*/model.gguf", times=None, after=10)
     with pytest.raises(TransferFailed):
-        bringing.bring("model.gguf", limits=QUICK.but(least=1000))
+        bringing.bring("model.gguf", limits=QUICK.replace(least=1000))
     assert bringing.partial("model.gguf").stat().st_size == 10 * QUICK.attempts
 
 
@@ -87,7 +87,7 @@ def test_pain_03_a_transfer_that_hangs_ends(bringing: Bringing, after: int) -> N
     bringing.hub.fault("stall", path="*/model.gguf", after=after)
     bringing.hub.fault("stall", path="*/model.gguf", times=None, after=0)
     with pytest.raises(TransferFailed, match="no answer in time") as caught:
-        bringing.bring("model.gguf", limits=QUICK.but(silence_s=0.1))
+        bringing.bring("model.gguf", limits=QUICK.replace(silence_s=0.1))
     assert "HF_HUB_DOWNLOAD_TIMEOUT" in str(caught.value.hint)
     assert caught.value.kept == after
 
@@ -102,7 +102,7 @@ def test_pain_03_the_first_failure_ends_the_files_that_hang(bringing: Bringing) 
             busy.times = 0
         return False
 
-    limits = QUICK.but(silence_s=3600, attempts=1_000_000)
+    limits = QUICK.replace(silence_s=3600, attempts=1_000_000)
     with pytest.raises(NotFetched) as caught:
         bringing.bring("model.gguf", "mmproj.gguf", limits=limits, cancelled=refuse_once_it_hangs)
     assert isinstance(caught.value.reason, NoSuchFile)
@@ -147,7 +147,7 @@ def test_a_server_that_sends_another_part_is_asked_for_the_whole_file(bringing: 
     bringing.directory.mkdir()
     bringing.partial("config.json").write_bytes(content[:100])
     with answering(part, answer(200, content)) as server:
-        bringing.access = bringing.access.but(endpoint=server.url)
+        bringing.access = bringing.access.replace(endpoint=server.url)
         assert bringing.bring("config.json") == bringing.digests("config.json")
     assert [question.headers.get("Range") for question in server.questions] == [f"bytes=100-{len(content) - 1}", None]
 
@@ -156,7 +156,7 @@ def test_a_file_that_is_compressed_on_the_way_is_the_same_file(bringing: Bringin
     """It is asked for as it is, as one cannot go on in the middle of a compressed one; not every proxy listens."""
     squeezed = gzip.compress(FILES["config.json"])
     with answering(answer(200, squeezed, Content_Encoding="gzip")) as server:
-        bringing.access = bringing.access.but(endpoint=server.url)
+        bringing.access = bringing.access.replace(endpoint=server.url)
         assert bringing.bring("config.json") == bringing.digests("config.json")
     assert [question.headers["Accept-Encoding"] for question in server.questions] == ["identity"]
 
@@ -178,7 +178,7 @@ def test_a_busy_hub_is_asked_when_it_said(bringing: Bringing) -> None:
 def test_nobody_waits_for_hours_because_a_server_said_so(bringing: Bringing) -> None:
     bringing.hub.fault("429", times=None, retry_after=100_000)
     with pytest.raises(TransferFailed) as caught:
-        bringing.bring("config.json", limits=QUICK.but(longest_asked_wait_s=0.01))
+        bringing.bring("config.json", limits=QUICK.replace(longest_asked_wait_s=0.01))
     assert isinstance(caught.value.cause, RateLimited)
     assert len(bringing.hub.requests) == QUICK.attempts
 
@@ -186,7 +186,7 @@ def test_nobody_waits_for_hours_because_a_server_said_so(bringing: Bringing) -> 
 def test_nobody_there_is_said_after_a_few_attempts(bringing: Bringing) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        bringing.access = bringing.access.but(endpoint=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        bringing.access = bringing.access.replace(endpoint=f"http://127.0.0.1:{nobody.getsockname()[1]}")
         with pytest.raises(TransferFailed, match="cannot be reached: the connection was refused"):
             bringing.bring()
 

@@ -1,9 +1,8 @@
-"""Options of the server, of its life cycle, and of the command itself."""
+"""Options of the server that ``ServerOptions`` has as fields, each defined once."""
 
 from __future__ import annotations
 
-from llama_runner.request.artifact_options import ARTIFACTS
-from llama_runner.request.option_definition import Option
+from llama_runner.core.option import Option
 
 LISTENING = (
     Option(
@@ -101,6 +100,17 @@ COMPUTE = (
 
 READINESS = (
     Option(
+        "purpose",
+        ("--purpose",),
+        "server",
+        "What the server answers with: text, embeddings, or rerank: scores of documents.",
+        kind="choice",
+        default="auto",
+        choices=("auto", "text", "embeddings", "rerank"),
+        default_text="auto: what the model is made for",
+        reader="server",
+    ),
+    Option(
         "canary",
         ("--canary",),
         "server",
@@ -146,68 +156,4 @@ ACCESS = (
     ),
 )
 
-PROFILE = (
-    Option(
-        "profile",
-        ("--profile",),
-        "server",
-        "Use the options that `llama-runner tune` saved under this name.",
-        metavar="NAME",
-        reader="command",
-    ),
-)
-
-LIFE_CYCLE = (
-    Option(
-        "detach",
-        ("--detach",),
-        "life cycle",
-        "Run in the background and return once the server is ready.",
-        kind="flag",
-        default=False,
-        reader="supervisor",
-        common=True,
-    ),
-    Option(
-        "restart",
-        ("--restart",),
-        "life cycle",
-        "When to start the server again after it ends.",
-        kind="choice",
-        default="no",
-        choices=("no", "on-failure", "always"),
-        reader="supervisor",
-    ),
-    Option(
-        "restart_limit",
-        ("--restart-limit",),
-        "life cycle",
-        "Give up after N failed starts in a row.",
-        kind="integer",
-        default=5,
-        least=0,
-        metavar="N",
-        reader="supervisor",
-    ),
-)
-
-STORE = (
-    Option(
-        "root",
-        ("--root",),
-        "output",
-        "Directory for models, programs and logs.",
-        kind="directory",
-        environment="LLAMA_RUNNER_ROOT",
-        default_text="the checkout, or the user's data directory",
-        reader="command",
-    ),
-    Option("as_json", ("--json",), "output", "Print JSON for programs.", kind="flag", default=False, reader="command"),
-)
-
 SERVER = (*LISTENING, *COMPUTE, *READINESS, *ACCESS)
-OPTIONS = (*STORE, *ARTIFACTS, *SERVER, *PROFILE, *LIFE_CYCLE)
-"""Every option of ``run``."""
-
-FLAGS = frozenset(flag for option in OPTIONS for flag in (*option.flags, *option.old_flags))
-"""Their spellings."""

@@ -67,6 +67,11 @@ class Option(Value):
     """Spellings of earlier versions: accepted, with one line of warning."""
 
     @property
+    def secret(self) -> bool:
+        """Whether no message shows its value."""
+        return self.name == "api_key"
+
+    @property
     def flag(self) -> str:
         """The long flag that messages name."""
         return next(flag for flag in reversed(self.flags) if flag.startswith("--")).partition("/")[0]

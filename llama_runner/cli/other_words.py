@@ -1,0 +1,29 @@
+"""Commands as other tools call them: those that mean one of ours, and where to find the others."""
+
+from __future__ import annotations
+
+from llama_runner.core.errors import UsageError
+
+ALIASES = {"serve": "run", "pull": "prepare"}
+"""Names that stand for a command of ours. Help does not list them."""
+
+_MODELS = "`llama-runner status` lists the models that are here, `llama-runner ps` the servers that run"
+_REMOVE = (
+    "`llama-runner status` shows where a model lies: delete its file; `stop` ends a server, `bins remove` is for builds"
+)
+_INSTEAD = {
+    **dict.fromkeys(("list", "ls", "models"), _MODELS),
+    **dict.fromkeys(("rm", "remove", "delete"), _REMOVE),
+    "show": "`llama-runner inspect` shows what a model file holds, `llama-runner status` what is here",
+    "create": "`llama-runner convert` and `llama-runner quantize` make model files",
+    "load": "`llama-runner run MODEL --detach` starts a server in the background",
+    "unload": "`llama-runner stop NAME` ends a server",
+    "start": "`llama-runner run MODEL --detach` starts a server, `llama-runner restart NAME` one that has ended",
+    "get": "`llama-runner prepare MODEL` fetches a model",
+}
+
+
+def check_word(name: str) -> None:
+    """Raise ``UsageError`` for a command of another tool, in one line that names ours."""
+    if name in _INSTEAD:
+        raise UsageError(f"there is no command {name!r}: {_INSTEAD[name]}")

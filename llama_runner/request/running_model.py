@@ -1,0 +1,82 @@
+"""The running server that a call means: by its name, or because it serves the model in whatever quantization."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.request.run_words import run_words
+from llama_runner.serving.errors import AmbiguousName
+from llama_runner.serving.launch_identity import gives_same_answers
+from llama_runner.serving.names import matching
+from llama_runner.serving.registry import running
+from llama_runner.store.layout import user_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_runner.request.options import Wishes
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
+
+_SOURCES = ("hf_model", "gguf_path", "safetensors_dir")
+_NEUTRAL = ("offline", "token_file", "update")
+"""Wishes that say nothing of which model it is."""
+
+
+def named_server(
+    registry: Path, model: str | Path | None, wishes: Wishes, *, for_hub_names: bool = True
+) -> dict[str, Any] | None:
+    """Return the entry of the running server that ``model`` names; None where it means a model itself.
+
+    A path that exists is a model. A name that the Hub may have is a server only if one is called exactly so, and with
+    ``for_hub_names``. No model at all is the server that runs. Raises ``AmbiguousName`` where several fit.
+    """
+    asked = {name: value for name, value in wishes.items() if name not in _NEUTRAL}
+    if run_words(None, None, asked):
+        return None
+    ready = _ready(registry)
+    if model is None:
+        found = ready if for_hub_names else []
+    elif "://" not in str(model) and user_path(model).exists():
+        found = []
+    else:
+        found = matching(ready, str(model))
+        from llama_runner.sources.hub.names import looks_like_hub_name  # noqa: PLC0415 - not for a path
+
+        if "://" not in str(model) and looks_like_hub_name(str(model)):
+            found = [about for about in found if for_hub_names and about["alias"] == str(model)]
+    if len(found) > 1:
+        raise AmbiguousName(str(model or ""), [str(about["url"]) for about in found])
+    return found[0] if found else None
+
+
+def server_of_model(
+    registry: Path, model: str | Path | None, wishes: Wishes, plan: Callable[[], ServerSpec]
+) -> dict[str, Any] | None:
+    """Return the entry of a running server of the same model in another quantization, where none is asked for.
+
+    ``plan`` returns what would be launched; it is called only if a server with a similar name runs. Everything else
+    that changes answers is the same.
+    """
+    sources = [model, *(wishes.get(name) for name in _SOURCES), "demo" if wishes.get("demo") else None]
+    source = next((str(each) for each in sources if each), None)
+    if source is None or wishes.get("quantization"):
+        return None
+    name = Path(source.rstrip("/")).absolute().name.partition("@")[0].partition(":")[0]
+    similar = matching(_ready(registry), name)
+    if not similar:
+        return None
+    spec = plan()
+    environment = spec.environment(os.environ)
+    alike = []
+    for about in similar:
+        path = Path(str(about.get("model")))
+        if path.parent == spec.model.parent and gives_same_answers(about, spec.replace(model=path), environment):
+            alike.append(about)
+    exact = [about for about in alike if Path(str(about["model"])) == spec.model]
+    return None if exact or not alike else alike[-1]
+
+
+def _ready(registry: Path) -> list[dict[str, Any]]:
+    return [about for about in running(registry) if about.get("state") == "ready" and about.get("shared", True)]
