@@ -144,7 +144,7 @@ def directory_facts(directory: Path) -> dict[str, Any]:
     """Return architecture, pooling and classes of a directory of safetensors. The architecture is config.json's."""
     from llama_runner.convert.families.pooling import pooling_of  # noqa: PLC0415 - not for what is made
 
-    source = Source(directory)
+    source = ModelDirectory(directory)
     named = source.config.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""
     found: dict[str, Any] = {"architecture": architecture}
