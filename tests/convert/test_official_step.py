@@ -124,8 +124,8 @@ def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: P
 @pytest.mark.parametrize(
     ("script", "error", "said"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", StepError, "memory of this machine"),
-        ("raise MemoryError", StepError, "memory of this machine"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", StepError, "not enough memory to convert"),
+        ("raise MemoryError", StepError, "not enough memory to convert"),
         ("raise OSError(28, 'No space left on device')", StoreError, "no space left"),
         ("import socket; socket.getaddrinfo('example.invalid', 1)", StepError, "my model lacks files"),
         (
