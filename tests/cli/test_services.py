@@ -20,7 +20,7 @@ from llama_runner.serving import system_service
 from llama_runner.serving.registry import register, register_failed
 from tests.conftest import Command, Result
 
-OF_THE_MACHINE = r"SSL_CERT|PATH=|CUDA_|OMP_"
+OF_THE_MACHINE = r"SSL_CERT|PATH=|CUDA_|OMP_|GGML_"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux")
 
 
