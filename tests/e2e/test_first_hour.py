@@ -69,12 +69,15 @@ def test_first_hour_the_demo_is_served_and_answers_curl(shell: Shell) -> None:
     assert ANSWER in shell.run(example)
 
 
-def test_first_hour_one_question_is_asked_from_the_shell(shell: Shell) -> None:
-    assert (
-        shell.run(Section("README.md", "Ask a question").line("llama-runner infer --demo"))
-        .splitlines()[-1]
-        .startswith(ANSWER)
-    )
+def test_first_hour_one_question_is_asked_of_a_model_and_of_a_server_by_its_name(shell: Shell) -> None:
+    first = shell.run(Section("README.md", "Ask a question").line("llama-runner infer --demo"))
+    assert first.splitlines()[-1].startswith(ANSWER)
+    shell.words |= {"MODEL": "demo", "a question": QUESTION, "NAME": "demo"}
+    shell.run(Section(*BACKGROUND).line("llama-runner run --demo --detach"))
+    asked = Section("docs/serving.md", "Which server is used").line("llama-runner infer MODEL")
+    assert shell.run(asked).startswith(ANSWER), "it starts none and prints nothing else"
+    stopped = shell.run(Section("docs/serving.md", "In the background").line("llama-runner stop NAME"))
+    assert stopped.startswith("stopped   demo:q4_k_m at ")
 
 
 def test_first_hour_a_model_of_the_hub_is_served(shell: Shell, hub: Hub, binaries: Path, tmp_path: Path) -> None:
@@ -136,6 +139,7 @@ def test_first_hour_a_server_lives_in_the_background(shell: Shell) -> None:
     section, shell.words["NAME"] = Section(*BACKGROUND), "demo:q4_k_m"
     url = served(shell.run(section.line("llama-runner run --demo --detach")))
     assert url in shell.run(section.line("llama-runner ps"))
+    assert url in shell.run(section.line("llama-runner run --demo --detach")), "it may be repeated"
     assert "model loaded" in shell.run(section.line("llama-runner logs"))
     assert shell.run(section.line("llama-runner stop --all")).startswith("stopped   demo:q4_k_m at ")
     last = shell.run(Section("docs/serving.md", "In the background").line("llama-runner logs NAME"))
@@ -166,6 +170,7 @@ def test_first_hour_a_service_of_the_system_is_written(shell: Shell, tmp_path: P
 
 
 def test_first_hour_a_script_reads_json_and_exit_statuses(shell: Shell) -> None:
+    assert '{"error": …, "hint": …, "code": …}' in Section("docs/serving.md", "In scripts").text
     table = dict(re.findall(r"^\| (\d+) \| (.*) \|$", Section("README.md", "What you can rely on").text, re.MULTILINE))
     assert table["3"].startswith("the model cannot be used")
     prepare = Section("README.md", "More commands").line("llama-runner prepare --demo")
