@@ -109,6 +109,10 @@ def test_13_03_a_key_of_a_file_is_found(root: Path, llama_runner: Command, tmp_p
     (tmp_path / "keys").chmod(0o600)
     Running(children, "--demo", "--root", root, "--api-key-file", tmp_path / "keys")
     assert llama_runner("infer", "demo", QUESTION, *GREEDY, "--root", root).out == ANSWER + "\n"
+    (tmp_path / "keys").write_text("a-new-key\n")
+    asked = ("infer", "demo", QUESTION, *GREEDY, "--root", root)
+    assert llama_runner(*asked).code == 8, "the server has not read the new one"
+    assert llama_runner(*asked, env={"LLAMA_API_KEY": "a-key"}).out == ANSWER + "\n"
 
 
 @pytest.mark.usefixtures("stopped")
