@@ -87,7 +87,7 @@ def needs_key_error(about: dict[str, Any]) -> ServerError:
 def client_of(about: dict[str, Any]) -> Iterator[Client]:
     """Give a client of a registered server; ``ServerError`` where it does not answer or asks for another key.
 
-    Its key is the first of its key file, if that can be read, or ``LLAMA_API_KEY``.
+    Its key is the first of its key file, if that is accepted, or ``LLAMA_API_KEY``.
     """
     from llama_runner.client.errors import KeyRefused  # noqa: PLC0415 - only where such a server runs
     from llama_runner.client.sync_client import Client  # noqa: PLC0415
