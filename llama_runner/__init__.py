@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TimedOut,
         Unreachable,
     )
-    from llama_runner.client.replies import Piece, Reply
+    from llama_runner.client.replies import Reply, ReplyChunk
     from llama_runner.client.sync_client import Client, Stream
     from llama_runner.core.errors import (
         DownloadError,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
-    from llama_runner.doctor.self_test import Trial
+    from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.updates import Updates
     from llama_runner.request.model_inspection import Inspection
@@ -80,16 +80,17 @@ __all__ = [
     "Made",
     "MadePrograms",
     "NoSuchServer",
-    "Piece",
     "PortTaken",
     "Prepared",
     "ProgramFigures",
     "Reply",
+    "ReplyChunk",
     "RequestFailed",
     "RequestRefused",
     "Runner",
     "RunningServer",
     "SearchResult",
+    "SelfTestResult",
     "Server",
     "ServerError",
     "ServerFigures",
@@ -105,7 +106,6 @@ __all__ = [
     "Stream",
     "TimedOut",
     "ToolError",
-    "Trial",
     "TuneResult",
     "Unreachable",
     "Updates",
@@ -129,7 +129,7 @@ _WHERE = {
         "TimedOut",
         "Unreachable",
     ),
-    "llama_runner.client.replies": ("Piece", "Reply"),
+    "llama_runner.client.replies": ("ReplyChunk", "Reply"),
     "llama_runner.client.sync_client": ("Client", "Stream"),
     "llama_runner.core.errors": (
         "DownloadError",
@@ -145,7 +145,7 @@ _WHERE = {
     ),
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
-    "llama_runner.doctor.self_test": ("Trial",),
+    "llama_runner.doctor.self_test": ("SelfTestResult",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.updates": ("Updates",),
     "llama_runner.request.model_inspection": ("Inspection",),
@@ -164,7 +164,7 @@ _WHERE = {
 }
 """The module of each public name."""
 
-OLD_NAMES = {"Found": "SearchResult", "News": "Updates"}
+OLD_NAMES = {"Found": "SearchResult", "News": "Updates", "Piece": "ReplyChunk", "Trial": "SelfTestResult"}
 """Deprecated public names, each with the new one (docs/deprecation.md)."""
 
 

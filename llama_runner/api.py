@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from llama_runner.benchmark.bench import Benchmarks
     from llama_runner.client.sync_client import Requests
-    from llama_runner.doctor.self_test import Trial
+    from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.options import Wishes
@@ -270,7 +270,7 @@ class Runner(Root):
         start = partial(self.launch, prepared, server=options, about=shared.NOT_SHARED)
         return shared.shared_client(options, spec_for(prepared, options), self.servers, start)
 
-    def self_test(self) -> Iterator[Trial]:
+    def self_test(self) -> Iterator[SelfTestResult]:
         """Try to compile, convert, quantize and serve in a temporary root; yields each trial as it ends."""
         from llama_runner.doctor.self_test import self_test  # noqa: PLC0415 - not on the warm path
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.doctor import Diagnosis
+    from llama_runner.library.library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.services import Services
@@ -41,6 +42,13 @@ class Root:
         from llama_runner.request.programs_in_hand import builds  # noqa: PLC0415 - not on the warm path
 
         return builds(self.store, self._sink, self._lock_timeout)
+
+    @property
+    def models(self) -> Library:
+        """The models under this root: list, show."""
+        from llama_runner.library.library import Library  # noqa: PLC0415 - not on the warm path
+
+        return Library(self.store, self._sink)
 
     @property
     def services(self) -> Services:
@@ -126,9 +134,9 @@ class Root:
 
     def status(self) -> Status:
         """Say what the store holds and which servers run. Reads records only."""
-        from llama_runner.status import take_stock  # noqa: PLC0415 - not on the warm path
+        from llama_runner.status import read_status  # noqa: PLC0415 - not on the warm path
 
-        return take_stock(self.store)
+        return read_status(self.store, self._sink)
 
     def doctor(self) -> Diagnosis:
         """Say what this machine is and has, and what is in the way. Uses no network, and has no secrets."""

@@ -69,6 +69,11 @@ def _builds_to_use(context: click.Context) -> list[str]:
     return [*_builds(context), *(["auto"] if context.command.name == "use" else [])]
 
 
+def _models(context: click.Context) -> list[str]:
+    found = _root(context).models.list()
+    return [*{model.name for model in found}, *(f"{each.name}:{q}" for each in found for q in each.quantizations)]
+
+
 def _programs(context: click.Context) -> list[str]:
     return ["auto", "build", "prebuilt", "system", *_builds(context)]
 
@@ -96,6 +101,8 @@ _WORDS: dict[str, Callable[[click.Context], list[str]]] = {
     "server": _servers,
     "name": _builds_to_use,
     "names": _builds,
+    "model_name": _models,
+    "model_names": _models,
     "binaries": _programs,
     "profile": _profiles,
     "quantization": _quantizations,

@@ -28,7 +28,7 @@ OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("run", "infer", "chat"),
-    "Models": ("search", "convert", "quantize", "inspect"),
+    "Models": ("models", "search", "convert", "quantize", "inspect"),
     "Plan": ("plan", "prepare", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
     "Programs": ("bins", "doctor"),

@@ -48,6 +48,7 @@ class _Commands(click.Group):
         **dict.fromkeys(("infer", "chat"), "infer_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
         "search": "search_cmds",
+        "models": "models_cmds",
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
     }

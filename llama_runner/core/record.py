@@ -70,7 +70,8 @@ class Record(Value):
             _member(recipe, block, dict, {})
         source, facts = _member(value, "source", dict, {}), _member(value, "facts", dict, {})
         for file in _member(source, "files", dict, {}).values():
-            _member(file, "digest", str)
+            if not isinstance(file, dict) or not isinstance(file.get("digest"), str):  # as _member; there may be many
+                _member(file, "digest", str)
         _member(facts, "context_length", int, 0)
         key, digest = _member(value, "key", str), _member(output, "digest", str)
         if not key.startswith("k1:"):

@@ -70,6 +70,10 @@ class Value:
     def __init__(self, *positional: Any, **named: Any) -> None:  # noqa: ANN401
         """Set the fields by position or name, like a dataclass."""
         own = self.__dict__
+        if not positional and named.keys() == self.fields.keys():  # as below, for thousands of records
+            own.update(named)
+            self.__post_init__()
+            return
         if len(positional) > len(self.fields):
             raise TypeError(f"{type(self).__name__} takes {len(self.fields)} fields, {len(positional)} were given")
         own.update(zip(self.fields, positional, strict=False))

@@ -18,6 +18,7 @@ from llama_runner.serving.launch_identity import identity
 from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_care
 from llama_runner.serving.output import Output
 from llama_runner.serving.registry import GRACE_S, register
+from llama_runner.store.last_use import mark_used
 from llama_runner.system.background_writer import BackgroundWriter
 from llama_runner.system.processes import parent_death_prefix, signal_group, start
 from llama_runner.system.programs import find_program
@@ -96,6 +97,8 @@ class Server(Talks):
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
         self.registry, self._about = registry, identity(spec, self._environment) | (about or {})
+        files = map(str, filter(None, (spec.binary, spec.model, spec.projector, *spec.adapters)))
+        self._used = mark_used(registry.parent, (*files, *spec.extra))
         self._begun, self._ended = threading.Event(), threading.Event()
         self._unasked = {"stop": False}
         self._stopping = threading.RLock()  # a signal handler, or the sink, may call stop while we stop
@@ -143,7 +146,7 @@ class Server(Talks):
     def entry(self, state: str) -> dict[str, Any]:
         """Return what the registry says of it. No secret is in it."""
         of_now = {"url": self.url, "log": self.log_name, "state": state, "wants_key": self.api_key is not None}
-        of_now |= {"context": self.context, "trained_context": self.trained_context}
+        of_now |= {"context": self.context, "trained_context": self.trained_context, "files": self._used}
         return of_now | self.spec.entry() | self._about
 
     def tell(self, event: Event) -> None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import PayloadState
     from llama_runner.core.step import Place
 
-_LARGEST_STATE = 64 << 20
+LARGEST_STATE = 64 << 20
+"""Bytes of a state file at most."""
 
 
 class Store:
@@ -63,7 +64,7 @@ class Store:
     def _state(self, directory: Path) -> StateFile:
         path = directory / STATE_FILE
         try:
-            return parse_state(read_bounded(path, _LARGEST_STATE))
+            return parse_state(read_bounded(path, LARGEST_STATE))
         except (FileNotFoundError, NotADirectoryError):
             return StateFile({})
         except (OSError, InvalidRecord, UnicodeDecodeError) as error:

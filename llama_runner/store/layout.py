@@ -22,8 +22,6 @@ LOGS = "logs"
 PRIVATE = ".llama_runner"
 PARTS = (MODELS, BUILDS, SOURCES, LOGS, PRIVATE)
 """The directories below the root."""
-RECORD_DIRECTORIES = ((".", SOURCES), (SOURCES, "*"), (BUILDS, "*/*"), (f"{MODELS}/*", "*"), (f"{GGUF}/*", "*"))
-"""Directories that have records: a directory below the root, and a pattern of the names in it."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -128,6 +126,16 @@ def benchmarks(private: Path) -> Path:
 def memory_needs(private: Path) -> Path:
     """Return the directory of the measured memory needs of models."""
     return private / "memory"
+
+
+def last_uses(private: Path) -> Path:
+    """Return the directory of the stamps that starts of servers leave, one empty file for a model or build."""
+    return private / "used"
+
+
+def kept_models(private: Path) -> Path:
+    """Return the file that says which models the user wants to keep."""
+    return private / "kept.json"
 
 
 def capabilities(private: Path) -> Path:

@@ -54,6 +54,11 @@ def discard(home: Path) -> None:
             home.unlink()
 
 
+def is_ours(home: str) -> bool:
+    """Whether a path is a link that leads to a private directory on another file system."""
+    return os.path.islink(home) and os.path.basename(os.readlink(home)).startswith(PREFIX)  # noqa: PTH114, PTH115, PTH119
+
+
 def _name(home: Path) -> str:
     return f"{PREFIX}{home.parent.name}-{home.name}"
 

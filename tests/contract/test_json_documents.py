@@ -25,6 +25,8 @@ COMMANDS = {
     "plan forced": ["plan", "--demo", "--json", "--force"],
     "prepare": ["prepare", "--demo", "--json"],
     "status": ["status", "--json"],
+    "models list": ["models", "list", "--all", "--json"],
+    "models show": ["models", "show", "demo", "--json"],
     "ps": ["ps", "--json"],
     "bins list": ["bins", "list", "--json"],
     "doctor": ["doctor", "--json"],

@@ -201,7 +201,7 @@ class Resolver:
             if self._remember:
                 self.pins.add(repo, pin, names=[revision])
         else:
-            self._sink(_drift(revision, before, pin))
+            self._sink(drift(revision, before, pin))
             self._unsettled.append((pin, revision))
         return pin
 
@@ -309,7 +309,8 @@ class Resolver:
             raise as_store_error(error, directory) from error
 
 
-def _drift(revision: str, before: Pin, after: Pin) -> Drifted:
+def drift(revision: str, before: Pin, after: Pin) -> Drifted:
+    """Return the files in which two commits of a repository differ."""
     old, new = ({file.name: (file.size, file.sha256 or file.blob) for file in pin.files} for pin in (before, after))
     return Drifted(
         repo=after.repo,

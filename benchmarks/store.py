@@ -1,0 +1,110 @@
+"""What the commands about the store cost with a thousand models, against `python -c pass` in the same run.
+
+    python benchmarks/store.py [--models 1000] [--rounds 5]
+
+Lays synthetic records of models into a temporary root. Half of them are downloaded, in two quantizations; half are
+converted from eight files on this machine and quantized twice, and of the intermediate only the record is left. There
+are as many logs and locks. Prints one JSON document; times are medians in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+GOALS = {"models_list": 12.0, "gc_dry_run": 20.0}
+COMMANDS = {
+    "help": ["models", "--help"],
+    "models_list": ["models", "list"],
+    "models_list_json": ["models", "list", "--all", "--json"],
+    "models_show": ["models", "show", "model-7"],
+}
+
+
+def lay_models(root: Path, count: int) -> None:
+    """Write the records, and payloads of a few bytes, of models."""
+    for number in range(count):
+        commit = hashlib.sha256(str(number).encode()).hexdigest()[:40]
+        name = f"org__model-{number}" if number % 2 else f"local__model-{number}"
+        directory = root / "models" / "gguf" / f"{name}__{commit[:12]}"
+        directory.mkdir(parents=True)
+        artifacts = {}
+        names = ("model.gguf", "model.q4_k_m.gguf", "model.q8_0.gguf")
+        for name in names[number % 2 :]:
+            if name != "model.gguf":
+                (directory / name).write_bytes(b"GGUF")
+            artifacts[name] = record(name, commit, number)
+        (directory / ".state.json").write_text(json.dumps({"schema": 1, "artifacts": artifacts}, indent=1))
+    for name in ("logs", ".llama_runner/locks"):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{hashlib.sha256(f'{name}{number}'.encode()).hexdigest()[:16]}.lock").touch()
+
+
+def record(name: str, commit: str, number: int) -> dict[str, Any]:
+    """Return the record of one file, of the size that records have."""
+    digest = hashlib.sha256(f"{name} {number}".encode()).hexdigest()
+    files = {f"file-{index}.json": {"digest": f"sha256:{digest}", "stamp": {"size": index}} for index in range(8)}
+    source: dict[str, Any] = {"kind": "hf", "ref": f"org/model-{number}", "revision": commit}
+    if not number % 2:
+        source = {"kind": "safetensors", "ref": f"/models/model-{number}", "revision": commit[:12], "files": files}
+    return {
+        "key": f"k1:{digest}",
+        "recipe": {"step": "quantize", "version": 1, "params": {"type": name.split(".")[1]}, "inputs": {}},
+        "noted": {"tool": {"digest": f"tree1:{digest}"}},
+        "output": {"digest": f"sha256:{digest}", "bytes": 4, "stamp": {"size": 4, "mtime_ns": 0, "inode": 1}},
+        "facts": {"architecture": "llama", "quantization": "q4_k_m", "context_length": 4096},
+        "source": source,
+        "made": {"at": "2026-01-01T00:00:00Z", "seconds": 1.5, "kept": name != "model.gguf", "by": "llama_runner"},
+    }
+
+
+def took(words: list[str]) -> float:
+    """Return how long a process takes."""
+    began = time.perf_counter()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    runner = str(Path(sys.executable).with_name("llama-runner"))
+    package = Path(__file__).parents[1] / "llama_runner"
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
+    times: dict[str, list[float]] = {"python_pass": [], **{name: [] for name in COMMANDS}}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        lay_models(root, given.models)
+        for _ in range(given.rounds):
+            times["python_pass"].append(took([sys.executable, "-c", "pass"]))
+            for name, words in COMMANDS.items():
+                rest = [] if name == "help" else ["--root", os.fspath(root)]
+                times[name].append(took([runner, *words, *rest]))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {name: round(median[name] / median["python_pass"], 2) for name in COMMANDS}
+    result = {
+        "benchmark": "store",
+        "models": given.models,
+        "rounds": given.rounds,
+        "median_s": {name: round(value, 4) for name, value in median.items()},
+        "per_python_pass": ratios,
+        "goals": {name: {"goal": goal, "met": ratios[name] <= goal} for name, goal in GOALS.items() if name in ratios},
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

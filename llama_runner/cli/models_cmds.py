@@ -1,0 +1,186 @@
+"""Commands about the models of the store: list, show."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+from llama_runner.cli.streams import say
+from llama_runner.core.sizes import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_runner.core.events import Event
+    from llama_runner.library.details import Details
+    from llama_runner.library.models import Model
+    from llama_runner.root import Root
+
+_COLUMNS = ("name", "revision", "quantizations", "size", "context", "last used", "in use by")
+_SHORT = 12
+_DAY = 86400.0
+
+
+@click.group()
+def models() -> None:
+    """List, show and keep the models of the store."""
+
+
+@models.command("list")
+@shared.store
+@click.argument("words", nargs=-1, metavar="[WORD…]")
+@shared.option(
+    "--all", "everything", is_flag=True, help="List every artifact, also those that only a record is left of."
+)
+@shared.option(
+    "--sort",
+    type=click.Choice(["name", "size", "used", "made"]),
+    default="name",
+    help="What to sort by; the largest or latest first.",
+)
+@shared.option("--quantization", "-q", metavar="TYPE", help="List models only that are there in this quantization.")
+def list_(**given: Any) -> None:
+    """List the models, one line for each source and revision.
+
+    With WORDs, those whose name or source contains all of them.
+    """
+    found = _filtered(_root(given).models.list(everything=given["everything"]), given)
+    if given["as_json"]:
+        click.echo(json.dumps([model.to_json(everything=given["everything"]) for model in found]))
+    elif found:
+        say(*_table(found, everything=given["everything"]))
+        say(f"{len(found)} models, {size_text(sum(model.bytes for model in found))}", err=True)
+    else:
+        say("there are none", err=True)
+
+
+def _filtered(found: list[Model], given: dict[str, Any]) -> list[Model]:
+    words = [word.lower() for word in given["words"]]
+    found = [each for each in found if all(word in f"{each.name}\n{each.source}".lower() for word in words)]
+    if given["quantization"]:
+        found = [each for each in found if given["quantization"].lower() in each.quantizations]
+    match given["sort"]:
+        case "size":
+            return sorted(found, key=lambda model: -model.bytes)
+        case "used":
+            return sorted(found, key=lambda model: -(model.last_used or 0.0))
+        case "made":
+            return sorted(found, key=lambda model: model.made, reverse=True)
+    return found
+
+
+def _table(found: Sequence[Model], *, everything: bool) -> list[str]:
+    from llama_runner.core.printable import printable  # noqa: PLC0415 - not for --help
+
+    rows = [_COLUMNS, *((printable(row[0]), *row[1:]) for row in map(_row, found))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if not everything:
+        return lines
+    whole = lines[:1]
+    for model, line in zip(found, lines[1:], strict=True):
+        whole.append(line)
+        for each in model.to_json()["artifacts"]:
+            size = size_text(each["bytes"])
+            there = size if each["present"] else f"deleted, its record is kept; {size}"
+            whole.append(f"  {each['role']:<12}  {each['path']}  ({there})")
+        whole += [f"  unreadable    {path}: {why}" for path, why in model.problems.items()]
+    return whole
+
+
+def _row(model: Model) -> tuple[str, ...]:
+    servers = [f"{each.get('alias')} (process {each.get('pid')})" for each in model.servers]
+    return (
+        model.name,
+        model.revision[:_SHORT],
+        ", ".join(model.quantizations) or "-",
+        size_text(model.bytes),
+        str(model.context or "-"),
+        "now" if servers else "-" if model.last_used is None else f"{_age(model.last_used)} ago",
+        ", ".join(servers),
+    )
+
+
+def _age(since: float) -> str:
+    """Return how long ago something was, roughly."""
+    count = max(0.0, time.time() - since)
+    for unit, length in (("d", _DAY), ("h", 3600), ("min", 60)):
+        if count >= length:
+            return f"{count / length:.0f} {unit}"
+    return f"{count:.0f} s"
+
+
+@models.command()
+@shared.store
+@click.argument("model_name", cls=shared.CompletedArgument, metavar="NAME")
+@shared.option("--check", is_flag=True, help="Ask the Hub what it has now, and show how that differs.")
+def show(**given: Any) -> None:
+    """Show what is known of a model.
+
+    NAME is what `run` takes, an alias, or the beginning of a name; NAME:QUANT shows the files of one quantization.
+    """
+    found = _root(given).models.show(given["model_name"], check=given["check"])
+    if given["as_json"]:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        say(*_shown(found))
+
+
+def _shown(found: Details) -> list[str]:
+    model, header = found.model, found.header
+    others = f"   (also here: {', '.join(found.others)})" if found.others else ""
+    parameters = f", {header['parameters']:,} parameters" if header["parameters"] else ""
+    last = "never" if model.last_used is None else f"{_age(model.last_used)} ago"
+    servers = [f"{each.get('alias')} at {each.get('url')}, process {each.get('pid')}" for each in model.servers]
+    lines = [
+        f"name      {model.name}",
+        f"source    {model.source}",
+        f"revision  {model.revision}{others}",
+        f"model     {header['architecture'] or 'unknown'}{parameters}",
+        f"licence   {header['license'] or 'unknown'}",
+        f"context   {model.context or 'unknown'} tokens",
+        f"can do    {', '.join(header['capabilities']) or 'completion only'}",
+        f"size      {size_text(model.bytes)}",
+        f"last used {last}",
+        *(f"in use by {server}" for server in servers),
+        *(["kept      gc does not remove it"] if found.kept else []),
+    ]
+    for each in found.artifacts:
+        there = size_text(each["bytes"]) if each["present"] else "deleted, its record is kept"
+        lines += ["", f"{each['role']}  {each['path']}  ({there})", f"          {each['digest']}"]
+        took = f", in {each['seconds']:.1f} s" if isinstance(each["seconds"], (int, float)) else ""
+        lines.append(f"          {each['recipe']}, on {each['made'] or 'an unknown date'}{took}")
+        if each["memory"]:
+            lines.append(f"          took {size_text(each['memory'])} of memory when it was served")
+        if each["quality"]:
+            lines.append(f"          {', '.join(f'{name} {value}' for name, value in each['quality'].items())}")
+    lines += [f"unreadable {path}: {why}" for path, why in model.problems.items()]
+    return [*lines, *_drift(found.drift)]
+
+
+def _drift(drift: dict[str, Any] | None) -> list[str]:
+    if drift is None:
+        return []
+    if drift["now"] == drift["here"]:
+        return ["", f"hub       {drift['branch']} is still {drift['now'][:_SHORT]}"]
+    lines = ["", f"hub       {drift['branch']} is {drift['now'][:_SHORT]} now, here is {drift['here'][:_SHORT]}"]
+    for how, names in (drift["files"] or {}).items():
+        lines += [f"          {how:<8} {name}" for name in names]
+    return lines
+
+
+def _root(given: dict[str, Any]) -> Root:
+    from llama_runner.root import Root  # noqa: PLC0415 - not for --help
+
+    return Root(given["root"], on_event=_tell, lock_timeout=given.get("lock_timeout", 0.0))
+
+
+def _tell(event: Event) -> None:
+    """Print an event; what that takes is loaded only when there is one."""
+    from llama_runner.cli.render import Printer  # noqa: PLC0415 - as said
+
+    Printer()(event)

@@ -1,0 +1,67 @@
+"""Which models the user wants to keep, whatever ``gc`` would free: one small file under the root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import StoreError
+from llama_runner.core.value import Value
+from llama_runner.store import layout
+from llama_runner.store.errors import as_store_error
+from llama_runner.system.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_runner.library.models import Model
+
+SCHEMA = 1
+
+
+def unreadable_list_error(path: Path, why: str) -> StoreError:
+    """The file cannot be read, so nothing may be freed."""
+    return StoreError(f"{path} does not say which models to keep: {why}", hint="mend it, or remove it")
+
+
+class Kept(Value):
+    """The models to keep, as their names and sources."""
+
+    names: frozenset[tuple[str, str]] = frozenset()
+
+    def has(self, model: Model) -> bool:
+        """Whether a model is to be kept."""
+        return (model.name, model.source) in self.names
+
+
+def kept_models(private: Path) -> Kept:
+    """Return the models to keep; ``StoreError`` where the file is damaged: a guess could free what is wanted."""
+    path = layout.kept_models(private)
+    try:
+        found = read_json(path)
+        if found["schema"] != SCHEMA:
+            raise ValueError(f"schema {found['schema']}, this program knows {SCHEMA}")
+        return Kept(frozenset((str(each["name"]), str(each["source"])) for each in found["models"]))
+    except (FileNotFoundError, NotADirectoryError):
+        return Kept()
+    except OSError as error:
+        raise unreadable_list_error(path, error.strerror or str(error)) from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise unreadable_list_error(path, str(error)) from None
+
+
+def keep(private: Path, model: Model, *, wanted: bool) -> None:
+    """Add a model to those to keep, or take it out; ``StoreError``."""
+    from filelock import FileLock  # noqa: PLC0415 - only to write
+
+    path = layout.kept_models(private)
+    try:
+        lock = layout.lock_file(private, "kept")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            mine = {(model.name, model.source)}
+            names = kept_models(private).names
+            names = names | mine if wanted else names - mine
+            found = [{"name": name, "source": source} for name, source in sorted(names)]
+            write_json(path, {"schema": SCHEMA, "models": found}, durable=True)
+    except OSError as error:
+        raise as_store_error(error, path) from error

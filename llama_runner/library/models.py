@@ -1,0 +1,181 @@
+"""Models as people think of them, made from the inventory: one for each source and revision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.record import STATE_FILE, TREE
+from llama_runner.core.value import Value, field
+from llama_runner.serving import registry
+from llama_runner.store import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from llama_runner.store.inventory import Artifact, Directory, Inventory
+
+_OTHERS = {"projector": "projector", "adapter": "adapter", "imatrix": "imatrix", "quality": "quality"}
+LOCAL = "local__"
+"""How the directories of models begin that were made of files on this machine."""
+
+
+class Model(Value):
+    """All that is there of one source at one revision."""
+
+    name: str
+    """``ORG/MODEL``, or what the files of a local model are called."""
+    source: str
+    """``ORG/MODEL``, or the path of a local model."""
+    kind: str
+    """``hf``, ``safetensors`` or ``gguf``; empty where no record tells."""
+    revision: str
+    directories: tuple[str, ...]
+    """Below the root, with forward slashes."""
+    artifacts: tuple[Artifact, ...]
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Records that cannot be read, by path below the root."""
+    servers: tuple[Mapping[str, Any], ...] = ()
+    """Entries of the registry of the servers that run with it."""
+
+    @property
+    def title(self) -> str:
+        """The name with its revision, as ``models show`` takes it."""
+        return f"{self.name}@{self.revision[:12]}"
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the disk."""
+        return sum(artifact.bytes or 0 for artifact in self.artifacts)
+
+    @property
+    def files(self) -> list[Artifact]:
+        """The GGUF models that are there."""
+        return [each for each in self.artifacts if role_of(each) == "model" and each.bytes is not None]
+
+    @property
+    def quantizations(self) -> list[str]:
+        """The types of the models that are there."""
+        return list(dict.fromkeys(quantization_of(each) for each in self.files))
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens it was trained for."""
+        return max((int(each.record.facts.get("context_length", 0)) for each in self.artifacts), default=0) or None
+
+    @property
+    def last_used(self) -> float | None:
+        """When a server was last started with it, in seconds since the epoch."""
+        return max((each.last_used for each in self.artifacts if each.last_used is not None), default=None)
+
+    @property
+    def made(self) -> str:
+        """When the newest of it was made, in UTC."""
+        return max((str(each.record.made.get("at") or "") for each in self.artifacts), default="")
+
+    def to_json(self, *, everything: bool = True) -> dict[str, Any]:
+        """Return it for ``models list --json``; without ``everything``, only models that are there are among it."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "kind": self.kind,
+            "revision": self.revision,
+            "quantizations": self.quantizations,
+            "bytes": self.bytes,
+            "context": self.context,
+            "last_used": time_text(self.last_used),
+            "made": self.made or None,
+            "servers": [{name: each.get(name) for name in ("alias", "pid", "url")} for each in self.servers],
+            "artifacts": [artifact_json(each) for each in (self.artifacts if everything else self.files)],
+            "problems": dict(self.problems),
+        }
+
+
+def artifact_json(artifact: Artifact) -> dict[str, Any]:
+    """Return an artifact for the documents of ``models``."""
+    record = artifact.record
+    return {
+        "path": artifact.path,
+        "role": role_of(artifact),
+        "quantization": quantization_of(artifact) if role_of(artifact) == "model" else None,
+        "present": artifact.bytes is not None,
+        "bytes": record.bytes if artifact.bytes is None else artifact.bytes,
+        "digest": record.digest,
+        "step": artifact.step,
+        "made": record.made.get("at"),
+        "last_used": time_text(artifact.last_used),
+    }
+
+
+def role_of(artifact: Artifact) -> str:
+    """Return what an artifact is: ``model``, ``intermediate``, ``weights``, ``projector``, ``adapter``, …"""
+    if artifact.step in _OTHERS:
+        return _OTHERS[artifact.step]
+    if artifact.directory.startswith(layout.SAFETENSORS):
+        return "weights"
+    return "intermediate" if artifact.record.made.get("kept") is False else "model"
+
+
+def quantization_of(artifact: Artifact) -> str:
+    """Return the type of a model's weights, as its record or the step that made it has it."""
+    found = artifact.record.recipe.get("params", {}).get("type") or artifact.record.facts.get("quantization")
+    return str(found or "?").lower()
+
+
+def models_of(inventory: Inventory) -> list[Model]:
+    """Return all models, sorted by name and age. Reads records, stamps of use and the registry of servers."""
+    there = layout.servers(inventory.private)
+    servers = registry.running(there) + registry.elsewhere(there)
+    grouped: dict[str, list[Directory]] = {}
+    for directory in inventory.models:
+        bucket = "/".join(directory.path.split("/")[2:3])
+        if bucket:
+            grouped.setdefault(bucket, []).append(directory)
+    used = {path: about for about in servers for path in files_of(about)}
+    found = []
+    for bucket, directories in grouped.items():
+        mine = tuple({about["pid"]: about for path, about in used.items() if _is_in(path, directories)}.values())
+        found.append(_model(bucket, directories, mine))
+    return sorted(found, key=lambda model: (model.name.lower(), model.made))
+
+
+def files_of(about: Mapping[str, Any]) -> list[str]:
+    """Return the files that a server of the registry uses, as far as it is written down."""
+    files = about.get("files")
+    named = [about.get("model"), about.get("binary"), *(files if isinstance(files, list) else ())]
+    return [name for name in named if isinstance(name, str)]
+
+
+def _is_in(path: str, directories: Iterable[Directory]) -> bool:
+    return any(f"/{directory.path}/" in path for directory in directories)
+
+
+def _model(bucket: str, directories: Sequence[Directory], servers: tuple[Mapping[str, Any], ...]) -> Model:
+    artifacts = tuple(artifact for directory in directories for artifact in directory.artifacts)
+    source = next((each.record.source for each in artifacts if each.record.source.get("ref")), {})
+    name, _, revision = bucket.rpartition("__")
+    ref = str(source.get("ref") or "")
+    name = name.removeprefix(LOCAL) if name.startswith(LOCAL) or not ref else ref
+    problems = {
+        (f"{directory.path}/{STATE_FILE}" if what in (STATE_FILE, TREE) else f"{directory.path}/{what}"): why
+        for directory in directories
+        for what, why in directory.problems.items()
+    }
+    return Model(
+        name=name or bucket,
+        source=ref or bucket,
+        kind=str(source.get("kind") or ""),
+        revision=str(source.get("revision") or revision),
+        directories=tuple(directory.path for directory in directories),
+        artifacts=artifacts,
+        problems=problems,
+        servers=servers,
+    )
+
+
+def time_text(seconds: float | None) -> str | None:
+    """Return a time in UTC, as records have it."""
+    if seconds is None:
+        return None
+    import time  # noqa: PLC0415 - built in, but rarely needed
+
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

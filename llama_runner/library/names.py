@@ -1,0 +1,118 @@
+"""Which models of the store a name means: what ``run`` takes, an alias, or a unique beginning."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import UsageError
+from llama_runner.core.value import Value
+from llama_runner.library.models import quantization_of, role_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llama_runner.library.models import Model
+    from llama_runner.store.inventory import Artifact
+
+_SHOWN = 8
+
+
+class Selection(Value):
+    """The models of one source that a name means, the newest first, and which of their files."""
+
+    models: tuple[Model, ...]
+    quantization: str | None = None
+    """What stood after the colon."""
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """What of the models is meant: all of it, or the models of one quantization."""
+        every = [artifact for model in self.models for artifact in model.artifacts]
+        if self.quantization is None:
+            return every
+        return [each for each in every if role_of(each) == "model" and _is_of(each, self.quantization)]
+
+
+def no_such_model_error(name: str, known: Iterable[str]) -> UsageError:
+    """No model of the store has this name."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+    names = {each.lower(): each for each in known}
+    parts = {each.rpartition("/")[2]: full for each, full in names.items()}
+    close = get_close_matches(name.lower(), [*names, *parts], 1, 0.6)
+    hint = "llama-runner models list shows what is there"
+    if close:
+        hint = f"did you mean {names.get(close[0]) or parts[close[0]]}?"
+    return UsageError(f"no model of the store is called {name!r}", hint=hint)
+
+
+def ambiguous_model_error(name: str, fitting: Sequence[str]) -> UsageError:
+    """Several models have names that fit."""
+    more = f" and {len(fitting) - _SHOWN} more" if len(fitting) > _SHOWN else ""
+    return UsageError(f"{name!r} fits {', '.join(fitting[:_SHOWN])}{more}", hint="give more of the name")
+
+
+def no_such_revision_error(name: str, revision: str, there: Sequence[str]) -> UsageError:
+    """The model is there, at other revisions."""
+    return UsageError(f"{name} is not here at revision {revision!r}", hint=f"there are {', '.join(there)}")
+
+
+def no_such_quantization_error(name: str, quantization: str, there: Sequence[str]) -> UsageError:
+    """The model is there, in other quantizations."""
+    what = f"there are {', '.join(there)}" if there else "none is here"
+    return UsageError(f"{name} is not here as {quantization!r}", hint=what)
+
+
+def select(models: Sequence[Model], name: str) -> Selection:
+    """Return what a name means; ``UsageError`` where it means nothing, or models of several sources."""
+    if not name or "\0" in name:
+        raise no_such_model_error(name, [])
+    base, revision, quantization = name, None, None
+    fitting = _fitting(models, base)
+    if not fitting and (match := re.fullmatch(r"(.+?)(?:@([^:@]*))?(?::([^:/@]*))?", _plain(name), re.DOTALL)):
+        base, revision, quantization = match[1], match[2] or None, match[3] or None
+        fitting = _fitting(models, base)
+    if not fitting:
+        raise no_such_model_error(name, (model.name for model in models))
+    sources = {(model.name, model.source): model for model in fitting}
+    if len(sources) > 1:
+        same = len({name for name, _ in sources}) < len(sources)
+        raise ambiguous_model_error(name, sorted(source if same else name for name, source in sources))
+    found = sorted(fitting, key=lambda model: model.made, reverse=True)
+    if revision is not None:
+        there = [model.revision[:12] for model in found]
+        found = [model for model in found if model.revision.startswith(revision)]
+        if not found:
+            raise no_such_revision_error(base, revision, there)
+    selection = Selection(tuple(found), None if quantization is None else quantization.lower())
+    if quantization is not None and not selection.artifacts:
+        raise no_such_quantization_error(base, quantization, found[0].quantizations)
+    return selection
+
+
+def _plain(name: str) -> str:
+    """Return a name without the address of the Hub before it."""
+    return re.sub(r"^(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)", "", name)
+
+
+def _fitting(models: Sequence[Model], name: str) -> list[Model]:
+    """Return the models of exactly this name, of this path, or else those whose names begin so."""
+    wanted = name.lower()
+    whole = [model for model in models if wanted in {each.lower() for each in _names(model)}]
+    if not whole and os.path.exists(name):  # noqa: PTH110 - may be no path
+        path = os.path.realpath(name)
+        whole = [model for model in models if os.path.realpath(model.source) == path]
+    return whole or [model for model in models if any(each.lower().startswith(wanted) for each in _names(model))]
+
+
+def _names(model: Model) -> set[str]:
+    """Return what a model is called: its name, its source, the model without the organisation, its directory."""
+    bucket = model.directories[0].split("/")[2] if model.directories else model.name
+    return {model.name, model.source, model.name.rpartition("/")[2], bucket, model.title}
+
+
+def _is_of(artifact: Artifact, quantization: str) -> bool:
+    name = artifact.path.rpartition("/")[2].lower()
+    return quantization in (quantization_of(artifact), name, name.removesuffix(".gguf"))

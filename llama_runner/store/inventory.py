@@ -1,0 +1,222 @@
+"""Everything that lies under a root, as far as records and the file system tell.
+
+One listing of each directory and one read of each state file; no payload is opened and nothing is written. A record
+that this version cannot read is named with the reason, never guessed.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from llama_runner.core.events import Warned
+from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, parse_state
+from llama_runner.core.value import Value
+from llama_runner.store import layout, staging
+from llama_runner.store.artifacts import LARGEST_STATE
+from llama_runner.store.last_use import last_uses, name_of
+from llama_runner.system.files import read_bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+
+class Artifact(Value):
+    """One artifact with its record."""
+
+    directory: str
+    """Below the root, with forward slashes."""
+    name: str
+    """The file in the directory; ``.`` where the artifact is the directory itself."""
+    record: Record
+    bytes: int | None
+    """On disk, as the record has it; None where only the record is left."""
+    last_used: float | None = None
+    """When a server was last started with it, in seconds since the epoch."""
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether the artifact is the directory itself."""
+        return self.name == TREE
+
+    @property
+    def path(self) -> str:
+        """Its path below the root, with forward slashes."""
+        return self.directory if self.is_tree else f"{self.directory}/{self.name}"
+
+    @property
+    def step(self) -> str:
+        """The kind of the step that made it."""
+        return str(self.record.recipe.get("step", ""))
+
+
+class Directory(Value):
+    """A directory with a state file."""
+
+    path: str
+    """Below the root, with forward slashes."""
+    artifacts: tuple[Artifact, ...]
+    problems: Mapping[str, str]
+    """Why records cannot be read, by artifact name; ``.state.json`` where the whole file cannot."""
+    unrecorded: tuple[str, ...] = ()
+    """Names of what lies there and no record names."""
+
+
+class Entry(Value):
+    """A file or directory that is no artifact: a log, a lock file, unfinished work."""
+
+    path: str
+    """Below the root, with forward slashes."""
+    bytes: int
+    changed: float
+    """Seconds since the epoch."""
+    is_directory: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+class Inventory:
+    """What a root holds. Each part is read when it is first asked for, and once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.private = root, root / layout.PRIVATE
+
+    @cached_property
+    def directories(self) -> list[Directory]:
+        """Every directory with a state file."""
+        return [*self.programs, *self.models]
+
+    @cached_property
+    def models(self) -> list[Directory]:
+        """The directories of models."""
+        return list(self._below(layout.MODELS, 3))
+
+    @cached_property
+    def programs(self) -> list[Directory]:
+        """The directories of builds, and of what builds and conversions are made from."""
+        return [*self._below(layout.SOURCES, 1), *self._below(layout.BUILDS, 2)]
+
+    @property
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every artifact that has a record."""
+        return (artifact for directory in self.directories for artifact in directory.artifacts)
+
+    def warnings(self, directories: Iterable[Directory]) -> Iterator[Warned]:
+        """Yield a warning for each record that cannot be read."""
+        for directory in directories:
+            for name, why in directory.problems.items():
+                path = self.root / directory.path / STATE_FILE
+                what = str(path) if name == STATE_FILE else f"the record of {name} in {path}"
+                yield Warned("damaged_state", f"{what} counts as absent: {why}")
+
+    @cached_property
+    def last_uses(self) -> Mapping[str, float]:
+        """The stamps that starts of servers leave."""
+        return last_uses(self.private)
+
+    def entries(self, directory: Path) -> list[Entry]:
+        """Return what lies in one directory below the root, sorted by name; a directory with the size of its files."""
+        below = directory.relative_to(self.root).as_posix()
+        found: list[Entry] = []
+        with suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    # where models/ is on another file system, a link leads to the directory there
+                    is_directory = entry.is_dir(follow_symlinks=staging.is_ours(entry.path))
+                    size, changed = size_below(entry.path) if is_directory else (status.st_size, 0.0)
+                    changed = max(changed, status.st_mtime)
+                    found.append(Entry(f"{below}/{entry.name}", size, changed, is_directory))
+        return sorted(found, key=lambda each: each.path)
+
+    def _below(self, part: str, depth: int) -> Iterator[Directory]:
+        path = os.path.join(self.root, part)  # noqa: PTH118 - a thousand of them
+        yield from self._walk(path, part, depth, os.path.realpath(path))
+
+    def _walk(self, path: str, below: str, depth: int, top: str) -> Iterator[Directory]:
+        """Yield the directories with a state file, at most ``depth`` levels down.
+
+        ``below`` is the path below the root with forward slashes. ``top`` is where the walk began: a link that leads
+        into it, or to what holds it, is left out, as that is found without it.
+        """
+        try:
+            with os.scandir(path) as found:
+                entries = {entry.name: entry for entry in found}
+        except OSError:
+            return
+        is_tree = False
+        if STATE_FILE in entries:
+            del entries[STATE_FILE]
+            directory = self._directory(path, below, entries)
+            is_tree = TREE in directory.problems or any(artifact.name == TREE for artifact in directory.artifacts)
+            yield directory
+        if is_tree or not depth:
+            return
+        for name in sorted(name for name in entries if _is_directory(entries[name], top)):
+            if not name.startswith((staging.PREFIX, layout.PRIVATE)):
+                yield from self._walk(entries[name].path, f"{below}/{name}", depth - 1, top)
+
+    def _directory(self, path: str, below: str, by_name: Mapping[str, os.DirEntry[str]]) -> Directory:
+        try:
+            state = parse_state(read_bounded(f"{path}{os.sep}{STATE_FILE}", LARGEST_STATE))
+        except (OSError, InvalidRecord, UnicodeDecodeError) as error:
+            return Directory(below, (), {STATE_FILE: str(error)})
+        artifacts = []
+        for name, record in sorted(state.records.items()):
+            if name == TREE:
+                uses = [used for inside in by_name if (used := self._used(below, inside)) is not None]
+                size = record.bytes if by_name else None
+                artifacts.append(Artifact(below, name, record, size, max(uses, default=None)))
+            elif _is_plain(name):
+                size = record.bytes if name in by_name and _is_file(by_name[name]) else None
+                used = self._used(below, name)
+                artifacts.append(Artifact(directory=below, name=name, record=record, bytes=size, last_used=used))
+        known = {*state.records, *state.problems}
+        unrecorded: tuple[str, ...] = ()
+        if TREE not in known:
+            unrecorded = tuple(name for name in by_name if name not in known and _is_file(by_name[name]))
+        return Directory(below, tuple(artifacts), state.problems, unrecorded)
+
+    def _used(self, below: str, name: str) -> float | None:
+        return self.last_uses.get(name_of(f"{below}/{name}")) if self.last_uses else None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name in a state file, which anybody may have edited, is that of a file in its directory."""
+    return name not in ("", "..") and "/" not in name and "\\" not in name and "\0" not in name
+
+
+def _is_directory(entry: os.DirEntry[str], top: str) -> bool:
+    try:
+        if not entry.is_dir():
+            return False
+    except OSError:  # a link to itself
+        return False
+    if not entry.is_symlink():
+        return True
+    target, inside = os.path.realpath(entry.path) + os.sep, top + os.sep
+    return not target.startswith(inside) and not inside.startswith(target)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # as above
+        return False
+
+
+def size_below(path: str | Path) -> tuple[int, float]:
+    """Return the bytes of all files below a directory and when one last changed; links inside are not followed."""
+    total, latest = 0, 0.0
+    for parent, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                status = os.lstat(os.path.join(parent, name))  # noqa: PTH118 - many
+                total, latest = total + status.st_size, max(latest, status.st_mtime)
+    return total, latest
