@@ -180,9 +180,9 @@ def test_13_04_a_directory_called_demo_is_that_directory(root: Path, llama_runne
 @pytest.mark.parametrize(
     ("word", "ours"),
     [
-        ("list", "`llama-runner status`"),
-        ("ls", "`llama-runner status`"),
-        ("rm", "delete its file"),
+        ("list", "`llama-runner models list`"),
+        ("ls", "`llama-runner models list`"),
+        ("rm", "delete the file"),
         ("show", "`llama-runner inspect`"),
         ("create", "`llama-runner quantize`"),
     ],
