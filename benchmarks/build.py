@@ -163,8 +163,8 @@ def each(tree: Path, folder: Path, jobs: int) -> dict[str, Any]:
     compilers = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
     for name, (options, targets) in MEASURES.items():
         build = folder / name
-        given = (*cmake.options(backend="cpu", build=1, commit="unknown"), *options)
-        configure = cmake.configure(tool_path("cmake"), tool_path("ninja"), tree, build, compilers, given)
+        given = (*cmake.definitions(backend="cpu", build=1, commit="unknown"), *options)
+        configure = cmake.configure_command(tool_path("cmake"), tool_path("ninja"), tree, build, compilers, given)
         first = measured(configure, env=clean())
         second = measured([tool_path("ninja"), "-C", build, "-j", str(jobs), *targets], env=clean())
         found[name] = {key: round(first[key] + second[key], 1) for key in first}

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from llama_runner import Client, Runner, ServerOptions
-from llama_runner.benchmark.load_generator import Load, ask, drive
+from llama_runner.benchmark.load_generator import Load, run_load, send_request
 from llama_runner.client.errors import StillLoading, Unreachable
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def soak(server: Server | RunningServer, clients: int, seconds: float) -> dict[s
         for turn in range(_TURNS):
             pair = [("ours", server.client), ("by_hand", other)]
             for name, asked in pair if turn % 2 else reversed(pair):
-                ask(asked, load, 0)
-                samples, elapsed = drive(asked, load, clients)
+                send_request(asked, load, 0)
+                samples, elapsed = run_load(asked, load, clients)
                 rates[name].append(sum(sample.tokens for sample in samples) / elapsed)
                 took[name] += elapsed
                 errors.update(f"{name}: {sample.error}" for sample in samples if sample.error)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TimedOut,
         Unreachable,
     )
-    from llama_runner.client.replies import Piece, Reply
+    from llama_runner.client.replies import Reply, ReplyChunk
     from llama_runner.client.sync_client import Client, Stream
     from llama_runner.core.errors import (
         DownloadError,
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     )
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
-    from llama_runner.doctor.self_test import Trial
+    from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
-    from llama_runner.llama_cpp.updates import News
+    from llama_runner.llama_cpp.updates import Updates
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
     from llama_runner.request.services import Service
@@ -79,18 +79,18 @@ __all__ = [
     "Load",
     "Made",
     "MadePrograms",
-    "News",
     "NoSuchServer",
-    "Piece",
     "PortTaken",
     "Prepared",
     "ProgramFigures",
     "Reply",
+    "ReplyChunk",
     "RequestFailed",
     "RequestRefused",
     "Runner",
     "RunningServer",
     "SearchResult",
+    "SelfTestResult",
     "Server",
     "ServerError",
     "ServerFigures",
@@ -106,9 +106,9 @@ __all__ = [
     "Stream",
     "TimedOut",
     "ToolError",
-    "Trial",
     "TuneResult",
     "Unreachable",
+    "Updates",
     "UsageError",
     "__version__",
 ]
@@ -129,7 +129,7 @@ _WHERE = {
         "TimedOut",
         "Unreachable",
     ),
-    "llama_runner.client.replies": ("Piece", "Reply"),
+    "llama_runner.client.replies": ("ReplyChunk", "Reply"),
     "llama_runner.client.sync_client": ("Client", "Stream"),
     "llama_runner.core.errors": (
         "DownloadError",
@@ -145,9 +145,9 @@ _WHERE = {
     ),
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
-    "llama_runner.doctor.self_test": ("Trial",),
+    "llama_runner.doctor.self_test": ("SelfTestResult",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
-    "llama_runner.llama_cpp.updates": ("News",),
+    "llama_runner.llama_cpp.updates": ("Updates",),
     "llama_runner.request.model_inspection": ("Inspection",),
     "llama_runner.request.results": ("Forecast", "Made", "MadePrograms", "Prepared"),
     "llama_runner.request.services": ("Service",),
@@ -164,7 +164,7 @@ _WHERE = {
 }
 """The module of each public name."""
 
-OLD_NAMES = {"Found": "SearchResult"}
+OLD_NAMES = {"Found": "SearchResult", "News": "Updates", "Piece": "ReplyChunk", "Trial": "SelfTestResult"}
 """Deprecated public names, each with the new one (docs/deprecation.md)."""
 
 

@@ -2,12 +2,12 @@
 
 import sys
 
-from llama_runner.system.module_path import leave_working_directory_out
+from llama_runner.system.module_path import remove_working_directory_from_path
 
 
 def main() -> int:
     """Run the command line."""
-    leave_working_directory_out()
+    remove_working_directory_from_path()
     from llama_runner.cli.main import main as run  # noqa: PLC0415 - importing this module costs nothing
 
     return run()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from llama_runner.benchmark.bench import Benchmarks
     from llama_runner.client.sync_client import Requests
-    from llama_runner.doctor.self_test import Trial
+    from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.options import Wishes
@@ -65,7 +65,31 @@ class Runner(Root):
         request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
-        return Forecast(graph, plan, spec_for(forecast_of(self.store, graph, plan), server))
+        spec = spec_for(forecast_of(self.store, graph, plan), server)
+        if not (request.offline and plan.pending):
+            return Forecast(graph, plan, spec)
+        from llama_runner.request.announcements import missing  # noqa: PLC0415 - not on the warm path
+
+        return Forecast(graph, plan, spec, missing(plan))
+
+    def check(
+        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+    ) -> Forecast:
+        """Raise what would keep ``serve`` from working, as far as it is known before any work; return the plan.
+
+        These are: the model, the options and who may use the server; where they are here, whether the programs
+        understand the options and whether memory suffices. The port is not tried.
+        """
+        check_users(server or ServerOptions())
+        forecast = self.plan(model, server=server, **wishes)
+        if forecast.missing:
+            from llama_runner.request.announcements import check_offline  # noqa: PLC0415 - not on the warm path
+
+            check_offline(forecast.plan)
+        if not forecast.plan.pending:
+            self._preparation.check_options(forecast.pipeline, forecast.plan, server)
+            checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
+        return forecast
 
     def prepare(
         self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
@@ -246,7 +270,7 @@ class Runner(Root):
         start = partial(self.launch, prepared, server=options, about=shared.NOT_SHARED)
         return shared.shared_client(options, spec_for(prepared, options), self.servers, start)
 
-    def self_test(self) -> Iterator[Trial]:
+    def self_test(self) -> Iterator[SelfTestResult]:
         """Try to compile, convert, quantize and serve in a temporary root; yields each trial as it ends."""
         from llama_runner.doctor.self_test import self_test  # noqa: PLC0415 - not on the warm path
 

@@ -1,7 +1,7 @@
-"""The servers of one test run: one for each model, shared by all the processes that run tests.
+"""The servers of one test run: one for each model, shared by all processes of pytest-xdist.
 
-Whoever needs a server first starts it, and ends last: it waits until nobody uses the server any more. Who uses what
-is told by locks of the operating system, so a process that dies lets go of everything.
+The process that needs a server first starts it, and stops it at its end after waiting until no other process uses it.
+Use is marked by locks of the operating system, which a process that dies releases.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("llama_runner")
 
 
-class Wish(Value, eq=False):
-    """A model, and how it is to be served."""
+class ServerRequest(Value, eq=False):
+    """A model, and the options of its server."""
 
     model: str | None
     wishes: dict[str, Any]
     """Arguments of ``Runner.prepare``."""
     options: dict[str, Any] = field(role="secret")
-    """Fields of ``ServerOptions``, a key perhaps."""
+    """Fields of ``ServerOptions``, which may include an API key."""
     digest: str
 
     @classmethod
-    def of(cls, model: object, given: Mapping[str, Any]) -> Wish:
-        """Read the arguments of a mark; without any model it is the demo model."""
+    def of(cls, model: object, given: Mapping[str, Any]) -> ServerRequest:
+        """Return the request for the arguments of a mark; without a model, for the demo model."""
         from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415 - when a test needs it
 
         options = {name: value for name, value in given.items() if name in ServerOptions.fields}
@@ -56,7 +56,10 @@ class Wish(Value, eq=False):
 
 
 class Servers:
-    """Hands out clients. ``shared`` is a directory of all processes of the run, ``worker`` our name among them."""
+    """Starts servers and returns clients of them.
+
+    ``shared`` is a directory for all processes of the run, None for a single one; ``worker`` names this process.
+    """
 
     def __init__(self, root: str | Path | None, shared: Path | None, worker: str | None) -> None:
         self._root, self._shared, self._worker = root, shared, worker
@@ -64,14 +67,16 @@ class Servers:
         self._own: list[tuple[Server, Path | None, BaseFileLock | None]] = []
         self._used: list[BaseFileLock] = []
 
-    def client(self, wish: Wish) -> Client:
-        """Return a client of the server that fulfils a wish; start it, unless it runs."""
-        if wish.digest not in self._clients:
-            self._clients[wish.digest] = self._start(wish).client if self._shared is None else self._share(wish)
-        return self._clients[wish.digest]
+    def client(self, request: ServerRequest) -> Client:
+        """Return a client of the server for a request; starts the server unless it runs."""
+        if request.digest not in self._clients:
+            self._clients[request.digest] = (
+                self._start(request).client if self._shared is None else self._share(request)
+            )
+        return self._clients[request.digest]
 
     def close(self) -> None:
-        """Let go of everything, wait until the others have too, and stop what was started here."""
+        """Close the clients, wait until no process uses the servers started here, and stop these."""
         for client in self._clients.values():
             client.close()
         for used in self._used:
@@ -86,31 +91,31 @@ class Servers:
                 if owner is not None:
                     owner.release()
 
-    def _start(self, wish: Wish, place: Path | None = None, lock: BaseFileLock | None = None) -> Server:
+    def _start(self, request: ServerRequest, place: Path | None = None, lock: BaseFileLock | None = None) -> Server:
         from llama_runner.api import Runner  # noqa: PLC0415 - when a test needs it
         from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415
 
-        server = Runner(self._root, on_event=_tell).serve(
-            wish.model, server=ServerOptions(**{"port": 0, **wish.options}), **wish.wishes
+        server = Runner(self._root, on_event=_log_event).serve(
+            request.model, server=ServerOptions(**{"port": 0, **request.options}), **request.wishes
         )
         self._own.append((server, place, lock))
         return server
 
-    def _share(self, wish: Wish) -> Client:
+    def _share(self, request: ServerRequest) -> Client:
         from filelock import FileLock  # noqa: PLC0415 - where several processes run tests
 
         assert self._shared is not None
-        place = self._shared / wish.digest
+        place = self._shared / request.digest
         (place / "users").mkdir(parents=True, exist_ok=True)
         with FileLock(place / "gate.lock"):
             owner = FileLock(place / "owner.lock")
-            if not _got(owner):
+            if not _try_acquire(owner):
                 user = FileLock(place / "users" / f"{self._worker}.lock")
                 user.acquire()
                 self._used.append(user)
                 return _read(place / "server.json")
             try:
-                server = self._start(wish, place, owner)
+                server = self._start(request, place, owner)
                 _write(place / "server.json", server)
             except BaseException:
                 owner.release()
@@ -119,17 +124,17 @@ class Servers:
 
 
 def _end_unused(server: Server, place: Path, owner: BaseFileLock) -> None:
-    """Wait until nobody uses a server, and stop it before anybody begins to."""
+    """Wait until no process uses a server, and stop it while no process can begin to."""
     from filelock import FileLock  # noqa: PLC0415 - where several processes run tests
 
     while True:
         users = [FileLock(path) for path in (place / "users").iterdir()]
         for user in users:
-            with user:  # it is free when who holds it has ended
+            with user:  # acquired when its holder has ended
                 pass
         with FileLock(place / "gate.lock"):
             newcomers = [FileLock(path) for path in (place / "users").iterdir()]
-            free = [user for user in newcomers if _got(user)]
+            free = [user for user in newcomers if _try_acquire(user)]
             for user in free:
                 user.release()
             if len(free) == len(newcomers):
@@ -138,8 +143,8 @@ def _end_unused(server: Server, place: Path, owner: BaseFileLock) -> None:
                 return
 
 
-def _got(lock: BaseFileLock) -> bool:
-    """Take a lock if nobody has it."""
+def _try_acquire(lock: BaseFileLock) -> bool:
+    """Acquire a lock without waiting; return whether it was acquired."""
     from filelock import Timeout  # noqa: PLC0415 - where several processes run tests
 
     try:
@@ -150,7 +155,7 @@ def _got(lock: BaseFileLock) -> bool:
 
 
 def _write(file: Path, server: Server) -> None:
-    """Write down how a server is reached, for our own user's eyes."""
+    """Write the URL, key and certificate of a server to a file readable by this user only."""
     certificate = server.spec.tls_cert
     about = {"url": server.url, "api_key": server.api_key, "certificate": certificate and str(certificate)}
     write_json(file, about, mode=0o600)
@@ -164,5 +169,5 @@ def _read(file: Path) -> Client:
     return Client(**about, certificate=None if certificate is None else Path(certificate))
 
 
-def _tell(event: Event) -> None:
+def _log_event(event: Event) -> None:
     _LOG.info("%s", json.dumps(event.to_json()))

@@ -146,9 +146,9 @@ class Root:
 
     def status(self) -> Status:
         """Say what the store holds and which servers run. Reads records only."""
-        from llama_runner.status import take_stock  # noqa: PLC0415 - not on the warm path
+        from llama_runner.status import read_status  # noqa: PLC0415 - not on the warm path
 
-        return take_stock(self.store, self._sink)
+        return read_status(self.store, self._sink)
 
     def doctor(self) -> Diagnosis:
         """Say what this machine is and has, and what is in the way. Uses no network, and has no secrets."""

@@ -2,12 +2,12 @@
 
 import sys
 
-from llama_runner.system.module_path import leave_working_directory_out
+from llama_runner.system.module_path import remove_working_directory_from_path
 
 
 def main() -> int:
     """Run the command."""
-    leave_working_directory_out()
+    remove_working_directory_from_path()
     from llama_runner.cli.main import main as call  # noqa: PLC0415 - not from the working directory
     from llama_runner.cli.run_cmd import run  # noqa: PLC0415
 

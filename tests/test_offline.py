@@ -46,4 +46,4 @@ def test_11_30_a_repository_is_not_asked_offline(llama_runner: Command, tmp_path
     source = ("--source", "https://127.0.0.1:1/llama.cpp@master")
     result = llama_runner("prepare", "--demo", *source, *form, "--root", tmp_path, env=env)
     assert result.code == ExitCode.DOWNLOAD
-    assert "which commit master of https://127.0.0.1:1/llama.cpp is would have to be asked" in result.err
+    assert "cannot resolve the commit master of https://127.0.0.1:1/llama.cpp" in result.err

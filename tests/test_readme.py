@@ -1,4 +1,4 @@
-"""Every command in the README is run."""
+"""Every command in README.md and docs/models.md is run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import Runner
+from llama_runner import Runner, ServerOptions
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.conftest import REPOSITORY, on_a_free_port
+from tests.e2e.lora import write_adapter
 from tests.fakehub.hub import Hub
 
 README = (REPOSITORY / "README.md").read_text()
+MODELS = (REPOSITORY / "docs" / "models.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[str]:
-    lines = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line]
+    lines = [re.split(" +# ", line)[0] for block in blocks("sh", README + MODELS) for line in block.splitlines()]
+    return sorted({line for line in lines if line})
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 200
 
 
 @pytest.mark.parametrize("command", commands())
@@ -41,8 +47,14 @@ def test_the_command_works(
     model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "my model")
     file = Runner(binaries).prepare(demo=True).model
     hub.repo("org/model", {"model-Q4_K_M.gguf": file, "model-Q8_0.gguf": file})
-    meant = {"DIR": str(model), "FILE": str(file), "ORG/MODEL": "org/model", "WORDS": "model"}
+    text, adapter = tmp_path / "text.txt", write_adapter(tmp_path / "adapter.gguf", file, 1)
+    text.write_text(" ".join(map(str, range(1500))))
+    meant = {"DIR": str(model), "FILE": str(file), "ORG/MODEL": "org/model", "WORDS": "model", "TEXT": str(text)}
+    meant["ADAPTER"] = str(adapter)
     words = [re.sub("|".join(meant), lambda found: meant[found[0]], word) for word in shlex.split(command)]
+    if words[1:] == ["logs"]:
+        with Runner(root).serve(demo=True, server=ServerOptions(port=0)):
+            pass  # there is a log of a server that ran
     serves = words[0].endswith("run_server.sh") or words[:2] == ["llama-runner", "run"]
     if serves:
         at = 2 if words[0] == "llama-runner" else 1
@@ -58,8 +70,9 @@ def test_the_command_works(
         env={**os.environ, "LLAMA_RUNNER_ROOT": str(root), "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")},
     )
     children.append(process)
-    if not serves:
+    if not serves or "--detach" in words:
         out, _ = process.communicate(timeout=120)
+        Runner(root).stop(None)
         assert process.returncode == 0, out
         return
     assert process.stdout is not None

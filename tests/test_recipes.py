@@ -7,22 +7,23 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import sys
 import tarfile
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
-from tests.conftest import REPOSITORY, on_a_free_port
+from tests.conftest import REPOSITORY
 from tests.convert.checkpoints import bert
+from tests.documentation import Section, Shell, programs, python, shell
 from tests.fakehub.hub import Hub
 from tests.fakereleases.server import Releases
 from tests.llama_cpp.stored import HERE
+
+__all__ = ["shell"]
 
 TEXT = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")[1:]}
@@ -30,85 +31,7 @@ NO_NETWORK = {"HF_HUB_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:1", "PIP_I
 
 
 def blocks(section: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", SECTIONS[section], re.DOTALL | re.MULTILINE)
-
-
-SERVE = """\
-serve() {
-    coproc SERVER { exec "$@" 2>&1; }
-    local line pid=$SERVER_PID output=${SERVER[0]}
-    while read -r line <&"$output"; do
-        echo "$line"
-        if [[ $line == stop* ]]; then break; fi
-    done
-    kill "$pid" && wait "$pid"
-}
-"""
-"""Runs a server in the foreground, prints its start summary and stops it with SIGTERM, which is exit status 0."""
-
-
-class Shell:
-    """Runs blocks of commands in one directory, with one root."""
-
-    def __init__(self, directory: Path, root: Path) -> None:
-        self.directory, self.root = directory, root
-        self.words = {"ROOT": f"'{root}'"}
-        self.env: dict[str, str] = {}
-
-    def run(self, block: str) -> str:
-        """Run a block and return what it printed; each of its commands must succeed."""
-        for word, meant in self.words.items():
-            block = block.replace(word, meant)
-        environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "LLAMA_RUNNER_ROOT": str(self.root),
-            **self.env,
-        }
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", SERVE + "\n".join(map(_on_a_free_port, block.splitlines()))],
-            check=False,
-            cwd=self.directory,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-
-def _on_a_free_port(line: str) -> str:
-    """Return a command that serves as one that takes a free port, and that ends when the server is ready."""
-    name, *words = line.partition(" #")[0].split(" ")
-    if (name, words[:1]) != ("llama-runner", ["run"]):
-        return line
-    serve = "" if "--detach" in words else "serve "
-    return f"{serve}{name} {' '.join(on_a_free_port(words))}"
-
-
-@pytest.fixture
-def build(binaries: Path) -> Path:
-    """Return the programs that the demo model takes."""
-    return Runner(binaries).plan(demo=True).spec.binary.parent
-
-
-@pytest.fixture
-def shell(tmp_path: Path, build: Path) -> Iterator[Shell]:
-    """Return a shell whose root has programs of its own: recipes install and remove some."""
-    root = tmp_path / "a röot"
-    copy = root / "bins" / HERE / build.name
-    copy.mkdir(parents=True)
-    for path in build.iterdir():
-        os.link(path, copy / path.name)
-    directory = tmp_path / "work"
-    directory.mkdir()
-    shell = Shell(directory, root)
-    (directory / "text.txt").write_text(" ".join(map(str, range(4000))))
-    shell.words["FILE"] = "text.txt"
-    yield shell
-    shell.run("llama-runner stop --all")
+    return Section("docs/recipes.md", section).blocks(language)
 
 
 @pytest.fixture
@@ -162,7 +85,8 @@ def test_13_15_space_is_freed_and_what_is_needed_comes_back(shell: Shell) -> Non
 
 
 @pytest.mark.skipif(HERE != "linux-x86_64", reason="the release that is listed is for that")
-def test_13_09_llama_cpp_is_upgraded_and_downgraded(shell: Shell, build: Path) -> None:
+def test_13_09_llama_cpp_is_upgraded_and_downgraded(shell: Shell, binaries: Path) -> None:
+    build = programs(binaries)
     [block] = blocks("Upgrade and downgrade llama.cpp", "sh")
     number = int(build.name.split("-b")[1].partition("-")[0])
     name, data = f"llama-b{number}-bin-ubuntu-x64.tar.gz", io.BytesIO()
@@ -183,7 +107,8 @@ def test_13_09_llama_cpp_is_upgraded_and_downgraded(shell: Shell, build: Path) -
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there they are copied, not linked to")
-def test_13_09_the_llama_cpp_of_the_system_is_used(shell: Shell, build: Path, tmp_path: Path) -> None:
+def test_13_09_the_llama_cpp_of_the_system_is_used(shell: Shell, binaries: Path, tmp_path: Path) -> None:
+    build = programs(binaries)
     [block] = blocks("Use the system's llama.cpp", "sh")
     for program in ("llama-server", "llama-quantize"):
         (tmp_path / "usr").mkdir(exist_ok=True)
@@ -230,20 +155,3 @@ def test_13_15_the_cells_of_the_notebook_run_inside_an_event_loop(shell: Shell) 
         shell, f"import asyncio\n\nasync def cells():\n{textwrap.indent(block, '    ')}\nasyncio.run(cells())"
     )
     assert told.startswith("A step is one piece of work")
-
-
-def python(shell: Shell, program: str) -> str:
-    """Run an example and return what it printed."""
-    for word, meant in shell.words.items():
-        program = program.replace(f'"{word}"', repr(meant))
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=shell.directory,
-        env={**os.environ, "LLAMA_RUNNER_ROOT": str(shell.root)},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

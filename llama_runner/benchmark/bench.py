@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.benchmark import history, llama_bench
-from llama_runner.benchmark.load_generator import Load, ask, drive
+from llama_runner.benchmark.load_generator import Load, run_load, send_request
 from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, ServerFigures, TuneResult
 from llama_runner.benchmark.statistics import figures
 from llama_runner.benchmark.tune import axes, search
@@ -119,13 +119,13 @@ class Benchmarks:
         load: Load,
         on_level: Callable[[Level], object],
     ) -> ServerFigures:
-        ask(server, load, 0)  # the first request pays for what all others find ready
-        at, levels = history.now(), []
+        send_request(server, load, 0)  # the first request pays for what all others find ready
+        at, levels = history.utc_now(), []
         for clients in concurrency:
-            samples, seconds = drive(server, load, clients)
+            samples, seconds = run_load(server, load, clients)
             levels.append(Level(**figures(samples, clients, seconds)))
             on_level(levels[-1])
-        machine, asked = history.this_machine(), dict(load.__dict__)
+        machine, asked = history.describe_machine(), dict(load.__dict__)
         return self._keep(ServerFigures(at, machine, asked, model, binary, argv, levels=tuple(levels)))
 
     def bench_programs(
@@ -143,11 +143,11 @@ class Benchmarks:
         ``options`` are llama-bench's own and take the place of ``threads`` and ``gpu_layers``. ``on_test`` gets the
         figures of each test as they come. ``ToolError`` where the programs have no llama-bench.
         """
-        words = llama_bench.words_for(options, threads or hardware.physical_cores(), gpu_layers)
+        words = llama_bench.bench_arguments(options, threads or hardware.physical_cores(), gpu_layers)
         prepared = self._prepare(model, **wishes)
         named, binary = self._identity(prepared)
         program = prepared.server.with_name(f"llama-bench{prepared.server.suffix}")
-        at = history.now()
+        at = history.utc_now()
         tests = llama_bench.measure(
             program,
             prepared.model,
@@ -156,7 +156,7 @@ class Benchmarks:
             on_test=lambda test: on_test(BenchTest(**test)),
         )
         load, found = {"llama-bench": list(options)}, tuple(BenchTest(**test) for test in tests)
-        return self._keep(ProgramFigures(at, history.this_machine(), load, named, binary, words, tests=found))
+        return self._keep(ProgramFigures(at, history.describe_machine(), load, named, binary, words, tests=found))
 
     def tune(
         self,
@@ -197,8 +197,8 @@ class Benchmarks:
             tuned.finished,
             named,
             binary,
-            history.this_machine(),
-            history.now(),
+            history.describe_machine(),
+            history.utc_now(),
         )
         try:
             path = profiles.write(directory, result.name, result.settings, result.about())
@@ -210,8 +210,8 @@ class Benchmarks:
         """Return the tokens per second, read and written, of a server with such options; None if it cannot do it."""
         try:
             with self._launch(prepared, server=options, about=NOT_SHARED) as server:
-                ask(server, load, 0)
-                samples, seconds = drive(server, load, clients)
+                send_request(server, load, 0)
+                samples, seconds = run_load(server, load, clients)
         except ServerError:
             return None
         if any(sample.error for sample in samples):
@@ -226,9 +226,9 @@ class Benchmarks:
 
     def _keep(self, result: _Result) -> _Result:
         document = result.to_json()
-        result = result.replace(before=history.latest_like(self._store, document))
+        result = result.replace(before=history.latest_comparable(self._store, document))
         try:
-            path = history.keep(self._store, document)
+            path = history.append_result(self._store, document)
         except OSError as error:
             directory = layout.benchmarks(self._store.private)
             raise profiles.CannotKeep("result", directory, error, _KEEPABLE, result) from None

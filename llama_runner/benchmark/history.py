@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Result = dict[str, Any]
 
 
-def this_machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Return what figures depend on."""
     return {
         "platform": hardware.platform_tag(),
@@ -62,7 +62,7 @@ def binary_digest(store: Store, binaries: Path) -> str | None:
     return None if record is None else record.digest
 
 
-def keep(store: Store, result: Result) -> Path:
+def append_result(store: Store, result: Result) -> Path:
     """Append a result to its file and return that."""
     about = [result["model"]["digest"], result["binary"]["digest"], result["machine"]]
     names = [hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12] for what in about]
@@ -73,7 +73,7 @@ def keep(store: Store, result: Result) -> Path:
     return path
 
 
-def latest_like(store: Store, result: Result) -> Result | None:
+def latest_comparable(store: Store, result: Result) -> Result | None:
     """Return the last result of the same model and load on this machine, whatever the binary and its options."""
     alike = [
         kept
@@ -84,7 +84,7 @@ def latest_like(store: Store, result: Result) -> Result | None:
     return max(alike, key=lambda kept: str(kept.get("at")), default=None)
 
 
-def now() -> str:
+def utc_now() -> str:
     """Return the time, as results have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 

@@ -29,18 +29,18 @@ _SETTINGS = (
 """What makes two figures comparable, as far as both name it."""
 
 
-def no_bench_error(program: object) -> ToolError:
+def missing_llama_bench_error(program: object) -> ToolError:
     """These binaries have no llama-bench."""
     program = str(program)
     return ToolError(f"there is no {program}", hint="binaries that are built here have it; or measure without --raw")
 
 
-def decided_by_bench_error(word: str) -> UsageError:
+def reserved_option_error(word: str) -> UsageError:
     """An option of llama-bench that is given already."""
     return UsageError(f"{word} cannot be given to llama-bench", hint="the model and the form of the output are known")
 
 
-def not_taken_error(said: str, log: str) -> UsageError:
+def refused_option_error(said: str, log: str) -> UsageError:
     """An option that this llama-bench does not take."""
     return UsageError(f"llama-bench: {said}\nfull log: {log}", hint="see llama-bench --help")
 
@@ -50,11 +50,11 @@ def no_figures_error(log: str) -> ToolError:
     return ToolError(f"llama-bench gave no figures\nfull log: {log}")
 
 
-def words_for(extra: Sequence[str], threads: int | None, gpu_layers: object) -> list[str]:
+def bench_arguments(extra: Sequence[str], threads: int | None, gpu_layers: object) -> list[str]:
     """Return the arguments of llama-bench: what is given twice it measures twice, so ``extra`` displaces ours."""
     for word in extra:
         if word in _DECIDED:
-            raise decided_by_bench_error(word)
+            raise reserved_option_error(word)
     given = {"auto": -1, "all": 999}.get(str(gpu_layers), gpu_layers)
     ours = ((("-t", "--threads"), threads), (("-ngl", "--n-gpu-layers"), given))
     words = [(names[0], str(value)) for names, value in ours if value is not None and not {*names} & {*extra}]
@@ -69,12 +69,12 @@ def measure(
     Raises ``ToolError``, ``UsageError``, and ``ProgramFailed`` with its last lines.
     """
     if not program.exists():
-        raise no_bench_error(program)
+        raise missing_llama_bench_error(program)
     log_name = log_place(f"llama-bench-{time.strftime('%Y-%m-%dT%H-%M-%S', time.gmtime())}-{os.getpid()}")
     found: list[Figures] = []
     refused: list[str] = []
 
-    def hear(line: str) -> None:
+    def on_line(line: str) -> None:
         if line.startswith(_REFUSES):  # all options come after it
             refused.append(line.removeprefix("error: "))
         with suppress(ValueError, KeyError, TypeError):  # what it says besides
@@ -84,12 +84,12 @@ def measure(
     (root / log_name).parent.mkdir(parents=True, exist_ok=True)
     with (root / log_name).open("wb", buffering=0) as log:
         argv: list[str | Path] = [program, "-m", model, *words, "-o", "jsonl"]
-        told: dict[str, Any] = {"log": log, "log_name": log_name, "on_line": hear, "cancellation": Cancellation()}
+        told: dict[str, Any] = {"log": log, "log_name": log_name, "on_line": on_line, "cancellation": Cancellation()}
         try:
             run(argv, env=program_environment(os.environ), cwd=None, **told)
         except ProgramFailed:
             if refused:
-                raise not_taken_error(refused[0], log_name) from None
+                raise refused_option_error(refused[0], log_name) from None
             raise
     if not found:
         raise no_figures_error(log_name)
@@ -109,15 +109,15 @@ def _figures(said: dict[str, Any]) -> Figures:
     }
 
 
-def comparison(now: Iterable[Figures], before: Sequence[Figures]) -> list[Figures]:
+def compare(now: Iterable[Figures], before: Sequence[Figures]) -> list[Figures]:
     """Return, for each test that both have with the same settings, what the new figure is of the old one."""
     return [
         {"test": each["test"], "tokens_per_second": round(each["tokens_per_second"] / old["tokens_per_second"], 3)}
         for each in now
         for old in before
-        if _alike(each["settings"], old["settings"]) and old["tokens_per_second"]
+        if _has_same_settings(each["settings"], old["settings"]) and old["tokens_per_second"]
     ]
 
 
-def _alike(one: Figures, other: Figures) -> bool:
+def _has_same_settings(one: Figures, other: Figures) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())

@@ -44,7 +44,7 @@ class Sample(Value):
     """The name of what went wrong."""
 
 
-def ask(server: Requests, load: Load, number: int) -> Sample:
+def send_request(server: Requests, load: Load, number: int) -> Sample:
     """Ask once. What goes wrong is part of the sample."""
     began = time.monotonic()
     first: float | None = None
@@ -63,7 +63,7 @@ def ask(server: Requests, load: Load, number: int) -> Sample:
     return Sample(first, time.monotonic() - began, tokens, prompt_tokens)
 
 
-def drive(server: Requests, load: Load, clients: int) -> tuple[list[Sample], float]:
+def run_load(server: Requests, load: Load, clients: int) -> tuple[list[Sample], float]:
     """Ask with so many clients at once; return their samples and how many seconds it took in all."""
     numbers = itertools.count(1)
     samples: list[Sample] = []
@@ -76,7 +76,7 @@ def drive(server: Requests, load: Load, clients: int) -> tuple[list[Sample], flo
             over = load.seconds is not None and time.monotonic() - began >= load.seconds
             if given_up.is_set() or over or turn == load.requests:
                 return
-            samples.append(ask(server, load, next(numbers)))
+            samples.append(send_request(server, load, next(numbers)))
 
     threads = [threading.Thread(target=client, daemon=True) for _ in range(clients)]
     for thread in threads:

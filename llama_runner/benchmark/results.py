@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.tune import Settings
 
 
-class Measured(Value):
+class BenchResult(Value):
     """What every result says: what was measured, where, and with what."""
 
     at: str
@@ -58,7 +58,7 @@ class Level(Value):
         return dict(self.__dict__)
 
 
-class ServerFigures(Measured):
+class ServerFigures(BenchResult):
     """A server under load: one level for each number of clients."""
 
     levels: tuple[Level, ...] = ()
@@ -68,7 +68,7 @@ class ServerFigures(Measured):
         """For each level that the result before has too: each figure as a multiple of the earlier one."""
         if self.before is None:
             return []
-        return statistics.comparison([level.to_json() for level in self.levels], self.before["levels"])
+        return statistics.compare([level.to_json() for level in self.levels], self.before["levels"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``bench --json``."""
@@ -90,7 +90,7 @@ class BenchTest(Value):
         return dict(self.__dict__)
 
 
-class ProgramFigures(Measured):
+class ProgramFigures(BenchResult):
     """What llama-bench measured without a server."""
 
     tests: tuple[BenchTest, ...] = ()
@@ -100,7 +100,7 @@ class ProgramFigures(Measured):
         """For each test that the result before has too, with the same settings: the figure as a multiple of it."""
         if self.before is None:
             return []
-        return llama_bench.comparison([test.to_json() for test in self.tests], self.before["raw"])
+        return llama_bench.compare([test.to_json() for test in self.tests], self.before["raw"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``bench --raw --json``."""

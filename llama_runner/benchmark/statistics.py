@@ -49,7 +49,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 5)
 
 
-def comparison(now: Sequence[Figures], before: Sequence[Figures]) -> list[Figures]:
+def compare(now: Sequence[Figures], before: Sequence[Figures]) -> list[Figures]:
     """Return, for each level that both results have, what the new figures are of the old ones: 1.1 is a tenth more."""
     old = {level["concurrency"]: level for level in before}
     return [

@@ -25,7 +25,7 @@ _DUEL_SHARE = 0.3
 """Of the budget: kept to compare the best with the default once more, in turns."""
 
 
-class Tuned(Value):
+class TuneOutcome(Value):
     """What the search found. Scores are tokens per second, None where the server could not do it."""
 
     settings: Settings
@@ -56,7 +56,7 @@ def search(
     budget: float,
     clock: Callable[[], float] = time.monotonic,
     tell: Callable[[Settings, float | None], object] = lambda _settings, _score: None,
-) -> Tuned:
+) -> TuneOutcome:
     """Try one axis after the other, keep what is faster, and compare the best with the default again at the end.
 
     ``budget`` is in seconds: after it nothing new is begun. What does not beat the default clearly is not returned.
@@ -84,7 +84,7 @@ def search(
             if found > best_score * MARGIN:
                 best, best_score = candidate, found
     if not best:
-        return Tuned({}, default, default, tuple(tried), finished)
+        return TuneOutcome({}, default, default, tuple(tried), finished)
     ours, theirs = [best_score], [default]
     for _ in range(_ROUNDS):  # in turns, so that what slows the machine down slows both
         theirs.append(score({}))
@@ -93,10 +93,10 @@ def search(
             break
     fast, usual = statistics.median(ours[1:]), statistics.median(theirs[1:])
     if fast <= usual * MARGIN:
-        return Tuned({}, usual, usual, tuple(tried), finished)
-    return Tuned(best, fast, usual, tuple(tried), finished)
+        return TuneOutcome({}, usual, usual, tuple(tried), finished)
+    return TuneOutcome(best, fast, usual, tuple(tried), finished)
 
 
-def spelled(settings: Mapping[str, str]) -> str:
+def settings_text(settings: Mapping[str, str]) -> str:
     """Return settings as one would type them."""
     return " ".join(f"{option} {value}" for option, value in settings.items()) or "the default"

@@ -215,11 +215,11 @@ def tune(**given: Any) -> None:
     They are kept as a profile, for `run --profile NAME`.
     """
     from llama_runner.benchmark.load_generator import Load  # noqa: PLC0415 - not for --help
-    from llama_runner.benchmark.tune import spelled  # noqa: PLC0415
+    from llama_runner.benchmark.tune import settings_text  # noqa: PLC0415
 
     def tell(settings: Settings, score: float | None) -> None:
         found = "does not run" if score is None else f"{score:.1f} tokens/s"
-        say(f"{spelled(settings)}: {found}", err=True)
+        say(f"{settings_text(settings)}: {found}", err=True)
 
     benchmarks, wishes = _runner(given).benchmarks, shared.wishes(given)
     how: dict[str, Any] = {name: given[name] for name in ("name", "budget", "clients")}
@@ -231,10 +231,10 @@ def tune(**given: Any) -> None:
     else:
         score, default = tuned.tokens_per_second, tuned.default_tokens_per_second
         gain = f"{score / default:.2f} times the default" if default else "the default does not run"
-        say(f"best      {spelled(tuned.settings)}: {score:.1f} tokens/s, {gain}")
+        say(f"best      {settings_text(tuned.settings)}: {score:.1f} tokens/s, {gain}")
     if failure is not None:
         if tuned.settings and failure.hint:
-            failure.hint += f"; run takes these options after --: {spelled(tuned.settings)}"
+            failure.hint += f"; run takes these options after --: {settings_text(tuned.settings)}"
         raise failure
     if not given["as_json"]:
         say(f"kept      {tuned.path}   (llama-runner run … --profile {tuned.name})")

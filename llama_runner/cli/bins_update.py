@@ -11,7 +11,7 @@ from llama_runner.cli import options as shared
 from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
-    from llama_runner.llama_cpp.updates import Indexed, News, Released
+    from llama_runner.llama_cpp.updates import IndexStatus, ReleaseStatus, Updates
 
 MOVE_PIN = "python scripts/update_llama_cpp.py"
 
@@ -39,7 +39,7 @@ def update(**given: Any) -> None:
         say(f"note: {note}", err=True)
 
 
-def describe(news: News, *, in_checkout: bool) -> list[str]:
+def describe(news: Updates, *, in_checkout: bool) -> list[str]:
     """Return the news as lines for people."""
     pin = news.pin
     lines = [
@@ -58,13 +58,13 @@ def describe(news: News, *, in_checkout: bool) -> list[str]:
     return lines
 
 
-def _of_index(index: Indexed) -> str:
+def _of_index(index: IndexStatus) -> str:
     if index.newest is None:
         return f"unknown: {index.why}"
     return f"{index.newest}: {_distance(index.behind, 'version')}"
 
 
-def _of_releases(released: Released) -> str:
+def _of_releases(released: ReleaseStatus) -> str:
     if released.tag is None:
         return f"unknown: {released.why}"
     when = f" of {released.published[:10]}" if released.published else ""

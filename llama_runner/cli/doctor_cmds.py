@@ -14,7 +14,7 @@ from llama_runner.core.sizes import size_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from llama_runner.doctor.self_test import Trial
+    from llama_runner.doctor.self_test import SelfTestResult
 
 _Row = tuple[str, str]
 
@@ -50,7 +50,7 @@ def diagnose(root: str | None, *, as_json: bool, check: bool = False) -> int:
     return next((each.code for each in tried if each.code), 0)
 
 
-def _check(trials: Iterator[Trial], *, quiet: bool) -> Iterator[Trial]:
+def _check(trials: Iterator[SelfTestResult], *, quiet: bool) -> Iterator[SelfTestResult]:
     if not quiet:
         say("", "tried")
     for tried in trials:

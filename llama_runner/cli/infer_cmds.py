@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.reports import report
 from llama_runner.cli.server_words import ServerCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import UsageError
@@ -157,7 +158,8 @@ def chat(**given: Any) -> None:
                     reply = _answer(server.stream_chat(history, **asking), given)
                 except RequestRefused as error:  # the conversation is too long, say: the others of its turns stay
                     history.pop()
-                    click.echo(f"error: {error}\nhint: {_HELP}", err=True)
+                    error.hint = _HELP
+                    report(error, "document" if given["as_json"] else "text")
                 else:
                     history.append(reply.message)
 

@@ -7,14 +7,14 @@ from llama_runner.core.errors import UsageError
 ALIASES = {"serve": "run", "pull": "prepare"}
 """Names that stand for a command of ours. Help does not list them."""
 
-_MODELS = "`llama-runner status` lists the models that are here, `llama-runner ps` the servers that run"
+_MODELS = "`llama-runner models list` lists the models that are here, `llama-runner ps` the servers that run"
 _REMOVE = (
-    "`llama-runner status` shows where a model lies: delete its file; `stop` ends a server, `bins remove` is for builds"
+    "`llama-runner models list` shows what there is: delete the file; `stop` ends a server, `bins remove` is for builds"
 )
 _INSTEAD = {
-    **dict.fromkeys(("list", "ls", "models"), _MODELS),
+    **dict.fromkeys(("list", "ls"), _MODELS),
     **dict.fromkeys(("rm", "remove", "delete"), _REMOVE),
-    "show": "`llama-runner inspect` shows what a model file holds, `llama-runner status` what is here",
+    "show": "`llama-runner models show` shows a model that is here, `llama-runner inspect` what a file holds",
     "create": "`llama-runner convert` and `llama-runner quantize` make model files",
     "load": "`llama-runner run MODEL --detach` starts a server in the background",
     "unload": "`llama-runner stop NAME` ends a server",

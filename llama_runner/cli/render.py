@@ -215,6 +215,8 @@ def plan(forecast: Forecast) -> str:
     needs = forecast.plan.estimate
     if needs.fetch or needs.disk:
         lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
+    if forecast.missing:
+        lines.append(f"missing   {', '.join(forecast.missing)}: not here, and the network must not be used")
     lines.append(f"launch    {shlex.join(forecast.spec.argv())}")
     return joined(lines)
 

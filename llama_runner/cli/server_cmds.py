@@ -158,24 +158,32 @@ _AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--h
 
 @service.command(context_settings=_AS_THEY_ARE)
 @_service_name
+@shared.option("--force", is_flag=True, help="Write over a unit of that name, and though the port is taken now.")
 @_service_words
-def install(name: str | None, run_options: tuple[str, ...]) -> None:
-    """Write the unit of a server and print how to start it."""
-    services, made = _service(name, run_options)
-    services.install(made)
+def install(name: str | None, force: bool, run_options: tuple[str, ...]) -> None:
+    """Write the unit of a server and print how to start it.
+
+    What `run` would refuse is refused first.
+    """
+    services, made = _service(name, run_options, check="users" if force else "port")
+    services.install(made, force=force)
     say(f"written   {made.path}", f"start     {made.start}", f"stop      {made.stop}")
+    say(*(f"note      {text}" for text in made.advice))
 
 
 @service.command(context_settings=_AS_THEY_ARE)
 @_service_name
+@shared.option("--system", is_flag=True, help="A systemd unit of the system that runs as this user; root installs it.")
 @_service_words
-def show(name: str | None, run_options: tuple[str, ...]) -> None:
+def show(name: str | None, system: bool, run_options: tuple[str, ...]) -> None:
     """Print the unit that install would write, or an installed one."""
     if name is not None and not run_options:
         found = _services(None).find(name)
     else:
-        _, found = _service(name, run_options)
+        _, found = _service(name, run_options, system=system)
     click.echo(found.text, nl=False)
+    if system:
+        say(f"install   … | sudo tee {found.path}", f"start     {found.start}", f"stop      {found.stop}", err=True)
 
 
 @service.command()
@@ -186,13 +194,21 @@ def uninstall(name: str) -> None:
     say(f"removed   {removed.path}", f"stop      {removed.stop}")
 
 
-def _service(name: str | None, words: tuple[str, ...]) -> tuple[Services, Service]:
-    """Return the services, and the one for these words, which must be such that ``run`` takes them."""
+def _service(
+    name: str | None, words: tuple[str, ...], *, check: str | None = None, system: bool = False
+) -> tuple[Services, Service]:
+    """Return the services, and the one for these words, which must be such that ``run`` takes them.
+
+    ``check``: what ``run`` looks at before its work is looked at too, the port only where it says ``port``.
+    """
     from llama_runner.cli.run_cmd import run  # noqa: PLC0415 - not for --help
 
     extra = click.get_current_context().obj or ()
-    given = run.make_context("llama-runner run", list(words), obj=extra).params
-    if shared.server_options(given).api_key:
+    context = run.make_context("llama-runner run", list(words), obj=extra)
+    given = context.params
+    with context:
+        options = shared.server_options(given)
+    if options.api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
     if given["detach"]:
         raise click.UsageError("the system holds it: leave --detach out")
@@ -200,10 +216,17 @@ def _service(name: str | None, words: tuple[str, ...]) -> tuple[Services, Servic
     source = next((str(given[of]) for of in sources if given[of]), "demo" if given["demo"] else None)
     if source is None:
         raise click.UsageError("say which model, as for run")
-    services = _services(given["root"])
+    runner = _runner(given)
     command = (*words, *(("--", *extra) if extra else ()))
     named = name or Path(source).name
-    return services, services.of_command(command, name=named, inherit_environment=given["llama_env"])
+    made = runner.services.of_command(command, name=named, inherit_environment=given["llama_env"], system=system)
+    if check is not None:
+        runner.check(server=options, **shared.wishes(given))
+    if check == "port":
+        from llama_runner.serving.port_check import check_port  # noqa: PLC0415 - not for --help
+
+        check_port(options.host, options.port, runner.servers)
+    return runner.services, made
 
 
 def _services(root: str | None) -> Services:
@@ -214,4 +237,4 @@ def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import render  # noqa: PLC0415
 
-    return Runner(given["root"], on_event=render.Printer())
+    return Runner(given["root"], on_event=render.Printer(), lock_timeout=given.get("lock_timeout", 0.0))

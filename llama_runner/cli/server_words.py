@@ -132,8 +132,8 @@ def print_information(given: dict[str, Any], words: Iterable[str]) -> None:
     from llama_runner.cli.options import INFORMATION, PROGRAMS  # noqa: PLC0415 - only then
     from llama_runner.cli.runner import runner_for  # noqa: PLC0415
     from llama_runner.cli.streams import say  # noqa: PLC0415
-    from llama_runner.llama_cpp.capabilities import information  # noqa: PLC0415
+    from llama_runner.llama_cpp.capabilities import information_text  # noqa: PLC0415
 
     asked = {name: given[name] for name in (*PROGRAMS, "offline") if given.get(name) is not None}
     made = runner_for(given).make_programs(**asked)
-    say(*information(made.path, INFORMATION.intersection(words)).splitlines())
+    say(*information_text(made.path, INFORMATION.intersection(words)).splitlines())

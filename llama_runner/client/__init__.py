@@ -1,1 +1,1 @@
-"""Talking to a running llama-server: typed calls over HTTP, for threads and for event loops."""
+"""HTTP clients of a running llama-server with typed requests and replies, for threads and for event loops."""

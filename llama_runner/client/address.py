@@ -1,4 +1,4 @@
-"""How a server of ours is reached: over which socket, at which host, and with which certificate."""
+"""Addresses of servers (TCP or UNIX socket), and TLS contexts for their certificates."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SOCKET = "unix://"
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - a server that listens everywhere is asked here
+_WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - a server that listens everywhere is asked here
 _LOOPBACK = ("localhost", "127.", "::1")
 
 
 class ServerAddress:
-    """The parts of a server's URL, which may be ``unix:///path/name.sock:/prefix``; ``ValueError`` for a bad one."""
+    """The parts of a server's URL, which may be ``unix:///path/name.sock:/prefix``. Raises ``ValueError``."""
 
     def __init__(self, url: str) -> None:
         self.socket: str | None = None
-        """The path of its UNIX socket."""
+        """The path of the UNIX socket; None for TCP."""
         if url.startswith(_SOCKET):
             path, dot, prefix = url.removeprefix(_SOCKET).rpartition(".sock")
             self.socket, self.base = path + dot, f"http://localhost{prefix.removeprefix(':')}"
         else:
             where = urlsplit(url)
-            if reachable := _EVERYWHERE.get(where.hostname or ""):
+            if reachable := _WILDCARD_HOSTS.get(where.hostname or ""):
                 where = where._replace(netloc=reachable if where.port is None else f"{reachable}:{where.port}")
             self.base = urlunsplit(where)
         """The URL that paths are appended to."""
@@ -35,12 +35,12 @@ class ServerAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine, where no proxy can reach it."""
+        """Whether it is a UNIX socket or a loopback address, which no proxy can reach."""
         return self.socket is not None or self.host.startswith(_LOOPBACK)
 
 
-def only_trusting(certificate: Path | None) -> ssl.SSLContext:
-    """Return what trusts a certificate, whatever names it has, and no other one."""
+def trust_only(certificate: Path | None) -> ssl.SSLContext:
+    """Return a TLS context that trusts only this certificate, whatever host names it has."""
     import ssl  # noqa: PLC0415 - for servers with TLS only
 
     trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,4 +1,4 @@
-"""The shell for event loops: the calls of ``sync``, to be awaited."""
+"""HTTP client for event loops (asyncio); the same calls as in ``sync_client``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx2
 
 from llama_runner.client import protocol
-from llama_runner.client.connection import TIMEOUT_S, Address
+from llama_runner.client.connection import TIMEOUT_S, Connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -15,50 +15,50 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from llama_runner.client.protocol import Call, Chatting, Messages, Sampling
-    from llama_runner.client.replies import Metrics, Piece, Props, Reply, Slot
+    from llama_runner.client.protocol import Call, ChatOptions, Messages, SamplingOptions
+    from llama_runner.client.replies import Metrics, Props, Reply, ReplyChunk, Slot
 
 T = TypeVar("T")
 
 
 class AsyncStream:
-    """``sync.Stream`` for ``async for`` and ``async with``."""
+    """A streamed reply, as ``sync_client.Stream``, for ``async for`` and ``async with``."""
 
-    def __init__(self, http: httpx2.AsyncClient, address: Address, call: Call[Reply]) -> None:
-        self._http, self._address, self._call = http, address, call
-        self._gathered = protocol.Gathered(address.url)
+    def __init__(self, http: httpx2.AsyncClient, address: Connection, call: Call[Reply]) -> None:
+        self._http, self._connection, self._call = http, address, call
+        self._accumulator = protocol.StreamAccumulator(address.url)
         self._pieces = self._receive()
 
-    async def _receive(self) -> AsyncIterator[Piece]:
-        call, gathered = self._call, self._gathered
-        with self._address.told(gathered):
+    async def _receive(self) -> AsyncIterator[ReplyChunk]:
+        call, accumulator = self._call, self._accumulator
+        with self._connection.raise_client_errors(accumulator):
             async with self._http.stream(
-                call.method, call.path, content=call.content, headers=protocol.FOR_STREAMS
+                call.method, call.path, content=call.content, headers=protocol.STREAM_HEADERS
             ) as response:
                 if response.status_code != protocol.OK:
-                    call.result(self._address.url, response.status_code, await response.aread())
+                    call.result(self._connection.url, response.status_code, await response.aread())
                 async for event in httpx2.EventSource(response):
-                    piece = gathered.feed(event.data)
+                    piece = accumulator.feed(event.data)
                     if piece is not None:
                         yield piece
-                self._address.must_be_whole(gathered)
+                self._connection.check_complete(accumulator)
 
     @property
     def text(self) -> str:
-        """What has come so far."""
-        return self._gathered.text
+        """The text received so far."""
+        return self._accumulator.text
 
     async def finish(self) -> Reply:
-        """Wait for the rest, and return the whole."""
+        """Receive the rest and return the complete reply."""
         async for _ in self:
             pass
-        return self._gathered.reply
+        return self._accumulator.reply
 
     async def close(self) -> None:
-        """Want no more of it."""
+        """End the stream; the server stops generating."""
         await self._pieces.aclose()  # type: ignore[attr-defined]  # it is a generator
 
-    def __aiter__(self) -> AsyncIterator[Piece]:
+    def __aiter__(self) -> AsyncIterator[ReplyChunk]:
         return self._pieces
 
     async def __aenter__(self) -> Self:
@@ -69,7 +69,7 @@ class AsyncStream:
 
 
 class AsyncRequests:
-    """``sync.Requests`` to be awaited."""
+    """The requests to a server as coroutines, as ``sync_client.Requests``."""
 
     async def _send(self, call: Call[T]) -> T:
         raise NotImplementedError
@@ -77,41 +77,41 @@ class AsyncRequests:
     def _stream(self, call: Call[Reply]) -> AsyncStream:
         raise NotImplementedError
 
-    async def chat(self, messages: Messages, **options: Unpack[Chatting]) -> Reply:
-        """Return the next message of a conversation; a text alone is what the user says."""
+    async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Reply:
+        """Return the next message of a conversation; a single text is a user message."""
         return await self._send(protocol.chat(messages, **options))
 
-    def stream_chat(self, messages: Messages, **options: Unpack[Chatting]) -> AsyncStream:
-        """Return the next message piece by piece."""
+    def stream_chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncStream:
+        """Return the next message as a stream."""
         return self._stream(protocol.chat(messages, stream=True, **options))
 
-    async def complete(self, prompt: str, **options: Unpack[Sampling]) -> Reply:
-        """Return how a text goes on; no chat template is laid around it."""
+    async def complete(self, prompt: str, **options: Unpack[SamplingOptions]) -> Reply:
+        """Return the continuation of a text, without a chat template."""
         return await self._send(protocol.complete(prompt, **options))
 
-    def stream_complete(self, prompt: str, **options: Unpack[Sampling]) -> AsyncStream:
-        """Return how a text goes on, piece by piece."""
+    def stream_complete(self, prompt: str, **options: Unpack[SamplingOptions]) -> AsyncStream:
+        """Return the continuation of a text as a stream."""
         return self._stream(protocol.complete(prompt, stream=True, **options))
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return one vector for each text; the server must have been started with ``--embeddings``."""
+        """Return one embedding vector for each text; the server needs ``--embeddings``."""
         return await self._send(protocol.embed(texts))
 
     async def props(self) -> Props:
-        """Return what is served, and how."""
+        """Return the properties of the server: model, context size, slots."""
         return await self._send(protocol.props())
 
     async def metrics(self) -> Metrics:
-        """Return the server's counters; it must have been started with ``--metrics``."""
+        """Return the server's counters; it needs ``--metrics``."""
         return await self._send(protocol.metrics())
 
     async def slots(self) -> list[Slot]:
-        """Return the conversations that the server holds."""
+        """Return the state of the server's slots."""
         return await self._send(protocol.slots())
 
 
 class AsyncClient(AsyncRequests):
-    """``sync.Client`` for an event loop."""
+    """A client of a running server for an event loop, as ``sync_client.Client``."""
 
     def __init__(
         self,
@@ -121,27 +121,29 @@ class AsyncClient(AsyncRequests):
         certificate: Path | None = None,
         timeout: float = TIMEOUT_S,
     ) -> None:
-        self._address = Address(url, api_key, certificate, timeout)
-        with self._address.told():
-            self._http = httpx2.AsyncClient(**self._address.client(httpx2.AsyncHTTPTransport))
+        self._connection = Connection(url, api_key, certificate, timeout)
+        with self._connection.raise_client_errors():
+            self._http = httpx2.AsyncClient(**self._connection.client(httpx2.AsyncHTTPTransport))
 
     @property
     def url(self) -> str:
-        """The base address."""
-        return self._address.url
+        """The base URL."""
+        return self._connection.url
 
     @property
     def openai_base_url(self) -> str:
-        """What programs for the OpenAI API want as base URL."""
-        return self._address.openai
+        """The base URL for programs that use the OpenAI API; ends with ``/v1``."""
+        return self._connection.openai
 
     async def _send(self, call: Call[T]) -> T:
-        with self._address.told():
-            response = await self._http.request(call.method, call.path, content=call.content, headers=protocol.JSON)
+        with self._connection.raise_client_errors():
+            response = await self._http.request(
+                call.method, call.path, content=call.content, headers=protocol.JSON_HEADERS
+            )
         return call.result(self.url, response.status_code, response.content)
 
     def _stream(self, call: Call[Reply]) -> AsyncStream:
-        return AsyncStream(self._http, self._address, call)
+        return AsyncStream(self._http, self._connection, call)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""Where a server is, how one connects to it, and what a failing connection is called: the same for both shells."""
+"""Connection settings and errors, shared by the synchronous and the asynchronous client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from llama_runner.client.address import ServerAddress, only_trusting
+from llama_runner.client.address import ServerAddress, trust_only
 from llama_runner.client.errors import ConnectionLost, StrangeAnswer, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llama_runner.client.protocol import Gathered
+    from llama_runner.client.protocol import StreamAccumulator
 
 TIMEOUT_S = 600.0
-"""Seconds that a server may think before it says something."""
+"""Default maximum seconds without data from the server."""
 
 _CONNECT_S = 10.0
 _KEPT_S = 3.0
-"""Idle connections are dropped before llama-server does it, after 5 s: a request might just be on its way."""
+"""Idle connections are closed before llama-server does it after 5 s, as it may do so while a request is sent."""
 
 
-class Address:
-    """The base address of a server, without ``/v1``, and what it takes to be let in."""
+class Connection:
+    """Base URL of a server without ``/v1``, API key, certificate and timeout."""
 
     def __init__(self, url: str, api_key: str | None, certificate: Path | None, timeout: float) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
@@ -39,15 +39,15 @@ class Address:
 
     @property
     def openai(self) -> str:
-        """What programs for the OpenAI API want as base URL."""
+        """The base URL for programs that use the OpenAI API."""
         return f"{self._at.base}/v1"
 
     def client(self, transport: Callable[..., object]) -> dict[str, Any]:
-        """Return the arguments of a client of ``httpx2``; ``transport`` is the kind that it takes for a socket."""
+        """Return the arguments of an ``httpx2`` client; ``transport`` is its class of transport, for a UNIX socket."""
         how: dict[str, Any] = {
             "verify": self._trust(),
             "trust_env": not self._at.is_local,  # a proxy cannot reach our loopback
-            # as many connections as somebody wants requests at once: the server queues them
+            # no limit of parallel requests: the server queues them
             "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_S),
         }
         return {
@@ -59,12 +59,12 @@ class Address:
 
     def _trust(self) -> ssl.SSLContext | bool:
         if not self._at.is_tls:
-            return False  # loading the certificates of the world takes 20 ms
-        return True if self._certificate is None else only_trusting(self._certificate)
+            return False  # loading the system's certificates takes 20 ms
+        return True if self._certificate is None else trust_only(self._certificate)
 
     @contextmanager
-    def told(self, gathered: Gathered | None = None) -> Iterator[None]:
-        """Raise what goes wrong inside under its name here; ``gathered`` is what has come of a stream."""
+    def raise_client_errors(self, accumulator: StreamAccumulator | None = None) -> Iterator[None]:
+        """Turn exceptions of ``httpx2`` into client errors; ``accumulator`` has the text of a stream so far."""
         text = ""
         try:
             yield
@@ -73,13 +73,13 @@ class Address:
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise Unreachable(self.url, str(error) or type(error).__name__) from None
         except httpx2.TimeoutException:
-            text = "" if gathered is None else gathered.text
+            text = "" if accumulator is None else accumulator.text
             raise TimedOut(self.url, self.timeout, text) from None
         except httpx2.HTTPError as error:
-            text = "" if gathered is None else gathered.text
+            text = "" if accumulator is None else accumulator.text
             raise ConnectionLost(self.url, str(error) or type(error).__name__, text) from None
 
-    def must_be_whole(self, gathered: Gathered) -> None:
-        """Raise ``ConnectionLost`` for a stream that ended before the server said that this is all."""
-        if not gathered.whole:
-            raise ConnectionLost(self.url, "the stream ended early", gathered.text)
+    def check_complete(self, accumulator: StreamAccumulator) -> None:
+        """Raise ``ConnectionLost`` if a stream ended without the final event."""
+        if not accumulator.complete:
+            raise ConnectionLost(self.url, "the stream ended early", accumulator.text)

@@ -1,4 +1,4 @@
-"""Why a server gives no answer."""
+"""Errors of requests to a server."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ if TYPE_CHECKING:
 
 _LONGEST = 500
 _NO_LOGITS = "not logits computation"
-"""What llama-server says, with status 500, when one that was started with ``--embeddings`` is to write."""
+"""Part of llama-server's message, with status 500, if a server with ``--embeddings`` should generate text."""
 
 _NOT_FOUND, _UNAUTHORIZED, _UNAVAILABLE, _SERVER = 404, 401, 503, 500
 
 
 class KeyRefused(ServerError):
-    """The server asks for an API key and refuses the one it is given."""
+    """The server requires an API key and rejects the given one, or none was given."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         super().__init__(
-            f"{url} asks for an API key and refuses ours", hint="set LLAMA_API_KEY; if it is set, another took the port"
+            f"{url} requires an API key and refuses the given one",
+            hint="set LLAMA_API_KEY; if it is set, another server uses the port",
         )
 
 
 class RequestNotSent(UsageError):
-    """What is asked cannot be written as JSON: a number that is infinite, or not a number."""
+    """The request cannot be written as JSON, for example because of an infinite number."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -36,7 +37,7 @@ class RequestNotSent(UsageError):
 
 
 class RequestRefused(UsageError):
-    """The server does not accept what was asked: status 400 to 499, or 501 for what it was not started for."""
+    """The server rejects the request: status 400 to 499, or 501 for a disabled feature."""
 
     def __init__(self, url: str, status: int, said: str, *, hint: str | None = None) -> None:
         self.url, self.status, self.said = url, status, said
@@ -44,7 +45,7 @@ class RequestRefused(UsageError):
 
 
 class ContextExceeded(RequestRefused):
-    """The prompt is longer than the server's context. Both in tokens."""
+    """The prompt is longer than the server's context; both in tokens."""
 
     def __init__(self, url: str, said: str, tokens: int, context: int) -> None:
         self.tokens, self.context = tokens, context
@@ -52,7 +53,7 @@ class ContextExceeded(RequestRefused):
 
 
 class StillLoading(ServerError):
-    """The server is there and not ready."""
+    """The server is still loading the model."""
 
     def __init__(self, url: str, said: str) -> None:
         self.url, self.said = url, said
@@ -60,7 +61,7 @@ class StillLoading(ServerError):
 
 
 class RequestFailed(ServerError):
-    """The server failed at something that it accepted."""
+    """The server failed while processing the request."""
 
     def __init__(self, url: str, status: int, said: str) -> None:
         self.url, self.status, self.said = url, status, said
@@ -68,7 +69,7 @@ class RequestFailed(ServerError):
 
 
 class Unreachable(ServerError):
-    """Nobody answers there."""
+    """No connection to the server is possible."""
 
     def __init__(self, url: str, why: str) -> None:
         self.url, self.why = url, why
@@ -76,7 +77,7 @@ class Unreachable(ServerError):
 
 
 class ConnectionLost(ServerError):
-    """The connection broke before the answer was whole; ``text`` is what had come of it."""
+    """The connection ended before the reply was complete; ``text`` is the part received."""
 
     def __init__(self, url: str, why: str, text: str) -> None:
         self.url, self.why, self.text = url, why, text
@@ -85,23 +86,23 @@ class ConnectionLost(ServerError):
 
 
 class TimedOut(ServerError):
-    """The server said nothing for too long."""
+    """The server sent no data for too long."""
 
     def __init__(self, url: str, seconds: float, text: str) -> None:
         self.url, self.seconds, self.text = url, seconds, text
-        super().__init__(f"{url} said nothing for {seconds:g} s", hint="a larger timeout waits longer")
+        super().__init__(f"no data from {url} for {seconds:g} s", hint="use a larger timeout")
 
 
 class StrangeAnswer(ServerError):
-    """What answers is not what a llama-server says."""
+    """The response is not one of a llama-server."""
 
     def __init__(self, url: str, said: str) -> None:
         self.url, self.said = url, said
-        super().__init__(f"{url} answers what no llama-server does: {said[:_LONGEST]!r}", hint="is the address right?")
+        super().__init__(f"{url} is not a llama-server: it answers {said[:_LONGEST]!r}", hint="check the address")
 
 
-def refusal(url: str, status: int, body: Json | None, text: str) -> LlamaRunnerError:
-    """Return the error for an answer that is not 200: ``body`` is its JSON, ``text`` the same as it came."""
+def response_error(url: str, status: int, body: Json | None, text: str) -> LlamaRunnerError:
+    """Return the error for a response with another status than 200: ``body`` is its JSON, ``text`` its raw content."""
     found = (body or {}).get("error")
     about: Json = found if isinstance(found, dict) else {"message": found or text[:_LONGEST] or "no reason given"}
     said = str(about.get("message", "")).strip() or "no reason given"
@@ -115,8 +116,8 @@ def refusal(url: str, status: int, body: Json | None, text: str) -> LlamaRunnerE
     if about.get("type") == "not_supported_error":
         return RequestRefused(url, status, said)
     if _NO_LOGITS in said:
-        return RequestRefused(url, status, said, hint="it gives vectors, not text; start one without --embeddings")
+        return RequestRefused(url, status, said, hint="it returns embeddings only; start one without --embeddings")
     if status >= _SERVER:
         return RequestFailed(url, status, said)
-    hint = "is the address right? it ends before /v1" if status == _NOT_FOUND else None
+    hint = "check the address, which must not include /v1" if status == _NOT_FOUND else None
     return RequestRefused(url, status, said, hint=hint)

@@ -1,4 +1,4 @@
-"""What is asked of a server, and what its answers mean. Pure: who sends it, and how, is another's business."""
+"""Builds requests to llama-server and parses its responses. Pure; ``sync_client`` and ``async_client`` send them."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from llama_runner.client.errors import RequestNotSent, StrangeAnswer, refusal
-from llama_runner.client.replies import Json, Metrics, Piece, Props, Reply, Slot, Timings, ToolCall, Usage
+from llama_runner.client.errors import RequestNotSent, StrangeAnswer, response_error
+from llama_runner.client.replies import Json, Metrics, Props, Reply, ReplyChunk, Slot, Timings, ToolCall, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Literal, TypedDict
 
-    class Sampling(TypedDict, total=False):
-        """How an answer is generated; what is left out is the server's choice."""
+    class SamplingOptions(TypedDict, total=False):
+        """Options of generation; the server's defaults apply to those left out."""
 
         max_tokens: int
         temperature: float
-        """0: always the likeliest token."""
+        """0: greedy decoding."""
         top_p: float
         top_k: int
         min_p: float
         seed: int
         stop: str | Sequence[str]
-        """Texts before which the answer ends."""
+        """The reply ends before any of these texts."""
         schema: Mapping[str, Any] | None
-        """A JSON schema that the answer keeps."""
+        """A JSON schema for the reply."""
         more: Mapping[str, Any]
-        """Further fields of the request, as llama-server knows them: ``{"cache_prompt": False}``."""
+        """Further members of llama-server's request: ``{"cache_prompt": False}``."""
 
-    class Chatting(Sampling, total=False):
-        """``Sampling``, and what only a chat has."""
+    class ChatOptions(SamplingOptions, total=False):
+        """``SamplingOptions``, and options of a chat."""
 
         system: str | None
-        """What the model is told first."""
+        """The system message."""
         tools: Sequence[Mapping[str, Any]]
-        """Functions that the model may ask for, as the OpenAI API describes them."""
+        """Functions that the model may call, in the form of the OpenAI API."""
         tool_choice: Literal["auto", "none", "required"] | Mapping[str, Any]
 
 
 T = TypeVar("T")
 Messages: TypeAlias = "str | Sequence[Mapping[str, Any]]"
-"""A conversation, ``[{"role": "user", "content": "…"}, …]``; a text alone is what the user says."""
+"""A conversation, ``[{"role": "user", "content": "…"}, …]``; a single text is a user message."""
 
 OK = 200
 
-JSON = {"Content-Type": "application/json"}
-FOR_STREAMS = {**JSON, "Connection": "close"}
-"""llama-server closes the connection after a streamed answer without having said so. Who asks again at once on the
-same connection may get no answer, so it is not kept."""
+JSON_HEADERS = {"Content-Type": "application/json"}
+STREAM_HEADERS = {**JSON_HEADERS, "Connection": "close"}
+"""llama-server closes the connection after a streamed response without announcing it, so that another request on the
+same connection may get no response; so the connection is not kept."""
 
 _DONE = "[DONE]"
 _PREFIX = "llamacpp:"
@@ -57,42 +57,42 @@ _PREFIX = "llamacpp:"
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request, and how its answer is read."""
+    """One request, and the parser of its response."""
 
     method: str
     path: str
     body: Json | None
     read: Callable[[Any], T]
-    """Takes the JSON of the answer, or its text if that is no JSON; ``KeyError`` and the like: it is strange."""
+    """Parses the response: JSON, or text if it is not JSON. ``LookupError`` and the like mean ``StrangeAnswer``."""
 
     @property
     def content(self) -> bytes | None:
-        """The body as it is sent, None for none. Raises ``RequestNotSent`` for what JSON has no word for."""
+        """The body in bytes, None without one. Raises ``RequestNotSent`` for values that JSON does not have."""
         if self.body is None:
             return None
         try:
-            # half a surrogate pair is sent as its escape, and the server says what it thinks of it
+            # a lone surrogate is sent as its escape; the server may refuse it
             return json.dumps(self.body, allow_nan=False, separators=(",", ":")).encode("ascii")
         except (ValueError, RecursionError) as error:
             raise RequestNotSent(str(error)) from None
 
     def result(self, url: str, status: int, content: bytes) -> T:
-        """Return what was answered, or raise why not."""
+        """Return the parsed response, or raise the error for it."""
         text = content.decode("utf-8", "replace")
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             found = text
         if status != OK:
-            raise refusal(url, status, found if isinstance(found, dict) else None, text)
+            raise response_error(url, status, found if isinstance(found, dict) else None, text)
         try:
             return self.read(found)
         except (LookupError, TypeError, ValueError, AttributeError):
             raise StrangeAnswer(url, text) from None
 
 
-def chat(messages: Messages, *, stream: bool = False, **options: Any) -> Call[Reply]:  # noqa: ANN401 - see ``Chatting``
-    """Ask for the next message of a conversation."""
+def chat(messages: Messages, *, stream: bool = False, **options: Any) -> Call[Reply]:  # noqa: ANN401 - see ``ChatOptions``
+    """Return the request for the next message of a conversation."""
     conversation = [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
     if (system := options.pop("system", None)) is not None:
         conversation.insert(0, {"role": "system", "content": system})
@@ -102,35 +102,35 @@ def chat(messages: Messages, *, stream: bool = False, **options: Any) -> Call[Re
     return Call("POST", "/v1/chat/completions", body, _reply)
 
 
-def complete(prompt: str, *, stream: bool = False, **options: Any) -> Call[Reply]:  # noqa: ANN401 - see ``Sampling``
-    """Ask how a text goes on; no template is laid around it."""
+def complete(prompt: str, *, stream: bool = False, **options: Any) -> Call[Reply]:  # noqa: ANN401 - see ``SamplingOptions``
+    """Return the request for the continuation of a text, without a chat template."""
     return Call("POST", "/v1/completions", {"prompt": prompt, **_sampling(options, stream=stream)}, _reply)
 
 
 def embed(texts: Sequence[str]) -> Call[list[list[float]]]:
-    """Ask for one vector for each text, in their order."""
+    """Return the request for one embedding vector for each text, in their order."""
     if isinstance(texts, str):
         texts = [texts]
     return Call("POST", "/v1/embeddings", {"input": [*texts]}, _vectors)
 
 
 def props() -> Call[Props]:
-    """Ask what is served and how."""
+    """Return the request for the server's properties."""
     return Call("GET", "/props", None, _props)
 
 
 def metrics() -> Call[Metrics]:
-    """Ask for the counters; the server must have been started with ``--metrics``."""
+    """Return the request for the counters; the server needs ``--metrics``."""
     return Call("GET", "/metrics", None, _metrics)
 
 
 def slots() -> Call[list[Slot]]:
-    """Ask which conversations are held."""
+    """Return the request for the state of the slots."""
     return Call("GET", "/slots", None, lambda found: [Slot(s["id"], s["n_ctx"], s["is_processing"], s) for s in found])
 
 
-class Gathered:
-    """A streamed answer as it grows: each event goes in, a piece of text comes out."""
+class StreamAccumulator:
+    """Accumulates the events of a streamed reply."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -139,29 +139,29 @@ class Gathered:
         self._calls: dict[int, dict[str, str]] = {}
         self._finish = ""
         self._last: Json = {}
-        self.whole = False
+        self.complete = False
 
     @property
     def text(self) -> str:
-        """What has come."""
+        """The text received so far."""
         return "".join(self._texts)
 
-    def feed(self, data: str) -> Piece | None:
-        """Take what one server-sent event carries; raise the error that it tells."""
+    def feed(self, data: str) -> ReplyChunk | None:
+        """Add the data of one server-sent event and return its chunk, None without text. Raises the server's errors."""
         if data.strip() == _DONE:
-            self.whole = True
+            self.complete = True
             return None
         try:
             event = json.loads(data)
             if "error" in event:
-                raise refusal(self._url, _code(event["error"]), event, data)
+                raise response_error(self._url, _code(event["error"]), event, data)
             self._last |= event
             choice: Json = next(iter(event["choices"]), {})
             delta = choice.get("delta") or {"content": choice.get("text")}
             self._finish = choice.get("finish_reason") or self._finish
             for call in delta.get("tool_calls") or ():
                 self._call(call)
-            piece = Piece(delta.get("content") or "", delta.get("reasoning_content") or "")
+            piece = ReplyChunk(delta.get("content") or "", delta.get("reasoning_content") or "")
         except (LookupError, TypeError, ValueError, AttributeError):
             raise StrangeAnswer(self._url, data) from None
         self._texts.append(piece.text)
@@ -177,7 +177,7 @@ class Gathered:
 
     @property
     def reply(self) -> Reply:
-        """What came, as if it had come at once."""
+        """The reply, as if it had not been streamed."""
         return Reply(
             self.text,
             "".join(self._thoughts),
@@ -191,7 +191,7 @@ class Gathered:
 
 
 def _sampling(options: Json, *, stream: bool) -> Json:
-    """Return the fields of the request; ``TypeError`` for what is none of ours, as for any keyword."""
+    """Return the members of the request. Raises ``TypeError`` for an unknown option."""
     more = options.pop("more", None) or {}
     schema = options.pop("schema", None)
     known = {"max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "tools", "tool_choice"}

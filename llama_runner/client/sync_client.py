@@ -1,4 +1,4 @@
-"""The shell for threads. A client may be used from several at once, and where an event loop runs."""
+"""HTTP client for threads. A client may be used from several threads at once, and while an event loop runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx2
 
 from llama_runner.client import protocol
-from llama_runner.client.connection import TIMEOUT_S, Address
+from llama_runner.client.connection import TIMEOUT_S, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,53 +15,55 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from llama_runner.client.protocol import Call, Chatting, Messages, Sampling
-    from llama_runner.client.replies import Metrics, Piece, Props, Reply, Slot
+    from llama_runner.client.protocol import Call, ChatOptions, Messages, SamplingOptions
+    from llama_runner.client.replies import Metrics, Props, Reply, ReplyChunk, Slot
 
 T = TypeVar("T")
 
 
 class Stream:
-    """An answer that comes piece by piece: iterate, or ``finish``. The request is sent with the first piece.
+    """A streamed reply: iterate over its chunks, or call ``finish``. The request is sent when the first one is read.
 
-    Leaving a ``with`` block, or ``close``, ends the generation at the server too.
+    The end of a ``with`` block, or ``close``, ends the generation at the server too.
     """
 
-    def __init__(self, http: httpx2.Client, address: Address, call: Call[Reply]) -> None:
-        self._http, self._address, self._call = http, address, call
-        self._gathered = protocol.Gathered(address.url)
+    def __init__(self, http: httpx2.Client, address: Connection, call: Call[Reply]) -> None:
+        self._http, self._connection, self._call = http, address, call
+        self._accumulator = protocol.StreamAccumulator(address.url)
         self._pieces = self._receive()
 
-    def _receive(self) -> Iterator[Piece]:
-        call, gathered = self._call, self._gathered
+    def _receive(self) -> Iterator[ReplyChunk]:
+        call, accumulator = self._call, self._accumulator
         with (
-            self._address.told(gathered),
-            self._http.stream(call.method, call.path, content=call.content, headers=protocol.FOR_STREAMS) as response,
+            self._connection.raise_client_errors(accumulator),
+            self._http.stream(
+                call.method, call.path, content=call.content, headers=protocol.STREAM_HEADERS
+            ) as response,
         ):
             if response.status_code != protocol.OK:
-                call.result(self._address.url, response.status_code, response.read())
+                call.result(self._connection.url, response.status_code, response.read())
             for event in httpx2.EventSource(response):
-                piece = gathered.feed(event.data)
+                piece = accumulator.feed(event.data)
                 if piece is not None:
                     yield piece
-            self._address.must_be_whole(gathered)
+            self._connection.check_complete(accumulator)
 
     @property
     def text(self) -> str:
-        """What has come so far."""
-        return self._gathered.text
+        """The text received so far."""
+        return self._accumulator.text
 
     def finish(self) -> Reply:
-        """Wait for the rest, and return the whole."""
+        """Receive the rest and return the complete reply."""
         for _ in self:
             pass
-        return self._gathered.reply
+        return self._accumulator.reply
 
     def close(self) -> None:
-        """Want no more of it."""
+        """End the stream; the server stops generating."""
         self._pieces.close()  # type: ignore[attr-defined]  # it is a generator
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[ReplyChunk]:
         return self._pieces
 
     def __enter__(self) -> Self:
@@ -72,7 +74,7 @@ class Stream:
 
 
 class Requests:
-    """What can be asked of a server. Raises the errors of ``llama_runner.client.errors``."""
+    """The requests to a server. They raise the errors of ``llama_runner.client.errors``."""
 
     def _send(self, call: Call[T]) -> T:
         raise NotImplementedError
@@ -80,43 +82,43 @@ class Requests:
     def _stream(self, call: Call[Reply]) -> Stream:
         raise NotImplementedError
 
-    def chat(self, messages: Messages, **options: Unpack[Chatting]) -> Reply:
-        """Return the next message of a conversation; a text alone is what the user says."""
+    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Reply:
+        """Return the next message of a conversation; a single text is a user message."""
         return self._send(protocol.chat(messages, **options))
 
-    def stream_chat(self, messages: Messages, **options: Unpack[Chatting]) -> Stream:
-        """Return the next message piece by piece."""
+    def stream_chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Stream:
+        """Return the next message as a stream."""
         return self._stream(protocol.chat(messages, stream=True, **options))
 
-    def complete(self, prompt: str, **options: Unpack[Sampling]) -> Reply:
-        """Return how a text goes on; no chat template is laid around it."""
+    def complete(self, prompt: str, **options: Unpack[SamplingOptions]) -> Reply:
+        """Return the continuation of a text, without a chat template."""
         return self._send(protocol.complete(prompt, **options))
 
-    def stream_complete(self, prompt: str, **options: Unpack[Sampling]) -> Stream:
-        """Return how a text goes on, piece by piece."""
+    def stream_complete(self, prompt: str, **options: Unpack[SamplingOptions]) -> Stream:
+        """Return the continuation of a text as a stream."""
         return self._stream(protocol.complete(prompt, stream=True, **options))
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return one vector for each text; the server must have been started with ``--embeddings``."""
+        """Return one embedding vector for each text; the server needs ``--embeddings``."""
         return self._send(protocol.embed(texts))
 
     def props(self) -> Props:
-        """Return what is served, and how."""
+        """Return the properties of the server: model, context size, slots."""
         return self._send(protocol.props())
 
     def metrics(self) -> Metrics:
-        """Return the server's counters; it must have been started with ``--metrics``."""
+        """Return the server's counters; it needs ``--metrics``."""
         return self._send(protocol.metrics())
 
     def slots(self) -> list[Slot]:
-        """Return the conversations that the server holds."""
+        """Return the state of the server's slots."""
         return self._send(protocol.slots())
 
 
 class Client(Requests):
-    """A connection to a server that runs somewhere. Use as a context manager, or call ``close``.
+    """A client of a running server. Use it as a context manager, or call ``close``.
 
-    ``certificate`` is that of the server, if it is one of its own; ``timeout`` how many seconds it may be silent.
+    ``certificate``: a self-signed certificate of the server; ``timeout``: maximum seconds without data.
     """
 
     def __init__(
@@ -127,27 +129,27 @@ class Client(Requests):
         certificate: Path | None = None,
         timeout: float = TIMEOUT_S,
     ) -> None:
-        self._address = Address(url, api_key, certificate, timeout)
-        with self._address.told():
-            self._http = httpx2.Client(**self._address.client(httpx2.HTTPTransport))
+        self._connection = Connection(url, api_key, certificate, timeout)
+        with self._connection.raise_client_errors():
+            self._http = httpx2.Client(**self._connection.client(httpx2.HTTPTransport))
 
     @property
     def url(self) -> str:
-        """The base address."""
-        return self._address.url
+        """The base URL."""
+        return self._connection.url
 
     @property
     def openai_base_url(self) -> str:
-        """What programs for the OpenAI API want as base URL."""
-        return self._address.openai
+        """The base URL for programs that use the OpenAI API; ends with ``/v1``."""
+        return self._connection.openai
 
     def _send(self, call: Call[T]) -> T:
-        with self._address.told():
-            response = self._http.request(call.method, call.path, content=call.content, headers=protocol.JSON)
+        with self._connection.raise_client_errors():
+            response = self._http.request(call.method, call.path, content=call.content, headers=protocol.JSON_HEADERS)
         return call.result(self.url, response.status_code, response.content)
 
     def _stream(self, call: Call[Reply]) -> Stream:
-        return Stream(self._http, self._address, call)
+        return Stream(self._http, self._connection, call)
 
     def close(self) -> None:
         """Close the connections."""

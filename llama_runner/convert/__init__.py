@@ -1,14 +1,14 @@
-"""Safetensors to GGUF without torch, byte for byte what convert_hf_to_gguf.py of the pinned llama.cpp writes.
+"""Converts safetensors to GGUF without torch; byte-identical to convert_hf_to_gguf.py of the pinned llama.cpp.
 
-Where the script's file makes llama.cpp split text otherwise than the model's own tokenizer, ours differs from it; the
+The output differs where the script's file makes llama.cpp split text differently from the model's own tokenizer; the
 cases are listed in docs/architectures.md.
 
-`inspect` tells what a model directory is and what is wrong with it; `convert` writes the file. Nothing in the
-model directory is ever run, and no pickle is loaded. Importing this module imports neither numpy nor gguf.
+`inspect` checks a model directory; `convert` writes the file. No code in the model directory is run, and no pickle is
+loaded. Importing this module imports neither numpy nor gguf.
 
-The pieces: `source` and `config` read the small files, `shards` and `safetensors` the headers, `families` say
-what is particular to an architecture, `vocab` writes the tokenizer, `metadata` and `hyperparameters` the rest,
-`tensors` plans the output, `rows`, `chunks`, `cast` and `stream` write it.
+`model_directory` and `config_json` read the small files, `shards` and `safetensors` the headers; `families` has the
+rules of each architecture; `vocab` writes the tokenizer, `general_metadata` and `hyperparameters` the other metadata;
+`tensor_plan` plans the output; `tensor_rows`, `chunks`, `cast` and `gguf_writer` write it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Outtype = Literal["auto", "bf16", "f16", "f32", "q8_0"]
 __all__ = ["Converted", "Outtype", "convert", "describe", "inspect", "supported_architectures"]
 
 
-class Converted(Value):
-    """The file that was written: its SHA-256 in hex, its size, the type that was chosen, and what it was made from.
+class ConversionResult(Value):
+    """Converted file: SHA-256 in hex, size in bytes, chosen type, and architecture.
 
-    ``not_finite`` counts, per tensor of the output, the numbers that are infinite or none in float16, most often since
-    they are too large for it; tensors without any are left out. ``quantized_before`` says in words how the
-    weights were quantized already; empty if they were not. ``differences`` are sentences about text that llama.cpp
-    splits into other tokens than the model's own tokenizer, where the tokenizer's files say so.
+    ``not_finite`` counts infinities and NaNs in float16 per tensor of the output, most often numbers too large for it;
+    tensors without any are left out. ``quantized_before`` describes the quantization of the stored weights; empty if
+    there was none. ``differences`` are sentences about text that llama.cpp splits into other tokens than the model's
+    own tokenizer.
     """
 
     sha256: str
@@ -47,14 +47,14 @@ class Converted(Value):
 
 
 def supported_architectures() -> tuple[str, ...]:
-    """The architectures that can be converted, as config.json names them, sorted."""
+    """Return the architectures that can be converted, as named in config.json, sorted."""
     from llama_runner.convert.families import ARCHITECTURES  # noqa: PLC0415
 
     return tuple(sorted(ARCHITECTURES))
 
 
 def inspect(directory: Path, *, pre_tokenizer: str | None = None) -> Checkpoint:
-    """Look at a model directory: small files and headers only. ``pre_tokenizer`` is as in `convert`.
+    """Check a model directory by its small files and headers. ``pre_tokenizer`` is as in `convert`.
 
     Raises a subclass of ``SourceError`` for everything that would stop the conversion.
     """
@@ -64,10 +64,10 @@ def inspect(directory: Path, *, pre_tokenizer: str | None = None) -> Checkpoint:
 
 
 def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:
-    """Look at the small files of a model whose weights are not here yet: config.json and the tokenizer.
+    """Check config.json and the tokenizer of a model whose weights are not here yet.
 
-    ``pre_tokenizer`` is as in `convert`.
-    Raises a subclass of ``SourceError`` for everything in them that would stop the conversion.
+    ``pre_tokenizer`` is as in `convert`. Raises a subclass of ``SourceError`` for anything that would stop the
+    conversion.
     """
     from llama_runner.convert import checkpoint  # noqa: PLC0415
 
@@ -83,21 +83,19 @@ def convert(
     pre_tokenizer: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Converted:
+) -> ConversionResult:
     """Write a model directory as one GGUF file.
 
-    ``name`` is the directory's base name that the metadata is made from (the directory itself may be called
-    anything); ``auto`` keeps the source's own 16-bit type, f16 where it has none. ``on_progress`` is told the
-    bytes written and the bytes in all; where ``cancelled`` says so, ``Interrupted`` is raised. ``destination``
-    must not exist, and does not exist after an error. ``pre_tokenizer`` is llama.cpp's name for how the tokenizer
-    splits text (``tokenizer.ggml.pre``), for one that is not recognised; vocabularies that are no byte-level BPE
-    ignore it. Raises a subclass of ``SourceError`` for a bad source; ``OSError`` of the file system (a full disk)
-    goes through.
+    ``name`` is the directory name for the metadata (the actual one may differ). ``auto`` keeps the source's 16-bit
+    type, f16 if it has none. ``on_progress`` gets the bytes written and the total; ``Interrupted`` is raised once
+    ``cancelled`` returns true. ``destination`` must not exist, and does not exist after an error. ``pre_tokenizer``
+    is llama.cpp's name of the pre-tokenizer (``tokenizer.ggml.pre``), for one that is not recognised; only byte-level
+    BPE uses it. Raises a subclass of ``SourceError`` for a bad source, ``OSError`` for the file system (a full disk).
     """
     from llama_runner.convert import checkpoint, gguf_writer  # noqa: PLC0415
 
     prepared = checkpoint.prepare(directory, name=name, outtype=outtype, pre_tokenizer=pre_tokenizer)
-    start = gguf_writer.head(prepared.values, prepared.planned)
+    start = gguf_writer.encode_header(prepared.values, prepared.planned)
     written = gguf_writer.write(
         destination,
         start,
@@ -106,7 +104,7 @@ def convert(
         on_progress=on_progress,
         cancelled=cancelled,
     )
-    return Converted(
+    return ConversionResult(
         sha256=written.sha256,
         bytes=destination.stat().st_size,
         outtype=prepared.outtype,

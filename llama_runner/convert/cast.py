@@ -1,8 +1,8 @@
-"""Turns stored numbers into the type of the output, with the rounding of the official script.
+"""Casts stored numbers to the type of the output, with the rounding of the official script.
 
-bfloat16 is float32 without its lower half; it is rounded to even and NaNs are made quiet, as ggml does it. Where
-the type stays the same the bytes are copied, so a signalling NaN of a bfloat16 tensor stays one: the only bytes
-that differ from the official script's, and only in weights that are broken.
+bfloat16 is the upper half of float32; rounding is to even and NaNs become quiet, as in ggml. If the type does not
+change, bytes are copied, so a signalling NaN of a bfloat16 tensor stays one: the only bytes that differ from the
+official script's, and only in broken weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TILE = 1 << 16  # numbers that are cast at once: what is made on the way then st
 
 
 def cast(numbers: NDArray[Any], stored: str, wanted: str, *, shift: float = 0.0) -> NDArray[Any]:
-    """Numbers, or their bytes, of one type as those of another; the same memory where nothing has to be done.
+    """Cast numbers, or their bytes, from one type to another; returns the same memory if nothing changes.
 
     Flat, and for Q8_0 whole blocks, which come as bytes. ``shift`` is added before.
     """
@@ -56,7 +56,7 @@ def _cast(numbers: NDArray[Any], stored: str, wanted: str, shift: float) -> NDAr
 
 
 def _looked_up(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Bfloat16 as float16, from a table: to look them up is three times as fast as to work them out."""
+    """Cast bfloat16 to float16 by a table, which is three times as fast as computing it."""
     table, halves = _halves_of_bfloat16(), np.empty(numbers.size, dtype="<u2")
     for start in range(0, numbers.size, TILE):
         tile = slice(start, start + TILE)
@@ -66,7 +66,7 @@ def _looked_up(numbers: NDArray[Any]) -> NDArray[Any]:
 
 @cache
 def _halves_of_bfloat16() -> NDArray[Any]:
-    """The float16 of every bfloat16 there is, by its bits."""
+    """Return the float16 of every bfloat16, indexed by its bits."""
     with np.errstate(all="ignore"):
         halves = _from_bfloat16(np.arange(1 << 16, dtype="<u2")).astype("<f2")
     bits: NDArray[Any] = halves.view("<u2")
@@ -74,7 +74,7 @@ def _halves_of_bfloat16() -> NDArray[Any]:
 
 
 def not_finite(halves: NDArray[Any]) -> int:
-    """How many of these float16 numbers are infinite or no numbers."""
+    """Return the number of infinities and NaNs among float16 numbers."""
     bits = halves.view("<u2")
     if int(bits.view("<i2").max()) < INFINITE and int(bits.max()) < INFINITE | 0x8000:
         return 0
@@ -98,7 +98,7 @@ def _to_bfloat16(numbers: NDArray[Any]) -> NDArray[Any]:
 
 
 def _to_q8_0(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Blocks of 32 numbers as a float16 scale and 32 bytes, the largest of them 127: ggml's Q8_0."""
+    """Quantize to ggml's Q8_0: per block of 32 numbers, a float16 scale and 32 signed bytes up to 127."""
     largest = np.abs(numbers)
     for _ in range(Q8_BLOCK.bit_length() - 1):  # of neighbours, five times: numpy is slow at many short rows
         largest = np.maximum(largest[::2], largest[1::2])

@@ -1,7 +1,7 @@
-"""A model directory, looked at: what it is, whether it can be converted, and all of the output but the weights.
+"""Checks a model directory and prepares everything of the output except the weights.
 
-`describe` reads only small files, before there are any weights; `inspect` also the headers of the shards. Both raise
-for all that is wrong with what they read. `prepare` goes one step further, to the plan that `stream` writes.
+`describe` reads only small files, before the weights are here; `inspect` also reads the headers of the shards. Both
+raise for anything wrong in these files. `prepare` also makes the plan that `gguf_writer` writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llama_runner.convert.config_json import load
 from llama_runner.convert.errors import BadVocabulary, unexpected_structure_error
 from llama_runner.convert.families import family_of
 from llama_runner.convert.gguf_metadata import KeyValues
-from llama_runner.convert.model_directory import Source, architecture_of
+from llama_runner.convert.model_directory import ModelDirectory, architecture_of
 from llama_runner.convert.quantized_tensors import assemble
 from llama_runner.convert.tensor_plan import FILE_TYPES, MXFP4_FILE_TYPE, guess_outtype, plan
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from llama_runner.convert.model_config import Config
     from llama_runner.convert.quantization_config import Quantization
     from llama_runner.convert.safetensors import Shard, Tensor
-    from llama_runner.convert.tensor_plan import Planned
+    from llama_runner.convert.tensor_plan import PlannedTensor
     from llama_runner.convert.vocab import Vocabulary
 
-_OF_STRUCTURE = (
+_STRUCTURE_ERRORS = (
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
     *(MemoryError, RecursionError, struct.error),
 )
-"""What Python raises where a value has another type or size than the code expects."""
+"""Exceptions that Python raises for a value of an unexpected type or size."""
 QUANTIZATION_VERSION = 2  # of ggml; written into every file, quantized or not
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model directory holds; ``dtype`` is the one that most bytes are stored in."""
+    """Contents of a model directory; ``dtype`` is the type of most bytes."""
 
     architecture: str
     family: str
@@ -55,36 +55,36 @@ class Checkpoint:
     tensors: tuple[Tensor, ...]
     files: tuple[Path, ...]
     differences: tuple[str, ...]
-    """Sentences about text that llama.cpp splits otherwise than the model's own tokenizer."""
+    """Sentences about text that llama.cpp splits differently from the model's own tokenizer."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What the small files of a model say, before its weights are here."""
+    """Contents of the small files of a model."""
 
     architecture: str
     family: str
     context_length: int | None
     shards: tuple[str, ...]
-    """The weights that the index names; none where the model is one file."""
+    """Shards that the index names; empty for a model in one file."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """All that is needed to write the output: metadata and planned tensors, and the shards they are read from."""
+class PreparedConversion:
+    """Metadata, planned tensors and shards: everything that writing the output needs."""
 
     checkpoint: Checkpoint
     outtype: str
     values: KeyValues
-    planned: tuple[Planned, ...]
+    planned: tuple[PlannedTensor, ...]
     shards: tuple[Shard, ...]
     quantization: Quantization | None = None
-    """How the weights are stored, where they are no plain numbers."""
+    """Quantization of the stored weights, None if there is none."""
 
 
 def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:
-    """Look at config.json and, with ``vocabulary``, the tokenizer and the index. Raises as `inspect` does."""
-    source = Source(directory, pre_tokenizer=pre_tokenizer)
+    """Check config.json and, with ``vocabulary``, the tokenizer and the index; raises as `inspect`."""
+    source = ModelDirectory(directory, pre_tokenizer=pre_tokenizer)
     with _structural():
         architecture = architecture_of(source)
         family, config = _configured(source, architecture)
@@ -95,7 +95,7 @@ def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | N
     return Description(architecture, family.name, _context(config), tuple(shards.named_by_index(source)))
 
 
-def _configured(source: Source, architecture: str) -> tuple[Family, Config]:
+def _configured(source: ModelDirectory, architecture: str) -> tuple[Family, Config]:
     family = family_of(architecture)
     config = load(source, family)
     return family.variant(config) if family.variant else family, config
@@ -112,17 +112,17 @@ def _context(config: Config) -> int | None:
 
 
 def inspect(directory: Path) -> Checkpoint:
-    """Look at a model directory. Raises a typed error for anything that would stop the conversion."""
+    """Check a model directory; raises a typed error for anything that would stop the conversion."""
     return prepare(directory, name=directory.name, outtype="auto").checkpoint
 
 
-def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | None = None) -> Prepared:
-    """Everything up to the first byte written; ``name`` is the directory's name that the metadata is made from."""
-    source = Source(directory, pre_tokenizer=pre_tokenizer)
+def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | None = None) -> PreparedConversion:
+    """Return everything needed to write the output; ``name`` is the directory name for the metadata."""
+    source = ModelDirectory(directory, pre_tokenizer=pre_tokenizer)
     with _structural():
         architecture = architecture_of(source)
         family, config = _configured(source, architecture)
-    found = shards.find(source)
+    found = shards.find_shards(source)
     tensors = tuple(tensor for shard in found for tensor in shard.tensors)
     with _structural():
         if outtype == "auto":
@@ -153,21 +153,21 @@ def prepare(directory: Path, *, name: str, outtype: str, pre_tokenizer: str | No
         files=tuple(shard.path for shard in found),
         differences=vocabulary.differences,
     )
-    return Prepared(checkpoint, outtype, values, planned, found, config.quantization)
+    return PreparedConversion(checkpoint, outtype, values, planned, found, config.quantization)
 
 
 @contextmanager
 def _structural() -> Iterator[None]:
-    """Turn the errors of code that meets values of unexpected types in config.json into a typed error."""
+    """Turn errors caused by values of unexpected types in config.json into a typed error."""
     try:
         yield
-    except _OF_STRUCTURE as error:
+    except _STRUCTURE_ERRORS as error:
         raise unexpected_structure_error(f"{type(error).__name__}: {error}") from error
 
 
-def _vocabulary(family: Family, values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary; files that are JSON of quite another structure are the model maker's fault, not ours."""
+def _vocabulary(family: Family, values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary; raises `BadVocabulary` for files of an unexpected structure."""
     try:
         return family.vocabulary(values, config, source)
-    except _OF_STRUCTURE as error:
+    except _STRUCTURE_ERRORS as error:
         raise BadVocabulary(f"its files have an unexpected structure ({type(error).__name__}: {error})") from error

@@ -1,7 +1,7 @@
-"""Cuts a tensor of the output into chunks that can be made one by one, in any thread, each from what it reads itself.
+"""Cuts a tensor of the output into chunks that any thread can make independently.
 
-A chunk is a function of a `Reader`. Three kinds: bytes in the order in which they are stored, rows in another order,
-and transposed matrices. However large a tensor is, what a chunk reads is not, but for a matrix that is transposed.
+A chunk is a function of a `Reader`. There are three kinds: bytes in stored order, rows in another order, and transposed
+matrices. Memory for a chunk does not depend on the tensor's size, except for transposed matrices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llama_runner.convert.cast import LAYOUT, cast, not_finite
-from llama_runner.convert.dequantize import Combined
+from llama_runner.convert.dequantize import EncodedTensor
 from llama_runner.convert.tensor_plan import BLOCKS, ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llama_runner.convert.safetensors import Tensor
-    from llama_runner.convert.tensor_plan import Piece, Planned
+    from llama_runner.convert.tensor_plan import PlannedTensor, TensorPart
 
     class Reader(Protocol):
         """Reads shards."""
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         def read(self, path: Path, ranges: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
             """The bytes of some ranges (offset and size), one after the other."""
 
-    Chunk = Callable[[Reader], "Made"]
+    Chunk = Callable[[Reader], "ChunkData"]
 
 CHUNK = 2 << 20  # bytes read; measured: the fastest of 256 KiB to 8 MiB, by a little
 TILE = 16 << 20  # of a matrix that is transposed, which is read again for each
@@ -40,47 +40,47 @@ SPARSE = 4  # where fewer than one in so many rows are wanted, only those are re
 
 
 @dataclass(frozen=True)
-class Made:
-    """The bytes of a chunk, and how many numbers in it are infinite or none where they were to have 16 bits."""
+class ChunkData:
+    """Bytes of a chunk, and the number of infinities and NaNs if the type has 16 bits."""
 
     data: memoryview
     not_finite: int = 0
 
 
-def chunks_of(planned: Planned) -> Iterator[Chunk]:
-    """All chunks of a tensor, in order."""
+def chunks_of(planned: PlannedTensor) -> Iterator[Chunk]:
+    """Yield all chunks of a tensor in order."""
     if not planned.pieces:
         yield partial(_values, planned.values)
     for piece in planned.pieces:
         if piece.transposed:
             yield from _transposed(piece, planned.dtype, planned.shape[-1])
-        elif piece.rows is not None or isinstance(piece.source, Combined):
+        elif piece.rows is not None or isinstance(piece.source, EncodedTensor):
             yield from _rows(piece, planned.dtype)
         else:
             yield from _bytes(piece, planned.dtype)
 
 
-def _values(values: Sequence[float], reader: Reader) -> Made:
+def _values(values: Sequence[float], reader: Reader) -> ChunkData:
     del reader
-    return Made(np.asarray(values, dtype="<f4").view(np.uint8).data)
+    return ChunkData(np.asarray(values, dtype="<f4").view(np.uint8).data)
 
 
-def _bytes(piece: Piece, dtype: str) -> Iterator[Chunk]:
+def _bytes(piece: TensorPart, dtype: str) -> Iterator[Chunk]:
     size, unit = piece.source.nbytes, BLOCKS[dtype][0] * ITEM_BYTES[piece.source.dtype]
     step = max(1, CHUNK // unit) * unit
     for start in range(0, size, step):
         yield partial(_stored, piece, dtype, (piece.source.offset + start, min(step, size - start)))
 
 
-def _stored(piece: Piece, dtype: str, place: tuple[int, int], reader: Reader) -> Made:
-    return _made(reader.read(piece.source.path, [place]).view(LAYOUT[piece.source.dtype]), piece, dtype)
+def _stored(piece: TensorPart, dtype: str, place: tuple[int, int], reader: Reader) -> ChunkData:
+    return _converted(reader.read(piece.source.path, [place]).view(LAYOUT[piece.source.dtype]), piece, dtype)
 
 
-def _rows(piece: Piece, dtype: str) -> Iterator[Chunk]:
+def _rows(piece: TensorPart, dtype: str) -> Iterator[Chunk]:
     source = piece.source
     numbers = piece.rows.numbers() if piece.rows is not None else np.arange(source.elements // piece.width)
     unit = piece.rows.unit if piece.rows is not None else 1
-    if isinstance(source, Combined):
+    if isinstance(source, EncodedTensor):
         step = max(1, source.chunk // source.row_bytes)
     else:
         step = max(1, CHUNK // (piece.width * ITEM_BYTES[source.dtype]))
@@ -90,12 +90,12 @@ def _rows(piece: Piece, dtype: str) -> Iterator[Chunk]:
         yield partial(_reordered, piece, dtype, numbers[start : start + step])
 
 
-def _reordered(piece: Piece, dtype: str, numbers: NDArray[Any], reader: Reader) -> Made:
-    return _made(_gather(piece, numbers, reader).reshape(-1), piece, dtype)
+def _reordered(piece: TensorPart, dtype: str, numbers: NDArray[Any], reader: Reader) -> ChunkData:
+    return _converted(_gather(piece, numbers, reader).reshape(-1), piece, dtype)
 
 
-def _transposed(piece: Piece, dtype: str, height: int) -> Iterator[Chunk]:
-    """Matrices of ``height`` rows, made into such that have as many columns."""
+def _transposed(piece: TensorPart, dtype: str, height: int) -> Iterator[Chunk]:
+    """Yield transposed matrices of ``height`` rows each."""
     source = piece.source
     numbers = piece.rows.numbers() if piece.rows is not None else np.arange(source.elements // piece.width)
     columns = range(piece.width)[piece.columns or slice(None)]
@@ -103,19 +103,19 @@ def _transposed(piece: Piece, dtype: str, height: int) -> Iterator[Chunk]:
     for first in range(0, len(numbers), height):
         for start in range(0, len(columns), step):
             chosen = columns[start : start + step]
-            yield partial(_turned, piece, dtype, numbers[first : first + height], chosen)
+            yield partial(_transposed_rows, piece, dtype, numbers[first : first + height], chosen)
 
 
-def _turned(piece: Piece, dtype: str, numbers: NDArray[Any], columns: range, reader: Reader) -> Made:
+def _transposed_rows(piece: TensorPart, dtype: str, numbers: NDArray[Any], columns: range, reader: Reader) -> ChunkData:
     matrix = _gather(piece, numbers, reader)[:, columns.start : columns.stop : columns.step]
-    return _made(np.ascontiguousarray(matrix.T).reshape(-1), piece, dtype)
+    return _converted(np.ascontiguousarray(matrix.T).reshape(-1), piece, dtype)
 
 
-def _gather(piece: Piece, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
-    """Rows of a stored tensor, in the order of their numbers."""
+def _gather(piece: TensorPart, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
+    """Return rows of a stored tensor by their numbers."""
     source, low, high = piece.source, int(numbers.min()), int(numbers.max()) + 1
     steady = bool((np.diff(numbers) == 1).all())
-    if isinstance(source, Combined):
+    if isinstance(source, EncodedTensor):
         return _combined(source, numbers, reader) if not steady else source.rows(low, high, reader)
     size = piece.width * ITEM_BYTES[source.dtype]
     if steady or high - low <= SPARSE * len(numbers):
@@ -125,8 +125,8 @@ def _gather(piece: Piece, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]
     return _scattered(source, numbers, size, reader).reshape(len(numbers), piece.width)
 
 
-def _combined(source: Combined, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
-    """Rows that do not follow each other; where they are far apart, no others are made."""
+def _combined(source: EncodedTensor, numbers: NDArray[Any], reader: Reader) -> NDArray[Any]:
+    """Return non-contiguous rows; distant ones are computed one by one."""
     low, high = int(numbers.min()), int(numbers.max()) + 1
     if high - low <= SPARSE * len(numbers):
         return source.rows(low, high, reader).take(numbers - low, axis=0)
@@ -141,7 +141,7 @@ def _scattered(source: Tensor, numbers: NDArray[Any], size: int, reader: Reader)
     return found
 
 
-def _made(numbers: NDArray[Any], piece: Piece, dtype: str) -> Made:
+def _converted(numbers: NDArray[Any], piece: TensorPart, dtype: str) -> ChunkData:
     cast_numbers = cast(numbers, piece.source.dtype, dtype, shift=piece.shift)
     count = not_finite(cast_numbers) if dtype == "F16" and piece.source.dtype != "F16" else 0
-    return Made(cast_numbers.view(np.uint8).data, count)
+    return ChunkData(cast_numbers.view(np.uint8).data, count)

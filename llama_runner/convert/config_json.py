@@ -1,8 +1,8 @@
-"""config.json as llama.cpp's converter sees it: with the defaults of the model type filled in.
+"""Loads config.json as llama.cpp's converter does: with the defaults of the model type.
 
-The official script loads config.json through transformers, so an absent value is not absent: it has the default
-of the model's configuration class. Each family lists those defaults per ``model_type``. Where transformers would
-refuse the file, the script falls back to the bare JSON, and so does `load`.
+The official script loads config.json through transformers, so an absent value has the default of the model's
+configuration class. Each family lists these defaults per ``model_type``. If transformers would refuse the file, the
+script falls back to the plain JSON, and so does `load`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import limits, quantization_config
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
-from llama_runner.convert.families import READING
+from llama_runner.convert.families import TEXT_PARTS
 from llama_runner.convert.model_config import Config, as_object
 from llama_runner.convert.model_directory import architecture_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.convert.families.family import Family
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 # What transformers insists on for each kind of RoPE scaling; without it, it refuses the whole file.
 ROPE_NEEDS = {
@@ -48,11 +48,11 @@ COMPOSITES = (
 )
 
 
-def load(source: Source, family: Family) -> Config:
-    """config.json with the defaults of its model type. Raises for what cannot be converted faithfully."""
+def load(source: ModelDirectory, family: Family) -> Config:
+    """Return config.json with the defaults of its model type; raises for what cannot be converted faithfully."""
     raw = source.config
     architecture = architecture_of(source)
-    quantization = quantization_config.find(source, architecture)
+    quantization = quantization_config.find_quantization(source, architecture)
     whole: Mapping[str, Any] = {}
     if family.composite is not None:
         whole, raw = _parts(raw, family, architecture)
@@ -68,13 +68,13 @@ def load(source: Source, family: Family) -> Config:
 
 
 def _parts(raw: Mapping[str, Any], family: Family, architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the whole, and those of its part that reads text."""
+    """Return the settings of the whole model, and those of its text part."""
     known = family.composite
     if (found := raw.get("model_type")) != known:
         raise UnsupportedOption("model_type in config.json", found, hint=f"{architecture} is known with {known}")
     text = as_object("text_config", raw.get("text_config"))
     named = text.get("architectures")  # the official script goes by these
-    if named is not None and named not in ([name] for name in READING[architecture]["architectures"]):
+    if named is not None and named not in ([name] for name in TEXT_PARTS[architecture]["architectures"]):
         raise UnsupportedOption("architectures in text_config", named)
     return {name: value for name, value in raw.items() if name != "text_config"}, text
 

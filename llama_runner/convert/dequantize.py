@@ -1,8 +1,8 @@
-"""Tensors that are stored in several, or otherwise laid out than the output: read as if they were stored as a matrix.
+"""Reads encoded tensors (quantized, in several parts, or transposed) as plain matrices.
 
-A `Combined` tensor stands in the plan like a stored one, and makes any of its rows from what it reads: 8-bit numbers
-times their scales, GPTQ's and compressed-tensors' integers, MXFP4 in llama.cpp's order, matrices stored on their side.
-The arithmetic is the official script's: float32, and each number rounded once.
+An `EncodedTensor` stands in the plan like a stored one, and computes any of its rows: 8-bit numbers times their scales,
+integers of GPTQ and compressed-tensors, MXFP4 in llama.cpp's order, transposed matrices. The arithmetic is the official
+script's: float32, with one rounding per number.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ MX_BYTES = MX_BLOCK // 2
 
 
 @dataclass(frozen=True)
-class Combined(Tensor):
-    """A tensor of the model that is stored otherwise: ``dtype`` and ``shape`` are those that its rows come in.
+class EncodedTensor(Tensor):
+    """Tensor whose rows are computed from stored tensors; ``dtype`` and ``shape`` are those of its rows.
 
     ``offset``, ``nbytes`` and ``path`` are those of the largest of the stored tensors.
     """
@@ -52,21 +52,23 @@ class Combined(Tensor):
 
     @classmethod
     def of(cls, main: Tensor, name: str, dtype: str, shape: tuple[int, ...], **parts: Any) -> Self:  # noqa: ANN401
-        """What ``main`` and the other ``parts`` are together."""
+        """Make the tensor from ``main`` and the other ``parts``."""
         return cls(name, dtype, shape, main.offset, main.nbytes, main.path, main, **parts)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row as it comes."""
+        """Bytes of one computed row."""
         return self.shape[-1] * 4
 
     def rows(self, low: int, high: int, reader: Reader) -> NDArray[Any]:
-        """Rows of the last dimension, all others flattened, one after the other."""
+        """Return rows ``low`` to ``high``, with all dimensions but the last flattened."""
         raise NotImplementedError
 
 
-def _lines(tensor: Tensor, low: int, high: int, reader: Reader, *, columns: slice | None = None) -> NDArray[np.uint8]:
-    """Bytes of the rows of a stored tensor, the last dimension's; of each but some bytes, if ``columns`` says so."""
+def _row_data(
+    tensor: Tensor, low: int, high: int, reader: Reader, *, columns: slice | None = None
+) -> NDArray[np.uint8]:
+    """Return the bytes of rows of a stored tensor; ``columns`` selects a range of each row."""
     count = prod(tensor.shape[:-1])
     size = tensor.nbytes // count
     if columns is None:
@@ -77,7 +79,7 @@ def _lines(tensor: Tensor, low: int, high: int, reader: Reader, *, columns: slic
 
 
 def _floats(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
-    """Scales as float32, in memory of their own."""
+    """Return scales as float32, as a copy."""
     if dtype == "BF16":
         wide: NDArray[Any] = np.left_shift(data.view("<u2"), np.uint32(16), dtype="<u4")
         return wide.view("<f4")
@@ -89,7 +91,7 @@ def _floats(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
 
 @cache
 def _table(dtype: str) -> NDArray[Any]:
-    """The float32 of every byte: OCP's FP8 (E4M3 without infinities, E5M2) and E8M0, and signed integers."""
+    """Return the float32 of each byte: OCP's FP8 (E4M3 without infinities, E5M2), E8M0, and signed integers."""
     codes = np.arange(256, dtype=np.uint8)
     if dtype == "I8":
         integers: NDArray[Any] = codes.view(np.int8).astype("<f4")
@@ -109,15 +111,15 @@ def _table(dtype: str) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Scaled(Combined):
-    """Numbers of 8 bits times a scale; ``block`` says how many rows and columns share one, where it is no whole row."""
+class ScaledTensor(EncodedTensor):
+    """8-bit numbers times scales; ``block`` is the rows and columns of one scale, None for whole rows."""
 
     scale: Tensor
     block: tuple[int, int] | None
 
     @classmethod
-    def make(cls, name: str, weight: Tensor, scale: Tensor, block: tuple[int, int] | None) -> Scaled:
-        """Raises `BrokenQuantization` for a scale of another shape or type."""
+    def make(cls, name: str, weight: Tensor, scale: Tensor, block: tuple[int, int] | None) -> ScaledTensor:
+        """Make the tensor; raises `BrokenQuantization` for a scale of another shape or type."""
         if weight.dtype not in EIGHT_BITS:
             raise BrokenQuantization(weight.name, f"has a scale but is stored as {weight.dtype}")
         _typed(scale, SCALES)
@@ -131,15 +133,15 @@ class Scaled(Combined):
         return cls.of(weight, name, "F32", weight.shape, scale=scale, block=block)
 
     def rows(self, low: int, high: int, reader: Reader) -> NDArray[Any]:
-        """Numbers times their scales, in float32."""
+        """Return the numbers times their scales, in float32."""
         scales = self._scales(np.arange(low, high), reader)
-        numbers = _table(self.main.dtype).take(_lines(self.main, low, high, reader))
+        numbers = _table(self.main.dtype).take(_row_data(self.main, low, high, reader))
         with np.errstate(all="ignore"):  # what is none stays none, what is too large becomes infinite, as everywhere
             numbers *= scales
         return numbers
 
     def _scales(self, rows: NDArray[Any], reader: Reader) -> NDArray[Any]:
-        """A scale for each of the rows, or for each of their numbers."""
+        """Return one scale per row, or one per number."""
         width, height = self.shape[-1], self.shape[-2] if len(self.shape) > 1 else 1
         shape = (1, 1, *self.scale.shape, *[1] * (len(self.shape) - len(self.scale.shape)))
         tall, wide = shape[-2:]
@@ -166,7 +168,7 @@ def _shaped(tensor: Tensor, shape: tuple[int, ...], why: str) -> None:
 
 
 def _unpacked(words: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Unsigned integers out of 32-bit words, the lowest first: ``(rows, columns)`` to ``(rows, columns, several)``."""
+    """Unpack unsigned integers from 32-bit words, lowest first: ``(rows, columns)`` to ``(rows, columns, several)``."""
     several = (*words.shape, WORD // bits)
     if bits in (4, 8):  # by far the most frequent, and bytes are quicker than shifts
         halves = np.ascontiguousarray(words).view(np.uint8)
@@ -178,8 +180,8 @@ def _unpacked(words: NDArray[Any], bits: int) -> NDArray[Any]:
     return integers
 
 
-def _between(integers: NDArray[Any], zeros: NDArray[Any] | int, scales: NDArray[Any]) -> NDArray[Any]:
-    """Integers less their zero points, which float32 holds exactly, times their scales."""
+def _dequantized(integers: NDArray[Any], zeros: NDArray[Any] | int, scales: NDArray[Any]) -> NDArray[Any]:
+    """Return the integers minus zero points (exact in float32) times scales."""
     numbers: NDArray[Any] = integers.astype("<f4")
     numbers -= zeros
     with np.errstate(all="ignore"):
@@ -188,8 +190,8 @@ def _between(integers: NDArray[Any], zeros: NDArray[Any] | int, scales: NDArray[
 
 
 @dataclass(frozen=True)
-class Gptq(Combined):
-    """GPTQ's integers: a word holds several inputs of one output; ``index`` says which group an input belongs to."""
+class GptqTensor(EncodedTensor):
+    """GPTQ's integers: a word has several inputs of one output; ``index`` is the group of each input."""
 
     scales: Tensor
     zeros: Tensor
@@ -201,8 +203,8 @@ class Gptq(Combined):
     @classmethod
     def make(
         cls, name: str, weight: Tensor, *, scales: Tensor, zeros: Tensor, index: Tensor, bits: int, offset: int
-    ) -> Gptq:
-        """Raises `BrokenQuantization` where the tensors do not fit together."""
+    ) -> GptqTensor:
+        """Make the tensor; raises `BrokenQuantization` for parts that do not match."""
         for tensor in (weight, zeros, index):
             _typed(tensor, ("I32",))
         _typed(scales, SCALES[:3])
@@ -222,31 +224,31 @@ class Gptq(Combined):
         )
 
     def rows(self, low: int, high: int, reader: Reader) -> NDArray[Any]:
-        """Outputs: integers less their group's zero point, times its scale."""
+        """Return the rows of outputs: integers minus zero points, times scales."""
         (words, _), (groups, _) = self.main.shape, self.scales.shape
         several, size = WORD // self.bits, self.scales.nbytes // self.scales.elements
-        index = _lines(self.index, 0, 1, reader).view("<i4").reshape(-1).copy()
+        index = _row_data(self.index, 0, 1, reader).view("<i4").reshape(-1).copy()
         if int(index.min()) < 0 or int(index.max()) >= groups:
             wrong = int(index.min()) if int(index.min()) < 0 else int(index.max())
             raise BrokenQuantization(self.index.name, f"names group {wrong}, of {groups}")
         first, last = low // several, -(-high // several)
-        zeros = _lines(self.zeros, 0, groups, reader, columns=slice(first * 4, last * 4)).view("<u4")
+        zeros = _row_data(self.zeros, 0, groups, reader, columns=slice(first * 4, last * 4)).view("<u4")
         zeros = _unpacked(zeros, self.bits).reshape(groups, -1)[:, low - first * several : high - first * several]
         zeros = zeros.T.astype("<f4") + np.float32(self.offset_of_zeros)
-        scales = _lines(self.scales, 0, groups, reader, columns=slice(low * size, high * size))
+        scales = _row_data(self.scales, 0, groups, reader, columns=slice(low * size, high * size))
         scales = _floats(scales, self.scales.dtype).reshape(groups, -1).T
-        columns = _lines(self.main, 0, words, reader, columns=slice(low * 4, high * 4)).view("<u4")
+        columns = _row_data(self.main, 0, words, reader, columns=slice(low * 4, high * 4)).view("<u4")
         integers = _unpacked(np.ascontiguousarray(columns.T), self.bits).reshape(high - low, -1)
         length = len(index) // groups
         if length * groups == len(index) and np.array_equal(index, np.arange(len(index)) // length):
             parts = integers.reshape(high - low, groups, length)  # inputs in their order, which is quicker
-            return _between(parts, zeros[..., None], scales[..., None]).reshape(high - low, -1)
-        return _between(integers, zeros[:, index], scales[:, index])
+            return _dequantized(parts, zeros[..., None], scales[..., None]).reshape(high - low, -1)
+        return _dequantized(integers, zeros[:, index], scales[:, index])
 
 
 @dataclass(frozen=True)
-class Packed(Combined):
-    """The integers of compressed-tensors: words along the rows, zero points along the columns, scales per group."""
+class PackedTensor(EncodedTensor):
+    """Integers of compressed-tensors: words along rows, zero points along columns, scales per group."""
 
     scale: Tensor
     zeros: Tensor | None
@@ -256,8 +258,8 @@ class Packed(Combined):
     @classmethod
     def make(
         cls, name: str, weight: Tensor, *, scale: Tensor, zeros: Tensor | None, bits: int, group: int | None
-    ) -> Packed:
-        """Raises `BrokenQuantization` where the tensors do not fit together."""
+    ) -> PackedTensor:
+        """Make the tensor; raises `BrokenQuantization` for parts that do not match."""
         _typed(weight, ("I32",))
         _typed(scale, SCALES[:3])
         several = WORD // bits
@@ -277,29 +279,29 @@ class Packed(Combined):
         return cls.of(weight, name, "F32", (height, width), scale=scale, zeros=zeros, bits=bits, group=group)
 
     def rows(self, low: int, high: int, reader: Reader) -> NDArray[Any]:
-        """Integers less their zero point, times their scale."""
+        """Return the integers minus zero points, times scales."""
         groups, several = self.scale.shape[1], WORD // self.bits
-        scales = _floats(_lines(self.scale, low, high, reader), self.scale.dtype).reshape(high - low, groups, 1)
+        scales = _floats(_row_data(self.scale, low, high, reader), self.scale.dtype).reshape(high - low, groups, 1)
         zeros: NDArray[Any] | int = 1 << (self.bits - 1)
         if self.zeros is not None:
             first, last = low // several, -(-high // several)
-            words = _lines(self.zeros, first, last, reader).view("<u4")
+            words = _row_data(self.zeros, first, last, reader).view("<u4")
             every = _unpacked(words, self.bits).transpose(0, 2, 1).reshape(-1, groups)
             zeros = every[low - first * several : high - first * several, :, None].astype("<f4")  # not in the buffer
-        words = _lines(self.main, low, high, reader).view("<u4")
+        words = _row_data(self.main, low, high, reader).view("<u4")
         numbers = _unpacked(words, self.bits).reshape(high - low, -1)[:, : self.shape[-1]]
-        return _between(numbers.reshape(high - low, groups, self.group), zeros, scales).reshape(high - low, -1)
+        return _dequantized(numbers.reshape(high - low, groups, self.group), zeros, scales).reshape(high - low, -1)
 
 
 @dataclass(frozen=True)
-class Mxfp4(Combined):
-    """Blocks of 32 numbers of 4 bits, in llama.cpp's order: the exponent, then each number beside the 16th after it."""
+class Mxfp4Tensor(EncodedTensor):
+    """MXFP4 blocks of 32 numbers in llama.cpp's order: the exponent, then numbers i and i + 16 in one byte."""
 
     exponents: Tensor
 
     @classmethod
-    def make(cls, name: str, blocks: Tensor, exponents: Tensor) -> Mxfp4:
-        """Raises `BrokenQuantization` where the tensors do not fit together."""
+    def make(cls, name: str, blocks: Tensor, exponents: Tensor) -> Mxfp4Tensor:
+        """Make the tensor; raises `BrokenQuantization` for parts that do not match."""
         _typed(blocks, ("U8",))
         _typed(exponents, ("U8",))
         if len(blocks.shape) < 3 or blocks.shape[-1] != MX_BYTES:  # noqa: PLR2004
@@ -314,11 +316,11 @@ class Mxfp4(Combined):
         return self.shape[-1] // MX_BLOCK * (MX_BYTES + 1)
 
     def rows(self, low: int, high: int, reader: Reader) -> NDArray[Any]:
-        """Rows of whole blocks, as bytes."""
+        """Return rows of whole blocks, as bytes."""
         many = self.shape[-1] // MX_BLOCK
         made = np.empty((high - low, many, MX_BYTES + 1), dtype=np.uint8)
-        made[:, :, 0] = _lines(self.exponents, low, high, reader)
-        pairs = _lines(self.main, low * many, high * many, reader).reshape(high - low, many, MX_BYTES)
+        made[:, :, 0] = _row_data(self.exponents, low, high, reader)
+        pairs = _row_data(self.main, low * many, high * many, reader).reshape(high - low, many, MX_BYTES)
         front, back = pairs[:, :, : MX_BYTES // 2], pairs[:, :, MX_BYTES // 2 :]
         made[:, :, 1::2] = front & 0x0F | back << 4  # the first number of each pair is in the lower half
         made[:, :, 2::2] = front >> 4 | back & 0xF0
@@ -326,23 +328,23 @@ class Mxfp4(Combined):
 
 
 @dataclass(frozen=True)
-class Turned(Combined):
-    """Matrices that are stored on their side, one for each expert; their numbers stay what they are."""
+class Transposed(EncodedTensor):
+    """Transposed matrices, one per expert; the numbers are unchanged."""
 
     chunk: ClassVar[int] = 4 << 20
 
     @classmethod
-    def make(cls, name: str, stored: Tensor) -> Turned:
-        """The same with the last two dimensions exchanged."""
+    def make(cls, name: str, stored: Tensor) -> Transposed:
+        """Return the tensor with its last two dimensions exchanged."""
         return cls.of(stored, name, stored.dtype, (*stored.shape[:-2], stored.shape[-1], stored.shape[-2]))
 
     def rows(self, low: int, high: int, reader: Reader) -> NDArray[Any]:
-        """Columns of what is stored."""
+        """Return columns of the stored tensor."""
         height, width = self.shape[-2:]
         size, found = self.main.nbytes // self.main.elements, []
         for number in range(low // height, -(-high // height)):
             start, stop = max(low - number * height, 0), min(high - number * height, height)
             place = slice(start * size, stop * size)
-            columns = _lines(self.main, number * width, (number + 1) * width, reader, columns=place)
+            columns = _row_data(self.main, number * width, (number + 1) * width, reader, columns=place)
             found.append(columns.view(LAYOUT[self.dtype]).T.copy())  # the next expert is read into the same buffer
         return np.concatenate(found)

@@ -1,7 +1,7 @@
-"""Everything that can be wrong with a model directory, one class or function per cause.
+"""Errors of a model directory, one class or function per cause.
 
-All end the command line with the status for a source that cannot be used. What goes wrong while *writing* (a full
-disk) is not here: the ``OSError`` goes to the caller, who knows what it was writing for.
+All have the exit status of an unusable source. Errors of writing (a full disk) are not here: they reach the caller as
+``OSError``.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def _short(text: str) -> str:
 
 
 def no_such_directory_error(path: Path) -> SourceError:
-    """The model directory does not exist or is not a directory."""
+    """Return the error for a model directory that is not a directory."""
     return SourceError(f"model directory not found: {path}", hint="give the directory that holds config.json")
 
 
 class MissingFile(SourceError):
-    """A file that every checkpoint of this kind has is not there."""
+    """A required file of the checkpoint is missing."""
 
     def __init__(self, path: Path, *, purpose: str, hint: str | None = None) -> None:
         super().__init__(
@@ -58,7 +58,7 @@ class MissingFile(SourceError):
 
 
 class UnreadableFile(SourceError):
-    """A file of the checkpoint does not hold what its name promises, or the system does not let us read it."""
+    """A file of the checkpoint has invalid contents, or cannot be read."""
 
     def __init__(self, path: Path, problem: str, *, hint: str = "fetch the file again") -> None:
         super().__init__(f"{path.name} cannot be read: {problem}: {path}", hint=hint)
@@ -68,7 +68,7 @@ class UnreadableFile(SourceError):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise `UnreadableFile` for what the system refuses while ``path``, or files in it, are read."""
+    """Convert ``OSError`` to `UnreadableFile` while ``path``, or files in it, are read."""
     try:
         yield
     except OSError as error:
@@ -78,12 +78,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def no_tokenizer_error(path: Path) -> SourceError:
-    """The directory holds a model and no tokenizer at all."""
+    """Return the error for a model without a tokenizer."""
     return SourceError(f"no tokenizer in {path}", hint=f'save it there: tokenizer.save_pretrained("{path}")')
 
 
 def only_pickles_error(names: Iterable[str]) -> SourceError:
-    """The weights are Python pickles; loading one runs whatever code it carries, so they are refused."""
+    """Return the error for weights as pickles, which can run code when they are loaded."""
     names = tuple(names)
     return SourceError(
         f"the weights are Python pickles, which are never loaded: {_some(names)}",
@@ -93,18 +93,18 @@ def only_pickles_error(names: Iterable[str]) -> SourceError:
 
 
 def no_weights_error(path: Path) -> SourceError:
-    """The directory holds no model weights at all."""
+    """Return the error for a directory without weights."""
     return SourceError(f"no weights found (model*.safetensors) in {path}", hint="fetch the model's safetensors files")
 
 
 def absent_shard_error(path: Path, shards: Iterable[str]) -> SourceError:
-    """The index names shards that are not there."""
+    """Return the error for shards that the index names and that are missing."""
     shards = tuple(shards)
     return SourceError(f"{path.name} names shards that are missing: {_some(shards)}", hint="fetch them")
 
 
 def index_mismatch_error(path: Path, *, missing: Iterable[str], extra: Iterable[str]) -> SourceError:
-    """The index and the shards disagree about which tensors there are."""
+    """Return the error for an index that disagrees with the shards."""
     missing = tuple(missing)
     extra = tuple(extra)
     facts = [f"named but in no shard: {_some(missing)}"] if missing else []
@@ -116,7 +116,7 @@ def index_mismatch_error(path: Path, *, missing: Iterable[str], extra: Iterable[
 
 
 def duplicate_tensor_error(name: str, shards: tuple[str, str]) -> SourceError:
-    """One tensor stands in two shards."""
+    """Return the error for a tensor in two shards."""
     return SourceError(
         f"tensor {name} is in two shards: {shards[0]} and {shards[1]}",
         hint="remove the shard that belongs to another version of the model",
@@ -124,7 +124,7 @@ def duplicate_tensor_error(name: str, shards: tuple[str, str]) -> SourceError:
 
 
 class BrokenShard(SourceError):
-    """A safetensors file breaks the rules of its format.
+    """A safetensors file is malformed.
 
     ``reference`` is what the safetensors library says of it: None where it was not asked, empty where it reads it.
     """
@@ -139,7 +139,7 @@ class BrokenShard(SourceError):
 
 
 class SourceChanged(SourceError):
-    """A source file is not the one that was inspected; what was written from it would be a mixture."""
+    """A source file changed during the conversion."""
 
     code = ExitCode.STEP  # the source was sound when the step began
 
@@ -149,7 +149,7 @@ class SourceChanged(SourceError):
 
 
 def unsupported_architecture_error(architecture: str, supported: Iterable[str]) -> SourceError:
-    """No family here knows the architecture."""
+    """Return the error for an architecture without a family."""
     supported = tuple(supported)
     return SourceError(
         f"unsupported architecture: {architecture}",
@@ -158,7 +158,7 @@ def unsupported_architecture_error(architecture: str, supported: Iterable[str]) 
 
 
 class UnsupportedOption(SourceError):
-    """The architecture is known, but the checkpoint asks for something that cannot be written faithfully."""
+    """An option of the checkpoint cannot be converted faithfully."""
 
     def __init__(self, option: str, value: object, *, hint: str | None = None) -> None:
         super().__init__(
@@ -188,7 +188,7 @@ class AlreadyQuantized(SourceError):
 
 
 class BrokenQuantization(SourceError):
-    """The tensors that a quantized tensor is stored in do not fit together."""
+    """The parts of a quantized tensor do not match."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(
@@ -200,7 +200,7 @@ class BrokenQuantization(SourceError):
 
 
 def undeclared_quantization_error(name: str, dtype: str) -> SourceError:
-    """Weights are quantized, and config.json does not say how."""
+    """Return the error for quantized weights that config.json does not declare."""
     return SourceError(
         f"the weights are quantized, and config.json has no quantization_config: {name} is stored as {dtype}",
         hint="fetch config.json again, or convert the original checkpoint, which is not quantized",
@@ -208,7 +208,7 @@ def undeclared_quantization_error(name: str, dtype: str) -> SourceError:
 
 
 class BadHyperparameter(SourceError):
-    """config.json lacks a value or holds one that cannot be."""
+    """A value of config.json is missing or invalid."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(
@@ -220,7 +220,7 @@ class BadHyperparameter(SourceError):
 
 
 def unexpected_structure_error(problem: str) -> SourceError:
-    """A value of config.json has a type that the code does not expect."""
+    """Return the error for a value of an unexpected type in config.json."""
     return SourceError(
         f"config.json has an unexpected structure ({_short(problem)})",
         hint="fetch config.json again; it is the model maker's file",
@@ -228,7 +228,7 @@ def unexpected_structure_error(problem: str) -> SourceError:
 
 
 def wrong_shape_error(name: str, *, found: tuple[int, ...], expected: tuple[int, ...]) -> SourceError:
-    """A tensor has not the shape that config.json implies."""
+    """Return the error for a tensor whose shape differs from config.json."""
     return SourceError(
         f"tensor {name} has shape {list(found)}, config.json implies {list(expected)}",
         hint="config.json and the weights belong to different models or versions",
@@ -236,13 +236,13 @@ def wrong_shape_error(name: str, *, found: tuple[int, ...], expected: tuple[int,
 
 
 def missing_tensors_error(names: Iterable[str]) -> SourceError:
-    """Tensors that the architecture needs are in no shard."""
+    """Return the error for required tensors that no shard has."""
     names = tuple(names)
     return SourceError(f"tensors are missing: {_some(names)}", hint="fetch all the model's shards")
 
 
 def unknown_tensors_error(names: Iterable[str], family: str) -> SourceError:
-    """Tensors that no rule of the family knows; leaving them out in silence would make another model."""
+    """Return the error for tensors without a rule; leaving them out would change the model."""
     names = tuple(names)
     return SourceError(
         f"tensors that the {family} family does not know: {_some(names)}",
@@ -251,7 +251,7 @@ def unknown_tensors_error(names: Iterable[str], family: str) -> SourceError:
 
 
 def unsupported_dtype_error(name: str, dtype: str) -> SourceError:
-    """A tensor is stored in a type that cannot be converted faithfully."""
+    """Return the error for a tensor type that cannot be converted faithfully."""
     return SourceError(
         f"tensor {name} is stored as {dtype}, not as F64, F32, F16 or BF16",
         hint="use the original checkpoint, not a quantized one",
@@ -278,7 +278,7 @@ class UnknownPreTokenizer(SourceError):
 
 
 class NoSuchPreTokenizer(SourceError):
-    """The name of a pre-tokenizer that the user gave is none that llama.cpp knows."""
+    """llama.cpp has no pre-tokenizer of the given name."""
 
     code = ExitCode.USAGE
 
@@ -303,7 +303,7 @@ class BadVocabulary(SourceError):
 
 
 class TooManyTokens(BadVocabulary):
-    """The tokenizer has tokens for which the embedding has no row."""
+    """The tokenizer has more tokens than the embedding has rows."""
 
     def __init__(self, tokens: int, room: int) -> None:
         super().__init__(

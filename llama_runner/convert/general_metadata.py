@@ -1,4 +1,4 @@
-"""The ``general.*`` part of the metadata: names, licence, authors and sizes, guessed by gguf's own heuristics.
+"""Writes the ``general.*`` metadata: names, licence, authors and sizes, by gguf's own heuristics.
 
 gguf reads the model card and config.json and takes the model's name apart. It would take the name of the
 directory; here the name is given, because a model may be converted from a directory of any name.
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.convert.gguf_metadata import KeyValues
-    from llama_runner.convert.model_directory import Source
-    from llama_runner.convert.tensor_plan import Planned
+    from llama_runner.convert.model_directory import ModelDirectory
+    from llama_runner.convert.tensor_plan import PlannedTensor
 
 GENERATION = "generation_config.json"
 _NO_OUTPUT = logging.NullHandler()
@@ -47,7 +47,7 @@ SAMPLING = (
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters, counted as in the official script: of a mean expert, and of what is not in experts."""
+    """Numbers of parameters, counted as in the official script: with a mean expert, and without experts."""
 
     total: int
     shared: int
@@ -55,8 +55,8 @@ class Parameters:
     experts: int
 
     @classmethod
-    def of(cls, planned: Sequence[Planned]) -> Parameters:
-        """Count those of a plan."""
+    def of(cls, planned: Sequence[PlannedTensor]) -> Parameters:
+        """Count the parameters of a plan."""
         total = shared = of_one = numbers = stacks = 0
         for tensor in planned:
             total += tensor.elements
@@ -69,8 +69,8 @@ class Parameters:
         return cls(total, shared, of_one, numbers // stacks if stacks else 0)
 
 
-def write(values: KeyValues, source: Source, *, name: str, parameters: Parameters) -> None:
-    """Write the general metadata of a model of that directory name and those numbers of parameters."""
+def write(values: KeyValues, source: ModelDirectory, *, name: str, parameters: Parameters) -> None:
+    """Write the general metadata for a directory name and numbers of parameters."""
     import gguf  # noqa: PLC0415 - numpy comes with it
 
     for logger in ("gguf", "metadata"):  # the names of gguf's loggers
@@ -90,7 +90,7 @@ def write(values: KeyValues, source: Source, *, name: str, parameters: Parameter
         raise UnreadableFile(source.path(CARD), f"its front matter cannot be used ({error})") from error
 
 
-def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: ANN401 - gguf is not typed
+def _guess(source: ModelDirectory, name: str, parameters: Parameters) -> Any:  # noqa: ANN401 - gguf is not typed
     import gguf  # noqa: PLC0415
 
     card = model_card.read(source.directory)
@@ -111,8 +111,8 @@ def _guess(source: Source, name: str, parameters: Parameters) -> Any:  # noqa: A
     return metadata
 
 
-def _generation(source: Source) -> Mapping[str, Any]:
-    """generation_config.json; a broken one is passed over, as the official script does it."""
+def _generation(source: ModelDirectory) -> Mapping[str, Any]:
+    """Return generation_config.json; a broken one is ignored, as in the official script."""
     try:
         generation = json.loads(source.text(GENERATION))
     except (SourceError, ValueError, RecursionError):

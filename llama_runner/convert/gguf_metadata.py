@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file as an ordered table, and its encoding.
+"""Metadata of a GGUF file as an ordered table, and its encoding.
 
 Types are said by the caller, as in the GGUF specification
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). A key that is set again keeps its place, and an
@@ -21,13 +21,13 @@ UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 0, 4, 5, 6, 7, 8, 9
 
 
 def encode_string(text: str | bytes) -> bytes:
-    """A GGUF string: length in eight bytes, then UTF-8."""
+    """Encode a GGUF string: length in eight bytes, then UTF-8."""
     data = text.encode("utf-8") if isinstance(text, str) else text
     return len(data).to_bytes(8, "little") + data
 
 
 class KeyValues:
-    """An ordered table of encoded metadata values; ``{arch}`` in a key stands for the architecture's name."""
+    """Ordered table of encoded metadata; ``{arch}`` in a key stands for the architecture's name."""
 
     def __init__(self, architecture: str) -> None:
         self.architecture = architecture
@@ -61,7 +61,7 @@ class KeyValues:
         self._number(key, INT32, "<i", value)
 
     def float32(self, key: str, value: object) -> None:
-        """Set a 32-bit float; infinities and NaN are refused."""
+        """Set a 32-bit float; raises for infinities and NaN."""
         if isinstance(value, float) and not isfinite(value):
             raise _unfit(key, value)
         self._number(key, FLOAT32, "<f", value)
@@ -72,7 +72,7 @@ class KeyValues:
         self._pack(key, kind, layout, value)
 
     def boolean(self, key: str, value: object) -> None:
-        """Set a truth value; as in the official writer, any value counts by its truth."""
+        """Set a boolean; any value counts by its truth, as in the official writer."""
         self._pack(key, BOOL, "?", value)
 
     def string(self, key: str, value: str) -> None:
@@ -93,7 +93,7 @@ class KeyValues:
         self._array(key, INT32, len(values), _packed(key, "i", values))
 
     def booleans(self, key: str, values: Sequence[object]) -> None:
-        """Set an array of truth values; an empty one is left out."""
+        """Set an array of booleans; an empty one is left out."""
         self._array(key, BOOL, len(values), bytes(bool(value) for value in values))
 
     def octets(self, key: str, values: bytes) -> None:
@@ -105,7 +105,7 @@ class KeyValues:
             self._set(key, ARRAY, struct.pack("<IQ", kind, count) + data)
 
     def encode(self) -> bytes:
-        """All keys and values in their order, as they stand in the file."""
+        """Return all keys and values in order, as in the file."""
         return b"".join(encode_string(key) + value for key, value in self._values.items())
 
 
@@ -121,7 +121,7 @@ def _encoded(key: str, values: Iterable[str | bytes]) -> bytes:
 
 
 def _packed(key: str, kind: str, values: Sequence[float]) -> bytes:
-    """Numbers as an array of 32-bit ones in little-endian order."""
+    """Encode numbers as an array of 32-bit little-endian values."""
     try:
         packed = array(kind, values)
     except (OverflowError, TypeError) as error:

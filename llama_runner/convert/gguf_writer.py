@@ -1,8 +1,8 @@
-"""Writes a GGUF file from a plan, in chunks: memory does not grow with the model, and the file is read by no one again.
+"""Writes a GGUF file from a plan, in chunks, and hashes it while writing.
 
-Chunks are read and cast by two threads, written in order by a third, and hashed by a fourth as they are written.
-Shards are read into buffers rather than mapped: a shard that is cut short while it is read is then an error, where a
-mapping would kill the process. What stands in the chunks is `chunks`' business, what is written the plan's.
+Two threads read and cast chunks, a third writes them in order, a fourth hashes them. Memory does not grow with the
+model. Shards are read into buffers and not mapped: a shard that is truncated meanwhile is then an error, where a
+mapping would kill the process.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from llama_runner.convert.chunks import Made
+    from llama_runner.convert.chunks import ChunkData
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.safetensors import Shard
-    from llama_runner.convert.tensor_plan import Planned
+    from llama_runner.convert.tensor_plan import PlannedTensor
 
 ALIGNMENT = 32
 WAITING = 3  # chunks that may wait to be hashed
@@ -48,8 +48,8 @@ GGML_TYPES = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30, "MXFP4": 39}
 VERSION = 3
 
 
-def head(values: KeyValues, planned: Sequence[Planned]) -> bytes:
-    """Everything before the data: magic, version, counts, metadata, the table of tensors, padding."""
+def encode_header(values: KeyValues, planned: Sequence[PlannedTensor]) -> bytes:
+    """Return the bytes before the data: magic, version, counts, metadata, tensor table, padding."""
     parts = [b"GGUF", VERSION.to_bytes(4, "little")]
     parts += [len(planned).to_bytes(8, "little"), len(values).to_bytes(8, "little"), values.encode()]
     offset = 0
@@ -63,13 +63,13 @@ def head(values: KeyValues, planned: Sequence[Planned]) -> bytes:
 
 
 def padded(size: int) -> int:
-    """The next multiple of the alignment."""
+    """Return the next multiple of the alignment."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
-class Written:
-    """The file's SHA-256 in hex, and per tensor the numbers that 16 bits could not hold or that were none before."""
+class WriteResult:
+    """SHA-256 of the file in hex, and the number of infinities and NaNs per tensor."""
 
     sha256: str
     not_finite: Mapping[str, int]
@@ -78,13 +78,13 @@ class Written:
 def write(
     destination: Path,
     start: bytes,
-    planned: Sequence[Planned],
+    planned: Sequence[PlannedTensor],
     shards: Iterable[Shard],
     *,
     on_progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Written:
-    """Write the file. On any error, and when cancelled, no file is left."""
+) -> WriteResult:
+    """Write the file. No file is left after an error or a cancellation."""
     total = len(start) + sum(padded(tensor.nbytes) for tensor in planned)
     file = destination.open("xb", buffering=0)  # an existing file is not ours to remove
     not_finite: Counter[str] = Counter()
@@ -101,17 +101,19 @@ def write(
                 if not left:
                     sink.write(bytes(padded(tensor.nbytes) - tensor.nbytes))
             sources.check()
-            return Written(sink.finish(), +not_finite)
+            return WriteResult(sink.finish(), +not_finite)
     except BaseException:
         destination.unlink(missing_ok=True)
         raise
 
 
-def _in_order(stack: ExitStack, planned: Iterable[Planned], sources: _Sources) -> Iterator[tuple[Planned, Made]]:
-    """All chunks of all tensors, made by the workers a little ahead of being asked for."""
+def _in_order(
+    stack: ExitStack, planned: Iterable[PlannedTensor], sources: _Sources
+) -> Iterator[tuple[PlannedTensor, ChunkData]]:
+    """Yield all chunks of all tensors; workers make them a little ahead."""
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="cast")
     stack.callback(workers.shutdown, cancel_futures=True)
-    ahead: deque[tuple[Planned, Future[Made]]] = deque()
+    ahead: deque[tuple[PlannedTensor, Future[ChunkData]]] = deque()
     every = ((tensor, chunk) for tensor in planned for chunk in chunks_of(tensor))
     for number, (made_of, chunk) in enumerate(every):
         if len(ahead) == AHEAD:
@@ -123,14 +125,14 @@ def _in_order(stack: ExitStack, planned: Iterable[Planned], sources: _Sources) -
 
 
 class Reader:
-    """Reads from the open shards into one buffer, which is free again when its chunk was hashed."""
+    """Reads shards into one buffer, which is free again when its chunk is hashed."""
 
     def __init__(self, files: Mapping[Path, BufferedReader | FileIO]) -> None:
         self._files = files
         self._buffer = np.empty(0, dtype=np.uint8)
 
     def read(self, path: Path, ranges: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
-        """The bytes of some ranges (offset and size) of a shard, one after the other, valid until the next call."""
+        """Return ranges (offset, size) of a shard, concatenated; valid until the next call."""
         size = sum(size for _, size in ranges)
         if len(self._buffer) < size:
             self._buffer = np.empty(size, dtype=np.uint8)
@@ -148,7 +150,7 @@ class Reader:
 
 
 class _Sources:
-    """The open shards, and as many readers of them as there are buffers."""
+    """Open shards, with as many readers as there are buffers."""
 
     def __init__(self, stack: ExitStack, shards: Iterable[Shard]) -> None:
         self._shards = {shard.path: shard for shard in shards}
@@ -160,7 +162,7 @@ class _Sources:
         self.check()
 
     def check(self) -> None:
-        """Raise `SourceChanged` unless every shard is still the file whose header was read."""
+        """Raise `SourceChanged` if a shard is no longer the file whose header was read."""
         for path, shard in self._shards.items():
             try:
                 now = Stamp.of(path.stat())
@@ -172,7 +174,7 @@ class _Sources:
 
 
 class _Sink:
-    """The file that is written, hashed by a second thread in the order of writing."""
+    """Output file, hashed by a second thread in the order of writing."""
 
     def __init__(
         self,
@@ -195,7 +197,7 @@ class _Sink:
         self._stop()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write all of it, and hand it on to be hashed; it must not change before that is done."""
+        """Write all data and queue it for hashing; it must not change before that is done."""
         if not data:
             return
         if self._cancelled is not None and self._cancelled():
@@ -209,7 +211,7 @@ class _Sink:
             self._on_progress(self._written, self._total)
 
     def finish(self) -> str:
-        """Wait for the last chunk; the digest in hex."""
+        """Wait for the hashing of the last chunk; return the digest in hex."""
         self._stop()
         assert self._written == self._total, "a rule's rows do not make up its shape"
         return self._hash.hexdigest()

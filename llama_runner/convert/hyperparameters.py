@@ -1,4 +1,4 @@
-"""The hyperparameters that llama.cpp's converter writes for every text model, as one table and RoPE.
+"""Writes the hyperparameters that llama.cpp's converter writes for every text model: a table and RoPE.
 
 A family calls `write` and then adds what is its own, or writes `rows` of its own. The order of the rows is the order in
 the file. A row is a key, the type, and the names in config.json, of which the first that is there counts.
@@ -77,7 +77,7 @@ MROPE_SECTIONS = 4
 
 
 def write(values: KeyValues, config: Config, file_type: int) -> None:
-    """Write what every text model has; ``file_type`` is llama.cpp's number of the output type."""
+    """Write the common hyperparameters; ``file_type`` is llama.cpp's number of the output type."""
     rows(values, config, SIZES)
     if config.find("is_causal") is False:
         values.boolean("{arch}.attention.causal", value=False)

@@ -1,7 +1,7 @@
-"""How large the numbers of config.json may be.
+"""Limits for the numbers in config.json.
 
-The limits are above what any published model has. They keep a hostile file from making the converter build
-lists of a billion elements, and name the key instead.
+They are above those of any published model. They keep a hostile file from making the converter build lists of a billion
+elements; the error names the key.
 """
 
 from __future__ import annotations

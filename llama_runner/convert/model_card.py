@@ -1,4 +1,4 @@
-"""The front matter of README.md, the model card: YAML between two lines of three dashes at the start of the file.
+"""Reads the front matter of README.md, the model card: YAML between two lines of three dashes at the start.
 
 Read as ``gguf.Metadata.load_model_card`` does, whose result is part of the converted bytes, with two differences:
 only the start of the file is read, and YAML whose aliases stand for more than they say is refused.
@@ -25,7 +25,7 @@ LONGEST_NUMBER = 400
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """Return the front matter; empty where there is none, or no table. Raises ``UnreadableFile``."""
+    """Return the front matter; empty if there is none, or no mapping. Raises ``UnreadableFile``."""
     path = directory / CARD
     if not path.is_file():
         return {}
@@ -39,7 +39,7 @@ def read(directory: Path) -> dict[str, Any]:
 
 
 def head(directory: Path) -> str:
-    """Return the start of the model card, front matter and text; empty where there is none."""
+    """Return front matter and text of the model card's start; empty if there is none."""
     try:
         return read_head(directory / CARD, CARD_HEAD).decode("utf-8", "replace")
     except OSError:
@@ -47,7 +47,7 @@ def head(directory: Path) -> str:
 
 
 def front_matter(path: Path) -> str:
-    """Return the text between the fences of a model card; empty where there is none."""
+    """Return the text between the fences of a model card; empty if there is none."""
     head = read_head(path, CARD_HEAD + 1)
     lines, is_closed = lines_of(head)
     if len(head) > CARD_HEAD and not is_closed:
@@ -58,7 +58,7 @@ def front_matter(path: Path) -> str:
 
 
 def _parsed(path: Path, text: str) -> Any:  # noqa: ANN401 - YAML is anything
-    """Return what the YAML says."""
+    """Return the parsed YAML."""
     import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - not before it is needed
 
     # "no" is Norway, and tabs are not allowed: both as gguf does it
@@ -105,7 +105,7 @@ def _loader() -> Any:  # noqa: ANN401 - yaml is not typed
 
 
 def _expanded(node: Any, known: dict[int, int]) -> int:  # noqa: ANN401 - yaml is not typed
-    """Return how many values a node stands for, aliases followed; one that contains itself stands for too many."""
+    """Return the number of values of a node with aliases expanded; a recursive one counts as too many."""
     if id(node) not in known:
         known[id(node)] = MOST_NODES  # while it is counted
         known[id(node)] = 1 + sum(_expanded(child, known) for child in _children(node))

@@ -1,4 +1,4 @@
-"""The hyperparameters of one model, with typed and bounded access; `config_json` reads them."""
+"""Hyperparameters of one model, with typed and bounded access; `config_json` loads them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LOCAL_ROPE_THETA = (
 
 
 class Config:
-    """The hyperparameters of one model, with typed access and the RoPE settings gathered in ``rope``.
+    """Hyperparameters of one model; ``rope`` has the RoPE settings.
 
-    ``quantization`` says how the weights are stored, where they are not plain numbers.
+    ``quantization`` is that of the stored weights, None if there is none.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Config:
         limits.check_nested("rope_scaling", self.rope)
 
     def find(self, *names: str) -> Any:  # noqa: ANN401 - JSON is anything
-        """The value of the first name that is there, be it null; None where none is.
+        """Return the value of the first name that is present, which may be null; None if none is.
 
         Raises ``BadHyperparameter`` for a number outside of the limits.
         """
@@ -50,25 +50,25 @@ class Config:
         return value
 
     def number(self, *names: str) -> float:
-        """A number that has to be there."""
+        """Return a required number."""
         value = self.find(*names)
         if type(value) not in (int, float):
             raise BadHyperparameter(names[0], f"is {value!r}, a number is expected")
         return float(value)
 
     def positive(self, *names: str) -> float:
-        """A number above zero that has to be there."""
+        """Return a required number above zero."""
         value = self.number(*names)
         if value <= 0:
             raise BadHyperparameter(names[0], f"is {value}, a number above zero is expected")
         return value
 
     def share(self, *names: str) -> float:
-        """A number from 0 to 1 that has to be there."""
+        """Return a required number from 0 to 1."""
         return share(names[0], self.find(*names))
 
     def integer(self, *names: str) -> int:
-        """A whole number above zero that has to be there."""
+        """Return a required whole number above zero."""
         value = self.find(*names)
         if value is None:
             raise BadHyperparameter(names[0], "is missing")
@@ -77,7 +77,7 @@ class Config:
         return value
 
     def count(self, *names: str) -> int:
-        """A whole number; zero where it is absent or null."""
+        """Return a whole number; zero if absent or null."""
         value = self.find(*names)
         if value is None:
             return 0
@@ -103,7 +103,7 @@ def as_object(name: str, value: object) -> dict[str, Any]:
 
 
 def _rope(config: Config) -> dict[str, Any]:
-    """RoPE settings from where old and new checkpoints keep them, as one table."""
+    """Return the RoPE settings of old and new checkpoints as one dict."""
     name = "rope_parameters" if "rope_parameters" in config.values else "rope_scaling"
     rope = as_object(name, config.values.get(name))
     if "full_attention" in rope or "sliding_attention" in rope:
@@ -123,10 +123,10 @@ def _rope(config: Config) -> dict[str, Any]:
 
 
 def sliding_rope(config: Config) -> dict[str, Any]:
-    """The RoPE settings of the layers that attend to a window; empty where they are not said."""
+    """Return the RoPE settings of sliding-window layers; empty if there are none."""
     return as_object("sliding_attention", config.rope.get("sliding_attention"))
 
 
 def full_rope(config: Config) -> dict[str, Any]:
-    """The RoPE settings of the layers that attend to everything."""
+    """Return the RoPE settings of full-attention layers."""
     return as_object("full_attention", config.rope.get("full_attention", config.rope))

@@ -1,10 +1,10 @@
-"""A model directory as a set of small files: JSON read once, each problem turned into a typed error.
+"""Small files of a model directory, each read once, with a typed error for each problem.
 
-The only module that opens config.json; others get a `Source`, or what `Source.config` says. It is on the warm path, so
-the errors are imported where one is raised.
+The only module that opens config.json; others get a `ModelDirectory`, or its `config`. It is on the warm path, so
+errors are imported where they are raised.
 
-Weights are not its business, nor is what the files mean. The directory's own name is never looked at: the name
-that the metadata is made from is given, since a download may be staged under any name.
+Weights are not read here. The directory's own name is not used: the name for the metadata is given, since a download
+may be staged under any name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tekke
 
 
 def limit_of(name: str) -> int:
-    """Return how large a file of this name may be."""
+    """Return the maximum size of a file of this name, in bytes."""
     return LARGEST_VOCABULARY if name in _VOCABULARY else LARGEST_JSON
 
 
-class Source:
-    """The small files of one checkpoint; what was read once is not read again.
+class ModelDirectory:
+    """Small files of one checkpoint, with a cache.
 
     ``pre_tokenizer`` is llama.cpp's name for how the tokenizer splits text, where the user says it instead of the
     files.
@@ -48,15 +48,15 @@ class Source:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json says; empty where it is absent."""
+        """Contents of config.json; empty if it is absent."""
         return self.optional_object(CONFIG)
 
     def path(self, name: str) -> Path:
-        """Where a file of that name is, or would be."""
+        """Return the path of a file, present or not."""
         return self.directory / name
 
     def has(self, name: str) -> bool:
-        """Whether the file is there; a broken link counts as absent."""
+        """Return whether the file is present; a broken link counts as absent."""
         try:
             return self.path(name).is_file()
         except OSError as error:
@@ -68,7 +68,7 @@ class Source:
                 raise
 
     def text(self, name: str) -> str:
-        """A file's text, its line ends made those of Unix, as Python's text mode does it."""
+        """Return a file's text, with line ends converted as in Python's text mode."""
         try:
             text = read_bounded(self.path(name), limit_of(name)).decode("utf-8")
         except OSError:
@@ -82,7 +82,7 @@ class Source:
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def object(self, name: str, *, purpose: str) -> dict[str, Any]:
-        """A JSON object that has to be there."""
+        """Return a JSON object; raises if the file is absent."""
         if not self.has(name):
             from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - not on the warm path
 
@@ -90,7 +90,7 @@ class Source:
         return self.optional_object(name)
 
     def optional_object(self, name: str) -> dict[str, Any]:
-        """A JSON object, empty where the file is absent."""
+        """Return a JSON object; empty if the file is absent."""
         value = self.optional_json(name)
         if value is None:
             return {}
@@ -99,7 +99,7 @@ class Source:
         return value
 
     def optional_json(self, name: str) -> Any:  # noqa: ANN401 - JSON is anything
-        """Any JSON value, None where the file is absent."""
+        """Return any JSON value; None if the file is absent."""
         if name not in self._read:
             self._read[name] = self._load(name) if self.has(name) else None
         return self._read[name]
@@ -119,8 +119,8 @@ def unreadable(path: Path, why: str) -> SourceError:
     return UnreadableFile(path, why)
 
 
-def architecture_of(source: Source) -> str:
-    """The name of the architecture that config.json gives first."""
+def architecture_of(source: ModelDirectory) -> str:
+    """Return the first architecture in config.json."""
     names = source.object(CONFIG, purpose="the model's architecture").get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         from llama_runner.convert.errors import BadHyperparameter  # noqa: PLC0415 - not on the warm path

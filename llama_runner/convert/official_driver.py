@@ -1,4 +1,4 @@
-"""Runs one of the scripts in a tree of llama.cpp, in the Python environment that was made for it.
+"""Runs a script of llama.cpp's tree in the Python environment made for it.
 
     python -I -B official_driver.py JOB.json
 
@@ -26,20 +26,20 @@ from typing import Any
 NETWORK = frozenset(f"socket.{name}" for name in ("connect", "getaddrinfo", "gethostbyname", "sendmsg", "sendto"))
 
 
-class Refused(Exception):
-    """Something that a conversion must not do."""
+class RefusedOperation(Exception):
+    """The conversion attempted a forbidden operation."""
 
 
 class Guard:
-    """Refuses what no conversion may do, by an audit hook, which nothing that runs later can take away."""
+    """Refuses forbidden operations by an audit hook, which later code cannot remove."""
 
     def __init__(self, *, trusted: bool, folder: str) -> None:
-        """Let nothing be run that lies below ``folder``, unless it is ``trusted``."""
+        """Make a guard that refuses code below ``folder`` unless it is ``trusted``."""
         self.met: list[str] = []
         self._trusted, self._folder = trusted, folder
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Look at what is about to happen."""
+        """Check an audit event."""
         if event in NETWORK:
             self.refuse("network")
         elif event == "exec" and not self._trusted:
@@ -48,13 +48,13 @@ class Guard:
                 self.refuse("code")
 
     def refuse(self, what: str) -> None:
-        """Remember it, since the script may catch the exception and end with another."""
+        """Raise and record the refusal, since the script may catch the exception."""
         self.met.append(what)
-        raise Refused(what)
+        raise RefusedOperation(what)
 
 
 def decide_trust(guard: Guard, *, trusted: bool) -> None:
-    """Make transformers run the code that comes with a model if it is ``trusted``, whatever it is told, else none."""
+    """Make transformers run a model's own code only if it is ``trusted``, whatever the script passes."""
     from transformers import dynamic_module_utils  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
 
     decide = dynamic_module_utils.resolve_trust_remote_code
@@ -74,7 +74,7 @@ def decide_trust(guard: Guard, *, trusted: bool) -> None:
 
 
 def name_pre_tokenizer(name: str, *, force: bool) -> None:
-    """Say how byte-level BPE splits text: instead of the script, or where it does not recognise the vocabulary."""
+    """Set the name of the pre-tokenizer, in place of the script's or where it recognises none."""
     from conversion.base import TextModel  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
 
     recognise = TextModel.get_vocab_base_pre
@@ -91,7 +91,7 @@ def name_pre_tokenizer(name: str, *, force: bool) -> None:
 
 
 def main(job: dict[str, Any]) -> None:
-    """Run the script; raises whatever it raises."""
+    """Run the script; raises its exceptions."""
     tree = Path(job["tree"])
     guard = Guard(trusted=job["trusted"], folder=f"{Path.cwd()}{os.sep}")
     sys.addaudithook(guard)

@@ -1,4 +1,4 @@
-"""The architectures that llama.cpp's own script converts, as config.json names them: read from the pinned tree.
+"""Architectures that llama.cpp's own script converts, as named in config.json; generated from the pinned tree.
 
 A model that nobody converts is told before its weights are fetched, when there may be no tree here yet.
 """

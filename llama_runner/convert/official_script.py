@@ -1,4 +1,4 @@
-"""llama.cpp's own script: which models it is needed for, and what can be said of one before it is asked.
+"""Decides which models need llama.cpp's own script, and describes them beforehand.
 
 Only the small files of a model are looked at here. Nothing here runs the script: see ``steps.official``.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import ARCHITECTURES, READING
-from llama_runner.convert.model_directory import Source, architecture_of
+from llama_runner.convert.families import ARCHITECTURES, TEXT_PARTS
+from llama_runner.convert.model_directory import ModelDirectory, architecture_of
 from llama_runner.convert.revisions import revision_of
 from llama_runner.core.converter import Converter, ConverterChoice
 from llama_runner.core.errors import SourceError
@@ -25,7 +25,7 @@ _INNER = ("text_config", "llm_config", "lm_config", "language_config", "thinker_
 
 
 class UnknownArchitecture(SourceError):
-    """Neither we nor llama.cpp's own script can convert it."""
+    """Neither the built-in converter nor llama.cpp's script converts the architecture."""
 
     def __init__(self, architecture: str, known: Iterable[str]) -> None:
         self.architecture = architecture
@@ -40,7 +40,7 @@ class UnknownArchitecture(SourceError):
 
 
 class NoProjector(SourceError):
-    """A projector is asked for, of a model that neither sees nor hears."""
+    """A projector was requested for a model without vision or audio."""
 
     def __init__(self, architecture: str) -> None:
         self.architecture = architecture
@@ -50,15 +50,15 @@ class NoProjector(SourceError):
         )
 
 
-def choose(
-    source: Source,
+def choose_converter(
+    source: ModelDirectory,
     wanted: Converter = "auto",
     *,
     projector: bool = False,
     trusted: bool = False,
     has: Callable[[str], bool] | None = None,
 ) -> ConverterChoice:
-    """Return who converts a model, by its config.json. Raises a ``SourceError`` for one that nobody does.
+    """Return the converter for a model by its config.json; raises ``SourceError`` if there is none.
 
     With ``projector``, the script must know how to make one too. ``trusted``: whether it may run the model's own code.
     ``has`` says whether the model has a file of a name, where not all of its files are in the directory.
@@ -78,21 +78,21 @@ def choose(
     )
 
 
-def _architecture(source: Source) -> str:
-    """Return the architecture that config.json names first, or else one of its parts."""
+def _architecture(source: ModelDirectory) -> str:
+    """Return the first architecture of config.json, or of one of its parts."""
     config = source.config
     return next(iter(_architectures(config) or _inner(config)), None) or architecture_of(source)
 
 
 def check_weights(directory: Path) -> None:
-    """Raise a ``SourceError`` if there are no weights as safetensors, or an index that names others."""
+    """Raise ``SourceError`` if there are no safetensors, or if the index names other files."""
     from llama_runner.convert import shards  # noqa: PLC0415 - not on the warm path
 
-    shards.find(Source(directory))
+    shards.find_shards(ModelDirectory(directory))
 
 
 def check_tokenizer(directory: Path) -> None:
-    """Raise ``SourceError`` for a model that was saved without one, as trainers do for a checkpoint."""
+    """Raise ``SourceError`` for a model saved without a tokenizer, as training checkpoints are."""
     from llama_runner.convert.errors import no_tokenizer_error, reading  # noqa: PLC0415 - not on the warm path
 
     with reading(directory):
@@ -102,27 +102,27 @@ def check_tokenizer(directory: Path) -> None:
 
 
 def check_adapter(directory: Path) -> None:
-    """Raise a ``SourceError`` if a LoRA adapter has no settings or no weights as safetensors."""
+    """Raise ``SourceError`` if a LoRA adapter has no settings or no safetensors."""
     from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - few have any
 
-    source = Source(directory)
+    source = ModelDirectory(directory)
     source.object("adapter_config.json", purpose="the adapter's settings")
     if not source.has(_ADAPTER):
         raise MissingFile(source.path(_ADAPTER), purpose="the adapter's weights", hint=_AS_SAFETENSORS)
 
 
-def _need(source: Source, architecture: str) -> str | None:
-    """Return why the script is needed, None if it is not. Raises ``AlreadyQuantized`` where it would refuse too."""
+def _need(source: ModelDirectory, architecture: str) -> str | None:
+    """Return why the script is needed, None if it is not; raises ``AlreadyQuantized`` if it would refuse too."""
     config, why = source.config, _stored(source, architecture)
     if architecture not in ARCHITECTURES or not config.get("architectures"):
         return f"{architecture} is not converted here"
-    if architecture in READING and (kind := _kind_of_reader(config, **READING[architecture])) is not None:
+    if architecture in TEXT_PARTS and (kind := _kind_of_reader(config, **TEXT_PARTS[architecture])) is not None:
         return f"{architecture} with a text model of the kind {kind} is not converted here"
     return why
 
 
-def _stored(source: Source, architecture: str) -> str | None:
-    """Return why weights that are quantized already need the script. Raises ``AlreadyQuantized`` if it is no help."""
+def _stored(source: ModelDirectory, architecture: str) -> str | None:
+    """Return why quantized weights need the script; raises ``AlreadyQuantized`` if it cannot read them."""
     config = source.config
     if not source.has(_DESCRIPTION) and not any(
         config.get(name) for name in ("quantization_config", "compression_config")
@@ -132,7 +132,7 @@ def _stored(source: Source, architecture: str) -> str | None:
     from llama_runner.convert.errors import AlreadyQuantized  # noqa: PLC0415
 
     try:
-        quantization_config.find(source, architecture)
+        quantization_config.find_quantization(source, architecture)
     except AlreadyQuantized as error:
         if not error.official:
             raise
@@ -143,7 +143,7 @@ def _stored(source: Source, architecture: str) -> str | None:
 def _kind_of_reader(
     config: Mapping[str, Any], *, model_type: tuple[str, ...], architectures: tuple[str, ...]
 ) -> str | None:
-    """Return what the part that reads says it is, None if that is known."""
+    """Return the type of an unsupported text part, None if it is supported."""
     part = config.get("text_config")
     kind = part.get("model_type") if isinstance(part, dict) else None
     unknown = [name for name in _architectures(part) if name not in architectures]
@@ -158,7 +158,7 @@ _AS_SAFETENSORS = "pickles are never loaded: save it as safetensors where you tr
 
 
 def _check(config: Mapping[str, Any], architecture: str, *, projector: bool = False) -> None:
-    """Raise ``UnknownArchitecture`` or ``NoProjector`` for what the script does not convert."""
+    """Raise ``UnknownArchitecture`` or ``NoProjector`` for models that the script does not convert."""
     from llama_runner.convert.official_names import MODELS, PROJECTORS  # noqa: PLC0415 - few models need it
 
     names = {architecture, *_inner(config)}
@@ -169,7 +169,7 @@ def _check(config: Mapping[str, Any], architecture: str, *, projector: bool = Fa
 
 
 def _inner(config: Mapping[str, Any]) -> list[str]:
-    """Return the architectures that the parts of a composite name, and that of an old Mamba, which names none."""
+    """Return the architectures of a composite's parts, and that of an old Mamba, which names none."""
     old = ["MambaForCausalLM"] if "ssm_cfg" in config else []
     return [*(name for part in _INNER for name in _architectures(config.get(part))), *old]
 
@@ -180,7 +180,7 @@ def _architectures(part: object) -> list[str]:
 
 
 def _context(config: Mapping[str, Any]) -> int | None:
-    """Return the context length, of the model or of its part that reads text; None for one that cannot be."""
+    """Return the context length of the model or of its text part; None if it is invalid."""
     from llama_runner.convert.limits import POSITIONS  # noqa: PLC0415 - few models need it
 
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
@@ -192,12 +192,12 @@ def _context(config: Mapping[str, Any]) -> int | None:
 
 
 def splits_by_structure(directory: Path) -> str | None:
-    """Return llama.cpp's name for how a byte-level BPE tokenizer splits text, where its structure tells it."""
+    """Return llama.cpp's name of a pre-tokenizer that is recognised by its structure."""
     from llama_runner.convert.model_config import Config  # noqa: PLC0415 - all of this is for conversion only
     from llama_runner.convert.vocab.pretokenizer import recognise  # noqa: PLC0415
     from llama_runner.convert.vocab.tokenizer import Tokenizer  # noqa: PLC0415
 
-    source = Source(directory)
+    source = ModelDirectory(directory)
     # a tokenizer that is none of ours is the script's to judge, whatever is odd about it
     with suppress(SourceError, AttributeError, KeyError, TypeError, ValueError):
         if source.has("tokenizer.json"):
@@ -207,7 +207,7 @@ def splits_by_structure(directory: Path) -> str | None:
 
 
 def check_pre_tokenizer(name: str) -> None:
-    """Raise ``NoSuchPreTokenizer`` for a name that llama.cpp does not know."""
+    """Raise ``NoSuchPreTokenizer`` for a name that llama.cpp does not have."""
     from llama_runner.convert.errors import NoSuchPreTokenizer  # noqa: PLC0415 - as above
     from llama_runner.convert.vocab.llama_cpp_tables import NAMES  # noqa: PLC0415
 
@@ -215,16 +215,16 @@ def check_pre_tokenizer(name: str) -> None:
         raise NoSuchPreTokenizer(name, NAMES)
 
 
-def described(
+def describe(
     directory: Path, choice: ConverterChoice, *, vocabulary: bool = True, pre_tokenizer: str | None = None
 ) -> tuple[int | None, tuple[str, ...]]:
-    """Return the context length, and the weights that the index names, before they are here.
+    """Return the context length and the weights that the index names, before they are here.
 
     What would stop our own conversion is raised; of what the script would say nothing is known.
     """
     from llama_runner.convert import describe, shards  # noqa: PLC0415 - not on the warm path
 
     if choice.official:
-        return choice.context_length, tuple(shards.named_by_index(Source(directory))) if vocabulary else ()
+        return choice.context_length, tuple(shards.named_by_index(ModelDirectory(directory))) if vocabulary else ()
     found = describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
     return found.context_length, found.shards

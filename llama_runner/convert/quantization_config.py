@@ -1,4 +1,4 @@
-"""Recognises from the small files of a model that its weights are quantized already, how, and who can convert them.
+"""Recognises the quantization of a model's weights by its small files, and who can convert them.
 
 What `dequantize` undoes here is a `Quantization`. All else is `AlreadyQuantized`, which says whether llama.cpp's own
 script does it: NVFP4 it does, AWQ, bitsandbytes and the like nobody. Nor BitNet's packed weights, which the pinned
@@ -16,7 +16,7 @@ from llama_runner.core.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 CONFIG = "quantization_config"
 DESCRIPTION = "hf_quant_config.json"  # what NVIDIA's ModelOpt writes beside config.json
@@ -30,7 +30,7 @@ MXFP4_ARCHITECTURE = "GptOssForCausalLM"
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the weights are stored; ``method`` is the name in config.json.
+    """Quantization of stored weights; ``method`` is the name in config.json.
 
     ``scaled``: numbers of 8 bits times a scale, one for the tensor, per row, or per ``block`` (rows, columns);
     ``gptq`` and ``packed`` (compressed-tensors): integers of ``bits`` in 32-bit words, with a scale and a zero point
@@ -46,12 +46,12 @@ class Quantization:
     offset: int = 0
 
     def __str__(self) -> str:
-        """For people: the method and its bits."""
+        """Return method and bits as a text."""
         return self.method if self.method.endswith(str(self.bits)) else f"{self.method}, {self.bits} bits"
 
 
-def find(source: Source, architecture: str) -> Quantization | None:
-    """How the weights are quantized; None if they are not. Raises `AlreadyQuantized` for what is not undone here."""
+def find_quantization(source: ModelDirectory, architecture: str) -> Quantization | None:
+    """Return the quantization, None if there is none; raises `AlreadyQuantized` for unsupported methods."""
     raw = source.config
     settings = raw.get(CONFIG) or raw.get("compression_config") or {}
     if not isinstance(settings, dict):
@@ -76,7 +76,7 @@ def find(source: Source, architecture: str) -> Quantization | None:
 
 
 def _settings(settings: Mapping[str, Any], described: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """What config.json and the description say together, and the method's name."""
+    """Return the combined settings of config.json and the description, and the method's name."""
     beside, producer = described.get("quantization"), described.get("producer")
     merged = {**settings, **{name: value for name, value in _object(beside).items() if value is not None}}
     method = merged.get("quant_method") or str(_object(producer).get("name") or "").lower() or merged.get("quant_algo")
@@ -85,7 +85,7 @@ def _settings(settings: Mapping[str, Any], described: Mapping[str, Any]) -> tupl
     return merged, method
 
 
-def _gptq(source: Source, settings: Mapping[str, Any]) -> Quantization:
+def _gptq(source: ModelDirectory, settings: Mapping[str, Any]) -> Quantization:
     bits, form = settings.get("bits"), settings.get("checkpoint_format", "gptq")
     if type(bits) is not int or bits not in GPTQ_BITS:
         raise _refused(source, f"gptq with {bits!r} bits")
@@ -96,7 +96,7 @@ def _gptq(source: Source, settings: Mapping[str, Any]) -> Quantization:
     return Quantization("gptq", "gptq", bits=bits, offset=GPTQ_OFFSETS[form])
 
 
-def _compressed(source: Source, settings: Mapping[str, Any]) -> Quantization:
+def _compressed(source: ModelDirectory, settings: Mapping[str, Any]) -> Quantization:
     method, form = "compressed-tensors", settings.get("format")
     groups = [_object(group) for group in _object(settings.get("config_groups")).values()]
     if form == "nvfp4-pack-quantized" or (
@@ -127,7 +127,7 @@ def _compressed(source: Source, settings: Mapping[str, Any]) -> Quantization:
     raise _refused(source, f"{method} {form} of {bits!r} bits per {strategy}")
 
 
-def _modelopt(source: Source, settings: Mapping[str, Any]) -> Quantization:
+def _modelopt(source: ModelDirectory, settings: Mapping[str, Any]) -> Quantization:
     layers = [str(_object(layer).get("quant_algo")) for layer in _object(settings.get("quantized_layers")).values()]
     algorithm = str(settings.get("quant_algo"))
     if any(name.endswith("NVFP4") for name in (algorithm, *layers)):
@@ -151,12 +151,12 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _refused(source: Source, method: str, *, official: bool = False) -> AlreadyQuantized:
+def _refused(source: ModelDirectory, method: str, *, official: bool = False) -> AlreadyQuantized:
     return AlreadyQuantized(method, official=official, originals=_originals(source))
 
 
-def _originals(source: Source) -> tuple[str, ...]:
-    """The models that the card says this one was made from."""
+def _originals(source: ModelDirectory) -> tuple[str, ...]:
+    """Return the base models that the model card names."""
     from llama_runner.convert import model_card  # noqa: PLC0415 - only for an error's text
 
     try:

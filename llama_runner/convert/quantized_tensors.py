@@ -1,13 +1,13 @@
-"""Which stored tensors of a quantized checkpoint belong together, by their names; what they are is `dequantize`'s.
+"""Groups the stored tensors of a quantized checkpoint by their names; `dequantize` reads the groups.
 
-The order of the result is the official script's: what had 8 bits stays in its place, what was integers comes last.
+The order of the result is the official script's: 8-bit tensors keep their place, integers come last.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.dequantize import EIGHT_BITS, Gptq, Packed, Scaled
+from llama_runner.convert.dequantize import EIGHT_BITS, GptqTensor, PackedTensor, ScaledTensor
 from llama_runner.convert.errors import BrokenQuantization, undeclared_quantization_error
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ GPTQ_PARTS = (".qzeros", ".scales", ".g_idx")
 
 
 def assemble(quantization: Quantization | None, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The tensors of the model; raises `BrokenQuantization` where parts are missing or do not fit together."""
+    """Return the tensors of the model; raises `BrokenQuantization` for missing or mismatched parts."""
     if quantization is None:
         for tensor in tensors:
             if tensor.dtype.startswith(("F8_", "F6_", "F4")) or tensor.name.endswith(TELLING):
@@ -52,7 +52,7 @@ def _scaled(quantization: Quantization, stored: Mapping[str, Tensor]) -> Iterato
     used = {scale.name for scale in scales.values()}
     for name, tensor in stored.items():
         if name in scales:
-            yield Scaled.make(name, tensor, scales[name], quantization.block)
+            yield ScaledTensor.make(name, tensor, scales[name], quantization.block)
         elif name not in used and not name.endswith(OF_ACTIVATIONS):
             yield tensor
 
@@ -64,7 +64,7 @@ def _gptq(quantization: Quantization, stored: Mapping[str, Tensor]) -> Iterator[
     for base in bases:
         weight = stored[f"{base}.qweight"]
         zeros, scales, index = (_part(stored, weight, f"{base}{suffix}") for suffix in GPTQ_PARTS)
-        yield Gptq.make(f"{base}.weight", weight, scales=scales, zeros=zeros, index=index, bits=quantization.bits,
+        yield GptqTensor.make(f"{base}.weight", weight, scales=scales, zeros=zeros, index=index, bits=quantization.bits,
                         offset=quantization.offset)  # fmt: skip
 
 
@@ -75,7 +75,9 @@ def _packed(quantization: Quantization, stored: Mapping[str, Tensor]) -> Iterato
     for name in names:
         weight = stored[f"{name}_packed"]
         scale, zeros = _part(stored, weight, f"{name}_scale"), stored.get(f"{name}_zero_point")
-        yield Packed.make(name, weight, scale=scale, zeros=zeros, bits=quantization.bits, group=quantization.group)
+        yield PackedTensor.make(
+            name, weight, scale=scale, zeros=zeros, bits=quantization.bits, group=quantization.group
+        )
 
 
 def _part(stored: Mapping[str, Tensor], weight: Tensor, name: str) -> Tensor:

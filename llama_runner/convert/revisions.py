@@ -1,10 +1,10 @@
-"""Corrections of what conversion writes, and which models each of them concerns.
+"""Corrections of the converter, and the models that each of them concerns.
 
 Raising ``Convert.version`` converts every model again. A correction that concerns some families or some tokenizers is
 an entry of ``CORRECTIONS`` instead. The revision of a model is the number of entries that concern it. It is part of the
 key of its conversion unless it is zero, so the keys of models without corrections do not change.
 
-Entries are only appended; an entry that was released is never changed or removed.
+Entries are only appended; a released entry is never changed or removed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD = 256 * 1024
-"""How many bytes at the beginning of a file ``Correction.unless`` looks at."""
+"""Number of bytes at the start of a file that ``Correction.unless`` searches."""
 
 
 class Correction(Value):
-    """One correction of the output; a model is concerned if all conditions hold.
+    """Correction of the output; it concerns a model if all conditions hold.
 
-    Every condition follows from files that are part of the model's digest, and is checked at each start, so it must
-    cost no more than a look at the directory.
+    Every condition depends only on files that are part of the model's digest. It is checked on each start, so it must
+    be cheap.
     """
 
     what: str
-    """What was wrong, in one line."""
+    """Description of the corrected error, in one line."""
     families: tuple[str, ...] = ()
     """Modules (``"glm"``) or constants (``"glm.GLM4"``) of ``ARCHITECTURES``; empty for all."""
     has: tuple[str, ...] = ()
-    """Files that are there."""
+    """Files that must be present."""
     lacks: tuple[str, ...] = ()
-    """Files that are not there."""
+    """Files that must be absent."""
     unless: tuple[str, str] | None = None
     """A file and a regular expression: not concerned if the expression matches within the first ``HEAD`` bytes."""
 
@@ -108,9 +108,9 @@ def revision_of(architecture: str, directory: Path, has: Callable[[str], bool]) 
 
 
 def revision_of_name(pre_tokenizer: str) -> int:
-    """Return how many corrections concern a model because of the pre-tokenizer that the user names.
+    """Return the number of corrections that concern a model because of the named pre-tokenizer.
 
-    The first is that llama.cpp put BOS first for some names although the tokenizer puts none.
+    The first one: for some names, llama.cpp added BOS although the tokenizer adds none.
     """
     from llama_runner.convert.vocab.bpe import PUT_BOS  # noqa: PLC0415 - not on the warm path
 

@@ -1,9 +1,8 @@
-"""Reads the headers of safetensors files, and believes nothing in them.
+"""Reads and checks the headers of safetensors files.
 
 Format: eight bytes little endian (length N), N bytes of JSON ``{name: {dtype, shape, data_offsets}}``, then the
-data, which the tensors cover without gaps (https://github.com/huggingface/safetensors#format). Only headers are
-read here; the data is read by `stream`. Every rule is checked before a byte is trusted, and a lying length
-costs no memory: it is compared with the size of the file first.
+data, which the tensors cover without gaps (https://github.com/huggingface/safetensors#format). `gguf_writer` reads the
+data. Every rule is checked, and the length is compared with the size of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ ITEM_BITS = {
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells one version of a file from another without reading it.
+    """Metadata by which a version of a file is recognised without reading it.
 
     ``ctime_ns`` shows that a file was replaced by one with the same size and mtime. Making or removing a hard link
     changes it too, together with ``links``, and leaves the bytes alone.
@@ -48,11 +47,11 @@ class Stamp:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
-        """The stamp of a file, links followed."""
+        """Return the stamp of a file, following links."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns, status.st_nlink)
 
     def is_same(self, other: Stamp) -> bool:
-        """Whether the bytes are the same."""
+        """Return whether the file is unchanged."""
         if (self.size, self.mtime_ns, self.inode) != (other.size, other.mtime_ns, other.inode):
             return False
         return self.ctime_ns == other.ctime_ns or self.links != other.links
@@ -60,7 +59,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a shard: ``offset`` counts from the start of the file, ``shape`` is row-major."""
+    """Tensor of a shard: ``offset`` is from the start of the file, ``shape`` is row-major."""
 
     name: str
     dtype: str
@@ -77,7 +76,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Shard:
-    """One safetensors file: its tensors in the order of their names, and its stamp when it was read."""
+    """Safetensors file: tensors sorted by name, and its stamp when it was read."""
 
     path: Path
     stamp: Stamp
@@ -85,7 +84,7 @@ class Shard:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read one file's header. Raises `BrokenShard`; ``OSError`` if the file cannot be opened."""
+    """Read the header of a file; raises `BrokenShard`, or ``OSError`` if it cannot be opened."""
     with open_regular(path) as file:
         stamp = Stamp.of(os.fstat(file.fileno()))
         head = file.read(8)

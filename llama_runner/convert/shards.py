@@ -1,7 +1,7 @@
-"""Finds the shards of a checkpoint and the tensors in them, and refuses whatever does not fit together.
+"""Finds the shards of a checkpoint and their tensors, and checks them against the index.
 
-Which files are the weights, and in which order their tensors come, is as in the official script: the shards in
-the order of their names, the tensors of each in the order of theirs.
+Choice and order of the weights are the official script's: shards sorted by name, and the tensors of each sorted by
+name.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from llama_runner.core.printable import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 NOT_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"})
 
 
-def find(source: Source) -> tuple[Shard, ...]:
-    """All shards with their headers read and checked against the index."""
+def find_shards(source: ModelDirectory) -> tuple[Shard, ...]:
+    """Return all shards, with their headers read and checked against the index."""
     index = _index(source)
     names = sorted(set(index.values())) if index is not None else _weights(source)
     shards = tuple(_read(source.path(name)) for name in names)
@@ -49,7 +49,7 @@ def find(source: Source) -> tuple[Shard, ...]:
 
 
 def _read(path: Path) -> Shard:
-    """Read one header; of a file that is refused, say what the reference implementation thinks of it."""
+    """Read one header; the error for a rejected file includes the reason of the safetensors library."""
     try:
         with reading(path):
             return read_shard(path)
@@ -58,7 +58,7 @@ def _read(path: Path) -> Shard:
 
 
 def _refusal(path: Path) -> str:
-    """Return why the safetensors library refuses a file, empty where it reads it."""
+    """Return the safetensors library's reason for rejecting a file; empty if it accepts it."""
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only for an error's text
 
     try:
@@ -68,7 +68,7 @@ def _refusal(path: Path) -> str:
         return printable(str(error), limit=200)
 
 
-def _weights(source: Source) -> list[str]:
+def _weights(source: ModelDirectory) -> list[str]:
     with reading(source.directory):
         names = sorted(path.name for path in source.directory.iterdir())
     weights = [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
@@ -80,8 +80,8 @@ def _weights(source: Source) -> list[str]:
     raise no_weights_error(source.directory)
 
 
-def _index(source: Source) -> dict[str, str] | None:
-    """The table from tensor to shard, None where the model is one file."""
+def _index(source: ModelDirectory) -> dict[str, str] | None:
+    """Return the index as a dict from tensor to shard; None for a model in one file."""
     table = _table(source)
     if table is not None and (absent := [name for name in sorted(set(table.values())) if not source.has(name)]):
         _weights(source)  # where there are no safetensors at all, that is the better fact to tell
@@ -89,12 +89,12 @@ def _index(source: Source) -> dict[str, str] | None:
     return table
 
 
-def named_by_index(source: Source) -> list[str]:
-    """The shards that the index names, whether they are here or not; none where the model is one file."""
+def named_by_index(source: ModelDirectory) -> list[str]:
+    """Return the shards that the index names, present or not; empty for a model in one file."""
     return sorted(set((_table(source) or {}).values()))
 
 
-def _table(source: Source) -> dict[str, str] | None:
+def _table(source: ModelDirectory) -> dict[str, str] | None:
     if not source.has(INDEX):
         return None
     table = source.optional_object(INDEX).get("weight_map")

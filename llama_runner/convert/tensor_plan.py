@@ -1,6 +1,6 @@
-"""Plans the tensors of the output: name, shape, type and where the data comes from, all checked before any is read.
+"""Plans the tensors of the output: name, shape, type and sources. Everything is checked before weights are read.
 
-Knows llama.cpp's rules on which tensor is stored in which type; what a family's tensors are, the family says.
+This module has llama.cpp's rules for the types of tensors; `families` have the tensors of each architecture.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from llama_runner.convert.dequantize import Combined
+from llama_runner.convert.dequantize import EncodedTensor
 from llama_runner.convert.errors import (
     BadHyperparameter,
     duplicate_tensor_error,
@@ -38,20 +38,20 @@ ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # Elements and bytes of a block.
 BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "MXFP4": (32, 17)}
 FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}  # llama.cpp's LlamaFileType
-MXFP4_FILE_TYPE = 38  # of files with experts in it, whatever the type of the rest, but for q8_0
+MXFP4_FILE_TYPE = 38  # for files with experts in MXFP4, whatever the type of the rest, except q8_0
 SUFFIXES = (".weight", ".bias")
 BLOCK = re.compile(r"^blk\.(\d+)\.")
 NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
-MATRIX = 2  # dimensions from which on a tensor is stored in 16 bits
-# Matrices that llama.cpp wants to be exact.
+MATRIX = 2  # minimum number of dimensions of a tensor that is stored in 16 bits
+# Matrices that llama.cpp stores in 32 bits.
 EXACT = frozenset({"ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "shortconv.conv"})
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One stored tensor that a tensor of the output is made of, or part of it.
+class TensorPart:
+    """Stored tensor, or rows and columns of it, from which a tensor of the output is made.
 
-    ``width`` is the number of elements of one row, 1 for vectors; the rest is as in `Rule`.
+    ``width`` is the number of elements of one row, 1 for vectors; the other fields are as in `Rule`.
     """
 
     source: Tensor
@@ -63,8 +63,8 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One tensor of the output: its ``pieces`` one after the other, or ``values`` as they are.
+class PlannedTensor:
+    """Tensor of the output: the concatenation of its ``pieces``, or ``values``.
 
     ``shape`` is row-major, ``dtype`` one of F32, F16, BF16, Q8_0, MXFP4.
     """
@@ -72,7 +72,7 @@ class Planned:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[TensorPart, ...] = ()
     values: Sequence[float] = ()
 
     @property
@@ -89,7 +89,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the output may have under one name: ``stored`` is the shape of each of the ``parts`` that it is made of."""
+    """Tensor that the output may have; ``stored`` is the shape of each of its ``parts``."""
 
     rule: Rule
     shape: tuple[int, ...]
@@ -99,27 +99,27 @@ class _Expected:
 
 
 def guess_outtype(tensors: Iterable[Tensor]) -> str:
-    """The type of the first 16-bit matrix, else f16: what ``--outtype auto`` decides."""
+    """Return the type of the first 16-bit matrix, else f16: the rule of ``--outtype auto``."""
     known = {"BF16": "bf16", "F16": "f16"}
     return next((known[t.dtype] for t in tensors if len(t.shape) >= MATRIX and t.dtype in known), "f16")
 
 
-def plan(family: Family, config: Config, tensors: Sequence[Tensor], outtype: str) -> tuple[Planned, ...]:
+def plan(family: Family, config: Config, tensors: Sequence[Tensor], outtype: str) -> tuple[PlannedTensor, ...]:
     """Match every tensor of the checkpoint with a rule of the family, and every rule with a tensor."""
     kept = [(tensor, name) for tensor in tensors if (name := family.rename(tensor.name, config)) is not None]
     sizes = family.dimensions(config)
     if sizes["blocks"] > len(kept):
         raise BadHyperparameter("num_hidden_layers", f"is {sizes['blocks']}, the weights are only {len(kept)} tensors")
-    matching = _Matching(family, config, sizes, outtype)
-    planned = [Planned(made.name, (len(made.values),), "F32", values=made.values) for made in family.made(config)]
+    matching = _TensorMatcher(family, config, sizes, outtype)
+    planned = [PlannedTensor(made.name, (len(made.values),), "F32", values=made.values) for made in family.made(config)]
     for tensor, name in kept:
         planned.extend(matching.take(tensor, name))
     matching.check()
     return tuple(planned)
 
 
-class _Matching:
-    """The tensors that the output may have, and which of them have been found."""
+class _TensorMatcher:
+    """Matches stored tensors with the tensors that the output may have."""
 
     def __init__(self, family: Family, config: Config, sizes: Mapping[str, int], outtype: str) -> None:
         self.family, self.config, self.sizes, self.outtype = family, config, sizes, outtype
@@ -129,8 +129,8 @@ class _Matching:
         self.found: dict[str, dict[int, Tensor]] = {}
         self.unknown: list[str] = []
 
-    def take(self, tensor: Tensor, name: str) -> Iterator[Planned]:
-        """The tensors of the output that are complete with this one; ``name`` is what the family calls it."""
+    def take(self, tensor: Tensor, name: str) -> Iterator[PlannedTensor]:
+        """Yield the tensors of the output that this one completes; ``name`` is the renamed one."""
         targets, number = self._targets(name)
         if not targets or not all(self._fits(target, number) for target in targets):
             self.unknown.append(tensor.name)
@@ -143,7 +143,7 @@ class _Matching:
                 raise duplicate_tensor_error(target, (parts[place].path.name, tensor.path.name))
             if tensor.shape != expected.stored:
                 raise wrong_shape_error(tensor.name, found=tensor.shape, expected=expected.stored)
-            if tensor.dtype not in ITEM_BYTES and not isinstance(tensor, Combined):
+            if tensor.dtype not in ITEM_BYTES and not isinstance(tensor, EncodedTensor):
                 raise unsupported_dtype_error(tensor.name, tensor.dtype)
             parts[place] = tensor
         group = self._group(targets[0]) if number is not None else targets
@@ -151,14 +151,14 @@ class _Matching:
             yield from (self._planned(target) for target in group)
 
     def check(self) -> None:
-        """Raise unless every tensor was known and everything needed was found."""
+        """Raise for unknown tensors and for missing ones."""
         if self.unknown:
             raise unknown_tensors_error(self.unknown, self.family.name)
         if missing := list(self._missing()):
             raise missing_tensors_error(missing)
 
     def _targets(self, name: str) -> tuple[tuple[str, ...], int | None]:
-        """The names in the output of a tensor, and its number where it is one of several that are stacked."""
+        """Return the output names of a tensor, and its number if it is one of a stack."""
         number = None
         numbers = list(NUMBER.finditer(name)) if self.family.stacks else []
         if len(numbers) == 2:  # noqa: PLR2004 - the block's and its own
@@ -183,18 +183,18 @@ class _Matching:
         return (number is None) == (expected.rule.name not in self.together) and (number or 0) < expected.parts
 
     def _group(self, target: str) -> tuple[str, ...]:
-        """The targets that are written together with this one."""
+        """Return the targets that are written together with this one."""
         block, suffix = BLOCK.match(target), target[target.rindex(".") :]
         bid = block[1] if block else ""
         group = (f"{name.format(bid=bid)}{suffix}" for name in self.together[self.expected[target].rule.name])
         return tuple(name for name in group if name in self.expected)
 
-    def _planned(self, target: str) -> Planned:
+    def _planned(self, target: str) -> PlannedTensor:
         expected = self.expected[target]
         rule = expected.rule
         matrix = target.endswith(".weight") and len(expected.stored) >= MATRIX
         pieces = (
-            Piece(
+            TensorPart(
                 tensor,
                 width=tensor.shape[-1] if matrix else 1,
                 rows=rows,
@@ -207,7 +207,7 @@ class _Matching:
         )
         quantized = next((part.dtype for part in self.found[target].values() if part.dtype not in ITEM_BYTES), None)
         dtype = quantized or _stored_as(target, expected.shape, self.outtype)
-        return Planned(target, expected.shape, dtype, tuple(pieces))
+        return PlannedTensor(target, expected.shape, dtype, tuple(pieces))
 
     def _expect(self) -> Iterator[tuple[str, _Expected]]:
         for rule in self.family.rules:
@@ -245,7 +245,7 @@ class _Matching:
             }
             for suffix in (".weight", ".bias") if rule.bias or rule.needs_bias else (".weight",):
                 targets = [f"{name}{suffix}" for name in self._blocks(rule)]
-                # what need not be there is in all blocks or in none
+                # an optional tensor is in all blocks or in none
                 everywhere = needed[suffix] or any(target in self.found for target in targets)
                 yield from (absent for target in targets if (absent := self._absent(target, needed=everywhere)))
         labels = [f"{rule.name}.weight" for rule in self.family.rules if rule.shape[0] == "labels"]
@@ -273,7 +273,7 @@ def _bias(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _stored_as(name: str, shape: tuple[int, ...], outtype: str) -> str:
-    """Vectors, norms and what llama.cpp wants to be exact stay in 32 bits, matrices take the chosen type."""
+    """Return the type of a tensor: F32 for vectors, norms and exact matrices, else the chosen type."""
     plain = BLOCK.sub("", name).removesuffix(".weight")
     matrix = len(shape) >= MATRIX and name.endswith(".weight") and not name.endswith("_norm.weight")
     if not matrix or plain in EXACT:

@@ -1,7 +1,7 @@
-"""What this machine is and has, and why something does not work.
+"""Diagnosis of this machine: hardware, software, settings, and problems with hints.
 
-``diagnose`` returns one value of plain documents; `docs/binaries.md` names its parts. What cannot be found out is
-``{"unknown": why}`` in its place. Nothing is written and no network is used.
+``diagnose`` returns one value of plain documents; `docs/binaries.md` names its parts. A part that cannot be determined
+is ``{"unknown": why}``. Nothing is written and no network is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.value import Value
 from llama_runner.doctor import hardware_report, software_report
-from llama_runner.doctor.probe import Document, Hiding, Place, is_unknown, look
+from llama_runner.doctor.probe import Document, DocumentRedactor, Machine, is_unknown, try_probe
 from llama_runner.doctor.problems import problems, verdict
 from llama_runner.store.layout import PARTS
 from llama_runner.system import hardware
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-__all__ = ["SCHEMA", "Diagnosis", "Document", "Place", "diagnose", "examine", "is_unknown"]
+__all__ = ["SCHEMA", "Diagnosis", "Document", "Machine", "diagnose", "examine", "is_unknown"]
 
 
 class Diagnosis(Value):
-    """What this machine is and has. Each part is a document of plain values, or ``{"unknown": why}``."""
+    """The diagnosis of a machine. Each part is a document of plain values, or ``{"unknown": why}``."""
 
     schema: int
     problems: list[dict[str, Any]]
-    """What is in the way: ``what``, ``hint`` and whether it ``blocks``."""
+    """Problems: ``what``, ``hint``, and whether it ``blocks`` serving."""
     system: Document
     cpu: Document
     memory: Document
@@ -56,44 +56,49 @@ class Diagnosis(Value):
 
 def diagnose(store: Store) -> Diagnosis:
     """Return the diagnosis of this machine and of a store. Never raises."""
-    return Diagnosis(**examine(store))
+    return Diagnosis(**collect_report(store))
 
 
-def examine(store: Store, environment: Mapping[str, str] | None = None, *, place: Place | None = None) -> Document:
-    """Look at everything and return the document, without secrets, the home directory as ``~``. Never raises."""
-    place = place or Place(hardware.platform_tag(), os.environ if environment is None else environment)
+def collect_report(
+    store: Store, environment: Mapping[str, str] | None = None, *, machine: Machine | None = None
+) -> Document:
+    """Return the report without secrets and with the home directory as ``~``. Never raises."""
+    machine = machine or Machine(hardware.platform_tag(), os.environ if environment is None else environment)
     found: Document = {
-        "system": look(lambda: hardware_report.system(place)),
-        "cpu": look(lambda: hardware_report.cpu(place)),
-        "memory": look(lambda: hardware_report.memory(place)),
-        "gpus": look(lambda: hardware_report.gpus(place)),
-        "toolchains": look(lambda: software_report.toolchains(place)),
-        "disk": look(lambda: disk(store.root)),
-        "store": look(lambda: holdings(store)),
-        "binaries": look(lambda: binaries(store)),
-        "versions": look(software_report.versions),
-        "settings": look(lambda: software_report.settings(place)),
+        "system": try_probe(lambda: hardware_report.system(machine)),
+        "cpu": try_probe(lambda: hardware_report.cpu(machine)),
+        "memory": try_probe(lambda: hardware_report.memory(machine)),
+        "gpus": try_probe(lambda: hardware_report.gpus(machine)),
+        "toolchains": try_probe(lambda: software_report.toolchains(machine)),
+        "disk": try_probe(lambda: disk(store.root)),
+        "store": try_probe(lambda: store_sizes(store)),
+        "binaries": try_probe(lambda: binaries(store)),
+        "versions": try_probe(software_report.versions),
+        "settings": try_probe(lambda: software_report.settings(machine)),
     }
-    listed = problems(found, place)
-    document = {"schema": SCHEMA, "problems": listed, **found, "verdict": look(lambda: verdict(listed, found))}
-    hidden: Document = Hiding(place.environment, software_report.token_of(place)).all(document)
+    listed = problems(found, machine)
+    document = {"schema": SCHEMA, "problems": listed, **found, "verdict": try_probe(lambda: verdict(listed, found))}
+    hidden: Document = DocumentRedactor(machine.environment, software_report.hub_tokens(machine)).all(document)
     return hidden
 
 
 def disk(root: Path) -> Document:
-    """Return bytes free where the store is and where temporary files go."""
-    return {"root": look(lambda: _room(root)), "temporary": look(lambda: _room(Path(tempfile.gettempdir())))}
+    """Return the free bytes on the file systems of the store and of temporary files."""
+    return {
+        "root": try_probe(lambda: _disk_space(root)),
+        "temporary": try_probe(lambda: _disk_space(Path(tempfile.gettempdir()))),
+    }
 
 
-def _room(path: Path) -> Document:
+def _disk_space(path: Path) -> Document:
     there = next(each for each in (path, *path.parents) if each.exists())
     usage = shutil.disk_usage(there)
     return {"path": str(path), "free": usage.free, "total": usage.total, "writable": os.access(there, os.W_OK)}
 
 
-def holdings(store: Store) -> Document:
-    """Return bytes and files of each part of the store; links are not followed."""
-    return {"root": str(store.root), "parts": {name: look(lambda p=name: _size(store.root / p)) for name in PARTS}}  # type: ignore[misc]
+def store_sizes(store: Store) -> Document:
+    """Return the bytes and files in each directory of the store; links are not followed."""
+    return {"root": str(store.root), "parts": {name: try_probe(lambda p=name: _size(store.root / p)) for name in PARTS}}  # type: ignore[misc]
 
 
 def _size(directory: Path) -> Document:
@@ -106,13 +111,13 @@ def _size(directory: Path) -> Document:
                         pending.append(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
                         total, count = total + entry.stat(follow_symlinks=False).st_size, count + 1
-        except FileNotFoundError:  # it has gone in between, or was never there
+        except FileNotFoundError:  # removed meanwhile, or it never existed
             continue
     return {"bytes": total, "files": count}
 
 
 def binaries(store: Store) -> list[Document]:
-    """Return what ``bins list --json`` does, less what says nothing here."""
+    """Return the installed builds with some members of ``bins list --json``."""
     from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - only with a store
 
     names = ("name", "platform", "backend", "build", "commit", "proven", "in_use", "bytes", "problem")

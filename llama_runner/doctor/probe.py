@@ -1,4 +1,4 @@
-"""What every look at the machine needs: a look may fail and says why, a program is asked with a limit, secrets go."""
+"""Probes of a machine: reads files, runs programs with limits, reports failures as data, removes secrets."""
 
 from __future__ import annotations
 
@@ -19,61 +19,61 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 _Found = TypeVar("_Found")
 
-PATIENCE_S = 5.0
-"""How long a program may take to say what it knows."""
+TIMEOUT_S = 5.0
+"""Maximum seconds for a program."""
 _LONGEST = 1 << 18
-"""Bytes of an answer; whoever says more talks nonsense."""
+"""Maximum bytes of a program's output."""
 
 _QUERY = re.compile(r"(?<=\w)(://[^\s?#]*)[?#]\S*")
 
 
-class Unanswered(Exception):
-    """A program that was asked did not answer; the text says why."""
+class ProbeFailed(Exception):
+    """A program gave no usable output; the text says why."""
 
 
-class Place(Value):
-    """The machine that is looked at: another root directory and other variables stand for another machine."""
+class Machine(Value):
+    """The machine to probe: platform, environment variables and root directory, which tests replace."""
 
     platform: str
     environment: Mapping[str, str]
     system: Path = Path("/")
-    patience: float = PATIENCE_S
+    timeout: float = TIMEOUT_S
 
     def program(self, name: str) -> Path | None:
-        """Return where a program is."""
+        """Return the path of a program; None if it is not installed."""
         return find_program(name, self.environment.get("PATH", os.defpath))
 
     def read(self, path: str) -> str:
-        """Return the text of a file below ``system``; an ``OSError`` as it is."""
+        """Return the text of a file below ``system``. Raises ``OSError``."""
         return (self.system / path).read_text(encoding="utf-8", errors="replace").strip("\0\n ")
 
     def ask(self, *argv: str | Path) -> str:
-        """Return what a program prints; ``Unanswered`` when it hangs, fails or never ends talking."""
-        return ask(argv, self.environment, self.patience)
+        """Return the output of a program. Raises ``ProbeFailed`` if it fails, times out or prints too much."""
+        return ask(argv, self.environment, self.timeout)
 
 
-def ask(argv: Sequence[str | Path], environment: Mapping[str, str], patience: float) -> str:
-    """Return what a program prints within ``patience`` seconds; ``Unanswered`` says why not."""
+def ask(argv: Sequence[str | Path], environment: Mapping[str, str], timeout: float) -> str:
+    """Return the output of a program that takes at most ``timeout`` seconds. Raises ``ProbeFailed``."""
     name = Path(argv[0]).name
     try:
         done = capture(
-            argv, env={**environment, "LC_ALL": "C"}, timeout=patience, limit=_LONGEST, merged=True, own_group=True
+            argv, env={**environment, "LC_ALL": "C"}, timeout=timeout, limit=_LONGEST, merged=True, own_group=True
         )
     except TimeoutError:
-        raise Unanswered(f"{name} did not answer within {patience:g} s") from None
+        raise ProbeFailed(f"{name} did not answer within {timeout:g} s") from None
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise Unanswered(f"{name} talks without an end") from None
-        raise Unanswered(f"{name} cannot be run: {error.strerror}") from None
+            raise ProbeFailed(f"{name} prints more than {_LONGEST} bytes") from None
+        raise ProbeFailed(f"{name} cannot be run: {error.strerror}") from None
     if done.status:
         how = f"exited with {done.status}" if done.status > 0 else f"was killed by signal {-done.status}"
         last = next((line.strip() for line in reversed(done.text.splitlines()) if line.strip()), "")
-        raise Unanswered(f"{name} {how}" + (f": {printable(last)[:200]}" if last else ""))
+        raise ProbeFailed(f"{name} {how}" + (f": {printable(last)[:200]}" if last else ""))
     return done.text
 
 
-def look(at: Callable[[], _Found]) -> _Found | Document:
-    """Return what a look finds, or ``{"unknown": why}``: one that breaks takes none of the others with it."""
+def try_probe(at: Callable[[], _Found]) -> _Found | Document:
+    """Return the result of a probe, or ``{"unknown": why}`` if it raises."""
     try:
         return at()
     except Exception as error:  # noqa: BLE001 - a diagnosis is asked for when things are broken
@@ -86,17 +86,17 @@ def look(at: Callable[[], _Found]) -> _Found | Document:
 
 
 def is_unknown(found: object) -> bool:
-    """Whether a look has found nothing but why."""
+    """Whether a probe has failed."""
     return isinstance(found, dict) and set(found) == {"unknown"}
 
 
 def printable(text: str) -> str:
-    """Return a text that a terminal cannot misunderstand."""
+    """Return a text with question marks for unprintable characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-class Hiding:
-    """Removes secrets, queries of URLs and the user's home directory from text that is made to be shared."""
+class DocumentRedactor:
+    """Removes secrets, queries of URLs and the user's home directory from documents, so that they can be shared."""
 
     def __init__(self, environment: Mapping[str, str], secrets: Sequence[str] = ()) -> None:
         self._redactor = Redactor(environment, secrets)
@@ -106,14 +106,14 @@ class Hiding:
         self._homes = [re.compile(rf"{re.escape(home.rstrip('/'))}(?![\w.-])") for home in known]
 
     def text(self, text: str) -> str:
-        """Return a text without them."""
+        """Return a redacted text."""
         text = _QUERY.sub(r"\1", self._redactor.text(text))
         for home in self._homes:
             text = home.sub("~", text)
         return printable(text)
 
     def all(self, value: Any) -> Any:  # noqa: ANN401 - a document
-        """Return a document in which no text has them."""
+        """Return a document with every text redacted."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Tries to compile, convert, quantize and serve, in a root that is removed afterwards."""
+"""Self-test: compiles, converts, quantizes and serves in a temporary root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError, StepError
 from llama_runner.core.value import Value
-from llama_runner.doctor.probe import Hiding
+from llama_runner.doctor.probe import DocumentRedactor
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.system.processes import capture
 from llama_runner.system.programs import find_program
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llama_runner.request.results import Made
     from llama_runner.serving.server_process import Server
 
-_PATIENCE_S = 120.0
+_TIMEOUT_S = 120.0
 _PROJECT = """cmake_minimum_required(VERSION 3.14)
 project(trial C CXX)
 add_executable(trial trial.cpp)
@@ -33,16 +33,16 @@ int main() { std::vector<int> one(1, 42); return std::printf("%d\\n", one[0]) ==
 """
 
 
-class Trial(Value):
-    """One thing that was tried."""
+class SelfTestResult(Value):
+    """The result of one part of the self-test."""
 
     name: str
     """``compile``, ``convert``, ``quantize`` or ``serve``."""
     ok: bool | None
-    """None where it could not be tried, as an earlier one failed."""
+    """None if it was not run, as an earlier part failed."""
     seconds: float
     said: str
-    """What was made, or what went wrong."""
+    """The output that was made, or the error."""
     hint: str | None = None
     code: int = ExitCode.DONE
     """The exit status of the command line for the error; 0: none."""
@@ -53,7 +53,7 @@ class Trial(Value):
 
 
 class Pipeline(Protocol):
-    """What is tried: a ``Runner`` over a root of its own."""
+    """The part of ``Runner`` that the self-test uses, with a temporary root."""
 
     def make(self, **wishes: Any) -> list[Made]:  # noqa: ANN401 - as of ``Runner``
         """See ``Runner``."""
@@ -65,66 +65,68 @@ class Pipeline(Protocol):
 
 
 def cannot_compile_error(doing: str, said: str) -> StepError:
-    """A program of a few lines does not compile, or does not run once it is compiled."""
+    """Return the error for the test program that does not compile or run."""
     return StepError(f"{doing} failed: {said}", hint="the lines are what the tools themselves say")
 
 
-def another_sentence_error(expected: str, said: str) -> ServerError:
-    """The demo model says something else than it was taught."""
+def wrong_answer_error(expected: str, said: str) -> ServerError:
+    """Return the error for another answer of the demo model than the trained one."""
     return ServerError(f"the demo model said {said!r}, not {expected!r}", hint="llama-runner bins build --force")
 
 
-def self_test(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[Trial]:
-    """Try everything, one after the other, with the programs under ``root``, and leave nothing behind.
+def self_test(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[SelfTestResult]:
+    """Run the parts of the self-test with the programs under ``root``, and remove their output.
 
-    ``open_runner`` returns a ``Runner`` over another root. What is said has no secrets, as in ``examine``.
+    ``open_runner`` returns a ``Runner`` for another root. The results have no secrets, as in ``collect_report``.
     """
-    hiding = Hiding(os.environ)
-    for trial in _trials(root, open_runner):
-        yield Trial(**hiding.all(trial.to_json()))
+    hiding = DocumentRedactor(os.environ)
+    for result in _tests(root, open_runner):
+        yield SelfTestResult(**hiding.all(result.to_json()))
 
 
-def _trials(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[Trial]:
+def _tests(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[SelfTestResult]:
     place = Path(tempfile.mkdtemp(prefix="llama-runner-trial-"))
     try:
-        there = _borrowed(root, place)
+        there = _link_programs(root, place)
         runner = open_runner(place)
         wishes: dict[str, Any] = {"demo": True, "offline": True}
         if there is None:
-            yield _try("compile", lambda: _compile(place))
+            yield _run_test("compile", lambda: _compile(place))
         else:
-            yield Trial("compile", True, 0.0, f"{there} is built already")
+            yield SelfTestResult("compile", True, 0.0, f"{there} is built already")
             wishes["binaries"] = there
-        yield _try("convert", lambda: _made(runner, demo=True, offline=True, quantization="f16"))
+        yield _run_test("convert", lambda: _run_make(runner, demo=True, offline=True, quantization="f16"))
         if there is None:
             for name in ("quantize", "serve"):
-                yield Trial(name, None, 0.0, "there are no programs yet", "llama-runner bins build")
+                yield SelfTestResult(name, None, 0.0, "there are no programs yet", "llama-runner bins build")
             return
-        yield _try("quantize", lambda: _made(runner, **wishes, quantization="q8_0"))
-        yield _try("serve", lambda: _served(runner, wishes))
+        yield _run_test("quantize", lambda: _run_make(runner, **wishes, quantization="q8_0"))
+        yield _run_test("serve", lambda: _run_serve(runner, wishes))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _try(name: str, what: Callable[[], str]) -> Trial:
+def _run_test(name: str, what: Callable[[], str]) -> SelfTestResult:
     began = time.monotonic()
     try:
         said = what()
     except Interrupted:
         raise
     except LlamaRunnerError as error:
-        return Trial(name, False, _since(began), str(error), error.hint, error.code)
+        return SelfTestResult(name, False, _since(began), str(error), error.hint, error.code)
     except OSError as error:
-        return Trial(name, False, _since(began), f"{error.filename or ''}: {error.strerror}", None, ExitCode.STORE)
-    return Trial(name, True, _since(began), said)
+        return SelfTestResult(
+            name, False, _since(began), f"{error.filename or ''}: {error.strerror}", None, ExitCode.STORE
+        )
+    return SelfTestResult(name, True, _since(began), said)
 
 
 def _since(began: float) -> float:
     return round(time.monotonic() - began, 3)
 
 
-def _borrowed(root: Path, place: Path) -> str | None:
-    """Put links to the programs of this machine under ``place``; return the name of those that are tried."""
+def _link_programs(root: Path, place: Path) -> str | None:
+    """Link an installed build into the root ``place`` and return its name; None without a build."""
     from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - only where it is tried
     from llama_runner.store.artifacts import Store  # noqa: PLC0415
     from llama_runner.store.layout import build_place  # noqa: PLC0415
@@ -139,13 +141,13 @@ def _borrowed(root: Path, place: Path) -> str | None:
     target.parent.mkdir(parents=True)
     try:
         target.symlink_to(tried.path.absolute(), target_is_directory=True)
-    except OSError:  # Windows, where links are not for everybody
+    except OSError:  # on Windows only administrators may make links
         shutil.copytree(tried.path, target)
     return tried.name
 
 
 def _compile(place: Path) -> str:
-    """Configure, compile and run a program of a few lines, with what a build of llama.cpp would take."""
+    """Configure, compile and run a short program with the tools of a build of llama.cpp."""
     from llama_runner.llama_cpp import cmake  # noqa: PLC0415 - only where it is tried
     from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT, find_toolchain, tool_path  # noqa: PLC0415
 
@@ -156,37 +158,39 @@ def _compile(place: Path) -> str:
     (source / "trial.cpp").write_text(_PROGRAM, encoding="utf-8")
     compilers = [("CMAKE_C_COMPILER", found.c.path), ("CMAKE_CXX_COMPILER", found.cxx.path)]
     environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ} | {"LC_ALL": "C"}
-    configure = cmake.configure(tool_path("cmake"), ninja, source, build, compilers, ["-DCMAKE_BUILD_TYPE=Release"])
-    _call("CMake", configure, environment)
-    _call("compiling", [str(ninja), "-C", str(build)], environment)
+    configure = cmake.configure_command(
+        tool_path("cmake"), ninja, source, build, compilers, ["-DCMAKE_BUILD_TYPE=Release"]
+    )
+    _run_tool("CMake", configure, environment)
+    _run_tool("compiling", [str(ninja), "-C", str(build)], environment)
     program = find_program("trial", str(build))
     if program is None:
         raise cannot_compile_error("compiling", "it ended well and left no program")
-    _call("what was compiled", [str(program)], environment)
+    _run_tool("what was compiled", [str(program)], environment)
     return f"a program of a few lines, with {found.cxx.path.name} {found.cxx.identity}"
 
 
-def _call(doing: str, argv: list[str], environment: dict[str, str]) -> None:
+def _run_tool(doing: str, argv: list[str], environment: dict[str, str]) -> None:
     try:
-        done = capture(argv, env=environment, timeout=_PATIENCE_S)
+        done = capture(argv, env=environment, timeout=_TIMEOUT_S)
     except TimeoutError:
-        raise cannot_compile_error(doing, f"no end within {_PATIENCE_S:.0f} s") from None
+        raise cannot_compile_error(doing, f"no end within {_TIMEOUT_S:.0f} s") from None
     if done.status:
         lines = [line.strip() for line in done.text.splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
         raise cannot_compile_error(doing, f"exit status {done.status}" + (f": {told}" if told else ""))
 
 
-def _made(runner: Pipeline, **wishes: Any) -> str:  # noqa: ANN401 - as of ``Runner``
+def _run_make(runner: Pipeline, **wishes: Any) -> str:  # noqa: ANN401 - as of ``Runner``
     [made] = runner.make(**wishes)
     return f"the demo model as {wishes['quantization']}, {made.bytes} bytes"
 
 
-def _served(runner: Pipeline, wishes: dict[str, Any]) -> str:
+def _run_serve(runner: Pipeline, wishes: dict[str, Any]) -> str:
     from llama_runner.demo import ANSWER, QUESTION  # noqa: PLC0415 - only where it is tried
 
     with runner.serve(**wishes, quantization="q8_0", server=ServerOptions(port=0)) as server:
         said = server.chat(QUESTION, temperature=0, max_tokens=64).text.strip()
     if said != ANSWER:
-        raise another_sentence_error(ANSWER, said)
+        raise wrong_answer_error(ANSWER, said)
     return "the demo model said its sentence"

@@ -1,16 +1,17 @@
-"""Compilers and what else builds need, versions, and the settings that change what happens."""
+"""Report on compilers and other build tools, versions, and settings."""
 
 from __future__ import annotations
 
 import os
 import platform
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.redaction import public_url
-from llama_runner.doctor.probe import Document, Place, look
-from llama_runner.llama_cpp.backends import BACKENDS, best, missing
+from llama_runner.doctor.probe import Document, Machine, try_probe
+from llama_runner.llama_cpp.backends import BACKENDS, choose_backend, missing_requirements
 from llama_runner.llama_cpp.compiler_cache import PROGRAMS
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.llama_cpp.toolchain import NoCompiler, find_toolchain, tool_path
@@ -33,29 +34,29 @@ _BUILDING = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PAT
 _DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES")
 
 
-def toolchains(place: Place) -> Document:
-    """Return the tools of every build, and for each backend what it lacks and the command that brings that."""
+def toolchains(machine: Machine) -> Document:
+    """Return the build tools, and for each backend what is missing and the command that installs it."""
     return {
-        **_compilers(place),
-        "cmake": look(lambda: _packaged("cmake")),
-        "ninja": look(lambda: _packaged("ninja")),
-        "git": look(lambda: _version(place, ("git",))),
-        "compiler_cache": look(lambda: _version(place, PROGRAMS)),
-        "nvcc": look(lambda: _nvcc(place)),
-        "glslc": look(lambda: _version(place, ("glslc",))),
-        "backends": {name: look(lambda name=name: _backend(place, name)) for name in _here(place)},  # type: ignore[misc]
-        "best": look(lambda: _best(place)),
+        **_compilers(machine),
+        "cmake": try_probe(lambda: _packaged("cmake")),
+        "ninja": try_probe(lambda: _packaged("ninja")),
+        "git": try_probe(lambda: _version(machine, ("git",))),
+        "compiler_cache": try_probe(lambda: _version(machine, PROGRAMS)),
+        "nvcc": try_probe(lambda: _nvcc(machine)),
+        "glslc": try_probe(lambda: _version(machine, ("glslc",))),
+        "backends": {name: try_probe(partial(_backend, machine, name)) for name in _supported_backends(machine)},
+        "best": try_probe(lambda: _best(machine)),
     }
 
 
-def _here(place: Place) -> list[str]:
-    return [name for name, backend in BACKENDS.items() if place.platform.partition("-")[0] in backend.systems]
+def _supported_backends(machine: Machine) -> list[str]:
+    return [name for name, backend in BACKENDS.items() if machine.platform.partition("-")[0] in backend.systems]
 
 
-def _compilers(place: Place) -> Document:
+def _compilers(machine: Machine) -> Document:
     def find() -> Document:
         try:
-            found = find_toolchain(place.environment)
+            found = find_toolchain(machine.environment)
         except NoCompiler as error:
             return {"c": None, "cxx": None, "install": error.hint, "lacking": str(error)}
         return {
@@ -63,7 +64,7 @@ def _compilers(place: Place) -> Document:
             for role, each in (("c", found.c), ("cxx", found.cxx))
         }
 
-    return {"compiler": look(find)}
+    return {"compiler": try_probe(find)}
 
 
 def _packaged(package: str) -> Document:
@@ -72,52 +73,52 @@ def _packaged(package: str) -> Document:
     return {"path": str(tool_path(package)), "version": version(package)}
 
 
-def _version(place: Place, names: Iterable[str]) -> Document | None:
-    """Return the first of these programs that is there; None without any."""
+def _version(machine: Machine, names: Iterable[str]) -> Document | None:
+    """Return path and version of the first installed program of these; None without any."""
     for name in names:
-        if path := place.program(name):
-            lines = place.ask(path, "--version").splitlines()
+        if path := machine.program(name):
+            lines = machine.ask(path, "--version").splitlines()
             return {"path": str(path), "version": next((line.strip() for line in lines if line.strip()), "")}
     return None
 
 
-def _nvcc(place: Place) -> Document | None:
-    """Return nvcc, and whether it works with the C++ compiler that is here: ``refuses`` is None or what it says."""
-    path = place.program("nvcc")
+def _nvcc(machine: Machine) -> Document | None:
+    """Return nvcc; ``refuses`` is its error with the installed C++ compiler, None if it works."""
+    path = machine.program("nvcc")
     if path is None:
         return None
-    lines = [line for line in place.ask(path, "--version").splitlines() if "release" in line]
+    lines = [line for line in machine.ask(path, "--version").splitlines() if "release" in line]
     found: Document = {"path": str(path), "version": lines[0].strip() if lines else "", "refuses": None}
 
     def compile_nothing() -> None:
         try:
-            cxx = find_toolchain(place.environment).cxx.path
+            cxx = find_toolchain(machine.environment).cxx.path
         except LlamaRunnerError:
-            return  # which is a finding of its own
-        patient = place.replace(patience=4 * place.patience)
+            return  # reported elsewhere
+        patient = machine.replace(timeout=4 * machine.timeout)
         patient.ask(path, "-ccbin", cxx, "-x", "cu", "-c", os.devnull, "-o", os.devnull)
 
-    refusal = look(compile_nothing)
+    refusal = try_probe(compile_nothing)
     return {**found, "refuses": refusal and refusal["unknown"]}
 
 
-def _backend(place: Place, name: str) -> Document:
-    lacking = missing(name, place.environment, place.system / "usr")
+def _backend(machine: Machine, name: str) -> Document:
+    lacking = missing_requirements(name, machine.environment, machine.system / "usr")
     return {"missing": lacking, "install": BACKENDS[name].install or None if lacking else None}
 
 
-def _best(place: Place) -> Document:
-    chosen = best(place.platform, place.environment, system=place.system)
+def _best(machine: Machine) -> Document:
+    chosen = choose_backend(machine.platform, machine.environment, system=machine.system)
     return {"name": chosen.name, "why": chosen.why}
 
 
 def versions() -> Document:
-    """Return versions of llama_runner, Python and the packages, and the llama.cpp that is pinned."""
+    """Return the versions of llama_runner, Python, the packages and the pinned llama.cpp."""
     return {
         "llama_runner": __version__,
         "python": platform.python_version(),
-        "packages": {name: look(lambda name=name: _package(name)) for name in PACKAGES},  # type: ignore[misc]
-        "pin": look(_pin),
+        "packages": {name: try_probe(lambda name=name: _package(name)) for name in PACKAGES},  # type: ignore[misc]
+        "pin": try_probe(_pin),
     }
 
 
@@ -135,9 +136,9 @@ def _pin() -> Document:
     return {"build": pin.build, "commit": pin.commit, "package": f"{pin.package} {pin.version}"}
 
 
-def settings(place: Place) -> Document:
-    """Return variables that change what happens; of those that hold a secret only that they are set."""
-    environment = place.environment
+def settings(machine: Machine) -> Document:
+    """Return the environment variables that have an effect; for secrets only that they are set."""
+    environment = machine.environment
     shown = [name for name in environment if name.upper() in _PROXIES or name.startswith(("LLAMA_", "GGML_"))]
     shown += [name for name in (*_HUB, *_BUILDING, *_DEVICES, "TMPDIR") if name in environment and name not in shown]
     values = {name: "set" if is_secret(name) and name != "HF_TOKEN_PATH" else environment[name] for name in shown}
@@ -145,42 +146,42 @@ def settings(place: Place) -> Document:
     values |= {name: public_url(value) for name, value in values.items() if name.upper() in _PROXIES}
     return {
         "variables": dict(sorted(values.items())),
-        "hub": look(lambda: _hub(place)),
-        "pip_index": look(lambda: "set" if _has_index(place) else "not set"),
+        "hub": try_probe(lambda: _hub(machine)),
+        "pip_index": try_probe(lambda: "set" if _has_index(machine) else "not set"),
     }
 
 
-def _hub(place: Place) -> Document:
-    """Return where the Hub is and where the token is from, never the token."""
+def _hub(machine: Machine) -> Document:
+    """Return the endpoint of the Hub and the origin of the token, not the token itself."""
     from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not for --help
 
     notices: list[str] = []
-    found = find_access(place.environment, token_file=None, notice=lambda _, text: notices.append(text))
+    found = find_access(machine.environment, token_file=None, notice=lambda _, text: notices.append(text))
     token = found.origin if found.token is not None else None
     return {
         "endpoint": found.endpoint,
         "token": token,
-        "offline": is_offline(place.environment),
+        "offline": is_offline(machine.environment),
         "notices": notices,
     }
 
 
-def token_of(place: Place) -> list[str]:
-    """Return the token that would be sent, so that it can be kept out of everything that is said."""
+def hub_tokens(machine: Machine) -> list[str]:
+    """Return the token for the Hub, if any, so that it can be redacted."""
     from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not for --help
 
-    found = look(lambda: find_access(place.environment, token_file=None, notice=lambda *_: None).token)
+    found = try_probe(lambda: find_access(machine.environment, token_file=None, notice=lambda *_: None).token)
     return [found] if isinstance(found, str) else []
 
 
-def _has_index(place: Place) -> bool:
-    environment = place.environment
+def _has_index(machine: Machine) -> bool:
+    environment = machine.environment
     if any(environment.get(name) for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")):
         return True
     home = Path(environment.get("HOME") or Path.home())
     config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [config / "pip/pip.conf", home / ".pip/pip.conf", place.system / "etc/pip.conf"]
+    files = [config / "pip/pip.conf", home / ".pip/pip.conf", machine.system / "etc/pip.conf"]
     files += [Path(environment[name]) for name in ("PIP_CONFIG_FILE",) if environment.get(name)]
-    files += [place.system / "etc/xdg/pip/pip.conf"]
+    files += [machine.system / "etc/xdg/pip/pip.conf"]
     texts = (read_bounded(file, LARGEST_JSON).decode("utf-8", "replace") for file in files if file.is_file())
     return any(word in text for text in texts for word in ("index-url", "index_url", "find-links"))

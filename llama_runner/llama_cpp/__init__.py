@@ -1,1 +1,1 @@
-"""llama.cpp's programs: the pinned source, building, releases, installed builds, capabilities."""
+"""llama.cpp's programs: source trees, builds, releases, installed builds, capabilities."""

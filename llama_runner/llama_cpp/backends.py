@@ -1,7 +1,7 @@
-"""What llama.cpp can compute with: what CMake is told for it, what has to be there to build it, which is best here.
+"""Backends of llama.cpp: CMake options, build requirements, and the choice for this machine.
 
-A backend's name is one of `BACKENDS`; ``+rpc`` after any of them also builds what lets several machines compute
-together.
+A backend's name is one of `BACKENDS`; ``+rpc`` after a name also builds the RPC backend, with which several machines
+compute together.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ RPC_TARGET = "ggml-rpc-server"
 
 
 class Backend(Value):
-    """One way to compute.
+    """Backend of llama.cpp.
 
-    ``options`` are CMake's, on top of those of every build. ``programs`` have to be found to build it, each with
-    CMake's variable for it; ``headers`` too, each with a word that it has to have and older ones lack. ``install`` is
-    the command that brings them to Debian or Ubuntu. ``device`` is how `llama-server --list-devices` begins the names
-    of its devices; None: it lists none. ``architectures`` is CMake's variable for the kinds of GPU to compile for.
+    ``options`` are CMake's, on top of those of every build. ``programs`` are required for a build, each with CMake's
+    variable for it; so are ``headers``, each with a word that old versions lack. ``install`` is the command that
+    installs them on Debian or Ubuntu. ``device`` is the prefix of its devices in ``llama-server --list-devices``, None
+    if it lists none. ``architectures`` is CMake's variable for the GPU architectures.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +85,7 @@ BACKENDS: Mapping[str, Backend] = {
 
 
 def no_such_backend_error(name: str, platform: str) -> UsageError:
-    """llama.cpp has none of that name, or not on this system."""
+    """Return the error for a backend that does not exist, or not on this system."""
     system = platform.partition("-")[0]
     here = [each for each, backend in BACKENDS.items() if system in backend.systems]
     return UsageError(
@@ -94,33 +94,33 @@ def no_such_backend_error(name: str, platform: str) -> UsageError:
 
 
 def cannot_build_error(name: str, missing: Iterable[str], install: str) -> ToolError:
-    """What a backend needs to be built is not installed."""
+    """Return the error for missing build requirements of a backend."""
     missing = tuple(missing)
     what = " and ".join(missing)
     return ToolError(f"building for {name} needs {what}, not found here", hint=install or None)
 
 
-def parts(name: str) -> tuple[str, bool]:
+def split_rpc(name: str) -> tuple[str, bool]:
     """Return a backend's name without ``+rpc``, and whether it had it."""
     return name.removesuffix(RPC), name.endswith(RPC)
 
 
-def known(name: str, platform: str) -> str:
-    """Return the name if there is such a backend on that platform (``linux-x86_64``); ``UsageError`` if not."""
-    bare, _ = parts(name)
+def check_backend(name: str, platform: str) -> str:
+    """Return the name if the platform (``linux-x86_64``) has such a backend; raises ``UsageError``."""
+    bare, _ = split_rpc(name)
     if bare not in BACKENDS or platform.partition("-")[0] not in BACKENDS[bare].systems:
         raise no_such_backend_error(name, platform)
     return name
 
 
-def missing(
+def missing_requirements(
     name: str, environment: Mapping[str, str], root: Path = Path("/usr"), *, include: Iterable[Path] = ()
 ) -> list[str]:
-    """Return the programs and headers that building a backend needs and that are not here.
+    """Return the programs and headers that a build of the backend needs and that are not installed.
 
-    Headers are looked for in ``include``, then where compilers look.
+    Headers are searched in ``include``, then in the compilers' default directories.
     """
-    backend = BACKENDS[parts(name)[0]]
+    backend = BACKENDS[split_rpc(name)[0]]
     path = environment.get("PATH", os.defpath)
     absent = [program for program in backend.programs if find_program(program, path) is None]
     places = [*include, *(Path(place) for place in environment.get("CPATH", "").split(os.pathsep) if place)]
@@ -136,33 +136,33 @@ def missing(
     return absent
 
 
-class Choice(Value):
-    """The backend for this machine, and why it is that one."""
+class BackendChoice(Value):
+    """Backend for this machine, with the reason of the choice."""
 
     name: str
     why: str
 
 
-def best(platform: str, environment: Mapping[str, str], *, system: Path = Path("/")) -> Choice:
-    """Choose the best backend that both the machine and what is installed on it support.
+def choose_backend(platform: str, environment: Mapping[str, str], *, system: Path = Path("/")) -> BackendChoice:
+    """Choose the best backend that the machine and its installed packages support.
 
-    A few files are looked at, nothing is started: this is asked at every start.
+    Only a few files are checked and no process is started, as this runs on every start.
     """
     if platform == "macos-arm64":
-        return Choice("metal", "Apple silicon")
+        return BackendChoice("metal", "Apple silicon")
     found = []
     for name, device, sign in _SIGNS:
         if not any((system / place).exists() for place in sign):
             continue
-        lacking = missing(name, environment, system / "usr")
+        lacking = missing_requirements(name, environment, system / "usr")
         if not lacking:
-            return Choice(name, device)
+            return BackendChoice(name, device)
         found.append(f"{device}, but {' and '.join(lacking)} to build for it with {name} is not")
-    return Choice("cpu", f"there is {'; '.join(found)}" if found else "no GPU was found")
+    return BackendChoice("cpu", f"there is {'; '.join(found)}" if found else "no GPU was found")
 
 
-def seen(platform: str, *, system: Path = Path("/")) -> list[str]:
-    """Return the backends that this machine has devices for, best first, and last the one that needs none."""
+def available_backends(platform: str, *, system: Path = Path("/")) -> list[str]:
+    """Return the backends that this machine has devices for, best first, ``cpu`` last."""
     if platform == "macos-arm64":
         return ["metal"]
     return [name for name, _, sign in _SIGNS if any((system / place).exists() for place in sign)] + ["cpu"]

@@ -1,9 +1,9 @@
 """Exports and imports a build with its record as a reproducible tar.gz.
 
-The archive is a tar.gz of what lies below the root, ``bins/<platform>/<name>/``: the record first, then the files by
-name, with nothing of time, owner or machine, so that the same build gives the same bytes whenever it is packed. What
-comes back is untrusted: the key has to follow from the recipe, the digest from the files, and the programs have to pass
-the smoke test here. This shows that a build arrived whole. It does not show who made it.
+The archive contains ``bins/<platform>/<name>/``: the record first, then the files by name, without times, owners or
+facts of the machine, so that the same build always gives the same bytes. An imported archive is untrusted: the key must
+follow from the recipe, the digest from the files, and the programs must pass the smoke test here. This shows that a
+build arrived unchanged. It does not show who made it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, St
 from llama_runner.core.step import Place, Step
 from llama_runner.core.value import Value
 from llama_runner.engine.run_program import Cancellation
-from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, opened
+from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, open_directory
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.local_sources import LocalSources, unreadable_source_error
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
     SmokeTest = Callable[[StagedWorkspace, Mapping[str, Any]], None]
-    """Raises for programs in ``workspace.out`` that do not work; gets the parameters of their recipe."""
+    """Raises if the programs in ``workspace.out`` do not work; gets the parameters of their recipe."""
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*-[0-9a-f]{8}")
@@ -48,69 +48,69 @@ _CODE = re.compile(
     r"(sse|ssse|avx|fma|f16c|bmi|abm|lzcnt|popcnt|movbe|movdir|v?aes|v?pclmul|gfni|sha|sm[34]|adx|rdrand|rdseed|amx|xop"
     r"|tbm|asimd|neon|sve|sme|i8mm|bf16|fp16|fphp|atomics|crc32|dotprod|lsx|lasx)"
 )
-"""Those of a processor's features that compilers make instructions for; ``hypervisor`` is none."""
+"""Processor features that compilers make instructions for; ``hypervisor`` is not one."""
 
 
 def export_exists_error(path: Path) -> UsageError:
-    """The archive is to be written where something is."""
+    """Return the error for an existing output file."""
     return UsageError(f"{path} exists", hint="choose another --output, or remove it")
 
 
 def not_exportable_error(name: str, link: str, target: str) -> UsageError:
-    """Programs that lie elsewhere on this machine: there is nothing to pack but links."""
+    """Return the error for adopted programs, of which there are only links to pack."""
     return UsageError(
         f"{name} cannot be exported: its {link} is a link to {target}",
         hint="install the same package there; builds and unpacked releases can be exported",
     )
 
 
-def bad_parcel_error(path: Path, why: str) -> SourceError:
-    """The archive is not one that ``bins export`` wrote, or not as it wrote it."""
+def bad_build_archive_error(path: Path, why: str) -> SourceError:
+    """Return the error for an archive that ``bins export`` did not write, or that was changed."""
     return SourceError(f"{path} is not imported: {why}", hint="nothing was kept; export it again and compare sha256")
 
 
 def foreign_build_error(name: str, platform: str) -> SourceError:
-    """A build for another system or architecture."""
+    """Return the error for a build for another system or architecture."""
     here = hardware.platform_tag()
     return SourceError(f"{name} is for {platform}, and this is {here}", hint="import it on such a machine")
 
 
 def missing_features_error(name: str, features: tuple[str, ...]) -> SourceError:
-    """A build for a processor that can do more than this one."""
+    """Return the error for a build that uses features that this processor lacks."""
     return SourceError(
         f"{name} was built for a processor with {', '.join(features)}, which this one lacks",
         hint="build it here, or with --backend cpu-portable there",
     )
 
 
-class Imported(Value):
-    """What came out of an archive."""
+class ImportResult(Value):
+    """Imported build."""
 
     path: Path
     ran: bool
-    """False when it was here already."""
+    """False if the build was already installed."""
     facts: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the build."""
         return self.path.name
 
 
-class _Arrival(Step):
-    """Stands for what is done with an archive, where the name of a step is wanted."""
+class _ImportStep(Step):
+    """Step that stands for the import in the workspace."""
 
     kind: ClassVar[str] = "import"
 
 
 def export(store: Store, name: str, output: Path | None = None) -> Path:
-    """Pack a build into one archive and return its path: ``output``, below it, or beside us under the build's name.
+    """Pack a build into an archive and return its path: ``output``, a file in it, or a file in the working directory.
 
-    Raises ``UsageError``, and what ``find_anywhere`` and ``opened`` raise.
+    Raises ``UsageError``, and the errors of ``find_anywhere`` and ``open_directory``.
     """
     from pathlib import Path  # noqa: PLC0415 - the default only
 
-    programs = opened(store, find_anywhere(store, name))
+    programs = open_directory(store, find_anywhere(store, name))
     default = f"{programs.name}-{programs.path.parent.name}.tar.gz"
     target = Path(default) if output is None else output / default if output.is_dir() else output
     if target.exists():
@@ -122,29 +122,29 @@ def export(store: Store, name: str, output: Path | None = None) -> Path:
         raise damaged_build_error(programs.name, "its files are not those that were made")
     try:
         with new_file(target) as unfinished:
-            _pack(programs.path, _travelling(programs.record), unfinished)
+            _pack(programs.path, _portable_record(programs.record), unfinished)
     except OSError as error:
         raise as_store_error(error, target) from error
     return target
 
 
 def _contents(directory: Path) -> Iterator[Path]:
-    """Yield the files and links below a directory, sorted; not its record."""
+    """Yield the files and links below a directory, sorted, without its record."""
     for path in sorted(directory.rglob("*")):
         if path != directory / STATE_FILE and (path.is_symlink() or path.is_file()):
             yield path
 
 
 def _stays_inside(link: Path) -> bool:
-    """Whether a link leads to something beside it, by its name alone."""
+    """Return whether a link's target is a name in the same directory."""
     target = os.fspath(link.readlink())
     return os.path.basename(target) == target  # noqa: PTH119 - the text, not a path
 
 
-def _travelling(record: Record) -> Record:
-    """Return a record without what is so only of the machine and the moment where it was made."""
+def _portable_record(record: Record) -> Record:
+    """Return a record without the facts of the machine and the run that made it."""
     source = {name: record.source[name] for name in ("kind", "ref", "revision", "digest") if name in record.source}
-    if not re.fullmatch(r"[\w.+-]+(==[\w.+-]+)?", str(source.get("ref", ""))):  # a path of that machine, a URL
+    if not re.fullmatch(r"[\w.+-]+(==[\w.+-]+)?", str(source.get("ref", ""))):  # a path of that machine, or a URL
         source.pop("ref", None)
     made = {name: record.made[name] for name in ("at", "seconds", "by") if name in record.made}
     return record.replace(stamp=Stamp(), noted={}, source=source, made=made)
@@ -177,20 +177,21 @@ def _pack(directory: Path, record: Record, file: Path) -> None:
 
 
 def _member(name: str) -> tarfile.TarInfo:
-    """Return a member without owner and time; readable by all."""
+    """Return a tar member without owner and time."""
     return tarfile.TarInfo(name)
 
 
-def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Sink, lock_timeout: float) -> Imported:
-    """Import what ``export`` packed, on this or another machine, under the key that it has there.
+def import_build(
+    store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Sink, lock_timeout: float
+) -> ImportResult:
+    """Import an archive that ``export`` wrote, under the same key.
 
-    Raises ``SourceError``, ``archives.BadArchive``, ``SourceError``, and what
-    ``smoke_test`` raises; nothing is kept then.
+    Raises ``SourceError``, ``archives.BadArchive``, and the errors of ``smoke_test``; nothing is kept then.
     """
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
     try:
-        archives.check_kind(archive)  # before all of it is hashed
+        archives.check_is_archive(archive)  # before all of it is hashed
         name = f"import-{short_hash(hash_file(archive), 16)}"
     except OSError as error:
         raise unreadable_source_error(archive, error.strerror or str(error)) from error
@@ -209,62 +210,62 @@ def import_build(store: Store, archive: Path, *, smoke_test: SmokeTest, sink: Si
 
 
 def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
-    """Unpack an archive and return whose record is in it, once all that can be known without running it is right."""
+    """Unpack an archive, check everything that can be checked without running it, and return its place and record."""
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
     archives.extract(file, unpacked)
     found = [path.relative_to(unpacked) for path in unpacked.glob(f"{layout.BUILDS}/*/*/{STATE_FILE}")]
     if len(found) != 1:
-        raise bad_parcel_error(file, "there is no record of a build in it, or more than one")
+        raise bad_build_archive_error(file, "there is no record of a build in it, or more than one")
     directory = unpacked / found[0].parent
     _, platform, name, _ = found[0].parts
     strangers = [p for p in unpacked.rglob("*") if not p.is_dir() and directory not in p.parents]
     if strangers:
-        raise bad_parcel_error(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
+        raise bad_build_archive_error(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
     record = _record(file, directory / STATE_FILE)
     _check_name(file, name, platform, record)
     for path in _contents(directory):
         if path.is_symlink() and not _stays_inside(path):
-            raise bad_parcel_error(file, f"{path.name} is a link to {path.readlink()}")
+            raise bad_build_archive_error(file, f"{path.name} is a link to {path.readlink()}")
     if hash_tree(directory) != (record.digest, record.bytes):
-        raise bad_parcel_error(file, f"its files are not those of its record, {record.digest}")
+        raise bad_build_archive_error(file, f"its files are not those of its record, {record.digest}")
     _check_machine(name, platform, record)
     return Place(layout.build_place(platform, name)), record
 
 
 def _record(file: Path, path: Path) -> Record:
     if path.is_symlink() or path.stat().st_size > _LARGEST_RECORD:
-        raise bad_parcel_error(file, "its record is none")
+        raise bad_build_archive_error(file, "invalid record file")
     try:
         state = parse_state(read_bounded(path, _LARGEST_RECORD))
         if TREE in state.problems:
-            raise bad_parcel_error(file, f"its record is damaged: {state.problems[TREE]}")
+            raise bad_build_archive_error(file, f"its record is damaged: {state.problems[TREE]}")
         record = state.records.get(TREE)
         if record is None:
-            raise bad_parcel_error(file, "its record is of something else")
+            raise bad_build_archive_error(file, "its record is of something else")
         key = key_of(record.recipe)
     except (InvalidRecord, TypeError, UnicodeDecodeError) as error:
-        raise bad_parcel_error(file, f"its record is damaged: {error}") from error
+        raise bad_build_archive_error(file, f"its record is damaged: {error}") from error
     if record.key != key:
-        raise bad_parcel_error(file, f"its record says that its key is {record.key}, and its recipe gives {key}")
+        raise bad_build_archive_error(file, f"its record says that its key is {record.key}, and its recipe gives {key}")
     return record
 
 
 def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
-    """Check that a build is called, and lies, as one of its recipe would."""
+    """Check that name and platform follow from the recipe."""
     params, system = record.recipe.get("params", {}), record.recipe.get("platform", {}).get("system")
     if not _NAME.fullmatch(name) or not name.endswith(f"-{short_hash(record.key)}"):
-        raise bad_parcel_error(file, f"it is called {name}, and its key is {record.key}")
+        raise bad_build_archive_error(file, f"it is called {name}, and its key is {record.key}")
     if record.recipe.get("step") == "compile":
         expected = f"{params.get('backend')}-b{params.get('build')}-{short_hash(record.key)}"
         if name != expected:
-            raise bad_parcel_error(file, f"it is called {name}, and its recipe makes {expected}")
+            raise bad_build_archive_error(file, f"it is called {name}, and its recipe makes {expected}")
     if system != platform:
-        raise bad_parcel_error(file, f"it is for {platform}, and its recipe for {system}")
+        raise bad_build_archive_error(file, f"it is for {platform}, and its recipe for {system}")
 
 
 def _check_machine(name: str, platform: str, record: Record) -> None:
-    """Check that this machine can run it, as far as that can be known beforehand."""
+    """Check that the build is for this system and processor."""
     if platform != hardware.platform_tag():
         raise foreign_build_error(name, platform)
     needed = str(record.recipe.get("platform", {}).get("cpu", "")).split()
@@ -281,8 +282,8 @@ def _publish(
     smoke_test: SmokeTest,
     sink: Sink,
     lock_timeout: float,
-) -> Imported:
-    """Test a build that was unpacked, and publish it; one of the same key that is here already stays."""
+) -> ImportResult:
+    """Run the smoke test on an unpacked build and publish it; an installed build with the same key stays."""
     from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
 
     lock = layout.lock_file(store.private, short_hash(record.key, 16))
@@ -290,10 +291,10 @@ def _publish(
     with locks.hold(lock, "import", timeout=lock_timeout):
         old = store.record(place)
         if old is not None and old.key == record.key and store.payload_state(place, old) in ("present", "restamp"):
-            return Imported(path, False, old.facts)
+            return ImportResult(path, False, old.facts)
         sources = LocalSources(store, remember=False, inspect=lambda _model: None)
         with StagedWorkspace(
-            _Arrival(),
+            _ImportStep(),
             record.key,
             place,
             store=store,
@@ -308,11 +309,11 @@ def _publish(
             build.rename(workspace.out)
             smoke_test(workspace, record.recipe.get("params", {}))
             made = {
-                **_travelling(record).made,
+                **_portable_record(record).made,
                 "kept": True,
                 "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "imported_by": f"llama_runner {__version__}",
             }
             facts = {**record.facts, **workspace.facts}
-            store.publish(place, workspace.out, _travelling(record).replace(facts=facts, made=made))
-    return Imported(path, True, facts)
+            store.publish(place, workspace.out, _portable_record(record).replace(facts=facts, made=made))
+    return ImportResult(path, True, facts)

@@ -1,7 +1,7 @@
-"""Programs that lie in ``bins/`` already: those chosen for later runs with ``bins use``, or named by ``--binaries``.
+"""Selects installed programs: those that ``bins use`` chose, or that ``--binaries`` names.
 
-All of it is on the warm path: one small file says what is chosen, one record says what lies there, and the bytes are
-read only when their stamp is another than the recorded one.
+All of it is on the warm path: one small file has the choice, one record per build has its digest, and the bytes are
+read only if their stamp has changed.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 
 
 def no_such_build_error(name: str, there: Iterable[str]) -> UsageError:
-    """There are no programs of that name."""
+    """Return the error for an unknown build."""
     there = tuple(there)
     what = f"there are {', '.join(there)}" if there else "there are none; make some with bins build"
     return UsageError(f"there are no programs called {name!r} in bins/", hint=what)
 
 
 def ambiguous_build_error(name: str, fitting: Iterable[str]) -> UsageError:
-    """Several have names that the abbreviation fits."""
+    """Return the error for an abbreviation that several builds match."""
     fitting = tuple(fitting)
     return UsageError(f"{name!r} fits {', '.join(fitting)}", hint="say more of the name")
 
 
 def other_platform_error(name: str, platform: str) -> UsageError:
-    """Programs that run on other machines than this."""
+    """Return the error for a build for another platform."""
     here = hardware.platform_tag()
     return UsageError(f"{name} is for {platform}, and this is {here}", hint="use it there")
 
 
 def damaged_build_error(name: str, why: str) -> StoreError:
-    """What lies there is not what was put there."""
+    """Return the error for a build that cannot be used."""
     return StoreError(
         f"{name} cannot be used: {why}",
         hint="go on without it with `bins use auto`, remove it with `bins remove`, and make it anew",
@@ -57,141 +57,140 @@ def damaged_build_error(name: str, why: str) -> StoreError:
 
 
 class DamagedChoice(StoreError):
-    """The file that says what is chosen cannot be read."""
+    """The file with the choice is damaged."""
 
     def __init__(self, path: Path, why: str) -> None:
         self.path, self.why = path, why
         super().__init__(f"{path} does not say which programs are chosen: {why}", hint="choose again with bins use")
 
 
-class Choice(Value):
-    """What is used in later runs, None for whatever is best then; and what was before, the latest last."""
+class BuildChoice(Value):
+    """Chosen build, None for the automatic choice, and the earlier choices, the latest last."""
 
     name: str | None = None
     before: tuple[str | None, ...] = ()
 
 
-class StoredPrograms(StoredSource):
-    """Programs in ``bins/``, looked at when they were opened."""
+class InstalledPrograms(StoredSource):
+    """Programs in ``bins/``, checked when they were opened."""
 
     path: Path
     digest: Digest
     record: Record
     restamp: bool
-    """Whether the same bytes lie there under another stamp: they were moved or copied."""
+    """Whether the stamp changed but the bytes did not: the files were moved or copied."""
     kind: ClassVar[str] = "programs"
 
     @property
     def name(self) -> str:
-        """The name of the build."""
+        """Name of the build."""
         return self.path.name
 
-    def remember(self, store: Store) -> None:
-        """Write down the stamp of bytes that were moved, so that they are not read again at the next start."""
+    def update_stamp(self, store: Store) -> None:
+        """Record the new stamp of moved files, so that the next start does not read them again."""
         if self.restamp:
-            store.update(place_of(self.path), self.record.replace(stamp=payload_stamp(self.path)))
+            store.update(place_in_store(self.path), self.record.replace(stamp=payload_stamp(self.path)))
 
     def verify(self) -> None:
-        """Raise ``StoreError`` if the bytes are no longer those that were opened."""
+        """Raise ``StoreError`` if the bytes have changed since they were opened."""
         with suppress(OSError):
             if self.restamp or payload_stamp(self.path) == self.record.stamp:
                 return
         raise damaged_build_error(self.name, "it changed while it was in use")
 
     def origin(self) -> dict[str, object]:
-        """Return what a record says of it."""
+        """Return the source of a record."""
         return {"kind": self.kind, "ref": self.name, "digest": self.digest}
 
 
 def choice_file(private: Path) -> Path:
-    """Return where it is written which programs are chosen: of each platform that uses this root, others."""
+    """Return the path of the file with the choice; each platform that shares the root has its own."""
     return layout.chosen_build(private, hardware.platform_tag())
 
 
-def choice(private: Path) -> Choice:
-    """Return what is chosen, and what was before; ``DamagedChoice``."""
+def read_choice(private: Path) -> BuildChoice:
+    """Return the choice and the earlier ones; raises ``DamagedChoice``."""
     path = choice_file(private)
     try:
         told = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
-        return Choice()
+        return BuildChoice()
     except (OSError, ValueError) as error:
         raise DamagedChoice(path, str(error)) from None
     match told:
         case {"chosen": name, "before": [*before]} if all(
             each is None or isinstance(each, str) for each in (name, *before)
         ):
-            return Choice(name, tuple(before))
+            return BuildChoice(name, tuple(before))
     raise DamagedChoice(path, "it has another form")
 
 
-def chosen(private: Path) -> str | None:
-    """Return the name of the programs that ``bins use`` chose for this platform, None for none; ``DamagedChoice``."""
-    return choice(private).name
+def chosen_name(private: Path) -> str | None:
+    """Return the name of the chosen build, None for the automatic choice; raises ``DamagedChoice``."""
+    return read_choice(private).name
 
 
-def open_chosen(store: Store) -> StoredPrograms | None:
-    """Return the programs that ``bins use`` chose, None where it chose none.
+def open_chosen(store: Store) -> InstalledPrograms | None:
+    """Return the programs that ``bins use`` chose, None if it chose none.
 
-    Raises ``DamagedChoice``, and ``StoreError`` when they are gone or not as they were made. Writes nothing.
+    Raises ``DamagedChoice``, and ``StoreError`` if they are missing or changed. Writes nothing.
     """
-    name = chosen(store.private)
+    name = chosen_name(store.private)
     if name is None:
         return None
-    return opened(store, store.root / layout.build_place(hardware.platform_tag(), name))
+    return open_directory(store, store.root / layout.build_place(hardware.platform_tag(), name))
 
 
-def newest(store: Store) -> StoredPrograms | None:
-    """Return the programs that are chosen or, without a choice, those that were made last; None for none.
+def newest(store: Store) -> InstalledPrograms | None:
+    """Return the chosen programs, else the most recently made ones; None if there are none.
 
-    They are those that most runs take, found without asking which backend is best.
+    Most runs use these; they are found without the automatic choice of a backend.
     """
     if (found := open_chosen(store)) is not None:
         return found
-    here = [path for path in directories(store.root) if path.parent.name == hardware.platform_tag()]
+    here = [path for path in build_directories(store.root) if path.parent.name == hardware.platform_tag()]
     records = [(path, record) for path in here if (record := store.records(path).get(TREE)) is not None]
     if not records:
         return None
     path, record = max(records, key=lambda each: str(each[1].made.get("at")))
-    return StoredPrograms(path, record.digest, record, restamp=False)
+    return InstalledPrograms(path, record.digest, record, restamp=False)
 
 
-def open_programs(store: Store, name: str) -> StoredPrograms:
-    """Return programs that lie in ``bins/``, by their name or enough of it.
+def open_programs(store: Store, name: str) -> InstalledPrograms:
+    """Return installed programs by name or abbreviation.
 
-    Raises ``UsageError`` and, when they are not as they were made,
-    ``StoreError``. Writes nothing.
+    Raises ``UsageError``, and ``StoreError`` if they have changed. Writes nothing.
     """
-    return opened(store, find(store, name))
+    return open_directory(store, find_build(store, name))
 
 
-def opened(store: Store, path: Path) -> StoredPrograms:
-    """Return the programs in a directory of ``bins/``; ``StoreError``."""
+def open_directory(store: Store, path: Path) -> InstalledPrograms:
+    """Return the programs in a directory of ``bins/``; raises ``StoreError``."""
     record = store.records(path).get(TREE)
     if record is None:
         raise damaged_build_error(path.name, "it has no record" if path.is_dir() else "it is gone")
-    problem, restamp = looked_at(store, path, record)
+    problem, restamp = check_programs(store, path, record)
     if problem is not None:
         raise damaged_build_error(path.name, problem)
-    return StoredPrograms(path, record.digest, record, restamp)
+    return InstalledPrograms(path, record.digest, record, restamp)
 
 
-def looked_at(store: Store, path: Path, record: Record) -> tuple[str | None, bool]:
-    """Return why programs cannot be used, None when they can, and whether they lie there under another stamp."""
-    payload = store.payload_state(place_of(path), record)
+def check_programs(store: Store, path: Path, record: Record) -> tuple[str | None, bool]:
+    """Return why programs cannot be used (None if they can), and whether only their stamp has changed."""
+    payload = store.payload_state(place_in_store(path), record)
     if payload == "absent":
         return "its files are gone", False
     if payload == "changed":
         return "its files are not those that were made", False
     if not any((path / program).exists() for program in ("llama-server", "llama-server.exe")):
         return "there is no llama-server in it", False
-    if record.recipe.get("step") == "adopt" and _are_others(store, record):
+    if record.recipe.get("step") == "adopt" and _were_replaced(store, record):
         return "the programs that it links to are others now", False
     return None, payload == "restamp"
 
 
-def _are_others(store: Store, record: Record) -> bool:
-    """Whether programs of the system were replaced since they were adopted: by an upgrade."""
+def _were_replaced(store: Store, record: Record) -> bool:
+    """Return whether adopted programs of the system were replaced since, by an upgrade."""
     from llama_runner.llama_cpp.system_binaries import AdoptedPrograms  # noqa: PLC0415 - most programs are built
 
     asked = record.recipe["params"]
@@ -203,21 +202,21 @@ def _are_others(store: Store, record: Record) -> bool:
     return bool(found != record.recipe["inputs"].get("programs"))
 
 
-def place_of(path: Path) -> Place:
+def place_in_store(path: Path) -> Place:
     """Return the place in the store of a directory of programs."""
     return Place(layout.build_place(path.parent.name, path.name))
 
 
-def find(store: Store, name: str) -> Path:
-    """Return the directory that is meant: by its name, its beginning, or the beginning of its last digits.
+def find_build(store: Store, name: str) -> Path:
+    """Return the directory of a build by its name, a prefix of it, or a prefix of its key.
 
-    ``PLATFORM/`` may stand before it. Raises ``UsageError``.
+    ``PLATFORM/`` may precede the name. Raises ``UsageError``.
     """
     platform, _, bare = name.rpartition("/")
     here = hardware.platform_tag()
     if platform in ("", here) and bare.strip(".") and _is_build(exact := store.root / layout.build_place(here, bare)):
         return exact
-    fitting = find_all(store, name)
+    fitting = find_builds(store, name)
     mine = [path for path in fitting if path.parent.name == here]
     if len(mine) == 1:
         return mine[0]
@@ -225,20 +224,20 @@ def find(store: Store, name: str) -> Path:
         raise ambiguous_build_error(name, (path.name for path in mine))
     if fitting:
         raise other_platform_error(fitting[0].name, fitting[0].parent.name)
-    raise no_such_build_error(name, (path.name for path in directories(store.root) if path.parent.name == here))
+    raise no_such_build_error(name, (path.name for path in build_directories(store.root) if path.parent.name == here))
 
 
 def find_anywhere(store: Store, name: str) -> Path:
-    """Return the directory that is meant as ``find`` does, also one of another platform if that stands before it."""
-    if "/" in name and len(fitting := find_all(store, name)) == 1:
+    """Return the directory of a build as ``find_build`` does; ``PLATFORM/`` may name another platform."""
+    if "/" in name and len(fitting := find_builds(store, name)) == 1:
         return fitting[0]
-    return find(store, name)
+    return find_build(store, name)
 
 
-def find_all(store: Store, name: str) -> list[Path]:
-    """Return the directories that a name fits, of all platforms unless it says one."""
+def find_builds(store: Store, name: str) -> list[Path]:
+    """Return the directories that match a name, of all platforms unless it names one."""
     platform, _, bare = name.rpartition("/")
-    there = directories(store.root)
+    there = build_directories(store.root)
     return [path for path in there if platform in ("", path.parent.name) and _fits(path.name, bare)]
 
 
@@ -246,13 +245,13 @@ def _fits(name: str, abbreviation: str) -> bool:
     return bool(abbreviation) and (name.startswith(abbreviation) or name.rpartition("-")[2].startswith(abbreviation))
 
 
-def directories(root: Path) -> Iterable[Path]:
-    """Yield every directory of programs, of all platforms, sorted."""
+def build_directories(root: Path) -> Iterable[Path]:
+    """Return all directories of programs, of all platforms, sorted."""
     return sorted(path for path in root.glob(f"{layout.BUILDS}/*/*") if _is_build(path))
 
 
 def _is_build(path: Path) -> bool:
-    """Whether something lies there that is, or was, a directory of programs."""
+    """Return whether a path is a non-empty directory that is not being staged."""
     if any(name.startswith(PREFIX) for name in path.parts[-2:]):
         return False
     return path.is_dir() and any(True for _ in path.iterdir())

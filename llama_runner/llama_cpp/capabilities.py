@@ -1,6 +1,6 @@
-"""What the programs in hand can do: flags of llama-server, quantization types, devices. Parsed from what they print.
+"""Capabilities of installed programs: flags of llama-server, quantization types, devices; parsed from their output.
 
-Kept as JSON, one file for a digest of a directory of programs; a damaged file, or one of an older shape, is made again.
+Cached as JSON, one file per digest of a directory of programs. A damaged file, or one of an older shape, is made again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SHAPE = 2
 _HELP_AT = 40
-"""The column at which llama.cpp's help texts begin."""
+"""Column of the help texts in llama.cpp's ``--help``."""
 
 _GROUP = re.compile(r"-{3,} (.+?) -{3,}")
 _NAMES = re.compile(r"-[^\s,]+(?:,\s*-[^\s,]+)*")
@@ -37,18 +37,18 @@ _REMOVED = "the argument has been removed"
 
 
 class Flag(Value):
-    """An option of llama-server."""
+    """Option of llama-server."""
 
     names: tuple[str, ...]
-    """All spellings, the negated ones too."""
+    """All spellings, including negated ones."""
     value: str = ""
-    """What the help calls its value; empty where it takes none."""
+    """Placeholder of its value in the help; empty if it takes none."""
     kind: str = "none"
     """``none``, ``word``, ``number``, ``choice``, ``file``, or ``pair``: two words."""
     choices: tuple[str, ...] = ()
-    """The words it takes; for a number, the words that it takes besides."""
+    """Allowed values; for a number, the words allowed in addition."""
     repeatable: bool = False
-    """Whether the help says that it may be given more than once."""
+    """Whether it may be given more than once, by its help."""
     env: str | None = None
     default: str | None = None
     help: str = ""
@@ -56,12 +56,12 @@ class Flag(Value):
 
     @property
     def removed(self) -> str | None:
-        """What llama-server says of it if it is listed only to be refused: the way out; None if it works."""
+        """Return llama-server's advice for a removed option; None if the option works."""
         return self.help[len(_REMOVED) :].strip(" .") if self.help.startswith(_REMOVED) else None
 
 
 class QuantizationType(Value):
-    """A type that llama-quantize makes: its number in files, its name as listed, what is said of it."""
+    """Type that llama-quantize makes: number in files, name, and comment of the help."""
 
     number: int
     name: str
@@ -69,28 +69,28 @@ class QuantizationType(Value):
 
 
 class Capabilities(Value):
-    """What a directory of programs can do."""
+    """Capabilities of a directory of programs."""
 
     version: str
     """The first line of ``--version``."""
     flags: tuple[Flag, ...]
     types: tuple[QuantizationType, ...]
     devices: tuple[str, ...]
-    """Names of the devices, ``Vulkan0``; no CPU among them."""
+    """Names of the devices except the CPU, such as ``Vulkan0``."""
 
     def flag(self, name: str) -> Flag | None:
-        """Return the flag with a spelling; ``--api_key`` is ``--api-key`` here as for llama-server."""
+        """Return the flag with a spelling; ``--api_key`` equals ``--api-key``, as in llama-server."""
         name = "--" + name[2:].replace("_", "-") if name.startswith("--") else name
         return next((flag for flag in self.flags if name in flag.names), None)
 
     @property
     def variables(self) -> frozenset[str]:
-        """The environment variables that configure llama-server, the negated ones too."""
+        """Environment variables that configure llama-server, including negated ones."""
         named = {flag.env for flag in self.flags if flag.env}
         return frozenset(named | {name.replace("LLAMA_ARG_", "LLAMA_ARG_NO_", 1) for name in named})
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the JSON form."""
         return {
             "shape": _SHAPE,
             "version": self.version,
@@ -101,7 +101,7 @@ class Capabilities(Value):
 
     @classmethod
     def from_json(cls, value: Any) -> Capabilities:  # noqa: ANN401 - anything may lie there
-        """Return what ``to_json`` wrote; ``ValueError`` or another of a wrong shape's errors for anything else."""
+        """Parse the JSON form; raises ``ValueError``, ``LookupError``, ``TypeError`` or ``AttributeError``."""
         if value["shape"] != _SHAPE:
             raise ValueError(f"shape {value['shape']}")
         flags = tuple(map(_flag_from_json, value["flags"]))
@@ -111,8 +111,8 @@ class Capabilities(Value):
         return cls(str(value["version"]), flags, types, tuple(map(str, value["devices"])))
 
 
-class SaysNothing(ToolError):
-    """llama-server does not list its options, so that it cannot be known what it takes."""
+class NoOptionsListed(ToolError):
+    """llama-server's ``--help`` lists no options."""
 
     def __init__(self, program: Path) -> None:
         self.program = program
@@ -120,54 +120,53 @@ class SaysNothing(ToolError):
 
 
 def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilities:
-    """Return what the programs of a directory can do, from what is kept in ``private``, else asked and kept.
+    """Return the capabilities of a directory of programs, from the cache in ``private`` or by running them.
 
-    ``digest`` is that of the directory. ``SaysNothing`` if its llama-server lists no options. A ``private`` that cannot
-    be written to is no error: they are asked again each time.
+    ``digest`` is that of the directory. Raises ``NoOptionsListed``. If ``private`` is not writable, nothing is cached.
     """
     file = layout.capabilities(private) / f"{digest.rpartition(':')[2][:16]}.json"
     try:
         return Capabilities.from_json(read_json(file))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        found = ask(directory)
+        found = probe(directory)
     with suppress(OSError):
         write_json(file, found.to_json())
     return found
 
 
-def ask(directory: Path) -> Capabilities:
-    """Return what the programs of a directory say of themselves; ``SaysNothing`` as above."""
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - only the first time
+def probe(directory: Path) -> Capabilities:
+    """Run the programs of a directory and parse their output; raises ``NoOptionsListed``."""
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - only the first time
 
     suffix = "" if (directory / "llama-server").is_file() else ".exe"
     server = directory / f"llama-server{suffix}"
     environment = program_environment(os.environ)
-    flags = parse_help(output_of([server, "--help"], env=environment) or "")
+    flags = parse_help(try_output([server, "--help"], env=environment) or "")
     if not flags:
-        raise SaysNothing(server)
-    version = output_of([server, "--version"], env=environment) or ""
+        raise NoOptionsListed(server)
+    version = try_output([server, "--version"], env=environment) or ""
     line = next((line for line in version.splitlines() if line.startswith("version:")), "")
     return Capabilities(
         line.partition(":")[2].strip(),
         flags,
-        parse_types(_quantize_says(directory / f"llama-quantize{suffix}", environment)),
-        parse_devices(output_of([server, "--list-devices"], env=environment) or ""),
+        parse_types(_quantize_help(directory / f"llama-quantize{suffix}", environment)),
+        parse_devices(try_output([server, "--list-devices"], env=environment) or ""),
     )
 
 
-def information(directory: Path, words: Iterable[str]) -> str:
-    """Return what llama-server prints with options such as ``--help``, with which it ends at once."""
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - only then
+def information_text(directory: Path, words: Iterable[str]) -> str:
+    """Return the output of llama-server for options such as ``--help``, after which it exits."""
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - only then
 
     server = directory / f"llama-server{'' if (directory / 'llama-server').is_file() else '.exe'}"
-    text = output_of([server, *words], env=program_environment(os.environ))
+    text = try_output([server, *words], env=program_environment(os.environ))
     if text is None:
-        raise SaysNothing(server)
+        raise NoOptionsListed(server)
     return text
 
 
 def parse_help(text: str) -> tuple[Flag, ...]:
-    """Return the options that llama-server's help lists; whatever else is in the text is passed over."""
+    """Parse the options from llama-server's help; other text is skipped."""
     flags: list[Flag] = []
     group, head, said = "", "", list[str]()
     for line in [*text.splitlines(), "----- end -----"]:
@@ -182,36 +181,36 @@ def parse_help(text: str) -> tuple[Flag, ...]:
 
 
 def parse_types(text: str) -> tuple[QuantizationType, ...]:
-    """Return the types that llama-quantize's help lists."""
+    """Parse the types from llama-quantize's help."""
     found = (_TYPE.fullmatch(line) for line in text.splitlines())
     return tuple(QuantizationType(int(match[1]), match[2], match[3]) for match in found if match)
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
-    """Return the names of the devices that ``--list-devices`` lists."""
+    """Parse the names of devices from the output of ``--list-devices``."""
     listed = text.partition("Available devices:")[2].splitlines()
     return tuple(match[1] for match in map(_DEVICE.fullmatch, listed) if match)
 
 
-class Difference(Value):
-    """What one build can do and another cannot. Names of flags are their last spelling, the long one."""
+class CapabilitiesDifference(Value):
+    """Difference of two builds. Flags are named by their last, longest spelling."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
-    """Lines: a flag and what is different of it."""
+    """Lines with a flag and its changes."""
     types_added: tuple[str, ...]
     types_removed: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Return it for people; nothing where both can do the same."""
+        """Return one line per change, none for equal capabilities."""
         named = {"new flag": self.added, "flag gone": self.removed, "flag changed": self.changed}
         named |= {"new type": self.types_added, "type gone": self.types_removed}
         return [f"{what}: {item}" for what, items in named.items() for item in items]
 
 
-def difference(old: Capabilities, new: Capabilities) -> Difference:
-    """Return what changed from one build to another; a flag that kept any spelling is the same flag."""
+def difference(old: Capabilities, new: Capabilities) -> CapabilitiesDifference:
+    """Return the changes from one build to another; flags are the same if they share a spelling."""
     before = {name: flag for flag in old.flags for name in flag.names}
     after = {name: flag for flag in new.flags for name in flag.names}
     changed: list[str] = []
@@ -220,7 +219,7 @@ def difference(old: Capabilities, new: Capabilities) -> Difference:
         if was is not None and (what := _changes(was, flag)):
             changed.append(f"{flag.names[-1]}: {', '.join(what)}")
     types = [dict.fromkeys(item.name for item in each.types) for each in (old, new)]
-    return Difference(
+    return CapabilitiesDifference(
         tuple(flag.names[-1] for flag in new.flags if not any(name in before for name in flag.names)),
         tuple(flag.names[-1] for flag in old.flags if not any(name in after for name in flag.names)),
         tuple(changed),
@@ -243,7 +242,7 @@ def _changes(old: Flag, new: Flag) -> list[str]:
 
 
 def _flag(head: str, said: list[str], group: str) -> list[Flag]:
-    """Return the flag that a line and those below it tell of; none if the line is no flag's."""
+    """Parse a line of the help and the lines below it; returns no flag for other lines."""
     match = _NAMES.match(head)
     if match is None:
         return []
@@ -269,7 +268,7 @@ def _is_whole(value: str) -> bool:
 
 
 def _kind(value: str, said: str) -> tuple[str, tuple[str, ...]]:
-    """Return what kind of value a flag takes, and which words if it says them all."""
+    """Return the kind of a flag's value, and the allowed values if they are listed."""
     if not value:
         return "none", ()
     if re.fullmatch(r"[A-Z]+ [A-Z]+", value):
@@ -283,8 +282,8 @@ def _kind(value: str, said: str) -> tuple[str, tuple[str, ...]]:
     return ("file" if value in _FILES else "word"), ()
 
 
-def _quantize_says(program: Path, environment: Mapping[str, str]) -> str:
-    """Return llama-quantize's help, with which it ends as if it had failed."""
+def _quantize_help(program: Path, environment: Mapping[str, str]) -> str:
+    """Return llama-quantize's help, which exits with a failure status."""
     from llama_runner.system.processes import capture  # noqa: PLC0415 - only the first time
 
     try:

@@ -1,7 +1,7 @@
-"""The words that CMake is given. Pure: tested by comparing lists.
+"""Arguments for CMake. Pure: tests compare lists.
 
-What ``find_package`` would pick up when it happens to be there (OpenSSL, OpenMP, BLAS, ccache) is decided here,
-each one: a build must not depend on what else is installed.
+Every dependency that ``find_package`` would use if installed (OpenSSL, OpenMP, BLAS, ccache) is set explicitly: a build
+must not depend on other installed packages.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.value import Value
-from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, parts
+from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, split_rpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
 PROJECT_INCLUDE = Path(__file__).with_name("project_include.cmake")
-"""Read by CMake after ``project()``; its content is part of a build's key."""
+"""File that CMake includes after ``project()``; its content is part of a build's key."""
 
 TARGETS = (
     *("llama-server", "llama-quantize", "llama-imatrix", "llama-perplexity"),
@@ -27,40 +27,40 @@ TARGETS = (
 )
 
 
-class Wishes(Value):
-    """What the user may say about a build, on top of the backend."""
+class CMakeOptions(Value):
+    """Options of the user for a build, besides the backend."""
 
     build_type: str = "Release"
     arguments: tuple[str, ...] = ()
-    """More options for CMake: ``NAME=VALUE``, or with ``-D`` before it."""
+    """Additional definitions for CMake: ``NAME=VALUE`` or ``-DNAME=VALUE``."""
     cflags: str = ""
     cxxflags: str = ""
 
     def definitions(self) -> dict[str, str]:
-        """Return ``arguments`` by name. Raises ``UsageError``."""
+        """Return ``arguments`` as a dict; raises ``UsageError``."""
         values = {}
         for word in self.arguments:
             name, equals, value = word.removeprefix("-D").partition("=")
             name = name.partition(":")[0]
             if not equals or not re.fullmatch(r"\w+", name):
-                raise not_an_option_error(word)
-            if name in _DECIDED:
-                raise decided_here_error(name)
+                raise bad_definition_error(word)
+            if name in _RESERVED:
+                raise reserved_definition_error(name)
             values[name] = value
         return values
 
 
-def not_an_option_error(word: str) -> UsageError:
-    """What was given to be passed to CMake is no definition."""
+def bad_definition_error(word: str) -> UsageError:
+    """Return the error for a ``--cmake-arg`` that is not a definition."""
     return UsageError(f"--cmake-arg {word} is not NAME=VALUE", hint="for example --cmake-arg GGML_LTO=ON")
 
 
-def decided_here_error(name: str) -> UsageError:
-    """An option of CMake that other options of ours decide."""
-    return UsageError(f"--cmake-arg {name} cannot be given", hint=f"use {_DECIDED[name]}")
+def reserved_definition_error(name: str) -> UsageError:
+    """Return the error for a definition that another option sets."""
+    return UsageError(f"--cmake-arg {name} cannot be given", hint=f"use {_RESERVED[name]}")
 
 
-_DECIDED = {
+_RESERVED = {
     "CMAKE_BUILD_TYPE": "--build-type",
     "CMAKE_C_COMPILER": "the environment variable CC",
     "CMAKE_CXX_COMPILER": "the environment variable CXX",
@@ -73,34 +73,34 @@ _DECIDED = {
 
 
 def targets(backend: str) -> tuple[str, ...]:
-    """Return the programs that are built."""
-    return (*TARGETS, RPC_TARGET) if parts(backend)[1] else TARGETS
+    """Return the programs to build."""
+    return (*TARGETS, RPC_TARGET) if split_rpc(backend)[1] else TARGETS
 
 
-def options(
-    *, backend: str, build: int, commit: str, wishes: Wishes | None = None, gpus: str = "", pinned: bool = True
+def definitions(
+    *, backend: str, build: int, commit: str, wishes: CMakeOptions | None = None, gpus: str = "", pinned: bool = True
 ) -> tuple[str, ...]:
-    """Return every ``-D`` that decides what is built; part of a build's key. ``gpus`` is what to compile for.
+    """Return every ``-D`` that affects the output; part of a build's key. ``gpus`` are GPU architectures.
 
-    Only of the ``pinned`` tree is it known which files can be compiled together.
+    Unity builds are used for the ``pinned`` tree only: other trees may not support them.
     """
-    wishes = wishes or Wishes()
-    bare, rpc = parts(backend)
+    wishes = wishes or CMakeOptions()
+    bare, rpc = split_rpc(backend)
     values: dict[str, Any] = {
         "CMAKE_BUILD_TYPE": wishes.build_type,
         "BUILD_SHARED_LIBS": "OFF",
-        # without git metadata the build calls itself 0; inside a repository, by that repository's commit
+        # without git metadata the build number is 0; inside another repository it is taken from that one
         "LLAMA_BUILD_NUMBER": str(build),
         "LLAMA_BUILD_COMMIT": commit,
         "LLAMA_BUILD_TESTS": "OFF",
         "LLAMA_BUILD_EXAMPLES": "OFF",
         "LLAMA_BUILD_APP": "OFF",
         "LLAMA_ALL_WARNINGS": "OFF",
-        # the web UI is in the tree, where it is; do not make or download another, do not write into the tree
+        # the web UI is in the tree if at all: no build or download of another one, no writes into the tree
         "LLAMA_BUILD_UI": "OFF",
         "LLAMA_USE_PREBUILT_UI": "OFF",
         "LLAMA_UI_GZIP": "OFF",
-        # a server on loopback needs no TLS; ggml has threads of its own
+        # a server on loopback needs no TLS; ggml has its own thread pool
         "LLAMA_OPENSSL": "OFF",
         "GGML_OPENMP": "OFF",
         "GGML_BLAS": "OFF",
@@ -118,12 +118,12 @@ def options(
     return tuple(f"-D{name}={value}" for name, value in values.items())
 
 
-def configure(
+def configure_command(
     cmake: Path, ninja: Path, source: Path, build: Path, compilers: Iterable[tuple[str, Path]], given: Iterable[str]
 ) -> list[str]:
-    """Return the argv that configures a build directory; paths are not keyed.
+    """Return the command that configures a build directory. Its paths are not part of the key.
 
-    ``compilers`` are CMake's variables for them (``CMAKE_C_COMPILER``, ``Vulkan_GLSLC_EXECUTABLE``) and where they are.
+    ``compilers`` are pairs of CMake's variable (``CMAKE_C_COMPILER``, ``Vulkan_GLSLC_EXECUTABLE``) and path.
     """
     given = list(given)
     shared = "-DBUILD_SHARED_LIBS=ON" in given
@@ -131,7 +131,7 @@ def configure(
         *(str(cmake), "-S", str(source), "-B", str(build), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
         *(f"-D{variable}={path}" for variable, path in compilers),
         f"-DCMAKE_PROJECT_INCLUDE={PROJECT_INCLUDE}",
-        # libraries lie beside the programs, under one name each, and are found there wherever that is
+        # libraries lie beside the programs, with one name each, and are found relative to them
         *([f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={build / 'bin'}"] if shared else []),
         *(["-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON", "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"] if shared else []),
         *given,
@@ -141,14 +141,14 @@ def configure(
 _PROGRESS = r"\[(\d+)/(\d+)\]"
 
 
-def progress(line: str) -> tuple[int, int] | None:
-    """Return Ninja's objects done and in all, if the line says so."""
+def parse_progress(line: str) -> tuple[int, int] | None:
+    """Return the finished and total objects from a line of Ninja's output, None for other lines."""
     match = re.match(_PROGRESS, line)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def unused_options(lines: Iterable[str]) -> list[str]:
-    """Return the options that CMake did not know. It only warns, after the build they were meant for."""
+    """Return the definitions that CMake did not use, from its warning at the end."""
     unused: list[str] = []
     listing = False
     for line in lines:

@@ -1,6 +1,6 @@
-"""ccache or sccache, where one is installed: it gives back what the same compiler made of the same text before.
+"""Use of an installed compiler cache (ccache or sccache).
 
-It cannot change what is built, so it is not part of a build's key.
+A cache cannot change the output, so it is not part of a build's key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _THEIRS = ("CCACHE_", "SCCACHE_", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 
 def find_cache(environment: Mapping[str, str], options: Iterable[str]) -> Path | None:
-    """Return the program, unless the user has llama.cpp's own CMake files look for one."""
+    """Return the path of a compiler cache; None if there is none, or if ``GGML_CCACHE`` is set to find one."""
     if "-DGGML_CCACHE=ON" in options:
         return None
     found = (find_program(name, environment.get("PATH", os.defpath)) for name in PROGRAMS)
@@ -28,17 +28,16 @@ def find_cache(environment: Mapping[str, str], options: Iterable[str]) -> Path |
 
 
 def launchers(cache: Path, languages: Iterable[str]) -> list[tuple[str, Path]]:
-    """Return CMake's variables that put it before the compilers of these languages (``C``, ``CXX``, ``CUDA``)."""
+    """Return CMake's launcher variables for these languages (``C``, ``CXX``, ``CUDA``)."""
     return [(f"CMAKE_{language}_COMPILER_LAUNCHER", cache) for language in languages]
 
 
 def variables(environment: Mapping[str, str], *places: Path, cpu: str = "") -> dict[str, str]:
-    """Return the variables that a cache is run with: the user's, and those that let builds elsewhere share it.
+    """Return environment variables for the cache: the user's, and those that let other builds share its entries.
 
-    ``places`` are the directories of the sources and of the build: paths below what they have in common are taken
-    relative to the build, so the same store under another root finds what this one compiled. ``cpu`` is what the
-    processor can do, where the compiler is told to use all of it: a cache that several machines share takes
-    ``-march=native`` for the same on all of them.
+    ``places`` are the directories of sources and build: paths below their common parent become relative, so the same
+    store under another root finds the entries. ``cpu`` are the processor's features for a native build: without them, a
+    cache shared by several machines would treat ``-march=native`` as the same on all of them.
     """
     shared = os.path.commonpath(places)
     return {
@@ -49,10 +48,10 @@ def variables(environment: Mapping[str, str], *places: Path, cpu: str = "") -> d
     }
 
 
-def works(cache: Path, compiler: Path, environment: Mapping[str, str], directory: Path) -> bool:
-    """Try it: one whose directory cannot be written fails, and every compilation with it."""
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+def is_usable(cache: Path, compiler: Path, environment: Mapping[str, str], directory: Path) -> bool:
+    """Return whether the cache works; with an unwritable cache directory every compilation fails."""
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
     source = directory / "empty.c"
     source.write_text("", encoding="utf-8")
-    return output_of([cache, compiler, "-c", source, "-o", directory / "empty.o"], env=environment) is not None
+    return try_output([cache, compiler, "-c", source, "-o", directory / "empty.o"], env=environment) is not None

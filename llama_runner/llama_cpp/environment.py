@@ -1,7 +1,7 @@
-"""The environment of llama.cpp's programs: what they need of ours, and no configuration that nobody passed.
+"""Environment of llama.cpp's programs: allowed variables only, without configuration files.
 
-Besides ``LLAMA_ARG_*`` variables, llama.cpp takes options from ``llama.cpp/config.ini`` in the user's configuration
-directory and in ``/etc``. The first is switched off here. The second cannot be: see ``check_system_config``.
+Besides ``LLAMA_ARG_*`` variables, llama.cpp reads ``llama.cpp/config.ini`` in the user's configuration directory and in
+``/etc``. The first is switched off here. The second cannot be: see ``check_system_config``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 SYSTEM_CONFIG = "/etc/llama.cpp/config.ini"
 
 _CONFIG_PLACES = ("XDG_CONFIG_HOME",) if os.name == "posix" else ("APPDATA", "PROGRAMDATA")
-"""Where configuration files are looked for. On Windows ``PROGRAMDATA`` stands for ``/etc``."""
+"""Variables with the directories of configuration files. On Windows, ``PROGRAMDATA`` corresponds to ``/etc``."""
 _NO_CONFIG = dict.fromkeys(_CONFIG_PLACES, os.devnull)
-"""No file lies below a device, so none is found."""
+"""There are no files below a device, so no configuration is found."""
 
 _SYSTEM = """
 PATH HOME USER LOGNAME PWD LANG LANGUAGE TZ TERM NO_COLOR TMPDIR TEMP TMP SSL_CERT_FILE SSL_CERT_DIR
@@ -29,7 +29,7 @@ NUMBER_OF_PROCESSORS PROCESSOR_ARCHITECTURE PROCESSOR_IDENTIFIER COMPUTERNAME
 """
 _GRAPHICS = "DRI_PRIME INTEL_DEBUG GPU_DEVICE_ORDINAL GPU_MAX_HW_QUEUES GPU_MAX_HEAP_SIZE GPU_MAX_ALLOC_PERCENT"
 _LLAMA_CPP = "LLAMA_API_KEY LLAMA_CACHE"
-"""Its own that are not options: the keys of a server, and where downloads are kept."""
+"""Variables of llama.cpp that are not options: API keys of a server, and the download directory."""
 _PASSED = frozenset(f"{_SYSTEM} {_WINDOWS} {_GRAPHICS} {_LLAMA_CPP}".split())
 _PASSED_PREFIXES = (
     *("LC_", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "MIMALLOC_", "TCMALLOC_", "JEMALLOC_"),
@@ -40,7 +40,7 @@ _PASSED_PREFIXES = (
     *("ZENDNN_", "SPACEMIT_"),
 )
 _NEVER = ("AIP_", "LLAMA_SERVER_")
-"""They move the port of llama-server, or make it the child of a router."""
+"""Prefixes of variables that change llama-server's port or start it as a child of a router."""
 
 _PATHS = """
 MODEL MODEL_DRAFT SPEC_DRAFT_MODEL MODEL_VOCODER MMPROJ LOG_FILE STATIC_PATH UI_CONFIG_FILE WEBUI_CONFIG_FILE
@@ -53,14 +53,14 @@ MODEL_SOURCES = tuple(
     f"LLAMA_ARG_{name}"
     for name in ("MODEL", "MODEL_URL", "HF_REPO", "HF_FILE", "DOCKER_REPO", "MODELS_DIR", "MODELS_PRESET")
 )
-"""Variables that never reach a server: the model is ours to name, and a URL would be downloaded over its file."""
+"""Variables that are never passed to a server: we pass the model, and a URL would be downloaded over its file."""
 
 
 def program_environment(ours: Mapping[str, str], *, inherit: bool = False) -> dict[str, str]:
-    """Return the environment for a program of llama.cpp, out of ours.
+    """Return the environment for a program of llama.cpp, made from ``ours``.
 
-    With ``inherit`` it is all of ours, ``LLAMA_ARG_*`` included, except for configuration files and what ``_NEVER``
-    names. Relative paths in it become absolute, as the program starts in another directory.
+    With ``inherit`` all variables are passed, ``LLAMA_ARG_*`` included, except for configuration files and ``_NEVER``.
+    Relative paths become absolute, as the program starts in another directory.
     """
     if inherit:
         passed = {name: value for name, value in ours.items() if not name.startswith(_NEVER)}
@@ -70,7 +70,7 @@ def program_environment(ours: Mapping[str, str], *, inherit: bool = False) -> di
 
 
 def absolute_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which the variables of llama.cpp that name a file are absolute."""
+    """Return the environment with absolute paths in llama.cpp's variables."""
     found = {name: value for name, value in environment.items() if name in PATH_VARIABLES and value}
     if backend := environment.get("GGML_BACKEND_PATH"):
         found["GGML_BACKEND_PATH"] = backend
@@ -79,17 +79,17 @@ def absolute_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def step_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a step that runs a program of llama.cpp: nothing that could change its output."""
+    """Return the environment for a step that runs a program of llama.cpp: no variable that could change its output."""
     from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT  # noqa: PLC0415 - not on the warm path
 
     return {name: ours[name] for name in PASSED_ENVIRONMENT if name in ours} | _NO_CONFIG
 
 
 def check_system_config(tell: Callable[[str], None]) -> None:
-    """Look at the machine's own configuration file of llama.cpp before a program is started.
+    """Check the system's configuration file of llama.cpp before a program starts.
 
-    ``tell`` gets a sentence about what the program will take from it. Raises ``ServerError`` for options that are
-    refused, as ``system_config.check`` says.
+    ``tell`` gets a sentence about the options that the program will take from it. Raises ``ServerError`` for refused
+    options (``system_config.check``).
     """
     if os.name == "posix" and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110 - faster
         from llama_runner.llama_cpp.system_config import check  # noqa: PLC0415 - few machines have such a file

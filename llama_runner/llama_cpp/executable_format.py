@@ -1,4 +1,4 @@
-"""What an executable or a library says of itself in its first bytes, without running it: ELF, PE, Mach-O."""
+"""Reads the platform of an executable or library from its first bytes: ELF, PE, Mach-O."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MACH = {0x01000007: "x86_64", 0x0100000C: "arm64", 7: "i386"}
 _MACH_THIN = {b"\xcf\xfa\xed\xfe": "<", b"\xce\xfa\xed\xfe": "<", b"\xfe\xed\xfa\xcf": ">", b"\xfe\xed\xfa\xce": ">"}
 _MACH_FAT = b"\xca\xfe\xba\xbe"
 _MOST_ARCHITECTURES = 20
-"""In a universal binary; the class files of Java begin like one that has 45 of them or more."""
+"""Maximum in a universal binary; Java class files have the same magic number, followed by 45 or more."""
 
 
 def foreign_program_error(program: str, found: tuple[str, ...], wanted: str) -> StepError:
-    """A program for another system or another processor."""
+    """Return the error for a program for another system or processor."""
     return StepError(
         f"{program} is for {' and '.join(found)}, not for {wanted}",
         hint=f"get the one for {wanted}",
@@ -33,9 +33,9 @@ def foreign_program_error(program: str, found: tuple[str, ...], wanted: str) -> 
 
 
 def platforms(path: Path) -> tuple[str, ...]:
-    """Return what a file runs on, as ``machine.platform_tag`` says it; nothing when it is no executable.
+    """Return the platforms of a file, as ``hardware.platform_tag`` spells them; empty for other files.
 
-    A universal binary of macOS runs on several. What is not known is spelled as a number: ``linux-machine9``.
+    A universal binary of macOS has several. Unknown machines are given as numbers: ``linux-machine9``.
     """
     with open_regular(path) as file:
         head = file.read(_HEAD)
@@ -50,13 +50,13 @@ def platforms(path: Path) -> tuple[str, ...]:
                 return (_mach(struct.unpack_from(f"{_MACH_THIN[head[:4]]}I", head, 4)[0]),)
             if head.startswith(_MACH_FAT):
                 return _fat(head)
-        except struct.error:  # it ends before it has said so
+        except struct.error:  # truncated
             pass
     return ()
 
 
 def check_platform(path: Path, wanted: str, *, name: str = "") -> bool:
-    """Return whether a file is an executable or a library; ``StepError`` when it is one that cannot run there."""
+    """Return whether a file is an executable or library; raises ``StepError`` if it is for another platform."""
     found = platforms(path)
     if found and wanted not in found:
         raise foreign_program_error(name or path.name, found, wanted)

@@ -1,4 +1,4 @@
-"""Which kinds of GPU are here, in the words of the compilers that compile for them."""
+"""Detects the GPU architectures to compile for."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
 from llama_runner.core.value import Value
-from llama_runner.llama_cpp.backends import BACKENDS, parts
+from llama_runner.llama_cpp.backends import BACKENDS, split_rpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _SYSTEM = Path("/")
-_PATIENCE_S = 120.0
+_TIMEOUT_S = 120.0
 
 
 class Gpus(Value):
-    """What was seen, and what to compile for because of it: ``90`` or ``86;90`` for CUDA, ``gfx1100`` for HIP."""
+    """Detected GPUs and the architectures to compile for: ``90`` or ``86;90`` for CUDA, ``gfx1100`` for HIP."""
 
     seen: str
     architectures: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a record notes it."""
+        """Return the form that a record notes."""
         return {"seen": self.seen, "architectures": self.architectures}
 
 
 def nvcc_refuses_error(nvcc: str, cxx: str, said: str) -> ToolError:
-    """Nvcc does not work with this C++ compiler, or does not know this kind of GPU; found before anything is built."""
+    """Return the error for an nvcc that rejects the C++ compiler or the GPU architecture."""
     if "GNU version" in said or "clang version" in said or "ost compiler" in said:
-        hint = f"{cxx} is not one that this nvcc knows; set CXX and CC to an older one, or install a newer CUDA"
+        hint = f"this nvcc does not support {cxx}; set CXX and CC to an older one, or install a newer CUDA"
     elif "architecture" in said:
-        hint = "say another with --cmake-arg CMAKE_CUDA_ARCHITECTURES=…, or install the CUDA that knows the card"
+        hint = "set another with --cmake-arg CMAKE_CUDA_ARCHITECTURES=…, or install a CUDA that supports the card"
     else:
-        hint = "the line is what nvcc itself says"
+        hint = "the message is nvcc's own"
     return ToolError(f"{nvcc} cannot compile with {cxx}: {said}", hint=hint)
 
 
 class NoGpu(ToolError):
-    """A build has to know for which GPU it is, and none is here to ask."""
+    """The build needs a GPU architecture, and there is no GPU to detect it from."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
         variable = BACKENDS[backend].architectures
         example = {"cuda": "90", "hip": "gfx1100"}[backend]
         super().__init__(
-            f"there is no GPU here that tells what to compile {backend} for",
-            hint=f"say it with --cmake-arg {variable}={example}",
+            f"no GPU found to detect the architecture for {backend} from",
+            hint=f"set it with --cmake-arg {variable}={example}",
         )
 
 
 def find_gpus(
     backend: str, environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]] = (), *, system: Path = _SYSTEM
 ) -> Gpus | None:
-    """Return the GPUs of this machine; None where the backend needs to know none. Raises ``NoGpu``.
+    """Return the GPUs of this machine; None if the backend does not need them. Raises ``NoGpu``.
 
-    Asking an NVIDIA driver takes a process; ``noted`` are answers that records know (``Gpus.to_json``), which hold
+    Querying an NVIDIA driver takes a process; ``noted`` are earlier answers from records (``Gpus.to_json``), valid
     while the driver lists the same cards.
     """
-    bare, _ = parts(backend)
+    bare, _ = split_rpc(backend)
     if bare == "hip":
         return _hip(system)
     if bare != "cuda" or environment.get("CUDAARCHS"):
@@ -70,9 +70,9 @@ def find_gpus(
     for answer in noted:
         if seen and answer.get("seen") == seen:
             return Gpus(seen, str(answer["architectures"]))
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
-    said = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], env=environment) or ""
+    said = try_output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], env=environment) or ""
     found = sorted({line.strip().replace(".", "") for line in said.splitlines() if line.strip()})
     if not found or not all(number.isdigit() for number in found):
         raise NoGpu(bare)
@@ -80,13 +80,13 @@ def find_gpus(
 
 
 def try_nvcc(nvcc: Path, cxx: Path, architectures: str, environment: Mapping[str, str]) -> None:
-    """Compile nothing for these GPUs, which asks nvcc whether it could. Raises ``ToolError``."""
+    """Compile an empty file for these GPUs to check nvcc before the build; raises ``ToolError``."""
     from llama_runner.system.processes import capture  # noqa: PLC0415 - only before a build
 
     words = [str(nvcc), "-ccbin", str(cxx), "-x", "cu", "-c", os.devnull, "-o", os.devnull]
     for architecture in filter(str.isdigit, (part.partition("-")[0] for part in architectures.split(";"))):
         words += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
-    done = capture(words, env=environment, timeout=_PATIENCE_S)
+    done = capture(words, env=environment, timeout=_TIMEOUT_S)
     if done.status:
         lines = [line.strip() for line in done.text.splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line or "fatal" in line), lines[0] if lines else "it failed")

@@ -1,4 +1,4 @@
-"""What lies in ``bins/``: many builds side by side, one of them chosen for later runs, and those that may go."""
+"""Manages the builds in ``bins/``: lists, chooses, removes, exports and imports them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import TREE
 from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp.build_selection import (
-    Choice,
+    BuildChoice,
     DamagedChoice,
-    StoredPrograms,
-    choice,
+    InstalledPrograms,
+    build_directories,
+    check_programs,
     choice_file,
-    directories,
-    find,
     find_anywhere,
-    looked_at,
+    find_build,
     open_programs,
+    read_choice,
 )
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.errors import as_store_error
@@ -36,80 +36,80 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.core.record import Record
-    from llama_runner.llama_cpp.build_archive import Imported, SmokeTest
-    from llama_runner.llama_cpp.updates import News
+    from llama_runner.llama_cpp.build_archive import ImportResult, SmokeTest
+    from llama_runner.llama_cpp.updates import Updates
     from llama_runner.store.artifacts import Store
 
 AUTO = "auto"
-"""Not chosen: each run takes what is best for it."""
+"""No choice: each run chooses the best programs automatically."""
 
-_REMEMBERED = 20
+_KEPT_CHOICES = 20
 _MADE_BY = {"prebuilt": "prebuilt", "system": "system"}
 
 
 def used_by_server_error(name: str, servers: Iterable[dict[str, Any]]) -> StoreError:
-    """A running server uses these programs."""
+    """Return the error for programs that a running server uses."""
     servers = list(servers)
     who = " and ".join(f"{each['alias']} (process {each['pid']}, {each['url']})" for each in servers)
     return StoreError(f"{name} is used by {who}", hint="stop it first: llama-runner stop NAME")
 
 
-class Chosen(UsageError):
-    """These programs are chosen for later runs."""
+class BuildIsChosen(UsageError):
+    """The build is chosen for later runs."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"{name} is in use for later runs", hint="choose another with bins use, or insist with --force"
+            f"{name} is in use for later runs", hint="choose another with bins use, or remove it with --force"
         )
 
 
-def being_made_error(name: str, holder: str) -> StoreError:
-    """Another process makes these programs, or removes them."""
+def build_locked_error(name: str, holder: str) -> StoreError:
+    """Return the error for programs that another process makes or removes."""
     return StoreError(f"{name} is being worked on by {holder}", hint="wait for it, or end it")
 
 
-def nothing_before_error(now: str | None) -> UsageError:
-    """There is no choice to go back to."""
+def no_earlier_choice_error(now: str | None) -> UsageError:
+    """Return the error for a rollback without an earlier choice."""
     return UsageError(f"nothing was in use before {now or AUTO}", hint="choose with bins use")
 
 
 class Build(Value):
-    """One directory of programs, as its record has it."""
+    """One directory of programs, as described by its record."""
 
     path: Path
     platform: str
     origin: str
     """``built``, ``prebuilt``, ``system`` or ``imported``."""
     problem: str | None
-    """Why it cannot be used; None when all is well."""
+    """Why it cannot be used; None if it can."""
     chosen: bool
-    """Whether it is in use for later runs."""
+    """Whether it is chosen for later runs."""
     servers: tuple[dict[str, Any], ...] = ()
-    """Those that run with it."""
+    """Running servers that use it."""
     bytes: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     key: str | None = None
     made: str | None = None
-    """When, in UTC: ``2026-11-21T09:41:03Z``."""
+    """Time in UTC: ``2026-11-21T09:41:03Z``."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the build."""
         return self.path.name
 
     @property
     def backend(self) -> str:
-        """What it computes with, as its name says where its record does not."""
+        """Its backend, by the record or else by its name."""
         return str(self.facts.get("backend") or self.kind)
 
     @property
     def kind(self) -> str:
-        """What the newest of it stands for when unused ones are removed: ``cpu``, ``prebuilt-cpu``."""
+        """Group within which only the newest build is kept by cleaning: ``cpu``, ``prebuilt-cpu``."""
         return re.sub(r"(-b\d+)?-[0-9a-f]{8}$", "", self.name)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for ``bins list --json``."""
+        """Return the form of ``bins list --json``."""
         facts = {name: self.facts.get(name) for name in ("build", "commit", "version", "devices", "proven")}
         return {
             "name": self.name,
@@ -130,9 +130,9 @@ class Build(Value):
 class BuildStore:
     """The builds under one root.
 
-    ``running`` returns what the registry has of the running servers, ``smoke_test`` raises for an imported build that
-    does not work here. ``lock_timeout`` is how many seconds an import waits for other processes. ``auto`` returns
-    the programs that a run without a choice takes, None if they are not here.
+    ``running`` returns the registry's entries of running servers; ``smoke_test`` raises for an imported build that does
+    not work here; ``lock_timeout`` is in seconds; ``auto`` returns the programs of the automatic choice, None if they
+    are not installed.
     """
 
     def __init__(
@@ -149,12 +149,12 @@ class BuildStore:
         self._running, self._smoke_test, self._auto = running, smoke_test, auto
 
     def builds(self) -> list[Build]:
-        """Return what lies there, of every platform. Reads records; bytes only where their stamp is another."""
+        """Return all builds, of every platform. Reads records; bytes only if their stamp has changed."""
         try:
-            now = choice(self._store.private).name
+            now = read_choice(self._store.private).name
         except DamagedChoice:
             now = None
-        return [self._build(path, now) for path in directories(self._store.root)]
+        return [self._build(path, now) for path in build_directories(self._store.root)]
 
     def _build(self, path: Path, now: str | None) -> Build:
         record = self._store.records(path).get(TREE)
@@ -163,7 +163,7 @@ class BuildStore:
         servers: tuple[dict[str, Any], ...] = tuple(self.servers_of(path))
         if record is None:
             return Build(path, platform, "?", "it has no record", chosen, servers)
-        problem, _ = looked_at(self._store, path, record)
+        problem, _ = check_programs(self._store, path, record)
         return Build(
             path,
             platform,
@@ -178,38 +178,38 @@ class BuildStore:
         )
 
     def servers_of(self, path: Path) -> list[dict[str, Any]]:
-        """Return what is written down of the running servers that are of this directory."""
+        """Return the registry's entries of running servers that use this directory."""
         return [each for each in self._running() if _is_below(_program(each), path)]
 
     def path(self, name: str | None = None) -> Path:
-        """Return the directory of the programs of that name, or of those that later runs take; as ``find`` raises."""
+        """Return the directory of the named programs, else of those that a run would use; raises as ``find_build``."""
         if name is None:
-            name = choice(self._store.private).name
+            name = read_choice(self._store.private).name
             if name is None:
                 if (best := self._auto()) is None:
-                    hint = "llama-runner bins build makes them"
+                    hint = "make them with llama-runner bins build"
                     raise UsageError("the programs that a run would take are not here yet", hint=hint)
                 return best
-        return find(self._store, name)
+        return find_build(self._store, name)
 
-    def use(self, name: str) -> StoredPrograms | None:
-        """Choose programs for later runs and return them; ``auto``, None: whatever is best then.
+    def use(self, name: str) -> InstalledPrograms | None:
+        """Choose programs for later runs and return them; for ``auto``, return None.
 
-        What was chosen before stays, and `rollback` goes back to it. As ``open_programs`` raises.
+        The earlier choice is stored for `rollback`. Raises as ``open_programs``.
         """
         programs = None if name == AUTO else open_programs(self._store, name)
         if programs is not None:
-            programs.remember(self._store)
+            programs.update_stamp(self._store)
         with self._changing() as now:
             wanted = None if programs is None else programs.name
             if wanted != now.name:
-                self._write(Choice(wanted, (*now.before, now.name)))
+                self._write(BuildChoice(wanted, (*now.before, now.name)))
         return programs
 
     def rollback(self) -> str | None:
-        """Choose again what was chosen before and return its name, None for ``auto``; ``UsageError``.
+        """Restore the earlier choice and return its name, None for ``auto``; raises ``UsageError``.
 
-        What has been removed since is passed over.
+        Builds that have been removed since are skipped.
         """
         with self._changing() as now:
             before = list(now.before)
@@ -219,16 +219,16 @@ class BuildStore:
                     continue
                 if name is not None:
                     open_programs(self._store, name)
-                self._write(Choice(name, tuple(before)))
+                self._write(BuildChoice(name, tuple(before)))
                 return name
-            raise nothing_before_error(now.name)
+            raise no_earlier_choice_error(now.name)
 
     def _is_there(self, name: str) -> bool:
         return (self._store.root / layout.build_place(hardware.platform_tag(), name)).is_dir()
 
     @contextmanager
-    def _changing(self) -> Iterator[Choice]:
-        """Keep the read-modify-write of the choice to one process; a file that is damaged counts as nothing chosen."""
+    def _changing(self) -> Iterator[BuildChoice]:
+        """Lock the choice for a read-modify-write; a damaged file counts as no choice."""
         from filelock import FileLock  # noqa: PLC0415 - not to look
 
         path = layout.lock_file(self._store.private, "chosen")
@@ -236,29 +236,29 @@ class BuildStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path):
                 try:
-                    now = choice(self._store.private)
+                    now = read_choice(self._store.private)
                 except DamagedChoice:
-                    now = Choice()
+                    now = BuildChoice()
                 yield now
         except OSError as error:
             raise as_store_error(error, self._store.root) from error
 
-    def _write(self, new: Choice) -> None:
-        value = {"chosen": new.name, "before": list(new.before[-_REMEMBERED:])}
+    def _write(self, new: BuildChoice) -> None:
+        value = {"chosen": new.name, "before": list(new.before[-_KEPT_CHOICES:])}
         write_json(choice_file(self._store.private), value, durable=True)
 
     def remove(self, name: str, *, force: bool = False) -> Build:
-        """Remove programs and their record; return what they were.
+        """Remove programs and their record; return the removed build.
 
-        Raises ``StoreError`` when a server runs with them or another process works on them, ``UsageError`` when later
-        runs take them and not ``force``, and as ``find``.
+        Raises ``StoreError`` if a server or another process uses them, ``UsageError`` if later runs take them and
+        ``force`` is not given, and the errors of ``find_build``.
         """
         path = find_anywhere(self._store, name)
-        build = self._build(path, choice(self._store.private).name)
+        build = self._build(path, read_choice(self._store.private).name)
         if build.servers:
             raise used_by_server_error(build.name, build.servers)
         if build.chosen and not force:
-            raise Chosen(build.name)
+            raise BuildIsChosen(build.name)
         if not force and self._is_auto(path):
             raise UsageError(
                 f"{build.name} is what a run takes", hint="insist with --force; the next run makes it anew"
@@ -269,7 +269,7 @@ class BuildStore:
         with locks.try_hold(layout.lock_file(self._store.private, lock)) as held:
             if not held:
                 holder = locks.describe_holder(layout.lock_file(self._store.private, lock))
-                raise being_made_error(build.name, holder)
+                raise build_locked_error(build.name, holder)
             try:
                 removal.take_away(path, layout.staging(self._store.private) / lock, partial(self._check_unused, path))
             except OSError as error:
@@ -278,10 +278,10 @@ class BuildStore:
 
     def _is_auto(self, path: Path) -> bool:
         """Whether a run takes these programs because nothing is chosen."""
-        return choice(self._store.private).name is None and self._auto() == path
+        return read_choice(self._store.private).name is None and self._auto() == path
 
     def _check_unused(self, path: Path) -> None:
-        if servers := self.servers_of(path):  # it began in between
+        if servers := self.servers_of(path):  # a server started meanwhile
             raise used_by_server_error(path.name, servers)
 
     def export(self, name: str, output: Path | None = None) -> Path:
@@ -293,22 +293,22 @@ class BuildStore:
 
         return build_archive.export(self._store, name, output)
 
-    def import_build(self, archive: Path) -> Imported:
-        """Check, test and keep what ``export`` packed elsewhere; raises as ``build_archive.import_build`` does."""
+    def import_build(self, archive: Path) -> ImportResult:
+        """Check, test and keep an exported build; raises as ``build_archive.import_build``."""
         from llama_runner.llama_cpp import build_archive  # noqa: PLC0415 - rarely wanted
 
         return build_archive.import_build(
             self._store, archive, smoke_test=self._smoke_test, sink=self._sink, lock_timeout=self._lock_timeout
         )
 
-    def updates(self, *, offline: bool = False) -> News:
-        """Compare the pinned llama.cpp with what the package index has and what was released. Changes nothing."""
+    def updates(self, *, offline: bool = False) -> Updates:
+        """Compare the pinned llama.cpp with the package index and the releases. Changes nothing."""
         from llama_runner.llama_cpp.pinned_source import load_pin  # noqa: PLC0415 - rarely wanted
-        from llama_runner.llama_cpp.updates import look  # noqa: PLC0415
+        from llama_runner.llama_cpp.updates import find_updates  # noqa: PLC0415
         from llama_runner.store import layout  # noqa: PLC0415
 
         pin, platform = load_pin(layout.pin_file()), hardware.platform_tag()
-        return look(pin, self._store.private, environment=os.environ, platform=platform, offline=offline)
+        return find_updates(pin, self._store.private, environment=os.environ, platform=platform, offline=offline)
 
     def unused(self) -> list[Build]:
         """Return the builds of this platform that are safe to remove.
@@ -326,7 +326,7 @@ class BuildStore:
 
 
 def age_s(made: str | None) -> float | None:
-    """Return how many seconds ago something was made; None where that is not known."""
+    """Return the age in seconds of a time in UTC; None if it is unknown."""
     import calendar  # noqa: PLC0415 - small, but not needed to look
 
     try:
@@ -342,7 +342,7 @@ def _origin(name: str, record: Record) -> str:
 
 
 def _program(about: dict[str, Any]) -> str | None:
-    """Return the program that a running server is: as it is written down, or as the system says."""
+    """Return the program of a running server, from the registry or from the system."""
     if isinstance(about.get("binary"), str):
         return str(about["binary"])
     try:

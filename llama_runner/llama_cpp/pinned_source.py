@@ -1,4 +1,4 @@
-"""Which llama.cpp is built: one small file, ``vendor/llama.cpp.toml``."""
+"""The pinned llama.cpp source, read from ``vendor/llama.cpp.toml``."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def bad_pin_error(path: Path, why: str) -> UsageError:
-    """The pin cannot be read."""
+    """Return the error for an unreadable pin."""
     return UsageError(f"{path} does not say which llama.cpp to build: {why}", hint="restore it from the repository")
 
 
-class Inner(Value):
-    """A file inside the pinned one."""
+class NestedFile(Value):
+    """File inside the pinned file."""
 
     path: str
     digest: Digest
     size: int
 
 
-class Pin(Value):
-    """A llama.cpp source tree inside a file on a package index."""
+class SourcePin(Value):
+    """llama.cpp source tree inside a file of a package index."""
 
     build: int
     commit: str
@@ -39,16 +39,16 @@ class Pin(Value):
     filename: str
     size: int
     digest: Digest
-    """Of the file."""
+    """Digest of the file."""
     tree_path: str
     tree_digest: Digest
     tree_bytes: int
-    windows: Inner | None = None
-    """A release archive of the programs for Windows on x64, where the package has one."""
+    windows: NestedFile | None = None
+    """Release archive of the programs for Windows on x64; None if the package has none."""
 
 
-class Tree(Value):
-    """A source tree to build, and what its build calls itself: a number and a commit."""
+class NumberedTree(Value):
+    """Source tree to build, with the build number and commit of its programs."""
 
     node: Node
     build: int
@@ -58,8 +58,8 @@ class Tree(Value):
 _LARGEST = 1 << 20
 
 
-def load_pin(path: Path) -> Pin:
-    """Read the pin; ``UsageError`` when it is missing or incomplete."""
+def load_pin(path: Path) -> SourcePin:
+    """Read the pin; raises ``UsageError`` if it is missing or incomplete."""
     if sys.version_info >= (3, 11):
         import tomllib  # noqa: PLC0415 - only where a pin is read
     else:
@@ -68,7 +68,7 @@ def load_pin(path: Path) -> Pin:
     try:
         value: dict[str, Any] = tomllib.loads(read_bounded(path, _LARGEST).decode("utf-8"))
         package, tree, windows = value["package"], value["tree"], value.get("windows")
-        return Pin(
+        return SourcePin(
             build=int(value["build"]),
             commit=str(value["commit"]),
             package=str(package["name"]),
@@ -85,5 +85,5 @@ def load_pin(path: Path) -> Pin:
         raise bad_pin_error(path, str(error) or type(error).__name__) from error
 
 
-def _inner(table: dict[str, Any]) -> Inner:
-    return Inner(str(table["path"]), file_digest(table["sha256"]), int(table["size"]))
+def _inner(table: dict[str, Any]) -> NestedFile:
+    return NestedFile(str(table["path"]), file_digest(table["sha256"]), int(table["size"]))

@@ -1,10 +1,10 @@
-"""The release archive that this machine uses: chosen once and remembered until it is asked for again."""
+"""Chooses the release archive for this machine, and stores the choice."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.llama_cpp.releases import Asset, NoAsset, Prebuilt, keep, taken
+from llama_runner.llama_cpp.releases import Asset, NoAsset, ReleaseArchive, archive_of, write_cache
 from llama_runner.store import layout
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def prebuilt(
+def choose_release_archive(
     tag: str | None,
     platform: str,
     backend: str,
@@ -25,11 +25,11 @@ def prebuilt(
     update: bool = False,
     offline: bool = False,
     notice: Callable[[str, str], None] = lambda _what, _text: None,
-) -> Prebuilt:
-    """Return the archive of the release ``tag``; of the newest that has one if that is None.
+) -> ReleaseArchive:
+    """Return the archive of the release ``tag``; None is the newest release that has one.
 
-    What was chosen once stays chosen, and nobody is asked again, until ``update``. Raises ``NoAsset``, ``NoDigest``,
-    and what ``asking`` raises.
+    A stored choice is used without a request, until ``update``. Raises ``NoAsset``, ``NoDigest`` and the errors of
+    ``release_index``.
     """
     question = {
         "endpoint": environment.get("LLAMA_RUNNER_RELEASES", ""),
@@ -40,47 +40,47 @@ def prebuilt(
     }
     name = safe_name("-".join((tag or "latest", platform, backend)))
     path = layout.releases(private) / f"chosen-{name}.json"
-    kept = _recall(path, question)
+    kept = _read_choice(path, question)
     if kept is not None and not update:
         return kept
     from llama_runner.llama_cpp import release_index  # noqa: PLC0415 - an HTTP client is not for the warm path
 
-    listing = release_index.Listing(layout.releases(private), environment, offline=offline, notice=notice)
+    listing = release_index.ReleaseIndex(layout.releases(private), environment, offline=offline, notice=notice)
     found = (
         _newest(listing, platform, backend, sha256)
         if tag is None
-        else taken(listing.tagged(tag), platform, backend, sha256)
+        else archive_of(listing.tagged(tag), platform, backend, sha256)
     )
-    keep(path, {"question": question, "chosen": _written(found)})
+    write_cache(path, {"question": question, "chosen": _to_json(found)})
     return found
 
 
-def _newest(listing: Any, platform: str, backend: str, sha256: str | None) -> Prebuilt:  # noqa: ANN401
-    """Take of the newest release; files come one by one, so one that is minutes old may lack the one that is needed."""
+def _newest(listing: Any, platform: str, backend: str, sha256: str | None) -> ReleaseArchive:  # noqa: ANN401
+    """Return the archive of the newest release that has one; a new release gets its files one by one."""
     latest = listing.latest()
     try:
-        return taken(latest, platform, backend, sha256)
+        return archive_of(latest, platform, backend, sha256)
     except NoAsset:
         older = [each for each in listing.recent() if not each.draft and each.build is not None]
         for release in sorted(older, key=lambda each: -(each.build or 0)):
             try:
-                return taken(release, platform, backend, sha256)
+                return archive_of(release, platform, backend, sha256)
             except NoAsset:
                 continue
         raise
 
 
-def _written(chosen: Prebuilt) -> dict[str, Any]:
+def _to_json(chosen: ReleaseArchive) -> dict[str, Any]:
     return {**chosen.__dict__, "beside": [each.__dict__ for each in chosen.beside]}
 
 
-def _recall(path: Path, question: Mapping[str, object]) -> Prebuilt | None:
-    """Return what was chosen when the same was asked; None if nothing was, or the file is damaged."""
+def _read_choice(path: Path, question: Mapping[str, object]) -> ReleaseArchive | None:
+    """Return the stored choice for the same question; None if there is none, or the file is damaged."""
     try:
         value = read_json(path)
         if value["question"] != question:
             return None
         chosen = value["chosen"]
-        return Prebuilt(**{**chosen, "beside": tuple(Asset(**each) for each in chosen["beside"])})
+        return ReleaseArchive(**{**chosen, "beside": tuple(Asset(**each) for each in chosen["beside"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,7 +1,7 @@
-"""The only door to a listing of releases: seldom, politely, and with what was heard before when nobody answers.
+"""Client of the releases API, with a cache.
 
-An answer is kept for an hour, then asked for again with its ETag; that costs nothing of the limit. Who answers that
-there were too many requests is not asked again before the time that was said.
+An answer is valid for an hour and then revalidated by its ETag, which does not count against the rate limit. After a
+rate limit no request is sent before the time that the server named. Without an answer, the cached one is used.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from llama_runner.core.errors import DownloadError
+from llama_runner.core.errors import DownloadError, ExitCode
 from llama_runner.core.value import Value
-from llama_runner.llama_cpp.releases import BadListing, keep, releases_of, to_json
+from llama_runner.llama_cpp.releases import BadListing, parse_releases, to_json, write_cache
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
 from llama_runner.system.http_failure import url_origin
@@ -34,23 +34,26 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class ReleasesUnknown(DownloadError):
-    """What the releases are cannot be learned now."""
+    """The releases API gave no usable answer."""
 
 
 def releases_offline_error(where: str) -> ReleasesUnknown:
-    """The listing would have to be asked, and must not be."""
-    return ReleasesUnknown(
-        f"the releases at {where} are not known here, and nobody must be asked", hint="run once without --offline"
+    """Return the error for a request that is needed while offline."""
+    error = ReleasesUnknown(
+        f"the releases at {where} are not known here, and the network must not be used",
+        hint="run once without --offline",
     )
+    error.code = ExitCode.TOOL
+    return error
 
 
 def releases_not_reached_error(where: str, why: str, hint: str | None) -> ReleasesUnknown:
-    """No answer."""
+    """Return the error for an unreachable API."""
     return ReleasesUnknown(f"{where} cannot be reached: {why}", hint=hint)
 
 
 def releases_limited_error(where: str, until: float, now: float, *, has_token: bool) -> ReleasesUnknown:
-    """Too many requests; ``until`` says when more are welcome, in seconds since 1970."""
+    """Return the error for a rate limit that ends at ``until``, in seconds since 1970."""
     seconds = max(0.0, until - now)
     clock = time.strftime("%H:%M:%S", time.localtime(until))
     more = "" if has_token else f"; with a token in {TOKEN} more requests are allowed"
@@ -61,7 +64,7 @@ def releases_limited_error(where: str, until: float, now: float, *, has_token: b
 
 
 def releases_refused_error(where: str, status: int, *, has_token: bool) -> ReleasesUnknown:
-    """An answer that is a refusal."""
+    """Return the error for a status that is not 200."""
     if status in {401, 403} and has_token:
         hint = f"the token in {TOKEN} is not accepted: renew it or unset it; none is needed"
     elif status >= 500:  # noqa: PLR2004
@@ -72,13 +75,13 @@ def releases_refused_error(where: str, status: int, *, has_token: bool) -> Relea
 
 
 def no_such_release_error(where: str, tag: str | None) -> DownloadError:
-    """The listing answers, and has no such release."""
+    """Return the error for a release that does not exist."""
     what = "has no release yet" if tag is None else f"has no release {tag}"
     return DownloadError(f"{where} {what}", hint="tags are like b1234; not every build is released")
 
 
-class _Kept(Value):
-    """An answer that was heard before."""
+class _CachedAnswer(Value):
+    """Cached answer."""
 
     url: str
     etag: str | None
@@ -86,10 +89,10 @@ class _Kept(Value):
     releases: tuple[Release, ...]
 
 
-class Listing:
-    """Asks for releases, and remembers below ``directory`` what was answered.
+class ReleaseIndex:
+    """Client of the releases API; caches answers below ``directory``.
 
-    ``notice`` is told, with a word and a clause, when an old answer is used.
+    ``notice`` gets a code and a text when an old answer is used.
     """
 
     def __init__(
@@ -108,24 +111,24 @@ class Listing:
         self._token = _token(environment, self.endpoint)
 
     def latest(self) -> Release:
-        """Return the newest release; a ``DownloadError`` when it cannot be known."""
+        """Return the newest release; raises ``DownloadError``."""
         return self._get("/releases/latest", None)[0]
 
     def tagged(self, tag: str) -> Release:
-        """Return the release ``tag``; ``DownloadError`` when there is none."""
+        """Return the release ``tag``; raises ``DownloadError``."""
         release = self._get(f"/releases/tags/{quote(tag, safe='')}", tag)[0]
         if release.tag != tag:
             raise BadListing(self.endpoint, f"asked for {tag} it answers with {release.tag}")
         return release
 
     def recent(self, count: int = 10) -> tuple[Release, ...]:
-        """Return the newest releases, previews among them."""
+        """Return the newest releases, including previews."""
         return self._get(f"/releases?per_page={count}", None, several=True)
 
     def _get(self, path: str, tag: str | None, *, several: bool = False) -> tuple[Release, ...]:
         url = self.endpoint + path
         file = self._directory / f"answer-{safe_name(url)}.json"
-        kept = _read(file, url)
+        kept = _read_cached(file, url)
         now = self._now()
         if kept is not None and 0 <= now - kept.at < MAX_AGE_S:
             return kept.releases
@@ -134,13 +137,13 @@ class Listing:
         except (ReleasesUnknown, BadListing) as error:
             if kept is None:
                 raise
-            self._notice("old_releases", f"{error}; what it said {_age(now - kept.at)} ago is used")
+            self._notice("old_releases", f"{error}; using its answer from {_age(now - kept.at)} ago")
             return kept.releases
         about = {"url": url, "etag": found.etag, "at": found.at, "releases": [to_json(each) for each in found.releases]}
-        keep(file, about)
+        write_cache(file, about)
         return found.releases
 
-    def _ask(self, url: str, tag: str | None, kept: _Kept | None, *, several: bool) -> _Kept:
+    def _ask(self, url: str, tag: str | None, kept: _CachedAnswer | None, *, several: bool) -> _CachedAnswer:
         if self._offline:
             raise releases_offline_error(self.endpoint)
         limit = self._directory / f"limit-{safe_name(self.endpoint)}.json"
@@ -152,7 +155,7 @@ class Listing:
         if status == 304 and kept is not None:  # noqa: PLR2004
             return kept.replace(at=now)
         if status in {403, 429} and (until := _until(status, headers, now)) is not None:
-            keep(limit, {"until": until})
+            write_cache(limit, {"until": until})
             raise releases_limited_error(self.endpoint, until, now, has_token=self._token is not None)
         if status == 404:  # noqa: PLR2004
             raise no_such_release_error(self.endpoint, tag)
@@ -164,10 +167,10 @@ class Listing:
             raise BadListing(self.endpoint, "it is not JSON") from None
         if isinstance(value, list) is not several:
             raise BadListing(self.endpoint, "it is a list" if isinstance(value, list) else "it is no list")
-        return _Kept(url, headers.get("etag"), now, releases_of(value, self.endpoint))
+        return _CachedAnswer(url, headers.get("etag"), now, parse_releases(value, self.endpoint))
 
     def _answer(self, url: str, etag: str | None) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body; ``ReleasesUnknown`` when there is no answer."""
+        """Return status, headers and body; raises ``ReleasesUnknown``."""
         from llama_runner.system.http_client import HttpFailed, get  # noqa: PLC0415 - not on the warm path
 
         headers = {"Accept": "application/vnd.github+json"}
@@ -187,9 +190,9 @@ class Listing:
 
 
 def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
-    """Return GitHub's token where the one who is asked is GitHub's API (``GITHUB_API_URL`` for an own one).
+    """Return GitHub's token if the endpoint is GitHub's API (or that of ``GITHUB_API_URL``), else None.
 
-    A mirror must not learn it, and neither must who listens on the way.
+    It is not sent to mirrors, nor over an unencrypted connection.
     """
     token = environment.get(TOKEN, "").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
@@ -199,22 +202,22 @@ def _token(environment: Mapping[str, str], endpoint: str) -> str | None:
     return token if url_origin(endpoint) in apis and is_private else None
 
 
-def _read(file: Path, url: str) -> _Kept | None:
-    """Return an answer that was kept; None for none, or for what cannot be read any more."""
+def _read_cached(file: Path, url: str) -> _CachedAnswer | None:
+    """Return the cached answer; None if there is none, or the file is damaged."""
     try:
         value = read_json(file)
         if value["url"] != url:
             return None
         etag = value["etag"]
-        return _Kept(
-            url, etag if isinstance(etag, str) else None, float(value["at"]), releases_of(value["releases"], url)
+        return _CachedAnswer(
+            url, etag if isinstance(etag, str) else None, float(value["at"]), parse_releases(value["releases"], url)
         )
     except (OSError, ValueError, KeyError, TypeError, BadListing):
         return None
 
 
 def _limit(file: Path, now: float) -> float | None:
-    """Return until when nothing more must be asked; None if something may."""
+    """Return the end of a rate limit; None if requests are allowed."""
     try:
         until = float(read_json(file)["until"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -223,7 +226,7 @@ def _limit(file: Path, now: float) -> float | None:
 
 
 def _until(status: int, headers: Mapping[str, str], now: float) -> float | None:
-    """Return until when a refusal lasts that is a limit; None when it is another refusal."""
+    """Return the end of the rate limit that a refusal states; None for any other refusal."""
     after, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
     if after.isascii() and after.isdecimal():
         return now + min(float(after), MAX_AGE_S)

@@ -1,7 +1,7 @@
-"""llama.cpp's releases: what a listing says, which archive is for a machine, and which one was taken.
+"""Parses llama.cpp's releases and selects the archive for a machine.
 
-The listing has the shape of GitHub's releases API. Names are read, never composed: what is chosen is always
-something that the listing has. Who asks for it is ``asking``.
+The data has the shape of GitHub's releases API. Names are matched, never composed: a selected archive is always one
+that the release lists. ``release_index`` makes the requests.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ARCHIVE = re.compile(
 _SYSTEMS = {"linux": "ubuntu", "macos": "macos", "windows": "win"}
 _ARCHITECTURES = {"x86_64": "x64", "x64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 _WORDS = {"cpu": ("", "cpu"), "cpu-portable": ("", "cpu"), "hip": ("rocm", "hip"), "metal": ("",)}
-"""How listings call a backend where they do not call it as we do. On macOS the one archive for Apple's own processors
-has Metal; every archive has RPC, and its CPU part is the portable one."""
+"""Names of backends in archive names, if they differ from ours. On macOS the one archive for Apple's processors has
+Metal; every archive has RPC, and its CPU backend is the portable one."""
 
 
 class BadListing(DownloadError):
-    """What answers is not a listing of releases."""
+    """The answer is not one of the releases API."""
 
     def __init__(self, where: str, what: str) -> None:
         self.where, self.what = where, what
@@ -45,7 +45,7 @@ class BadListing(DownloadError):
 
 
 class NoAsset(ToolError):
-    """A release has no archive for this machine and backend."""
+    """The release has no archive for this machine and backend."""
 
     def __init__(self, tag: str, platform: str, backend: str, there: tuple[str, ...]) -> None:
         self.tag, self.platform, self.backend, self.there = tag, platform, backend, there
@@ -57,18 +57,18 @@ class NoAsset(ToolError):
 
 
 class NoDigest(ToolError):
-    """An archive that the listing gives no sha256 of."""
+    """The release lists an archive without its sha256."""
 
     def __init__(self, tag: str, name: str) -> None:
         self.tag, self.name = tag, name
         super().__init__(
-            f"the listing of release {tag} gives no sha256 of {name}, so that it cannot be checked",
-            hint="give it with --sha256, from somebody you trust, or take another release",
+            f"release {tag} lists {name} without a sha256, so it cannot be checked",
+            hint="give it with --sha256, from a source that you trust, or choose another release",
         )
 
 
 class Asset(Value):
-    """A file of a release."""
+    """File of a release."""
 
     name: str
     url: str
@@ -77,24 +77,24 @@ class Asset(Value):
 
 
 class Release(Value):
-    """One release."""
+    """Release of llama.cpp."""
 
     tag: str
     published: str | None
     """ISO 8601."""
     assets: tuple[Asset, ...]
     draft: bool = False
-    """Or a preview: not what is taken unasked."""
+    """Draft or preview; not chosen automatically."""
 
     @property
     def build(self) -> int | None:
-        """The build number in its tag."""
+        """Build number of its tag, None if the tag has none."""
         match = re.fullmatch(r"b(\d{1,9})", self.tag)
         return int(match[1]) if match else None
 
 
-class Prebuilt(Value):
-    """The archive that was chosen, and what it has to be."""
+class ReleaseArchive(Value):
+    """Selected archive, with the expected digest and size."""
 
     url: str
     digest: Digest
@@ -103,11 +103,11 @@ class Prebuilt(Value):
     tag: str
     name: str
     beside: tuple[Asset, ...] = ()
-    """Archives with libraries that the programs need and this one lacks: CUDA's, on Windows."""
+    """Archives of additional libraries: CUDA's, on Windows."""
 
 
-def releases_of(answer: object, where: str) -> tuple[Release, ...]:
-    """Read one release, or a list of them; ``BadListing`` for anything else."""
+def parse_releases(answer: object, where: str) -> tuple[Release, ...]:
+    """Parse one release, or a list of them; raises ``BadListing``."""
     if isinstance(answer, list):
         return tuple(_release(each, where) for each in answer)
     return (_release(answer, where),)
@@ -145,7 +145,7 @@ def _asset(about: object, tag: str, where: str) -> Asset:
 
 
 def to_json(release: Release) -> dict[str, Any]:
-    """Return what of a release is worth keeping, in the shape that ``releases_of`` reads."""
+    """Return the needed members of a release, in the shape that ``parse_releases`` reads."""
     assets = [
         {"name": each.name, "browser_download_url": each.url, "size": each.size, "digest": each.digest}
         for each in release.assets
@@ -154,13 +154,13 @@ def to_json(release: Release) -> dict[str, Any]:
 
 
 def choose_asset(release: Release, platform: str, backend: str) -> Asset:
-    """Return the archive of a release for ``platform`` (as ``machine.platform_tag``) and ``backend``.
+    """Return the archive of a release for ``platform`` (as ``hardware.platform_tag``) and ``backend``.
 
-    Of several for one backend (CUDA 12 and 13) it is the one for the oldest driver: it runs with newer ones too.
-    ``NoAsset`` when there is none.
+    Of several for one backend (CUDA 12 and 13) it is the one for the oldest driver, which newer drivers run too.
+    Raises ``NoAsset``.
     """
     system, _, arch = platform.partition("-")
-    bare, _ = backends.parts(backend)
+    bare, _ = backends.split_rpc(backend)
     words = _WORDS.get(bare, (bare,))
     if bare == "metal" and system != "macos":
         words = ()
@@ -178,13 +178,13 @@ def choose_asset(release: Release, platform: str, backend: str) -> Asset:
 
 
 def companions(release: Release, asset: Asset) -> tuple[Asset, ...]:
-    """Return the archives of libraries that go with an archive: ``cudart-llama-bin-win-cuda-12.4-x64.zip``."""
+    """Return the archives of additional libraries: ``cudart-llama-bin-win-cuda-12.4-x64.zip``."""
     name = "cudart-" + asset.name.replace(f"llama-{release.tag}-", "llama-")
     return tuple(each for each in release.assets if each.name == name)
 
 
-def taken(release: Release, platform: str, backend: str, sha256: str | None = None) -> Prebuilt:
-    """Return what to fetch of a release; ``NoAsset`` or ``NoDigest`` when there is no such thing."""
+def archive_of(release: Release, platform: str, backend: str, sha256: str | None = None) -> ReleaseArchive:
+    """Return the archive to fetch; raises ``NoAsset`` or ``NoDigest``."""
     asset = choose_asset(release, platform, backend)
     beside = companions(release, asset)
     digest = file_digest(sha256) if sha256 else asset.digest
@@ -193,10 +193,10 @@ def taken(release: Release, platform: str, backend: str, sha256: str | None = No
     for each in beside:
         if each.digest is None:
             raise NoDigest(release.tag, each.name)
-    return Prebuilt(asset.url, digest, asset.size, release.build, release.tag, asset.name, beside)
+    return ReleaseArchive(asset.url, digest, asset.size, release.build, release.tag, asset.name, beside)
 
 
-def keep(path: Path, value: object) -> None:
-    """Write a small file; one that cannot be written is only not remembered."""
+def write_cache(path: Path, value: object) -> None:
+    """Write a small JSON file; ignore a failure."""
     with suppress(OSError):
         write_json(path, value)

@@ -1,7 +1,7 @@
-"""A source tree of llama.cpp that lies in a directory of the user's.
+"""Source tree of llama.cpp in a directory of the user.
 
-Of a git checkout count the tracked files as they lie there and the others that git does not ignore, so a change
-that is not committed is part of the key. Without git, or outside a checkout, every file counts.
+In a git checkout, tracked files and files that git does not ignore count, as they are on the disk, so an uncommitted
+change is part of the key. Without git, or outside a checkout, every file counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llama_runner.core.errors import SourceError
 from llama_runner.store.layout import BUILDS, SOURCES
 from llama_runner.store.local_sources import DirectorySource, unreadable_source_error
 from llama_runner.store.stamps import hash_file
-from llama_runner.system.git import ask
+from llama_runner.system.git import run_git
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest
 
 _NOT_READ = re.compile(r"\.git|build.*|__pycache__")
-"""Directories that no build reads: of version control, of other builds (at the top only), of Python."""
+"""Directories that a build does not read: of version control, of other builds (at the top only), of Python."""
 
 _IGNORED_BUT_READ = "tools/ui/dist"
-"""The web interface: made by who packs a release, ignored by git, and built in where it is there."""
+"""Web interface: packed into releases, ignored by git, compiled in if present."""
 
 
 def no_source_tree_error(path: Path | str) -> SourceError:
-    """There is nothing to build in that directory."""
+    """Return the error for a directory without llama.cpp's source."""
     return SourceError(
-        f"{path} is no source tree of llama.cpp: it has no CMakeLists.txt",
+        f"{path} is not a source tree of llama.cpp: it has no CMakeLists.txt",
         hint="give the directory that llama.cpp was cloned or unpacked into",
     )
 
 
 class SourceTree(DirectorySource):
-    """A directory with llama.cpp in it."""
+    """Directory with llama.cpp's source."""
 
     path: Path
     git: Path | None = None
-    """The program; None where this is no checkout, or where there is no git."""
+    """Path of git; None outside a checkout, or without git."""
     kind: ClassVar[str] = "tree"
     record_parents: ClassVar[tuple[str, ...]] = (f"{BUILDS}/*", SOURCES)
 
@@ -59,14 +59,14 @@ class SourceTree(DirectorySource):
         return {name: path for name in names if (path := self.path / name).is_file()}
 
     def hash(self, files: Mapping[str, Path]) -> Digest:
-        """See ``DirectorySource``. Whether a file may be executed counts, as scripts are."""
+        """See ``DirectorySource``. The executable bit counts, as scripts have it."""
         kinds = {name: "x" if os.access(path, os.X_OK) else "f" for name, path in files.items()}
         return tree_digest((name, kinds[name], hash_file(path)) for name, path in files.items())
 
     def _names(self) -> Iterator[str]:
         listed, failed = "", "no git"
         if self.git is not None:
-            listed, failed = ask(self.git, "-C", self.path, "ls-files", "-z", "-co", "--exclude-standard")
+            listed, failed = run_git(self.git, "-C", self.path, "ls-files", "-z", "-co", "--exclude-standard")
         if failed:
             yield from _below(self.path)
             return
@@ -74,22 +74,22 @@ class SourceTree(DirectorySource):
         if (self.path / _IGNORED_BUT_READ).is_dir():
             yield from _below(self.path, f"{_IGNORED_BUT_READ}/")
 
-    def numbers(self) -> tuple[int, str]:
-        """Return what llama.cpp's own CMake files would call a build of it: the count of commits, and the last one."""
+    def build_number_and_commit(self) -> tuple[int, str]:
+        """Return build number and commit as llama.cpp's own CMake files derive them."""
         if self.git is None:
             return 0, "unknown"
-        return numbers(self.git, self.path, "HEAD")
+        return build_number_and_commit(self.git, self.path, "HEAD")
 
 
-def numbers(git: Path, repository: Path, commit: str) -> tuple[int, str]:
-    """Return the count of commits up to one, and its short name; 0 and ``unknown`` where git does not say."""
-    count, no_count = ask(git, "-C", repository, "rev-list", "--count", commit)
-    name, no_name = ask(git, "-C", repository, "rev-parse", "--short", commit)
+def build_number_and_commit(git: Path, repository: Path, commit: str) -> tuple[int, str]:
+    """Return the number of commits up to ``commit`` and its short hash; 0 and ``unknown`` if git fails."""
+    count, no_count = run_git(git, "-C", repository, "rev-list", "--count", commit)
+    name, no_name = run_git(git, "-C", repository, "rev-parse", "--short", commit)
     return (0, "unknown") if no_count or no_name else (int(count), name.strip())
 
 
 def open_tree(path: Path) -> SourceTree:
-    """Return the source of a directory; ``SourceError`` when there is nothing to build in it."""
+    """Return the source of a directory; raises ``SourceError``."""
     path = path.resolve()
     if not (path / "CMakeLists.txt").is_file():
         raise no_source_tree_error(path)

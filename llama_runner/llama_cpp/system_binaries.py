@@ -1,7 +1,6 @@
-"""Programs and archives that lie on this machine already: those of the system, those that the user names.
+"""Adopted programs and archives: those of the system, and those that the user names.
 
-Their bytes are read when something there has changed, not at each start: one stamp over all of them vouches for them,
-in the record of what is made of them.
+Their bytes are read only if something has changed: the record of the artifact has one stamp over all of them.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _PROGRAM = re.compile(r"(llama-[a-z0-9-]+|(ggml-)?rpc-server)(\.exe)?", re.IGNOR
 _LIBRARY = re.compile(r"[\w.+-]+\.(dylib|dll|so(\.\d+)*)", re.IGNORECASE)
 _OURS = re.compile(r"(lib)?(llama|ggml|mtmd)", re.IGNORECASE)
 _ELSEWHERE = ("../lib", "../lib64", "../lib/*-linux-gnu", "../lib/llama.cpp", "../lib/*/llama.cpp")
-"""Where packages put the libraries of programs in ``bin``."""
+"""Directories, relative to ``bin``, where packages put libraries."""
 
 
 def no_server_error(where: str) -> ToolError:
-    """A place where programs were to be, without ``llama-server``."""
+    """Return the error for a place without ``llama-server``."""
     return ToolError(
         f"there is no {SERVER} {where}",
         hint=f"install llama.cpp, name its directory with --binaries or {BINS_VARIABLE}, or build it with "
@@ -42,14 +41,14 @@ def no_server_error(where: str) -> ToolError:
 
 
 def not_executable_error(path: Path) -> ToolError:
-    """A ``llama-server`` that the system does not let us run."""
+    """Return the error for a ``llama-server`` that is not executable."""
     return ToolError(f"{path} is not executable", hint=f"chmod +x {path}")
 
 
 class AdoptedPrograms(DirectorySource):
-    """llama.cpp's programs in a directory, with their libraries there and where packages put them.
+    """llama.cpp's programs in a directory, with the libraries there and in the directories of packages.
 
-    ``path`` is the directory with every link resolved; ``server`` is the name in it that ``llama-server`` has.
+    ``path`` is the directory with all links resolved; ``server`` is the file name of ``llama-server`` in it.
     """
 
     path: Path
@@ -84,7 +83,7 @@ class AdoptedPrograms(DirectorySource):
 
 
 class ArchiveFile(DirectorySource):
-    """An archive where it lies. It may be large, so it is not read at each start."""
+    """Archive on the disk. It may be large, so it is not read on each start."""
 
     path: Path
     kind: ClassVar[str] = "archive"
@@ -102,7 +101,7 @@ class ArchiveFile(DirectorySource):
 def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[str, str]) -> AdoptedPrograms:
     """Return the programs in a directory, or beside a program, that the user names.
 
-    None: those in the directory that ``LLAMA_SERVER_BINS_DIR`` names, else of the first ``llama-server`` on ``PATH``.
+    None means the directory in ``LLAMA_SERVER_BINS_DIR``, else the first ``llama-server`` on ``PATH``.
     Raises ``ToolError`` and ``SourceError``.
     """
     named = path or environment.get(BINS_VARIABLE)
@@ -118,8 +117,8 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
         server = found.absolute()
     if not os.access(server, os.X_OK):
         raise not_executable_error(server)
-    # libraries are looked for beside the program itself, not beside a link to it; under another name it is a program
-    # that goes by what it is called, and must be called so
+    # libraries are found beside the program, not beside a link to it; but a link with another name must be kept, as
+    # some programs choose what they do by their name
     real = server.resolve()
     server = real if real.name == server.name else server
     return AdoptedPrograms(server.parent, server.name)
@@ -128,10 +127,9 @@ def open_adopted(path: str | os.PathLike[str] | None, *, environment: Mapping[st
 def open_archive(path: Path) -> ArchiveFile:
     """Return an archive that the user names.
 
-    Raises ``SourceError``, and, before all of it is hashed, ``BadArchive`` for a file that does
-    not begin as an archive does.
+    Raises ``SourceError``, and ``BadArchive`` for a file without an archive's magic number, before it is hashed.
     """
-    from llama_runner.system.archives import check_kind  # noqa: PLC0415 - most programs are built
+    from llama_runner.system.archives import check_is_archive  # noqa: PLC0415 - most programs are built
 
     path = user_path(path).absolute()
     if not path.exists():
@@ -139,7 +137,7 @@ def open_archive(path: Path) -> ArchiveFile:
     if not path.is_file():
         raise unreadable_source_error(path, "it is not a file")
     try:
-        check_kind(path)
+        check_is_archive(path)
     except OSError as error:
         raise unreadable_source_error(path, error.strerror or str(error)) from error
     return ArchiveFile(path)
@@ -157,5 +155,5 @@ def _libraries(directory: Path, start: Path) -> Iterator[tuple[str, Path]]:
         for entry in os.scandir(directory):
             if _OURS.match(entry.name) and _LIBRARY.fullmatch(entry.name) and entry.is_file():
                 yield f"{os.path.relpath(directory, start)}/{entry.name}", directory / entry.name
-    except OSError:  # no such directory, or none that we may look into
+    except OSError:  # absent, or not readable
         return

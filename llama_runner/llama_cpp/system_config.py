@@ -1,7 +1,7 @@
-"""Checks ``/etc/llama.cpp/config.ini``, from which every program of llama.cpp takes options before all others.
+"""Checks ``/etc/llama.cpp/config.ini``, whose options every program of llama.cpp applies.
 
-Options that only tune a program are accepted and told. Any other option is refused: it could open files, run tools,
-load adapters or change who may use a server.
+Options that only tune a program are accepted with a message. Any other option is refused: it could open files, run
+tools, load adapters or change who may use a server.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ACCEPT_VARIABLE = "LLAMA_RUNNER_SYSTEM_CONFIG"
-"""Set to ``accept``, it has every option of the file accepted."""
+"""With the value ``accept``, every option of the file is accepted."""
 
 _LIMIT = 1 << 20
 _APPLIED = ("", "*", "default")
-"""Sections that llama.cpp applies; the others are for its router."""
+"""Sections that llama.cpp applies; others are for its router."""
 _HEADER = re.compile(r"\s*\[\s*([^\]]*?)\s*\]")
 _OPTION = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=")
 
 _OURS = "host port model m threads t cors-origins version"
 _OVERRIDDEN = frozenset(_OURS.split())
-"""Options that we always pass ourselves, so that the file has no effect. ``version`` is the file's own."""
+"""Options that we always pass, so that those of the file have no effect. ``version`` is the file's own."""
 
 _PERFORMANCE = """
 threads-batch tb cpu-mask C cpu-range Cr cpu-strict prio poll cpu-mask-batch Cb cpu-range-batch Crb cpu-strict-batch
@@ -54,7 +54,7 @@ _HARMLESS = frozenset(f"{_PERFORMANCE} {_SAMPLING} {_MESSAGES}".split())
 
 
 def check(path: str, environment: Mapping[str, str]) -> str | None:
-    """Return what has to be told of the file, if it sets anything; ``ServerError`` for options that are refused."""
+    """Return a message about the options that the file sets, None if it sets none; raises ``ServerError``."""
     try:
         names = _options(read_bounded(path, _LIMIT).decode("utf-8", "replace"))
     except OSError as error:
@@ -81,6 +81,6 @@ def _options(text: str) -> set[str]:
 
 
 def _plain(name: str) -> str:
-    """Return the name of an option; a file may also name it by its environment variable."""
+    """Return the name of an option; a file may also use the name of its environment variable."""
     prefix = "LLAMA_ARG_"
     return name[len(prefix) :].lower().replace("_", "-") if name.startswith(prefix) else name

@@ -1,7 +1,7 @@
-"""The compilers of this machine and who they are; CMake and Ninja come from their Python packages.
+"""Finds the compilers and their identities; CMake and Ninja come from their Python packages.
 
-Asking a compiler for its name takes a process. The answer is kept in the record of each build under the stamp
-of the compiler's file, so that a warm start asks nobody.
+A compiler's identity takes a process. It is stored in the record of each build with the stamp of the compiler's file,
+so a warm start runs no compiler.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEYED_ENVIRONMENT = (
 """Variables that reach the compiler and are part of the key."""
 
 PASSED_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH")
-"""Variables that programs need to run at all and that cannot change what they write. Nothing else is passed."""
+"""Variables that programs need to run and that cannot change their output. Nothing else is passed."""
 
 
 class NoCompiler(ToolError):
@@ -41,34 +41,34 @@ class NoCompiler(ToolError):
         )
 
 
-def several_words_error(role: str, value: str) -> ToolError:
-    """``CC`` or ``CXX`` is more than a program."""
+def not_a_program_error(role: str, value: str) -> ToolError:
+    """Return the error for a ``CC`` or ``CXX`` that is not the name of a program."""
     variable = {"C": "CC", "CXX": "CXX"}[role]
     return ToolError(
-        f"{variable} is {value!r}, which is no program",
+        f"{variable} is {value!r}, which is not a program",
         hint=f"name one program; flags go into {'CFLAGS' if role == 'C' else 'CXXFLAGS'}",
     )
 
 
 def broken_compiler_error(path: Path) -> ToolError:
-    """A compiler that does not say who it is."""
+    """Return the error for a compiler without a version."""
     return ToolError(f"{path} --version fails", hint="reinstall it, or point CC and CXX at another compiler")
 
 
 class Compiler(Value):
-    """A compiler: where it is, and which one it is on any machine."""
+    """Compiler: its path, and its identity, which is the same on any machine."""
 
     path: Path
     identity: str
     stamp: Stamp
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a record notes it."""
+        """Return the form that a record notes."""
         return {"path": str(self.path), "identity": self.identity, "stamp": self.stamp}
 
 
 class Toolchain(Value):
-    """The two compilers of a build, and by name what a backend is compiled with beside them (nvcc, glslc)."""
+    """C and C++ compiler of a build, and the other compilers of a backend by name (nvcc, glslc)."""
 
     c: Compiler
     cxx: Compiler
@@ -76,11 +76,11 @@ class Toolchain(Value):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What is keyed of it."""
+        """The part that is keyed."""
         return (self.c.identity, self.cxx.identity, *(other.identity for other in self.others.values()))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a record notes it."""
+        """Return the form that a record notes."""
         others = {name: compiler.to_json() for name, compiler in self.others.items()}
         return {"c": self.c.to_json(), "cxx": self.cxx.to_json(), **others}
 
@@ -88,10 +88,10 @@ class Toolchain(Value):
 def find_toolchain(
     environment: Mapping[str, str], noted: Iterable[Mapping[str, Any]] = (), *, programs: Iterable[str] = ()
 ) -> Toolchain:
-    """Find the compilers that ``CC`` and ``CXX`` name, or the usual ones; ``NoCompiler`` with the way out.
+    """Find the compilers that ``CC`` and ``CXX`` name, or the usual ones; raises ``NoCompiler``.
 
-    ``noted`` are toolchains that records know (``Toolchain.to_json``): the same file under the same stamp is not
-    asked again. Of ``programs``, what a backend needs besides, those that are not there are left out.
+    ``noted`` are toolchains from records (``Toolchain.to_json``): a compiler with the same stamp is not run again.
+    ``programs`` are the backend's other compilers; missing ones are left out.
     """
     noted = list(noted)
     others = {name: _other(name, environment, noted) for name in programs}
@@ -109,7 +109,7 @@ def _other(name: str, environment: Mapping[str, str], noted: list[Mapping[str, A
         return known[-1] if known else None
     stamp = source_stamp(path)
     return _same(known, path, stamp) or Compiler(
-        path, _answer(path, "--version", environment).replace("\n", " "), stamp
+        path, _output(path, "--version", environment).replace("\n", " "), stamp
     )
 
 
@@ -138,51 +138,50 @@ def _find(
     for name in wanted:
         if path := find_program(name, environment.get("PATH", os.defpath)):
             stamp = source_stamp(path)
-            return _same(known, path, stamp) or Compiler(path, _ask(path, environment), stamp)
+            return _same(known, path, stamp) or Compiler(path, _identity(path, environment), stamp)
     if " " in chosen:
-        raise several_words_error(role.upper(), chosen)
+        raise not_a_program_error(role.upper(), chosen)
     if known and not chosen:
-        # What was built here runs without the compiler that built it, as in a container that left it behind.
+        # A finished build runs without its compiler, as in a container image that does not contain it.
         return known[-1]
     raise NoCompiler(language, tuple(wanted))
 
 
-def _ask(path: Path, environment: Mapping[str, str]) -> str:
-    """Return who a compiler is: its version without its own name, and what it compiles for."""
-    first = _answer(path, "--version", environment).splitlines()[0]
+def _identity(path: Path, environment: Mapping[str, str]) -> str:
+    """Return a compiler's identity: its version without the program's name, and its target."""
+    first = _output(path, "--version", environment).splitlines()[0]
     program, _, rest = first.partition(" ")
     if program in (path.name, path.resolve().name):
         first = rest
-    return f"{first} {_answer(path, '-dumpmachine', environment, needed=False)}".strip()
+    return f"{first} {_output(path, '-dumpmachine', environment, needed=False)}".strip()
 
 
-def _answer(path: Path, word: str, environment: Mapping[str, str], *, needed: bool = True) -> str:
-    from llama_runner.system.processes import output_of  # noqa: PLC0415 - not on the warm path
+def _output(path: Path, word: str, environment: Mapping[str, str], *, needed: bool = True) -> str:
+    from llama_runner.system.processes import try_output  # noqa: PLC0415 - not on the warm path
 
     env = {name: environment[name] for name in PASSED_ENVIRONMENT if name in environment} | {"LC_ALL": "C"}
-    said = (output_of([path, word], env=env) or "").strip()
+    said = (try_output([path, word], env=env) or "").strip()
     if needed and not said:
         raise broken_compiler_error(path)
     return said
 
 
-_STARVED = (
+_OUT_OF_MEMORY = (
     *("Killed signal terminated program", "virtual memory exhausted", "out of memory", "std::bad_alloc"),
     *("Cannot allocate memory", "killed by signal 9", "signal 9 (core dumped)", "[code=137]", "compiler out of heap"),
 )
 
 
 def ran_out_of_memory(line: str) -> bool:
-    """Whether a line of a build says that a compiler, or what it starts, died for lack of memory.
+    """Return whether a line of a build's output says that a compiler ran out of memory.
 
-    The kernel ends with SIGKILL whom it cannot give what it was promised; Ninja reports that as code 137, a shell with
-    the one word.
+    The kernel ends such a process with SIGKILL; Ninja reports this as code 137, a shell as ``Killed``.
     """
-    return line.strip() == "Killed" or any(said in line for said in _STARVED)
+    return line.strip() == "Killed" or any(said in line for said in _OUT_OF_MEMORY)
 
 
 def tool_path(package: str) -> Path:
-    """Return the program of the Python package ``cmake`` or ``ninja``; ``ToolError`` when it is not installed."""
+    """Return the program of the Python package ``cmake`` or ``ninja``; raises ``ToolError``."""
     import importlib  # noqa: PLC0415 - only to build
 
     try:
@@ -197,5 +196,5 @@ def tool_path(package: str) -> Path:
 
 
 def missing_tool_error(package: str) -> ToolError:
-    """A build tool that comes as a Python package is not installed."""
+    """Return the error for a missing Python package of a build tool."""
     return ToolError(f"{package} is not installed", hint=f"python -m pip install {package}")

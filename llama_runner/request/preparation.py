@@ -14,7 +14,7 @@ from llama_runner.core.record import TREE
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.outcome import Outcome, skip_up_to_date
-from llama_runner.llama_cpp.build_selection import StoredPrograms
+from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.request.graph import Pipeline
 from llama_runner.request.locations import context_of, programs_of
 from llama_runner.request.model_facts import check_writes
@@ -83,6 +83,12 @@ class Preparation:
             self._settle(_programs(graph), outcome)
             request.settle()
             return graph, plan, outcome
+
+    def check_options(self, graph: Pipeline | Programs, plan: Plan, server: ServerOptions | None) -> None:
+        """Raise ``UsageError`` for options that are passed on and that the programs, which are there, would refuse."""
+        if server is not None and server.passes_on:
+            places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
+            self._try_options(graph, places, server)
 
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
@@ -178,8 +184,8 @@ class Preparation:
             from llama_runner.serving.smoke_test_errors import forget_rejection  # noqa: PLC0415 - nearly never
 
             forget_rejection(self._store.private, key)
-        if isinstance(programs.node, StoredPrograms):
-            programs.node.remember(self._store)
+        if isinstance(programs.node, InstalledPrograms):
+            programs.node.update_stamp(self._store)
 
 
 def _programs(graph: Pipeline | Programs) -> Programs:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from llama_runner.llama_cpp.build_selection import StoredPrograms
+    from llama_runner.llama_cpp.build_selection import InstalledPrograms
     from llama_runner.llama_cpp.gpu_detection import Gpus
-    from llama_runner.llama_cpp.pinned_source import Pin
-    from llama_runner.llama_cpp.releases import Prebuilt
+    from llama_runner.llama_cpp.pinned_source import SourcePin
+    from llama_runner.llama_cpp.releases import ReleaseArchive
     from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, ArchiveFile
     from llama_runner.llama_cpp.toolchain import Toolchain
     from llama_runner.request.source_tree_facts import NamedTree
@@ -59,12 +59,12 @@ class Wanted(Value):
     """What they are to run on; None: this machine."""
     source: str | None = None
     patches: tuple[str, ...] = ()
-    compilation: cmake.Wishes = field(default_factory=cmake.Wishes)
+    compilation: cmake.CMakeOptions = field(default_factory=cmake.CMakeOptions)
     jobs: int | None = None
 
     def about_building(self) -> list[str]:
         """Return the options that only a build can fulfil."""
-        compilation, plain = self.compilation, cmake.Wishes()
+        compilation, plain = self.compilation, cmake.CMakeOptions()
         given = {
             "--source": self.source,
             "--patch": self.patches,
@@ -88,7 +88,7 @@ class Archive(Value):
 class Release(Value):
     """A release archive that the listing of releases has."""
 
-    found: Prebuilt
+    found: ReleaseArchive
     backend: str
 
 
@@ -97,7 +97,7 @@ class Wheel(Value):
 
 
 if TYPE_CHECKING:
-    Present = StoredPrograms | AdoptedPrograms | Archive | Release | Wheel
+    Present = InstalledPrograms | AdoptedPrograms | Archive | Release | Wheel
 
 
 class BuildFacts(Value):
@@ -113,7 +113,7 @@ class BuildFacts(Value):
 class ProgramFacts(Value):
     """What the graph of the programs is built from, beside the options."""
 
-    pin: Pin
+    pin: SourcePin
     platform: str
     """What this machine is: ``linux-x86_64``."""
     present: Present | None = None
@@ -204,7 +204,7 @@ def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Pres
     if "://" not in name and not path.is_file():
         return open_programs(store, name)
     platform = wanted.platform or hardware.platform_tag()
-    backend = "cpu" if wanted.device == AUTO else backends.known(wanted.device, platform)
+    backend = "cpu" if wanted.device == AUTO else backends.check_backend(wanted.device, platform)
     return find_archive(name if "://" in name else path, backend)
 
 
@@ -220,15 +220,19 @@ def find_archive(text_or_path: str | Path, backend: str) -> Archive:
 
 def _released(wanted: Wanted, environment: Mapping[str, str], store: Store, **how: Any) -> Release:  # noqa: ANN401 - as find_program_facts has them
     """Return the release archive for the best of this machine's devices that a release has one for."""
-    from llama_runner.llama_cpp.release_choice import prebuilt  # noqa: PLC0415 - most programs are built
+    from llama_runner.llama_cpp.release_choice import choose_release_archive  # noqa: PLC0415 - most programs are built
     from llama_runner.llama_cpp.releases import NoAsset  # noqa: PLC0415 - most programs are built
 
     platform, tag = wanted.platform or hardware.platform_tag(), wanted.binaries.partition(":")[2]
-    names = backends.seen(platform) if wanted.device == AUTO else [backends.known(wanted.device, platform)]
+    names = (
+        backends.available_backends(platform)
+        if wanted.device == AUTO
+        else [backends.check_backend(wanted.device, platform)]
+    )
 
     def released(name: str) -> Release:
         options = {"environment": environment, "sha256": wanted.sha256, **how}
-        return Release(prebuilt(tag or None, platform, name, store.private, **options), name)
+        return Release(choose_release_archive(tag or None, platform, name, store.private, **options), name)
 
     for name in names[:-1]:
         with suppress(NoAsset):
@@ -243,8 +247,8 @@ def _of_build(
     # what records of earlier builds know of compilers and GPUs is not asked again
     builds = (records.get(TREE) for _, records in store.directories(f"{layout.BUILDS}/{facts.platform}", "*"))
     noted: list[Mapping[str, Any]] = [record.noted for record in builds if record is not None]
-    choice = backends.best(facts.platform, environment) if wanted.device == AUTO else None
-    backend = backends.known(choice.name if choice else wanted.device, facts.platform)
+    choice = backends.choose_backend(facts.platform, environment) if wanted.device == AUTO else None
+    backend = backends.check_backend(choice.name if choice else wanted.device, facts.platform)
     rejected = find_rejected(store)
     portable = None
     if choice is not None and backend != PORTABLE and rejected:
@@ -271,7 +275,7 @@ def _of_build(
 def _build_facts(
     wanted: Wanted, backend: str, environment: Mapping[str, str], noted: list[Mapping[str, Any]]
 ) -> BuildFacts:
-    about = backends.BACKENDS[backends.parts(backend)[0]]
+    about = backends.BACKENDS[backends.split_rpc(backend)[0]]
     toolchain = find_toolchain(environment, noted, programs=about.programs)
     told = about.architectures in wanted.compilation.definitions()
     gpus = None if told else find_gpus(backend, environment, [each["gpus"] for each in noted if "gpus" in each])

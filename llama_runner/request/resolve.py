@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from llama_runner.convert import official_script
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.llama_cpp.build_selection import other_platform_error
@@ -141,7 +141,7 @@ class Request(ProgramsRequest):
     ) -> tuple[int | None, tuple[str, ...]]:
         """Return the context length, and the weights that the index names, before they are fetched."""
         pre_tokenizer = self.wishes.get("pre_tokenizer") if vocabulary else None
-        return official_script.described(directory, choice, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
+        return official_script.describe(directory, choice, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
 
     def _choose(
         self, directory: Path, has: Callable[[str], bool]
@@ -150,8 +150,8 @@ class Request(ProgramsRequest):
 
         The directory may hold some files of the model only.
         """
-        wishes, described = self.wishes, Source(directory)
-        choice = official_script.choose(
+        wishes, described = self.wishes, ModelDirectory(directory)
+        choice = official_script.choose_converter(
             described,
             wishes.get("converter", "auto"),
             projector=wishes.get("mmproj", False),

@@ -26,6 +26,8 @@ class Forecast(Value):
     pipeline: Pipeline
     plan: Plan
     spec: ServerSpec
+    missing: tuple[str, ...] = ()
+    """What would have to be fetched, where the network must not be used."""
 
     def __repr__(self) -> str:
         """Return one line for each step: its name, what happens to it, and why."""
@@ -66,6 +68,7 @@ class Forecast(Value):
             ],
             "needs": {"fetch": self.plan.estimate.fetch, "disk": self.plan.estimate.disk},
             "launch": {"argv": self.spec.argv(), "url": self.spec.url},
+            "missing": list(self.missing),
         }
 
     def _source(self) -> dict[str, Any]:

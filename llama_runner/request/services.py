@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ class Service(Value):
     """The command of the system that starts it now and at each login."""
     stop: str
     """The command of the system that ends it, and starts it no more."""
+    advice: tuple[str, ...] = ()
+    """What else has to be done for it to run, each with its command."""
 
 
 class Services:
@@ -84,9 +87,12 @@ class Services:
         inherit = server is not None and server.inherit_environment
         return self.of_command(words, name=name or Path(source).name, inherit_environment=inherit)
 
-    def of_command(self, words: Sequence[str], *, name: str, inherit_environment: bool = False) -> Service:
+    def of_command(
+        self, words: Sequence[str], *, name: str, inherit_environment: bool = False, system: bool = False
+    ) -> Service:
         """Return the service that would run ``llama-runner run`` with these words, without writing it.
 
+        With ``system`` it is a systemd unit of the system that runs as the present user; root has to write it.
         Relative paths begin at the working directory. ``inherit_environment``: ``LLAMA_ARG_*`` variables of ours are
         part of it. ``ServiceRefused`` for words that must not stand in a file that others can read.
         """
@@ -103,10 +109,24 @@ class Services:
                 raise ServiceRefused(
                     f"a service cannot have control characters or other than UTF-8 in its command: {word!a}"
                 )
-        return self._at(name, system_service.unit(name, argv, Path.cwd(), variables))
+        if not system:
+            return self._at(name, system_service.unit(name, argv, Path.cwd(), variables))
+        if sys.platform == "darwin":
+            raise ServiceRefused("a unit of the system is for systemd")
+        text = system_service.systemd(name, argv, Path.cwd(), variables, user=getpass.getuser())
+        path = Path("/etc/systemd/system") / system_service.where(name, os.environ).name
+        return Service(name, path, text, *system_service.commands_of_system(path))
 
-    def install(self, service: Service) -> Service:
-        """Write the unit, over one of the same name, and return the service."""
+    def install(self, service: Service, *, force: bool = False) -> Service:
+        """Write the unit and return the service; ``ServiceRefused`` over another of the same name, unless ``force``.
+
+        ``Runner.check`` says before whether what it starts can work.
+        """
+        if not force and service.path.exists() and self.find(service.name).text != service.text:
+            raise ServiceRefused(
+                f"a service called {service.name!r} is installed already: {service.path}",
+                hint=f"--force writes over it; service show --name {service.name} prints it",
+            )
         try:
             service.path.parent.mkdir(parents=True, exist_ok=True)
             service.path.write_text(service.text, encoding="utf-8", errors="surrogateescape")
@@ -153,4 +173,10 @@ class Services:
     @staticmethod
     def _at(name: str, text: str) -> Service:
         path = system_service.where(name, os.environ)
-        return Service(name, path, text, *system_service.commands(path))
+        advice = system_service.advice(os.environ, lingers=_lingers(), user=getpass.getuser())
+        return Service(name, path, text, *system_service.commands(path), tuple(advice))
+
+
+def _lingers() -> bool:
+    """Return whether the services of this user run without a login."""
+    return (Path("/var/lib/systemd/linger") / getpass.getuser()).exists()

@@ -54,7 +54,7 @@ def find_tree(text: str, *, offline: bool = False) -> NamedTree:
     path = user_path(text).absolute()
     if path.is_dir():
         found = open_tree(path)
-        return NamedTree(found, "", "", *found.numbers())
+        return NamedTree(found, "", "", *found.build_number_and_commit())
     if re.fullmatch(_URL, text):
         raise NoCommit(text)
     url, _, commit = text.rpartition("@")

@@ -52,9 +52,9 @@ def check_startable(store: Store, about: dict[str, Any], spec: ServerSpec, sink:
         check_access(spec, os.environ)
     record = store.records(spec.binary.parent).get(TREE)
     if spec.extra and record is not None:
-        from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
+        from llama_runner.llama_cpp.capabilities import NoOptionsListed, capabilities_of  # noqa: PLC0415 - only with options
 
-        with suppress(SaysNothing):
+        with suppress(NoOptionsListed):
             check_flags(spec.extra, capabilities_of(spec.binary.parent, record.digest, store.private))
     freed = None if pid is None else private_bytes(pid)
     checked(spec, layout.memory_needs(store.private), sink, freed=freed)

@@ -20,7 +20,7 @@ from llama_runner.serving.output import Output
 from llama_runner.serving.registry import GRACE_S, register
 from llama_runner.store.last_use import mark_used
 from llama_runner.system.background_writer import BackgroundWriter
-from llama_runner.system.processes import dying_with_parent, signal_group, start
+from llama_runner.system.processes import parent_death_prefix, signal_group, start
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Server(Talks):
         """
         try:
             self._child = self._start()
-            if not dying_with_parent():
+            if not parent_death_prefix():
                 self._watch()
             from llama_runner.serving.server_log import Log  # noqa: PLC0415 - while llama-server starts
 

@@ -87,23 +87,26 @@ def needs_key_error(about: dict[str, Any]) -> ServerError:
 def client_of(about: dict[str, Any]) -> Iterator[Client]:
     """Give a client of a registered server; ``ServerError`` where it does not answer or asks for another key.
 
-    Its key is the first of its key file, if that can be read, or ``LLAMA_API_KEY``.
+    Its key is the first of its key file, if that is accepted, or ``LLAMA_API_KEY``.
     """
     from llama_runner.client.errors import KeyRefused  # noqa: PLC0415 - only where such a server runs
     from llama_runner.client.sync_client import Client  # noqa: PLC0415
 
     certificate, file = about.get("tls_cert"), about.get("api_key_file")
-    key = first_key_in(os.environ)
+    keys = [first_key_in(os.environ)]
     if isinstance(file, str):
         from llama_runner.serving.access import first_key  # noqa: PLC0415 - not for the usual server
 
-        key = first_key(file) or key
-    with Client(about["url"], api_key=key, certificate=Path(certificate) if certificate else None) as client:
-        try:
-            client.props()
-        except KeyRefused:
-            raise needs_key_error(about) from None
-        yield client
+        keys = [first_key(file), *keys]  # the file may have changed since the server started
+    for key in dict.fromkeys(keys):
+        with Client(about["url"], api_key=key, certificate=Path(certificate) if certificate else None) as client:
+            try:
+                client.props()
+            except KeyRefused:
+                continue
+            yield client
+            return
+    raise needs_key_error(about)
 
 
 def client_at(registry: Path, url: str) -> AbstractContextManager[Client]:

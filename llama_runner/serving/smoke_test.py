@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, parts
+from llama_runner.llama_cpp.backends import BACKENDS, RPC_TARGET, split_rpc
 from llama_runner.llama_cpp.environment import program_environment
 from llama_runner.llama_cpp.executable_format import platforms
 from llama_runner.serving import smoke_test_errors
@@ -174,7 +174,7 @@ class _Proof:
         if start is None:
             raise smoke_test_errors.Fake(SERVER, "lists no devices", self._log_name)
         devices = [found[1] for line in said[start:] if (found := _DEVICE.match(line))]
-        wanted = BACKENDS[parts(backend)[0]].device
+        wanted = BACKENDS[split_rpc(backend)[0]].device
         if wanted is not None and not any(name.startswith(wanted) for name in devices):
             raise smoke_test_errors.NoDevice(backend, devices, self._log_name)
         self._workspace.add_facts(devices=devices)
@@ -194,7 +194,7 @@ class _Proof:
             port=0,
             ctx_size=_CONTEXT,
             threads=1,  # several that wait for each other on a busy machine take 20 times as long
-            gpu_layers=None if BACKENDS[parts(backend)[0]].device is None else _ALL_LAYERS,
+            gpu_layers=None if BACKENDS[split_rpc(backend)[0]].device is None else _ALL_LAYERS,
             load_timeout=self._patience,
         )
         spec = spec_of(options, binary=server, model=model, alias="demo", trained_context=None, cores=1)

@@ -12,7 +12,7 @@ from typing import Any
 from llama_runner.core.errors import ServerError
 from llama_runner.serving.llama_server.launch_spec import first_key_in
 from llama_runner.serving.registry import failed, running
-from llama_runner.system.gpu_memory import held
+from llama_runner.system.gpu_memory import gpu_memory_of
 
 _SPEED = re.compile(rb"^llamacpp:predicted_tokens_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 
@@ -24,7 +24,7 @@ def look_at_all(directory: Path) -> list[dict[str, Any]]:
     given = first_key_in(os.environ)
     found = []
     servers = running(directory)
-    on_gpus = held(int(about["pid"]) for about in servers)
+    on_gpus = gpu_memory_of(int(about["pid"]) for about in servers)
     for about in servers:
         file = about.get("api_key_file")
         key = first_key(file) if isinstance(file, str) else given

@@ -21,12 +21,29 @@ RESTARTS = 5
 
 
 _CARRIED = {
-    *(BINS_VARIABLE, "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"),
+    *("PATH", BINS_VARIABLE, "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"),
     *("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "LLAMA_RUNNER_RELEASES"),
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"),
 }
 """Environment variables that decide where things are found or which devices are used."""
+
+_CARRIED_PREFIXES = (
+    "LD_LIBRARY_",
+    "GGML_",
+    "CUDA_",
+    "HIP_",
+    "ROCR_",
+    "HSA_",
+    "ROCM_",
+    "VK_",
+    "SYCL_",
+    "ONEAPI_",
+    "OMP_",
+)
+"""Beginnings of others: of libraries that compute."""
+
+_COMPILERS = {"CC", "CXX", "CUDACXX", "CMAKE_PREFIX_PATH", "PKG_CONFIG_PATH"}
 
 
 def where(name: str, environment: Mapping[str, str]) -> Path:
@@ -49,14 +66,27 @@ def variables(environment: Mapping[str, str], root: Path, *, llama_env: bool) ->
     The system starts a service without the variables of the shell. With ``llama_env`` those that configure
     llama-server are among them. Tokens, keys and addresses with a password are not.
     """
-    names = [name for name in environment if name in _CARRIED or (llama_env and name.startswith("LLAMA_ARG_"))]
+    prefixes = (*_CARRIED_PREFIXES, "LLAMA_ARG_") if llama_env else _CARRIED_PREFIXES
+    names = [name for name in environment if name in _CARRIED | _COMPILERS or name.startswith(prefixes)]
     safe = {name: environment[name] for name in sorted(names) if not re.search(r"://[^/]*@", environment[name])}
     return {ROOT_VARIABLE: str(root)} | safe
 
 
-def systemd(name: str, argv: Sequence[str], directory: Path, variables: Mapping[str, str] | None = None) -> str:
-    """Return a systemd user unit. It is started when the server says that it is ready, however long a download is."""
+def systemd(
+    name: str,
+    argv: Sequence[str],
+    directory: Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    user: str | None = None,
+) -> str:
+    """Return a systemd user unit or, with ``user``, a unit of the system that runs as that user.
+
+    It is started when the server says that it is ready, however long a download is.
+    """
     settings = "".join(f"Environment={_quoted(f'{name}={text}')}\n" for name, text in (variables or {}).items())
+    settings += f"User={_percent(user)}\n" if user else ""
+    wanted_by = "multi-user.target" if user else "default.target"
     return f"""[Unit]
 Description=llama-server for {_percent(name)}
 After=network-online.target
@@ -77,7 +107,7 @@ NoNewPrivileges=true
 UMask=0077
 
 [Install]
-WantedBy=default.target
+WantedBy={wanted_by}
 """
 
 
@@ -107,6 +137,32 @@ def commands(path: Path) -> tuple[str, str]:
         return f"launchctl bootstrap {domain} {path}", f"launchctl bootout {domain} {path}"
     reload = "systemctl --user daemon-reload && systemctl --user"
     return f"{reload} enable --now {path.name}", f"systemctl --user disable --now {path.name}"
+
+
+def commands_of_system(path: Path) -> tuple[str, str]:
+    """Return what the user types to start a unit of the system once it is written, and to end it."""
+    start = f"sudo systemctl daemon-reload && sudo systemctl enable --now {path.name}"
+    return start, f"sudo systemctl disable --now {path.name}"
+
+
+def advice(environment: Mapping[str, str], *, lingers: bool, user: str) -> list[str]:
+    """Return what keeps a user unit of systemd from running, each with its command; nothing on macOS.
+
+    ``lingers`` says whether the user's services run without a login.
+    """
+    if sys.platform == "darwin":
+        return []
+    told = []
+    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    if not (Path(runtime) / "bus").exists():
+        told.append(
+            "the services of this user are not running here (no user bus): log in as the user itself rather than by "
+            f"su or sudo, or `sudo loginctl enable-linger {user} && export XDG_RUNTIME_DIR=/run/user/{os.getuid()}`"
+        )
+    elif not lingers:
+        told.append(f"it runs while you are logged in: `loginctl enable-linger {user}` keeps it running")
+    told.append("for a machine that nobody logs in to: `llama-runner service show --system …` prints a system unit")
+    return told
 
 
 def _label(name: str) -> str:

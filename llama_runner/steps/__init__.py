@@ -1,1 +1,1 @@
-"""The steps of the pipeline, one per file. Heavy modules are imported inside ``run``."""
+"""The steps of the pipeline. Heavy modules are imported inside ``run``."""

@@ -1,4 +1,4 @@
-"""Programs that lie on this machine already, taken as they are: links to them, once they have proved themselves."""
+"""Step: use installed llama.cpp programs of the system or of a directory, by links, after a smoke test."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from llama_runner.core.workspace import Workspace
 
 LIST = "adopted.txt"
-"""The sha256 and the path of each program and library. Links alone would look the same after an upgrade."""
+"""File with the sha256 and path of each program and library; links alone would not change after an upgrade."""
 
 
-def program_lacking_error(program: str) -> ToolError:
-    """Programs that were adopted are not enough for what is asked."""
+def missing_program_error(program: str) -> ToolError:
+    """Return the error for a program that the adopted programs lack."""
     return ToolError(
         f"the system's programs lack {program}",
         hint="install it beside llama-server, or take other programs: --binaries build or --binaries prebuilt",
@@ -32,27 +32,27 @@ def program_lacking_error(program: str) -> ToolError:
 
 
 class AdoptPrograms(Step):
-    """A directory of links to the programs where they lie; of copies on Windows. Keyed by what is in them."""
+    """A directory of links to installed programs; copies on Windows. Keyed by their contents."""
 
     programs: AdoptedPrograms
     directory: str
-    """Where they lie: the same programs elsewhere are other links."""
+    """Path of the programs; keyed, as the links depend on it."""
     server: str
     os_and_arch: str = unkeyed("")
     kind: ClassVar[str] = "adopt"
 
     @property
     def platform(self) -> dict[str, object]:
-        """What the programs run on."""
+        """Operating system and architecture of the programs."""
         return {"system": self.os_and_arch}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside what is built here."""
+        """Return the place of a build, with digits of the key."""
         del digests, places
         return None if key is None else Place(build_place(self.os_and_arch, f"system-{short_hash(key)}"))
 
     def run(self, workspace: Workspace) -> None:
-        """Link, list, prove. Raises ``StepError``, and what ``prove`` raises."""
+        """Link the programs, write the list, run the smoke test. Raises ``StepError``, and the errors of ``prove``."""
         from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
         from llama_runner.store.stamps import hash_file  # noqa: PLC0415
 
@@ -60,25 +60,25 @@ class AdoptPrograms(Step):
         for name, path in self.programs.files().items():
             workspace.check_cancelled()
             lines.append(f"{hash_file(path)}  {path}\n")
-            if "/" in name:  # a library elsewhere; it is found from where the program really is
+            if "/" in name:  # a library in another directory, found relative to the real path of the program
                 continue
             if name == self.server:
                 check_platform(path, self.os_and_arch)
-            _link(path, workspace.out / _called(name, self.server))
+            _link(path, workspace.out / _artifact_name(name, self.server))
         (workspace.out / LIST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         prove(workspace.out, Expected(), workspace)
 
 
-def program_in(directory: Path, name: str) -> Path:
-    """Return a program of a directory of programs; ``ToolError``: of a system nothing but a server may be here."""
+def program_path(directory: Path, name: str) -> Path:
+    """Return the path of a program in a build. Raises ``ToolError`` if it is missing, as in some adopted builds."""
     for path in (directory / name, directory / f"{name}.exe"):
         if path.is_file():
             return path
-    raise program_lacking_error(name)
+    raise missing_program_error(name)
 
 
-def _called(name: str, server: str) -> str:
-    """Return what a program is called in the artifact: a server that the user named may be called anything."""
+def _artifact_name(name: str, server: str) -> str:
+    """Return the name of a program in the artifact; a server with another file name is called llama-server."""
     if name != server:
         return name
     return f"{SERVER}.exe" if name.lower().endswith(".exe") else SERVER
@@ -90,4 +90,4 @@ def _link(original: Path, link: Path) -> None:
         return
     import shutil  # noqa: PLC0415 - not on the warm path
 
-    shutil.copy2(original, link)  # links are for administrators there
+    shutil.copy2(original, link)  # on Windows only administrators may make links

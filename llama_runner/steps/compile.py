@@ -1,4 +1,4 @@
-"""Compile llama.cpp with CMake and Ninja. Everything that can change the bytes is keyed."""
+"""Step: compile llama.cpp with CMake and Ninja. Everything that can change the bytes is keyed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MEMORY_PER_JOB = 1700 << 20
 
 
 def unknown_option_error(options: list[str], log: str) -> StepError:
-    """An option that this llama.cpp's CMake files do not know; the build would silently not have it."""
+    """Return the error for options that llama.cpp's CMake files do not use; the build would silently lack them."""
     return StepError(
         f"compile: CMake does not know {', '.join(options)}\nfull log: {log}",
         hint="the option was renamed or never existed; look into the CMakeLists.txt of the source tree",
@@ -44,9 +44,9 @@ def unknown_option_error(options: list[str], log: str) -> StepError:
 
 
 def not_enough_memory_error(said: str, free: int, log: str) -> StepError:
-    """A compiler dies for lack of memory even when it runs alone."""
+    """Return the error for a single compiler that runs out of memory."""
     return StepError(
-        f"compile: one compiler alone does not get the memory it needs: {said}\nfull log: {log}",
+        f"compile: not enough memory for one compiler: {said}\nfull log: {log}",
         hint=f"{size_text(free)} are free now, and the largest file takes about {size_text(MEMORY_PER_JOB)}; "
         "end other programs, add swap, or build elsewhere",
     )
@@ -68,35 +68,35 @@ class CompileLlama(Step):
     toolchain: Toolchain | None = unkeyed(None)
     gpus: Gpus | None = unkeyed(None)
     jobs: int | None = unkeyed(None)
-    """Compilers at once; None: as many as there are processors, and as memory allows."""
+    """Number of parallel compilers; None: one for each processor, fewer if memory is low."""
     kind: ClassVar[str] = "compile"
     resource: ClassVar = "compute"
 
     @property
     def platform(self) -> dict[str, object]:
-        """The system, the architecture and, with ``GGML_NATIVE``, what the processor can do."""
+        """The system, the architecture and, with ``GGML_NATIVE``, the features of the processor."""
         native = "-DGGML_NATIVE=OFF" not in self.options
         return {"system": self.os_and_arch, **({"cpu": self.cpu} if native else {})}
 
     @property
     def tools(self) -> dict[str, object]:
-        """The compilers with their stamps, and the GPUs, so that nobody has to ask them again."""
+        """The compilers with their stamps, and the GPUs, so that a later start need not detect them again."""
         found = {} if self.toolchain is None else self.toolchain.to_json()
         return found | ({} if self.gpus is None else {"gpus": self.gpus.to_json()})
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside other builds, told apart by the key."""
+        """Return the place of a build, with digits of the key."""
         del digests, places
         if key is None:
             return None
         return Place(build_place(self.os_and_arch, f"{self.backend}-b{self.build}-{short_hash(key)}"))
 
     def estimate(self) -> ResourceEstimate:
-        """Objects and binaries."""
+        """Return the size of object files and binaries."""
         return ResourceEstimate(disk=PEAK_DISK)
 
     def run(self, workspace: Workspace) -> None:
-        """Configure, build, copy, prove. The build directory survives, so an interrupted build goes on."""
+        """Configure, build, copy, run the smoke test. The build directory is kept, so that a build can be resumed."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
         assert self.toolchain is not None
@@ -110,14 +110,16 @@ class CompileLlama(Step):
         }
         build = workspace.work / "build"
         ninja = tool_path("ninja")
-        if backends.parts(self.backend)[0] == "cuda" and (nvcc := self.toolchain.others.get("nvcc")):
+        if backends.split_rpc(self.backend)[0] == "cuda" and (nvcc := self.toolchain.others.get("nvcc")):
             variable = f"-D{backends.BACKENDS['cuda'].architectures}="
             architectures = next((word[len(variable) :] for word in self.options if word.startswith(variable)), "")
             try_nvcc(nvcc.path, self.toolchain.cxx.path, architectures, environment)
         compilers = self._compilers(self.toolchain)
         compilers += self._cache(workspace, [variable for variable, _ in compilers], environment)
-        configure = cmake.configure(tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options)
-        _forget_other_build(workspace.work, configure)
+        configure = cmake.configure_command(
+            tool_path("cmake"), ninja, workspace.input("tree"), build, compilers, self.options
+        )
+        _remove_other_build(workspace.work, configure)
         said: list[str] = []
         workspace.run_program(configure, env=environment, on_line=said.append)
         self._check_unknown(cmake.unused_options(said), workspace)
@@ -127,17 +129,17 @@ class CompileLlama(Step):
                 shutil.copy2(library, workspace.out / library.name)
         for target in self.targets:
             shutil.copy2(build / "bin" / target, workspace.out / target)
-        self._prove(workspace)
+        self._smoke_test(workspace)
 
     def _check_unknown(self, unused: list[str], workspace: Workspace) -> None:
-        """Refuse a build that would lack what was asked for.
+        """Raise ``StepError`` for options that CMake does not use.
 
-        Another llama.cpp than the pinned one may not know what it does not have to be told to leave out.
+        Another llama.cpp than the pinned one may lack the default options of this package; these only give a notice.
         """
         ours = {option.removeprefix("-D").partition("=")[0]: option for option in self.options}
         unknown = [name for name in unused if name in ours]
         if not isinstance(self.tree, UnpackSource):
-            usual = cmake.options(backend="cpu", build=self.build, commit="")
+            usual = cmake.definitions(backend="cpu", build=self.build, commit="")
             if known_here := [name for name in unknown if ours[name] in usual]:
                 workspace.notice("source", f"this llama.cpp has no {', '.join(known_here)}")
             unknown = [name for name in unknown if name not in known_here]
@@ -145,13 +147,13 @@ class CompileLlama(Step):
             raise unknown_option_error(unknown, workspace.log_name)
 
     def _build(self, workspace: Workspace, argv: list[str | Path], environment: Mapping[str, str]) -> None:
-        """Compile and link, with fewer compilers at once when they run out of memory; what is done stays done."""
+        """Compile and link; if compilers run out of memory, continue with half as many in parallel."""
         jobs = self.jobs or _default_jobs()
         while True:
             starved: list[str] = []
 
             def on_line(line: str, starved: list[str] = starved) -> None:
-                if counted := cmake.progress(line):
+                if counted := cmake.parse_progress(line):
                     workspace.progress(*counted, "objects")
                 elif ran_out_of_memory(line):
                     starved.append(line.strip())
@@ -165,13 +167,13 @@ class CompileLlama(Step):
                     raise not_enough_memory_error(
                         starved[0], hardware.available_memory(), workspace.log_name
                     ) from error
-                workspace.warn("memory", f"not enough for {jobs} compilers at once; going on with {jobs // 2}")
+                workspace.warn("memory", f"not enough for {jobs} compilers at once; continuing with {jobs // 2}")
                 jobs //= 2
             else:
                 return
 
     def _cache(self, workspace: Workspace, variables: list[str], environment: dict[str, str]) -> list[tuple[str, Path]]:
-        """Return CMake's variables for a compiler cache, if there is one; ``environment`` becomes what it needs."""
+        """Return CMake's variables for a compiler cache, if there is one; adds its variables to ``environment``."""
         from llama_runner.llama_cpp import compiler_cache  # noqa: PLC0415 - not on the warm path
 
         assert self.toolchain is not None
@@ -180,7 +182,7 @@ class CompileLlama(Step):
             return []
         places = (workspace.input("tree").absolute(), workspace.work.absolute())
         theirs = compiler_cache.variables(os.environ, *places, cpu=str(self.platform.get("cpu", "")))
-        if not compiler_cache.works(cache, self.toolchain.c.path, {**environment, **theirs}, workspace.scratch):
+        if not compiler_cache.is_usable(cache, self.toolchain.c.path, {**environment, **theirs}, workspace.scratch):
             workspace.warn("compiler cache", f"{cache} does not work here; compiling without it")
             return []
         environment.update(theirs)
@@ -189,11 +191,11 @@ class CompileLlama(Step):
         return compiler_cache.launchers(cache, [one for one in languages if f"CMAKE_{one}_COMPILER" in variables])
 
     def _compilers(self, toolchain: Toolchain) -> list[tuple[str, Path]]:
-        """CMake's variables for the compilers; ``ToolError`` when one of the backend's is not there."""
-        bare, _ = backends.parts(self.backend)
+        """Return CMake's variables for the compilers. Raises ``ToolError`` if one of the backend is missing."""
+        bare, _ = backends.split_rpc(self.backend)
         given = (option.partition("=") for option in self.options)
         include = [Path(value) for name, _, value in given if name.endswith("_INCLUDE_DIR")]
-        if lacking := backends.missing(self.backend, os.environ, include=include):
+        if lacking := backends.missing_requirements(self.backend, os.environ, include=include):
             raise backends.cannot_build_error(bare, lacking, backends.BACKENDS[bare].install)
         found = [("CMAKE_C_COMPILER", toolchain.c.path), ("CMAKE_CXX_COMPILER", toolchain.cxx.path)]
         for program, variable in backends.BACKENDS[bare].programs.items():
@@ -202,18 +204,18 @@ class CompileLlama(Step):
             found.append(("CMAKE_CUDA_HOST_COMPILER", toolchain.cxx.path))
         return found
 
-    def _prove(self, workspace: Workspace) -> None:
+    def _smoke_test(self, workspace: Workspace) -> None:
         from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
 
         commit = next((word.partition("=")[2] for word in self.options if word.startswith(_COMMIT)), None)
         prove(workspace.out, Expected(self.backend, self.build, commit), workspace)
 
 
-def _forget_other_build(work: Path, configure: list[str]) -> None:
-    """Remove a build directory that was configured with other words than these.
+def _remove_other_build(work: Path, configure: list[str]) -> None:
+    """Remove a build directory that was configured with another command line.
 
-    CMake, told of a compiler at another path, deletes its cache and configures anew without a single one of our
-    options; in a directory that was moved it refuses to work at all.
+    With a compiler at another path, CMake deletes its cache and configures again without the options of the command
+    line; in a directory that was moved it fails.
     """
     import shutil  # noqa: PLC0415 - not on the warm path
 

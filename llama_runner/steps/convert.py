@@ -1,4 +1,4 @@
-"""Convert a directory of safetensors to GGUF."""
+"""Step: convert a directory of safetensors to GGUF with the native converter."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Convert(Step):
 
     model: Node
     name: str
-    """What the metadata is derived from: the directory's name, which is not among the bytes."""
+    """The directory's name, from which metadata is derived."""
     outtype: Outtype
     weight_bytes: int = unkeyed(0)
     keep: bool = unkeyed(True)
     pre_tokenizer: str | None = keyed_unless_default(None)
-    """How the tokenizer splits text, where it is not recognised: llama.cpp's name for it."""
+    """llama.cpp's name of the pre-tokenizer, if the tokenizer's is not recognised."""
     revision: int = keyed_unless_default(0)
-    """How many corrections of the output concern this model; see ``convert.revisions``."""
+    """Number of corrections of the converter that concern this model; see ``convert.revisions``."""
     kind: ClassVar[str] = "convert"
 
     @property
@@ -42,7 +42,7 @@ class Convert(Step):
 
     @property
     def tools(self) -> dict[str, object]:
-        """Our own converter."""
+        """The native converter and its version."""
         return {"converter": {"name": "llama_runner", "version": __version__}}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
@@ -51,11 +51,11 @@ class Convert(Step):
         return converted_place(self.name, self.outtype, digests, places)
 
     def estimate(self) -> ResourceEstimate:
-        """About as much as the weights take now, and twice that where 16 bits become 32."""
+        """Return the size of the weights; twice that for 32 bits."""
         return ResourceEstimate(disk=self.weight_bytes * (2 if self.outtype == "f32" else 1))
 
     def run(self, workspace: Workspace) -> None:
-        """Stream the weights from the source into the file."""
+        """Convert the weights in chunks from the source into the file."""
         from llama_runner.convert import convert  # noqa: PLC0415 - not on the warm path
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415
 
@@ -74,21 +74,21 @@ class Convert(Step):
         if before := converted.quantized_before:
             workspace.add_facts(quantized_before=before)
             workspace.notice(
-                "quantized_before", f"the weights were quantized before ({before}); what was lost stays lost"
+                "quantized_before", f"the weights were quantized before ({before}); that loss of precision remains"
             )
         for difference in converted.differences:
             workspace.notice("tokenizer_differs", difference)
         if converted.not_finite:
             workspace.add_facts(not_finite=dict(converted.not_finite))
-            workspace.warn("not_finite", _broken(converted.not_finite))
+            workspace.warn("not_finite", _not_finite_text(converted.not_finite))
 
 
 def converted_place(
     name: str, outtype: Outtype, digests: Mapping[str, Digest | None], places: Mapping[str, Place]
 ) -> Place | None:
-    """``model.gguf`` in the directory of the source, with the type in its name when it was asked for.
+    """Return the place ``model.gguf`` in the directory of the source, with the type in its name unless it is ``auto``.
 
-    ``model.q8_0.gguf`` is what llama-quantize makes, of a base that is there too.
+    ``model.q8_0.gguf`` is the name of the output of llama-quantize.
     """
     types = {"auto": "", "q8_0": ".q8_0-converted"}
     file = f"model{types.get(outtype, f'.{outtype}')}.gguf"
@@ -98,12 +98,12 @@ def converted_place(
     return None if digest is None else Place(artifact_directory(name, digest), file)
 
 
-def _broken(not_finite: Mapping[str, int]) -> str:
-    """Return which tensors have lost numbers, the worst first."""
+def _not_finite_text(not_finite: Mapping[str, int]) -> str:
+    """Return a clause that names the tensors with infinities or NaNs, the most affected first."""
     worst = sorted(not_finite, key=lambda name: -not_finite[name])
     named = ", ".join(f"{name} ({not_finite[name]})" for name in worst[:_NAMED])
     more = f" and {len(worst) - _NAMED} more tensors" if len(worst) > _NAMED else ""
     return (
-        f"{sum(not_finite.values())} weights are infinite or no numbers in f16: {named}{more}; "
-        "those that are merely too large for it fit into --outtype bf16"
+        f"{sum(not_finite.values())} weights are infinite or NaN in f16: {named}{more}; "
+        "weights that are only too large for f16 fit into --outtype bf16"
     )

@@ -1,7 +1,7 @@
-"""Convert with llama.cpp's own scripts: what is not converted here, the projectors of vision models, LoRA adapters.
+"""Steps: convert with llama.cpp's official scripts: other architectures, projectors, LoRA adapters.
 
-A script sees a directory that is called as the model is, with links to exactly the files that the digest covers. It
-runs offline in an environment of its own, and runs no code of the model's unless that was asked for.
+A script gets a directory with the model's name and links to exactly the files that the digest covers. It runs offline
+in its own Python environment, and runs no code of the model without ``--trust-remote-code``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_un
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.sources.local import LocalSafetensors, artifact_directory
 from llama_runner.steps.convert import converted_place
-from llama_runner.steps.python_environment import CONVERT, call_script
+from llama_runner.steps.python_environment import CONVERT, run_official_script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,53 +33,51 @@ _SAID = "official_driver: "
 
 
 def needs_its_own_code_error(name: str, log: str) -> SourceError:
-    """The model cannot be converted without running Python code that came with it."""
+    """Return the error for a model whose conversion needs the Python code that it contains."""
     return SourceError(
-        f"{name} cannot be converted without running Python code of its own, which is not done unasked\n"
-        f"full log: {log}",
+        f"{name} cannot be converted without running its own Python code, which is not trusted\nfull log: {log}",
         hint="read its *.py files, and if you trust them, pass --trust-remote-code",
     )
 
 
 def needs_network_error(name: str, tail: list[str], log: str) -> StepError:
-    """The script wanted something from the network, which it must not use."""
+    """Return the error for a script that tried to use the network."""
     lines = "".join(f"\n  {line}" for line in tail[-4:])
     return StepError(
-        f"{name} lacks files that the script would have fetched, and conversion uses no network{lines}\n"
-        f"full log: {log}",
+        f"{name} lacks files that the script tried to download, and conversion uses no network{lines}\nfull log: {log}",
         hint="fetch all of the model's files into its directory",
     )
 
 
 def out_of_memory_error(name: str, log: str) -> StepError:
-    """The script was killed, or said that there is no memory."""
+    """Return the error for a script that ran out of memory."""
     return StepError(
-        f"the memory of this machine was not enough to convert {name} with llama.cpp's own script\nfull log: {log}",
+        f"not enough memory to convert {name} with llama.cpp's own script\nfull log: {log}",
         hint="stop other programs, or convert where there is more memory; one layer has to fit in 32 bits",
     )
 
 
 def not_converted_error(script: str, name: str, tail: list[str], log: str) -> StepError:
-    """The script gave up."""
+    """Return the error for a script that failed for another reason."""
     lines = "".join(f"\n  {line}" for line in tail[-6:])
     return StepError(f"{script} could not convert {name}{lines}\nfull log: {log}")
 
 
 class OfficialConvert(Step):
-    """The base model, as ``Convert`` makes it, by convert_hf_to_gguf.py.
+    """The base model, as of ``Convert``, by convert_hf_to_gguf.py.
 
-    The tree and the environment are noted, not keyed: a new llama.cpp converts no model again.
+    The tree and the environment are noted, not keyed: a new llama.cpp does not cause a new conversion.
     """
 
     model: Node
     name: str
-    """What the metadata is derived from: the directory's name, which is not among the bytes."""
+    """The directory's name, from which metadata is derived."""
     outtype: Outtype
     trust_remote_code: bool = False
     converter: str = "official"
-    """Always this: what tells its key from that of our own conversion."""
+    """Constant; makes the key different from that of ``Convert``."""
     pre_tokenizer: str | None = keyed_unless_default(None)
-    """How the tokenizer splits text, as the user says it: llama.cpp's name for it."""
+    """llama.cpp's name of the pre-tokenizer, as given by the user."""
     tree: Node | None = noted(None)
     environment: Node | None = noted(None)
     weight_bytes: int = unkeyed(0)
@@ -93,22 +91,22 @@ class OfficialConvert(Step):
         return not self.keep
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Where our own conversion would put it: who converts is a parameter like others."""
+        """See ``converted_place``; the same as for the native converter."""
         del key
         return converted_place(self.name, self.outtype, digests, places)
 
     def estimate(self) -> ResourceEstimate:
-        """As for our own."""
+        """Return the size of the weights; twice that for 32 bits."""
         return ResourceEstimate(disk=self.weight_bytes * (2 if self.outtype == "f32" else 1))
 
     def run(self, workspace: Workspace) -> None:
-        """Run the script over a view of the model."""
+        """Run the script on a directory of links to the model's files."""
         self._run_script(workspace, [])
 
     def _run_script(self, workspace: Workspace, more: Sequence[str]) -> None:
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path
 
-        view = view_of(workspace, "model", self.model, self.name)
+        view = model_view(workspace, "model", self.model, self.name)
         arguments = [str(view), "--outfile", str(workspace.target), "--outtype", self.outtype, *more]
         splits, is_said = self._splits(view)
         run(
@@ -123,7 +121,7 @@ class OfficialConvert(Step):
         workspace.add_facts(**read_header(workspace.target).facts())
 
     def _splits(self, directory: Path) -> tuple[str | None, bool]:
-        """Return how the tokenizer splits text, and whether the user says so; None where its structure is unknown."""
+        """Return the pre-tokenizer, None if it is not recognised, and whether the user has given it."""
         from llama_runner.convert.official_script import check_pre_tokenizer, splits_by_structure  # noqa: PLC0415 - as above
 
         if self.pre_tokenizer is not None:
@@ -133,22 +131,22 @@ class OfficialConvert(Step):
 
 
 class OfficialProjector(OfficialConvert):
-    """What turns images or sound into tokens for a model, by ``convert_hf_to_gguf.py --mmproj``."""
+    """The multimodal projector (mmproj) of a model, by ``convert_hf_to_gguf.py --mmproj``."""
 
     kind: ClassVar[str] = "projector"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside the model."""
+        """Return a place in the directory of the model."""
         beside = super().place(key, digests, places)
         return None if beside is None else Place(beside.directory, f"mmproj-{beside.name}")
 
     def run(self, workspace: Workspace) -> None:
-        """Run the script over a view of the model."""
+        """Run the script on a directory of links to the model's files."""
         self._run_script(workspace, ["--mmproj"])
 
 
 class OfficialAdapter(Step):
-    """A LoRA adapter as GGUF, by convert_lora_to_gguf.py. Of the base only the small files are read."""
+    """A LoRA adapter as GGUF, by convert_lora_to_gguf.py. Only the small files of the base model are read."""
 
     adapter: LocalSafetensors
     base: Node
@@ -160,7 +158,7 @@ class OfficialAdapter(Step):
     resource: ClassVar = "compute"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """In a directory of its own, with digits of the key: the same adapter may serve two bases."""
+        """Return a place with digits of the key, as one adapter may be converted for several base models."""
         del places
         digest = digests["adapter"]
         return (
@@ -170,29 +168,29 @@ class OfficialAdapter(Step):
         )
 
     def estimate(self) -> ResourceEstimate:
-        """Up to twice the adapter: it is written in 32 bits."""
+        """Return twice the size of the adapter, as it is written in 32 bits."""
         size = sum(path.stat().st_size for path in self.adapter.files().values() if path.is_file())
         return ResourceEstimate(disk=2 * size)
 
     def run(self, workspace: Workspace) -> None:
-        """Run the script over views of both."""
+        """Run the script on directories of links to the files of both."""
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path
 
-        view = view_of(workspace, "adapter", self.adapter, self.name)
-        base = view_of(workspace, "base", self.base, "base")
+        view = model_view(workspace, "adapter", self.adapter, self.name)
+        base = model_view(workspace, "base", self.base, "base")
         arguments = [str(view), "--base", str(base), "--outfile", str(workspace.target)]
         run(workspace, CONVERT_ADAPTER, arguments, name=self.name, trusted=self.trust_remote_code)
         workspace.add_facts(**read_header(workspace.target).facts())
 
 
-def view_of(workspace: Workspace, field: str, node: Node, name: str) -> Path:
-    """Return a directory of that name with links to the files of an input, and to nothing else beside them."""
-    lies = workspace.input(field)
+def model_view(workspace: Workspace, field: str, node: Node, name: str) -> Path:
+    """Make and return a directory with this name and links to the files of an input only."""
+    directory = workspace.input(field)
     if isinstance(node, Source):
         assert isinstance(node, LocalSafetensors)
         files = node.files()
     else:
-        files = {str(path.relative_to(lies)): path for path in lies.rglob("*") if path.is_file()}
+        files = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
     view = workspace.scratch / field / (PurePath(name).name or "model")
     for file, path in files.items():
         if file != STATE_FILE:
@@ -211,7 +209,7 @@ def run(
     pre_tokenizer: str | None = None,
     force: bool = False,
 ) -> None:
-    """Run a script of the tree in the environment; what went wrong is told from what it and the driver said."""
+    """Run a script of the tree in the environment. The cause of a failure is found in the output of the driver."""
     said: set[str] = set()
 
     def on_line(line: str) -> None:
@@ -221,7 +219,7 @@ def run(
             said.add(line.removeprefix(_SAID).strip())
 
     try:
-        call_script(
+        run_official_script(
             workspace,
             workspace.input("environment"),
             script,

@@ -1,4 +1,4 @@
-"""Fetch files of a repository on the Hub at one commit: a GGUF file, its shards, or what conversion reads."""
+"""Step: download files of a repository on the Hub at one commit: GGUF files, or the files that conversion reads."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 
-_WORTH_TELLING = 1 << 20
+_NOTICE_SIZE = 1 << 20
 
 
 class Hub(Value):
-    """Where the files are, and how to get at them. Nothing of this is keyed or written down."""
+    """Pin, access and local candidates for a download. Neither keyed nor recorded."""
 
     pin: Pin
     access: Callable[[], Access]
     candidates: Callable[[RemoteFile], Iterable[Path]]
-    """Files on this machine that may hold the same bytes."""
+    """Returns local files that may have the same bytes."""
 
 
 class Download(Step):
-    """One file, or several as one directory. The published digests are the key: where the bytes come from is not."""
+    """A file, or several as one directory. Keyed by the published digests, not by the repository."""
 
     files: tuple[tuple[str, str], ...]
-    """Name in the artifact and published digest of each: ``sha256:…``, or ``blob:…`` of a small one."""
+    """Name in the artifact and published digest of each file: ``sha256:…``, or ``blob:…`` for a small one."""
     name: str = unkeyed("")
     """The file in the directory; empty when the artifact is the directory itself."""
     directory: str = unkeyed("")
     remote: tuple[RemoteFile, ...] = unkeyed(())
-    """The same files in the repository, in the same order."""
+    """The files in the repository, in the same order as ``files``."""
     hub: Hub = unkeyed(None)
     kind: ClassVar[str] = "download"
     resource: ClassVar = "network"
 
     @property
     def expected_digest(self) -> Digest | None:
-        """What the Hub published; None while it said only git's digest of one of the files."""
+        """The published digest; None if the Hub published only git's digest of one of the files."""
         known = [file.sha256 for file in self.remote]
         if self.name:
             return known[0]
@@ -71,23 +71,23 @@ class Download(Step):
         return [name for name, _ in self.files]
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """In the directory of the commit."""
+        """Return the place in the directory of the commit."""
         del key, digests, places
         return Place(self.directory, self.name)
 
     def estimate(self) -> ResourceEstimate:
-        """The files, once."""
+        """Return the size of the files."""
         size = sum(file.size for file in self.remote)
         return ResourceEstimate(fetch=size, disk=size)
 
     def run(self, workspace: Workspace) -> None:
-        """Take what is on this machine already, fetch the rest, and check what came."""
-        digests = self._bring(workspace)
+        """Use local files with the same bytes, download the others, and verify them."""
+        digests = self._fetch(workspace)
         for name, file in zip(self._names, self.remote, strict=True):
             whole = workspace.out / name
             whole.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(workspace.work / file.name, whole)  # what was received stays there until it is published
+                os.link(workspace.work / file.name, whole)  # the file in work is kept until the step has succeeded
             except OSError:
                 (workspace.work / file.name).replace(whole)
             workspace.add_digest(name, digests[file.name])
@@ -97,7 +97,7 @@ class Download(Step):
             files={name: digests[file.name] for name, file in zip(self._names, self.remote, strict=True)}
         )
 
-    def _bring(self, workspace: Workspace) -> dict[str, Digest]:
+    def _fetch(self, workspace: Workspace) -> dict[str, Digest]:
         from llama_runner.sources.hub.download import download_files  # noqa: PLC0415
         from llama_runner.sources.hub.hf_cache import place_cached  # noqa: PLC0415 - not on the warm path
 
@@ -107,7 +107,7 @@ class Download(Step):
                 digest = place_cached(candidate, workspace.work / file.name, file, workspace.is_cancelled)
                 if digest is not None:
                     digests[file.name] = digest
-                    if file.size >= _WORTH_TELLING:
+                    if file.size >= _NOTICE_SIZE:
                         workspace.notice("found_here", f"{file.name} is on this machine already: {candidate}")
                     break
         rest = [file for file in self.remote if file.name not in digests]
@@ -124,7 +124,7 @@ class Download(Step):
         )
 
     def _check(self, first: Path) -> dict[str, Any]:
-        """Return the facts of a GGUF model; what is wrong with it is the repository's fault."""
+        """Return the facts of a GGUF model. Errors name the repository, not the local path."""
         from llama_runner.sources.gguf_header import NotGGUF, check_model  # noqa: PLC0415 - not on the warm path
 
         try:
@@ -135,40 +135,42 @@ class Download(Step):
 
 
 class DownloadProjector(Download):
-    """What turns images or sound into tokens, beside the model."""
+    """A multimodal projector (mmproj) in the directory of its model."""
 
     kind: ClassVar[str] = "projector"
 
 
 def gguf(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
-    """Return the step that fetches a model in one file, or in several that lie in a directory of their own."""
+    """Return the step that downloads a model: one file, or a directory of several."""
     directory = f"{GGUF}/{hub.pin.artifact_directory}"
-    name = _flat(files[0].name)
+    name = _flat_name(files[0].name)
     if len(files) == 1:
-        return Download(_published(files, [name]), name, directory, files, hub)
+        return Download(_published_digests(files, [name]), name, directory, files, hub)
     stem = name.rpartition("-of-")[0].rpartition("-")[0]
-    names = [file.name.rpartition("/")[2] for file in files]  # llama-server finds the others by the name of the first
-    return Download(_published(files, names), "", f"{directory}/{stem}", files, hub)
+    names = [file.name.rpartition("/")[2] for file in files]  # llama-server derives the names of the others
+    return Download(_published_digests(files, names), "", f"{directory}/{stem}", files, hub)
 
 
 def projector(file: RemoteFile, hub: Hub) -> Download:
-    """Return the step that fetches a projector, beside the model."""
-    name = _flat(file.name)
-    return DownloadProjector(_published((file,), [name]), name, f"{GGUF}/{hub.pin.artifact_directory}", (file,), hub)
+    """Return the step that downloads a projector."""
+    name = _flat_name(file.name)
+    return DownloadProjector(
+        _published_digests((file,), [name]), name, f"{GGUF}/{hub.pin.artifact_directory}", (file,), hub
+    )
 
 
 def safetensors(files: tuple[RemoteFile, ...], hub: Hub) -> Download:
-    """Return the step that fetches what conversion reads, as it lies in the repository."""
+    """Return the step that downloads the files that conversion reads, with their paths in the repository."""
     names = [file.name for file in files]
-    return Download(_published(files, names), "", f"{SAFETENSORS}/{hub.pin.artifact_directory}", files, hub)
+    return Download(_published_digests(files, names), "", f"{SAFETENSORS}/{hub.pin.artifact_directory}", files, hub)
 
 
-def _published(files: tuple[RemoteFile, ...], names: list[str]) -> tuple[tuple[str, str], ...]:
-    """Return names and digests as the Hub published them: what was learned since changes no key."""
+def _published_digests(files: tuple[RemoteFile, ...], names: list[str]) -> tuple[tuple[str, str], ...]:
+    """Return names and digests as the Hub published them; digests that were computed later do not change the key."""
     pairs = zip(files, names, strict=True)
     return tuple((name, f"blob:{file.blob}" if file.blob else str(file.sha256)) for file, name in pairs)
 
 
-def _flat(name: str) -> str:
-    """Return a file's name without folders, whose names are kept since they may be all that tells two files apart."""
+def _flat_name(name: str) -> str:
+    """Return a path in a repository as a file name; directory names are kept, as they may distinguish files."""
     return name.replace("/", "__")

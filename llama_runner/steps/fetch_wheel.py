@@ -1,4 +1,4 @@
-"""Fetch a file from the user's package index by name, version and digest."""
+"""Step: download a file from the user's package index by name, version and digest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RAW_PROGRESS = r"Progress (\d+) of (\d+)"
 
 
 def fetch_failed_error(what: str, tail: list[str], log: str) -> DownloadError:
-    """The package index did not give the file."""
+    """Return the error for a failed download."""
     lines = "".join(f"\n  {line}" for line in tail[-4:])
     return DownloadError(
         f"{what} could not be fetched from the package index{lines}\nfull log: {log}",
@@ -31,7 +31,7 @@ def fetch_failed_error(what: str, tail: list[str], log: str) -> DownloadError:
 
 
 def wrong_file_error(what: str, log: str) -> DownloadError:
-    """The package index gave another file than the pinned one."""
+    """Return the error for a file with another digest than the pinned one."""
     return DownloadError(
         f"{what} from the package index is not the pinned file: its sha256 differs\nfull log: {log}",
         hint="nothing was kept; check which index pip uses (pip config list)",
@@ -39,7 +39,7 @@ def wrong_file_error(what: str, log: str) -> DownloadError:
 
 
 class FetchPackage(Step):
-    """One file of a package, by pip: it knows the user's index, proxy and certificates."""
+    """One file of a package, downloaded by pip, which uses the user's index, proxy and certificates."""
 
     package: str
     release: str
@@ -56,20 +56,20 @@ class FetchPackage(Step):
 
     @property
     def source(self) -> dict[str, object]:
-        """Where the file comes from."""
+        """The package and its version."""
         return {"kind": "package", "ref": f"{self.package}=={self.release}"}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """Beside the pin."""
+        """Return the place in the directory of source archives."""
         del key, digests, places
         return Place(SOURCES, self.filename)
 
     def estimate(self) -> ResourceEstimate:
-        """The file, once for pip and once for us."""
+        """Return the size of the file; on disk twice, for pip's copy."""
         return ResourceEstimate(fetch=self.size, disk=2 * self.size)
 
     def run(self, workspace: Workspace) -> None:
-        """Download with pip, which compares the digest itself."""
+        """Download with pip, which verifies the digest."""
         requirements = workspace.scratch / "requirements.txt"
         requirements.write_text(f"{self.package}=={self.release} --hash={self.digest}\n", encoding="utf-8")
         what = f"{self.package} {self.release}"

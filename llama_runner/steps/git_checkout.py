@@ -1,4 +1,4 @@
-"""A source tree out of a git repository: one commit, without its history."""
+"""Step: check out one commit of a git repository of llama.cpp, without its history."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from llama_runner.core.redaction import public_url, redacted
 from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
 from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp.source_tree import no_source_tree_error, numbers
+from llama_runner.llama_cpp.source_tree import build_number_and_commit, no_source_tree_error
 from llama_runner.store.layout import SOURCES
-from llama_runner.system.git import ask, git_for, with_credentials
+from llama_runner.system.git import remote_environment, require_git, run_git
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.workspace import Workspace
 
-_WHOLE = r"[0-9a-f]{40}|[0-9a-f]{64}"
-_SHORT = r"[0-9a-f]{4,}"
+_FULL_HASH = r"[0-9a-f]{40}|[0-9a-f]{64}"
+_HASH_PREFIX = r"[0-9a-f]{4,}"
 _TAG = r"b(\d+)"
-"""llama.cpp calls its releases by the number of their build."""
+"""Tags of llama.cpp's releases: the letter b and the build number."""
 
 _COUNTED = r"(?:Receiving|Updating) (objects|files): +\d+% \((\d+)/(\d+)\)"
 _COUNTING = r"(?:remote: )?[A-Z]\w+ (?:objects|deltas|files): "
-"""How far git is, which it says on lines that end with a carriage return."""
+"""git's progress lines, which end with a carriage return."""
 
 TREE_BYTES = 250 << 20
-"""llama.cpp's files, twice for a moment: measured 103 MB."""
+"""Peak size of llama.cpp's files, which exist twice for a moment: measured 103 MB each."""
 
 
 def cannot_reach_error(url: str, said: str) -> DownloadError:
-    """Git cannot read the repository."""
+    """Return the error for a repository that git cannot read."""
     url, said = public_url(url), redacted(said)
     lines = "".join(f"\n  {line}" for line in said.splitlines()[-4:])
     return DownloadError(
@@ -46,70 +46,63 @@ def cannot_reach_error(url: str, said: str) -> DownloadError:
 
 
 def no_such_commit_error(url: str, name: str) -> SourceError:
-    """The repository has no commit of that name, or does not tell which one it is."""
+    """Return the error for an unknown commit, or a part of a hash that a remote repository does not resolve."""
     url = public_url(url)
-    why = "give the whole commit: a repository elsewhere does not tell what a part of it stands for"
-    hint = why if re.fullmatch(_SHORT, name) else f"git ls-remote {url} lists its branches and tags"
+    why = "give the full hash: a remote repository does not resolve a part of one"
+    hint = why if re.fullmatch(_HASH_PREFIX, name) else f"git ls-remote {url} lists its branches and tags"
     return SourceError(f"{url} has no branch, tag or commit {name}", hint=hint)
 
 
-def commit_offline_error(url: str, name: str) -> DownloadError:
-    """A repository elsewhere would have to be asked for a commit, and the network must not be used."""
-    url = public_url(url)
-    return DownloadError(
-        f"which commit {name} of {url} is would have to be asked, and the network must not be used",
-        hint="give the whole commit, or run once without --offline (and HF_HUB_OFFLINE)",
-    )
-
-
 class Commit(Value):
-    """A commit by its whole name, and the number of a build of it; 0 where that is not known without its history."""
+    """A commit: its full hash, and its build number; 0 if that is not known without the history."""
 
     name: str
     build: int
 
 
 def find_commit(url: str, text: str, *, offline: bool = False) -> Commit:
-    """Return the commit that a name stands for: its hash, or a branch or a tag, for which the repository is asked.
+    """Resolve a hash, branch or tag to a commit; a remote repository is queried unless ``text`` is a full hash.
 
-    Raises ``SourceError``, ``ToolError``, and ``DownloadError`` where a repository elsewhere must not be
-    asked.
+    Raises ``SourceError``, ``ToolError``, and ``DownloadError`` if ``offline`` forbids the query.
     """
     text, parts = text.strip(), urlsplit(url)
-    if re.fullmatch(_WHOLE, text) and parts.scheme != "file":
+    if re.fullmatch(_FULL_HASH, text) and parts.scheme != "file":
         return Commit(text, 0)
-    git, tag = git_for(f"a commit of {public_url(url)}"), re.fullmatch(_TAG, text)
+    git, tag = require_git(f"a commit of {public_url(url)}"), re.fullmatch(_TAG, text)
     if parts.scheme == "file":
         here = Path(unquote(parts.path))
-        if ask(git, "-C", here, "rev-parse", "--git-dir")[1]:
+        if run_git(git, "-C", here, "rev-parse", "--git-dir")[1]:
             raise cannot_reach_error(url, "it is no git repository")
-        found, failed = ask(
+        found, failed = run_git(
             git, "-C", here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}"
         )
         if failed:
             raise no_such_commit_error(url, text)
-        return Commit(found.strip(), int(tag[1]) if tag else numbers(git, here, found.strip())[0])
+        return Commit(found.strip(), int(tag[1]) if tag else build_number_and_commit(git, here, found.strip())[0])
     if offline:
-        raise commit_offline_error(url, text)
-    public, env = with_credentials(url)
-    listed, failed = ask(git, "ls-remote", "--", public, env=env)
+        raise DownloadError(
+            f"cannot resolve the commit {text} of {public_url(url)} without the network, which must not be used",
+            hint="give the full hash, or run once without --offline (and HF_HUB_OFFLINE)",
+        )
+    public, env = remote_environment(url)
+    listed, failed = run_git(git, "ls-remote", "--", public, env=env)
     if failed:
         raise cannot_reach_error(url, failed)
     refs = {name: commit for commit, name in (line.split("\t") for line in listed.splitlines() if "\t" in line)}
-    # an annotated tag is an object of its own; what it stands for is listed with ^{} after its name
+    # an annotated tag is an object of its own; its commit is listed with ^{} after its name
     for name in (f"refs/tags/{text}^{{}}", f"refs/tags/{text}", f"refs/heads/{text}", text):
         if name in refs:
             return Commit(refs[name], int(tag[1]) if tag else 0)
-    begun = {commit for commit in refs.values() if re.fullmatch(_SHORT, text) and commit.startswith(text)}
+    begun = {commit for commit in refs.values() if re.fullmatch(_HASH_PREFIX, text) and commit.startswith(text)}
     if len(begun) != 1:
         raise no_such_commit_error(url, text)
     return Commit(begun.pop(), 0)
 
 
 class CloneTree(Step):
-    """The files of one commit. Where they come from is not keyed: the commit's name is a hash of them.
+    """The files of one commit. The URL is not keyed, as the commit is a hash of the files.
 
-    ``url`` may have credentials; they are not written down.
+    ``url`` may have credentials; they are not recorded.
     """
 
     commit: str
@@ -119,22 +112,22 @@ class CloneTree(Step):
 
     @property
     def source(self) -> dict[str, object]:
-        """Where the tree comes from."""
+        """The repository without credentials, and the commit."""
         return {"kind": "git", "ref": public_url(self.url), "revision": self.commit}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """Beside the pinned tree."""
+        """Return a place with digits of the commit."""
         del key, digests, places
         return Place(f"{SOURCES}/llama.cpp-{self.commit[:12]}")
 
     def estimate(self) -> ResourceEstimate:
-        """The tree, and what git brings it in."""
+        """Return the size of the tree, and of git's pack."""
         return ResourceEstimate(fetch=TREE_BYTES // 4, disk=TREE_BYTES)
 
     def run(self, workspace: Workspace) -> None:
-        """Fetch the one commit and write its files as they are in it, whatever git is configured to make of them."""
-        git = git_for(f"a commit of {public_url(self.url)}")
-        url, env = with_credentials(self.url)
+        """Fetch one commit and check out its files unchanged, whatever line ends git is configured for."""
+        git = require_git(f"a commit of {public_url(self.url)}")
+        url, env = remote_environment(self.url)
         repository = workspace.scratch / "repository"
         words: list[str | Path] = [
             git,
@@ -143,7 +136,7 @@ class CloneTree(Step):
             "-c",
             "advice.detachedHead=false",
             "-c",
-            "fetch.unpackLimit=1",  # what receives a pack says how far it is
+            "fetch.unpackLimit=1",  # keeps the pack, so that git reports progress
             f"--git-dir={repository}",
         ]
         workspace.run_program([git, "init", "--quiet", "--bare", repository], env=env)

@@ -1,4 +1,4 @@
-"""Find out which weights matter: run the model over a text and add up what flows through each of them."""
+"""Step: compute the importance matrix (imatrix) of a model for a text, with llama-imatrix."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 _CONTEXT = 512
 _SIZE = 64 << 20
-"""About what the matrix of a large model takes."""
+"""Approximate size of the matrix of a large model in bytes."""
 
 
 def text_too_short_error(name: str, tokens: int) -> SourceError:
-    """There is not enough text to learn anything from."""
+    """Return the error for a text with fewer tokens than llama.cpp requires."""
     return SourceError(
-        f"{name} is too short: {tokens} tokens are the least", hint="give a text of the kind the model is used for"
+        f"{name} is too short: at least {tokens} tokens are needed",
+        hint="give a text of the kind the model is used for",
     )
 
 
@@ -39,14 +40,14 @@ class Imatrix(Step):
     model: Node
     text: Source
     chunks: int | None = None
-    """How many pieces of 512 tokens are read; None: all there are."""
+    """Number of chunks of 512 tokens that are read; None: all."""
     tool: Node | None = noted(None)
     threads: int = unkeyed(1)
     kind: ClassVar[str] = "imatrix"
     resource: ClassVar = "compute"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside the model, with digits of the key, since another text gives another one."""
+        """Return a place in the directory of the model, with digits of the key."""
         if key is None:
             return None
         if isinstance(self.model, Source):
@@ -57,16 +58,16 @@ class Imatrix(Step):
         return None if directory is None else Place(directory, f"imatrix-{short_hash(key)}.gguf")
 
     def estimate(self) -> ResourceEstimate:
-        """Little."""
+        """Return the size of the matrix."""
         return ResourceEstimate(disk=_SIZE)
 
     def run(self, workspace: Workspace) -> None:
-        """Run llama-imatrix over the text."""
+        """Run llama-imatrix on the text."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
-        from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
+        from llama_runner.steps.adopt import program_path  # noqa: PLC0415 - not on the warm path
 
-        shutil.copyfile(workspace.input("text"), workspace.scratch / "calibration.txt")  # its name ends up in the file
+        shutil.copyfile(workspace.input("text"), workspace.scratch / "calibration.txt")  # its name is in the output
         total = self.chunks or 0
 
         def on_line(line: str) -> None:
@@ -77,7 +78,11 @@ class Imatrix(Step):
                 workspace.progress(int(count), max(total, int(count)), "chunks")
 
         check_system_config(lambda text: workspace.warn("system_config", text))
-        words: list[str | Path] = [program_in(workspace.input("tool"), "llama-imatrix"), "-m", workspace.input("model")]
+        words: list[str | Path] = [
+            program_path(workspace.input("tool"), "llama-imatrix"),
+            "-m",
+            workspace.input("model"),
+        ]
         words += ["-f", "calibration.txt", "-o", workspace.target, "--ctx-size", str(_CONTEXT), "--no-ppl"]
         words += ["--threads", str(self.threads)]
         words += ["--chunks", str(self.chunks)] if self.chunks is not None else []

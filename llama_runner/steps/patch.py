@@ -1,4 +1,4 @@
-"""A source tree with changes that somebody offers, such as those of a pull request. Keyed by what the patches say."""
+"""Steps: download patches, such as that of a pull request, and apply them to a source tree."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 _LARGEST = 16 << 20
 _CHANGE = rb"^(\+\+\+ |GIT binary patch|rename to |new mode |(new|deleted) file mode )"
-"""How a line begins that says what is changed; git and patch take a text without any for a success or for garbage."""
+"""Beginning of a line that names a change. git and patch may accept a text without any."""
 
 
 def patch_does_not_apply_error(patch: str, file: str, line: int | None, said: list[str], log: str | None) -> StepError:
-    """A patch does not fit this tree."""
+    """Return the error for a patch that does not apply."""
     where = f" to {file}" if file else ""
     where += f" (the hunk at line {line})" if line is not None else ""
     lines = "".join(f"\n  {each}" for each in said[-4:])
@@ -42,40 +42,32 @@ def patch_does_not_apply_error(patch: str, file: str, line: int | None, said: li
     )
 
 
-def no_patch_program_error() -> ToolError:
-    """There is neither git nor patch."""
-    return ToolError(
-        "applying a patch needs git or patch, not found here",
-        hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
-    )
-
-
 def patch_not_fetched_error(url: str, why: str, hint: str | None = None) -> DownloadError:
-    """A patch is not to be had at its URL."""
+    """Return the error for a patch that cannot be downloaded."""
     url = public_url(url)
     return DownloadError(
         f"cannot fetch the patch {url}: {why}",
-        hint=hint or "check the URL and the network; a file with the patch in it can be given instead",
+        hint=hint or "check the URL and the network; or give the patch as a file",
     )
 
 
 class FetchPatch(Step):
-    """A patch by its URL. What it says is the key of what is built with it; once here it is not fetched again."""
+    """A patch by its URL. It is downloaded once; its digest is part of the keys of builds with it."""
 
     url: str
-    """Without credentials: it is keyed and recorded."""
+    """URL without credentials; keyed and recorded."""
     address: str = unkeyed("")
-    """The URL with the credentials that fetch it; empty where there are none."""
+    """URL with credentials; empty if there are none."""
     kind: ClassVar[str] = "fetch_patch"
     resource: ClassVar = "network"
 
     @property
     def source(self) -> dict[str, object]:
-        """Where the patch comes from."""
+        """The URL."""
         return {"kind": "url", "ref": self.url}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """By its name; others of that name are told apart by the key."""
+        """Return a place with the patch's name and digits of the key."""
         del digests, places
         if key is None:
             return None
@@ -83,7 +75,7 @@ class FetchPatch(Step):
         return Place(PATCHES, f"{safe_name(name).removesuffix('.patch')}-{short_hash(key)}.patch")
 
     def run(self, workspace: Workspace) -> None:
-        """Fetch it. Raises ``DownloadError``, also for what is no patch, as a page that asks to log in."""
+        """Download the patch. Raises ``DownloadError``, also if it is not a patch, such as a login page."""
         from llama_runner.system.http_client import HttpFailed, get  # noqa: PLC0415 - not on the warm path
 
         content = bytearray()
@@ -99,12 +91,12 @@ class FetchPatch(Step):
         except HttpFailed as error:
             raise patch_not_fetched_error(self.url, error.why, error.hint) from None
         if not re.search(_CHANGE, content, re.MULTILINE):
-            raise patch_not_fetched_error(self.url, "what is there is no patch")
+            raise patch_not_fetched_error(self.url, "it is not a patch")
         workspace.target.write_bytes(content)
 
 
 def fetch_patch(url: str) -> FetchPatch:
-    """Return the step that fetches a patch; credentials in the URL are neither keyed nor recorded."""
+    """Return the step that downloads a patch; credentials in the URL are neither keyed nor recorded."""
     public = public_url(url)
     return FetchPatch(public, "" if public == url else url)
 
@@ -118,27 +110,27 @@ class PatchedTree(Step):
     kind: ClassVar[str] = "patch"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside the tree without the patches."""
+        """Return a place with digits of the key."""
         del digests, places
         return None if key is None else Place(f"{SOURCES}/llama.cpp-b{self.build}-{short_hash(key)}")
 
     def estimate(self) -> ResourceEstimate:
-        """The tree once more."""
+        """Return the size of the tree."""
         return ResourceEstimate(disk=TREE_BYTES // 2)
 
     def run(self, workspace: Workspace) -> None:
-        """Copy, then apply. All of it is copied: a patch through a hard link would change the original too."""
+        """Copy the tree, then apply the patches. Hard links are not used, as a patch would change the original too."""
         names = list(self.tree.files()) if isinstance(self.tree, SourceTree) else None
-        _copy(workspace.input("tree"), workspace.out, names, workspace)
+        _copy_tree(workspace.input("tree"), workspace.out, names, workspace)
         for index, _ in enumerate(self.patches):
-            _apply(workspace.input(f"patches.{index}"), workspace)
+            _apply_patch(workspace.input(f"patches.{index}"), workspace)
 
 
-def _copy(source: Path, target: Path, names: list[str] | None, workspace: Workspace) -> None:
+def _copy_tree(source: Path, target: Path, names: list[str] | None, workspace: Workspace) -> None:
     import shutil  # noqa: PLC0415 - not on the warm path
 
     if names is None:
-        # the file of a submodule that points nowhere would make git look for a repository there
+        # the .git file of a submodule would make git search for a repository
         ignored = shutil.ignore_patterns(STATE_FILE, ".git")
         shutil.copytree(source, target, symlinks=True, ignore=ignored, dirs_exist_ok=True)
         return
@@ -149,12 +141,12 @@ def _copy(source: Path, target: Path, names: list[str] | None, workspace: Worksp
         workspace.progress(index + 1, len(names), "files")
 
 
-def _apply(patch: Path, workspace: Workspace) -> None:
+def _apply_patch(patch: Path, workspace: Workspace) -> None:
     if not re.search(_CHANGE, read_bounded(patch, _LARGEST), re.MULTILINE):
-        raise patch_does_not_apply_error(patch.name, "", None, ["there is no change in it"], None)
+        raise patch_does_not_apply_error(patch.name, "", None, ["it has no changes"], None)
     out = workspace.out.resolve()
     if git := find_program("git"):
-        # a store inside somebody's repository would have git look for the files at the top of that one
+        # if the store is inside a git repository, git would look for the files at the top of that one
         alone = {"GIT_CEILING_DIRECTORIES": str(out.parent), "GIT_CONFIG_GLOBAL": os.devnull}
         words: list[str | Path] = [git, "apply", "-p1", "--whitespace=nowarn", patch]
         env = {**environment(), **alone, "GIT_CONFIG_NOSYSTEM": "1"}
@@ -162,16 +154,19 @@ def _apply(patch: Path, workspace: Workspace) -> None:
         words = [program, "-p1", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", "-r", "-", "-i", patch]
         env = environment()
     else:
-        raise no_patch_program_error()
+        raise ToolError(
+            "applying a patch needs git or patch, not found here",
+            hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
+        )
     said: list[str] = []
     try:
         workspace.run_program(words, env=env, cwd=out, on_line=lambda line: said.append(line.strip()))
     except ProgramFailed as error:
-        raise patch_does_not_apply_error(patch.name, *_where(said), said, workspace.log_name) from error
+        raise patch_does_not_apply_error(patch.name, *_failed_hunk(said), said, workspace.log_name) from error
 
 
-def _where(said: list[str]) -> tuple[str, int | None]:
-    """Return the file and the line of the hunk that git or patch complains of."""
+def _failed_hunk(said: list[str]) -> tuple[str, int | None]:
+    """Return file and line of the failed hunk, from the output of git or patch."""
     file, line = "", None
     for each in said:
         if match := re.match(r"error: patch failed: (.+):(\d+)$", each):

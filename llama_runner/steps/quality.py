@@ -1,8 +1,8 @@
-"""Find out what quantizing costs: the predictions of a model compared with those of its base over a text.
+"""Step: measure the loss by quantization: perplexity and KL divergence of a model against its base on a text.
 
-llama-perplexity runs twice: the base's predictions are kept, and those of the model held against them. The perplexity
-of each is its own run's. What the second run calls that of the base rests on predictions kept in 16 bits, with none
-further than 16 nats below the best, and is too low for a text that surprises the model.
+llama-perplexity runs twice: the first run stores the logits of the base, the second one compares the model with them.
+The perplexity of each is that of its own run. The second run's perplexity of the base is not used: it is computed from
+16-bit logits clipped at 16 nats below the best, and is too low for texts that the model predicts badly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CONTEXT = 512
 _MEASURED = CONTEXT - 1 - CONTEXT // 2
-"""Tokens of a chunk that are predicted: those of its second half but the first, which have half of it before them."""
+"""Scored tokens of a chunk: those of its second half without the first one."""
 _ATTEMPTS = 5
 _PATTERNS = {
     "chunks": r"perplexity: calculating perplexity over (\d+) chunks",
@@ -46,36 +46,36 @@ _PATTERNS = {
 
 
 def not_measurable_error(name: str, what: str) -> StepError:
-    """A model does not predict anything that has a perplexity."""
+    """Return the error for a model whose logits are NaN."""
     return StepError(
-        f"quality: {name} has no {what}: its predictions are no numbers",
+        f"quality: {name} has no {what}: its logits are not numbers",
         hint="weights may be broken, or too large for f16; convert with --outtype bf16 or f32",
     )
 
 
-def said_nothing_error(log: str) -> StepError:
-    """llama-perplexity ended well again and again, and its figures did not come."""
+def no_figures_error(log: str) -> StepError:
+    """Return the error for runs of llama-perplexity that succeed without printing the figures."""
     return StepError(
         f"quality: llama-perplexity ended {_ATTEMPTS} times without its figures\nfull log: {log}",
-        hint="its last lines get lost on a busy machine; run again when there is less to do",
+        hint="its last lines may get lost on a busy machine; run again when the load is lower",
     )
 
 
 class Quality(Step):
-    """How far a quantized model is from its base, as a small JSON document that is in the record too."""
+    """Quality figures of a quantized model as a JSON document, which are in the record too."""
 
     model: Step
     base: Node
     text: Source
     chunks: int
-    """How many pieces of 512 tokens are read at most."""
+    """Maximum number of chunks of 512 tokens."""
     tool: Node | None = noted(None)
     threads: int = unkeyed(1)
     kind: ClassVar[str] = "quality"
     resource: ClassVar = "compute"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside the model, with digits of the key, since another text gives other figures."""
+        """Return a place in the directory of the model, with digits of the key."""
         del digests
         model = places.get("model")
         if key is None or model is None:
@@ -84,42 +84,42 @@ class Quality(Step):
         return Place(directory, f"{name.removesuffix('.gguf')}.quality-{short_hash(key)}.json")
 
     def run(self, workspace: Workspace) -> None:
-        """Run llama-perplexity over the base, then over the model."""
+        """Run llama-perplexity with the base, then with the model."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
         base, model = workspace.input("base"), workspace.input("model")
         model = model / self.model.entry if self.model.entry else model
-        self._check_room(workspace, base)
+        self._check_disk_space(workspace, base)
         shutil.copyfile(workspace.input("text"), workspace.scratch / "text.txt")
         check_system_config(lambda text: workspace.warn("system_config", text))
         first = ("chunks", "base_perplexity")
-        told = self._measured(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], first)
+        told = self._measure_fully(workspace, base, ["-f", "text.txt", "--chunks", str(self.chunks)], first)
         rest = tuple(name for name in _PATTERNS if name not in first)
-        told |= self._measured(workspace, model, ["--kl-divergence"], rest, before=int(told["chunks"]))
+        told |= self._measure_fully(workspace, model, ["--kl-divergence"], rest, before=int(told["chunks"]))
         chunks, base_perplexity = int(told.pop("chunks")), float(told["base_perplexity"])
         told["perplexity_ratio"] = f"{float(told['perplexity']) / base_perplexity:.6f}"
         figures = {"chunks": chunks, "tokens": chunks * _MEASURED, **dict(sorted(told.items()))}
-        workspace.target.write_text(json.dumps(as_numbers(figures), indent=2) + "\n", encoding="utf-8")
+        workspace.target.write_text(json.dumps(numeric_figures(figures), indent=2) + "\n", encoding="utf-8")
         workspace.add_facts(**figures)
 
-    def _check_room(self, workspace: Workspace, base: Path) -> None:
-        """Raise ``StoreError`` if the base's predictions do not fit."""
+    def _check_disk_space(self, workspace: Workspace, base: Path) -> None:
+        """Raise ``StoreError`` if there is too little space for the logits of the base."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415
 
         vocabulary = read_header(base).arrays.get("tokenizer.ggml.tokens", 0)
         chunks = min(self.chunks, workspace.input("text").stat().st_size // CONTEXT)  # a token is a byte at least
-        need, free = room(chunks, vocabulary), shutil.disk_usage(workspace.scratch).free
+        need, free = logits_bytes(chunks, vocabulary), shutil.disk_usage(workspace.scratch).free
         if need > free:
             raise disk_full_error(workspace.scratch, need=need, free=free)
 
-    def _measured(
+    def _measure_fully(
         self, workspace: Workspace, model: Path, words: Sequence[str], names: Sequence[str], before: int = 0
     ) -> dict[str, str]:
-        """Run over a model until it has told everything that is asked for.
+        """Run llama-perplexity until all figures in ``names`` were printed, at most ``_ATTEMPTS`` times.
 
-        llama-perplexity ends with 0 without waiting for its own log, so that now and then the last lines are missing.
+        It exits with 0 without waiting for its log thread, so that the last lines may be missing.
         """
         for _ in range(_ATTEMPTS):
             told = self._measure(workspace, model, words, before)
@@ -127,11 +127,11 @@ class Quality(Step):
                 raise not_measurable_error(model.name, "perplexity" if "perplexity" in bad else "KL divergence")
             if all(name in told for name in names):
                 return {name: told[name] for name in names}
-        raise said_nothing_error(workspace.log_name)
+        raise no_figures_error(workspace.log_name)
 
     def _measure(self, workspace: Workspace, model: Path, words: Sequence[str], before: int) -> dict[str, str]:
-        """Run over a model; return what was told by name. ``before`` is how many chunks were read before."""
-        from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
+        """Run llama-perplexity once and return the figures by name. ``before``: chunks of the run with the base."""
+        from llama_runner.steps.adopt import program_path  # noqa: PLC0415 - not on the warm path
 
         told: dict[str, str] = {}
         short = False
@@ -152,7 +152,7 @@ class Quality(Step):
         options = ["--ctx-size", str(CONTEXT), "--kl-divergence-base", "base.kld", "--threads", str(self.threads)]
         try:
             workspace.run_program(
-                [program_in(workspace.input("tool"), "llama-perplexity"), "-m", model, *words, *options],
+                [program_path(workspace.input("tool"), "llama-perplexity"), "-m", model, *words, *options],
                 env=step_environment(os.environ),
                 cwd=workspace.scratch,
                 on_line=on_line,
@@ -165,13 +165,16 @@ class Quality(Step):
         return told
 
 
-def room(chunks: int, vocabulary: int) -> int:
-    """Return how many bytes llama-perplexity keeps: the tokens, and for each predicted one 16 bits a token there is."""
+def logits_bytes(chunks: int, vocabulary: int) -> int:
+    """Return the size in bytes of the file of logits: the tokens, and 16-bit logits for each scored token.
+
+    The format is that of ``kl_divergence`` in llama.cpp's ``tools/perplexity/perplexity.cpp``.
+    """
     return chunks * (CONTEXT * 4 + _MEASURED * 2 * (2 * ((vocabulary + 1) // 2) + 4)) + 20
 
 
-def as_numbers(facts: Mapping[str, object]) -> dict[str, float]:
-    """Return the figures of a record, where they are text, as numbers."""
+def numeric_figures(facts: Mapping[str, object]) -> dict[str, float]:
+    """Return the figures of a record as numbers; a record has floats as text."""
     return {name: value if isinstance(value, int) else float(str(value)) for name, value in facts.items()}
 
 

@@ -1,4 +1,4 @@
-"""Quantize a GGUF file with the llama-quantize that was built."""
+"""Step: quantize a GGUF file with llama-quantize."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FALLBACK = r".*WARNING: (\d+) of (\d+) tensor\(s\) required fallback quantizati
 
 
 class Quantize(Step):
-    """A model with fewer bits per weight."""
+    """A quantized model."""
 
     model: Node
     type: str
@@ -36,13 +36,13 @@ class Quantize(Step):
     tuning: tuple[str, ...] = keyed_unless_default(())
     """Options of llama-quantize, as ``QuantizeOptions.arguments`` returns them."""
     shards: int = unkeyed(0)
-    """How many files there will be, when as many are asked for as the source has; else 0 for one."""
+    """Number of shards if the output is split like the source; else 0."""
     kind: ClassVar[str] = "quantize"
     resource: ClassVar = "compute"
 
     @property
     def label(self) -> str:
-        """The quantization as people may tell it from others."""
+        """The type, with an asterisk if an imatrix or other options are used."""
         return f"{self.type}*" if self._is_special else self.type
 
     @property
@@ -55,7 +55,7 @@ class Quantize(Step):
         return f"model-00001-of-{self.shards:05}.gguf" if self.shards else ""
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside the base, under its name with the type added, and digits of the key for what has no name."""
+        """Return a place in the directory of the base: its name with the type, and digits of the key for options."""
         directory, stem = self._beside(digests, places)
         if directory is None or (self._is_special and key is None):
             return None
@@ -70,14 +70,14 @@ class Quantize(Step):
         return (None, "") if base is None else (base.directory, base.name.removesuffix(".gguf"))
 
     def estimate(self) -> ResourceEstimate:
-        """A share of the base that follows from the bits per weight, which the name begins with."""
+        """Return the size of the base times the bits per weight, from the first digit of the type, over 16."""
         digit = next((int(letter) for letter in self.type if letter.isdigit()), 8)
         return ResourceEstimate(disk=self.base_bytes * (digit + 1) // 16)
 
     def run(self, workspace: Workspace) -> None:
-        """Run llama-quantize and read back what it wrote."""
+        """Run llama-quantize and read the header of its output."""
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path
-        from llama_runner.steps.adopt import program_in  # noqa: PLC0415 - not on the warm path
+        from llama_runner.steps.adopt import program_path  # noqa: PLC0415 - not on the warm path
 
         told: dict[str, tuple[str, ...]] = {}
 
@@ -95,7 +95,7 @@ class Quantize(Step):
             imatrix = ["--imatrix", f"imatrix{workspace.input('imatrix').suffix}"]
             shutil.copyfile(workspace.input("imatrix"), workspace.scratch / imatrix[1])  # its name ends up in the file
         target = workspace.out / "model" if self.shards else workspace.target  # of several, a prefix is given
-        words: list[str | Path] = [program_in(workspace.input("tool"), "llama-quantize"), *self.tuning, *imatrix]
+        words: list[str | Path] = [program_path(workspace.input("tool"), "llama-quantize"), *self.tuning, *imatrix]
         words += [workspace.input("model"), target, self.type.upper(), str(self.threads)]
         workspace.run_program(
             words,

@@ -1,4 +1,4 @@
-"""Unpack out of an archive what is named in it: the source tree, a file."""
+"""Steps: unpack the source tree of llama.cpp, or one file, from an archive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class UnpackSource(Step):
-    """The llama.cpp source tree: a private copy to build from."""
+    """The source tree of llama.cpp."""
 
     archive: Node
     member: str
@@ -31,22 +31,22 @@ class UnpackSource(Step):
         return self.digest
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """Beside the pin."""
+        """Return the place in the directory of source trees."""
         del key, digests, places
         return Place(f"{SOURCES}/{self.directory}")
 
     def estimate(self) -> ResourceEstimate:
-        """The tree."""
+        """Return the size of the tree."""
         return ResourceEstimate(disk=self.bytes)
 
     def run(self, workspace: Workspace) -> None:
-        """Write every file below ``member``; of the modes only the executable bit is kept."""
+        """Extract every file below ``member``; of the modes only the executable bit is kept."""
         prefix = self.member.rstrip("/") + "/"
         extract(workspace, workspace.out, lambda name: name[len(prefix) :] if name.startswith(prefix) else None)
 
 
 class UnpackFile(Step):
-    """One file out of an archive, by its name in it: the archive that a wheel carries."""
+    """One file of an archive, by its name in it, such as the source archive in a wheel."""
 
     archive: Node
     member: str
@@ -61,20 +61,20 @@ class UnpackFile(Step):
 
     @property
     def transient(self) -> bool:
-        """It can be had again out of what it comes from."""
+        """True: the file can be unpacked again."""
         return True
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place:
-        """Beside the pin, under its own name."""
+        """Return the place in the directory of source archives, under the file's name."""
         del key, digests, places
         return Place(SOURCES, self.member.rpartition("/")[2])
 
     def estimate(self) -> ResourceEstimate:
-        """The file."""
+        """Return the size of the file."""
         return ResourceEstimate(disk=self.bytes)
 
     def run(self, workspace: Workspace) -> None:
-        """Write it. ``BadArchive`` when it is not there."""
+        """Extract the file. Raises ``BadArchive`` if it is missing."""
         from llama_runner.system.archives import BadArchive  # noqa: PLC0415 - not on the warm path
 
         extract(workspace, workspace.out, lambda name: workspace.target.name if name == self.member else None)
@@ -83,7 +83,7 @@ class UnpackFile(Step):
 
 
 def extract(workspace: Workspace, into: Path, pick: Callable[[str], str | None], name: str = "archive") -> None:
-    """Unpack an input into a directory: what ``pick`` gives another name, under that name."""
+    """Extract an input into a directory; ``pick`` as of ``archives.extract``."""
     from llama_runner.system import archives  # noqa: PLC0415 - not on the warm path
 
     def on_progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Unpack a directory of programs out of a release archive of llama.cpp."""
+"""Step: unpack the programs of a release archive of llama.cpp."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from llama_runner.core.workspace import Workspace
 
 NEEDED = ("llama-server", "llama-quantize")
-"""Without these a directory of programs is of no use: nothing could be served, or nothing could be made."""
+"""Programs that a build must have, to serve and to quantize."""
 
 PROGRAMS_DISK = 400 << 20
-"""What a CPU release takes unpacked is 50 MB; CUDA's takes more than a gigabyte."""
+"""Estimate; a CPU release has 50 MB, a CUDA release more than 1 GB."""
 
 
 class NoPrograms(BadArchive):
-    """An archive without the programs that are needed."""
+    """The archive lacks required programs."""
 
-    way_out = "get a release archive of llama.cpp's programs: llama-b…-bin-….zip or .tar.gz"
+    resolution = "get a release archive of llama.cpp's programs: llama-b…-bin-….zip or .tar.gz"
 
     def __init__(self, missing: tuple[str, ...], beside: str | None) -> None:
         self.missing, self.beside = missing, beside
@@ -39,61 +39,60 @@ class NoPrograms(BadArchive):
         super().__init__(f"there is no {' and no '.join(missing)} {where}")
 
 
-def other_archive_error(expected: Digest, found: Digest) -> SourceError:
-    """An archive with another sha256 than the one that was given with it."""
-    return SourceError(
-        f"the archive has {found}, and {expected} was asked for",
-        hint="it is another archive or it is damaged; nothing was unpacked",
-    )
-
-
 class UnpackPrograms(Step):
-    """A directory of programs out of a release archive of llama.cpp; proven where it can run, else only looked at."""
+    """The programs of a release archive. They get a smoke test if they are for this platform, else a format check."""
 
     archive: Node
     os_and_arch: str = unkeyed("")
     backend: str = "cpu"
     build: int | None = None
-    """What ``llama-server`` must call itself; None: whatever it says."""
+    """Expected build number of ``llama-server``; None: any."""
     sha256: Digest | None = unkeyed(None)
-    """What the archive must hash to; it is in the key anyhow."""
+    """Expected digest of the archive; not keyed, as the input's digest is."""
     beside: tuple[Node, ...] = keyed_unless_default(())
-    """Archives with libraries that the programs need and their own lacks: CUDA's, on Windows."""
+    """Archives with further libraries: those of CUDA on Windows."""
     kind: ClassVar[str] = "unpack_programs"
 
     @property
     def platform(self) -> dict[str, object]:
-        """What the programs are to run on."""
+        """Operating system and architecture of the programs."""
         return {"system": self.os_and_arch}
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
-        """Beside what is built here. Raises ``SourceError``: here it is seen even if nothing has to run."""
+        """Return the place of a build, with digits of the key.
+
+        Raises ``SourceError`` for an archive with another digest, here and not in ``run``, so that it is reported even
+        if nothing has to run.
+        """
         del places
         found = digests["archive"]
         if self.sha256 is not None and found not in (None, self.sha256):
-            raise other_archive_error(self.sha256, found)
+            raise SourceError(
+                f"the archive has {found}, not the given {self.sha256}",
+                hint="it is another archive or it is damaged; nothing was unpacked",
+            )
         if key is None:
             return None
         build = "" if self.build is None else f"-b{self.build}"
         return Place(build_place(self.os_and_arch, f"prebuilt-{self.backend}{build}-{short_hash(key)}"))
 
     def estimate(self) -> ResourceEstimate:
-        """The programs, with what is thrown away of the archive."""
+        """Return the estimated size of the unpacked archive."""
         return ResourceEstimate(disk=PROGRAMS_DISK)
 
     def run(self, workspace: Workspace) -> None:
-        """Unpack, find the programs, look at what they run on, prove them.
+        """Unpack, find the programs, check their platform, run the smoke test.
 
-        Raises ``BadArchive``, ``StepError``, and what ``prove`` raises.
+        Raises ``BadArchive``, ``StepError``, and the errors of ``prove``.
         """
-        found = self._found(_unpacked(workspace, "archive"))
-        for path in [path for path in found.iterdir() if not _leads_out(path, found)]:
+        found = self._find_programs(_unpack(workspace, "archive"))
+        for path in [path for path in found.iterdir() if not _links_outside(path, found)]:
             path.rename(workspace.out / path.name)
         for index in range(len(self.beside)):
-            for path in sorted(_unpacked(workspace, f"beside.{index}").rglob("*")):
+            for path in sorted(_unpack(workspace, f"beside.{index}").rglob("*")):
                 if _is_library(path) and not (workspace.out / path.name).exists():
                     path.rename(workspace.out / path.name)
-        self._look_at(workspace)
+        self._check_programs(workspace)
         here = hardware.platform_tag()
         if self.os_and_arch == here:
             from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
@@ -106,8 +105,8 @@ class UnpackPrograms(Step):
             if self.build is not None:
                 workspace.add_facts(build=self.build)
 
-    def _found(self, root: Path) -> Path:
-        """Return the directory with the programs: that with most of them, of several the uppermost."""
+    def _find_programs(self, root: Path) -> Path:
+        """Return the directory that has most of the programs; of several, the one nearest to the root."""
         needed = [self._program(name) for name in NEEDED]
         directories = [path.parent for path in root.rglob(needed[0]) if path.is_file()]
         if not directories:
@@ -123,8 +122,8 @@ class UnpackPrograms(Step):
             raise NoPrograms(lacking, (best / needed[0]).relative_to(root).as_posix())
         return best
 
-    def _look_at(self, workspace: Workspace) -> None:
-        """Check what every program and library runs on, list the programs, and let them be run."""
+    def _check_programs(self, workspace: Workspace) -> None:
+        """Check the platform of every program and library, record the programs, and make them executable."""
         programs = []
         for path in sorted(workspace.out.iterdir()):
             if not path.is_file():
@@ -132,10 +131,10 @@ class UnpackPrograms(Step):
             is_binary = check_platform(path, self.os_and_arch)
             if is_binary and not _is_library(path):
                 programs.append(path.name)
-                path.chmod(0o755)  # an archive that was made on Windows says nothing of it
+                path.chmod(0o755)  # an archive made on Windows has no modes
         for name in map(self._program, NEEDED):
             if name not in programs and self.os_and_arch != hardware.platform_tag():
-                raise BadArchive(f"{name} in the archive is no program")
+                raise BadArchive(f"{name} in the archive is not a program")
         workspace.add_facts(programs=programs)
 
     def _program(self, name: str) -> str:
@@ -146,13 +145,13 @@ def _is_library(path: Path) -> bool:
     return re.search(r"\.(dll|dylib|so)\b", path.name) is not None
 
 
-def _leads_out(path: Path, directory: Path) -> bool:
-    """Whether it is a link to what is in the archive, but not in the directory that is kept."""
+def _links_outside(path: Path, directory: Path) -> bool:
+    """Whether a link leads outside of the directory that is kept."""
     return path.is_symlink() and not (path.exists() and directory.resolve() in path.resolve().parents)
 
 
-def _unpacked(workspace: Workspace, name: str) -> Path:
-    """Unpack the whole of an input into a directory that is gone afterwards."""
+def _unpack(workspace: Workspace, name: str) -> Path:
+    """Unpack all of an input into a temporary directory."""
     into = workspace.scratch / name
     into.mkdir()
     extract(workspace, into, lambda member: member, name)

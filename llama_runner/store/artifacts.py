@@ -16,7 +16,7 @@ from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, St
 from llama_runner.store import layout, staging
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.stamps import hash_payload, payload_stamp
-from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_whole
+from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -135,7 +135,7 @@ class Store:
         record = record.replace(stamp=payload_stamp(staged))
         final = self.path(place)
         if place.is_tree:
-            write_whole(staged / STATE_FILE, format_state({TREE: record}), durable=True)
+            write_atomically(staged / STATE_FILE, format_state({TREE: record}), durable=True)
             final.parent.mkdir(parents=True, exist_ok=True)
             with self._state_lock(final):
                 aside = staged.with_name("replaced")
@@ -215,7 +215,7 @@ class Store:
         staging.discard(home)
         temporary = staging.open_directory(home, final) / STATE_FILE
         try:
-            write_whole(temporary, state.format(), durable=True)
+            write_atomically(temporary, state.format(), durable=True)
             temporary.replace(directory / STATE_FILE)
         finally:
             staging.discard(home)

@@ -14,7 +14,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError
 from llama_runner.core.record import STATE_FILE, TREE, format_state
 from llama_runner.store import layout, locks, staging
-from llama_runner.system.files import write_whole
+from llama_runner.system.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def remove(
 
     def restore(beside: Path) -> None:
         """Put back the directory with nothing but the record."""
-        write_whole(beside / "record" / STATE_FILE, format_state({TREE: record}), durable=True)
+        write_atomically(beside / "record" / STATE_FILE, format_state({TREE: record}), durable=True)
         (beside / "record").rename(path)
 
     with locks.try_hold(lock) as held:

@@ -1,4 +1,4 @@
-"""Access to the operating system: files, processes, hardware. One module for each kind of access.
+"""Access to the operating system: files, processes, hardware, network. One module for each kind of access.
 
-Nothing here knows of models, steps or servers; only ``core`` is imported.
+Imports only ``core``; independent of models, steps and servers.
 """

@@ -1,8 +1,7 @@
-"""Archives from elsewhere, zip and tar: read once from front to back, believed in nothing.
+"""Extracts untrusted zip and tar archives as streams, with checks of paths, links, sizes and counts.
 
-What an archive is, its first bytes say. A member is written only below the directory it is unpacked into, and never
-through a link; of its mode only the executable bit is kept. What was written when something turns out to be wrong is
-removed.
+The format is recognised by the first bytes. A member is written only below the target directory, and never through a
+link; of its mode only the executable bit is kept. After an error the members written so far are removed.
 """
 
 from __future__ import annotations
@@ -27,49 +26,49 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _HEADER = 512
-_LONGEST_READ = 16 << 20
-"""No header of an honest tar archive is longer; ``tarfile`` would read one of any length into memory."""
-_LONGEST_PART, _LONGEST_NAME = 255, 1024
-"""Bytes that a file's name, and a path, may have on the file systems that there are."""
+_MAX_HEADER = 16 << 20
+"""Maximum bytes of a tar header; ``tarfile`` reads one of any length into memory."""
+_MAX_FILE_NAME, _MAX_PATH = 255, 1024
+"""Maximum bytes of a file name and of a path on common file systems."""
 _EXECUTABLE = 0o100
 
 
 class Limits(Value):
-    """What an archive may hold: members, bytes in all, and bytes for each of its own.
+    """Limits of an archive: members, extracted bytes, and the ratio of extracted bytes to the archive's size.
 
-    The largest release, CUDA's, holds 60 members and 1.2 GB, and is a third of that; a source tree has 3000 members.
+    The largest release (CUDA) has 60 members, 1.2 GB and a ratio of 3; a source tree has 3000 members.
     """
 
     members: int = 100_000
     total: int = 16 << 30
     ratio: int = 200
     harmless: int = 64 << 20
-    """Fewer bytes than these are not too many, however small the archive."""
+    """Extracted bytes up to which the ratio is not checked."""
 
 
 class BadArchive(StepError):
-    """An archive that cannot be unpacked, or must not be."""
+    """The archive cannot be extracted, or is refused."""
 
-    way_out: ClassVar[str] = "nothing was kept"
+    resolution: ClassVar[str] = "nothing was kept"
 
     def __init__(self, why: str) -> None:
         self.why = why
-        super().__init__(f"unpack: {why}", hint=self.way_out)
+        super().__init__(f"unpack: {why}", hint=self.resolution)
 
 
 class DamagedArchive(BadArchive):
-    """It ends early, or bytes in it are not what they were."""
+    """The archive is truncated or corrupt."""
 
-    way_out = "nothing was kept; get the archive again and compare its sha256"
+    resolution = "nothing was kept; get the archive again and compare its sha256"
 
 
 def unsafe_member_error(member: str, why: str) -> BadArchive:
-    """A member that would be written elsewhere, over another one, or as something that is neither file nor link."""
+    """Return the error for a member that is unsafe to extract."""
     return BadArchive(f"member {member!r} {why}")
 
 
 class Member(Value):
-    """What an archive says of one of its members; ``target`` is a link's, ``copy`` has another member's bytes."""
+    """One member of an archive. ``target`` is that of a ``link``, or the earlier member whose bytes a ``copy`` has."""
 
     name: str
     kind: Literal["file", "directory", "link", "copy"]
@@ -78,8 +77,8 @@ class Member(Value):
     target: str = ""
 
 
-def check_kind(path: Path) -> None:
-    """Raise ``BadArchive`` unless a file begins as an archive does; no more of it is read."""
+def check_is_archive(path: Path) -> None:
+    """Raise ``BadArchive`` unless a file begins like an archive; reads only its first bytes."""
     head = read_head(path, _HEADER)
     if not head.startswith(_ZIP):
         with _decompressed(io.BytesIO(head), head):
@@ -87,7 +86,7 @@ def check_kind(path: Path) -> None:
 
 
 def members(path: Path, *, limits: Limits | None = None) -> list[Member]:
-    """Return what an archive holds, as it says itself; ``BadArchive`` when it cannot be read."""
+    """Return the members of an archive. Raises ``BadArchive`` if it cannot be read."""
     with open_regular(path) as file:
         return [member for member, _ in _entries(file, limits or Limits())]
 
@@ -100,11 +99,11 @@ def extract(
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     limits: Limits | None = None,
 ) -> None:
-    """Write an archive's members below ``into``, an empty directory that is there.
+    """Extract an archive's members into ``into``, an existing empty directory.
 
-    ``pick`` gives the name that a member is written under, None for one that is not wanted. ``on_progress`` gets how
-    many bytes of the archive are read, and how many there are. Raises ``BadArchive``, and ``OSError`` when writing
-    fails; in both cases, and when ``on_progress`` raises, ``into`` is empty again.
+    ``pick`` returns the name that a member is written under, None to leave it out. ``on_progress`` gets the bytes read
+    and the size of the archive. Raises ``BadArchive``, and ``OSError`` if writing fails. After an exception, also one
+    of ``on_progress``, ``into`` is empty.
     """
     try:
         with open_regular(path) as file:
@@ -115,17 +114,17 @@ def extract(
                     writer.write(member, name, opened)
             on_progress(size, size)
     except BaseException:
-        _empty(into)
+        _remove_contents(into)
         raise
 
 
 class _Writer:
-    """Writes members below a directory, each name once."""
+    """Writes members below a directory; refuses a second member of the same name."""
 
     def __init__(self, root: Path, progressed: Callable[[], None]) -> None:
         self._root, self._progressed = root, progressed
         self._leaves: dict[tuple[str, ...], Path] = {}
-        """Files and links, under what a file system that ignores case would take for their names."""
+        """Files and links by their case-folded path."""
         self._directories: set[tuple[str, ...]] = set()
 
     def write(self, member: Member, name: str, opened: Callable[[], IO[bytes]]) -> None:
@@ -134,7 +133,7 @@ class _Writer:
             if member.kind != "directory":
                 raise unsafe_member_error(member.name, "has no name")
             return
-        key = _folded(parts)
+        key = _case_folded(parts)
         above = [key[:length] for length in range(1, len(key))]
         if member.kind == "directory":
             above.append(key)
@@ -146,7 +145,7 @@ class _Writer:
         path = self._root.joinpath(*parts)
         (path if member.kind == "directory" else path.parent).mkdir(parents=True, exist_ok=True)
         if member.kind == "link":
-            path.symlink_to(_target(member, parts))
+            path.symlink_to(_checked_target(member, parts))
         elif member.kind == "copy":
             self._copy(member, path)
         elif member.kind == "file":
@@ -157,18 +156,18 @@ class _Writer:
     def _copy(self, member: Member, path: Path) -> None:
         import shutil  # noqa: PLC0415 - not on the warm path
 
-        original = self._leaves.get(_folded(_parts(member.target, member.name)))
+        original = self._leaves.get(_case_folded(_parts(member.target, member.name)))
         if original is None or original.is_symlink():
             raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which is no file before it")
         shutil.copy(original, path)
 
     def _write_file(self, member: Member, path: Path, opened: Callable[[], IO[bytes]]) -> None:
         written = 0
-        with _reading():
+        with _library_errors():
             source = opened()
         with source, path.open("xb") as target:
             while True:
-                with _reading():
+                with _library_errors():
                     block = source.read(_BLOCK)
                 if not block:
                     break
@@ -181,7 +180,7 @@ class _Writer:
 
 
 def _parts(name: str, member: str) -> tuple[str, ...]:
-    """Return the parts of a name that stays inside, on every system; ``BadArchive`` otherwise."""
+    """Return the parts of a name. Raises ``BadArchive`` if it would leave the directory on any system."""
     parts = name.split("/")
     if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
         raise unsafe_member_error(member, "would leave the directory")
@@ -191,22 +190,23 @@ def _parts(name: str, member: str) -> tuple[str, ...]:
         raise unsafe_member_error(member, "has a name that is no text") from None
     if not name.isprintable():
         raise unsafe_member_error(member, "has a name that cannot be printed")
-    if len(encoded) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_PART for part in parts):
+    if len(encoded) > _MAX_PATH or any(len(part.encode()) > _MAX_FILE_NAME for part in parts):
         raise unsafe_member_error(member, "has a name that is too long")
     return tuple(part for part in parts if part not in ("", "."))
 
 
-def _folded(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what macOS and Windows would take for the same name."""
+def _case_folded(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a path so that paths are equal if macOS or Windows take them for the same one."""
     import unicodedata  # noqa: PLC0415 - not on the warm path
 
     return tuple(unicodedata.normalize("NFC", part.casefold()) for part in parts)
 
 
-def _target(member: Member, parts: tuple[str, ...]) -> str:
-    """Return a link's target if it stays inside wherever it leads.
+def _checked_target(member: Member, parts: tuple[str, ...]) -> str:
+    """Return a link's target. Raises ``BadArchive`` if it would leave the directory.
 
-    Up first and then down: after a step down into what may be a link itself, ``..`` would be above that link's target.
+    ``..`` is allowed only at the beginning: after a component that may be a link itself it would lead to the parent of
+    that link's target.
     """
     steps = [step for step in member.target.split("/") if step != "."]
     ups = next((index for index, step in enumerate(steps) if step != ".."), len(steps))
@@ -223,23 +223,23 @@ def _target(member: Member, parts: tuple[str, ...]) -> str:
 
 
 def _entries(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
-    """Yield every member and how to open it, which must be done before the next one is asked for."""
+    """Yield every member with a function that opens it, to be called before the next member is requested."""
     head = file.read(_HEADER)
     file.seek(0)
     if head.startswith(_ZIP):
-        yield from _of_zip(file, limits)
+        yield from _zip_entries(file, limits)
         return
     with _decompressed(file, head) as plain:
-        yield from _of_tar(_Stream(plain, file, limits), limits)
+        yield from _tar_entries(_TarStream(plain, file, limits), limits)
 
 
-def _of_zip(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
+def _zip_entries(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
     import zipfile  # noqa: PLC0415 - not on the warm path
 
-    with _reading():
+    with _library_errors():
         archive = zipfile.ZipFile(file)
     with archive:
-        _check(limits, len(archive.infolist()), sum(info.file_size for info in archive.infolist()), file)
+        _check_limits(limits, len(archive.infolist()), sum(info.file_size for info in archive.infolist()), file)
         for info in archive.infolist():
             yield _zip_member(archive, info), lambda info=info: archive.open(info)  # type: ignore[misc]
 
@@ -254,9 +254,9 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if info.is_dir():
         return Member(info.filename, "directory")
     if kind == stat.S_IFLNK:
-        if info.file_size > _LONGEST_NAME:
+        if info.file_size > _MAX_PATH:
             raise unsafe_member_error(info.filename, f"is a link whose target has {info.file_size} bytes")
-        with _reading():
+        with _library_errors():
             return Member(info.filename, "link", target=archive.read(info).decode())
     if kind not in (0, stat.S_IFREG):
         raise unsafe_member_error(info.filename, "is neither a file nor a link")
@@ -283,14 +283,14 @@ def _decompressed(file: IO[bytes], head: bytes) -> Iterator[IO[bytes]]:
         raise BadArchive(f"this is neither zip nor tar.gz nor tar.xz: it begins with {head[:8]!r}")
 
 
-class _Stream:
-    """The bytes of a tar archive for ``tarfile``: read forward only, counted, and never many of them at once."""
+class _TarStream:
+    """The uncompressed bytes of a tar archive for ``tarfile``, read forward only and with limits."""
 
     def __init__(self, plain: IO[bytes], file: IO[bytes], limits: Limits) -> None:
         self._plain, self._file, self._limits = plain, file, limits
         self._at = 0
         self.last = b""
-        """What was read last: at the end of the archive, what ``tarfile`` takes for the end."""
+        """The block that was read last; at the end of an intact archive, zeros."""
 
     def tell(self) -> int:
         return self._at
@@ -302,33 +302,33 @@ class _Stream:
         return self._at
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= _LONGEST_READ:
+        if not 0 <= size <= _MAX_HEADER:
             raise BadArchive(f"the archive has a header of {size_text(size)}")
         self.last = self._plain.read(size)
         self._at += len(self.last)
-        _check(self._limits, 0, self._at, self._file)
+        _check_limits(self._limits, 0, self._at, self._file)
         return self.last
 
 
-def _of_tar(stream: _Stream, limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
+def _tar_entries(stream: _TarStream, limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
     import tarfile  # noqa: PLC0415 - not on the warm path
 
-    with _reading():
+    with _library_errors():
         archive = tarfile.TarFile(fileobj=cast("IO[bytes]", stream))
     count = 0
     while True:
-        with _reading():
+        with _library_errors():
             info = archive.next()
         if info is None:
             break
-        archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
         count += 1
         if count > limits.members:
             raise BadArchive(f"the archive has more than {limits.members} members")
         yield _tar_member(info), lambda info=info: archive.extractfile(info)  # type: ignore[misc]
-    if stream.last != bytes(_HEADER):  # tarfile takes a damaged header, and no header at all, for the end
+    if stream.last != bytes(_HEADER):  # tarfile takes a damaged or missing header for the end
         raise DamagedArchive("the archive ends early, or one of its headers is damaged")
-    with _reading():  # to the checksum of what is compressed
+    with _library_errors():  # reads up to the checksum of the compressed stream
         while stream.read(_BLOCK):
             pass
 
@@ -345,8 +345,8 @@ def _tar_member(info: tarfile.TarInfo) -> Member:
     return Member(info.name, "file", info.size, bool(info.mode & _EXECUTABLE))
 
 
-def _check(limits: Limits, count: int, total: int, file: IO[bytes]) -> None:
-    """Raise ``BadArchive`` when there are too many members, or too many bytes in them."""
+def _check_limits(limits: Limits, count: int, total: int, file: IO[bytes]) -> None:
+    """Raise ``BadArchive`` if there are too many members, or too many extracted bytes."""
     if count > limits.members:
         raise BadArchive(f"the archive has {count} members, more than {limits.members}")
     if total <= limits.harmless:
@@ -359,8 +359,8 @@ def _check(limits: Limits, count: int, total: int, file: IO[bytes]) -> None:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    """Turn what the libraries raise over damaged bytes into ``DamagedArchive``; what the disk says stays as it is."""
+def _library_errors() -> Iterator[None]:
+    """Turn the libraries' exceptions for invalid data into ``BadArchive``; errors of the disk are not changed."""
     import lzma  # noqa: PLC0415 - not on the warm path
     import struct  # noqa: PLC0415
     import tarfile  # noqa: PLC0415
@@ -372,9 +372,9 @@ def _reading() -> Iterator[None]:
         yield
     except damage as error:
         raise DamagedArchive(f"the archive is damaged: {error}") from error
-    except NotImplementedError as error:  # a compression method of its own; a later version of zip
+    except NotImplementedError as error:  # an unsupported compression method or zip version
         raise BadArchive(f"the archive cannot be read: {error}") from error
-    except (ValueError, OverflowError, IndexError, RuntimeError) as error:  # of numbers that make no sense
+    except (ValueError, OverflowError, IndexError, RuntimeError) as error:  # invalid numbers in headers
         raise DamagedArchive(f"the archive is damaged: {error}") from error
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):
@@ -382,7 +382,7 @@ def _reading() -> Iterator[None]:
         raise DamagedArchive(f"the archive is damaged: {error}") from error
 
 
-def _empty(directory: Path) -> None:
+def _remove_contents(directory: Path) -> None:
     import shutil  # noqa: PLC0415 - not on the warm path
 
     for path in list(directory.iterdir()):

@@ -1,4 +1,4 @@
-"""Writes to a stream in a thread of its own, so that a reader that does not read blocks nobody else."""
+"""Writes to a stream in a background thread, so that a slow or blocked reader does not block the program."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from contextlib import suppress
 from typing import IO, Any
 
 LIMIT = 1 << 20
-"""Bytes that wait for the stream at most."""
+"""Maximum bytes in the queue."""
 
 PATIENCE_S = 1.0
-"""How long ``write`` waits for room before it drops, and ``flush`` for a stream that takes nothing."""
+"""Seconds that ``write`` waits for space before it drops lines, and ``flush`` for progress."""
 
 _CHUNK = 4096
-"""Bytes of one write: a pipe with as much room takes them at once."""
+"""Bytes of one write: a pipe with this much space takes them at once."""
 
 _IDLE_S = 5.0
 _POLL_S = 0.05
 
 
 class BackgroundWriter:
-    """A binary stream that never blocks for long, over one that may. Thread-safe.
+    """A binary stream that does not block for long, over one that may. Thread-safe.
 
-    Every byte is written while the stream is read. When ``LIMIT`` bytes wait and none go for ``PATIENCE_S``, whole
-    lines are dropped until half of them have gone; a line then says how many. After an error nothing is written.
+    If ``LIMIT`` bytes are queued and none is written for ``PATIENCE_S``, whole lines are dropped until half of the
+    queue is written; then a line with their number is written. After an error of the stream nothing is written.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
-        # a thread that is blocked in a buffered stream holds its lock, which the interpreter wants when it ends
+        # a thread that is blocked in a buffered stream holds its lock, which the interpreter needs when it exits
         self._stream: Any = getattr(stream, "raw", stream)
         self._blocks: deque[bytes] = deque()
         self._size = self._dropped = 0
@@ -43,11 +43,11 @@ class BackgroundWriter:
 
     @classmethod
     def over(cls, stream: IO[bytes] | BackgroundWriter) -> BackgroundWriter:
-        """Return a writer over a stream, which may be one already."""
+        """Return a writer over a stream; the stream itself if it is one."""
         return stream if isinstance(stream, BackgroundWriter) else cls(stream)
 
     def write(self, block: bytes) -> None:
-        """Take a block; after an error of the stream it is forgotten."""
+        """Queue a block; does nothing after an error of the stream."""
         with self._changed:
             if self._failed or not block:
                 return
@@ -59,26 +59,26 @@ class BackgroundWriter:
             if self._dropping:
                 rest = block[block.index(b"\n") + 1 :]
                 self._dropped += 1
-                self._tell_dropped()
+                self._append_dropped_notice()
                 block = rest
             self._append(block)
 
     def flush(self, patience: float = PATIENCE_S) -> None:
-        """Return once everything is written, or the stream has taken nothing for ``patience`` seconds."""
+        """Wait until everything is written, or nothing was written for ``patience`` seconds."""
         with self._changed:
             if self._dropping and not self._failed:
-                self._tell_dropped()
-            while self._size and not self._failed and self._progresses(self._size, patience):
+                self._append_dropped_notice()
+            while self._size and not self._failed and self._wait_for_progress(self._size, patience):
                 pass
 
-    def _progresses(self, before: int, patience: float) -> bool:
-        """Wait until fewer bytes wait than before; return whether that happened in time."""
+    def _wait_for_progress(self, before: int, patience: float) -> bool:
+        """Wait until fewer than ``before`` bytes are queued; return False after ``patience`` seconds."""
         return self._changed.wait_for(lambda: self._failed or self._size < before, patience)
 
     def _has_room(self, block: bytes) -> bool:
         return self._failed or not self._size or self._size + len(block) <= LIMIT
 
-    def _tell_dropped(self) -> None:
+    def _append_dropped_notice(self) -> None:
         begin = b"" if self._at_line_end else b"\n"
         self._append(begin + b"llama-runner: %d lines are not shown here; the log has them\n" % self._dropped)
         self._dropping, self._dropped = False, 0
@@ -108,7 +108,7 @@ class BackgroundWriter:
                     with self._changed:
                         self._size -= count
                         self._changed.notify_all()
-            except Exception:  # noqa: BLE001 - it is closed; whatever it raises is nobody's here
+            except Exception:  # noqa: BLE001 - the stream is unusable, and this thread has no caller to tell
                 with self._changed:
                     self._failed, self._size, self._thread = True, 0, None
                     self._blocks.clear()
@@ -117,14 +117,13 @@ class BackgroundWriter:
 
     def _write_some(self, block: memoryview) -> int:
         chunk = bytes(block[:_CHUNK])
-        chunk = (
-            chunk[: chunk.rfind(b"\n") + 1] or chunk
-        )  # others may write to the same pipe: between lines, if possible
+        # other processes may write to the same pipe: end at a line end, if possible
+        chunk = chunk[: chunk.rfind(b"\n") + 1] or chunk
         if not isinstance(self._stream, io.RawIOBase):
             self._stream.write(chunk)
             self._stream.flush()
             return len(chunk)
         count: int | None = self._stream.write(chunk)
-        if count is None:  # somebody made it non-blocking, and it is full
+        if count is None:  # the stream is non-blocking and full
             time.sleep(_POLL_S)
         return count or 0

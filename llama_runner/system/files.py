@@ -1,4 +1,4 @@
-"""Files: bounded reads of what somebody else wrote, atomic writes of ours, logs for their owner only."""
+"""Files: bounded reads of foreign files, atomic writes, private logs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_JSON = 64 << 20
-"""Bytes of a JSON file, where nothing else is said; the index of the largest models has ten million."""
+"""Default maximum bytes of a JSON file; the index of the largest models has ten million."""
 
 
 def try_writing(directory: Path) -> None:
-    """Write a file into a directory, which is made, and remove it; raises ``OSError`` where that is not possible."""
+    """Make a directory, write a file into it and remove the file. Raises ``OSError`` if that is not possible."""
     directory.mkdir(parents=True, exist_ok=True)
     probe = directory / f"probe-{os.getpid()}-{os.urandom(4).hex()}"
     try:
@@ -30,19 +30,19 @@ def try_writing(directory: Path) -> None:
 def read_bounded(path: str | Path, limit: int) -> bytes:
     """Return the content of a regular file of at most ``limit`` bytes; symbolic links are followed.
 
-    Raises ``OSError`` with a ``strerror`` that can be shown: for anything that is not a regular file (a FIFO would
-    block, a device has no end), for a file that is larger, and for what the system itself refuses.
+    Raises ``OSError`` with a ``strerror`` for messages: if it is not a regular file (a FIFO would block, a device has
+    no end), if it is larger, and for errors of the system.
     """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size <= limit:
-            content = _start(file, limit + 1)  # the file may grow after it was opened
+            content = _read_start(file, limit + 1)  # the file may grow after it was opened
             if len(content) <= limit:
                 return content
     raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", str(path))
 
 
 def read_json(path: str | Path, limit: int = LARGEST_JSON) -> Any:  # noqa: ANN401 - JSON is anything
-    """Return the value of a JSON file. Raises ``OSError`` as ``read_bounded``, ``ValueError`` for what is no JSON."""
+    """Return the value of a JSON file. Raises ``OSError`` like ``read_bounded``, ``ValueError`` for invalid JSON."""
     try:
         return json.loads(read_bounded(path, limit))
     except RecursionError as error:
@@ -50,26 +50,26 @@ def read_json(path: str | Path, limit: int = LARGEST_JSON) -> Any:  # noqa: ANN4
 
 
 def read_head(path: str | Path, size: int) -> bytes:
-    """Return the first ``size`` bytes of a regular file, or all of a smaller one; raises ``OSError`` as above."""
+    """Return the first ``size`` bytes of a regular file, or all of a smaller one. Raises ``OSError`` as above."""
     with open_regular(path) as file:
-        return _start(file, size)
+        return _read_start(file, size)
 
 
-def _start(file: BufferedReader, size: int) -> bytes:
-    """Return the first ``size`` bytes of a file, or all of a smaller one, in as much memory as there are bytes."""
+def _read_start(file: BufferedReader, size: int) -> bytes:
+    """Return the first ``size`` bytes of a file, or all of a smaller one; allocates no more than it reads."""
     content = file.read(min(size, os.fstat(file.fileno()).st_size + 1))
-    while len(content) < size and (more := file.read(min(size - len(content), 1 << 16))):  # it grew, or is of /proc
+    while len(content) < size and (more := file.read(min(size - len(content), 1 << 16))):  # it grew, or is in /proc
         content += more
     return content
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading; raises ``OSError`` as above for anything else."""
-    # O_NONBLOCK: opening a FIFO would wait for a writer; regular files ignore it
+    """Open a regular file for reading. Raises ``OSError`` as above for any other kind of file."""
+    # O_NONBLOCK: opening a FIFO would wait for a writer; no effect on regular files
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         descriptor = os.open(path, flags)
-    except ValueError as error:  # a NUL character, or a surrogate that stands for no byte
+    except ValueError as error:  # a NUL character, or a surrogate that encodes no byte
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     try:
         mode = os.fstat(descriptor).st_mode
@@ -84,25 +84,25 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 
 def open_private_log(path: str | Path) -> IO[bytes]:
-    """Return a file to append to, unbuffered; created for its owner only, as what programs print may be private."""
+    """Open a file to append to, unbuffered; created with mode 0600, as the output of programs may be private."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
 
 
 def write_json(
     path: Path, value: object, *, durable: bool = False, mode: int = 0o666, indent: int | None = None
 ) -> None:
-    """Replace a file by JSON, as ``write_whole`` does."""
+    """Replace a file by JSON, like ``write_atomically``."""
     separators = (",", ":") if indent is None else None
-    write_whole(
+    write_atomically(
         path, f"{json.dumps(value, indent=indent, separators=separators)}\n".encode(), durable=durable, mode=mode
     )
 
 
-def write_whole(path: Path, content: bytes, *, durable: bool = False, mode: int = 0o666) -> None:
-    """Replace a file atomically: readers find the old content or the new one. Its directory is made if need be.
+def write_atomically(path: Path, content: bytes, *, durable: bool = False, mode: int = 0o666) -> None:
+    """Replace a file atomically: readers see the old content or the new one. Its directory is made if necessary.
 
-    ``durable``: the content is on the disk when this returns, so a loss of power afterwards does not undo it.
-    Raises ``OSError``; then the file is as it was, and nothing else is left.
+    ``durable``: the content is synced to the disk. Raises ``OSError``; then the file is unchanged and no temporary file
+    is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{os.urandom(8).hex()}.tmp")
@@ -123,7 +123,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False, mode: int 
 
 
 def sync_file(path: Path) -> None:
-    """Bring the bytes of a file to the disk."""
+    """Sync a file to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -132,13 +132,13 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Bring the names in a directory to the disk, where the system can do that."""
+    """Sync the entries of a directory to the disk, on systems that support it."""
     if os.name == "posix":  # elsewhere a directory cannot be opened
         sync_file(path)
 
 
 def sync_all(path: Path) -> None:
-    """Bring the bytes of a file, or of every file in a directory, to the disk."""
+    """Sync a file, or a directory and every file in it, to the disk."""
     if not path.is_dir():
         sync_file(path)
         return

@@ -1,7 +1,7 @@
-"""git, asked for what it knows of a checkout or of a repository elsewhere.
+"""Runs git queries, and passes credentials to git.
 
-Credentials in the URL of a repository reach git in its environment, which only its owner can read: every user of the
-machine sees the arguments of a program, and git writes URLs into configuration and messages.
+Credentials in the URL of a repository are passed in git's environment, which only its owner can read: every user of the
+machine sees the arguments of a program, and git writes URLs into its configuration and messages.
 """
 
 from __future__ import annotations
@@ -20,27 +20,22 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 60
 
 
-def no_git_error(what: str) -> ToolError:
-    """Git is not installed, and something has to be asked of a repository."""
-    return ToolError(
-        f"{what} needs git, not found here",
-        hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
-    )
-
-
-def git_for(what: str) -> Path:
-    """Return the program; ``ToolError`` says what it is needed for."""
+def require_git(what: str) -> Path:
+    """Return the path of git. Raises ``ToolError`` if it is not installed; ``what`` needs it."""
     found = find_program("git")
     if found is None:
-        raise no_git_error(what)
+        raise ToolError(
+            f"{what} needs git, not found here",
+            hint="sudo apt-get install -y git   (macOS: xcode-select --install; Fedora: sudo dnf install git)",
+        )
     return found
 
 
 def environment() -> dict[str, str]:
-    """Return the user's variables, less those that would point git at another repository; nobody is asked to log in.
+    """Return the environment for git: the user's, without variables that select a repository and without prompts.
 
-    Proxy, certificates and keys are the user's own. No repository is looked for around the empty directory that
-    programs start in, as others may have made one there.
+    Proxy, certificates and keys are the user's. git does not search for a repository in the parents of the empty
+    directory that programs start in, as another user may have made one there.
     """
     from llama_runner.system.processes import empty_directory  # noqa: PLC0415 - only where a tree was named
 
@@ -50,36 +45,31 @@ def environment() -> dict[str, str]:
     return {**kept, **quiet, "GIT_CEILING_DIRECTORIES": str(empty_directory().parent)}
 
 
-def secret_in_query_error(url: str) -> UsageError:
-    """The URL of a repository has a credential among its query parameters, which git would show in an argument."""
-    url = public_url(url)
-    return UsageError(
-        f"the URL of a repository cannot have a credential as a query parameter: {url}",
-        hint="give a user name and a password before @, or configure a credential helper of git",
-    )
-
-
 _HELPER = """!f() {
 test "$1" = get && printf "username=%s\\npassword=%s\\n" "$LLAMA_RUNNER_USER" "$LLAMA_RUNNER_PASSWORD"
 }; f"""
-"""A credential helper (gitcredentials(7)) that answers with two variables of git's environment."""
+"""A credential helper (gitcredentials(7)) that returns two variables of git's environment."""
 
 
-def with_credentials(url: str) -> tuple[str, dict[str, str]]:
-    """Return the URL of a repository without credentials, and the environment in which git uses them all the same.
+def remote_environment(url: str) -> tuple[str, dict[str, str]]:
+    """Return the URL of a repository without credentials, and an environment in which git uses them for its host.
 
-    They are for the host of the URL only. With a password, the user's own credential helpers are neither asked nor told
-    it; without one they are asked for the password of this user. Needs git 2.31, of 2021. Raises ``UsageError``.
+    With a password, the user's credential helpers are not used; with a user name only, they supply the password.
+    Requires git 2.31 (2021). Raises ``UsageError`` for a credential in a query parameter, which git would pass on as an
+    argument.
     """
     from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - not on the warm path
 
     env, public = environment(), public_url(url)
     try:
         parts = urlsplit(url)
-    except ValueError:  # git says what is wrong with it
+    except ValueError:  # git reports what is wrong with it
         return public, env
     if public_url(bare := parts._replace(netloc="host").geturl()) != bare:
-        raise secret_in_query_error(url)
+        raise UsageError(
+            f"the URL of a repository cannot have a credential as a query parameter: {public}",
+            hint="give a user name and a password before @, or configure a credential helper of git",
+        )
     user, at, host = parts.netloc.rpartition("@")
     if not at or parts.scheme.lower() not in ("http", "https", "ftp", "ftps"):
         return public, env
@@ -90,11 +80,11 @@ def with_credentials(url: str) -> tuple[str, dict[str, str]]:
         settings.append((f"{scope}.username", unquote(name)))
     if colon:
         env |= {"LLAMA_RUNNER_USER": unquote(name), "LLAMA_RUNNER_PASSWORD": unquote(password)}
-    return public, _configured(env, settings)
+    return public, _add_git_settings(env, settings)
 
 
-def _configured(env: Mapping[str, str], settings: list[tuple[str, str]]) -> dict[str, str]:
-    """Return an environment in which git has these settings too, after those that the environment has already."""
+def _add_git_settings(env: Mapping[str, str], settings: list[tuple[str, str]]) -> dict[str, str]:
+    """Return an environment with these git settings added (GIT_CONFIG_COUNT in git-config(1))."""
     count = int(env.get("GIT_CONFIG_COUNT") or 0)
     named: dict[str, str] = {}
     for index, (name, value) in enumerate(settings, count):
@@ -102,8 +92,8 @@ def _configured(env: Mapping[str, str], settings: list[tuple[str, str]]) -> dict
     return {**env, **named, "GIT_CONFIG_COUNT": str(count + len(settings))}
 
 
-def ask(git: Path, *words: str | Path, env: Mapping[str, str] | None = None) -> tuple[str, str]:
-    """Return what git answers, and what it complains of, which is empty if all is well."""
+def run_git(git: Path, *words: str | Path, env: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Run git and return its output and its error message, which is empty on success."""
     from llama_runner.system.processes import capture  # noqa: PLC0415 - only where a tree was named
 
     try:

@@ -1,4 +1,4 @@
-"""What the machine is: platform, processors that this process may use, their features. Linux first, cheap first."""
+"""Platform, processors and memory that this process may use, including affinity and cgroup limits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def physical_cores() -> int:
 
     Two hardware threads of one core count once: llama.cpp gains nothing from the second.
     """
-    cores = _cores_of_affinity() or _cores_of_machine()
+    cores = _affinity_cores() or _machine_cores()
     quota = cgroup_quota()
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
-def _cores_of_affinity() -> int | None:
+def _affinity_cores() -> int | None:
     try:
         cpus = os.sched_getaffinity(0)
     except (AttributeError, OSError):
@@ -45,7 +45,7 @@ def _cores_of_affinity() -> int | None:
         return len(cpus)
 
 
-def _cores_of_machine() -> int:
+def _machine_cores() -> int:
     import psutil  # noqa: PLC0415 - only where the system has no affinity
 
     return psutil.cpu_count(logical=False) or os.cpu_count() or 1
@@ -54,16 +54,16 @@ def _cores_of_machine() -> int:
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _NO_LIMIT = 1 << 60
-"""What the older hierarchy says where there is none is a little less than 2**63."""
+"""Limits from here on mean no limit: cgroup v1 reports a little less than 2**63 bytes."""
 
 
 def cgroup_quota(root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> float | None:
-    """Return the tightest CPU quota, in CPUs, of the cgroups that this process is in; None without one."""
-    return min((quota for group in _cgroups("cpu", root, of) for quota in _quota_of(group)), default=None)
+    """Return the smallest CPU quota, in CPUs, of the cgroups of this process; None without one."""
+    return min((quota for group in _cgroups("cpu", root, of) for quota in _cgroup_quota(group)), default=None)
 
 
 def _cgroups(controller: str, root: Path, of: Path) -> Iterator[Path]:
-    """Yield the cgroups that this process is in, each before the one around it, of both hierarchies."""
+    """Yield the cgroups (v1 and v2) of this process, each before its parent."""
     try:
         lines = of.read_text().splitlines()
     except OSError:
@@ -80,7 +80,7 @@ def _cgroups(controller: str, root: Path, of: Path) -> Iterator[Path]:
                 break
 
 
-def _quota_of(group: Path) -> list[float]:
+def _cgroup_quota(group: Path) -> list[float]:
     try:
         quota, _, period = (group / "cpu.max").read_text().partition(" ")
     except OSError:
@@ -96,56 +96,56 @@ def _quota_of(group: Path) -> list[float]:
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Return what the processor can do, sorted: it decides what a native build contains."""
+    """Return the feature flags of the processor, sorted. They decide what a native build contains."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
                 return tuple(sorted(line.partition(":")[2].split()))
     except OSError:
         pass
-    from cpuinfo import get_cpu_info  # noqa: PLC0415 - takes a second; only where /proc says nothing
+    from cpuinfo import get_cpu_info  # noqa: PLC0415 - takes a second; only without /proc/cpuinfo
 
     return tuple(sorted(get_cpu_info().get("flags", ())))
 
 
 def available_memory(meminfo: Path = _MEMINFO, root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> int:
-    """Return the bytes of memory that a new process could use now: the machine's, or less if a cgroup has less left.
+    """Return the bytes of memory available to a new process now, limited by the machine and the cgroups.
 
-    File pages that nobody has used for a while count as left: the kernel drops them first.
+    Inactive file pages count as available: the kernel drops them first.
     """
-    free = _of_meminfo(meminfo, "MemAvailable")
+    free = _read_meminfo(meminfo, "MemAvailable")
     if free is None:
-        import psutil  # noqa: PLC0415 - only where /proc says nothing
+        import psutil  # noqa: PLC0415 - only without /proc/meminfo
 
         free = int(psutil.virtual_memory().available)
-    return min([free, *(left for group in _cgroups("memory", root, of) for left in _memory_left_of(group))])
+    return min([free, *(left for group in _cgroups("memory", root, of) for left in _cgroup_memory_left(group))])
 
 
 def total_memory(meminfo: Path = _MEMINFO, root: Path = _CGROUPS, of: Path = _OWN_CGROUPS) -> int:
-    """Return the bytes of memory that this process could ever use: the machine's, or less if its cgroup limits it."""
-    total = _memory_of_machine(meminfo)
-    return min([total, *(limit for group in _cgroups("memory", root, of) for limit in _memory_limit_of(group))])
+    """Return the bytes of memory that this process may use at most, limited by the machine and the cgroups."""
+    total = _machine_memory(meminfo)
+    return min([total, *(limit for group in _cgroups("memory", root, of) for limit in _cgroup_memory_limit(group))])
 
 
 def model_budget() -> int:
-    """Return how many bytes a model may have to run here, roughly.
+    """Return the approximate maximum size in bytes of a model that runs on this machine.
 
-    A tenth more than the weights for what is computed with them, and half a GiB for the context and the server, must
-    not exceed ``total_memory``. A larger context needs more.
+    1.1 times the weights, plus half a GiB for the context and the server, must not exceed ``total_memory``. A larger
+    context needs more.
     """
     return max(0, total_memory() - _BESIDE_WEIGHTS) * 10 // 11
 
 
-def _memory_of_machine(meminfo: Path) -> int:
-    total = _of_meminfo(meminfo, "MemTotal")
+def _machine_memory(meminfo: Path) -> int:
+    total = _read_meminfo(meminfo, "MemTotal")
     if total is not None:
         return total
-    import psutil  # noqa: PLC0415 - only where /proc says nothing
+    import psutil  # noqa: PLC0415 - only without /proc/meminfo
 
     return int(psutil.virtual_memory().total)
 
 
-def _of_meminfo(meminfo: Path, wanted: str) -> int | None:
+def _read_meminfo(meminfo: Path, wanted: str) -> int | None:
     try:
         for line in meminfo.read_text().splitlines():
             name, _, value = line.partition(":")
@@ -156,8 +156,8 @@ def _of_meminfo(meminfo: Path, wanted: str) -> int | None:
     return None
 
 
-def _memory_limit_of(group: Path) -> list[int]:
-    """Return the limit of one cgroup; a limit beyond what the machine has is none, and "max" as well."""
+def _cgroup_memory_limit(group: Path) -> list[int]:
+    """Return the memory limit of one cgroup in bytes; an empty list without one."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         try:
             limit = int((group / name).read_text())
@@ -167,9 +167,9 @@ def _memory_limit_of(group: Path) -> list[int]:
     return []
 
 
-def _memory_left_of(group: Path) -> list[int]:
-    """Return what one cgroup may still use, if it has a limit."""
-    limits = [limit for limit in _memory_limit_of(group) if limit < _NO_LIMIT]
+def _cgroup_memory_left(group: Path) -> list[int]:
+    """Return the bytes that one cgroup may still use; an empty list without a limit."""
+    limits = [limit for limit in _cgroup_memory_limit(group) if limit < _NO_LIMIT]
     for used in ("memory.current", "memory.usage_in_bytes") if limits else ():
         try:
             usage = int((group / used).read_text())

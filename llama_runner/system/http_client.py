@@ -1,6 +1,6 @@
-"""HTTP outside of the Hub and of our own servers: one set of time limits, redirects, proxies, and causes of failures.
+"""HTTP client for everything but the Hub and llama-server: time limits, redirects, causes of failures.
 
-Never imported on a warm start; ``httpx2`` is loaded when something is asked for.
+Not imported on a warm start; ``httpx2`` is imported with the first request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin
 
 from llama_runner.core.redaction import redacted
-from llama_runner.system.http_failure import failure_of, url_origin
+from llama_runner.system.http_failure import connection_failure, url_origin
 from llama_runner.system.network import user_agent
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10.0
 READ_S = 30.0
-"""Without a byte for so long, a connection is lost."""
+"""Maximum seconds between two reads."""
 WHOLE_S = 60.0
-"""For an answer that is read as a whole, however slowly it comes."""
-_MOST_REDIRECTS = 5
+"""Maximum seconds for a response that is read as a whole."""
+_MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
 class HttpFailed(Exception):
-    """A request got no answer, or not the whole of one. Always turned into an error of whoever made it."""
+    """A request without a complete response. Callers turn it into an error of their own."""
 
     def __init__(self, why: str, hint: str | None = None, cause: Cause | Literal["bad answer"] = "bad answer") -> None:
         self.why, self.hint, self.cause = redacted(why), hint, cause
@@ -37,7 +37,7 @@ class HttpFailed(Exception):
 
 
 class Response:
-    """The answer to a request, whose body has not been read yet."""
+    """A response whose body has not been read yet."""
 
     def __init__(self, response: Any, url: str) -> None:  # noqa: ANN401 - of httpx2
         self.status: int = response.status_code
@@ -45,17 +45,17 @@ class Response:
         self._response, self._url = response, url
 
     def blocks(self, *, decoded: bool = True) -> Iterator[bytes]:
-        """Yield the body as it comes; ``decoded`` without the compression that the server says it has."""
+        """Yield the body in blocks as they arrive; ``decoded``: decompressed by its Content-Encoding."""
         blocks = self._response.iter_bytes() if decoded else self._response.iter_raw()
         while True:
-            with _explained(self._url):
+            with _http_errors(self._url):
                 block = next(blocks, None)
             if block is None:
                 return
             yield block
 
     def read(self, limit: int) -> bytes:
-        """Return the body; ``HttpFailed`` where it is larger than ``limit`` bytes or takes too long."""
+        """Return the body. Raises ``HttpFailed`` if it has more than ``limit`` bytes or takes more than ``WHOLE_S``."""
         body, end = bytearray(), time.monotonic() + WHOLE_S
         for block in self.blocks():
             body += block
@@ -68,18 +68,18 @@ class Response:
 
 @contextmanager
 def get(url: str, headers: Mapping[str, str] | None = None, *, same_host: bool = False) -> Iterator[Response]:
-    """Ask for a URL and yield the answer, whatever its status; redirects are followed.
+    """Send a GET request and yield the response, whatever its status; redirects are followed.
 
-    ``same_host``: no redirect leads elsewhere, as ``headers`` have a secret. Raises ``HttpFailed``.
+    ``same_host``: refuse redirects to another host, as ``headers`` have a secret. Raises ``HttpFailed``.
     """
     headers = {"User-Agent": user_agent(), **(headers or {})}
     import httpx2  # noqa: PLC0415 - not on the warm path
 
-    with _explained(url):
+    with _http_errors(url):
         client = httpx2.Client(timeout=httpx2.Timeout(READ_S, connect=CONNECT_S))
     with client:
-        for _ in range(_MOST_REDIRECTS + 1):
-            with _explained(url):
+        for _ in range(_MAX_REDIRECTS + 1):
+            with _http_errors(url):
                 response = client.send(client.build_request("GET", url, headers=headers), stream=True)
             try:
                 if response.status_code not in _REDIRECTS:
@@ -89,20 +89,20 @@ def get(url: str, headers: Mapping[str, str] | None = None, *, same_host: bool =
                 response.close()
             target = urljoin(url, response.headers.get("location", ""))
             if same_host and url_origin(target) != url_origin(url):
-                raise HttpFailed(f"it leads to another host, {url_origin(target)}")
+                raise HttpFailed(f"redirected to another host, {url_origin(target)}")
             url = target
-        raise HttpFailed("it leads from one address to the next without end")
+        raise HttpFailed(f"more than {_MAX_REDIRECTS} redirects")
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Raise ``HttpFailed`` for what ``httpx2`` raises inside: bad certificates and proxies are other errors."""
+def _http_errors(url: str) -> Iterator[None]:
+    """Turn the exceptions of ``httpx2`` into ``HttpFailed``, with hints for proxies and certificates."""
     import httpx2  # noqa: PLC0415 - not on the warm path
 
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
-        failure = failure_of(error, url_origin(url))
+        failure = connection_failure(error, url_origin(url))
         if failure is not None:
             raise HttpFailed(failure.text, failure.hint, failure.cause) from None
         raise HttpFailed(str(error) or type(error).__name__) from None

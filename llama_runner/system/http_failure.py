@@ -1,4 +1,4 @@
-"""Why a request got no answer: the cause behind an exception of an HTTP client.
+"""Determines from an exception of an HTTP client why a request got no response.
 
 The client's classes are recognised by their names, because huggingface_hub has changed its client between versions.
 """
@@ -26,21 +26,21 @@ _LONGEST = 200
 
 
 class HttpFailure(Value):
-    """A request without an answer. ``where`` is scheme, host and port of the server, ``why`` what the system says."""
+    """A request without a response. ``where``: scheme, host and port of the server; ``why``: the system's message."""
 
     cause: Cause
     where: str
     why: str
     proxy: str = ""
-    """The address of the proxy that fails, without credentials."""
+    """The URL of the failing proxy, without credentials."""
     variable: str = ""
-    """The environment variable that names the certificates that cannot be read."""
+    """The environment variable that names unreadable certificates."""
     path: str = ""
-    """Its value."""
+    """The value of the variable."""
 
     @property
     def text(self) -> str:
-        """What is wrong, as a clause."""
+        """The cause as a clause."""
         match self.cause:
             case "name":
                 return f"no address is known for {urlsplit(self.where).hostname or self.where}"
@@ -59,7 +59,7 @@ class HttpFailure(Value):
 
     @property
     def hint(self) -> str | None:
-        """The way out where a setting of this machine is the cause, else None."""
+        """What to do if a setting of this machine is the cause, else None."""
         match self.cause:
             case "certificate":
                 return CERTIFICATE_HINT
@@ -72,41 +72,41 @@ class HttpFailure(Value):
         return None
 
 
-def failure_of(error: BaseException, endpoint: str, hide: Callable[[str], str] = str) -> HttpFailure | None:
-    """Return why a request to ``endpoint`` got no answer; None for an exception that says something else.
+def connection_failure(error: BaseException, endpoint: str, hide: Callable[[str], str] = str) -> HttpFailure | None:
+    """Return why a request to ``endpoint`` got no response; None for an exception with another meaning.
 
-    ``hide`` removes secrets from what is shown.
+    ``hide`` removes secrets from messages.
     """
-    lost = named(error, "TransportError", "TimeoutError")
-    return _bad_setting(error, endpoint) if lost is None else _unreached(lost, endpoint, hide)
+    lost = find_exception(error, "TransportError", "TimeoutError")
+    return _configuration_failure(error, endpoint) if lost is None else _transport_failure(lost, endpoint, hide)
 
 
-def _unreached(lost: BaseException, endpoint: str, hide: Callable[[str], str]) -> HttpFailure:
-    where = where_of(lost, endpoint)
+def _transport_failure(lost: BaseException, endpoint: str, hide: Callable[[str], str]) -> HttpFailure:
+    where = request_origin(lost, endpoint)
     proxy = proxy_of(where)
     why = one_line(hide(str(lost))) or type(lost).__name__
-    inner = list(chain(lost))
+    inner = list(exception_chain(lost))
     certificate = next((one for one in inner if isinstance(one, ssl.SSLCertVerificationError)), None)
     if certificate is not None:
         return HttpFailure("certificate", where, certificate.verify_message or why)
-    connecting = named(lost, "ConnectError", "ConnectTimeout", "ProxyError") is not None
+    connecting = find_exception(lost, "ConnectError", "ConnectTimeout", "ProxyError") is not None
     if proxy is not None and connecting:
         return HttpFailure("proxy", where, why, proxy=proxy)
     if any(isinstance(one, socket.gaierror) for one in inner):
         return HttpFailure("name", where, why)
     if any(isinstance(one, ConnectionRefusedError) for one in inner):
         return HttpFailure("refused", where, why)
-    if isinstance(lost, TimeoutError):  # raised by this package, with its own text
+    if isinstance(lost, TimeoutError):  # raised by this package, with a text
         return HttpFailure("time-out", where, why)
-    if named(lost, "TimeoutException"):
+    if find_exception(lost, "TimeoutException"):
         return HttpFailure("time-out", where, "no connection in time" if connecting else "no answer in time")
     if connecting:
         return HttpFailure("no connection", where, why)
     return HttpFailure("lost", where, f"the connection broke: {why}")
 
 
-def _bad_setting(error: BaseException, where: str) -> HttpFailure | None:
-    """Return what in the environment keeps the HTTP client from being made."""
+def _configuration_failure(error: BaseException, where: str) -> HttpFailure | None:
+    """Return the setting in the environment because of which the HTTP client cannot be created."""
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = os.environ.get(variable)
         if path and isinstance(error, (ssl.SSLError, FileNotFoundError, PermissionError, IsADirectoryError)):
@@ -116,12 +116,12 @@ def _bad_setting(error: BaseException, where: str) -> HttpFailure | None:
     if proxy is not None and isinstance(error, ImportError):
         return HttpFailure("proxy", where, "for SOCKS the package socksio would have to be installed", proxy=proxy)
     if proxy is not None and isinstance(error, ValueError):
-        return HttpFailure("proxy", where, "that is no address of a proxy", proxy=proxy)
+        return HttpFailure("proxy", where, "it is not the URL of a proxy", proxy=proxy)
     return None
 
 
 def proxy_of(url: str) -> str | None:
-    """Return the proxy that a request for ``url`` goes through, without a user name or a password."""
+    """Return the URL of the proxy for requests to ``url``, without credentials; None without a proxy."""
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - seldom
 
     parts = urlsplit(url)
@@ -132,8 +132,8 @@ def proxy_of(url: str) -> str | None:
     return url_origin(proxy if "://" in proxy else f"http://{proxy}")
 
 
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that led to it; libraries wrap what the system says."""
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and its causes and contexts."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
@@ -142,16 +142,16 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__ or one.__context__
 
 
-def named(error: BaseException, *names: str) -> BaseException | None:
-    """Return the first exception in the chain whose class, or a base of it, has one of these names."""
-    for one in chain(error):
+def find_exception(error: BaseException, *names: str) -> BaseException | None:
+    """Return the first exception in the chain whose class or base class has one of these names."""
+    for one in exception_chain(error):
         if any(cls.__name__ in names for cls in type(one).__mro__):
             return one
     return None
 
 
-def where_of(error: BaseException, endpoint: str) -> str:
-    """Return the origin of the request that failed, or ``endpoint`` where no request is known."""
+def request_origin(error: BaseException, endpoint: str) -> str:
+    """Return the origin of the failed request, or ``endpoint`` if the exception has no request."""
     try:
         return url_origin(str(error.request.url))  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):
@@ -159,12 +159,12 @@ def where_of(error: BaseException, endpoint: str) -> str:
 
 
 def url_origin(url: str) -> str:
-    """Return scheme, host and port of a URL: the rest may be long, or a secret."""
+    """Return scheme, host and port of a URL; the rest may be long or secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def one_line(text: str) -> str:
-    """Return the first line of a foreign text, without characters that cannot be printed."""
+    """Return the first line of a foreign text, without unprintable characters."""
     line = next(iter(text.strip().splitlines()), "")
     return "".join(letter for letter in line if letter.isprintable())[:_LONGEST].rstrip(". ")

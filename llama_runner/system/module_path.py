@@ -1,4 +1,4 @@
-"""Keeps the working directory out of ``sys.path``. Imports only what Python has loaded before any program begins."""
+"""Removes the working directory from ``sys.path``. Imports only modules that Python has loaded at its start."""
 
 import os
 import sys
@@ -10,11 +10,11 @@ _PACKAGES = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, 
 def safe_module_path(entries: "list[str]") -> "list[str]":
     """Return module search path entries without the working directory, unless this package was imported from there.
 
-    ``python -m`` puts it first, an empty entry of ``PYTHONPATH`` means it, and it may be the directory of a model.
+    ``python -m`` adds it, an empty entry of ``PYTHONPATH`` means it, and it may be the directory of an untrusted model.
     """
     try:
         here = os.path.realpath(os.getcwd())  # noqa: PTH109
-    except OSError:  # it is gone
+    except OSError:  # deleted
         here = ""
     kept = [entry for entry in entries if entry and (os.path.realpath(entry) != here or here == _PACKAGES)]
     if here == _PACKAGES and "" in entries and here not in kept:
@@ -22,6 +22,6 @@ def safe_module_path(entries: "list[str]") -> "list[str]":
     return kept
 
 
-def leave_working_directory_out() -> None:
+def remove_working_directory_from_path() -> None:
     """Change ``sys.path`` for the rest of this program."""
     sys.path[:] = safe_module_path(sys.path)

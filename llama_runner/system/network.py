@@ -1,4 +1,4 @@
-"""Whether the network may be used, at which addresses, and under which name."""
+"""Network settings: offline mode, endpoints, the user agent."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def is_true(value: str | None) -> bool:
-    """Return whether the value of a variable means yes, as huggingface_hub reads it."""
+    """Return whether the value of an environment variable is true, by the rules of huggingface_hub."""
     return value is not None and value.upper() in _TRUE
 
 
 def is_offline(environment: Mapping[str, str]) -> bool:
-    """Return whether the environment forbids to use the network, as huggingface_hub reads it.
+    """Return whether the environment forbids the use of the network, by the rules of huggingface_hub.
 
     ``HF_HUB_OFFLINE`` decides where it is set to anything but the empty string, else ``TRANSFORMERS_OFFLINE``.
     """
@@ -30,14 +30,14 @@ def is_offline(environment: Mapping[str, str]) -> bool:
 
 
 def user_agent() -> str:
-    """Return what every request says about this program."""
+    """Return the User-Agent header of every request."""
     return f"llama_runner/{__version__}; python/{platform.python_version()}"
 
 
 def parse_endpoint(variable: str, given: str, default: str, *, secrets_in: str, example: str = "") -> str:
-    """Return the address that an environment variable names, without a slash at its end, or the default.
+    """Return the URL in an environment variable without a slash at its end, or the default if it is empty.
 
-    ``UsageError`` for what is no address; ``secrets_in`` is the variable for a token.
+    Raises ``UsageError`` for an invalid URL. ``secrets_in`` names the variable for a token in its message.
     """
     text = given.strip().rstrip("/")
     if not text:
@@ -50,10 +50,10 @@ def parse_endpoint(variable: str, given: str, default: str, *, secrets_in: str, 
         why = str(error)
     else:
         if url.username is not None or url.password is not None:
-            shown = f"{url.scheme}://…@{host}"  # what stands before @ is a secret
+            shown = f"{url.scheme}://…@{host}"  # the user information is a secret
             why = f"it contains a user name or a password; a token goes into {secrets_in}"
         elif not text.isprintable() or " " in text:
-            why = "it contains characters that no address has"
+            why = "it contains characters that are not allowed in a URL"
         elif url.scheme not in {"http", "https"} or not host:
             why = "it does not begin with https://HOST or http://HOST"
         elif url.query or url.fragment:
@@ -61,4 +61,4 @@ def parse_endpoint(variable: str, given: str, default: str, *, secrets_in: str, 
     if not why:
         return text
     hint = f"unset it for {default}" + (f", or set it to something like {example}" if example else "")
-    raise UsageError(f"{variable} is not an address that can be asked: {shown}: {why}", hint=hint)
+    raise UsageError(f"{variable} is not a usable URL: {shown}: {why}", hint=hint)

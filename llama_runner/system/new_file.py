@@ -1,4 +1,4 @@
-"""Writing a file where the user wants it: it is there as a whole, or not at all."""
+"""Writes a new file of the user's atomically: it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LONGEST = 255
-"""Bytes of a file's name."""
+"""Maximum bytes of a file name."""
 
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Yield the path of an empty file beside ``target``; it becomes ``target`` at the end and goes away on an error.
+    """Yield the path of an empty file beside ``target``; at the end it is renamed to ``target``, on an error removed.
 
-    Its name follows from that of ``target``, so what a killed process leaves is taken over by the next one. Where files
-    cannot be locked, the name is a new one each time. Raises ``OSError``: ``FileExistsError`` if ``target`` exists by
-    then, ``EBUSY`` while another process writes the same file.
+    Its name is derived from ``target``, so the file of a killed process is reused by the next one. On file systems
+    without locks the name is random. Raises ``OSError``: ``FileExistsError`` if ``target`` exists at the end, ``EBUSY``
+    while another process writes the same file.
     """
-    unfinished, descriptor = _take(unfinished_name(target))
+    unfinished, descriptor = _open_locked(unfinished_name(target))
     try:
         try:
             yield unfinished
@@ -38,26 +38,26 @@ def new_file(target: Path) -> Iterator[Path]:
                 descriptor = -1
             unfinished.replace(target)
         except BaseException:
-            with suppress(OSError):  # the error that matters is the one that led here
+            with suppress(OSError):  # the original exception is raised
                 unfinished.unlink(missing_ok=True)
             raise
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-    with suppress(OSError):  # the file is there and whole
+    with suppress(OSError):  # the file is complete
         sync_directory(target.parent)
 
 
 def unfinished_name(target: Path) -> Path:
-    """Return where the content of ``target`` is written first."""
+    """Return the path of the temporary file for ``target``."""
     name = f".{target.name}.unfinished"
     if len(os.fsencode(name)) > _LONGEST:
         name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}.unfinished"
     return target.with_name(name)
 
 
-def _take(path: Path) -> tuple[Path, int]:
-    """Return an empty file and its descriptor: the one at ``path``, locked until it is closed, or one of a new name."""
+def _open_locked(path: Path) -> tuple[Path, int]:
+    """Open an empty file: the one at ``path``, locked until it is closed, or one with a random name without locks."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     while True:
         descriptor = os.open(path, flags, 0o666)
@@ -67,7 +67,7 @@ def _take(path: Path) -> tuple[Path, int]:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 os.ftruncate(descriptor, 0)
                 return path, descriptor
-        except FileNotFoundError:  # its writer has finished, or given up, since it was opened
+        except FileNotFoundError:  # its writer has renamed or removed it since it was opened
             pass
         except BaseException:
             os.close(descriptor)
@@ -81,7 +81,7 @@ def _take(path: Path) -> tuple[Path, int]:
 
 
 def _lock(descriptor: int, path: Path) -> bool:
-    """Lock a file and return True; False where files cannot be locked, ``EBUSY`` if another process has locked it."""
+    """Lock a file; return False if locks are not supported. Raises ``EBUSY`` if another process holds the lock."""
     if os.name == "nt":
         return False
     import fcntl  # noqa: PLC0415 - not on Windows

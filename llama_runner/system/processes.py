@@ -1,8 +1,8 @@
-"""Starts child processes. No other module does: ``tests/test_architecture.py`` holds that.
+"""Starts child processes. No other module does; ``tests/test_architecture.py`` checks that.
 
-A child starts in an empty directory of ours unless the caller names another one. Programs look for code and
-configuration in their working directory (Python for modules, ggml for ``libggml-*.so``, git and uv for settings), and
-the user's may be a model that somebody else made.
+A child starts in an empty private directory unless the caller names another one. Programs search their working
+directory for code and configuration (Python for modules, ggml for ``libggml-*.so``, git and uv for settings), and the
+user's working directory may be an untrusted model.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from typing import IO
 
 _DIRECTORIES = 16
-"""How many names are tried for the empty directory, as somebody may have put something into one."""
+"""How many names are tried for the empty directory, as one may be unusable."""
 _LIMIT = 64 << 20
 
 
 class Captured(NamedTuple):
-    """What a program printed, and its exit status (negative for a signal)."""
+    """The output of a program, and its exit status (negative for a signal)."""
 
     status: int
     out: bytes
@@ -40,7 +40,7 @@ class Captured(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Both streams as text."""
+        """Both streams, one after the other, as text."""
         return (self.out + self.err).decode("utf-8", "replace")
 
 
@@ -58,10 +58,10 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a program. Raises ``OSError``.
 
-    The first word is looked up by ``find_program``. A word that is a ``Path`` becomes absolute; text is passed as it
-    is. ``env`` defaults to our environment; relative entries of its ``PATH`` are removed. ``cwd`` defaults to
-    ``empty_directory``. With ``own_group`` the child leads a process group of its own, so that a signal reaches what
-    it starts too. With ``bound`` it is killed when the thread that started it ends, where the system can do that.
+    The first word is looked up by ``find_program``. A word that is a ``Path`` is made absolute; text is passed
+    unchanged. ``env`` defaults to this process's environment; relative entries of its ``PATH`` are removed. ``cwd``
+    defaults to ``empty_directory``. With ``own_group`` the child leads a new process group, so that a signal reaches
+    its children too. With ``bound`` it is killed when the thread that started it ends, on systems that support it.
     """
     directory = str(cwd or empty_directory())
     environment = dict(os.environ if env is None else env)
@@ -77,7 +77,7 @@ def start(
         program = str(found)
     elif not os.path.isabs(program):  # noqa: PTH117 - text
         program = os.path.join(os.getcwd(), program)  # noqa: PTH109, PTH118
-    prefix = dying_with_parent() if bound else ()
+    prefix = parent_death_prefix() if bound else ()
     return subprocess.Popen(
         [*prefix, program, *words],
         stdin=stdin,
@@ -99,11 +99,11 @@ def capture(
     merged: bool = False,
     own_group: bool = False,
 ) -> Captured:
-    """Run a program to its end and return what it printed.
+    """Run a program to its end and return its output.
 
     Raises ``TimeoutError`` after ``timeout`` seconds, ``OSError`` with ``EFBIG`` for more than ``limit`` bytes on one
-    stream, and any other ``OSError`` if it cannot be started. The program is killed then. With ``merged``, ``out`` has
-    both streams in the order in which they came.
+    stream, after killing the program; another ``OSError`` if it cannot be started. With ``merged``, ``out`` has both
+    streams in the order of writing.
     """
     stderr = subprocess.STDOUT if merged else subprocess.PIPE
     child = start(argv, env=env, stderr=stderr, own_group=own_group)
@@ -133,8 +133,8 @@ def capture(
     return Captured(child.returncode, *(reader.data for reader in readers), *([b""] if merged else []))
 
 
-def output_of(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 30) -> str | None:
-    """Return what a program prints on both streams; None when it cannot be run, takes too long or fails."""
+def try_output(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 30) -> str | None:
+    """Return the output of a program on both streams; None if it cannot be run, times out or fails."""
     try:
         done = capture(argv, env=env, timeout=timeout, merged=True)
     except OSError:
@@ -143,7 +143,7 @@ def output_of(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = Non
 
 
 class _Reader(threading.Thread):
-    """Reads a stream to its end. Calls ``stop`` and ends when there are more bytes than the limit."""
+    """Thread that reads a stream to its end; calls ``stop`` and ends after more bytes than the limit."""
 
     def __init__(self, stream: IO[bytes], limit: int, stop: Callable[[], None]) -> None:
         super().__init__(daemon=True)
@@ -158,7 +158,7 @@ class _Reader(threading.Thread):
 
 
 def _reap(child: subprocess.Popen[bytes], readers: list[_Reader]) -> None:
-    """Wait for the end of a child and of its output. A process that waits in the kernel may never end."""
+    """Wait for the end of a child and of its output, which may be never for a process blocked in the kernel."""
     for reader in readers:
         reader.join()
         reader.stream.close()
@@ -166,7 +166,7 @@ def _reap(child: subprocess.Popen[bytes], readers: list[_Reader]) -> None:
 
 
 def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to the whole process group that a child leads."""
+    """Send a signal to the process group of a child."""
     with suppress(ProcessLookupError, PermissionError):
         if os.name == "posix":
             os.killpg(child.pid, number)
@@ -175,14 +175,14 @@ def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
 
 
 @cache
-def dying_with_parent() -> tuple[str, ...]:
-    """Return the words before an argv that make the child die when we do, however that happens.
+def parent_death_prefix() -> tuple[str, ...]:
+    """Return the words before an argv that make the kernel kill the child when its parent dies.
 
-    On Linux that is ``setpriv``, part of every distribution's util-linux: it asks for the parent-death signal
-    and then becomes the program, under the same pid. Elsewhere there is nothing as simple.
+    On Linux that is ``setpriv`` of util-linux, which sets the parent-death signal and then executes the program under
+    the same pid. Empty on other systems.
     """
     setpriv = find_program("setpriv") if sys.platform == "linux" else None
-    if setpriv is None or setpriv.resolve().name == "busybox":  # BusyBox's does not know the option
+    if setpriv is None or setpriv.resolve().name == "busybox":  # BusyBox's lacks the option
         return ()
     return (str(setpriv), "--pdeathsig", "KILL", "--")
 
@@ -194,35 +194,34 @@ _RUN_MODULE = (
 
 
 def python_module(name: str) -> tuple[str, ...]:
-    """Return the words that run a module as ``python -m`` does, without the working directory in ``sys.path``."""
+    """Return the words that run a module like ``python -m``, without the working directory in ``sys.path``."""
     if sys.version_info >= (3, 11):
         return (sys.executable, "-P", "-m", name)
     return (sys.executable, "-c", _RUN_MODULE, name)
 
 
 def empty_directory() -> Path:
-    """Return an empty directory that nobody else may write to, for children to start in.
+    """Return an empty directory that no other user may write to, as the working directory of children.
 
-    There is one for each user, and it is used again. It is made in ``XDG_RUNTIME_DIR``, the user's cache directory or
-    the directory for temporary files, the first of these that can be used; without any, the root of the file system
-    stands in for it. One that has become unfit, as a program left a core dump in it, is left alone and the next
-    number is taken.
+    There is one for each user. It is made in the first usable of ``XDG_RUNTIME_DIR``, the user's cache directory and
+    the directory for temporary files; without any, the root of the file system is returned. A directory that is no
+    longer empty, for example because of a core dump, is not used again; the next number is tried.
     """
     user = os.geteuid() if hasattr(os, "geteuid") else ""
-    for base in _bases():
+    for base in _candidate_parents():
         for number in range(_DIRECTORIES):
             path = os.path.join(base, f"llama-runner-empty-{user}-{number}")  # noqa: PTH118 - faster
             try:
                 with suppress(FileExistsError):
                     os.mkdir(path, 0o500)  # noqa: PTH102
-                if _is_empty_and_ours(path):
+                if _is_own_empty_directory(path):
                     return Path(path)
             except OSError:
                 break
     return Path(os.path.abspath(os.sep))  # noqa: PTH100
 
 
-def _bases() -> Iterator[str]:
+def _candidate_parents() -> Iterator[str]:
     environ = os.environ
     cache_home = environ.get("XDG_CACHE_HOME") or environ.get("LOCALAPPDATA")
     if not cache_home:
@@ -231,22 +230,22 @@ def _bases() -> Iterator[str]:
             os.mkdir(cache_home, 0o700)  # noqa: PTH102
     for base in (environ.get("XDG_RUNTIME_DIR", ""), cache_home):
         with suppress(OSError):
-            if os.path.isabs(base) and _is_ours(os.stat(base), stat.S_IWOTH):  # noqa: PTH116, PTH117
+            if os.path.isabs(base) and _is_own_directory(os.stat(base), stat.S_IWOTH):  # noqa: PTH116, PTH117
                 yield base
-    temporary = environ.get("TMPDIR") or environ.get("TEMP") or "/tmp"  # noqa: S108 - what lies there is looked at
+    temporary = environ.get("TMPDIR") or environ.get("TEMP") or "/tmp"  # noqa: S108 - owner and mode are checked
     if os.path.isabs(temporary):  # noqa: PTH117
         yield temporary
 
 
-def _is_ours(found: os.stat_result, writable_by: int) -> bool:
-    """Whether this is a directory of ours that does not have these permissions."""
+def _is_own_directory(found: os.stat_result, writable_by: int) -> bool:
+    """Whether this is a directory of this user without these permissions for others."""
     if os.name != "posix":
         return stat.S_ISDIR(found.st_mode)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & writable_by
 
 
-def _is_empty_and_ours(path: str) -> bool:
-    if not _is_ours(os.lstat(path), stat.S_IWGRP | stat.S_IWOTH):
+def _is_own_empty_directory(path: str) -> bool:
+    if not _is_own_directory(os.lstat(path), stat.S_IWGRP | stat.S_IWOTH):
         return False
     with os.scandir(path) as entries:
         return next(entries, None) is None

@@ -1,4 +1,4 @@
-"""Looks programs up in PATH. Relative entries are ignored: they mean the working directory, which may be a model's."""
+"""Finds programs in PATH. Relative entries are ignored: they mean the working directory, which may be untrusted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 def find_program(name: str, path: str | None = None) -> Path | None:
     """Return the absolute path of an executable file; None if there is none.
 
-    A name with a directory in it is looked up relative to the working directory. Any other name is looked up in the
-    absolute entries of ``path`` (default: ``PATH``). ``shutil.which`` is not used: its import takes five milliseconds,
-    and on Windows it looks into the working directory first.
+    A name with a directory in it is relative to the working directory. Any other name is looked up in the absolute
+    entries of ``path`` (default: ``PATH``). ``shutil.which`` is not used: its import takes five milliseconds, and on
+    Windows it searches the working directory first.
     """
     if os.path.dirname(name):  # noqa: PTH120 - text
         directories = [Path(name).parent.absolute()]
@@ -32,7 +32,7 @@ def safe_path(path: str) -> str:
 
 
 def _spellings(name: str) -> list[str]:
-    """Return the file names that a program may have: on Windows also with the extensions of ``PATHEXT``."""
+    """Return the possible file names of a program; on Windows also with the extensions of ``PATHEXT``."""
     if os.name != "nt" or os.path.splitext(name)[1]:  # noqa: PTH122 - text
         return [name]
     return [name + extension for extension in os.environ.get("PATHEXT", ".EXE").split(";")]

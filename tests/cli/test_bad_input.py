@@ -391,7 +391,7 @@ def test_forcing_a_step_runs_it_and_one_that_is_not_there_is_an_error(llama_runn
 
 def test_a_compiler_must_be_one_program(llama_runner: Command, root: Path) -> None:
     result = llama_runner("plan", "--demo", "--root", root, env={"CC": "gcc -m32"})
-    says(result, 5, "CC is 'gcc -m32', which is no program", "flags go into CFLAGS")
+    says(result, 5, "CC is 'gcc -m32', which is not a program", "flags go into CFLAGS")
     assert llama_runner("plan", "--demo", "--root", root, env={"CC": " "}).code == 0
 
 

@@ -141,8 +141,13 @@ def test_11_18_what_was_tuned_and_cannot_be_kept_is_printed(root: Path, llama_ru
     (root / ".llama_runner" / "profiles" / "quick.json" / "a file").mkdir(parents=True)
     done = llama_runner("tune", "--demo", "--root", root, "--budget", "0.01", "--name", "quick", *SMALL, *how)
     assert done.code == 7, done
-    assert f"error: cannot keep the profile in {root / '.llama_runner' / 'profiles'}: " in done.err
-    assert "hint: it is printed above\n" in done.err
+    where = f"cannot keep the profile in {root / '.llama_runner' / 'profiles'}: "
+    if how:
+        told = json.loads(done.err.splitlines()[-1])
+        assert (told["code"], told["hint"], told["error"].startswith(where)) == (7, "it is printed above", True)
+    else:
+        assert f"error: {where}" in done.err
+        assert "hint: it is printed above\n" in done.err
     if how:
         assert (done.json["profile"], done.json["settings"], done.json["tokens_per_second"] > 0) == (None, {}, True)
     else:
@@ -155,5 +160,8 @@ def test_11_18_a_result_that_cannot_be_kept_is_printed(root: Path, llama_runner:
     (root / ".llama_runner" / "bench").write_text("a file")
     done = llama_runner("bench", "--demo", "--root", root, "--concurrency", "1", *SMALL, *how)
     assert done.code == 7, done
-    assert f"error: cannot keep the result in {root / '.llama_runner' / 'bench'}: " in done.err
+    where = f"cannot keep the result in {root / '.llama_runner' / 'bench'}: "
+    assert (json.loads(done.err.splitlines()[-1])["error"] if how else done.err.partition("error: ")[2]).startswith(
+        where
+    )
     assert (done.json["levels"][0]["requests"] if how else done.out.splitlines()[1].split()[1].strip()) in (2, "2")

@@ -136,7 +136,7 @@ def test_what_is_chosen_is_what_later_runs_take_and_needs_no_compiler(
     (moved / "llama-server").unlink()
     refused = llama_runner("prepare", *words, env=bare)
     assert refused.code == 7
-    assert f"error: {build.name} cannot be used: its files are not those that were made\n" in refused.err
+    assert f'"error": "{build.name} cannot be used: its files are not those that were made"' in refused.err
     assert "`bins use auto`" in refused.err
     assert llama_runner("bins", "use", "auto", "--root", machine_there).out.startswith("in use: auto")
 

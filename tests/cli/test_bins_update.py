@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.llama_cpp.pinned_source import load_pin
-from llama_runner.llama_cpp.updates import ordered
+from llama_runner.llama_cpp.updates import sort_versions
 from llama_runner.store import layout
 from tests.conftest import Command
 from tests.fakereleases.index import Index
@@ -79,8 +79,8 @@ def test_11_31_a_release_candidate_is_older_than_its_release_and_not_offered(
 def test_11_31_versions_are_ordered_by_pep_440() -> None:
     mixed = ["0.93.10", "0.94.0", "0.94.0rc1", "0.94.0.post1", "0.100", "nonsense", "0.94.1.dev1", "1!0.1", "0.9"]
     final = ("1!0.1", "0.100", "0.94.0.post1", "0.94.0", "0.93.10", "0.9")
-    assert ordered(mixed, pre=False) == final
-    assert ordered(mixed, pre=True) == (*final[:2], "0.94.1.dev1", *final[2:4], "0.94.0rc1", *final[4:])
+    assert sort_versions(mixed, pre=False) == final
+    assert sort_versions(mixed, pre=True) == (*final[:2], "0.94.1.dev1", *final[2:4], "0.94.0rc1", *final[4:])
 
 
 def test_half_an_answer_is_given_when_the_other_half_is_not_to_be_had(

@@ -64,7 +64,7 @@ def test_numbers_that_f16_cannot_hold_are_counted(root: Path, llama_runner: Comm
     result = llama_runner("convert", model, "--outtype", "f16", "--root", root, "--json")
     lost = result.json[0]["facts"]["not_finite"]
     assert lost == {"blk.0.ffn_up.weight": 3, "blk.1.ffn_up.weight": 1}
-    told = "warning: 4 weights are infinite or no numbers in f16: blk.0.ffn_up.weight (3), blk.1.ffn_up.weight (1); "
+    told = "warning: 4 weights are infinite or NaN in f16: blk.0.ffn_up.weight (3), blk.1.ffn_up.weight (1); "
     assert told in result.err
     again = llama_runner("convert", model, "--outtype", "f16", "--root", root, "--json").json
     assert again[0]["facts"]["not_finite"] == lost, "the record has it"

@@ -109,6 +109,10 @@ def test_13_03_a_key_of_a_file_is_found(root: Path, llama_runner: Command, tmp_p
     (tmp_path / "keys").chmod(0o600)
     Running(children, "--demo", "--root", root, "--api-key-file", tmp_path / "keys")
     assert llama_runner("infer", "demo", QUESTION, *GREEDY, "--root", root).out == ANSWER + "\n"
+    (tmp_path / "keys").write_text("a-new-key\n")
+    asked = ("infer", "demo", QUESTION, *GREEDY, "--root", root)
+    assert llama_runner(*asked).code == 8, "the server has not read the new one"
+    assert llama_runner(*asked, env={"LLAMA_API_KEY": "a-key"}).out == ANSWER + "\n"
 
 
 @pytest.mark.usefixtures("stopped")
@@ -176,9 +180,9 @@ def test_13_04_a_directory_called_demo_is_that_directory(root: Path, llama_runne
 @pytest.mark.parametrize(
     ("word", "ours"),
     [
-        ("list", "`llama-runner status`"),
-        ("ls", "`llama-runner status`"),
-        ("rm", "delete its file"),
+        ("list", "`llama-runner models list`"),
+        ("ls", "`llama-runner models list`"),
+        ("rm", "delete the file"),
         ("show", "`llama-runner inspect`"),
         ("create", "`llama-runner quantize`"),
     ],

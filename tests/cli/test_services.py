@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import json
 import os
 import plistlib
 import re
@@ -15,23 +17,26 @@ import pytest
 
 from llama_runner import Runner, ServerOptions, UsageError
 from llama_runner.serving import system_service
-from llama_runner.serving.registry import register_failed
-from tests.conftest import Command
+from llama_runner.serving.registry import register, register_failed
+from tests.conftest import Command, Result
 
+OF_THE_MACHINE = r"SSL_CERT|PATH=|CUDA_|OMP_|GGML_"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux")
 
 
 @linux
 def test_a_service_is_written_shown_and_removed(llama_runner: Command, tmp_path: Path) -> None:
     env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
-    words = ("--name", "mine", "--demo", "--port", "8123", "--", "--metrics")
+    words = ("--name", "mine", "--demo", "--port", "8123", "--root", tmp_path / "root", "--", "--metrics")
     installed = llama_runner("service", "install", *words, env=env)
     path = tmp_path / "config" / "systemd" / "user" / "llama-runner-mine.service"
     assert installed.code == 0, installed
     assert installed.out.splitlines()[0] == f"written   {path}"
     assert "systemctl --user enable --now llama-runner-mine.service" in installed.out
     text = path.read_text()
-    assert re.search(r"^ExecStart=/\S+/llama-runner run --demo --port 8123 -- --metrics$", text, re.MULTILINE)
+    assert re.search(
+        r"^ExecStart=/\S+/llama-runner run --demo --port 8123 --root \S+ -- --metrics$", text, re.MULTILINE
+    )
     assert f"WorkingDirectory={tmp_path / 'cwd'}\n" in text
     assert llama_runner("service", "show", "--name", "mine", env=env).out == text
     assert llama_runner("service", "show", *words, env=env).out == text
@@ -51,7 +56,9 @@ def test_11_18_a_service_finds_what_run_finds_here(llama_runner: Command, tmp_pa
         "HTTPS_PROXY": "http://me:secret@proxy",
     }
     text = llama_runner("service", "show", "--demo", env=places | secrets | {"LLAMA_ARG_TEMP": "0"}).out
-    settings = [line for line in text.splitlines() if line.startswith("Environment=") and "SSL_CERT" not in line]
+    settings = [
+        line for line in text.splitlines() if line.startswith("Environment=") and not re.search(OF_THE_MACHINE, line)
+    ]
     assert settings == [
         f'Environment="LLAMA_RUNNER_ROOT={tmp_path / "my root"}"',
         "Environment=HF_HOME=/a/cache",
@@ -59,7 +66,8 @@ def test_11_18_a_service_finds_what_run_finds_here(llama_runner: Command, tmp_pa
     ]
     assert "secret" not in text
     by_option = llama_runner("service", "show", "--demo", "--root", "x", "--llama-env", env={"LLAMA_ARG_TEMP": "0"}).out
-    assert f"\nEnvironment=LLAMA_RUNNER_ROOT={tmp_path / 'cwd' / 'x'}\nEnvironment=LLAMA_ARG_TEMP=0\n" in by_option
+    assert f"\nEnvironment=LLAMA_RUNNER_ROOT={tmp_path / 'cwd' / 'x'}\n" in by_option
+    assert "\nEnvironment=LLAMA_ARG_TEMP=0\n" in by_option
     refused = llama_runner("service", "show", "--demo", env={"LLAMA_API_KEY": "secret"})
     assert refused.code == 2
     assert "a unit holds no key, so LLAMA_API_KEY would not reach it; use --api-key-file" in refused.err
@@ -226,3 +234,128 @@ def test_a_service_is_written_found_and_removed_from_python(tmp_path: Path, monk
             services.of_model(**wrong)
     with pytest.raises(TypeError, match="did you mean 'quantization'"):
         services.of_model("x", quantisation="q8_0")  # type: ignore[call-arg]
+
+
+UNIT = "config/systemd/user/llama-runner-mine.service"
+
+
+@pytest.fixture
+def install(llama_runner: Command, tmp_path: Path) -> Command:
+    """Return a function that installs a service called mine, into a configuration directory of the test's own."""
+
+    def run(*words: object, env: dict[str, str] | None = None) -> Result:
+        settings = {"XDG_CONFIG_HOME": str(tmp_path / "config"), **(env or {})}
+        where = ("--root", tmp_path / "root", "--port", "0")
+        return llama_runner("service", "install", "--name", "mine", *where, *words, env=settings)
+
+    return run
+
+
+@linux
+def test_13_06_a_unit_has_what_run_had(install: Command, tmp_path: Path) -> None:
+    (tmp_path / "cwd" / "keys").write_text("a-key\n")
+    (tmp_path / "cwd" / "keys").chmod(0o600)
+    there = {"CUDA_VISIBLE_DEVICES": "1", "LD_LIBRARY_PATH": "/opt/cuda/lib", "GGML_VK_DISABLE_F16": "1", "CC": "cc"}
+    words = ("--demo", "--api-key-file", "keys", "--restart", "always", "-q", "q8_0", "-np", "2")
+    done = install("--force", *words[:-2], "--", *words[-2:], env=there)
+    assert done.code == 0, done
+    text = (tmp_path / UNIT).read_text()
+    assert " --demo --api-key-file keys --restart always -q q8_0 -- -np 2\n" in text
+    assert f"WorkingDirectory={tmp_path / 'cwd'}\n" in text
+    settings = [line.removeprefix("Environment=") for line in text.splitlines() if line.startswith("Environment=")]
+    assert {f"LLAMA_RUNNER_ROOT={tmp_path / 'root'}", *(f"{name}={value}" for name, value in there.items())} <= {
+        *settings
+    }
+    assert any(line.strip('"').startswith("PATH=") for line in settings)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("./no-such-model",), 3, "no-such-model"),
+        (("--demo", "-q", "q4_k_x"), 2, "q4_k_x"),
+        (("--demo", "--host", "0.0.0.0"), 2, "whoever reaches 0.0.0.0 could use the server"),
+        (("--demo", "--api-key-file", "none"), 2, "API key file"),
+        (("--demo", "--offline"), 5, "is not here, and the network must not be used"),
+        (("--demo", "--force-step", "nonsense"), 2, "there is no step called 'nonsense' here"),
+    ],
+)
+def test_13_06_what_run_would_refuse_is_not_installed(
+    install: Command, tmp_path: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = install(*words)
+    assert (done.code, said in done.err) == (code, True), done
+    assert not (tmp_path / "config").exists()
+
+
+@linux
+def test_13_06_a_port_that_is_taken_is_said_before(llama_runner: Command, tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        words = ("--demo", "--port", listener.getsockname()[1], "--root", tmp_path / "root")
+        refused = llama_runner("service", "install", *words, env=env)
+        assert refused.code == 8, refused
+        assert "is taken" in refused.err
+        assert not (tmp_path / "config").exists()
+        assert llama_runner("service", "install", "--force", *words, env=env).code == 0
+
+
+@linux
+def test_13_06_a_unit_is_not_overwritten_without_force(install: Command, tmp_path: Path) -> None:
+    assert install("--demo").code == 0
+    before = (tmp_path / UNIT).read_text()
+    assert install("--demo").code == 0, "the same unit is no other one"
+    refused = install("--demo", "-q", "q8_0")
+    assert refused.code == 2
+    assert f"error: a service called 'mine' is installed already: {tmp_path / UNIT}\nhint: --force " in refused.err
+    assert (tmp_path / UNIT).read_text() == before
+    assert install("--force", "--demo", "-q", "q8_0").code == 0
+    assert "-q q8_0" in (tmp_path / UNIT).read_text()
+
+
+@linux
+def test_13_06_what_keeps_it_from_running_is_said_with_its_command(install: Command, tmp_path: Path) -> None:
+    without = install("--demo", env={"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert "note      the services of this user are not running here (no user bus): log in as the user" in without.out
+    assert "export XDG_RUNTIME_DIR=/run/user/" in without.out
+    assert "`llama-runner service show --system …` prints a system unit" in without.out
+    (tmp_path / "bus").touch()
+    user = getpass.getuser()
+    if not Path(f"/var/lib/systemd/linger/{user}").exists():
+        logged_in = install("--demo", env={"XDG_RUNTIME_DIR": str(tmp_path)})
+        assert f"`loginctl enable-linger {user}` keeps it running" in logged_in.out
+
+
+@linux
+def test_13_06_a_unit_of_the_system_runs_as_the_user(llama_runner: Command, tmp_path: Path) -> None:
+    done = llama_runner("service", "show", "--system", "--name", "mine", "--demo", "--root", tmp_path)
+    assert done.code == 0, done
+    assert f"\nUser={getpass.getuser()}\n" in done.out
+    assert "\nWantedBy=multi-user.target\n" in done.out
+    assert "install   … | sudo tee /etc/systemd/system/llama-runner-mine.service\n" in done.err
+    assert "start     sudo systemctl daemon-reload && sudo systemctl enable --now llama-runner-mine.service" in done.err
+    if shutil.which("systemd-analyze") is not None:
+        (tmp_path / "llama-runner-mine.service").write_text(done.out)
+        verified = subprocess.run(
+            ["systemd-analyze", "verify", tmp_path / "llama-runner-mine.service"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_11_13_entries_of_containers_that_are_gone_can_be_forgotten(llama_runner: Command, tmp_path: Path) -> None:
+    directory = Runner(tmp_path).servers
+    path = register(directory, os.getpid(), {"alias": "gone", "url": "http://127.0.0.1:1", "log": "logs/x.log"})
+    assert path is not None
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"machine": f"{about['machine']}0", "host": "a-container"}))
+    refused = llama_runner("stop", "gone", "--root", tmp_path)
+    assert "`llama-runner stop --forget` removes its entry" in refused.err
+    done = llama_runner("stop", "--forget", "gone", "--root", tmp_path)
+    assert done.out == "forgotten gone at http://127.0.0.1:1, of host a-container\n"
+    assert llama_runner("ps", "--root", tmp_path).err == "none runs\n"
+    again = llama_runner("stop", "--forget", "gone", "--root", tmp_path)
+    assert (again.code, "is registered by another container or machine" in again.err) == (2, True)

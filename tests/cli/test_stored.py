@@ -29,4 +29,4 @@ def test_that_weights_were_quantized_before_is_said(root: Path, llama_runner: Co
     quantized.CASES["gptq-4"].build(model)
     result = llama_runner("prepare", model, "-q", "q4_0", "--root", root)
     assert result.code == 0
-    assert "the weights were quantized before (gptq, 4 bits); what was lost stays lost" in result.err
+    assert "the weights were quantized before (gptq, 4 bits); that loss of precision remains" in result.err

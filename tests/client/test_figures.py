@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llama_runner.benchmark import llama_bench
 from llama_runner.benchmark.load_generator import Sample
-from llama_runner.benchmark.statistics import comparison, figures, percentile
+from llama_runner.benchmark.statistics import compare, figures, percentile
 from llama_runner.benchmark.tune import MARGIN, Settings, axes, search
 from llama_runner.core.errors import ToolError, UsageError
 
@@ -41,13 +41,13 @@ def test_errors_are_counted_by_name_and_are_in_no_other_figure() -> None:
 def test_where_everything_failed_there_are_no_latencies() -> None:
     told = figures([sample(1.0, error="Unreachable")], 1, 1.0)
     assert told["latency_s"] == {"p50": None, "p95": None, "p99": None}
-    assert comparison([told], [figures([sample(1.0)], 1, 1.0)])[0]["latency_s"] is None
+    assert compare([told], [figures([sample(1.0)], 1, 1.0)])[0]["latency_s"] is None
 
 
 def test_only_levels_that_both_have_are_compared() -> None:
     before = [figures([sample(1.0)], 1, 1.0), figures([sample(1.0)], 2, 1.0)]
     now = [figures([sample(2.0)], 2, 2.0), figures([sample(2.0)], 4, 2.0)]
-    assert comparison(now, before) == [
+    assert compare(now, before) == [
         {"concurrency": 2, "tokens_per_second": 0.5, "first_token_s": 2.0, "latency_s": 2.0}
     ]
 
@@ -108,13 +108,13 @@ def test_raw_figures_are_compared_where_the_settings_that_both_name_are_the_same
 
     before = [figure(10.0, n_prompt=32, n_threads=1), figure(20.0, n_prompt=32, n_threads=2)]
     now = [figure(30.0, n_prompt=32, n_threads=2, load_mode="auto"), figure(1.0, n_prompt=32, n_threads=4)]
-    assert llama_bench.comparison(now, before) == [{"test": "pp32", "tokens_per_second": 1.5}]
-    assert llama_bench.comparison(now[:1], [figure(0.0, n_prompt=32, n_threads=2)]) == []
+    assert llama_bench.compare(now, before) == [{"test": "pp32", "tokens_per_second": 1.5}]
+    assert llama_bench.compare(now[:1], [figure(0.0, n_prompt=32, n_threads=2)]) == []
 
 
 def test_what_is_given_to_llama_bench_displaces_what_is_ours() -> None:
-    assert llama_bench.words_for([], 2, None) == ["-t", "2"]
-    assert llama_bench.words_for(["-p", "8", "--threads", "1,2"], 2, "all") == [
+    assert llama_bench.bench_arguments([], 2, None) == ["-t", "2"]
+    assert llama_bench.bench_arguments(["-p", "8", "--threads", "1,2"], 2, "all") == [
         "-ngl",
         "999",
         "-p",
@@ -123,7 +123,7 @@ def test_what_is_given_to_llama_bench_displaces_what_is_ours() -> None:
         "1,2",
     ]
     with pytest.raises(UsageError, match="-hf cannot be given"):
-        llama_bench.words_for(["-hf", "org/model"], 2, None)
+        llama_bench.bench_arguments(["-hf", "org/model"], 2, None)
 
 
 def test_binaries_without_llama_bench_are_told(tmp_path: Path) -> None:

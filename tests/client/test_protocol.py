@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llama_runner.client import protocol
 from llama_runner.client.errors import StrangeAnswer
-from llama_runner.client.protocol import Gathered
+from llama_runner.client.protocol import StreamAccumulator
 from llama_runner.client.replies import Timings, ToolCall, Usage
 from llama_runner.core.errors import LlamaRunnerError
 
@@ -88,7 +88,7 @@ def test_an_answer_is_read() -> None:
 
 
 def test_a_tool_call_that_comes_in_parts_is_put_together() -> None:
-    gathered = Gathered(URL)
+    gathered = StreamAccumulator(URL)
     parts: list[dict[str, Any]] = [
         {"index": 0, "id": "1", "function": {"name": "weather", "arguments": ""}},
         {"index": 0, "function": {"arguments": '{"city":'}},
@@ -99,7 +99,7 @@ def test_a_tool_call_that_comes_in_parts_is_put_together() -> None:
         gathered.feed(json.dumps({"choices": [{"delta": {"tool_calls": [part]}}]}))
     gathered.feed(json.dumps({"choices": [{"delta": {}, "finish_reason": "tool_calls"}], "model": "m"}))
     gathered.feed("[DONE]")
-    assert gathered.whole
+    assert gathered.complete
     assert gathered.reply.tool_calls == (ToolCall("1", "weather", '{"city": "Oslo"}'), ToolCall("2", "time", "{}"))
     assert gathered.reply.finish_reason == "tool_calls"
 
@@ -130,11 +130,11 @@ def test_whatever_answers_is_read_or_called_strange(said: Any) -> None:
             except LlamaRunnerError as error:
                 assert str(error)  # noqa: PT017 - it is the only thing that may be raised
     try:
-        Gathered(URL).feed(text)
+        StreamAccumulator(URL).feed(text)
     except LlamaRunnerError as error:
         assert str(error)  # noqa: PT017 - as above
 
 
 def test_what_is_no_json_in_a_stream_is_strange() -> None:
     with pytest.raises(StrangeAnswer, match="'what'"):
-        Gathered(URL).feed("what")
+        StreamAccumulator(URL).feed("what")

@@ -80,6 +80,8 @@ def test_json_documents_keep_their_fields(name: str, binaries: Path, root: Path,
     del binaries
     if name in ("ps", "stop"):
         assert llama_runner("run", "--demo", "--port", 0, "--detach", "--root", root).code == 0
+    if name == "models show":
+        assert llama_runner("prepare", "--demo", "--root", root).code == 0
     where = [] if name == "inspect directory" else ["--root", root]
     done = llama_runner(*COMMANDS[name], *where)
     if name in ("ps", "run"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.vocab.byte_fallback import BYTE_TOKEN
 from llama_runner.convert.vocab.sentencepiece import ADDED_SCORE
 from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, USER_DEFINED
@@ -47,7 +47,7 @@ def _is_byte_fallback(directory: Path) -> bool:
 def _loaded(directory: Path) -> Tokenizer:
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     inner = config.get("text_config", config)
-    return Tokenizer.load(Source(directory), Config(config["architectures"][0], {**config, **inner}))
+    return Tokenizer.load(ModelDirectory(directory), Config(config["architectures"][0], {**config, **inner}))
 
 
 def _without_scores(values: Values, directory: Path) -> None:
@@ -75,7 +75,7 @@ def _unnamed(directory: Path) -> list[str]:
         return []
     if not path.is_file() and not (directory / "vocab.txt").is_file():
         return []
-    settings = Source(directory).optional_object("tokenizer_config.json")
+    settings = ModelDirectory(directory).optional_object("tokenizer_config.json")
     names = [key for key, name in NAMED.items() if name not in settings]
     return names if settings else ["bos", *names]
 
@@ -92,7 +92,7 @@ def _case_differs(directory: Path) -> bool:
 
 def _raw_normalizer(directory: Path) -> Any:
     """A BertNormalizer in tokenizer.json."""
-    found = Source(directory).optional_object("tokenizer.json").get("normalizer")
+    found = ModelDirectory(directory).optional_object("tokenizer.json").get("normalizer")
     return found if isinstance(found, dict) and found.get("type") == "BertNormalizer" else None
 
 

@@ -48,16 +48,16 @@ INTRODUCTION = """# Pre-tokenizers
 <!-- Written by tests/data/convert/make_table.py; edit nothing here. -->
 
 `tokenizer.ggml.pre` names how a byte-level vocabulary splits text before it merges. It is found by the hash that the
-official script knows ({hashes} of them), else by the normalizer and the pre-tokenizer in tokenizer.json; where neither
-is known, `--pre-tokenizer NAME` says it.
+official script knows ({hashes} of them), else by the normalizer and the pre-tokenizer in tokenizer.json; if neither
+is known, `--pre-tokenizer NAME` gives it.
 
 For each of the {count} structures, llama.cpp {build} and the tokenizers library encode {texts} difficult texts
 (scripts, emoji, spaces, digits, contractions), with a trained vocabulary and with one in which every split shows.
-_Identical_ counts the texts that get the same numbers with the latter, which is the harder test. All that llama.cpp
-does otherwise stands beside it, and is proven to be all: the library gives llama.cpp's numbers for every text once
-tokenizer.json is changed in just these ways.
+_Identical_ counts the texts with the same token numbers for the latter vocabulary, which is the harder test. The last
+column lists all differences of llama.cpp. A test shows that the list is complete: with these changes to
+tokenizer.json, the library gives llama.cpp's numbers for every text.
 
-| Name | llama.cpp splits alike for | Identical | What llama.cpp does otherwise |
+| Name | same in llama.cpp | Identical | Differences of llama.cpp |
 |---|---|---:|---|
 """
 PIECES_ROW = "| `granite-embed-multi-311m` | `gemma4`, `sarvam-moe` | {texts} of {texts} | |\n"  # as a test says
@@ -67,7 +67,7 @@ UNSPLIT = """
 **SentencePiece's vocabulary in tokenizer.json alone** (byte fallback, no tokenizer.model). The score of a token is
 minus the place of the first merge that makes it, so llama.cpp merges as the tokenizer does. All of {lines} difficult
 lines get the same numbers with the real tokenizers of Yi, Baichuan 2 and Mistral (versions 1 to 3). The
-conversion tells what
+conversion reports what
 cannot be written: a space before the first text alone, or not before a text that begins with one; Unicode
 normalization; merges that are not what a SentencePiece model gives. Another normalizer or pre-tokenizer is refused.
 

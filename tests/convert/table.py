@@ -30,25 +30,25 @@ INTRODUCTION = """# Architectures
 {native} names of architectures (`architectures` in config.json) are converted by llama_runner itself, without torch.
 For each, tiny models with random weights are converted by llama_runner and by `convert_hf_to_gguf.py` of the pinned
 llama.cpp, and the files are compared by their SHA-256, metadata included: {comparisons} comparisons of {layouts}
-checkpoints. _Identical for_ are the output types that were compared; _from_ the types that most weights had; _layouts_
-the number of checkpoints that differ in options, with what varies: one or several files, the output matrix of its own
-or the embedding's, heads of keys (as many as of queries, fewer, one), a size of heads that is not the width divided
-among them, biases, kinds of RoPE scaling.
+checkpoints. _Identical for_ lists the output types that were compared, _from_ the types of most weights, and
+_layouts_ the number of checkpoints with different options. These options vary: one or several files, an output matrix
+of its own or tied to the embedding, the number of key heads (as many as query heads, fewer, one), a head size that is
+not the width divided by the number of heads, biases, kinds of RoPE scaling.
 
 | Architecture | Family | In GGUF | Identical for | From | Layouts | What varies |
 |---|---|---|---|---|---:|---|
 """
 DIFFERENT = """
-With the script's file, llama.cpp splits text otherwise than the model's own tokenizer in these cases. The file differs
-from the script's there, and is identical to it once that is undone:
+In these cases llama.cpp would split text otherwise than the model's own tokenizer if it used the script's file. The
+file made here differs from the script's in these fields only:
 
 {items}
 
-The script does not write either that a byte-level tokenizer puts no BOS before a text where llama.cpp does unless told
-not to (Llama 3's way of splitting, Falcon 3, Tekken); here `add_bos_token` is written for every such tokenizer.
+If a byte-level tokenizer puts no BOS before a text, the script does not write that, and llama.cpp adds one by default
+(pre-tokenizers of Llama 3, Falcon 3, Tekken). Here `add_bos_token` is written for every such tokenizer.
 """
 OTHERS = """
-Another {count} architectures are converted by llama.cpp's own script, in an environment that is made for it:
+Another {count} architectures are converted by llama.cpp's own script, in a Python environment of its own:
 
 {names}.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gguf
 import pytest
 
-from llama_runner.convert.families import ARCHITECTURES, READING, family_of
+from llama_runner.convert.families import ARCHITECTURES, TEXT_PARTS, family_of
 from llama_runner.convert.families.family import Family
 from llama_runner.convert.families.llama import rope_frequencies
 from llama_runner.convert.model_config import Config
@@ -25,9 +25,9 @@ def test_every_architecture_has_its_family(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_what_reads_in_a_whole_is_of_types_that_the_family_knows(architecture: str) -> None:
     family = family_of(architecture)
-    assert (family.composite is not None) == (architecture in READING)
+    assert (family.composite is not None) == (architecture in TEXT_PARTS)
     if family.composite:
-        assert set(READING[architecture]["model_type"]) == set(family.defaults)
+        assert set(TEXT_PARTS[architecture]["model_type"]) == set(family.defaults)
 
 
 @pytest.mark.parametrize("module", FAMILIES)

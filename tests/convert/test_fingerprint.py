@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.vocab import wordpiece_hash
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 from tests.convert.checkpoints import copy_tokenizer, write_json
@@ -30,14 +30,14 @@ def test_encoding_is_that_of_the_library(tmp_path: Path, text: str, lowercase: b
     document["normalizer"]["lowercase"] = lowercase
     write_json(tmp_path / "tokenizer.json", document)
     write_json(tmp_path / "tokenizer_config.json", {"do_lower_case": lowercase})
-    mine = Tokenizer.load(Source(tmp_path), Config("BertModel", {"model_type": "bert"}))
+    mine = Tokenizer.load(ModelDirectory(tmp_path), Config("BertModel", {"model_type": "bert"}))
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert wordpiece_hash.encode(mine, text) == library.encode(text).ids
 
 
 def test_an_unknown_vocabulary_gets_the_commonest_name(tmp_path: Path) -> None:
     copy_tokenizer(tmp_path, "wordpiece", "vocab.txt")
-    mine = Tokenizer.load(Source(tmp_path), Config("BertModel", {"model_type": "bert"}))
+    mine = Tokenizer.load(ModelDirectory(tmp_path), Config("BertModel", {"model_type": "bert"}))
     assert wordpiece_hash.name_of(mine) == "jina-v2-en"
 
 
@@ -47,6 +47,6 @@ def test_the_real_vocabulary_of_bert_is_recognised(monkeypatch: pytest.MonkeyPat
     assert spec is not None
     assert spec.origin is not None
     monkeypatch.setattr(wordpiece_hash, "COMMONEST", "not recognised")
-    source = Source(Path(spec.origin).parent / "model")
+    source = ModelDirectory(Path(spec.origin).parent / "model")
     mine = Tokenizer.load(source, Config("BertModel", {"model_type": "bert"}))
     assert wordpiece_hash.name_of(mine) == "jina-v2-en"

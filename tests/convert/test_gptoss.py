@@ -73,7 +73,7 @@ def test_exponents_in_another_shard_than_their_blocks_are_found(tmp_path: Path) 
 def test_experts_are_made_in_parts_and_are_the_same(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     title, outtype = key.split("/")
     gptoss.CASES[title].build(tmp_path / "model")
-    for kind in (dequantize.Combined, dequantize.Turned):
+    for kind in (dequantize.EncodedTensor, dequantize.Transposed):
         monkeypatch.setattr(kind, "chunk", 1200)  # a few rows, and not of whole experts
     made = convert(tmp_path / "model", tmp_path / "out.gguf", name="tiny", outtype=outtype)  # type: ignore[arg-type]
     assert made.sha256 == recorded("gptoss")[key]

@@ -10,9 +10,9 @@ import pytest
 
 from llama_runner.convert.errors import AlreadyQuantized, MissingFile
 from llama_runner.convert.families import ARCHITECTURES
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.official_names import MODELS, PROJECTORS
-from llama_runner.convert.official_script import NoProjector, UnknownArchitecture, check_adapter, choose
+from llama_runner.convert.official_script import NoProjector, UnknownArchitecture, check_adapter, choose_converter
 from llama_runner.core.errors import SourceError
 
 if TYPE_CHECKING:
@@ -41,23 +41,23 @@ def test_the_names_are_those_of_the_tree(binaries: Path) -> None:
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "BertModel"])
 def test_what_is_known_here_is_converted_here(tmp_path: Path, name: str) -> None:
-    assert not choose(Source(model(tmp_path, architectures=[name]))).official
-    assert choose(Source(model(tmp_path, architectures=[name])), "official").official
+    assert not choose_converter(ModelDirectory(model(tmp_path, architectures=[name]))).official
+    assert choose_converter(ModelDirectory(model(tmp_path, architectures=[name])), "official").official
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "MambaForCausalLM"])
 def test_weights_that_the_script_refuses_are_refused_before_anything_is_installed(tmp_path: Path, name: str) -> None:
     folder = model(tmp_path, architectures=[name], quantization_config={"quant_method": "awq", "bits": 4})
     with pytest.raises(AlreadyQuantized, match="awq"):
-        choose(Source(folder))
-    assert choose(Source(folder), "official").official, "if one insists"
+        choose_converter(ModelDirectory(folder))
+    assert choose_converter(ModelDirectory(folder), "official").official, "if one insists"
 
 
 @pytest.mark.parametrize("names", [None, ["LlamaForCausalLM"]])
 def test_what_reads_is_converted_here_whatever_else_a_model_does(tmp_path: Path, names: list[str] | None) -> None:
     text = {"model_type": "llama", **({"architectures": names} if names else {})}
-    assert not choose(
-        Source(model(tmp_path, architectures=["LlavaForConditionalGeneration"], text_config=text))
+    assert not choose_converter(
+        ModelDirectory(model(tmp_path, architectures=["LlavaForConditionalGeneration"], text_config=text))
     ).official
 
 
@@ -81,35 +81,35 @@ def test_what_reads_is_converted_here_whatever_else_a_model_does(tmp_path: Path,
     ids=str,
 )
 def test_the_script_is_chosen_for_what_only_it_knows(tmp_path: Path, config: dict[str, Any]) -> None:
-    choice = choose(Source(model(tmp_path, **config)))
+    choice = choose_converter(ModelDirectory(model(tmp_path, **config)))
     assert choice.official
     assert choice.why.endswith("not converted here")
 
 
 def test_python_files_are_read_only_when_they_are_trusted(tmp_path: Path) -> None:
     model(tmp_path, architectures=["MambaForCausalLM"])
-    assert "*.py" not in choose(Source(tmp_path)).reads
-    assert "*.py" in choose(Source(tmp_path), trusted=True).reads
+    assert "*.py" not in choose_converter(ModelDirectory(tmp_path)).reads
+    assert "*.py" in choose_converter(ModelDirectory(tmp_path), trusted=True).reads
 
 
 def test_what_nobody_knows_is_told_with_what_is_near(tmp_path: Path) -> None:
     with pytest.raises(UnknownArchitecture, match="unsupported architecture: MambaForCausalLLM") as caught:
-        choose(Source(model(tmp_path, architectures=["MambaForCausalLLM"])))
+        choose_converter(ModelDirectory(model(tmp_path, architectures=["MambaForCausalLLM"])))
     assert "MambaForCausalLM" in str(caught.value.hint)
 
 
 def test_a_projector_of_what_does_not_see_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoProjector, match="no projector can be made of LlamaForCausalLM"):
-        choose(Source(model(tmp_path, architectures=["LlamaForCausalLM"])), projector=True)
+        choose_converter(ModelDirectory(model(tmp_path, architectures=["LlamaForCausalLM"])), projector=True)
     model(tmp_path, architectures=["LlavaForConditionalGeneration"])
-    assert choose(Source(tmp_path), projector=True).official
+    assert choose_converter(ModelDirectory(tmp_path), projector=True).official
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"architectures": [7]}', '{"architectures": []}', "{"])
 def test_a_config_that_names_nothing_is_told_as_conversion_tells_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(SourceError, match=r"config\.json"):
-        choose(Source(tmp_path))
+        choose_converter(ModelDirectory(tmp_path))
 
 
 def test_an_adapter_without_safetensors_is_told(tmp_path: Path) -> None:
@@ -123,4 +123,4 @@ def test_an_adapter_without_safetensors_is_told(tmp_path: Path) -> None:
 
 def test_the_context_length_may_stand_inside(tmp_path: Path) -> None:
     model(tmp_path, architectures=["LlavaForConditionalGeneration"], text_config={"max_position_embeddings": 77})
-    assert choose(Source(tmp_path)).context_length == 77
+    assert choose_converter(ModelDirectory(tmp_path)).context_length == 77

@@ -124,14 +124,14 @@ def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: P
 @pytest.mark.parametrize(
     ("script", "error", "said"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", StepError, "memory of this machine"),
-        ("raise MemoryError", StepError, "memory of this machine"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", StepError, "not enough memory to convert"),
+        ("raise MemoryError", StepError, "not enough memory to convert"),
         ("raise OSError(28, 'No space left on device')", StoreError, "no space left"),
         ("import socket; socket.getaddrinfo('example.invalid', 1)", StepError, "my model lacks files"),
         (
             "from transformers.dynamic_module_utils import resolve_trust_remote_code as r; r(True, 'm', False, True)",
             SourceError,
-            "my model cannot be converted without running Python code of its own",
+            "my model cannot be converted without running its own Python code",
         ),
         ("raise SystemExit('something odd')", StepError, "could not convert my model\n  something odd"),
     ],

@@ -10,14 +10,14 @@ from llama_runner.convert.errors import NO_WAY, UnknownPreTokenizer
 from llama_runner.convert.vocab.llama_cpp_tables import NAMES
 from llama_runner.convert.vocab.pretokenizer import STRUCTURES as KNOWN
 from llama_runner.convert.vocab.pretokenizer import recognise
-from llama_runner.convert.vocab.tokenizer import Added, Tokenizer
+from llama_runner.convert.vocab.tokenizer import AddedToken, Tokenizer
 from tests.convert.pretokenizers import BYTES, GPT2, LLAMA3, NFC, QWEN2, STRUCTURES, Structure, cased, split
 
 
 def tokenizer(structure: Structure) -> Tokenizer:
     document: dict[str, Any] = {"pre_tokenizer": structure.pre_tokenizer, "normalizer": structure.normalizer}
     document["post_processor"] = structure.post_processor
-    added = {number: Added.named(text) for number, text in enumerate(structure.added)}
+    added = {number: AddedToken.named(text) for number, text in enumerate(structure.added)}
     clean_up = bool(structure.settings.get("clean_up_tokenization_spaces"))
     return Tokenizer({"ignore_merges": structure.ignore_merges}, document, {}, added, (), clean_up)
 

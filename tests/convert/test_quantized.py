@@ -144,7 +144,7 @@ def test_scales_of_stacked_experts(shape: tuple[int, ...], block: tuple[int, int
     entries = {"w": ("I8", (3, 40, 48), weight.tobytes()), "s": ("F32", shape, scale.tobytes())}
     write_safetensors(tmp_path / "model.safetensors", entries)
     scales, weights = sorted(read_shard(tmp_path / "model.safetensors").tensors, key=lambda tensor: tensor.name)
-    made = dequantize.Scaled.make("w", weights, scales, block)
+    made = dequantize.ScaledTensor.make("w", weights, scales, block)
     wide = scale.reshape(*shape, *[1] * (3 - len(shape)))
     if block:
         wide = wide.repeat(block[0], axis=1)[:, :40].repeat(block[1], axis=2)[:, :, :48]
@@ -161,7 +161,7 @@ def test_scales_of_stacked_experts_that_do_not_fit(shape: tuple[int, ...], tmp_p
     write_safetensors(tmp_path / "model.safetensors", entries)
     scales, weights = read_shard(tmp_path / "model.safetensors").tensors
     with pytest.raises(E.BrokenQuantization, match="which does not fit"):
-        dequantize.Scaled.make("w", weights, scales, None)
+        dequantize.ScaledTensor.make("w", weights, scales, None)
 
 
 def test_weights_that_only_config_json_calls_quantized_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_large_tensors_are_made_in_parts_and_are_the_same(
 ) -> None:
     title, outtype = key.split("/")
     CASES[title].build(tmp_path / "model")
-    for kind in (dequantize.Combined, dequantize.Gptq, dequantize.Turned):
+    for kind in (dequantize.EncodedTensor, dequantize.GptqTensor, dequantize.Transposed):
         monkeypatch.setattr(kind, "chunk", 2000)  # a few rows
     made = convert(tmp_path / "model", tmp_path / "out.gguf", name="tiny", outtype=outtype)  # type: ignore[arg-type]
     assert made.sha256 == recorded("quantized")[key]

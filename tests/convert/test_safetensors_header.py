@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from llama_runner.convert.errors import BrokenShard
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.safetensors import ITEM_BITS, read_shard
-from llama_runner.convert.shards import find
+from llama_runner.convert.shards import find_shards
 from tests.convert.checkpoints import encoded, write_raw, write_safetensors
 from tests.fuzzing import bounded
 
@@ -130,10 +130,10 @@ def test_11_32_of_a_file_that_is_refused_the_reference_implementation_is_asked(t
     write_safetensors(path, encoded({"a": (8, 8)}, "F32"))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BrokenShard, match=r"file \(the safetensors library: .*incomplete metadata.*\): /") as caught:
-        find(Source(tmp_path))
+        find_shards(ModelDirectory(tmp_path))
     assert caught.value.hint == "fetch the file again"
     entry = json.dumps({"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]})
     write_raw(path, f'{{"a": {entry}}}'.encode(), b"1234")
     with pytest.raises(BrokenShard, match="65 dimensions: ") as caught:
-        find(Source(tmp_path))
+        find_shards(ModelDirectory(tmp_path))
     assert "the safetensors library reads it" in str(caught.value.hint)

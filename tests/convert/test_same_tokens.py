@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from llama_runner.convert import Converted, convert, errors
+from llama_runner.convert import ConversionResult, convert, errors
 from llama_runner.convert.families import internlm
 from llama_runner.convert.gguf_metadata import KeyValues, encode_string
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.revisions import revision_of
 from llama_runner.convert.vocab import byte_fallback, protobuf
 from tests.conftest import Command
@@ -144,7 +144,7 @@ def test_17_02_no_bos_where_the_tokenizer_puts_none(different: Different, tmp_pa
     assert different(directory, library_of(directory), ["the store keeps"], special=True) == []
 
 
-def converted(tmp_path: Path, directory: Path, **options: Any) -> Converted:
+def converted(tmp_path: Path, directory: Path, **options: Any) -> ConversionResult:
     return convert(directory, tmp_path / "out.gguf", name="model", **options)
 
 
@@ -300,7 +300,7 @@ def test_17_03_the_nul_of_internlm2_is_the_dragon_of_the_script(tmp_path: Path) 
     known = (DATA / "tokenizers" / "spm" / "tokenizer.model").read_bytes()
     (tmp_path / "tokenizer.model").write_bytes(known + b"\x0a" + bytes([len(piece)]) + piece)
     values, config = KeyValues("internlm2"), Config("InternLM2ForCausalLM", {"vocab_size": len(PIECES) + 1})
-    internlm.write_vocabulary(values, config, Source(tmp_path))
+    internlm.write_vocabulary(values, config, ModelDirectory(tmp_path))
     written = dict(raw_values(values.encode(), len(values)))
     assert written[f"{GGML}tokens"].endswith(encode_string("\N{DRAGON}"))
     assert written[f"{GGML}token_type"].endswith(struct.pack("<i", 5))

@@ -12,7 +12,7 @@ import pytest
 from llama_runner.convert import errors, inspect
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.vocab import unigram
 from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import DATA, copy_tokenizer, edit_json, llama
@@ -59,7 +59,9 @@ def test_17_10_byte_pairs_of_characters_are_refused_whatever_name_is_given(said:
 def test_17_10_a_sentencepiece_model_of_byte_pairs_where_unigram_is_expected(tmp_path: Path) -> None:
     shutil.copyfile(DATA / "tokenizers" / "spm" / "tokenizer.model", tmp_path / "sentencepiece.bpe.model")
     with pytest.raises(errors.UnsupportedOption, match=r"the model type in sentencepiece\.bpe\.model is 2") as caught:
-        unigram.write_xlm_roberta(KeyValues("bert"), Config("XLMRobertaModel", {"vocab_size": 500}), Source(tmp_path))
+        unigram.write_xlm_roberta(
+            KeyValues("bert"), Config("XLMRobertaModel", {"vocab_size": 500}), ModelDirectory(tmp_path)
+        )
     assert caught.value.hint == errors.NO_WAY
 
 

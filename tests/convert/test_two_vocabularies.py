@@ -10,7 +10,7 @@ import pytest
 from llama_runner.convert import errors, inspect
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.vocab import protobuf, unigram
 from tests.convert.checkpoints import copy_tokenizer, llama, write_json
 
@@ -69,8 +69,8 @@ def test_unigram_pieces_are_compared_too(tmp_path: Path) -> None:
     write_json(tmp_path / "tokenizer.json", {"model": {"type": "Unigram", "vocab": [*pieces, ["<extra_id_0>", 0.0]]},
                                              "added_tokens": [{"content": "<extra_id_0>"}]})  # fmt: skip
     config = Config("T5ForConditionalGeneration", {"vocab_size": len(pieces) + 4})
-    unigram.write_t5(KeyValues("t5"), config, Source(tmp_path))
+    unigram.write_t5(KeyValues("t5"), config, ModelDirectory(tmp_path))
     pieces[50][0] = "other"
     write_json(tmp_path / "tokenizer.json", {"model": {"type": "Unigram", "vocab": pieces}})
     with pytest.raises(errors.BadVocabulary, match=r"token 50 is .* in spiece\.model and 'other' in tokenizer\.json"):
-        unigram.write_t5(KeyValues("t5"), config, Source(tmp_path))
+        unigram.write_t5(KeyValues("t5"), config, ModelDirectory(tmp_path))

@@ -16,13 +16,13 @@ from typing import Any
 
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_config import Config
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.convert.vocab import Vocabulary, bpe, unigram
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 from tests.convert.checkpoints import DATA, copy_tokenizer, edit_json, encoded, write_json, write_safetensors
 from tests.convert.gguf_file import raw_values
 
-Write = Callable[[KeyValues, Config, Source], Vocabulary]
+Write = Callable[[KeyValues, Config, ModelDirectory], Vocabulary]
 T5 = {
     "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "vocab_size": 130, "d_model": 32, "d_ff": 64,
     "d_kv": 8, "num_heads": 4, "num_layers": 1, "n_positions": 64, "relative_attention_num_buckets": 32,
@@ -45,12 +45,12 @@ SPECIALS = {
 }  # fmt: skip
 
 
-def byte_level(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+def byte_level(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Byte-level BPE as most families write it."""
     return bpe.write(values, config, source, Tokenizer.load(source, config))
 
 
-def roberta(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+def roberta(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """RoBERTa's, with the number of token types."""
     written = byte_level(values, config, source)
     values.uint32("tokenizer.ggml.token_type_count", config.find("type_vocab_size"))
@@ -134,7 +134,7 @@ def written(case: Case, directory: Path) -> KeyValues:
     """What llama_runner writes of a vocabulary."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     values = KeyValues("x")
-    case.write(values, Config(config["architectures"][0], config), Source(directory))
+    case.write(values, Config(config["architectures"][0], config), ModelDirectory(directory))
     return values
 
 

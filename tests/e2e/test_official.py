@@ -179,7 +179,7 @@ def test_code_of_a_model_is_not_run(root: Path, hostile: tuple[Path, Path], llam
     model, marker = hostile
     done = llama_runner("prepare", model, "--root", root)
     assert done.code == 3, done
-    assert "hostile cannot be converted without running Python code of its own" in done.err
+    assert "hostile cannot be converted without running its own Python code" in done.err
     assert "--trust-remote-code" in done.err
     assert not marker.exists()
 

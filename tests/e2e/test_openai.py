@@ -123,4 +123,4 @@ def test_texts_become_the_same_vectors_by_both_clients(openai: OpenAI, llama_ser
 def test_a_server_for_embeddings_does_not_chat(llama_server: Client) -> None:
     with pytest.raises(RequestRefused) as caught:
         llama_server.chat("hello")
-    assert caught.value.hint == "it gives vectors, not text; start one without --embeddings"
+    assert caught.value.hint == "it returns embeddings only; start one without --embeddings"

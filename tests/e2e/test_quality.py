@@ -11,7 +11,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.core.errors import StepError
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from llama_runner.steps.quality import room
+from llama_runner.steps.quality import logits_bytes
 from tests.conftest import Command, says
 from tests.convert.checkpoints import overwrite
 
@@ -66,7 +66,7 @@ def test_a_text_that_cannot_be_used_for_quality_is_an_error(
     says(llama_runner(*words, "--quality", tmp_path / "none"), 3, "does not exist")
     says(llama_runner("prepare", "--demo", "-q", "f16", "--quality", text, "--root", root), 2, "--quality is about")
     text.write_text("short", encoding="utf-8")
-    says(llama_runner(*words, "--quality", text), 3, "is too short: 1024 tokens are the least")
+    says(llama_runner(*words, "--quality", text), 3, "is too short: at least 1024 tokens are needed")
 
 
 def test_the_room_that_the_predictions_of_the_base_take_is_known_beforehand(
@@ -85,7 +85,7 @@ def test_the_room_that_the_predictions_of_the_base_take_is_known_beforehand(
         "512",
     ]
     subprocess.run([*words, "--kl-divergence-base", tmp_path / "x.kld"], check=True, capture_output=True)
-    assert (tmp_path / "x.kld").stat().st_size == room(2, 768)
+    assert (tmp_path / "x.kld").stat().st_size == logits_bytes(2, 768)
 
 
 def test_a_model_that_predicts_nothing_is_named(root: Path, text: Path, tmp_path: Path) -> None:
@@ -94,5 +94,5 @@ def test_a_model_that_predicts_nothing_is_named(root: Path, text: Path, tmp_path
     for file in MODEL_DIRECTORY.iterdir():
         (model / file.name).write_bytes(file.read_bytes())
     overwrite(model, "model.norm.weight", [3e38, -3e38] * 8)  # finite, and no longer once something is added up
-    with pytest.raises(StepError, match=r"model\.gguf has no perplexity: its predictions are no numbers"):
+    with pytest.raises(StepError, match=r"model\.gguf has no perplexity: its logits are not numbers"):
         Runner(root).make(safetensors_dir=model, quantization="q8_0", quality=text, quality_chunks=2)

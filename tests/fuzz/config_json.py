@@ -19,7 +19,7 @@ from typing import Any
 
 import llama_runner.convert
 from llama_runner.convert import checkpoint, convert, official_script
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.request.model_inspection import inspect
 from llama_runner.sources.checkpoint_quantization import read_quantization
@@ -179,12 +179,12 @@ def check(case: Case, scratch: Path) -> None:
 
 
 def _choose(model: Path) -> None:
-    source = Source(model)
+    source = ModelDirectory(model)
     read_quantization(source.config)
-    choice = official_script.choose(source)
+    choice = official_script.choose_converter(source)
     _check_context(choice.context_length)
-    official_script.described(model, choice)
-    official_script.choose(source, "official")
+    official_script.describe(model, choice)
+    official_script.choose_converter(source, "official")
 
 
 def _inspect(model: Path) -> None:

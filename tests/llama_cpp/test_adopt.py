@@ -10,7 +10,7 @@ import pytest
 
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError, ToolError
 from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, open_adopted
-from llama_runner.steps.adopt import LIST, AdoptPrograms, program_in
+from llama_runner.steps.adopt import LIST, AdoptPrograms, program_path
 from llama_runner.store.stamps import hash_file
 from llama_runner.system import hardware
 from tests.llama_cpp.executable_heads import elf
@@ -180,6 +180,6 @@ def test_without_llama_quantize_it_serves_until_something_must_be_quantized(
     os.link(programs / "llama-server", tmp_path / "only" / "llama-server")
     step = adopt(tmp_path / "only")
     directory = bench.store.path(bench.execute(step).places[step])
-    assert program_in(directory, "llama-server").is_file()
+    assert program_path(directory, "llama-server").is_file()
     with pytest.raises(ToolError, match="system's programs lack llama-quantize"):
-        program_in(directory, "llama-quantize")
+        program_path(directory, "llama-quantize")

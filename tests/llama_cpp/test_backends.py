@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.llama_cpp.backends import BACKENDS, Choice, best, known, missing
+from llama_runner.llama_cpp.backends import BACKENDS, BackendChoice, check_backend, choose_backend, missing_requirements
 from llama_runner.llama_cpp.gpu_detection import Gpus, NoGpu, find_gpus, try_nvcc
 from llama_runner.system.programs import find_program
 
@@ -28,12 +28,14 @@ def _file(path: Path, text: str = "") -> None:
 
 
 def test_without_a_gpu_the_processor_computes(tmp_path: Path) -> None:
-    assert best("linux-x86_64", {"PATH": str(tmp_path)}, system=tmp_path) == Choice("cpu", "no GPU was found")
+    assert choose_backend("linux-x86_64", {"PATH": str(tmp_path)}, system=tmp_path) == BackendChoice(
+        "cpu", "no GPU was found"
+    )
 
 
 def test_a_gpu_that_nothing_here_can_compile_for_is_told(tmp_path: Path) -> None:
     _file(tmp_path / "proc/driver/nvidia/version")
-    choice = best("linux-x86_64", {"PATH": str(tmp_path)}, system=tmp_path)
+    choice = choose_backend("linux-x86_64", {"PATH": str(tmp_path)}, system=tmp_path)
     assert choice.name == "cpu"
     assert "NVIDIA" in choice.why
     assert "nvcc" in choice.why
@@ -47,43 +49,46 @@ def test_the_best_backend_is_one_that_machine_and_tools_support(tmp_path: Path) 
     for header, word in BACKENDS["vulkan"].headers.items():
         _file(tmp_path / "usr/include" / header, word)
     environment = {"PATH": str(tmp_path / "bin")}
-    assert best("linux-x86_64", environment, system=tmp_path).name == "vulkan"
+    assert choose_backend("linux-x86_64", environment, system=tmp_path).name == "vulkan"
     _program(tmp_path / "bin", "nvcc")
-    assert best("linux-x86_64", environment, system=tmp_path).name == "vulkan", "nvcc alone has no cuBLAS"
+    assert choose_backend("linux-x86_64", environment, system=tmp_path).name == "vulkan", "nvcc alone has no cuBLAS"
     _file(tmp_path / "usr/local/cuda/include/cublas_v2.h")
-    assert best("linux-x86_64", environment, system=tmp_path) == Choice("cuda", "an NVIDIA GPU")
+    assert choose_backend("linux-x86_64", environment, system=tmp_path) == BackendChoice("cuda", "an NVIDIA GPU")
 
 
 def test_apple_silicon_computes_with_metal(tmp_path: Path) -> None:
-    assert best("macos-arm64", {}, system=tmp_path).name == "metal"
-    assert best("macos-x86_64", {}, system=tmp_path).name == "cpu"
+    assert choose_backend("macos-arm64", {}, system=tmp_path).name == "metal"
+    assert choose_backend("macos-x86_64", {}, system=tmp_path).name == "cpu"
 
 
 def test_headers_that_are_too_old_are_told_before_an_hour_of_compiling(tmp_path: Path) -> None:
     _program(tmp_path, "glslc")
     for header in BACKENDS["vulkan"].headers:
         _file(tmp_path / "include" / header, "VK_HEADER_VERSION 239")
-    (lacking,) = missing("vulkan", {"PATH": str(tmp_path)}, tmp_path)
+    (lacking,) = missing_requirements("vulkan", {"PATH": str(tmp_path)}, tmp_path)
     assert lacking == "a newer vulkan/vulkan_core.h (with VK_EXT_layer_settings)"
     _file(tmp_path / "newer/vulkan/vulkan_core.h", "#define VK_EXT_layer_settings 1")
-    assert missing("vulkan", {"PATH": str(tmp_path)}, tmp_path, include=[tmp_path / "newer"]) == []
+    assert missing_requirements("vulkan", {"PATH": str(tmp_path)}, tmp_path, include=[tmp_path / "newer"]) == []
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert missing("vulkan+rpc", {"PATH": str(tmp_path)}, tmp_path) == ["glslc", *BACKENDS["vulkan"].headers]
-    assert missing("cpu+rpc", {"PATH": str(tmp_path)}, tmp_path) == []
+    assert missing_requirements("vulkan+rpc", {"PATH": str(tmp_path)}, tmp_path) == [
+        "glslc",
+        *BACKENDS["vulkan"].headers,
+    ]
+    assert missing_requirements("cpu+rpc", {"PATH": str(tmp_path)}, tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu-portable", "cuda", "hip", "openblas", "vulkan"])
 def test_every_backend_of_linux_also_with_other_machines(name: str) -> None:
-    assert known(name, "linux-x86_64") == name
-    assert known(f"{name}+rpc", "linux-x86_64") == f"{name}+rpc"
+    assert check_backend(name, "linux-x86_64") == name
+    assert check_backend(f"{name}+rpc", "linux-x86_64") == f"{name}+rpc"
 
 
 @pytest.mark.parametrize("name", ["metal", "sycl", "", "+rpc", "cpu+rpc+rpc"])
 def test_a_backend_that_is_not_there_is_an_error_that_names_those_that_are(name: str) -> None:
     with pytest.raises(UsageError, match="there is no") as caught:
-        known(name, "linux-x86_64")
+        check_backend(name, "linux-x86_64")
     assert caught.value.hint is not None
     assert "vulkan" in caught.value.hint
 
@@ -107,7 +112,7 @@ def test_nvidia_cards_are_asked_once_for_what_to_compile(tmp_path: Path) -> None
 def test_no_card_to_compile_for_is_told_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(NoGpu) as caught:
         find_gpus("cuda", {"PATH": str(tmp_path)}, system=tmp_path)
-    assert caught.value.hint == "say it with --cmake-arg CMAKE_CUDA_ARCHITECTURES=90"
+    assert caught.value.hint == "set it with --cmake-arg CMAKE_CUDA_ARCHITECTURES=90"
     assert find_gpus("cuda", {"PATH": str(tmp_path), "CUDAARCHS": "90"}, system=tmp_path) is None
 
 

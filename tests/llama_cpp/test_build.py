@@ -63,7 +63,7 @@ def test_a_compiler_that_dies_for_lack_of_memory_is_run_alone(bench: Bench, tmp_
         exec "{CC}" "$@" """,
     )
     bench.execute(with_compiler(write_tree(tmp_path / "tree"), compiler, jobs=2))
-    assert warnings(bench) == ["not enough for 2 compilers at once; going on with 1"]
+    assert warnings(bench) == ["not enough for 2 compilers at once; continuing with 1"]
     assert bench.ran() == ["compile"]
 
 
@@ -90,8 +90,8 @@ def test_a_compiler_that_gets_too_little_memory_even_alone_is_named(bench: Bench
     with pytest.raises(StepError, match="Killed signal terminated program cc1") as caught:
         bench.execute(step)
     assert warnings(bench) == [
-        "not enough for 5 compilers at once; going on with 2",
-        "not enough for 2 compilers at once; going on with 1",
+        "not enough for 5 compilers at once; continuing with 2",
+        "not enough for 2 compilers at once; continuing with 1",
     ]
     assert "add swap" in str(caught.value.hint)
     assert (bench.root / str(caught.value).rpartition("full log: ")[2]).exists()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_runner.core.digest import file_digest
 from llama_runner.llama_cpp.capabilities import (
     Capabilities,
-    SaysNothing,
+    NoOptionsListed,
     capabilities_of,
     difference,
     parse_devices,
@@ -122,7 +122,7 @@ def test_where_nothing_can_be_kept_they_are_asked_each_time(programs: Path, tmp_
 
 def test_a_program_that_lists_no_options_says_nothing(programs: Path, tmp_path: Path) -> None:
     (programs / "llama-server").write_text("#!/bin/sh\n")
-    with pytest.raises(SaysNothing):
+    with pytest.raises(NoOptionsListed):
         capabilities_of(programs, DIGEST, tmp_path)
 
 

@@ -14,7 +14,7 @@ from llama_runner.store import layout
 
 def test_cmake_is_called_with_exactly_these_arguments() -> None:
     compilers = [("CMAKE_C_COMPILER", Path("/cc")), ("CMAKE_CXX_COMPILER", Path("/cxx"))]
-    argv = cmake.configure(Path("/c"), Path("/n"), Path("/s"), Path("/b"), compilers, ("-DX=1",))
+    argv = cmake.configure_command(Path("/c"), Path("/n"), Path("/s"), Path("/b"), compilers, ("-DX=1",))
     assert argv == [
         *("/c", "-S", "/s", "-B", "/b", "-G", "Ninja", "-DCMAKE_MAKE_PROGRAM=/n"),
         *("-DCMAKE_C_COMPILER=/cc", "-DCMAKE_CXX_COMPILER=/cxx"),
@@ -23,7 +23,7 @@ def test_cmake_is_called_with_exactly_these_arguments() -> None:
 
 
 def test_every_option_is_decided() -> None:
-    assert cmake.options(backend="cpu", build=10605, commit="unknown") == (
+    assert cmake.definitions(backend="cpu", build=10605, commit="unknown") == (
         "-DCMAKE_BUILD_TYPE=Release",
         "-DBUILD_SHARED_LIBS=OFF",
         "-DLLAMA_BUILD_NUMBER=10605",
@@ -45,8 +45,8 @@ def test_every_option_is_decided() -> None:
 
 
 def test_files_of_a_tree_that_nobody_knows_are_compiled_one_by_one() -> None:
-    ours = set(cmake.options(backend="cpu", build=1, commit="x"))
-    theirs = set(cmake.options(backend="cpu", build=1, commit="x", pinned=False))
+    ours = set(cmake.definitions(backend="cpu", build=1, commit="x"))
+    theirs = set(cmake.definitions(backend="cpu", build=1, commit="x", pinned=False))
     assert theirs - ours == {"-DCMAKE_UNITY_BUILD=OFF"}
 
 
@@ -66,8 +66,8 @@ OWN_OPTIONS = {
 }
 
 
-def _options(backend: str, wishes: cmake.Wishes | None = None, gpus: str = "") -> dict[str, str]:
-    words = cmake.options(backend=backend, build=1, commit="x", wishes=wishes, gpus=gpus)
+def _options(backend: str, wishes: cmake.CMakeOptions | None = None, gpus: str = "") -> dict[str, str]:
+    words = cmake.definitions(backend=backend, build=1, commit="x", wishes=wishes, gpus=gpus)
     assert all(word.startswith("-D") for word in words)
     return {name: value for name, _, value in (word.removeprefix("-D").partition("=") for word in words)}
 
@@ -79,7 +79,7 @@ def test_a_backend_adds_these_options_and_no_others(backend: str) -> None:
 
 
 def test_what_the_user_says_about_a_build_comes_last() -> None:
-    wishes = cmake.Wishes("Debug", ("GGML_LTO=ON", "-DGGML_NATIVE:BOOL=OFF", "X="), "-O1 -g", "-g")
+    wishes = cmake.CMakeOptions("Debug", ("GGML_LTO=ON", "-DGGML_NATIVE:BOOL=OFF", "X="), "-O1 -g", "-g")
     assert _options("cpu", wishes) == {
         **_options("cpu"),
         "CMAKE_BUILD_TYPE": "Debug",
@@ -94,12 +94,12 @@ def test_what_the_user_says_about_a_build_comes_last() -> None:
 @pytest.mark.parametrize("word", ["GGML_LTO", "-G", "=ON", "A B=1", ""])
 def test_what_is_no_definition_is_not_passed_to_cmake(word: str) -> None:
     with pytest.raises(UsageError, match="is not NAME=VALUE"):
-        _options("cpu", cmake.Wishes(arguments=(word,)))
+        _options("cpu", cmake.CMakeOptions(arguments=(word,)))
 
 
 def test_what_other_options_decide_is_not_passed_to_cmake() -> None:
     with pytest.raises(UsageError, match="CMAKE_BUILD_TYPE") as caught:
-        _options("cpu", cmake.Wishes(arguments=("CMAKE_BUILD_TYPE=Debug",)))
+        _options("cpu", cmake.CMakeOptions(arguments=("CMAKE_BUILD_TYPE=Debug",)))
     assert caught.value.hint == "use --build-type"
 
 
@@ -109,15 +109,15 @@ def test_only_builds_with_rpc_have_the_program_for_other_machines() -> None:
 
 
 def test_libraries_that_are_loaded_lie_beside_the_programs_and_are_found_there() -> None:
-    shared = cmake.options(backend="cpu-portable", build=1, commit="x")
-    argv = cmake.configure(Path("/c"), Path("/n"), Path("/s"), Path("/b"), [], shared)
+    shared = cmake.definitions(backend="cpu-portable", build=1, commit="x")
+    argv = cmake.configure_command(Path("/c"), Path("/n"), Path("/s"), Path("/b"), [], shared)
     assert "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=/b/bin" in argv
     assert "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON" in argv
 
 
 def test_progress_is_what_ninja_says() -> None:
-    assert cmake.progress("[12/330] Building CXX object x.o") == (12, 330)
-    assert cmake.progress("ninja: no work to do.") is None
+    assert cmake.parse_progress("[12/330] Building CXX object x.o") == (12, 330)
+    assert cmake.parse_progress("ninja: no work to do.") is None
 
 
 def test_options_that_cmake_ignores_are_found_in_its_warning() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from llama_runner.llama_cpp import cmake
-from llama_runner.llama_cpp.backends import missing
+from llama_runner.llama_cpp.backends import missing_requirements
 from llama_runner.llama_cpp.toolchain import find_toolchain, tool_path
 
-LACKING = missing("cuda", os.environ)
+LACKING = missing_requirements("cuda", os.environ)
 pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"not found here: {', '.join(LACKING)}")
 
 
@@ -25,8 +25,10 @@ def test_one_object_of_the_cuda_backend_is_compiled(binaries: Path, tmp_path: Pa
         ("CMAKE_CUDA_COMPILER", toolchain.others["nvcc"].path),
         ("CMAKE_CUDA_HOST_COMPILER", toolchain.cxx.path),
     ]
-    options = cmake.options(backend="cuda", build=10605, commit="unknown", gpus="90")
-    configure = cmake.configure(tool_path("cmake"), tool_path("ninja"), tree, tmp_path / "build", compilers, options)
+    options = cmake.definitions(backend="cuda", build=10605, commit="unknown", gpus="90")
+    configure = cmake.configure_command(
+        tool_path("cmake"), tool_path("ninja"), tree, tmp_path / "build", compilers, options
+    )
     said = subprocess.run(configure, check=True, capture_output=True, text=True)
     assert cmake.unused_options((said.stdout + said.stderr).splitlines()) == []
     target = "ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/arange.cu.o"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError
-from llama_runner.llama_cpp.capabilities import Capabilities, ask
+from llama_runner.llama_cpp.capabilities import Capabilities, probe
 from llama_runner.llama_cpp.environment import PATH_VARIABLES, program_environment, step_environment
 from llama_runner.llama_cpp.system_config import ACCEPT_VARIABLE, check
 
@@ -18,7 +18,7 @@ NOWHERE = {"XDG_CONFIG_HOME": os.devnull}
 @pytest.fixture(scope="session")
 def known(binaries: Path) -> Capabilities:
     """Return what the real programs list."""
-    return ask(next((binaries / "bins").glob("*/cpu-*")))
+    return probe(next((binaries / "bins").glob("*/cpu-*")))
 
 
 def test_11_02_only_listed_variables_reach_llama_cpp() -> None:

@@ -118,7 +118,7 @@ def test_a_file_that_is_called_compressed_on_its_way_comes_as_it_is(bench: Bench
 
 def test_other_bytes_are_refused_and_not_kept(bench: Bench, server: Server) -> None:
     server.content = CONTENT[:-1] + b"x"
-    with pytest.raises(DownloadError, match=f"{DIGEST} was asked for"):
+    with pytest.raises(DownloadError, match=f"not the given {DIGEST}"):
         bench.execute(FetchUrl(DIGEST, server.url))
     assert not (bench.root / "vendor").exists()
     server.content = CONTENT
@@ -126,7 +126,7 @@ def test_other_bytes_are_refused_and_not_kept(bench: Bench, server: Server) -> N
 
 
 def test_another_size_than_the_announced_one_is_seen_before_it_is_fetched(bench: Bench, server: Server) -> None:
-    with pytest.raises(NotFetched, match="300000 bytes there, and 5 were announced"):
+    with pytest.raises(NotFetched, match="300000 bytes, not the expected 5"):
         bench.execute(FetchUrl(DIGEST, server.url, 5))
 
 
@@ -146,7 +146,7 @@ def test_a_redirect_leads_to_no_file_of_this_machine(bench: Bench, server: Serve
 
 def test_nobody_there_is_an_error_with_the_way_out(bench: Bench, server: Server) -> None:
     url = server.url.replace(str(server.server_address[1]), "1").replace("http://", "http://me:secret@")
-    with pytest.raises(LlamaRunnerError, match="could not be fetched: the connection was refused") as caught:
+    with pytest.raises(LlamaRunnerError, match=r"cannot download .*: the connection was refused") as caught:
         bench.execute(FetchUrl(Digest("sha256:" + "0" * 64), url))
     assert "secret" not in str(caught.value)
     assert "network" in str(caught.value.hint)

@@ -13,7 +13,7 @@ import pytest
 
 from llama_runner.core.errors import DownloadError, SourceError, StepError, StoreError, ToolError
 from llama_runner.core.step import Step
-from llama_runner.llama_cpp.pinned_source import Tree
+from llama_runner.llama_cpp.pinned_source import NumberedTree
 from tests.llama_cpp.tiny_llama import PATCH, QUANTIZE_C, Bench, compile_step, write_tree
 from tests.llama_cpp.trees import tree_from
 
@@ -37,7 +37,7 @@ def write(path: Path, text: str = PATCH) -> str:
     return str(path)
 
 
-def apply(bench: Bench, tree: Tree) -> Path:
+def apply(bench: Bench, tree: NumberedTree) -> Path:
     assert isinstance(tree.node, Step)
     return bench.store.path(bench.execute(tree.node).places[tree.node])
 
@@ -176,7 +176,7 @@ def test_a_patch_of_a_pull_request_is_fetched_once(bench: Bench, tree: Path, tmp
 
 @pytest.mark.parametrize(
     ("status", "text", "why"),
-    [(404, PATCH, "the server answers 404"), (200, "<html>log in</html>", "what is there is no patch")],
+    [(404, PATCH, "the server answers 404"), (200, "<html>log in</html>", "it is not a patch")],
 )
 def test_a_patch_that_cannot_be_fetched(bench: Bench, tree: Path, status: int, text: str, why: str) -> None:
     with serving(status, text) as (url, _), pytest.raises(DownloadError, match=why) as caught:

@@ -259,11 +259,11 @@ def test_a_missing_library_is_named(court: Court) -> None:
         ("lib/libc.so.6: version `GLIBC_2.38' not found (required by x)", "GLIBC_2.38", "newer system"),
     ],
 )
-def test_what_each_loader_says_of_a_missing_library_is_understood(line: str, library: str, way_out: str) -> None:
+def test_what_each_loader_says_of_a_missing_library_is_understood(line: str, library: str, resolution: str) -> None:
     error = rejection("llama-server", "with --version", 127, ["before", line, "after"], "log")
     assert isinstance(error, MissingLibrary)
     assert error.library == library
-    assert way_out in (error.hint or "")
+    assert resolution in (error.hint or "")
 
 
 @linux

@@ -14,8 +14,8 @@ import pytest
 
 from llama_runner.core.errors import DownloadError, LlamaRunnerError, UsageError
 from llama_runner.llama_cpp import release_choice, release_index
-from llama_runner.llama_cpp.release_index import Listing, ReleasesUnknown
-from llama_runner.llama_cpp.releases import BadListing, NoAsset, NoDigest, Prebuilt
+from llama_runner.llama_cpp.release_index import ReleaseIndex, ReleasesUnknown
+from llama_runner.llama_cpp.releases import BadListing, NoAsset, NoDigest, ReleaseArchive
 from tests.fakereleases.server import Releases
 
 LINUX = "linux-x86_64"
@@ -66,7 +66,7 @@ def settings(served: Releases, **more: str) -> dict[str, str]:
 def test_the_archive_for_a_machine_is_found(
     served: Releases, tmp_path: Path, platform: str, backend: str, name: str
 ) -> None:
-    found = release_choice.prebuilt(None, platform, backend, tmp_path, environment=settings(served))
+    found = release_choice.choose_release_archive(None, platform, backend, tmp_path, environment=settings(served))
     assert (found.name, found.build, found.size) == (name, 10700, len(name))
     assert found.digest == "sha256:" + hashlib.sha256(name.encode()).hexdigest()
     assert found.url == f"{served.origin}/ggml-org/llama.cpp/releases/download/b10700/{name}"
@@ -82,69 +82,81 @@ def test_where_there_is_no_archive_what_there_is_gets_listed(
     served: Releases, tmp_path: Path, platform: str, backend: str
 ) -> None:
     with pytest.raises(NoAsset, match=f"b10700 has no programs for {platform} with {backend}") as raised:
-        release_choice.prebuilt(None, platform, backend, tmp_path, environment=settings(served))
+        release_choice.choose_release_archive(None, platform, backend, tmp_path, environment=settings(served))
     assert "llama-b10700-bin-win-cuda-12.4-x64.zip" in str(raised.value)
     assert "--binaries build" in str(raised.value.hint)
 
 
 def test_of_a_release_that_is_still_being_filled_the_one_before_is_taken(served: Releases, tmp_path: Path) -> None:
     served.add(10701, names=("llama-{tag}-bin-win-cpu-x64.zip",))
-    found = release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
+    found = release_choice.choose_release_archive(None, LINUX, "cpu", tmp_path, environment=settings(served))
     assert found.build == 10700
     with pytest.raises(NoAsset):
-        release_choice.prebuilt("b10701", LINUX, "cpu", tmp_path, environment=settings(served))
+        release_choice.choose_release_archive("b10701", LINUX, "cpu", tmp_path, environment=settings(served))
 
 
 def test_a_build_is_taken_by_its_tag(served: Releases, tmp_path: Path) -> None:
-    assert release_choice.prebuilt("b10605", LINUX, "cpu", tmp_path, environment=settings(served)).build == 10605
+    assert (
+        release_choice.choose_release_archive("b10605", LINUX, "cpu", tmp_path, environment=settings(served)).build
+        == 10605
+    )
     with pytest.raises(DownloadError, match="has no release b1"):
-        release_choice.prebuilt("b1", LINUX, "cpu", tmp_path, environment=settings(served))
+        release_choice.choose_release_archive("b1", LINUX, "cpu", tmp_path, environment=settings(served))
 
 
 def test_what_was_chosen_stays_chosen_and_nobody_is_asked_again(served: Releases, tmp_path: Path) -> None:
-    first = release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
+    first = release_choice.choose_release_archive(None, LINUX, "cpu", tmp_path, environment=settings(served))
     asked = len(served.requests)
     served.add(10800)
     for answer in (tmp_path / "releases").glob("answer-*"):
         answer.unlink()
     code = (
         "import sys; from pathlib import Path; from llama_runner.llama_cpp import release_choice\n"
-        f"found = release_choice.prebuilt(None, {LINUX!r}, 'cpu', Path(sys.argv[1]), "
+        f"found = release_choice.choose_release_archive(None, {LINUX!r}, 'cpu', Path(sys.argv[1]), "
         "environment={'LLAMA_RUNNER_RELEASES': sys.argv[2]})\n"
         "print(found.tag, 'httpx2' in sys.modules, 'ssl' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path), served.endpoint]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "b10700 False False\n"
     assert len(served.requests) == asked
-    assert release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served)) == first
+    assert release_choice.choose_release_archive(None, LINUX, "cpu", tmp_path, environment=settings(served)) == first
     (chosen,) = (tmp_path / "releases").glob("chosen-*")
     chosen.write_text("{")
     for answer in (tmp_path / "releases").glob("answer-*"):
         answer.unlink()
-    assert release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served)).build == 10800
+    assert (
+        release_choice.choose_release_archive(None, LINUX, "cpu", tmp_path, environment=settings(served)).build == 10800
+    )
     served.add(10900)
     for answer in (tmp_path / "releases").glob("answer-*"):
         answer.unlink()
     assert (
-        release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served), update=True).build == 10900
+        release_choice.choose_release_archive(
+            None, LINUX, "cpu", tmp_path, environment=settings(served), update=True
+        ).build
+        == 10900
     )
 
 
 def test_an_archive_without_a_digest_is_refused_unless_one_is_given(served: Releases, tmp_path: Path) -> None:
     del served.asset("llama-b10700-bin-ubuntu-x64.tar.gz")["digest"]
-    with pytest.raises(NoDigest, match=r"gives no sha256 of llama-b10700-bin-ubuntu-x64\.tar\.gz"):
-        release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served))
-    found = release_choice.prebuilt(None, LINUX, "cpu", tmp_path, environment=settings(served), sha256="0" * 64)
+    with pytest.raises(NoDigest, match=r"lists llama-b10700-bin-ubuntu-x64\.tar\.gz"):
+        release_choice.choose_release_archive(None, LINUX, "cpu", tmp_path, environment=settings(served))
+    found = release_choice.choose_release_archive(
+        None, LINUX, "cpu", tmp_path, environment=settings(served), sha256="0" * 64
+    )
     assert found.digest == "sha256:" + "0" * 64
     served.asset("cudart-llama-bin-win-cuda-12.4-x64.zip")
     served.releases[0]["assets"][0]["digest"] = None
     with pytest.raises(NoDigest, match="cudart"):
-        release_choice.prebuilt("b10700", "windows-x64", "cuda", tmp_path / "other", environment=settings(served))
+        release_choice.choose_release_archive(
+            "b10700", "windows-x64", "cuda", tmp_path / "other", environment=settings(served)
+        )
 
 
 def test_within_an_hour_nobody_is_asked_and_then_only_whether_it_changed(served: Releases, tmp_path: Path) -> None:
     clock = Time(1_000_000.0)
-    listing = Listing(tmp_path, settings(served), now=clock)
+    listing = ReleaseIndex(tmp_path, settings(served), now=clock)
     assert listing.latest().build == 10700
     clock.now += 3599
     served.add(10701)
@@ -167,7 +179,7 @@ def test_within_an_hour_nobody_is_asked_and_then_only_whether_it_changed(served:
 def test_a_limit_is_told_and_kept(served: Releases, tmp_path: Path, fault: str, seconds: int) -> None:
     clock = Time(float(served.reset - 1800))
     served.faults["latest"] = fault
-    listing = Listing(tmp_path, settings(served), now=clock)
+    listing = ReleaseIndex(tmp_path, settings(served), now=clock)
     for _ in range(2):
         with pytest.raises(ReleasesUnknown, match=r"takes no more requests from here until \d\d:\d\d") as raised:
             listing.latest()
@@ -183,29 +195,29 @@ def test_a_limit_is_told_and_kept(served: Releases, tmp_path: Path, fault: str, 
 def test_what_was_heard_before_serves_when_nobody_answers(served: Releases, tmp_path: Path, fault: str) -> None:
     clock, said = Time(float(served.reset - 1800)), list[str]()
     environment = settings(served)
-    Listing(tmp_path, environment, now=clock).latest()
+    ReleaseIndex(tmp_path, environment, now=clock).latest()
     clock.now += 3 * 3600
     served.reset += 3 * 3600
     served.faults["latest"] = fault
     if fault == "gone":
         served._server.socket.close()
-    listing = Listing(
+    listing = ReleaseIndex(
         tmp_path, environment, now=clock, offline=fault == "offline", notice=lambda _, text: said.append(text)
     )
     assert listing.latest().build == 10700
-    assert said[0].endswith("what it said 3 hours ago is used")
+    assert said[0].endswith("using its answer from 3 hours ago")
 
 
 def test_the_token_goes_to_the_api_alone_and_is_never_shown(served: Releases, tmp_path: Path) -> None:
     environment = settings(served, GITHUB_TOKEN="ghp_secret")
-    Listing(tmp_path / "a", environment).latest()
+    ReleaseIndex(tmp_path / "a", environment).latest()
     assert "authorization" not in served.requests[-1].headers, "a mirror must not learn it"
     environment["GITHUB_API_URL"] = served.origin
-    Listing(tmp_path / "b", environment).latest()
+    ReleaseIndex(tmp_path / "b", environment).latest()
     assert served.requests[-1].headers["authorization"] == "Bearer ghp_secret"
     served.faults["latest"] = "401"
     with pytest.raises(ReleasesUnknown, match="status 401") as raised:
-        Listing(tmp_path / "c", environment).latest()
+        ReleaseIndex(tmp_path / "c", environment).latest()
     assert "the token in GITHUB_TOKEN is not accepted" in str(raised.value.hint)
     kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "ghp_secret" not in kept + str(raised.value) + repr(raised.value)
@@ -216,11 +228,12 @@ def test_the_token_goes_to_the_api_alone_and_is_never_shown(served: Releases, tm
 
 def test_a_redirect_is_followed_on_the_same_host_only(served: Releases, tmp_path: Path) -> None:
     served.faults["latest"] = "moved"
-    assert Listing(tmp_path, settings(served)).latest().build == 10700
-    for fault, why in (("elsewhere", "it leads to another host, http://localhost:9"), ("loop", "without end")):
+    assert ReleaseIndex(tmp_path, settings(served)).latest().build == 10700
+    reasons = {"elsewhere": "redirected to another host, http://localhost:9", "loop": "more than 5 redirects"}
+    for fault, why in reasons.items():
         served.faults["latest"] = fault
         with pytest.raises(BadListing, match=why):
-            Listing(tmp_path / fault, settings(served)).latest()
+            ReleaseIndex(tmp_path / fault, settings(served)).latest()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +257,7 @@ def test_a_redirect_is_followed_on_the_same_host_only(served: Releases, tmp_path
 def test_what_is_no_listing_is_said(served: Releases, tmp_path: Path, answer: str, why: str) -> None:
     served.faults["latest"] = answer
     with pytest.raises(BadListing) as raised:
-        Listing(tmp_path, settings(served)).latest()
+        ReleaseIndex(tmp_path, settings(served)).latest()
     assert why in str(raised.value)
     assert not list(tmp_path.glob("answer-*")), "and not kept"
 
@@ -262,12 +275,12 @@ def test_what_is_no_listing_is_said(served: Releases, tmp_path: Path, answer: st
 def test_one_wrong_file_spoils_a_listing(served: Releases, tmp_path: Path, wrong: dict[str, object], why: str) -> None:
     served.asset("llama-b10700-bin-ubuntu-x64.tar.gz").update(wrong)
     with pytest.raises(BadListing, match=why):
-        Listing(tmp_path, settings(served)).latest()
+        ReleaseIndex(tmp_path, settings(served)).latest()
 
 
 def test_huge_answers_are_not_read_to_their_end(served: Releases, tmp_path: Path) -> None:
     with pytest.raises(BadListing, match="longer than 1000 bytes"):
-        Listing(tmp_path, settings(served), largest=1000).latest()
+        ReleaseIndex(tmp_path, settings(served), largest=1000).latest()
 
 
 def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -> None:
@@ -276,10 +289,10 @@ def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -
     with pytest.raises(
         ReleasesUnknown, match=r"127\.0\.0\.1:\d+.* cannot be reached: the connection was refused"
     ) as raised:
-        Listing(tmp_path, environment).latest()
+        ReleaseIndex(tmp_path, environment).latest()
     assert "LLAMA_RUNNER_RELEASES" in str(raised.value.hint)
-    with pytest.raises(LlamaRunnerError, match="nobody must be asked"):
-        Listing(tmp_path, environment, offline=True).latest()
+    with pytest.raises(LlamaRunnerError, match="the network must not be used"):
+        ReleaseIndex(tmp_path, environment, offline=True).latest()
 
 
 @pytest.mark.parametrize(
@@ -293,22 +306,24 @@ def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -
     ],
 )
 def test_an_endpoint_that_is_none_is_said(tmp_path: Path, endpoint: str, why: str) -> None:
-    with pytest.raises(UsageError, match="LLAMA_RUNNER_RELEASES is not an address that can be asked") as raised:
-        Listing(tmp_path, {"LLAMA_RUNNER_RELEASES": endpoint})
+    with pytest.raises(UsageError, match="LLAMA_RUNNER_RELEASES is not a usable URL") as raised:
+        ReleaseIndex(tmp_path, {"LLAMA_RUNNER_RELEASES": endpoint})
     assert why in str(raised.value).lower()
     assert "pa55" not in str(raised.value)
 
 
 def test_a_damaged_memory_is_asked_anew(served: Releases, tmp_path: Path) -> None:
-    Listing(tmp_path, settings(served)).latest()
+    ReleaseIndex(tmp_path, settings(served)).latest()
     (answer,) = tmp_path.glob("answer-*")
     for damage in ("", "[]", json.dumps({**json.loads(answer.read_text()), "at": "never"})):
         answer.write_text(damage)
-        assert Listing(tmp_path, settings(served)).latest().build == 10700
+        assert ReleaseIndex(tmp_path, settings(served)).latest().build == 10700
     assert len(served.requests) == 4
 
 
 def test_what_cannot_be_remembered_is_used_all_the_same(served: Releases, tmp_path: Path) -> None:
     private = tmp_path / "a file"
     private.touch()
-    assert isinstance(release_choice.prebuilt(None, LINUX, "cpu", private, environment=settings(served)), Prebuilt)
+    assert isinstance(
+        release_choice.choose_release_archive(None, LINUX, "cpu", private, environment=settings(served)), ReleaseArchive
+    )

@@ -16,13 +16,13 @@ from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.build_selection import (
     DamagedChoice,
-    choice,
     choice_file,
-    chosen,
+    chosen_name,
     open_chosen,
     open_programs,
+    read_choice,
 )
-from llama_runner.llama_cpp.installed_builds import BuildStore, Chosen
+from llama_runner.llama_cpp.installed_builds import BuildIsChosen, BuildStore
 from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.registry import register
 from llama_runner.store import locks
@@ -89,7 +89,7 @@ def test_damaged_builds_are_listed_and_never_used(shelf: BuildStore, store: Stor
         with pytest.raises(StoreError, match=path.name) as caught:
             shelf.use(path.name)
         assert "bins use auto" in str(caught.value.hint)
-    assert chosen(store.private) is None
+    assert chosen_name(store.private) is None
 
 
 def test_a_build_that_was_moved_with_its_root_is_read_once_and_then_believed(store: Store, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_build_that_was_moved_with_its_root_is_read_once_and_then_believed(sto
     opened = open_programs(moved, "cpu")
     assert opened.restamp
     assert open_programs(moved, "cpu").restamp, "looking writes nothing"
-    opened.remember(moved)
+    opened.update_stamp(moved)
     assert not open_programs(moved, "cpu").restamp
     assert open_programs(moved, "cpu").digest == open_programs(store, "cpu").digest
 
@@ -128,7 +128,7 @@ def test_pain_20_a_choice_of_build_is_kept_and_rolled_back_step_by_step(shelf: B
     assert open_chosen(store) is None
     for path in (one, one, two, three):
         shelf.use(path.name)
-    assert chosen(store.private) == three.name
+    assert chosen_name(store.private) == three.name
     opened = open_chosen(store)
     assert opened is not None
     assert opened.path == shelf.path() == three
@@ -160,7 +160,7 @@ def test_a_damaged_choice_is_reported_and_replaced_by_the_next(shelf: BuildStore
         open_chosen(store)
     assert len(shelf.builds()) == 1
     shelf.use(one.name)
-    assert chosen(store.private) == one.name
+    assert chosen_name(store.private) == one.name
 
 
 CHOOSE = """
@@ -189,7 +189,7 @@ def test_concurrent_choices_leave_one_choice_and_the_whole_history(shelf: BuildS
         process.stdin.write("go\n")
         process.stdin.flush()
     assert [process.communicate() and process.returncode for process in both] == [0, 0]
-    now = choice(store.private)
+    now = read_choice(store.private)
     assert now.name in names
     assert len(now.before) == 18, "each choice of both is there to go back to"
     assert [path.name for path in choice_file(store.private).parent.iterdir()] == [f"{HERE}.json"]
@@ -204,7 +204,7 @@ def test_a_build_that_a_server_uses_is_never_removed(shelf: BuildStore, store: S
             shelf.remove(one.name, force=force)
         assert "llama-runner stop" in str(caught.value.hint)
     assert (one / "llama-server").exists()
-    assert chosen(store.private) == one.name
+    assert chosen_name(store.private) == one.name
 
 
 def test_a_server_that_was_written_down_before_programs_were_is_known_by_its_process(
@@ -227,7 +227,7 @@ def test_a_server_that_was_written_down_before_programs_were_is_known_by_its_pro
 def test_removing_the_build_in_use_needs_force_and_selects_auto(shelf: BuildStore, store: Store) -> None:
     one, two = lay(store.root, build=1), lay(store.root, build=2)
     shelf.use(one.name)
-    with pytest.raises(Chosen, match=one.name):
+    with pytest.raises(BuildIsChosen, match=one.name):
         shelf.remove(one.name)
     assert shelf.remove(one.name, force=True).name == one.name
     assert not one.exists()

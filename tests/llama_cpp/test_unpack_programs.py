@@ -14,7 +14,7 @@ import pytest
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
 from llama_runner.core.record import Record
-from llama_runner.llama_cpp.releases import Asset, Prebuilt
+from llama_runner.llama_cpp.releases import Asset, ReleaseArchive
 from llama_runner.llama_cpp.system_binaries import open_archive
 from llama_runner.request.prebuilt_graph import (
     BadDigest,
@@ -104,7 +104,7 @@ def test_libraries_out_of_an_archive_of_their_own_go_beside_the_programs(bench: 
 def test_a_release_is_fetched_with_what_goes_with_it() -> None:
     digest, url = Digest("sha256:" + "1" * 64), "https://example.org/b7/llama-b7-bin-win-cuda-12.4-x64.zip"
     libraries = Asset("cudart.zip", "https://example.org/b7/cudart.zip", 5, Digest("sha256:" + "2" * 64))
-    found = Prebuilt(url, digest, 10, 7, "b7", "llama-b7-bin-win-cuda-12.4-x64.zip", (libraries,))
+    found = ReleaseArchive(url, digest, 10, 7, "b7", "llama-b7-bin-win-cuda-12.4-x64.zip", (libraries,))
     step = release_programs(Release(found, "cuda"), platform="windows-x64")
     fetched = [node for node in (step.archive, *step.beside) if isinstance(node, FetchUrl)]
     assert [(each.url, each.expected_digest, each.size) for each in fetched] == [
@@ -175,7 +175,7 @@ def test_programs_for_another_machine_are_named_with_both(bench: Bench, tmp_path
 
 
 def test_a_text_that_is_called_llama_server_is_no_program(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(BadArchive, match="llama-server in the archive is no program"):
+    with pytest.raises(BadArchive, match="llama-server in the archive is not a program"):
         bench.execute(unpack(zip_of(tmp_path / "a.zip", {**foreign(), "llama-server": b"not found"})))
 
 
@@ -187,7 +187,7 @@ def test_the_sha256_of_a_file_is_compared_even_when_it_is_unpacked_already(bench
     bench.execute(unpack(archive, sha256=f"sha256:{right}"))
     bench.execute(unpack(archive))
     assert bench.ran() == []
-    with pytest.raises(SourceError, match="was asked for"):
+    with pytest.raises(SourceError, match="not the given"):
         bench.execute(unpack(archive, sha256="0" * 64))
 
 

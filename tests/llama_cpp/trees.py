@@ -10,10 +10,10 @@ from llama_runner.request.source_tree_facts import find_patches, find_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.llama_cpp.pinned_source import Tree
+    from llama_runner.llama_cpp.pinned_source import NumberedTree
 
 
-def tree_from(text: str, *, patches: Sequence[str] = (), offline: bool = False) -> Tree:
+def tree_from(text: str, *, patches: Sequence[str] = (), offline: bool = False) -> NumberedTree:
     """Find a tree and its patches, and return the node that gives it."""
     tree = named_tree(find_tree(text, offline=offline))
     return patched(tree, find_patches(patches)) if patches else tree

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llama_runner.core.converter import ConverterChoice
 from llama_runner.core.digest import Digest
 from llama_runner.core.step import Step, topological_order
-from llama_runner.llama_cpp.pinned_source import Pin as SourcePin
+from llama_runner.llama_cpp.pinned_source import SourcePin
 from llama_runner.llama_cpp.toolchain import Compiler, Toolchain
 from llama_runner.request.graph import graph_of
 from llama_runner.request.model_facts import ModelFacts

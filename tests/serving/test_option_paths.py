@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.csv_row import parse_row
-from llama_runner.llama_cpp.capabilities import ask
+from llama_runner.llama_cpp.capabilities import probe
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, spec_of
 from llama_runner.serving.llama_server.option_paths import absolute_options, takes_path
 
@@ -61,6 +61,6 @@ def test_11_01_all_paths_of_a_launch_are_absolute(here: str) -> None:
 
 
 def test_11_01_every_option_of_the_real_program_that_takes_a_file_is_known(binaries: Path) -> None:
-    known = ask(next((binaries / "bins").glob("*/cpu-*")))
+    known = probe(next((binaries / "bins").glob("*/cpu-*")))
     named = {name for flag in known.flags if flag.kind == "file" or "FNAME" in flag.value for name in flag.names}
     assert {name for name in named if not takes_path(name)} == {"-hff", "--hf-file"}, "a file in a repository"

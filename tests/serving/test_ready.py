@@ -215,7 +215,9 @@ def test_a_refused_key_is_an_error_at_once(stage: Stage, monkeypatch: pytest.Mon
     monkeypatch.setenv("LLAMA_API_KEY", "right")
     server = stage.start()
     server.api_key = "wrong"
-    with pytest.raises(KeyRefused, match=r"(?m)^http://127\.0\.0\.1:\d+ asks for an API key and refuses ours$"):
+    with pytest.raises(
+        KeyRefused, match=r"(?m)^http://127\.0\.0\.1:\d+ requires an API key and refuses the given one$"
+    ):
         server.wait_ready()
     assert not lives(server.pid)
 

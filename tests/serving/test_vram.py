@@ -11,7 +11,7 @@ import pytest
 from llama_runner.cli import render
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.system import gpu_memory
-from llama_runner.system.gpu_memory import held
+from llama_runner.system.gpu_memory import gpu_memory_of
 from llama_runner.system.programs import find_program
 from tests.serving.play import Stage, until
 
@@ -66,26 +66,26 @@ def test_a_server_is_shown_with_what_it_holds_on_each_gpu(stage: Stage, programs
 @pytest.mark.parametrize("script", ["exit 9", "echo 'No devices were found'", "echo 1,2; echo '-1, x, y'; echo ,,,"])
 def test_an_nvidia_smi_without_answers_is_ignored(programs: Path, script: str) -> None:
     nvidia_smi(programs, script)
-    assert held([1, 2]) == {}
+    assert gpu_memory_of([1, 2]) == {}
 
 
 def test_an_nvidia_smi_that_hangs_is_killed(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hang").symlink_to(find_program("sleep") or "")
     nvidia_smi(programs, f"{tmp_path}/hang 3600 & wait")
     monkeypatch.setattr(gpu_memory, "TIMEOUT_S", 0.3)
-    assert held([1]) == {}
+    assert gpu_memory_of([1]) == {}
     until(lambda: not [each for each in psutil.process_iter() if str(tmp_path) in words(each)], "its end")
 
 
 def test_an_nvidia_smi_that_cannot_be_started_is_ignored(programs: Path) -> None:
     (programs / "nvidia-smi").write_bytes(b"\x7fELF")
     (programs / "nvidia-smi").chmod(0o755)
-    assert held([1]) == {}
+    assert gpu_memory_of([1]) == {}
 
 
 def test_nothing_is_asked_where_no_server_runs(programs: Path, tmp_path: Path) -> None:
     nvidia_smi(programs, f"touch {tmp_path / 'asked'}")
-    assert held([]) == {}
+    assert gpu_memory_of([]) == {}
     assert not (tmp_path / "asked").exists()
 
 
@@ -102,4 +102,4 @@ def test_the_kernel_tells_of_amd(tmp_path: Path, programs: Path) -> None:
     client(pid, "8", "drm-client-id:\tnone", "drm-memory-vram:\tmuch PiB")
     (pid / "fdinfo" / "9").write_bytes(b"\xff\xfe")
     client(tmp_path / "18", "0")
-    assert held([17, 18, 19], tmp_path) == {17: {"0000:03:00.0": 3 * GIB, "0000:04:00.0": GIB}}
+    assert gpu_memory_of([17, 18, 19], tmp_path) == {17: {"0000:03:00.0": 3 * GIB, "0000:04:00.0": GIB}}

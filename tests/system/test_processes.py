@@ -12,7 +12,7 @@ import pytest
 
 from llama_runner.system import processes
 from llama_runner.system.module_path import safe_module_path
-from llama_runner.system.processes import capture, empty_directory, output_of, python_module
+from llama_runner.system.processes import capture, empty_directory, python_module, try_output
 from llama_runner.system.programs import find_program, safe_path
 
 SHELL = ["/bin/sh", "-c"]
@@ -142,14 +142,14 @@ def test_both_streams_are_captured_apart_or_as_they_come() -> None:
     script = [*SHELL, "echo 1; echo 2 >&2; echo 3; exit 7"]
     assert capture(script) == (7, b"1\n3\n", b"2\n")
     assert capture(script, merged=True) == (7, b"1\n2\n3\n", b"")
-    assert output_of(script) is None
+    assert try_output(script) is None
 
 
 @pytest.mark.parametrize("own_group", [False, True])
 def test_a_program_that_does_not_end_is_killed(own_group: bool) -> None:
     with pytest.raises(TimeoutError, match="no answer within"):
         capture(["sleep", "600"], timeout=0.05, own_group=own_group)
-    assert output_of(["sleep", "600"], timeout=0.05) is None
+    assert try_output(["sleep", "600"], timeout=0.05) is None
 
 
 def test_a_program_that_prints_without_end_is_killed() -> None:

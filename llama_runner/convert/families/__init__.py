@@ -1,8 +1,8 @@
-"""The architectures that can be converted, and which module knows each.
+"""Architectures that can be converted, with the module of each.
 
 To add one, run ``scripts/new_architecture.py``; CONTRIBUTING.md has an example. It writes ``families/<family>.py``
-with a `Family`, and the entry here: the module and its constant. This table is apart from the modules so that listing
-the architectures imports none of them.
+with a `Family`, and the entry here: the module and its constant. The table is separate from the modules, so that
+listing the architectures imports none of them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ARCHITECTURES = {
     "BertForMaskedLM": "bert.FAMILY",
     "BertForSequenceClassification": "bert.FAMILY",
     "BertModel": "bert.FAMILY",
-    "Cohere2ForCausalLM": "cohere.SECOND",
-    "CohereForCausalLM": "cohere.FIRST",
+    "Cohere2ForCausalLM": "cohere.COHERE2",
+    "CohereForCausalLM": "cohere.COHERE",
     "DeepseekV2ForCausalLM": "deepseek.FAMILY",
     "DeepseekV3ForCausalLM": "deepseek.FAMILY",
     "DistilBertForMaskedLM": "distilbert.FAMILY",
@@ -27,11 +27,11 @@ ARCHITECTURES = {
     "DistilBertModel": "distilbert.FAMILY",
     "Ernie4_5ForCausalLM": "ernie.FAMILY",
     "Ernie4_5_ForCausalLM": "ernie.FAMILY",
-    "Exaone4ForCausalLM": "exaone.FOURTH",
-    "ExaoneForCausalLM": "exaone.THIRD",
+    "Exaone4ForCausalLM": "exaone.EXAONE4",
+    "ExaoneForCausalLM": "exaone.EXAONE",
     "FalconForCausalLM": "falcon.FAMILY",
     "GPT2LMHeadModel": "gpt2.FAMILY",
-    "GPTBigCodeForCausalLM": "starcoder.FIRST",
+    "GPTBigCodeForCausalLM": "starcoder.STARCODER",
     "GPTNeoXForCausalLM": "gptneox.FAMILY",
     "Gemma2ForCausalLM": "gemma.GEMMA2",
     "Gemma3ForCausalLM": "gemma.GEMMA3",
@@ -83,7 +83,7 @@ ARCHITECTURES = {
     "SmolLM3ForCausalLM": "granite.SMOLLM3",
     "StableLMEpochForCausalLM": "stablelm.FAMILY",
     "StableLmForCausalLM": "stablelm.FAMILY",
-    "Starcoder2ForCausalLM": "starcoder.SECOND",
+    "Starcoder2ForCausalLM": "starcoder.STARCODER2",
     "T5EncoderModel": "t5.ENCODER",
     "T5ForConditionalGeneration": "t5.FAMILY",
     "T5WithLMHeadModel": "t5.FAMILY",
@@ -93,8 +93,8 @@ ARCHITECTURES = {
     "XLMRobertaModel": "roberta.XLM_ROBERTA",
 }
 
-# Of models that see as well, what is known of the part that reads: its types, and the architectures that it may name.
-READING: dict[str, dict[str, tuple[str, ...]]] = {
+# Text parts of multimodal models: the supported model types, and the architectures that they may name.
+TEXT_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "LlavaForConditionalGeneration": {
         "model_type": ("llama", "mistral"),
         "architectures": ("LlamaForCausalLM", "MistralForCausalLM"),
@@ -107,7 +107,7 @@ READING: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def family_of(architecture: str) -> Family:
-    """The family that converts an architecture. Raises `SourceError`."""
+    """Return the family of an architecture; raises `SourceError`."""
     if architecture not in ARCHITECTURES:
         from llama_runner.convert.errors import unsupported_architecture_error  # noqa: PLC0415 - not on the warm path
 

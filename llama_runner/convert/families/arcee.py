@@ -1,4 +1,4 @@
-"""Arcee's AFM: Llama with a feed-forward network without a gate.
+"""Arcee's AFM: Llama with an ungated feed-forward network.
 
 Follows ``ArceeModel`` of llama.cpp's conversion/llama.py.
 """
@@ -14,7 +14,7 @@ from llama_runner.convert.families.pooling import pooling_of
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DEFAULTS: dict[str, Any] = {
     **llama.DEFAULTS["llama"],
@@ -26,13 +26,13 @@ DEFAULTS: dict[str, Any] = {
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the key heads and the size of a head, as for Llama."""
+    """Fill in the number of key heads and the head size, as for Llama."""
     del model_type
     return llama.derive(values, "llama")
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write Llama's hyperparameters, then how a sentence encoder pools."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write Llama's hyperparameters and the pooling type."""
     llama.write_hyperparameters(values, config, source, file_type)
     if (pooling := pooling_of(source)) is not None:
         values.uint32("{arch}.pooling_type", pooling)

@@ -1,4 +1,4 @@
-"""BERT and the sentence encoders made from it: attention both ways, absolute positions, layer norms.
+"""BERT and sentence encoders made from it: bidirectional attention, absolute positions, layer norms.
 
 Follows ``BertModel`` of llama.cpp's conversion/bert.py: only the encoder is kept, so pooler and heads for
 pre-training are dropped, and a classifier is kept where it is one.
@@ -17,7 +17,7 @@ from llama_runner.convert.vocab import wordpiece
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ DUMMY_LABELS = 2  # transformers fills in LABEL_0 and LABEL_1 where a model has 
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the labels: numbers as keys, and as many dummies as transformers would make."""
+    """Fill in the labels with numbers as keys, and as many dummies as transformers would."""
     del model_type
     labels = values.get("id2label")
     if labels is None:
@@ -71,13 +71,13 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def labels_of(config: Config) -> dict[int, str]:
-    """The labels of a classifier, empty where there are only transformers' two dummies."""
+    """Return a classifier's labels; empty if there are only transformers' two dummies."""
     labels: dict[int, str] = config.find("id2label")
     return {} if len(labels) == DUMMY_LABELS and labels.get(0) == "LABEL_0" else labels
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     if (kind := config.find("position_embedding_type")) not in ("absolute", None):
         raise UnsupportedOption("position_embedding_type in config.json", kind)
     return {
@@ -92,7 +92,7 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Take off the prefix of models with a head, and translate the names of the first TensorFlow exports."""
+    """Remove the prefix of models with a head, and translate the names of the first TensorFlow exports."""
     name = name.removeprefix("bert.")
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         if name.endswith(old):
@@ -104,8 +104,8 @@ def rename(name: str, config: Config) -> str | None:
     return name
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the text model's hyperparameters, then attention both ways, pooling and labels."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the text model's hyperparameters, bidirectional attention, pooling and labels."""
     hyperparameters.write(values, config, file_type)
     values.boolean("{arch}.attention.causal", value=False)
     if (pooling := pooling_of(source)) is not None:
@@ -114,8 +114,8 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
         values.strings("{arch}.classifier.output_labels", [label for _, label in sorted(labels.items())])
 
 
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """WordPiece, preceded by the number of token types."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the number of token types and the WordPiece vocabulary."""
     return wordpiece.write(values, config, source)
 
 

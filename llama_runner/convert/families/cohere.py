@@ -1,4 +1,4 @@
-"""Command R (Cohere 1 and 2): attention and feed-forward network side by side, the embedding as the output matrix.
+"""Command R (Cohere 1 and 2): parallel attention and feed-forward network, tied embeddings.
 
 Follows ``CommandR2Model`` and ``Cohere2Model`` of llama.cpp's conversion/command_r.py. Biases, which the official
 script takes for Cohere 2 where they are all zero, are refused.
@@ -16,7 +16,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 FIRST_DEFAULTS: dict[str, Any] = {
     "vocab_size": 256000,
@@ -37,7 +37,7 @@ SECOND_DEFAULTS = {**FIRST_DEFAULTS, "sliding_window": 4096}
 
 
 def with_head_norms(config: Config, block: int) -> bool:
-    """Whether each head has a norm."""
+    """Return whether each head has a norm."""
     del block
     return bool(config.find("use_qk_norm"))
 
@@ -55,7 +55,7 @@ HEAD_NORMS = (
 
 
 def derive_first(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the key heads; the context is the longer one, where it is named."""
+    """Fill in the number of key heads; a named longer context takes precedence."""
     decoder.key_heads(values, model_type)
     if "model_max_length" in values:
         values["max_position_embeddings"] = values["model_max_length"]
@@ -63,7 +63,7 @@ def derive_first(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def derive_second(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the key heads and the size of a head."""
+    """Fill in the number of key heads and the head size."""
     decoder.key_heads(values, model_type)
     width, heads = values["hidden_size"], values["num_attention_heads"]
     if type(width) is int and type(heads) is int and heads > 0:
@@ -71,7 +71,7 @@ def derive_second(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     return values
 
 
-def write_first(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Cohere 1's hyperparameters."""
     del source
     hyperparameters.write(values, config, file_type)
@@ -79,7 +79,7 @@ def write_first(values: KeyValues, config: Config, source: Source, file_type: in
     values.string("{arch}.rope.scaling.type", "none")
 
 
-def write_second(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_second(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Cohere 2's hyperparameters."""
     del source
     hyperparameters.write(values, config, file_type)
@@ -91,7 +91,7 @@ def write_second(values: KeyValues, config: Config, source: Source, file_type: i
     values.string("{arch}.rope.scaling.type", "none")
 
 
-FIRST = Family(
+COHERE = Family(
     name="command-r",
     defaults={"cohere": FIRST_DEFAULTS},
     validated_rope=frozenset({"cohere"}),
@@ -103,8 +103,8 @@ FIRST = Family(
     hyperparameters=write_first,
     vocabulary=decoder.byte_level,
 )
-SECOND = replace(
-    FIRST,
+COHERE2 = replace(
+    COHERE,
     name="cohere2",
     defaults={"cohere2": SECOND_DEFAULTS},
     validated_rope=frozenset({"cohere2"}),

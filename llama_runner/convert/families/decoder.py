@@ -1,12 +1,13 @@
-"""What most decoders have in common: parts of the table of tensors, sizes, names and vocabularies.
+"""Common parts of decoders: rules, sizes, names and vocabularies.
 
-A family takes from here what fits and writes down the rest itself.
+A family uses the parts that fit and defines the rest.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, MissingFile
 from llama_runner.convert.families.family import Rule
 from llama_runner.convert.model_config import share
@@ -16,7 +17,7 @@ from llama_runner.convert.vocab.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 EMBEDDINGS = (
@@ -50,7 +51,7 @@ COMPUTED_ANYWAY = ("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.
 
 
 def head_size(config: Config) -> int:
-    """Elements of one attention head."""
+    """Return the number of elements of an attention head."""
     if config.find("head_dim") is not None:
         return config.integer("head_dim")
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
@@ -60,7 +61,7 @@ def head_size(config: Config) -> int:
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     heads, size = config.integer("num_attention_heads"), head_size(config)
     kv_heads = config.integer("num_key_value_heads") if config.find("num_key_value_heads") is not None else heads
     if heads % kv_heads:
@@ -81,12 +82,12 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def rotary_share(config: Config) -> float:
-    """The share of a head's elements that is rotated, which has to be said."""
+    """Return the rotated share of a head's elements, which config.json must have."""
     return share("partial_rotary_factor", config.rope.get("partial_rotary_factor"))
 
 
 def key_heads(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many key heads as heads where the file does not say, which most configuration classes fill in."""
+    """Set the number of key heads to the number of heads if it is absent, as most configuration classes do."""
     del model_type
     if values.get("num_key_value_heads") is None:
         values["num_key_value_heads"] = values.get("num_attention_heads")
@@ -94,37 +95,43 @@ def key_heads(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def head_from_width(values: dict[str, Any]) -> None:
-    """Fill in the size of a head, where the file does not say it and the width can be divided among the heads."""
+    """Set the head size to the width divided by the heads if it is absent."""
     heads, width = values["num_attention_heads"], values["hidden_size"]
     if values.get("head_dim") is None and type(heads) is int and type(width) is int and heads > 0:
         values["head_dim"] = width // heads
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Take names as they are, but leave out tables of rotary frequencies and masks."""
+    """Keep the name; return None for tables of rotary frequencies and masks."""
     del config
     return None if name.endswith(COMPUTED_ANYWAY) else name
 
 
 def rename_bare(name: str, config: Config) -> str | None:
-    """The same for architectures of which there are bare models as well: those leave out the prefix."""
+    """Rename for architectures that also have bare models, whose names lack the prefix."""
     bare = config.architecture.endswith("Model") and not name.startswith(("model.", "lm_head."))
     return rename(f"model.{name}" if bare else name, config)
 
 
-def byte_level(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+def write_text_model(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the hyperparameters that every text model has."""
+    del source
+    hyperparameters.write(values, config, file_type)
+
+
+def byte_level(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     """Write the byte-level BPE vocabulary of tokenizer.json."""
     return bpe.write(values, config, source, Tokenizer.load(source, config))
 
 
-def sentence_pieces(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.model, which has to be there."""
+def sentence_pieces(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model; raises `MissingFile`."""
     if not source.has("tokenizer.model"):
         hint = "fetch it from the original repository; llama.cpp's own script needs it as well"
         raise MissingFile(source.path("tokenizer.model"), purpose="the vocabulary of this architecture", hint=hint)
     return sentencepiece.write(values, config, source)
 
 
-def pieces_or_bytes(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.model where there is one, else a byte-level BPE."""
+def pieces_or_bytes(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model if present, else a byte-level BPE."""
     return (sentence_pieces if source.has("tokenizer.model") else byte_level)(values, config, source)

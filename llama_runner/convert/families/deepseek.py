@@ -1,4 +1,4 @@
-"""DeepSeek V2, V2-Lite and V3: attention by way of small latent vectors, a few dense blocks, then experts.
+"""DeepSeek V2, V2-Lite and V3: multi-head latent attention, some dense blocks, then experts.
 
 Follows ``DeepseekV2Model`` of llama.cpp's conversion/deepseek.py. Models that read pages share that class there; they
 are refused here.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.convert.gguf_metadata import KeyValues
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {
@@ -83,45 +83,45 @@ CORRECTION = "e_score_correction_bias"
 
 
 def compressed(config: Config, block: int) -> bool:
-    """Queries go by way of a latent vector."""
+    """Return whether queries are computed from a latent vector."""
     del block
     return config.find("q_lora_rank") is not None
 
 
 def direct(config: Config, block: int) -> bool:
-    """Queries are made at once, as in V2-Lite."""
+    """Return whether queries are computed directly, as in V2-Lite."""
     return not compressed(config, block)
 
 
 def dense_blocks(config: Config) -> int:
-    """How many blocks at the start have no experts: all of them in a model that has none."""
+    """Return the number of dense blocks at the start: all of them in a model without experts."""
     if config.find("first_k_dense_replace") is not None:
         return config.count("first_k_dense_replace")
     return config.integer("num_hidden_layers") if config.find("n_routed_experts") is None else 0
 
 
 def dense(config: Config, block: int) -> bool:
-    """One of the blocks at the start."""
+    """Return whether the block is one of the dense ones."""
     return block < dense_blocks(config)
 
 
 def sparse(config: Config, block: int) -> bool:
-    """A block with experts."""
+    """Return whether the block has experts."""
     return not dense(config, block)
 
 
 def shared(config: Config, block: int) -> bool:
-    """A block with experts, one of which all tokens go to."""
+    """Return whether the block has experts, one of them shared."""
     return sparse(config, block) and bool(config.find("n_shared_experts"))
 
 
 def key_rows(sizes: Mapping[str, int]) -> Rows:
-    """The rows of each head that make the part of the keys without a position."""
+    """Return the rows of each head for the keys without position."""
     return part(sizes["key"], start=0, of=sizes["key"] + sizes["value"], items=sizes["heads"])
 
 
 def value_rows(sizes: Mapping[str, int]) -> Rows:
-    """The rows of each head that make the values."""
+    """Return the rows of each head for the values."""
     return part(sizes["value"], start=sizes["key"], of=sizes["key"] + sizes["value"], items=sizes["heads"])
 
 
@@ -149,7 +149,7 @@ RULES = (
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     heads, latent = config.integer("num_attention_heads"), config.integer("kv_lora_rank")
     key, value = config.integer("qk_nope_head_dim"), config.integer("v_head_dim")
     rotated = config.integer("qk_rope_head_dim")
@@ -176,7 +176,7 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Leave out the blocks that predict further tokens, and a head that is the embedding again."""
+    """Drop the multi-token prediction blocks, and an output matrix that equals the embedding."""
     number = NUMBER.search(name) if name.startswith("model.layers.") else None
     if number and int(number[0]) >= config.integer("num_hidden_layers"):
         return None
@@ -187,8 +187,8 @@ def rename(name: str, config: Config) -> str | None:
     return decoder.rename(name, config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the sizes of the latent vectors; for llama.cpp all heads share one of keys and values."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the sizes of the latent vectors; in llama.cpp all heads share one key and value."""
     del source
     hyperparameters.write(values, Config(config.architecture, {**config.values, "num_key_value_heads": 1}), file_type)
     latent, rotated = config.integer("kv_lora_rank"), config.integer("qk_rope_head_dim")
@@ -221,7 +221,7 @@ def _write_experts(values: KeyValues, config: Config) -> None:
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many key heads as heads where the file does not say; a head's size is what is rotated of it."""
+    """Fill in the number of key heads and the head size, which is the rotated part."""
     decoder.key_heads(values, model_type)
     values["head_dim"] = values["qk_rope_head_dim"]
     return values

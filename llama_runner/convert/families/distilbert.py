@@ -1,4 +1,4 @@
-"""DistilBERT: BERT with half of the blocks, names of its own and no types of tokens.
+"""DistilBERT: BERT with half of the blocks, other names and no token types.
 
 Follows ``DistilBertModel`` of llama.cpp's conversion/bert.py.
 """
@@ -13,7 +13,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "distilbert": {
@@ -31,7 +31,7 @@ EPSILON = 1e-12
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the labels, and take the sizes under either name; BERT's counts where both are there."""
+    """Fill in the labels and the sizes under either name; BERT's name takes precedence."""
     for other, name in OTHER_NAMES.items():
         if other in values:
             values[name] = values.pop(other)
@@ -39,7 +39,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     return {
         "blocks": config.integer("n_layers"),
         "vocabulary": config.integer("vocab_size"),
@@ -51,13 +51,13 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Take off the prefix of models with a head, and leave out the head that guesses words."""
+    """Remove the prefix of models with a head, and drop the head for masked words."""
     name = name.removeprefix("distilbert.")
     return None if name.startswith("vocab_") else bert.rename(name, config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write BERT's hyperparameters, after what is added to the variance in the norms."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the norms' epsilon and BERT's hyperparameters."""
     values.float32("{arch}.attention.layer_norm_epsilon", EPSILON)
     bert.write_hyperparameters(values, config, source, file_type)
 

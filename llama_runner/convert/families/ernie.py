@@ -1,21 +1,20 @@
 """ERNIE 4.5 without experts: Llama's layout with a SentencePiece vocabulary.
 
-Follows ``Ernie4_5Model`` of llama.cpp's conversion/ernie.py. Matrices of queries, keys and values in one are not known
-here; the checkpoints in transformers' layout have each of its own.
+Follows ``Ernie4_5Model`` of llama.cpp's conversion/ernie.py. Fused matrices of queries, keys and values are not
+supported; checkpoints in transformers' layout have separate ones.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import hyperparameters
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -37,25 +36,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the key heads, and the size of a head, where they are null."""
+    """Fill in the number of key heads and the head size if they are null."""
     values = decoder.key_heads(values, model_type)
     decoder.head_from_width(values)
     return values
 
 
 def rename(name: str, config: Config) -> str | None:
-    """The first checkpoints have another prefix."""
+    """Translate the prefix of the first checkpoints."""
     return decoder.rename(name.replace("ernie.", "model."), config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write what every text model has."""
-    del source
-    hyperparameters.write(values, config, file_type)
-
-
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write tokenizer.model's vocabulary, then whether a text is preceded by a space."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write tokenizer.model's vocabulary, and whether a space is added before a text."""
     vocabulary = decoder.sentence_pieces(values, config, source)
     settings = source.optional_object("tokenizer_config.json")
     if "add_prefix_space" in settings:
@@ -71,6 +64,6 @@ FAMILY = Family(
     rules=(*decoder.EMBEDDINGS, *decoder.ATTENTION, *decoder.FEED_FORWARD),
     dimensions=decoder.dimensions,
     rename=rename,
-    hyperparameters=write_hyperparameters,
+    hyperparameters=decoder.write_text_model,
     vocabulary=write_vocabulary,
 )

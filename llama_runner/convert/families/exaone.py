@@ -1,4 +1,4 @@
-"""EXAONE 3 and 4: Llama's block under other names, in 4 with norms after attention and network instead of before.
+"""EXAONE 3 and 4: Llama's block under other names; 4 has norms after attention and feed-forward network.
 
 Follows ``ExaoneModel`` and ``Exaone4Model`` of llama.cpp's conversion/exaone.py. transformers does not know EXAONE 3,
 so nothing is filled in.
@@ -17,7 +17,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 FOURTH_DEFAULTS: dict[str, Any] = {
     "vocab_size": 102400,
@@ -46,7 +46,7 @@ FOURTH_RULES = (
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in which layers slide."""
+    """Fill in which layers use a sliding window."""
     del model_type
     count, pattern = values["num_hidden_layers"], values["sliding_window_pattern"]
     if values["layer_types"] is None and type(count) is int:
@@ -57,7 +57,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
     return values
 
 
-def write_third(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_third(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write EXAONE 3's hyperparameters."""
     del source
     if config.find("activation_function") != "silu":
@@ -68,7 +68,7 @@ def write_third(values: KeyValues, config: Config, source: Source, file_type: in
     values.uint32("{arch}.rope.dimension_count", int(share * size))
 
 
-def write_fourth(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_fourth(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write EXAONE 4's hyperparameters."""
     del source
     hyperparameters.write(values, config, file_type)
@@ -79,7 +79,7 @@ def write_fourth(values: KeyValues, config: Config, source: Source, file_type: i
         values.booleans("{arch}.attention.sliding_window_pattern", [kind == "sliding_attention" for kind in kinds])
 
 
-THIRD = Family(
+EXAONE = Family(
     name="exaone",
     defaults={"exaone": {}},
     rules=(*decoder.EMBEDDINGS, *decoder.ATTENTION, *decoder.FEED_FORWARD),
@@ -89,8 +89,8 @@ THIRD = Family(
     vocabulary=decoder.byte_level,
     made=llama.rope_frequencies,
 )
-FOURTH = replace(
-    THIRD,
+EXAONE4 = replace(
+    EXAONE,
     name="exaone4",
     defaults={"exaone4": FOURTH_DEFAULTS},
     validated_rope=frozenset({"exaone4"}),

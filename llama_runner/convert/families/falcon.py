@@ -1,4 +1,4 @@
-"""Falcon 7B, 40B and 180B: queries, keys and values are stored by groups that share keys, and wanted kind by kind.
+"""Falcon 7B, 40B and 180B: queries, keys and values are stored by groups that share keys.
 
 Follows ``FalconModel`` of llama.cpp's conversion/falcon.py. Where the old design shares one head of keys, as in 7B, the
 official script takes transformers' number of key heads and gives up; here it is one.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.tensor_rows import Rows
 
 DEFAULTS: dict[str, Any] = {
@@ -37,7 +37,7 @@ CONTEXT = 2048  # in no config.json
 
 
 def by_kind(sizes: Mapping[str, int]) -> tuple[Rows, ...]:
-    """The rows of all queries, of all keys and of all values; a group has some queries, a key and a value."""
+    """Return the rows of all queries, all keys and all values; a group has several queries, a key and a value."""
     head, groups = sizes["head"], sizes["kv_heads"]
     queries = sizes["heads"] // groups * head
     group = queries + 2 * head
@@ -62,7 +62,7 @@ RULES = (
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the number of key heads, where the model is not of the first, which transformers does not know."""
+    """Fill in the number of key heads; transformers does not have the first models' configuration class."""
     if model_type != "falcon":
         return values
     if values["multi_query"] and not values["new_decoder_architecture"]:
@@ -73,12 +73,12 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def key_heads(config: Config) -> int:
-    """The number of heads that keys have; one where nothing is said."""
+    """Return the number of key heads; one if it is absent."""
     return config.integer(*KEY_HEADS) if config.find(*KEY_HEADS) is not None else 1
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     heads, kv_heads, width = config.integer(*HEADS), key_heads(config), config.integer("hidden_size")
     if heads % kv_heads:
         raise BadHyperparameter("num_kv_heads", f"is {kv_heads}, which does not divide {heads} heads")
@@ -96,7 +96,7 @@ def dimensions(config: Config) -> dict[str, int]:
     }
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Falcon's hyperparameters."""
     del source
     width = config.integer("hidden_size")

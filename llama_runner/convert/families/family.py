@@ -1,7 +1,7 @@
-"""What a model family is: a table of defaults, one of tensors, and a few short functions.
+"""Defines a model family: defaults, rules for tensors, and a few short functions.
 
-All that differs from one architecture to another stands in one `Family`; reading shards, casting, writing and
-the vocabularies know nothing of architectures.
+Everything that differs between architectures is in one `Family`; the other modules of ``convert`` are independent of
+architectures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.safetensors import Tensor
     from llama_runner.convert.tensor_rows import Rows
     from llama_runner.convert.vocab import Vocabulary
@@ -22,100 +22,111 @@ if TYPE_CHECKING:
     Sizes = Mapping[str, int]
 
 
-def everywhere(config: Config, block: int) -> bool:  # noqa: ARG001 - the interface of `Rule.where`
-    """Every block has it."""
+def every_block(config: Config, block: int) -> bool:  # noqa: ARG001 - the interface of `Rule.where`
+    """Return true: every block has the tensor."""
     return True
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor of the output.
+    """Rule for one tensor of the output, per block if its name has ``{bid}``.
 
-    ``name`` is its GGUF name without ``.weight``/``.bias``, with ``{bid}`` for the block; ``shape`` names its
-    dimensions, row-major, each a key of `Family.dimensions`; ``bias`` says whether it may have one, ``needs_bias``
-    that it must, and the bias has all dimensions but the last. ``where`` says which blocks have it.
-
-    The rest says how the stored tensor becomes this one, in this order: ``stored`` is its shape, where it is another;
-    ``rows`` are taken of it, or several such choices one after the other (``heads`` is short for: the rows of that many
-    heads are reordered for llama.cpp's RoPE);
-    every ``columns`` is taken; it is ``transposed``; ``shift`` is added.
+    A stored tensor is processed in the order ``rows``, ``columns``, ``transposed``, ``shift``.
     """
 
     name: str
+    """GGUF name without ``.weight`` and ``.bias``; ``{bid}`` is the block's number."""
     shape: tuple[str, ...]
+    """Dimensions of the output, row-major, as keys of `Family.dimensions`. A bias has all but the last."""
     bias: bool = False
+    """Whether the tensor may have a bias."""
     optional: bool = False
+    """Whether the tensor may be missing in all blocks."""
     heads: str | None = None
+    """Key of the number of heads whose rows are reordered for llama.cpp's RoPE; takes the place of ``rows``."""
     needs_bias: bool = False
-    where: Callable[[Config, int], bool] = everywhere
+    """Whether the tensor must have a bias."""
+    where: Callable[[Config, int], bool] = every_block
+    """Whether a block has the tensor."""
     stored: tuple[str, ...] | None = None
+    """Dimensions of the stored tensor; None if they are those of ``shape``."""
     rows: Callable[[Sizes], Rows | tuple[Rows, ...]] | None = None
+    """Rows of the stored tensor to take; the rows of several selections are concatenated."""
     columns: slice | None = None
+    """Columns to take, such as every other one."""
     transposed: bool = False
+    """Whether the matrix is transposed."""
     shift: float = 0.0
+    """Number to add to every element."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """A small float32 tensor that the converter computes; it stands before all others."""
+class ComputedTensor:
+    """Small float32 tensor that the converter computes; it precedes all others."""
 
     name: str
     values: Sequence[float]
 
 
 def unchanged(values: dict[str, Any], model_type: str) -> dict[str, Any]:  # noqa: ARG001 - the interface of `derive`
-    """Leave the configuration as it is."""
+    """Return the configuration unchanged."""
     return values
 
 
-def nothing_made(config: Config) -> tuple[Made, ...]:  # noqa: ARG001 - the interface of `made`
-    """No computed tensors."""
+def no_computed_tensors(config: Config) -> tuple[ComputedTensor, ...]:  # noqa: ARG001 - the interface of `made`
+    """Return no computed tensors."""
     return ()
 
 
 def as_stored(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Every tensor is stored as one."""
+    """Return the tensors unchanged."""
     return tensors
 
 
-def nothing_early(values: KeyValues, config: Config) -> None:
-    """No metadata that the official script writes while it makes the tensors, and so before the model's name."""
+def no_early_metadata(values: KeyValues, config: Config) -> None:
+    """Write no early metadata (which the official script writes with the tensors, before the model's name)."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Everything that is particular to one family of models; ``name`` is llama.cpp's name of it.
-
-    ``defaults`` has the values that transformers fills in, per ``model_type``, and none for a type that it does not
-    know; ``validated_rope`` names the model types whose RoPE scaling it checks, ``new_rope`` those of them that have to
-    say ``rope_type`` rather than ``type``; ``scaling`` does it for a type with rules of its own, and returns None where
-    transformers refuses the file. ``derive`` fills in what follows from other values. ``rename`` turns a checkpoint's
-    tensor name into the one that gguf's name map knows, or None for a tensor that is known and not needed.
-
-    ``targets`` has, for names that gguf's map does not know or that become several tensors, the rules they serve, in
-    the order of the output; ``{bid}`` stands for the first number. ``stacks`` are the rules whose first dimension is
-    stacked from numbered tensors (``experts.N.``); those named together are written together, once the last is there.
-    ``combine`` makes tensors of those that are stored in several or on their side, where that is the architecture's
-    own; ``early`` writes metadata that stands before all other. ``composite`` is the ``model_type`` of a whole that has
-    other parts, too: this one is what its ``text_config`` describes, and ``rename`` leaves out the others.
-    ``variant`` is asked where an architecture of config.json is one of several in GGUF, and gives that of this model.
-    """
+    """Everything that is specific to one family of models."""
 
     name: str
+    """llama.cpp's name of the architecture."""
     defaults: Mapping[str, Mapping[str, Any]]
+    """Values that transformers fills in, per ``model_type``; a type unknown to transformers has none."""
     rules: tuple[Rule, ...]
+    """Rules for the tensors of the output."""
     dimensions: Callable[[Config], Mapping[str, int]]
+    """Returns the sizes that the shapes of the rules name."""
     rename: Callable[[str, Config], str | None]
-    hyperparameters: Callable[[KeyValues, Config, Source, int], None]
-    vocabulary: Callable[[KeyValues, Config, Source], Vocabulary]
+    """Returns the name that gguf's name map has for a stored tensor, None for a tensor that is not needed."""
+    hyperparameters: Callable[[KeyValues, Config, ModelDirectory, int], None]
+    """Writes the hyperparameters; the number is llama.cpp's file type."""
+    vocabulary: Callable[[KeyValues, Config, ModelDirectory], Vocabulary]
+    """Writes the tokenizer's metadata."""
     validated_rope: frozenset[str] = frozenset()
+    """Model types whose RoPE scaling transformers validates."""
     new_rope: frozenset[str] = frozenset()
+    """Model types of ``validated_rope`` that must use ``rope_type`` instead of ``type``."""
     scaling: Callable[[Mapping[str, Any], dict[str, Any]], dict[str, Any] | None] | None = None
+    """Validates RoPE scaling with rules of its own; returns None where transformers refuses the file."""
     derive: Callable[[dict[str, Any], str], dict[str, Any]] = unchanged
-    made: Callable[[Config], tuple[Made, ...]] = nothing_made
+    """Fills in values that follow from others."""
+    made: Callable[[Config], tuple[ComputedTensor, ...]] = no_computed_tensors
+    """Returns tensors that are computed from the configuration."""
     combine: Callable[[Sequence[Tensor]], Sequence[Tensor]] = as_stored
-    early: Callable[[KeyValues, Config], None] = nothing_early
+    """Combines tensors that the architecture stores in several parts or transposed."""
+    early: Callable[[KeyValues, Config], None] = no_early_metadata
+    """Writes metadata that precedes all other."""
     composite: str | None = None
+    """``model_type`` of a composite model whose ``text_config`` is of this family; ``rename`` drops the other parts."""
     variant: Callable[[Config], Family] | None = None
+    """Returns the family of this model if one architecture of config.json is several in GGUF."""
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Rules by stored name, for names that gguf's map lacks or that become several tensors, in the order of the output.
+
+    ``{bid}`` stands for the first number of the name.
+    """
     stacks: tuple[tuple[str, ...], ...] = ()
+    """Rules whose first dimension stacks numbered tensors (``experts.N.``), in groups that are written together."""

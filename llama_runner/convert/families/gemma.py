@@ -1,4 +1,4 @@
-"""Gemma 1, 2 and 3 (text): norms to which one is added, wide heads, the embedding as the output matrix.
+"""Gemma 1, 2 and 3 (text): norms with an added one, wide heads, tied embeddings.
 
 Follows ``GemmaModel``, ``Gemma2Model`` and ``Gemma3Model`` of llama.cpp's conversion/gemma.py. Gemma 3 without a
 tokenizer.model, which is not as Google publishes it, is refused.
@@ -18,7 +18,7 @@ from llama_runner.convert.vocab import special_tokens
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -102,24 +102,24 @@ CODE_GEMMA = {"prefix": 67, "suffix": 69, "middle": 68, "fsep": 70, "eot": 107} 
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Leave out the output matrix, which is the embedding."""
+    """Drop the output matrix, which is the embedding."""
     return None if name == "lm_head.weight" else decoder.rename(name, config)
 
 
-def write_first(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Gemma 1's hyperparameters."""
     del source
     hyperparameters.rows(values, config, ROWS)
     values.uint32("general.file_type", file_type)
 
 
-def write_second(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_second(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Gemma 2's hyperparameters."""
     write_first(values, config, source, file_type)
     hyperparameters.rows(values, config, CAPS)
 
 
-def write_third(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_third(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Gemma 3's hyperparameters."""
     del source
     if config.find("attn_logit_softcapping") is not None:
@@ -131,15 +131,15 @@ def write_third(values: KeyValues, config: Config, source: Source, file_type: in
         values.uint32("{arch}.attention.sliding_window", config.find("sliding_window"))
 
 
-def write_pieces(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.model; no space is put before a text."""
+def write_pieces(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model, without a space before a text."""
     vocabulary = decoder.sentence_pieces(values, config, source)
     values.boolean("tokenizer.ggml.add_space_prefix", value=False)
     return vocabulary
 
 
-def write_first_pieces(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """The same with the tokens that CodeGemma fills in with."""
+def write_first_pieces(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary with CodeGemma's fill-in-the-middle tokens."""
     vocabulary = decoder.sentence_pieces(values, config, source)
     special_tokens.write(values, source, kinds=tuple(CODE_GEMMA), preset=CODE_GEMMA)
     values.boolean("tokenizer.ggml.add_space_prefix", value=False)

@@ -1,4 +1,4 @@
-"""GLM-4: the first (as transformers has it), the one of April 2025 with norms behind each half, and GLM-4.5 and later.
+"""GLM-4: the first (in transformers' layout), the one of April 2025 with post-norms, and GLM-4.5 and later.
 
 Follows ``ChatGLMModel`` of llama.cpp's conversion/chatglm.py, and ``Glm4Model`` and ``Glm4MoeModel`` of its glm.py. The
 blocks of GLM-4.5 that predict further tokens are kept. Models that see are refused: their heads are ordered otherwise.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.convert.gguf_metadata import KeyValues
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DENSE: dict[str, Any] = {
@@ -72,27 +72,27 @@ CORRECTION = "e_score_correction_bias"
 
 
 def predicting(config: Config) -> int:
-    """How many blocks at the end predict further tokens."""
+    """Return the number of multi-token prediction blocks at the end."""
     return config.count("num_nextn_predict_layers")
 
 
 def predicts(config: Config, block: int) -> bool:
-    """One of the blocks that predict further tokens."""
+    """Return whether the block is a multi-token prediction block."""
     return block >= config.integer(*decoder.BLOCKS)
 
 
 def dense(config: Config, block: int) -> bool:
-    """One of the blocks at the start, without experts."""
+    """Return whether the block is one of the dense ones at the start."""
     return block < config.count("first_k_dense_replace")
 
 
 def sparse(config: Config, block: int) -> bool:
-    """A block with experts."""
+    """Return whether the block has experts."""
     return not dense(config, block)
 
 
 def shared(config: Config, block: int) -> bool:
-    """A block with experts, one of which all tokens go to."""
+    """Return whether the block has experts, one of them shared."""
     return sparse(config, block) and bool(config.find("n_shared_experts"))
 
 
@@ -130,7 +130,7 @@ SPARSE_RULES = (
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     if "mrope_section" in config.rope:
         raise UnsupportedOption("rope_scaling.mrope_section in config.json", config.rope["mrope_section"])
     sizes = decoder.dimensions(config)
@@ -138,7 +138,7 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
-    """The same, experts and the blocks that predict further tokens included."""
+    """Return the sizes with experts and multi-token prediction blocks."""
     sizes = decoder.dimensions(config)
     inner = config.integer("moe_intermediate_size")
     return {
@@ -152,20 +152,20 @@ def sparse_dimensions(config: Config) -> dict[str, int]:
 
 
 def rename_sparse(name: str, config: Config) -> str | None:
-    """Take names as they are; what corrects the scores is a bias."""
+    """Keep the name; the correction of the router's scores is a bias."""
     if name.endswith(CORRECTION):
         name = f"{name.removesuffix('_bias')}.bias"
     return decoder.rename(name, config)
 
 
 def rotated(config: Config, size: int) -> int:
-    """How many elements of a head are rotated."""
+    """Return the number of rotated elements of a head."""
     share = config.rope.get("partial_rotary_factor")
     return int(size * (HALF if share is None else decoder.rotary_share(config)))
 
 
-def write_first(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the hyperparameters under the names that the first GLM-4 had; what is said in others does not count."""
+def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the hyperparameters from the names of the first GLM-4; other names are ignored."""
     del source
     width, heads = config.integer("hidden_size", "n_embed"), config.integer("n_head", "num_attention_heads")
     rows: tuple[tuple[str, tuple[str, ...], int], ...] = (
@@ -191,15 +191,15 @@ def _said(config: Config, names: tuple[str, ...], otherwise: float) -> object:
     return config.find(*names) if any(name in config.values for name in names) else otherwise
 
 
-def write_4(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the text model's hyperparameters, and how much of a head is rotated."""
+def write_4(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the text model's hyperparameters and the rotated part of a head."""
     del source
     hyperparameters.write(values, config, file_type)
     values.uint32("{arch}.rope.dimension_count", rotated(config, decoder.head_size(config)))
 
 
-def write_sparse(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """The same, the experts, and how many blocks predict further tokens; those are counted among the blocks."""
+def write_sparse(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the hyperparameters with experts and multi-token prediction blocks, which count as blocks."""
     blocks = config.integer(*decoder.BLOCKS) + predicting(config)
     write_4(values, Config(config.architecture, {**config.values, "num_hidden_layers": blocks}), source, file_type)
     experts = (
@@ -218,7 +218,7 @@ def write_sparse(values: KeyValues, config: Config, source: Source, file_type: i
     hyperparameters.rows(values, config, routing)
 
 
-def _vocabulary(values: KeyValues, config: Config, source: Source, specials: Mapping[str, str]) -> Vocabulary:
+def _vocabulary(values: KeyValues, config: Config, source: ModelDirectory, specials: Mapping[str, str]) -> Vocabulary:
     tokenizer = Tokenizer.load(source, config)
     added = {token.content: number for number, token in tokenizer.added.items()}
     if absent := sorted(set(specials.values()) - set(added)):
@@ -226,20 +226,20 @@ def _vocabulary(values: KeyValues, config: Config, source: Source, specials: Map
     return bpe.write(values, config, source, tokenizer, preset={kind: added[text] for kind, text in specials.items()})
 
 
-def vocabulary_of_first(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Byte-level BPE, with special tokens by their text where the files name none."""
+def vocabulary_of_first(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write a byte-level BPE; special tokens are found by their text if the files do not name them."""
     if OLD in str(config.find("_name_or_path")):
         raise UnsupportedOption("the kind of model", "ChatGLM 3")
     return _vocabulary(values, config, source, SPECIALS)
 
 
-def vocabulary_of_4(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """The same, with one for the beginning."""
+def vocabulary_of_4(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the first GLM-4's vocabulary with a BOS token."""
     return _vocabulary(values, config, source, SPECIALS_OF_4)
 
 
-def vocabulary_of_sparse(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """The same, with those of GLM-4.5."""
+def vocabulary_of_sparse(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary with the special tokens of GLM-4.5."""
     return _vocabulary(values, config, source, SPECIALS_OF_SPARSE)
 
 

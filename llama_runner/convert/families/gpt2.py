@@ -1,4 +1,4 @@
-"""GPT-2: learned positions, fused attention, and all matrices stored the other way round.
+"""GPT-2: learned positions, fused attention, transposed matrices.
 
 Follows ``GPT2Model`` of llama.cpp's conversion/gpt2.py, but leaves out the masks that the oldest checkpoints carry,
 where the official script gives up.
@@ -14,7 +14,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50257,
@@ -41,7 +41,7 @@ MASKS = (".attn.bias", ".attn.masked_bias")
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     width = config.integer("n_embd")
     return {
         "blocks": config.integer("n_layer"),
@@ -54,11 +54,11 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Leave out the masks."""
+    """Drop the masks."""
     return None if name.endswith(MASKS) else decoder.rename(name, config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write GPT-2's hyperparameters."""
     del source
     width = config.integer("n_embd")

@@ -1,4 +1,4 @@
-"""GPT-NeoX (Pythia): queries, keys and values are stored head by head, and wanted one kind after the other.
+"""GPT-NeoX (Pythia): queries, keys and values are stored head by head.
 
 Follows ``GPTNeoXModel`` of llama.cpp's conversion/gptneox.py, which writes no file type.
 """
@@ -14,7 +14,7 @@ from llama_runner.convert.tensor_rows import Rows
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50432,
@@ -47,18 +47,18 @@ RULES = (
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Nobody looks at a size of heads."""
+    """Remove a head size, which the architecture ignores."""
     del model_type
     values.pop("head_dim", None)
     return values
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     return {**decoder.dimensions(config), "fused": 3 * config.integer("hidden_size")}
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write GPT-NeoX's hyperparameters."""
     del source, file_type
     heads = config.integer("num_attention_heads")

@@ -1,4 +1,4 @@
-"""gpt-oss: experts with biases in MXFP4, attention with sinks, every other layer sees a window.
+"""gpt-oss: experts with biases in MXFP4, attention sinks, a sliding window in every other layer.
 
 Follows ``GptOssModel`` of llama.cpp's conversion/gpt_oss.py. The experts' matrices are stored in MXFP4 as blocks and
 exponents, and stay in it whatever the output type is; fine-tunes in 16 bits have them on their side. Rows of the gate
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import hyperparameters
-from llama_runner.convert.dequantize import Mxfp4, Turned
+from llama_runner.convert.dequantize import Mxfp4Tensor, Transposed
 from llama_runner.convert.errors import BrokenQuantization
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llama_runner.convert.families.family import Sizes
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.safetensors import Tensor
 
 DEFAULTS: dict[str, Any] = {
@@ -65,7 +65,7 @@ def _half(start: int) -> Callable[[Sizes], Rows]:
 
 
 def combine(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Put blocks and exponents together, before all else as in the official script; turn what is on its side."""
+    """Join blocks and exponents, before all other tensors as in the official script; transpose matrices."""
     stored = {tensor.name: tensor for tensor in tensors}
     blocks = [name for name in stored if name.endswith(tuple(f"{matrix}{BLOCKS}" for matrix in MATRICES))]
     made: list[Tensor] = []
@@ -73,33 +73,33 @@ def combine(tensors: Sequence[Tensor]) -> list[Tensor]:
         base = name.removesuffix(BLOCKS)
         if f"{base}{EXPONENTS}" not in stored:
             raise BrokenQuantization(name, f"lacks {base}{EXPONENTS}")
-        made.append(Mxfp4.make(base, stored.pop(name), stored.pop(f"{base}{EXPONENTS}")))
+        made.append(Mxfp4Tensor.make(base, stored.pop(name), stored.pop(f"{base}{EXPONENTS}")))
     for name, tensor in stored.items():
         on_its_side = name.endswith(MATRICES) and len(tensor.shape) > 1
-        made.append(Turned.make(name, tensor) if on_its_side else tensor)
+        made.append(Transposed.make(name, tensor) if on_its_side else tensor)
     return made
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Give every tensor a suffix that says what it is."""
+    """Add the suffix of the tensor's kind."""
     ending = next((ending for ending in RENAMED if name.endswith(ending)), None)
     return decoder.rename(name.removesuffix(ending) + RENAMED[ending] if ending else name, config)
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many key heads as heads, and heads as wide as the model allows, where the file says null."""
+    """Fill in the number of key heads and the head size if they are null."""
     decoder.key_heads(values, model_type)
     decoder.head_from_width(values)
     return values
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     sizes = decoder.dimensions(config)
     return {**sizes, "experts": config.integer("num_local_experts"), "both": 2 * sizes["inner"]}
 
 
-def write(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write the text model's hyperparameters, the window and the size of the experts."""
     del source
     hyperparameters.write(values, config, file_type)

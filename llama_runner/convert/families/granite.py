@@ -1,4 +1,4 @@
-"""Granite and SmolLM3: Llama with a few numbers of their own, and Granite's fused experts.
+"""Granite and SmolLM3: Llama with multipliers, and Granite's fused experts.
 
 Follows ``GraniteModel`` and ``GraniteMoeModel`` of llama.cpp's conversion/granite.py, ``SmolLM3Model`` of llama.py.
 """
@@ -15,7 +15,7 @@ from llama_runner.convert.tensor_rows import part
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DENSE: dict[str, Any] = {
     "vocab_size": 32000,
@@ -58,7 +58,7 @@ GATE_AND_UP = ("experts", "both_inner", "width")
 
 
 def shared(config: Config, block: int) -> bool:
-    """Whether there is an expert that is always used."""
+    """Return whether there is a shared expert."""
     del block
     return bool(config.find("shared_intermediate_size"))
 
@@ -105,21 +105,21 @@ TARGETS = {
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many key heads as heads where the file does not say; a size of heads is not looked at."""
+    """Fill in the number of key heads; a head size is ignored."""
     values.pop("head_dim", None)
     return decoder.key_heads(values, model_type)
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of, experts included."""
+    """Return the sizes that the shapes of the rules name, including experts."""
     sizes = decoder.dimensions(config)
     sizes.update(both_inner=2 * sizes["inner"], experts=config.integer("num_local_experts"))
     inner = config.integer("shared_intermediate_size") if shared(config, 0) else 1
     return {**sizes, "shared_inner": inner, "shared_both": 2 * inner}
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write Llama's hyperparameters, then what Granite multiplies with."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write Llama's hyperparameters and Granite's multipliers."""
     llama.write_hyperparameters(values, config, source, file_type)
     for key, name in MULTIPLIERS:
         if value := config.find(name):

@@ -1,4 +1,4 @@
-"""Hunyuan without experts: norms of each head after the rotation, and a context stretched by the base of the rotation.
+"""Hunyuan without experts: head norms after the rotation, and a context extended by the base of the rotation.
 
 Follows ``HunYuanModel`` of llama.cpp's conversion/hunyuan.py, for checkpoints with a tokenizer.json.
 """
@@ -16,7 +16,7 @@ from llama_runner.convert.families.family import Family
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -44,20 +44,20 @@ SEVERAL = 2
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the key heads; a number of experts means nothing here."""
+    """Fill in the number of key heads; a number of experts is ignored."""
     values.pop("num_experts", None)
     return decoder.key_heads(values, model_type)
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Leave out an output matrix that is the embedding's copy."""
+    """Drop an output matrix that is a copy of the embedding."""
     if name == "lm_head.weight" and config.find("tie_word_embeddings"):
         return None
     return decoder.rename(name, config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write what every text model has, and the base that the rotation has in a stretched context."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the text model's hyperparameters, and the rotation's base for the extended context."""
     del source
     hyperparameters.write(values, config, file_type)
     if (kind := config.rope.get("rope_type")) not in STRETCHED:
@@ -80,8 +80,8 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
         raise BadHyperparameter("max_position_embeddings", f"is {context}, with a dynamic RoPE only {SAID} are known")
 
 
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Byte-level BPE; the first of several ends in generation_config.json is that of a turn."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write a byte-level BPE; the first of several EOS tokens in generation_config.json ends a turn."""
     vocabulary = decoder.byte_level(values, config, source)
     ends = source.optional_object("generation_config.json").get("eos_token_id")
     if isinstance(ends, list) and len(ends) >= SEVERAL:

@@ -1,14 +1,13 @@
 """InternLM2: Llama with queries, keys and values in one matrix, by groups that share keys.
 
-Follows ``InternLM2Model`` of llama.cpp's conversion/internlm.py. transformers does not know it, so nothing is filled
-in.
+Follows ``InternLM2Model`` of llama.cpp's conversion/internlm.py. transformers does not have this architecture, so there
+are no defaults.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import MissingFile, TooManyTokens, UnsupportedOption
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
@@ -21,28 +20,28 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 ADDED_SCORE = -1000.0
 END_OF_TURN = "<|im_end|>"  # takes the place of EOS in chat models
 TYPES = {USER_DEFINED: NORMAL}  # what the tokenizer's model says and what the official script makes of it
-NUL, DRAGON = "\0", "\N{DRAGON}"  # what llama.cpp could not tell from an empty text, and what stands for it
+NUL, DRAGON = "\0", "\N{DRAGON}"  # NUL would be an empty text in llama.cpp, and is replaced
 
 
 def queries(sizes: Mapping[str, int]) -> Rows:
-    """The rows of the queries, reordered in each head for llama.cpp's RoPE."""
+    """Return the rows of the queries, reordered in each head for llama.cpp's RoPE."""
     head, shared = sizes["head"], sizes["heads"] // sizes["kv_heads"]
     return Rows(((sizes["kv_heads"], (shared + 2) * head), (shared, head), (head // 2, 1), (2, head // 2)))
 
 
 def keys(sizes: Mapping[str, int]) -> Rows:
-    """The rows of the keys, reordered likewise."""
+    """Return the rows of the keys, reordered for llama.cpp's RoPE."""
     head, shared = sizes["head"], sizes["heads"] // sizes["kv_heads"]
     return Rows(((sizes["kv_heads"], (shared + 2) * head), (head // 2, 1), (2, head // 2)), shared * head)
 
 
 def values_of(sizes: Mapping[str, int]) -> Rows:
-    """The rows of the values."""
+    """Return the rows of the values."""
     head, shared = sizes["head"], sizes["heads"] // sizes["kv_heads"]
     return part(head, start=(shared + 1) * head, of=(shared + 2) * head, items=sizes["kv_heads"])
 
@@ -63,7 +62,7 @@ FUSED = "model.layers.{bid}.attention.wqkv"
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """The architecture knows no other size of heads than that of all queries divided among them."""
+    """Set the head size to the size of all queries divided by the heads; the architecture has no other."""
     del model_type
     size, width, heads = (values.get(name) for name in ("head_dim", "hidden_size", "num_attention_heads"))
     if size is None or type(width) is not int or type(heads) is not int:
@@ -74,19 +73,13 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     sizes = decoder.dimensions(config)
     return {**sizes, "fused": sizes["queries"] + 2 * sizes["keys"]}
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the text model's hyperparameters."""
-    del source
-    hyperparameters.write(values, config, file_type)
-
-
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.model; a chat model ends with the end of its turn."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model; EOS of a chat model is the end of a turn."""
     if not source.has("tokenizer.model"):
         raise MissingFile(source.path("tokenizer.model"), purpose="the vocabulary")
     model = protobuf.read(source.path("tokenizer.model"))
@@ -125,7 +118,7 @@ FAMILY = Family(
     rules=RULES,
     dimensions=dimensions,
     rename=decoder.rename,
-    hyperparameters=write_hyperparameters,
+    hyperparameters=decoder.write_text_model,
     vocabulary=write_vocabulary,
     targets={FUSED: ("blk.{bid}.attn_q", "blk.{bid}.attn_k", "blk.{bid}.attn_v")},
 )

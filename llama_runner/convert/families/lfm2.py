@@ -1,4 +1,4 @@
-"""LFM2: blocks with grouped attention among blocks with a short convolution.
+"""LFM2: blocks with grouped attention, and blocks with a short convolution.
 
 Follows ``LFM2Model`` of llama.cpp's conversion/lfm2.py.
 """
@@ -16,7 +16,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "lfm2": {
@@ -43,7 +43,7 @@ CONVOLUTION = "conv"
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Take what the first files had under other names, and the kinds of blocks where the file does not say."""
+    """Translate the names of the first files, and fill in the kinds of blocks."""
     del model_type
     for first, name in FIRST_NAMES.items():
         if first in values:
@@ -58,7 +58,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def kinds_of_blocks(config: Config) -> list[str]:
-    """The kind of each block."""
+    """Return the kind of each block."""
     kinds, blocks = config.find("layer_types"), config.integer(*decoder.BLOCKS)
     if not isinstance(kinds, list) or len(kinds) != blocks or not all(isinstance(kind, str) for kind in kinds):
         raise BadHyperparameter("layer_types", f"is {kinds!r}, a kind for each of {blocks} blocks is expected")
@@ -66,18 +66,18 @@ def kinds_of_blocks(config: Config) -> list[str]:
 
 
 def convolves(config: Config, block: int) -> bool:
-    """The block has a convolution."""
+    """Return whether the block has a convolution."""
     kinds = config.find("layer_types")
     return bool(kinds) and kinds[block] == CONVOLUTION
 
 
 def attends(config: Config, block: int) -> bool:
-    """The block has attention."""
+    """Return whether the block has attention."""
     return not convolves(config, block)
 
 
 def inner_size(config: Config) -> int:
-    """The width of the feed-forward network: two thirds of what is given, times a factor, rounded up, if adjusted."""
+    """Return the width of the feed-forward network; if adjusted, two thirds of it times a factor, rounded up."""
     size = config.integer("block_ff_dim", "intermediate_size")
     if not config.find("block_auto_adjust_ff_dim"):
         return size
@@ -89,15 +89,15 @@ def inner_size(config: Config) -> int:
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     sizes = decoder.dimensions(config)
     kinds_of_blocks(config)
     cache = config.integer("conv_L_cache")
     return {**sizes, "inner": inner_size(config), "cache": cache, "one": 1, "gates": 3 * sizes["width"]}
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write LFM2's hyperparameters; a block with a convolution has no heads of keys."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write LFM2's hyperparameters; a convolution block has no key heads."""
     del source
     hyperparameters.write(values, config, file_type)
     heads, kinds = config.integer("num_key_value_heads"), kinds_of_blocks(config)

@@ -1,4 +1,4 @@
-"""Llama, Mistral and Mixtral: rotary attention with grouped heads, RMS norms and a gated feed-forward network.
+"""Llama, Mistral and Mixtral: RoPE with grouped heads, RMS norms and a gated feed-forward network.
 
 Follows ``LlamaModel`` of llama.cpp's conversion/llama.py. Drafts (EAGLE) and models that see or hear share that class
 there; they are refused here.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Made, Rule
+from llama_runner.convert.families.family import ComputedTensor, Family, Rule
 from llama_runner.convert.model_config import full_rope
 from llama_runner.convert.vocab import bpe, byte_fallback, sentencepiece, special_tokens
 from llama_runner.convert.vocab.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ from llama_runner.convert.vocab.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -90,7 +90,7 @@ GRANITE_VOCABULARY = 49152  # shared with SmolLM; the official script goes by th
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in what the configuration classes compute: the key heads, and Llama's size of a head."""
+    """Fill in the values that the configuration classes compute: key heads, and Llama's head size."""
     if values["num_key_value_heads"] is None:
         values["num_key_value_heads"] = values["num_attention_heads"]
     if model_type == "llama":
@@ -99,21 +99,21 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Bare ``LlamaModel`` checkpoints leave out the prefix; tables of rotary frequencies are computed anyway."""
+    """Add the prefix that bare ``LlamaModel`` checkpoints lack; drop tables of rotary frequencies."""
     bare = config.architecture == "LlamaModel" and name != "lm_head.weight"
     return decoder.rename(f"model.{name}" if bare else name, config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the text model's hyperparameters, then Llama's own two."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the text model's hyperparameters and two of Llama."""
     del source
     hyperparameters.write(values, config, file_type)
     values.uint32("{arch}.vocab_size", config.integer("vocab_size"))
     values.uint32("{arch}.rope.dimension_count", decoder.head_size(config))
 
 
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """tokenizer.model where there is one, else a tokenizer.json with byte fallback, else byte-level BPE."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write tokenizer.model if present, else a tokenizer.json with byte fallback, else byte-level BPE."""
     settings = source.optional_object("tokenizer_config.json")
     if source.has("tekken.json") and not source.has("tokenizer.json"):
         raise UnsupportedOption("the tokenizer file", "tekken.json", hint="use a repository that has tokenizer.json")
@@ -138,12 +138,12 @@ def _float32(value: float) -> float:
 
 
 def _inverse(value: float, times: float = 1.0) -> float:
-    """``times / value`` as torch computes it for a number and a tensor: by the reciprocal, rounded twice."""
+    """Return ``times / value`` as torch computes it: by the reciprocal, rounded twice."""
     return _float32(_float32(1 / value) * _float32(times))
 
 
-def rope_frequencies(config: Config) -> tuple[Made, ...]:
-    """Llama 3's scaling of the rotary frequencies, as factors to divide by.
+def rope_frequencies(config: Config) -> tuple[ComputedTensor, ...]:
+    """Return Llama 3's scaling of the rotary frequencies, as divisors.
 
     The formula is that of transformers' ``_compute_llama3_parameters``. Each step is rounded to single precision
     where torch does it, for the last bit to be the same. Only ``pow`` is better here: torch's is one bit off for
@@ -164,7 +164,7 @@ def rope_frequencies(config: Config) -> tuple[Made, ...]:
         ]
     except (TypeError, ValueError, ArithmeticError, struct.error) as error:
         raise BadHyperparameter("rope_scaling", f"cannot be used ({error})") from error
-    return (Made("rope_freqs.weight", factors),)
+    return (ComputedTensor("rope_freqs.weight", factors),)
 
 
 def _rope_factor(frequency: float, factor: float, low: float, high: float, context: float) -> float:
@@ -178,7 +178,7 @@ def _rope_factor(frequency: float, factor: float, low: float, high: float, conte
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of, experts included."""
+    """Return the sizes that the shapes of the rules name, including experts."""
     return {**decoder.dimensions(config), "experts": config.integer("num_local_experts")}
 
 

@@ -1,4 +1,4 @@
-"""MiniCPM: Llama with scaled embeddings, residuals and logits, and sometimes a long RoPE.
+"""MiniCPM: Llama with scaled embeddings, residuals and logits, and optionally LongRoPE.
 
 Follows ``MiniCPMModel`` of llama.cpp's conversion/minicpm.py. transformers does not know it, so nothing is filled in.
 """
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.families import decoder, llama
-from llama_runner.convert.families.family import Family, Made
+from llama_runner.convert.families.family import ComputedTensor, Family
 from llama_runner.convert.families.phi import factors
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write MiniCPM's hyperparameters."""
     del source
     hyperparameters.write(values, config, file_type)
@@ -29,8 +29,8 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
     values.float32("{arch}.logit_scale", config.integer("hidden_size") / config.positive("dim_model_base"))
 
 
-def long_factors(config: Config) -> tuple[Made, ...]:
-    """The factors of a long RoPE."""
+def long_factors(config: Config) -> tuple[ComputedTensor, ...]:
+    """Return LongRoPE's factors."""
     return factors(config, config.integer("hidden_size") // config.integer("num_attention_heads"))
 
 

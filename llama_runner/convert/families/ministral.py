@@ -1,4 +1,4 @@
-"""Ministral 3, and the text part of Mistral 3: Llama, with attention that is scaled by the position.
+"""Ministral 3, and the text part of Mistral 3: Llama with attention scaled by position.
 
 Follows ``Mistral3Model`` of llama.cpp's conversion/mistral3.py. What sees is left out here, as in LLaVA and Pixtral,
 which have the same parts around a plain Llama or Mistral.
@@ -15,7 +15,7 @@ from llama_runner.convert.families import llama
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 SCALED = "ministral3"  # transformers does not know it yet, so that config.json counts as it stands
 SCALES = {"rope.scaling.yarn_log_multiplier": "mscale_all_dim", "attention.temperature_scale": "llama_4_scaling_beta"}
@@ -23,19 +23,19 @@ SEEING = ("vision_tower.", "multi_modal_projector.")
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the key heads of a Mistral."""
+    """Fill in the number of key heads of a Mistral."""
     return values if model_type == SCALED else llama.derive(values, model_type)
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Leave out what sees, and take off the prefix of the text part."""
+    """Drop the vision part, and remove the prefix of the text part."""
     if any(part in name for part in SEEING):
         return None
     return llama.rename(name.replace("language_model.", ""), config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write Llama's hyperparameters, then how attention is scaled."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write Llama's hyperparameters and the attention scale."""
     llama.write_hyperparameters(values, config, source, file_type)
     if config.find("model_type") != SCALED:
         return

@@ -1,4 +1,4 @@
-"""ModernBERT: an encoder with rotary positions, in which every third layer attends to everything.
+"""ModernBERT: encoder with RoPE and full attention in every third layer.
 
 Follows ``ModernBertModel`` of llama.cpp's conversion/bert.py. The first block has no norm before its attention, since
 that of the embeddings is right before it. The official script refuses models with the bias of the head that guesses
@@ -15,7 +15,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,7 @@ IGNORED = ("decoder.weight", "decoder.bias")
 
 
 def later(config: Config, block: int) -> bool:
-    """All blocks but the first."""
+    """Return whether the block is not the first."""
     del config
     return block > 0
 
@@ -60,7 +60,7 @@ RULES = (
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     width, inner = config.integer("hidden_size"), config.integer("intermediate_size")
     return {
         "blocks": config.integer("num_hidden_layers"),
@@ -74,14 +74,14 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Take off the prefix of models with a head, and leave out what makes words of vectors."""
+    """Remove the prefix of models with a head, and drop the decoder of masked words."""
     if name in IGNORED:
         return None
     return bert.rename(name.removeprefix("model."), config)
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write an encoder's hyperparameters, and which layers attend to their neighbourhood only."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write an encoder's hyperparameters, and which layers use a sliding window."""
     bert.write_hyperparameters(values, config, source, file_type)
     values.uint32("{arch}.attention.sliding_window", config.find("local_attention"))
     if (pattern := config.find("global_attn_every_n_layers")) is not None:
@@ -92,8 +92,8 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
         values.string("{arch}.hidden_activation", str(activation))
 
 
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Byte-level BPE; that a text gets tokens at both ends stands before it."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write a byte-level BPE, preceded by the flags for tokens at both ends of a text."""
     for kind in ("bos", "eos", "sep"):
         values.boolean(f"tokenizer.ggml.add_{kind}_token", value=True)
     return decoder.byte_level(values, config, source)

@@ -1,4 +1,4 @@
-"""Nemotron and Minitron: layer norms to which one is added, a squared ReLU without a gate.
+"""Nemotron and Minitron: layer norms with an added one, an ungated squared ReLU.
 
 Follows ``NemotronModel`` of llama.cpp's conversion/nemotron.py.
 """
@@ -14,7 +14,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, Any] = {
@@ -50,13 +50,13 @@ EPSILON: tuple[hyperparameters.Row, ...] = (
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Fill in the size of a head."""
+    """Fill in the head size."""
     del model_type
     decoder.head_from_width(values)
     return values
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Nemotron's hyperparameters."""
     del source
     hyperparameters.write(values, config, file_type)
@@ -70,8 +70,8 @@ def write_hyperparameters(values: KeyValues, config: Config, source: Source, fil
         values.float32("{arch}.rope.scaling.factor", factor)
 
 
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.model, and which of its tokens pad and are unknown."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model, with its padding and unknown tokens."""
     vocabulary = decoder.sentence_pieces(values, config, source)
     values.uint32("tokenizer.ggml.padding_token_id", 0)
     values.uint32("tokenizer.ggml.unknown_token_id", 1)

@@ -1,4 +1,4 @@
-"""NomicBERT: BERT with rotary positions and gated matrices, or with experts in every second block.
+"""NomicBERT: BERT with RoPE and gated matrices, or with experts in every second block.
 
 Follows ``NomicBertModel`` of llama.cpp's conversion/bert.py. transformers has no configuration class for it, so what
 config.json does not say is not said.
@@ -17,7 +17,7 @@ from llama_runner.convert.vocab import unigram
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 BLOCKS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
@@ -28,17 +28,17 @@ MASK = {250001: "<mask>"}  # which the SentencePiece model of the multilingual o
 
 
 def has_experts(config: Config) -> bool:
-    """Some blocks have experts."""
+    """Return whether some blocks have experts."""
     return bool(config.find("moe_every_n_layers"))
 
 
 def sparse(config: Config, block: int) -> bool:
-    """A block with experts: the second, and every so many from there on."""
+    """Return whether the block has experts."""
     return has_experts(config) and block % config.integer("moe_every_n_layers") == 1
 
 
 def dense(config: Config, block: int) -> bool:
-    """A block without."""
+    """Return whether the block has no experts."""
     return not sparse(config, block)
 
 
@@ -69,7 +69,7 @@ SPARSE = (
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Put right how many positions a text may have, and say how many types of tokens there are."""
+    """Correct the number of positions, and fill in the number of token types."""
     del model_type
     positions, trained = values.get("n_positions"), values.get("max_trained_positions", TRAINED)
     if type(positions) is not int or positions not in POSITIONS or trained != TRAINED:
@@ -83,7 +83,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     _refuse(config)
     width, inner = config.integer("n_embd"), config.integer("n_inner")
     experts = config.integer(*EXPERTS) if has_experts(config) else 0
@@ -118,7 +118,7 @@ def _refuse(config: Config) -> None:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Leave out the experts' bias, as the official script does, and name their matrices as others are."""
+    """Drop the experts' bias, as the official script does, and use the common names of experts."""
     if "mlp.experts.bias" in name:
         return None
     return bert.rename(
@@ -126,35 +126,35 @@ def rename(name: str, config: Config) -> str | None:
     )
 
 
-def _unigram(source: Source) -> bool:
+def _unigram(source: ModelDirectory) -> bool:
     model = source.object("tokenizer.json", purpose="the kind of the vocabulary").get("model")
     return isinstance(model, dict) and model.get("type") == "Unigram"
 
 
-def write_dense(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write an encoder's hyperparameters; those with XLM-RoBERTa's vocabulary leave out its first positions."""
+def write_dense(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write an encoder's hyperparameters; with XLM-RoBERTa's vocabulary, without the first positions."""
     pad, positions = config.find("pad_token_id"), config.find("max_position_embeddings")
     if type(pad) is int and type(positions) is int and _unigram(source):
         config = Config(config.architecture, {**config.values, "max_position_embeddings": positions - 1 - pad})
     bert.write_hyperparameters(values, config, source, file_type)
 
 
-def write_sparse(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """The same, and which blocks have experts."""
+def write_sparse(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the hyperparameters, and which blocks have experts."""
     write_dense(values, config, source, file_type)
     values.uint32("{arch}.moe_every_n_layers", config.find("moe_every_n_layers"))
     values.uint32("{arch}.expert_used_count", config.find("moe_top_k"))
 
 
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """WordPiece, or XLM-RoBERTa's vocabulary in the multilingual ones."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write a WordPiece vocabulary, or XLM-RoBERTa's in multilingual models."""
     if not _unigram(source):
         return bert.write_vocabulary(values, config, source)
     return unigram.write_xlm_roberta(values, config, source, masks=MASK if has_experts(config) else None)
 
 
 def variant(config: Config) -> Family:
-    """The one with experts is another architecture to llama.cpp."""
+    """Return the family with experts, which is a separate architecture in llama.cpp."""
     return EXPERT if has_experts(config) else FAMILY
 
 

@@ -1,4 +1,4 @@
-"""OLMo 1 to 3, OLMoE, and Seed-OSS, which stands beside them in the official script.
+"""OLMo 1 to 3, OLMoE, and Seed-OSS, which is in the same file of the official script.
 
 Follows ``OlmoModel``, ``Olmo2Model``, ``OlmoeModel`` and ``SeedOssModel`` of llama.cpp's conversion/olmo.py.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 OLMO_DEFAULTS: dict[str, Any] = {
     "vocab_size": 50304,
@@ -91,7 +91,7 @@ SEED_RULES = (
 
 
 def old_scaling(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[str, Any] | None:
-    """The only RoPE scaling that transformers knows for OLMo 1 and 2: a type and a factor above one."""
+    """Validate the only RoPE scaling of OLMo 1 and 2 in transformers: a type and a factor above one."""
     del values
     factor = scaling.get("factor")
     fits = len(scaling) == 2 and scaling.get("type") in ("linear", "dynamic")  # noqa: PLR2004
@@ -99,7 +99,7 @@ def old_scaling(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[str,
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many key heads as heads, and OLMo 3's kinds of layers, where the file does not say."""
+    """Fill in the number of key heads, and OLMo 3's kinds of layers."""
     decoder.key_heads(values, model_type)
     count = values["num_hidden_layers"]
     if model_type == "olmo3" and values["layer_types"] is None and type(count) is int:
@@ -109,11 +109,11 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of, experts included."""
+    """Return the sizes that the shapes of the rules name, including experts."""
     return {**decoder.dimensions(config), "experts": config.integer("num_local_experts", "num_experts")}
 
 
-def write_olmo(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_olmo(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write OLMo's hyperparameters."""
     del source
     hyperparameters.write(values, config, file_type)
@@ -122,8 +122,8 @@ def write_olmo(values: KeyValues, config: Config, source: Source, file_type: int
         values.float32("{arch}.attention.clamp_kqv", limit)
 
 
-def write_olmo2(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write those of OLMo 2 and 3."""
+def write_olmo2(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the hyperparameters of OLMo 2 and 3."""
     del source
     hyperparameters.write(values, config, file_type)
     if "sliding_window" in config.values:
@@ -132,17 +132,11 @@ def write_olmo2(values: KeyValues, config: Config, source: Source, file_type: in
         values.booleans("{arch}.attention.sliding_window_pattern", [kind == "sliding_attention" for kind in kinds])
 
 
-def write_olmoe(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_olmoe(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write OLMoE's hyperparameters."""
     del source
     hyperparameters.write(values, config, file_type)
     values.float32("{arch}.attention.layer_norm_rms_epsilon", 1e-5)
-
-
-def write_seed(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write Seed-OSS's hyperparameters."""
-    del source
-    hyperparameters.write(values, config, file_type)
 
 
 OLMO = Family(
@@ -188,5 +182,5 @@ SEED_OSS = replace(
     scaling=None,
     validated_rope=frozenset({"seed_oss"}),
     rules=SEED_RULES,
-    hyperparameters=write_seed,
+    hyperparameters=decoder.write_text_model,
 )

@@ -1,4 +1,4 @@
-"""Phi 2, Phi 3 and 3.5 (and 4, which is the same) with their long RoPE, and the one with experts.
+"""Phi 2, Phi 3 and 3.5 (and 4, which is the same) with LongRoPE, and Phi-MoE.
 
 Follows ``Phi2Model``, ``Phi3MiniModel`` and ``PhiMoeModel`` of llama.cpp's conversion/phi.py.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert import hyperparameters
 from llama_runner.convert.errors import BadHyperparameter, UnsupportedOption
 from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Made, Rule
+from llama_runner.convert.families.family import ComputedTensor, Family, Rule
 from llama_runner.convert.families.llama import MIXTRAL_EXPERTS, MIXTRAL_STACKS
 from llama_runner.convert.model_config import full_rope
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -111,7 +111,7 @@ LONG = ("su", "longrope")
 
 
 def scaling_of_3(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[str, Any] | None:
-    """What transformers makes of Phi 3's RoPE scaling: type and two lists of factors, and nothing else."""
+    """Validate Phi 3's RoPE scaling as transformers does: a type and two lists of factors only."""
     if scaling.get("type") in ("su", "yarn"):
         scaling = {**scaling, "type": "longrope"}
     if len(scaling) != 3 or scaling.get("type") != "longrope":  # noqa: PLR2004
@@ -125,7 +125,7 @@ def scaling_of_3(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[str
 
 
 def scaling_of_moe(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[str, Any] | None:
-    """The same for the one with experts: two numbers to multiply with are needed as well."""
+    """Validate Phi-MoE's RoPE scaling, which also needs two multipliers."""
     del values
     scaling = {"rope_type": scaling.get("type"), **scaling}
     if not all(type(scaling.get(name)) in (int, float) for name in ("short_mscale", "long_mscale")):
@@ -134,25 +134,25 @@ def scaling_of_moe(values: Mapping[str, Any], scaling: dict[str, Any]) -> dict[s
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     sizes = decoder.dimensions(config)
     sizes.update(fused=sizes["queries"] + 2 * sizes["keys"], both_inner=2 * sizes["inner"])
     return sizes
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
-    """The same with experts."""
+    """Return the sizes with experts."""
     return {**decoder.dimensions(config), "experts": config.integer("num_local_experts", "num_experts")}
 
 
 def rotary(config: Config, default: float | None = None) -> int:
-    """Elements of a head that are rotated."""
+    """Return the number of rotated elements of a head."""
     absent = default is not None and "partial_rotary_factor" not in config.rope
     share = default if default is not None and absent else decoder.rotary_share(config)
     return int(share * config.integer("hidden_size", "n_embd")) // config.integer("num_attention_heads", "n_head")
 
 
-def write_phi2(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_phi2(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Phi 2's hyperparameters."""
     del source
     width, heads = config.integer("hidden_size", "n_embd"), config.integer("num_attention_heads", "n_head")
@@ -175,7 +175,7 @@ def _original_context(config: Config) -> int:
     return original
 
 
-def write_phi3(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_phi3(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write Phi 3's hyperparameters."""
     del source
     values.uint32("{arch}.context_length", config.integer("n_positions", "max_position_embeddings"))
@@ -192,14 +192,14 @@ def write_phi3(values: KeyValues, config: Config, source: Source, file_type: int
     values.uint32("{arch}.attention.sliding_window", config.find("sliding_window") or 0)
 
 
-def write_moe(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write Phi 3's hyperparameters, and the number of experts."""
+def write_moe(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write Phi 3's hyperparameters and the number of experts."""
     write_phi3(values, config, source, file_type)
     hyperparameters.rows(values, config, EXPERTS)
 
 
 def attention_factor(values: KeyValues, config: Config) -> None:
-    """Write what attention is scaled by over a longer context than the model was first trained with."""
+    """Write the scale of attention for a context longer than in training."""
     if not config.rope.get("long_factor"):
         return
     original = _original_context(config)
@@ -216,13 +216,13 @@ def attention_factor(values: KeyValues, config: Config) -> None:
     values.float32("{arch}.rope.scaling.attn_factor", factor)
 
 
-def long_factors(config: Config) -> tuple[Made, ...]:
-    """The factors by which the rotary frequencies are divided, for long and for short contexts."""
+def long_factors(config: Config) -> tuple[ComputedTensor, ...]:
+    """Return the divisors of the rotary frequencies, for long and for short contexts."""
     return factors(config, rotary(config, 1.0))
 
 
-def factors(config: Config, size: int) -> tuple[Made, ...]:
-    """The two lists of factors of a long RoPE over heads of that rotary size, where there are any."""
+def factors(config: Config, size: int) -> tuple[ComputedTensor, ...]:
+    """Return LongRoPE's two lists of factors for heads of this rotary size, if there are any."""
     made = []
     if not config.rope.get("long_factor"):
         return ()
@@ -232,12 +232,12 @@ def factors(config: Config, size: int) -> tuple[Made, ...]:
             raise BadHyperparameter(f"rope_scaling.{name}_factor", "is not a list of numbers")
         if len(found) != size / 2:
             raise BadHyperparameter(f"rope_scaling.{name}_factor", f"has {len(found)} numbers, not {size / 2:g}")
-        made.append(Made(f"rope_factors_{name}.weight", found))
+        made.append(ComputedTensor(f"rope_factors_{name}.weight", found))
     return tuple(made)
 
 
-def write_vocabulary(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """GPT-2's kind where the settings say so (Phi 4), else tokenizer.model."""
+def write_vocabulary(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write a byte-level BPE if the settings name GPT-2's class (Phi 4), else tokenizer.model."""
     settings = source.optional_object("tokenizer_config.json")
     if settings.get("tokenizer_class") == "GPT2Tokenizer":
         return decoder.byte_level(values, config, source)

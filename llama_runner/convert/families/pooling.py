@@ -1,4 +1,4 @@
-"""How a sentence-transformers model makes one vector of many, for the families of which there are such models."""
+"""Pooling type of sentence-transformers models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from llama_runner.convert.errors import UnreadableFile, UnsupportedOption
 
 if TYPE_CHECKING:
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 POOLING = (("pooling_mode_mean_tokens", 1), ("pooling_mode_cls_token", 2), ("pooling_mode_lasttoken", 3))
 POOLING_NAMES = {"mean": 1, "cls": 2, "lasttoken": 3}
 
 
-def pooling_of(source: Source) -> int | None:
-    """How a sentence-transformers model makes one vector of many: llama.cpp's number for it."""
+def pooling_of(source: ModelDirectory) -> int | None:
+    """Return llama.cpp's number of the pooling type."""
     modules = source.optional_json("modules.json") or []
     try:
         folder = next((PurePosixPath(module["path"]) for module in modules if module["type"].endswith("Pooling")), None)

@@ -1,4 +1,4 @@
-"""Qwen 2, 2.5 and 3, dense and with experts: Llama's block with biases (2) or norms of heads (3).
+"""Qwen 2, 2.5 and 3, dense and with experts: Llama's block with biases (2) or head norms (3).
 
 Follows ``Qwen2Model``, ``Qwen2MoeModel``, ``Qwen3Model`` and ``Qwen3MoeModel`` of llama.cpp's conversion/qwen.py. A
 Qwen3 that ranks is refused: it gets a head made of two rows of the output matrix there. So are blocks without experts
@@ -19,7 +19,7 @@ from llama_runner.convert.families.pooling import pooling_of
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 SHARED: dict[str, Any] = {
     "vocab_size": 151936,
@@ -76,34 +76,34 @@ SHARED_EXPERT = (
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many key heads as heads where the file says null, which transformers does for the older two."""
+    """Fill in the number of key heads if it is null, as transformers does for the older two."""
     if values.get("num_key_value_heads") is None and model_type in ("qwen2", "qwen3"):
         values["num_key_value_heads"] = values["num_attention_heads"]
     return values
 
 
 def sparse_dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of, experts included."""
+    """Return the sizes that the shapes of the rules name, including experts."""
     sizes = decoder.dimensions(config)
     sizes.update(experts=config.integer("num_experts"), expert_inner=config.integer("moe_intermediate_size"), one=1)
     return sizes
 
 
 def shared_dimensions(config: Config) -> dict[str, int]:
-    """The same, and the size of the expert that all tokens go to."""
+    """Return the sizes with experts and the shared expert."""
     return {**sparse_dimensions(config), "shared_inner": config.integer("shared_expert_intermediate_size")}
 
 
-def write_dense(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the text model's hyperparameters, and how embeddings are pooled."""
+def write_dense(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the text model's hyperparameters and the pooling type."""
     _refuse_reranker(config, source)
     hyperparameters.write(values, config, file_type)
     if (pooling := pooling_of(source)) is not None:
         values.uint32("{arch}.pooling_type", pooling)
 
 
-def write_sparse(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the text model's hyperparameters, and the sizes of the experts."""
+def write_sparse(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the text model's hyperparameters and the sizes of the experts."""
     del source
     hyperparameters.write(values, config, file_type)
     if (size := config.find("moe_intermediate_size")) is not None:
@@ -112,7 +112,7 @@ def write_sparse(values: KeyValues, config: Config, source: Source, file_type: i
         values.uint32("{arch}.expert_shared_feed_forward_length", size)
 
 
-def _refuse_reranker(config: Config, source: Source) -> None:
+def _refuse_reranker(config: Config, source: ModelDirectory) -> None:
     card = model_card.head(source.directory)
     hints = (str(config.find("_name_or_path")), source.directory.name, config.architecture)
     if "# qwen3-reranker" in card.lower() or any("qwen3-reranker" in hint.lower() for hint in hints):

@@ -1,4 +1,4 @@
-"""RoBERTa and XLM-RoBERTa: BERT with positions that start behind the padding token's number.
+"""RoBERTa and XLM-RoBERTa: BERT with positions that start after the padding token's number.
 
 Follows ``RobertaModel`` and ``XLMRobertaModel`` of llama.cpp's conversion/bert.py.
 """
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab import Vocabulary
 
 DEFAULTS: dict[str, Any] = {**bert.DEFAULTS["bert"], "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 
 
 def position_rows(sizes: Mapping[str, int]) -> Rows:
-    """All positions but the first, which stand for padding."""
+    """Return all positions except the first ones, which are for padding."""
     return every(1, sizes["positions"], start=sizes["stored_positions"] - sizes["positions"])
 
 
@@ -51,7 +51,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of."""
+    """Return the sizes that the shapes of the rules name."""
     if config.find("lora_adaptations"):
         raise UnsupportedOption("lora_adaptations in config.json", config.find("lora_adaptations"))
     sizes = bert.dimensions(config)
@@ -59,12 +59,12 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """Take off the prefix of models with a head."""
+    """Remove the prefix of models with a head."""
     return bert.rename(name.removeprefix("roberta."), config)
 
 
-def write_bytes(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Byte-level BPE, then the number of token types; WordPiece where there is no tokenizer.json."""
+def write_bytes(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write a byte-level BPE and the number of token types; WordPiece without a tokenizer.json."""
     if not source.has("tokenizer.json"):
         return bert.write_vocabulary(values, config, source)
     vocabulary = decoder.byte_level(values, config, source)

@@ -1,4 +1,4 @@
-"""StableLM: partly rotated heads, layer norms, and in the largest a norm for each head.
+"""StableLM: partly rotated heads, layer norms, and head norms in the largest model.
 
 Follows ``StableLMModel`` of llama.cpp's conversion/stablelm.py; a vocabulary without tokenizer.json is refused. The
 norms of single heads are stacked as meant there, where the official script loses them and gives up.
@@ -15,7 +15,7 @@ from llama_runner.convert.families.family import Family, Rule
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50304,
@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def with_head_norms(config: Config, block: int) -> bool:
-    """Whether each head has a norm."""
+    """Return whether each head has a norm."""
     del block
     return bool(config.find("qk_layernorm"))
 
@@ -61,7 +61,7 @@ EPSILON: tuple[hyperparameters.Row, ...] = (
 )
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
     """Write StableLM's hyperparameters."""
     del source
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")

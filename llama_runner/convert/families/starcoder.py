@@ -1,21 +1,20 @@
-"""StarCoder (GPT-BigCode: GPT-2 with one head of keys) and StarCoder 2.
+"""StarCoder (GPT-BigCode: GPT-2 with one key head) and StarCoder 2.
 
-Follows ``StarCoderModel`` and ``StarCoder2Model`` of llama.cpp's conversion/starcoder.py. A GPT-BigCode with keys for
-every head is refused: llama.cpp reads one head of keys.
+Follows ``StarCoderModel`` and ``StarCoder2Model`` of llama.cpp's conversion/starcoder.py. A GPT-BigCode with several
+key heads is refused: llama.cpp reads one.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert import hyperparameters
 from llama_runner.convert.families import decoder
 from llama_runner.convert.families.family import Family, Rule
 
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 FIRST_DEFAULTS: dict[str, Any] = {
     "vocab_size": 50257,
@@ -64,7 +63,7 @@ SECOND_RULES = (
 
 
 def first_dimensions(config: Config) -> dict[str, int]:
-    """The sizes of the first one."""
+    """Return the sizes of StarCoder that the shapes of the rules name."""
     width = config.integer("n_embd")
     return {
         "blocks": config.integer("n_layer"),
@@ -77,12 +76,12 @@ def first_dimensions(config: Config) -> dict[str, int]:
 
 
 def rename_first(name: str, config: Config) -> str | None:
-    """Leave out the masks."""
+    """Drop the masks."""
     return None if name.endswith(".attn.bias") else decoder.rename(name, config)
 
 
-def write_first(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the hyperparameters of the first one."""
+def write_first(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write StarCoder's hyperparameters."""
     del source
     width = config.integer("n_embd")
     values.uint32("{arch}.context_length", config.integer("n_positions"))
@@ -95,13 +94,7 @@ def write_first(values: KeyValues, config: Config, source: Source, file_type: in
     values.uint32("general.file_type", file_type)
 
 
-def write_second(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the hyperparameters of the second one."""
-    del source
-    hyperparameters.write(values, config, file_type)
-
-
-FIRST = Family(
+STARCODER = Family(
     name="starcoder",
     defaults={"gpt_bigcode": FIRST_DEFAULTS},
     rules=FIRST_RULES,
@@ -110,13 +103,13 @@ FIRST = Family(
     hyperparameters=write_first,
     vocabulary=decoder.byte_level,
 )
-SECOND = Family(
+STARCODER2 = Family(
     name="starcoder2",
     defaults={"starcoder2": SECOND_DEFAULTS},
     validated_rope=frozenset({"starcoder2"}),
     rules=SECOND_RULES,
     dimensions=decoder.dimensions,
     rename=decoder.rename,
-    hyperparameters=write_second,
+    hyperparameters=decoder.write_text_model,
     vocabulary=decoder.byte_level,
 )

@@ -1,4 +1,4 @@
-"""T5, mT5 and UMT5, and the encoder of T5 alone: learned biases for distances instead of positions, RMS norms.
+"""T5, mT5 and UMT5, and T5's encoder alone: relative position biases, RMS norms.
 
 Follows ``T5Model`` and ``T5EncoderModel`` of llama.cpp's conversion/t5.py.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.safetensors import Tensor
 
 T5: dict[str, Any] = {
@@ -58,23 +58,23 @@ PLAIN = "relu"  # llama.cpp knows one activation with a gate and one without
 
 
 def gated(config: Config, block: int) -> bool:
-    """The feed-forward network has a gate."""
+    """Return whether the feed-forward network is gated."""
     del block
     return config.find("feed_forward_proj") in GATED
 
 
 def biased(config: Config, block: int) -> bool:
-    """The block has biases for distances: every one of UMT5, else the first, which the others share."""
+    """Return whether the block has position biases: every one of UMT5, else the first, which the others share."""
     return block == 0 or config.find("model_type") == "umt5"
 
 
 def decoded(config: Config, block: int) -> bool:
-    """The decoder has the block; it may have fewer of them than the encoder."""
+    """Return whether the decoder has the block; it may have fewer than the encoder."""
     return config.find("num_decoder_layers") is None or block < config.integer("num_decoder_layers")
 
 
 def first(config: Config, block: int) -> bool:
-    """It is the first block."""
+    """Return whether the block is the first."""
     del config
     return block == 0
 
@@ -126,7 +126,7 @@ RULES = (
 
 
 def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """As many decoder blocks as encoder blocks where the file does not say, and one name for each size."""
+    """Fill in the number of decoder blocks, and use one name for each size."""
     del model_type
     if values["num_decoder_layers"] is None:
         values["num_decoder_layers"] = values["num_layers"]
@@ -137,7 +137,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def dimensions(config: Config) -> dict[str, int]:
-    """The sizes that the shapes in the rules are made of. Raises for an activation that llama.cpp does not have."""
+    """Return the sizes that the shapes of the rules name; raises for activations that llama.cpp lacks."""
     if (kind := config.find("feed_forward_proj")) not in (*GATED, PLAIN):
         raise UnsupportedOption("feed_forward_proj in config.json", kind)
     heads = config.integer("num_heads")
@@ -153,7 +153,7 @@ def dimensions(config: Config) -> dict[str, int]:
 
 
 def whole_dimensions(config: Config) -> dict[str, int]:
-    """The same for encoder and decoder. Raises where the decoder is the longer one: llama.cpp has no names for that."""
+    """Return the sizes of encoder and decoder; raises for a longer decoder, for which llama.cpp has no names."""
     sizes = dimensions(config)
     if (count := config.integer("num_decoder_layers")) > sizes["blocks"]:
         raise BadHyperparameter("num_decoder_layers", f"is {count}, more than the {sizes['blocks']} of the encoder")
@@ -161,19 +161,19 @@ def whole_dimensions(config: Config) -> dict[str, int]:
 
 
 def rename(name: str, config: Config) -> str | None:
-    """The embedding is stored under any of three names."""
+    """Translate the three names of the embedding."""
     del config
     return EMBEDDINGS[0] if name in EMBEDDINGS else name
 
 
 def one_embedding(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Encoder and decoder share the first embedding; others are copies of it."""
+    """Keep the first embedding, which encoder and decoder share; others are copies."""
     copies = [tensor for tensor in tensors if tensor.name in EMBEDDINGS][1:]
     return [tensor for tensor in tensors if tensor not in copies]
 
 
-def write_hyperparameters(values: KeyValues, config: Config, source: Source, file_type: int) -> None:
-    """Write the sizes, and those of the decoder where there is one."""
+def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
+    """Write the sizes, and those of the decoder if there is one."""
     del source
     whole = values.architecture == WHOLE
     context = config.find("n_positions")

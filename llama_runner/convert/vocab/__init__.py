@@ -1,4 +1,4 @@
-"""Vocabularies: one module per kind, each writing the ``tokenizer.*`` part of the metadata.
+"""Vocabularies: one module per kind, each writing its ``tokenizer.*`` metadata.
 
 `tokenizer` reads tokenizer.json as transformers would load it; `sentencepiece`, `byte_fallback`, `bpe` and `wordpiece`
 write the tokens of their kind; `pretokenizer` recognises how BPE splits text; `special` writes special tokens, merges
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What became of the tokenizer: its kind (sentencepiece, byte-fallback, bpe, wordpiece) and its size.
+    """Kind (sentencepiece, byte-fallback, bpe, wordpiece, …) and size of a written vocabulary.
 
     ``differences`` are sentences about text that llama.cpp splits otherwise than the model's own tokenizer.
     """

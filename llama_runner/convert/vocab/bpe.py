@@ -1,4 +1,4 @@
-"""Byte-level BPE vocabularies (GPT-2, Llama 3, Qwen, …) from tokenizer.json; collects WordPiece's tokens as well."""
+"""Writes byte-level BPE vocabularies (GPT-2, Llama 3, Qwen, …) of tokenizer.json; also collects WordPiece's tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 ADD_BOS = "tokenizer.ggml.add_bos_token"
@@ -29,12 +29,12 @@ PUT_BOS = frozenset({
 def write(
     values: KeyValues,
     config: Config,
-    source: Source,
+    source: ModelDirectory,
     tokenizer: Tokenizer,
     *,
     preset: Mapping[str, int] | None = None,
 ) -> Vocabulary:
-    """Write tokens, types and merges of a byte-level BPE tokenizer; special tokens of ``preset`` yield to files."""
+    """Write tokens, types and merges of a byte-level BPE; special tokens in files override ``preset``."""
     if tokenizer.model.get("type", "BPE") != "BPE":
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     tokens, types = collect(tokenizer, config)
@@ -51,7 +51,7 @@ def write(
 
 
 def begins_with_special(tokenizer: Tokenizer) -> bool:
-    """Return whether the tokenizer puts a special token, such as BOS, before a text."""
+    """Return whether the tokenizer adds a special token, such as BOS, before a text."""
     return _begins_with_special(tokenizer.document.get("post_processor"))
 
 
@@ -66,16 +66,16 @@ def _begins_with_special(processor: object) -> bool:
     return processor.get("type") in ("RobertaProcessing", "BertProcessing")
 
 
-def pre_tokenizer(source: Source, tokenizer: Tokenizer) -> str:
-    """llama.cpp's name for how a tokenizer splits text: said by the user, or by the official hash, or by structure.
+def pre_tokenizer(source: ModelDirectory, tokenizer: Tokenizer) -> str:
+    """Return llama.cpp's name of the pre-tokenizer: given by the user, by the official hash, or by structure.
 
     Raises `UnknownPreTokenizer` where nobody knows, `NoSuchPreTokenizer` where llama.cpp does not know what was said.
     """
     return given_name(source, tokenizer) or recognise(tokenizer)
 
 
-def given_name(source: Source, tokenizer: Tokenizer) -> str | None:
-    """The name that the user says or the official script's table has, None for neither.
+def given_name(source: ModelDirectory, tokenizer: Tokenizer) -> str | None:
+    """Return the name given by the user or by the official table, None if there is neither.
 
     Raises `NoSuchPreTokenizer`, and `UnknownPreTokenizer` for a vocabulary that is not of bytes and a name for bytes.
     """
@@ -89,7 +89,7 @@ def given_name(source: Source, tokenizer: Tokenizer) -> str | None:
 
 
 def check_merges(tokenizer: Tokenizer) -> None:
-    """Raise `BadVocabulary` for a merge of, or to, a token that there is not, as the tokenizers library does."""
+    """Raise `BadVocabulary` for a merge of, or to, an absent token, as the tokenizers library does."""
     for merge in tokenizer.model.get("merges") or []:
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2 or any(part not in tokenizer.base for part in (*parts, "".join(parts))):  # noqa: PLR2004
@@ -97,7 +97,7 @@ def check_merges(tokenizer: Tokenizer) -> None:
 
 
 def collect(tokenizer: Tokenizer, config: Config) -> tuple[list[str], list[int]]:
-    """The text and type of each token, padded to the size that config.json gives."""
+    """Return text and type of each token, padded to the size in config.json."""
     known = tokenizer.numbered()
     size = config.integer("vocab_size")
     if max(known, default=0) >= size:

@@ -1,4 +1,4 @@
-"""The official name of a byte-level BPE vocabulary: by the hash of an encoded sample text, as the official script does.
+"""Finds the official name of a byte-level BPE by hashing an encoded sample text, as the official script does.
 
 The sample is encoded here as the tokenizers library encodes it: added tokens first, then NFC, the pre-tokenizer, the
 merges, the post-processor. What is not known here, or is not in the table, has no official name (`name_of` gives
@@ -15,20 +15,20 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.vocab.llama_cpp_tables import HASHES
-from llama_runner.convert.vocab.pretokenizer_split import Splitter, Unfamiliar
+from llama_runner.convert.vocab.pretokenizer_split import Splitter, UnsupportedPreTokenizer
 from llama_runner.convert.vocab.wordpiece_hash import SAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from llama_runner.convert.vocab.tokenizer import Added, Tokenizer
+    from llama_runner.convert.vocab.tokenizer import AddedToken, Tokenizer
 
 
 def name_of(tokenizer: Tokenizer) -> str | None:
-    """The name in the official table; None where the vocabulary is not in it or cannot be encoded here."""
+    """Return the name in the official table; None if it is not listed or cannot be encoded here."""
     try:
         numbers = encode(tokenizer, SAMPLE)
-    except (Unfamiliar, KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (UnsupportedPreTokenizer, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return None  # a broken tokenizer.json is found by those who write it
     return HASHES.get(hashlib.sha256(str(numbers).encode()).hexdigest())
 
@@ -53,11 +53,11 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return _processed(numbers, tokenizer.document.get("post_processor"))
 
 
-def _cut(text: str, added: Mapping[int, Added]) -> Iterator[str | int]:
-    """The text between added tokens, and their numbers."""
+def _cut(text: str, added: Mapping[int, AddedToken]) -> Iterator[str | int]:
+    """Yield the text between added tokens, and the numbers of these tokens."""
     present = {token.content: (number, token) for number, token in added.items() if token.content in text}
     if any(token.lstrip or token.rstrip or token.single_word for _, token in present.values()):
-        raise Unfamiliar
+        raise UnsupportedPreTokenizer
     if not present:
         yield text
         return
@@ -76,7 +76,7 @@ def _normalized(text: str, normalizer: object) -> str:
         for part in normalizer.get("normalizers") or []:
             text = _normalized(text, part)
         return text
-    raise Unfamiliar
+    raise UnsupportedPreTokenizer
 
 
 class _Merges:
@@ -85,7 +85,7 @@ class _Merges:
     def __init__(self, tokenizer: Tokenizer) -> None:
         model = tokenizer.model
         if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-            raise Unfamiliar
+            raise UnsupportedPreTokenizer
         self._base = tokenizer.base
         self._whole_words = bool(model.get("ignore_merges"))
         pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges") or [])
@@ -95,7 +95,7 @@ class _Merges:
         if self._whole_words and word in self._base:
             return [self._base[word]]
         if missing := set(word) - self._base.keys():
-            raise Unfamiliar(missing)
+            raise UnsupportedPreTokenizer(missing)
         return [self._base[part] for part in self._joined(list(word))]
 
     def _joined(self, parts: list[str]) -> list[str]:
@@ -120,11 +120,11 @@ class _Merges:
 
 
 def _processed(numbers: Sequence[int], processor: object) -> list[int]:
-    """The numbers with what the post-processor puts around a single text."""
+    """Return the numbers with the tokens that the post-processor adds around a text."""
     if processor is None:
         return list(numbers)
     if not isinstance(processor, dict):
-        raise Unfamiliar
+        raise UnsupportedPreTokenizer
     kind = processor.get("type")
     if kind == "ByteLevel":
         return list(numbers)
@@ -136,7 +136,7 @@ def _processed(numbers: Sequence[int], processor: object) -> list[int]:
         return [processor["cls"][1], *numbers, processor["sep"][1]]
     if kind == "TemplateProcessing":
         return _templated(numbers, processor)
-    raise Unfamiliar
+    raise UnsupportedPreTokenizer
 
 
 def _templated(numbers: Sequence[int], processor: Mapping[str, Any]) -> list[int]:

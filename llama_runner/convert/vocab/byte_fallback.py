@@ -1,4 +1,4 @@
-"""SentencePiece's vocabulary of the BPE kind in the form of a tokenizer.json with byte fallback.
+"""Writes SentencePiece BPE vocabularies in the form of a tokenizer.json with byte fallback.
 
 tokenizer.json has merges in their order where SentencePiece has a score for each token. BPE joins the two neighbours
 whose merge comes first; llama.cpp's SentencePiece tokenizer (src/llama-vocab.cpp) joins the two whose token has the
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import BadVocabulary, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, bpe, sentencepiece
-from llama_runner.convert.vocab.sentencepiece import PADDING_SCORE, Token
+from llama_runner.convert.vocab.sentencepiece import PADDING_SCORE, SentencePieceToken
 from llama_runner.convert.vocab.token_types import BYTE, CONTROL, NORMAL, SPACE_MARK, UNUSED, USER_DEFINED
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
     from llama_runner.convert.vocab.tokenizer import Tokenizer
 
 Merge = tuple[str, str]
@@ -40,8 +40,8 @@ OTHER_PAIRS = "llama.cpp joins {!r} and {!r}, the tokenizer has no such merge (a
 OTHER_ORDER = "llama.cpp joins all pairs that make {!r} at once, the tokenizer has other merges between (and {} more)"
 
 
-def write(values: KeyValues, config: Config, source: Source, tokenizer: Tokenizer) -> Vocabulary:
-    """Write the vocabulary of a tokenizer.json that SentencePiece's was turned into, padded to ``vocab_size``."""
+def write(values: KeyValues, config: Config, source: ModelDirectory, tokenizer: Tokenizer) -> Vocabulary:
+    """Write the vocabulary, padded to ``vocab_size``."""
     bpe.check_merges(tokenizer)
     merges = [_pair(merge) for merge in tokenizer.model.get("merges") or []]
     tokens = _tokens(tokenizer, merges, config.integer("vocab_size"))
@@ -59,7 +59,7 @@ def _pair(merge: str | Sequence[str]) -> Merge:
     return left, right
 
 
-def _tokens(tokenizer: Tokenizer, merges: list[Merge], room: int) -> list[Token]:
+def _tokens(tokenizer: Tokenizer, merges: list[Merge], room: int) -> list[SentencePieceToken]:
     texts = tokenizer.numbered()
     for number in range(len(tokenizer.base)):
         if number not in texts:
@@ -70,15 +70,15 @@ def _tokens(tokenizer: Tokenizer, merges: list[Merge], room: int) -> list[Token]
     for rank, (left, right) in enumerate(merges):
         scores.setdefault(left + right, float(-rank))
     last = float(-len(merges))  # of tokens that no merge makes
-    tokens = [Token(f"[PAD{number}]", min(last, PADDING_SCORE), UNUSED) for number in range(room)]
+    tokens = [SentencePieceToken(f"[PAD{number}]", min(last, PADDING_SCORE), UNUSED) for number in range(room)]
     for number, text in texts.items():
         shown, kind = _typed(tokenizer, number, text)
-        tokens[number] = Token(shown, scores.get(text, last), kind)
+        tokens[number] = SentencePieceToken(shown, scores.get(text, last), kind)
     return tokens
 
 
 def _typed(tokenizer: Tokenizer, number: int, text: str) -> tuple[str, int]:
-    """Text and type of a token; what the tokenizer finds in a text before it merges has a type of its own."""
+    """Return text and type of a token; tokens found before merging have a type of their own."""
     added = tokenizer.added.get(number)
     if BYTE_TOKEN.fullmatch(text) and number < len(tokenizer.base):
         return text, BYTE
@@ -90,7 +90,7 @@ def _typed(tokenizer: Tokenizer, number: int, text: str) -> tuple[str, int]:
 
 
 def _spaces(document: Mapping[str, Any], merges: list[Merge]) -> tuple[bool, list[str]]:
-    """Return whether a space is put before a text, and what llama.cpp does otherwise. Raises `UnsupportedOption`."""
+    """Return whether a space is added before a text, and the differences of llama.cpp; raises `UnsupportedOption`."""
     prefix, differences = False, []
     for step in _steps(document.get("normalizer"), "normalizers"):
         kind = step.get("type")
@@ -112,7 +112,7 @@ def _spaces(document: Mapping[str, Any], merges: list[Merge]) -> tuple[bool, lis
 
 
 def _is_split(step: Mapping[str, Any], merges: list[Merge]) -> bool:
-    """Return whether a text is split at spaces where merges would join what is split."""
+    """Return whether a text is split at spaces that merges would join."""
     return bool(step.get("split", True)) and any(SPACE_MARK in (left + right)[1:] for left, right in merges)
 
 
@@ -125,7 +125,7 @@ def _steps(step: object, parts: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _differences(tokenizer: Tokenizer, merges: list[Merge]) -> Iterator[str]:
-    """Where scores cannot say what the merges say."""
+    """Return sentences about merges that scores cannot express."""
     known, named = set(merges), {token.content for token in tokenizer.added.values()}
     lengths = {len(text) for text in tokenizer.base}  # a token of a megabyte is not cut at each of its characters
     others = [

@@ -1,4 +1,4 @@
-r"""The regular expressions by which tokenizer.json splits text, in one spelling each, and how they get there.
+r"""Regular expressions of pre-tokenizers in tokenizer.json, each in one canonical spelling.
 
 The same expression is written in many ways: line ends raw or escaped, contractions as ``(?i:'s|'t)`` or
 ``'(?i:[sdmt])``, quantifiers possessive or not. `canonical` brings those spellings together that match the same
@@ -88,7 +88,7 @@ _LONG_LISTS = (("\\s?[A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6", LETTERS),)
 
 
 def canonical(expression: str) -> str:
-    """An expression in the one spelling that this module has it in."""
+    """Return the canonical spelling of an expression."""
     for spelled, plain in _SPELLINGS:
         expression = expression.replace(spelled, plain)
     return next((short for start, short in _LONG_LISTS if expression.startswith(start)), expression)

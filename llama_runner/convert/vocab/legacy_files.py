@@ -1,4 +1,4 @@
-"""Vocabularies from before there was tokenizer.json, as transformers turns them into one.
+"""Converts vocabularies without tokenizer.json to one, as transformers does.
 
 GPT-2 and its likes have vocab.json and merges.txt, WordPiece has vocab.txt. Other classes cannot be loaded without
 tokenizer.json by transformers either.
@@ -14,7 +14,7 @@ from llama_runner.convert.vocab.expressions import QWEN2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 PLAIN: Mapping[str, Any] = {"pre_tokenizer": BYTES, "post_processor": {"type": "ByteLevel"}}
@@ -27,8 +27,8 @@ QWEN: Mapping[str, Any] = {
 STEPS = {"GPT2Tokenizer": PLAIN, "CodeGenTokenizer": PLAIN, "Qwen2Tokenizer": QWEN}
 
 
-def document(source: Source, own_class: str) -> dict[str, Any]:
-    """What stands in the tokenizer.json that the other files become. Raises `MissingFile`."""
+def tokenizer_document(source: ModelDirectory, own_class: str) -> dict[str, Any]:
+    """Return the contents of the equivalent tokenizer.json; raises `MissingFile`."""
     if own_class in STEPS and source.has("vocab.json"):
         return _from_merges(source, own_class)
     if source.has("vocab.txt"):
@@ -36,7 +36,7 @@ def document(source: Source, own_class: str) -> dict[str, Any]:
     raise MissingFile(source.path("tokenizer.json"), purpose="the vocabulary")
 
 
-def _from_merges(source: Source, own_class: str) -> dict[str, Any]:
+def _from_merges(source: ModelDirectory, own_class: str) -> dict[str, Any]:
     if not source.has("merges.txt"):
         raise MissingFile(source.path("merges.txt"), purpose="the vocabulary, as vocab.json is there")
     vocabulary = source.object("vocab.json", purpose="the vocabulary")
@@ -50,8 +50,8 @@ def _from_merges(source: Source, own_class: str) -> dict[str, Any]:
     }
 
 
-def _from_word_list(source: Source) -> dict[str, Any]:
-    """vocab.txt, one token a line."""
+def _from_word_list(source: ModelDirectory) -> dict[str, Any]:
+    """Read vocab.txt, one token per line."""
     lines = source.text("vocab.txt").split("\n")
     if lines and not lines[-1]:
         del lines[-1]

@@ -1,4 +1,4 @@
-"""What the pinned llama.cpp knows of pre-tokenizers: the names it accepts, and the official script's hashes of them.
+"""Tables of the pinned llama.cpp: names of pre-tokenizers, and the official script's hashes.
 
 A hash is the SHA-256 of the numbers that one tokenizer gives for a sample text (``get_vocab_base_pre`` in
 conversion/base.py); where that table has a hash twice, the later entry counts there and here. Names that the

@@ -1,4 +1,4 @@
-r"""Recognises how a byte-level BPE tokenizer splits text, from the structure of its tokenizer.json.
+r"""Recognises the pre-tokenizer of a byte-level BPE by the structure of its tokenizer.json.
 
 The official script encodes a sample text and looks up the hash of the result, so any vocabulary that it has not
 seen stops it. What the name stands for in llama.cpp is a list of regular expressions (src/llama-vocab.cpp),
@@ -85,7 +85,7 @@ GLM_MASK = "[gMASK]"
 
 
 def recognise(tokenizer: Tokenizer) -> str:
-    """llama.cpp's name for the way a tokenizer splits text. Raises `UnknownPreTokenizer`."""
+    """Return llama.cpp's name of the pre-tokenizer; raises `UnknownPreTokenizer`."""
     steps = steps_of(tokenizer)
     normalizers = _normalizers(tokenizer.document.get("normalizer"))
     if steps == UNSPLIT and tokenizer.document.get("normalizer") == SPACES_SHOWN and tokenizer.byte_fallback:
@@ -97,14 +97,14 @@ def recognise(tokenizer: Tokenizer) -> str:
 
 
 def unknown(tokenizer: Tokenizer) -> UnknownPreTokenizer:
-    """Return the error for a way of splitting text that no name stands for."""
+    """Return the error for an unknown pre-tokenizer."""
     steps = steps_of(tokenizer)
     nearest = _nearest(steps) if NO_BYTES not in steps else ""
     return UnknownPreTokenizer(_described(steps, _normalizers(tokenizer.document.get("normalizer"))), nearest)
 
 
 def _variant(name: str, tokenizer: Tokenizer, *, nfc: bool) -> str:
-    """The name among those that share expressions."""
+    """Return the name among those with the same expressions."""
     if nfc and name in WITH_NFC:
         return WITH_NFC[name]
     whole_words = bool(tokenizer.model.get("ignore_merges"))
@@ -127,7 +127,7 @@ def _kinds(processor: object) -> set[str]:
 
 
 def steps_of(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The regular expressions that a pre-tokenizer applies one after the other; what is none stands in ``<>``."""
+    """Return the regular expressions that a pre-tokenizer applies in turn; other steps are in ``<>``."""
     document = tokenizer.document
     steps = _steps(document.get("pre_tokenizer"))
     bytes_seen = "ByteLevel" in (*_all_types(document.get("pre_tokenizer")), *_normalizers(document.get("normalizer")))

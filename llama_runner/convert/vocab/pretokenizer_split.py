@@ -25,23 +25,23 @@ _PROPERTY = re.compile(r"\\p\{(\w+)\}")
 _WITHOUT_HAN = re.compile(r"\[((?:\\p\{\w+\})+)&&\[\^\\p\{Han\}\]\]")
 
 
-class Unfamiliar(Exception):
-    """A step of the tokenizer is not known here."""
+class UnsupportedPreTokenizer(Exception):
+    """A step of the tokenizer is not supported here."""
 
 
 class Splitter:
-    """Applies a tokenizer's steps to a text whose characters are all in ``alphabet``."""
+    """Applies a tokenizer's steps to a text over the characters of ``alphabet``."""
 
     def __init__(self, alphabet: str) -> None:
         # a piece may have gone through the byte-level alphabet before an expression sees it
         self._alphabet = "".join(sorted({*alphabet, *byte_alphabet()}))
 
     def split(self, pieces: Iterable[str], step: object) -> list[str]:
-        """The pieces after one step. Raises `Unfamiliar`."""
+        """Return the pieces after one step; raises `UnsupportedPreTokenizer`."""
         if step is None:
             return list(pieces)
         if not isinstance(step, dict):
-            raise Unfamiliar
+            raise UnsupportedPreTokenizer
         if step.get("type") == "Sequence":
             found = list(pieces)
             for part in step.get("pretokenizers") or []:
@@ -62,7 +62,7 @@ class Splitter:
             expression = r"[\p{P}!-/:-@\[-`{-~]" + "+" * (step.get("behavior") == "Contiguous")
             yield from _isolated(self._compiled(expression), piece)
         else:
-            raise Unfamiliar
+            raise UnsupportedPreTokenizer
 
     def _bytes(self, piece: str, step: Mapping[str, Any]) -> Iterator[str]:
         if step.get("add_prefix_space", True) and not piece.startswith(" "):
@@ -77,7 +77,7 @@ class Splitter:
         text = pattern.get("Regex") if isinstance(pattern, dict) else None
         expression = canonical(text) if isinstance(text, str) else ""
         if expression not in FAMILIAR:
-            raise Unfamiliar
+            raise UnsupportedPreTokenizer
         # the long list of letters is what it is; for the sample, the letters in it are these
         expression = r"\s?[A-Za-z\u0400-\u0481\u048a-\u052f]+" if expression == expressions.LETTERS else expression
         compiled = self._compiled(expression)
@@ -87,7 +87,7 @@ class Splitter:
         elif (behavior, inverted) == ("MergedWithNext", False):
             yield from _merged_with_next(compiled, piece)
         else:
-            raise Unfamiliar
+            raise UnsupportedPreTokenizer
 
     def _compiled(self, expression: str) -> re.Pattern[str]:
         expression = _WITHOUT_HAN.sub(lambda found: f"[{self._listed(found[1], without_han=True)}]", expression)
@@ -122,7 +122,7 @@ def _has(character: str, name: str) -> bool:
 
 
 def _isolated(pattern: re.Pattern[str], piece: str) -> Iterator[str]:
-    """What matches and what stands between, in order; a match of nothing separates."""
+    """Return matches and the text between them in order; an empty match separates."""
     start = 0
     for match in pattern.finditer(piece):
         yield piece[start : match.start()]
@@ -132,7 +132,7 @@ def _isolated(pattern: re.Pattern[str], piece: str) -> Iterator[str]:
 
 
 def _merged_with_next(pattern: re.Pattern[str], piece: str) -> Iterator[str]:
-    """Cut before each match, which goes with what follows it."""
+    """Split before each match; a match goes with the following text."""
     cuts = [0, *(match.start() for match in pattern.finditer(piece)), len(piece)]
     for start, end in pairwise(cuts):
         yield piece[start:end]

@@ -1,4 +1,4 @@
-"""tokenizer.model: SentencePiece's protobuf message (sentencepiece_model.proto), of which a few fields are needed.
+"""Reads the needed fields of tokenizer.model, SentencePiece's protobuf message (sentencepiece_model.proto).
 
 They are read from the wire format instead of depending on protobuf. Every length is checked against what is there, so
 a lying one costs nothing.
@@ -26,7 +26,7 @@ LARGEST = 1 << 28  # bytes; the largest real ones have a few million
 
 @dataclass
 class Model:
-    """Pieces (text, score, type) in the order of their numbers, the kind of model, and how text is normalized."""
+    """Pieces (text, score, type) by number, kind of model, and normalization."""
 
     pieces: list[tuple[str, float, int]] = field(default_factory=list)
     kind: int = UNIGRAM
@@ -36,7 +36,7 @@ class Model:
 
 
 def read(path: Path) -> Model:
-    """Read a SentencePiece model. Raises `UnreadableFile`."""
+    """Read a SentencePiece model; raises `UnreadableFile`."""
     try:
         with reading(path):
             content = read_bounded(path, LARGEST)
@@ -102,7 +102,7 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Each field of a protobuf message: its number, and its value or its bytes."""
+    """Yield the fields of a protobuf message: number, and value or bytes."""
     place = 0
     while place < len(data):
         tag, place = _varint(data, place)

@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies of the BPE kind in tokenizer.model. Those in tokenizer.json are `byte_fallback`'s."""
+"""Writes SentencePiece BPE vocabularies of tokenizer.model; `byte_fallback` writes those of tokenizer.json."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 PADDING_SCORE = -10000.0
 ADDED_SCORE = -1000.0
 
 
 @dataclass
-class Token:
-    """A token as it stands in the file."""
+class SentencePieceToken:
+    """Token of the output."""
 
     text: str
     score: float
     kind: int
 
 
-def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.model, padded or cut to the size that config.json gives."""
+def write(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model, padded or cut to the size in config.json."""
     pieces = protobuf.read(source.path("tokenizer.model")).pieces
     tokens = padded(pieces, config.integer("vocab_size") if config.find("vocab_size") else len(pieces))
     add_named(tokens, source)
@@ -40,14 +40,14 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
             raise BadVocabulary(f"tokenizer_config.json lists {key!r} as an added token: {entry!r}")
         if (number := int(key)) < len(tokens):
             text, kind = added_token(entry["content"], special=bool(entry.get("special")))
-            tokens[number] = Token(text, ADDED_SCORE, kind)
+            tokens[number] = SentencePieceToken(text, ADDED_SCORE, kind)
     compare(tokens, source)
     write_tokens(values, source, tokens)
     return Vocabulary("sentencepiece", len(tokens))
 
 
-def compare(tokens: Sequence[Token], source: Source, *, name: str = "tokenizer.model") -> None:
-    """Raise `BadVocabulary` where tokenizer.json has another vocabulary; transformers would read that one.
+def compare(tokens: Sequence[SentencePieceToken], source: ModelDirectory, *, name: str = "tokenizer.model") -> None:
+    """Raise `BadVocabulary` if tokenizer.json, which transformers reads, has another vocabulary.
 
     Tokens that were added to either are compared by nobody, nor are bytes and control tokens.
     """
@@ -75,7 +75,7 @@ def compare(tokens: Sequence[Token], source: Source, *, name: str = "tokenizer.m
 
 
 def _base(model: object) -> dict[int, str]:
-    """The texts of the tokens in a tokenizer.json, without added ones; none where it is of another kind."""
+    """Return the trained tokens of tokenizer.json; empty for another kind."""
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, dict):
         return {number: text for text, number in vocabulary.items()}
@@ -84,23 +84,25 @@ def _base(model: object) -> dict[int, str]:
     return {}
 
 
-def padded(pieces: Iterable[tuple[str, float, int]], size: int) -> list[Token]:
-    """Pieces as tokens, filled up or cut to a size; user-defined pieces count as normal ones."""
-    tokens = [Token(text, score, NORMAL if kind == USER_DEFINED else kind) for text, score, kind in pieces][:size]
-    return tokens + [Token(f"[PAD{number}]", PADDING_SCORE, UNUSED) for number in range(len(tokens), size)]
+def padded(pieces: Iterable[tuple[str, float, int]], size: int) -> list[SentencePieceToken]:
+    """Return pieces as tokens, padded or cut to a size; user-defined pieces count as normal."""
+    tokens = [
+        SentencePieceToken(text, score, NORMAL if kind == USER_DEFINED else kind) for text, score, kind in pieces
+    ][:size]
+    return tokens + [SentencePieceToken(f"[PAD{number}]", PADDING_SCORE, UNUSED) for number in range(len(tokens), size)]
 
 
-def add_named(tokens: list[Token], source: Source) -> None:
-    """Put the tokens of added_tokens.json in their places; those beyond the vocabulary are left out."""
+def add_named(tokens: list[SentencePieceToken], source: ModelDirectory) -> None:
+    """Insert the tokens of added_tokens.json; those beyond the vocabulary are left out."""
     for text, number in source.optional_object("added_tokens.json").items():
         if type(number) is not int or number < 0:
             raise BadVocabulary(f"added_tokens.json gives {text!r} the number {number!r}")
         if number < len(tokens):
-            tokens[number] = Token(text, ADDED_SCORE, USER_DEFINED)
+            tokens[number] = SentencePieceToken(text, ADDED_SCORE, USER_DEFINED)
 
 
-def write_tokens(values: KeyValues, source: Source, tokens: list[Token]) -> None:
-    """Write tokens of the kind that llama.cpp calls ``llama``, and what is special among them."""
+def write_tokens(values: KeyValues, source: ModelDirectory, tokens: list[SentencePieceToken]) -> None:
+    """Write tokens of llama.cpp's kind ``llama``, and the special tokens."""
     values.string("tokenizer.ggml.model", "llama")
     values.string("tokenizer.ggml.pre", "default")
     values.strings("tokenizer.ggml.tokens", [token.text for token in tokens])

@@ -1,4 +1,4 @@
-"""Special tokens, merges, chat templates and the normalizer: what every kind of vocabulary writes last.
+"""Writes special tokens, merges, chat templates and the normalizer, which come last in every vocabulary.
 
 Gives what ``gguf.SpecialVocab`` of llama.cpp's own tree gives; the gguf package on the index is older and
 neither reads the normalizer nor finds BOS and CLS in the same way, so nothing is taken from it. Several
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from llama_runner.convert.gguf_metadata import KeyValues
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 KEYS = {
@@ -36,7 +36,7 @@ NAME_CHARACTERS = frozenset(ascii_letters + digits)
 
 def write(
     values: KeyValues,
-    source: Source,
+    source: ModelDirectory,
     *,
     size: int | None = None,
     merges: bool = False,
@@ -44,7 +44,7 @@ def write(
     preset: Mapping[str, int] | None = None,
     normalizer: object = None,
 ) -> None:
-    """Write everything special. Token numbers of ``size`` and above are left out; ``preset`` ones yield to files.
+    """Write all special metadata. Token numbers from ``size`` on are left out; files override ``preset``.
 
     ``normalizer`` is taken in place of tokenizer.json's.
     """
@@ -76,9 +76,9 @@ def _special_id(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON is anyt
 
 
 class _Special:
-    """Collects special tokens from the post-processor, tokenizer_config.json and config.json, in that order."""
+    """Collects special tokens from post-processor, tokenizer_config.json and config.json, in this order."""
 
-    def __init__(self, source: Source, kinds: tuple[str, ...], size: int | None) -> None:
+    def __init__(self, source: ModelDirectory, kinds: tuple[str, ...], size: int | None) -> None:
         self.kinds = kinds
         self.size = size
         self.numbers: dict[str, int] = {}
@@ -103,7 +103,7 @@ class _Special:
             self.set(kind, text.get(f"{kind}_token_id") if number is None and isinstance(text, dict) else number)
 
     def set(self, kind: str, number: object) -> None:
-        """Note a special token unless it is known already or beyond the vocabulary."""
+        """Set a special token unless it is already set or beyond the vocabulary."""
         if not isinstance(number, int):
             return
         if number < 0:
@@ -157,7 +157,7 @@ class _Special:
             self._give("sep", self.sep)
 
     def _read_template(self, single: Sequence[dict[str, Any]], pair: Sequence[dict[str, Any]]) -> None:
-        """Tell from ``[CLS] A [SEP]`` which special tokens are put around a text."""
+        """Derive from ``[CLS] A [SEP]`` which special tokens are added around a text."""
         first = last = None
         if len(single) > 1:
             if first := _special_id(single[0]):
@@ -183,7 +183,7 @@ class _Special:
         self.flags["bos"] = token in (self.first, self.cls)
 
     def _put_last(self, token: str) -> None:
-        """Take the token that the template ends with as EOS; the one named EOS ends a turn, or a message."""
+        """Use the template's last token as EOS; the named EOS then ends a turn or a message."""
         if self.settings and token != self.last:
             spare = next((kind for kind in ("eot", "eom") if kind not in self.kinds), None)
             if spare is not None:
@@ -194,7 +194,7 @@ class _Special:
         self.flags["eos"] = True
 
     def _read_separator(self, pair: Sequence[dict[str, Any]], *, ended: bool) -> None:
-        """Tell from what stands between A and B whether separators are put there."""
+        """Derive from the text between A and B whether separators are added."""
         if not pair or _sequence(pair[0]) != "A" or _sequence(pair[-1]) != "B":
             return
         between = pair[1:-1]
@@ -215,8 +215,8 @@ def _sequence(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON is anythi
     return (entry.get("Sequence") or {}).get("id")
 
 
-def _template(source: Source, settings: Mapping[str, Any]) -> str | list[Any] | None:
-    """The chat template or templates: those of tokenizer_config.json before those of files of their own."""
+def _template(source: ModelDirectory, settings: Mapping[str, Any]) -> str | list[Any] | None:
+    """Return the chat template or templates; tokenizer_config.json precedes separate files."""
     separate: Any = None
     if source.has("chat_template.jinja"):
         separate = source.text("chat_template.jinja")
@@ -250,7 +250,7 @@ def _write_templates(values: KeyValues, template: str | list[Any] | None) -> Non
         values.string("tokenizer.chat_template", template)
 
 
-def _merges(source: Source) -> list[str]:
+def _merges(source: ModelDirectory) -> list[str]:
     merges = (source.optional_object("tokenizer.json").get("model") or {}).get("merges")
     if not isinstance(merges, list) or not merges:
         return _merges_file(source)
@@ -262,7 +262,7 @@ def _merges(source: Source) -> list[str]:
         raise BadVocabulary("the merges in tokenizer.json are neither texts nor pairs of texts") from error
 
 
-def _merges_file(source: Source) -> list[str]:
+def _merges_file(source: ModelDirectory) -> list[str]:
     if not source.has("merges.txt"):
         return []
     lines = source.text("merges.txt").split("\n")

@@ -1,4 +1,4 @@
-"""The types of tokens in a GGUF file, and which added tokens count as control tokens."""
+"""Token types of GGUF, and which added tokens are control tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SPACE_MARK = "\u2581"
 
 
 def looks_like_control(token: str) -> bool:
-    """Whether a token is a control token going by its looks."""
+    """Return whether the text of a token looks like that of a control token."""
     return token in CONTROL_NAMES or any(token.startswith(a) and token.endswith(b) for a, b in CONTROL_BRACKETS)
 
 
 def added_token(token: str, *, special: bool) -> tuple[str, int]:
-    """Text and type of an added token: a user-defined one stands with plain spaces."""
+    """Return text and type of an added token; a user-defined one has plain spaces."""
     if special or looks_like_control(token):
         return token, CONTROL
     return token.replace(SPACE_MARK, " "), USER_DEFINED

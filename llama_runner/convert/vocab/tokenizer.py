@@ -1,4 +1,4 @@
-"""tokenizer.json and its companions, as transformers would load them for llama.cpp's converter.
+"""Reads tokenizer.json and its companion files as transformers does for llama.cpp's converter.
 
 Which tokens count as added and as special depends on tokenizer.json, tokenizer_config.json,
 special_tokens_map.json, added_tokens.json and on what the tokenizer's class adds by itself; this module plays
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 ATTRIBUTES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CLEANED = (
@@ -43,8 +43,8 @@ CLEANED = (
 
 
 @dataclass(frozen=True)
-class Added:
-    """A token that was added to the vocabulary after training."""
+class AddedToken:
+    """Token added to the vocabulary after training."""
 
     content: str
     special: bool = False
@@ -54,8 +54,8 @@ class Added:
     single_word: bool = False
 
     @classmethod
-    def parse(cls, entry: object, *, special: bool | None = None) -> Added:
-        """From an object of tokenizer.json or tokenizer_config.json."""
+    def parse(cls, entry: object, *, special: bool | None = None) -> AddedToken:
+        """Parse an object of tokenizer.json or tokenizer_config.json."""
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise BadVocabulary(f"an added token is {entry!r}, an object with its content is expected")
         is_special = bool(entry.get("special", False)) if special is None else special
@@ -63,14 +63,14 @@ class Added:
         return cls(entry["content"], is_special, bool(entry.get("normalized", not is_special)), **flags)
 
     @classmethod
-    def named(cls, content: str) -> Added:
-        """A special token of which only the text is known."""
+    def named(cls, content: str) -> AddedToken:
+        """Return a special token of which only the text is known."""
         return cls(content, special=True, normalized=False)
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The vocabulary of a fast tokenizer: ``base`` as trained, ``added`` by number, ``specials`` in order.
+    """Vocabulary of a fast tokenizer: ``base`` as trained, ``added`` by number, ``specials`` in order.
 
     ``document`` is tokenizer.json with what transformers changes in it when it loads it; ``named`` are the texts of
     special tokens by name (``cls_token``).
@@ -79,24 +79,24 @@ class Tokenizer:
     model: Mapping[str, Any]
     document: Mapping[str, Any]
     base: Mapping[str, int]
-    added: Mapping[int, Added]
+    added: Mapping[int, AddedToken]
     specials: tuple[str, ...]
     clean_up: bool
     named: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, source: Source, config: Config) -> Tokenizer:
-        """Read the tokenizer's files. Raises a typed error for what is missing or not known."""
+    def load(cls, source: ModelDirectory, config: Config) -> Tokenizer:
+        """Read the tokenizer's files; raises a typed error for missing or unsupported ones."""
         settings = source.optional_object("tokenizer_config.json")
         own_class = _class_of(settings, config)
         defaults = CLASSES[own_class]
-        document = source.optional_object("tokenizer.json") or legacy_files.document(source, own_class)
+        document = source.optional_object("tokenizer.json") or legacy_files.tokenizer_document(source, own_class)
         model = document.get("model")
         if not isinstance(model, dict) or "vocab" not in model:
             raise BadVocabulary("tokenizer.json has no vocabulary")
         base = _base(model)
         wanted, specials, named = _settings(source, settings, defaults, document)
-        added = _Additions(base, document)
+        added = _AddedTokens(base, document)
         added.bring_up_to(wanted, specials)
         clean_up = bool(settings.get("clean_up_tokenization_spaces", False))
         framed = {key: settings.get(key, defaults.get(key)) for key in ("bos_token", "eos_token")}
@@ -112,20 +112,20 @@ class Tokenizer:
 
     @property
     def byte_fallback(self) -> bool:
-        """Whether this is SentencePiece's vocabulary in the form of a tokenizer.json."""
+        """Whether this is a SentencePiece vocabulary in the form of a tokenizer.json."""
         decoder = self.document.get("decoder")
         if not self.model.get("byte_fallback") or self.model.get("type") != "BPE":
             return False
         return isinstance(decoder, dict) and decoder.get("type") == "Sequence"
 
     def numbered(self) -> dict[int, str]:
-        """All tokens by number, the added ones included."""
+        """Return all tokens by number, including added ones."""
         tokens = {number: token for token, number in self.base.items()}
         tokens.update((number, token.content) for number, token in self.added.items())
         return tokens
 
-    def shown(self, token: Added) -> str:
-        """An added token after encoding and decoding, which the converter does to tokens that are not normalized."""
+    def shown(self, token: AddedToken) -> str:
+        """Return an added token after encoding and decoding, as the converter does for tokens without normalization."""
         decoder = self.document.get("decoder") or {}
         text = token.content
         kind = decoder.get("type")
@@ -137,7 +137,7 @@ class Tokenizer:
 
 
 def _base(model: Mapping[str, Any]) -> dict[str, int]:
-    """The trained tokens and their numbers."""
+    """Return the trained tokens and their numbers."""
     vocabulary, kind = model["vocab"], model.get("type", "BPE")
     if kind not in ("BPE", "WordPiece", "Unigram"):
         raise UnsupportedOption("the tokenizer's model", kind, hint=NO_WAY)
@@ -161,21 +161,21 @@ def _class_of(settings: Mapping[str, Any], config: Config) -> str:
 
 
 def _cased(step: object, settings: Mapping[str, Any], own_class: str) -> object:
-    """The normalizer; what BERT's does is for the settings to say, whose defaults count as well."""
+    """Return the normalizer; for BERT, the settings and their defaults override its options."""
     if own_class not in SETTING_NORMALIZER or not isinstance(step, dict) or step.get("type") != "BertNormalizer":
         return step
     return {**step, **{key: settings.get(name, default) for key, (name, default) in NORMALIZER_SETTINGS.items()}}
 
 
 def _prefixed(step: object, settings: Mapping[str, Any]) -> object:
-    """The pre-tokenizer; whether a space is put first is for the settings to say, where it has one step."""
+    """Return the pre-tokenizer; for a single step, the settings override whether a space is added first."""
     if isinstance(step, dict) and "add_prefix_space" in step and step.get("type") != "Metaspace":
         return {**step, "add_prefix_space": bool(settings.get("add_prefix_space", False))}
     return step
 
 
-def _framed(processor: object, framed: Mapping[str, Any], added: _Additions, default: bool | None) -> object:
-    """The post-processor, replaced where the tokenizer's class makes its own; ``default`` is None where it does not."""
+def _framed(processor: object, framed: Mapping[str, Any], added: _AddedTokens, default: bool | None) -> object:
+    """Return the post-processor, replaced if the tokenizer's class makes its own (else ``default`` is None)."""
     if default is None:
         return processor
     wanted = {"bos_token": default, "eos_token": False}
@@ -188,40 +188,40 @@ def _framed(processor: object, framed: Mapping[str, Any], added: _Additions, def
 
 
 def _settings(
-    source: Source, settings: Mapping[str, Any], defaults: Mapping[str, str], document: Mapping[str, Any]
-) -> tuple[list[Added], list[Added], dict[str, str]]:
-    """The tokens that are to be added, in the order of their numbers, the special ones, and their texts by name."""
+    source: ModelDirectory, settings: Mapping[str, Any], defaults: Mapping[str, str], document: Mapping[str, Any]
+) -> tuple[list[AddedToken], list[AddedToken], dict[str, str]]:
+    """Return the tokens to add by number, the special ones, and their texts by name."""
     attributes: dict[str, Any] = {**defaults, **{key: settings[key] for key in ATTRIBUTES if key in settings}}
     if (padding := document.get("padding")) and isinstance(padding, dict):
         attributes.setdefault("pad_token", padding.get("pad_token"))
     extra = list(settings.get("additional_special_tokens") or [])
-    wanted: dict[int, Added] = {}
+    wanted: dict[int, AddedToken] = {}
     listed = settings.get("added_tokens_decoder")
     if isinstance(listed, dict):
-        wanted = {int(number): Added.parse(entry) for number, entry in listed.items() if number.isdecimal()}
+        wanted = {int(number): AddedToken.parse(entry) for number, entry in listed.items() if number.isdecimal()}
     else:
         attributes, extra = _with_map(source, attributes, extra)
         names = {_text(value) for value in [*attributes.values(), *extra] if value is not None}
         for token, number in source.optional_object("added_tokens.json").items():
             special = token in names
-            wanted[int(number)] = Added(token, special=special, normalized=not special)
+            wanted[int(number)] = AddedToken(token, special=special, normalized=not special)
         for entry in document.get("added_tokens") or []:
-            token_added = Added.parse(entry)
+            token_added = AddedToken.parse(entry)
             wanted[int(entry.get("id", -1))] = token_added
     known = {token.content: token for token in wanted.values()}
-    specials: dict[str, Added] = {}
+    specials: dict[str, AddedToken] = {}
     named = [attributes.get(key) for key in ATTRIBUTES]
     for value in [*named, *extra, *_extra_specials(settings)]:
         if value is not None and (text := _text(value)) not in specials:
             specials[text] = known.get(text) or (
-                Added.parse(value, special=True) if isinstance(value, dict) else Added.named(text)
+                AddedToken.parse(value, special=True) if isinstance(value, dict) else AddedToken.named(text)
             )
     texts = {key: _text(attributes[key]) for key in ATTRIBUTES if attributes.get(key) is not None}
     return [token for _, token in sorted(wanted.items())], list(specials.values()), texts
 
 
-def _with_map(source: Source, attributes: dict[str, Any], extra: list[Any]) -> tuple[dict[str, Any], list[Any]]:
-    """special_tokens_map.json outranks tokenizer_config.json where that does not list the added tokens."""
+def _with_map(source: ModelDirectory, attributes: dict[str, Any], extra: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Apply special_tokens_map.json, which overrides a tokenizer_config.json that lists no added tokens."""
     special = source.optional_object("special_tokens_map.json")
     attributes = {**attributes, **{key: special[key] for key in ATTRIBUTES if key in special}}
     extra += [token for token in special.get("additional_special_tokens") or [] if token not in extra]
@@ -242,15 +242,15 @@ def _text(value: object) -> str:
     return text
 
 
-class _Additions:
-    """The added tokens of a tokenizer, numbered as the tokenizers library numbers them."""
+class _AddedTokens:
+    """Added tokens of a tokenizer, numbered as in the tokenizers library."""
 
     def __init__(self, base: Mapping[str, int], document: Mapping[str, Any]) -> None:
         self.base = base
-        self.by_number: dict[int, Added] = {}
+        self.by_number: dict[int, AddedToken] = {}
         self._numbers: dict[str, int] = {}
         for entry in document.get("added_tokens") or []:
-            token = Added.parse(entry)
+            token = AddedToken.parse(entry)
             self.add(token)
             if token.content and self._numbers[token.content] != entry.get("id"):
                 raise BadVocabulary(
@@ -258,8 +258,8 @@ class _Additions:
                     f"its place is {self._numbers[token.content]}"
                 )
 
-    def add(self, token: Added) -> None:
-        """Add one token; one that is there keeps its number and takes the new properties."""
+    def add(self, token: AddedToken) -> None:
+        """Add a token; an existing one keeps its number and gets the new properties."""
         if not token.content:
             return
         number = self._numbers.get(token.content, self.base.get(token.content))
@@ -269,11 +269,11 @@ class _Additions:
         self.by_number[number] = token
 
     def number(self, text: str) -> int | None:
-        """The number of a token, None where there is none of that text."""
+        """Return the number of a token, None if there is none with the text."""
         return self._numbers.get(text, self.base.get(text))
 
-    def bring_up_to(self, wanted: list[Added], specials: list[Added]) -> None:
-        """Add what the settings ask for; what tokenizer.json has already takes their properties."""
+    def bring_up_to(self, wanted: list[AddedToken], specials: list[AddedToken]) -> None:
+        """Add the tokens of the settings; existing ones get their properties."""
         known = {token.content for token in [*self.by_number.values(), *wanted]}
         names = {token.content for token in specials}
         for token in [*wanted, *(token for token in specials if token.content not in known)]:
@@ -287,7 +287,7 @@ def _cleaned(text: str) -> str:
 
 
 def _bytes_shown(text: str) -> str:
-    """Undo the byte-level alphabet where all characters belong to it (``Ġ`` is a space)."""
+    """Decode the byte-level alphabet if all characters belong to it (``Ġ`` is a space)."""
     alphabet = byte_alphabet()
     if not all(character in alphabet for character in text):
         return text
@@ -295,7 +295,7 @@ def _bytes_shown(text: str) -> str:
 
 
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: each byte as a visible character."""
+    """Return GPT-2's alphabet: a visible character for each byte."""
     visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(hidden)}

@@ -1,4 +1,4 @@
-"""The tokenizer classes of transformers 4.57, and what each adds to a vocabulary by itself.
+"""Tokenizer classes of transformers 4.57, with the tokens that each one adds.
 
 Only the special tokens that a class has by default, and whether it puts some around a text; tokenizer_config.json
 outranks it. A class that adds anything else (T5's sentinels, CamemBERT's unused tokens) is not listed, and so refused.

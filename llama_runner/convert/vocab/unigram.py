@@ -1,4 +1,4 @@
-"""Unigram vocabularies: T5's from a SentencePiece model, XLM-RoBERTa's from one or from tokenizer.json.
+"""Writes unigram vocabularies: T5's from a SentencePiece model, XLM-RoBERTa's from one or from tokenizer.json.
 
 llama.cpp calls both ``t5``, and normalizes text by the table that SentencePiece compiled into the model.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, MissingFile, TooManyTokens, UnsupportedOption
 from llama_runner.convert.vocab import Vocabulary, protobuf, sentencepiece, special_tokens
-from llama_runner.convert.vocab.sentencepiece import Token
+from llama_runner.convert.vocab.sentencepiece import SentencePieceToken
 from llama_runner.convert.vocab.token_types import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from llama_runner.convert.vocab.tokenizer import Tokenizer
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 UNKNOWN_PIECE = 3  # the number that the official script takes where tokenizer.json names none
 # fairseq put its own tokens first, so XLM-RoBERTa's numbers are SentencePiece's plus one, without the last
 REALIGNED = (("<s>", CONTROL), ("<pad>", CONTROL), ("</s>", CONTROL), ("<unk>", UNKNOWN))
 
 
-def write_t5(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.model or spiece.model; one of the BPE kind as `sentencepiece` does it."""
+def write_t5(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.model or spiece.model; `sentencepiece` writes one of the BPE kind."""
     path = next((source.path(name) for name in ("tokenizer.model", "spiece.model") if source.has(name)), None)
     if path is None:
         raise MissingFile(source.path("spiece.model"), purpose="the vocabulary")
@@ -38,7 +38,7 @@ def write_t5(values: KeyValues, config: Config, source: Source) -> Vocabulary:
         return sentencepiece.write(values, config, source)
     if model.kind != protobuf.UNIGRAM:
         raise UnsupportedOption(f"the model type in {path.name}", model.kind, hint=NO_WAY)
-    tokens = sentencepiece.padded(model.pieces, _room(config, len(model.pieces)))
+    tokens = sentencepiece.padded(model.pieces, _size_limit(config, len(model.pieces)))
     sentencepiece.add_named(tokens, source)
     sentencepiece.compare(tokens, source, name=path.name)
     _write(values, tokens, prefix=model.add_dummy_prefix)
@@ -47,9 +47,9 @@ def write_t5(values: KeyValues, config: Config, source: Source) -> Vocabulary:
 
 
 def write_xlm_roberta(
-    values: KeyValues, config: Config, source: Source, *, masks: Mapping[int, str] | None = None
+    values: KeyValues, config: Config, source: ModelDirectory, *, masks: Mapping[int, str] | None = None
 ) -> Vocabulary:
-    """Write the vocabulary of sentencepiece.bpe.model, or that of tokenizer.json where there is none.
+    """Write the vocabulary of sentencepiece.bpe.model if present, else of tokenizer.json.
 
     ``masks`` are tokens that the SentencePiece model lacks, by number (NomicBERT's mixture has ``<mask>`` at 250001).
     """
@@ -59,24 +59,24 @@ def write_xlm_roberta(
     model = protobuf.read(path)
     if model.kind != protobuf.UNIGRAM:
         raise UnsupportedOption(f"the model type in {path.name}", model.kind, hint=NO_WAY)
-    tokens = sentencepiece.padded(model.pieces, _room(config, len(model.pieces)))
-    tokens = [*(Token(text, 0.0, kind) for text, kind in REALIGNED), *tokens[3:-1]]
+    tokens = sentencepiece.padded(model.pieces, _size_limit(config, len(model.pieces)))
+    tokens = [*(SentencePieceToken(text, 0.0, kind) for text, kind in REALIGNED), *tokens[3:-1]]
     for number, text in (masks or {}).items():
         if number >= len(tokens):
             raise BadVocabulary(f"{text} is expected to have the number {number}, there are {len(tokens)} tokens")
-        tokens[number] = Token(text, 0.0, CONTROL)
+        tokens[number] = SentencePieceToken(text, 0.0, CONTROL)
     _write(values, tokens, prefix=model.add_dummy_prefix)
     values.uint32("tokenizer.ggml.token_type_count", _types(config))
     _write_normalization(values, source, tokens, clean=model.remove_extra_whitespaces, charsmap=model.charsmap)
     return Vocabulary("unigram", len(tokens))
 
 
-def _write_fast(values: KeyValues, config: Config, source: Source) -> Vocabulary:
+def _write_fast(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
     tokenizer = Tokenizer.load(source, config)
     if tokenizer.model.get("type") != "Unigram":
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
     settings = source.optional_object("tokenizer_config.json")
-    tokens = sentencepiece.padded(_fast_pieces(tokenizer, settings), _room(config, len(tokenizer.base)))
+    tokens = sentencepiece.padded(_fast_pieces(tokenizer, settings), _size_limit(config, len(tokenizer.base)))
     for number, token in enumerate(tokens):
         token.kind = USER_DEFINED if token.kind == NORMAL and number in tokenizer.added else token.kind
     _write(values, tokens, prefix=bool(settings.get("add_prefix_space", False)))
@@ -111,7 +111,7 @@ def _charsmap(normalizer: object) -> bytes:
         raise BadVocabulary(f"the normalizer in tokenizer.json is not base64 ({error})") from error
 
 
-def _room(config: Config, pieces: int) -> int:
+def _size_limit(config: Config, pieces: int) -> int:
     size = config.integer("vocab_size") if config.find("vocab_size") is not None else pieces
     if pieces > size:
         raise TooManyTokens(pieces, size)
@@ -123,7 +123,7 @@ def _types(config: Config) -> object:
     return 1 if found is None else found
 
 
-def _write(values: KeyValues, tokens: list[Token], *, prefix: bool) -> None:
+def _write(values: KeyValues, tokens: list[SentencePieceToken], *, prefix: bool) -> None:
     values.string("tokenizer.ggml.model", "t5")
     values.string("tokenizer.ggml.pre", "default")
     values.strings("tokenizer.ggml.tokens", [token.text for token in tokens])
@@ -133,7 +133,7 @@ def _write(values: KeyValues, tokens: list[Token], *, prefix: bool) -> None:
 
 
 def _write_normalization(
-    values: KeyValues, source: Source, tokens: list[Token], *, clean: bool, charsmap: bytes
+    values: KeyValues, source: ModelDirectory, tokens: list[SentencePieceToken], *, clean: bool, charsmap: bytes
 ) -> None:
     values.boolean("tokenizer.ggml.remove_extra_whitespaces", clean)
     values.octets("tokenizer.ggml.precompiled_charsmap", charsmap)

@@ -1,4 +1,4 @@
-"""WordPiece vocabularies, as BERT has them.
+"""Writes WordPiece vocabularies, as BERT has them.
 
 llama.cpp marks the beginning of a word where WordPiece marks its continuation, so ``##ing`` becomes ``ing``
 and ``go`` becomes ``\u2581go``; control tokens stay as they are.
@@ -17,7 +17,7 @@ from llama_runner.convert.vocab.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llama_runner.convert.gguf_metadata import KeyValues
     from llama_runner.convert.model_config import Config
-    from llama_runner.convert.model_directory import Source
+    from llama_runner.convert.model_directory import ModelDirectory
 
 CONTINUATION = "##"
 # Numbers that llama.cpp takes for WordPiece where a file has none: by key, the attribute of the tokenizer.
@@ -31,8 +31,8 @@ ASSUMED = {
 IDEOGRAPHS = "llama.cpp makes a word of each Chinese character, the tokenizer does not"
 
 
-def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
-    """Write the vocabulary of tokenizer.json, or of vocab.txt where there is none."""
+def write(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabulary:
+    """Write the vocabulary of tokenizer.json if present, else of vocab.txt."""
     tokenizer = Tokenizer.load(source, config)
     if tokenizer.model.get("type") != "WordPiece":
         raise UnsupportedOption("the tokenizer's model", tokenizer.model.get("type"), hint=NO_WAY)
@@ -52,7 +52,7 @@ def write(values: KeyValues, config: Config, source: Source) -> Vocabulary:
 
 
 def _complete(values: KeyValues, tokenizer: Tokenizer) -> None:
-    """Write the special tokens that no file but the vocabulary has the numbers of, where llama.cpp assumes others."""
+    """Write special tokens that only the vocabulary numbers, if llama.cpp's defaults differ."""
     numbers = {text: number for number, text in tokenizer.numbered().items()}
     texts = {**tokenizer.named, **_put_around(tokenizer.document.get("post_processor"))}
     if isinstance(unknown := tokenizer.model.get("unk_token"), str):
@@ -65,7 +65,7 @@ def _complete(values: KeyValues, tokenizer: Tokenizer) -> None:
 
 
 def _put_around(processor: object) -> dict[str, str]:
-    """The tokens that a post-processor puts before and after a text."""
+    """Return the tokens that a post-processor adds before and after a text."""
     if not isinstance(processor, dict):
         return {}
     if processor.get("type") == "BertProcessing":

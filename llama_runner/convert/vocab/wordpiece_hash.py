@@ -1,4 +1,4 @@
-"""The name that the official script gives a WordPiece vocabulary: by the hash of an encoded sample text.
+"""Finds the official name of a WordPiece vocabulary by hashing an encoded sample text.
 
 llama.cpp splits text for all of them in the same way and does not look at the name, but it is in the file. So
 the sample is encoded here as BERT does it (clean, lower case, strip accents, split, longest piece first). A
@@ -40,12 +40,12 @@ IDEOGRAPHS = (
 
 
 def name_of(tokenizer: Tokenizer) -> str:
-    """The official name of a WordPiece vocabulary."""
+    """Return the official name."""
     return HASHES.get(hashlib.sha256(str(encode(tokenizer, SAMPLE)).encode()).hexdigest(), COMMONEST)
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The numbers of a text's pieces, with [CLS] before and [SEP] after them."""
+    """Return the numbers of a text's tokens, with [CLS] before and [SEP] after them."""
     options = {key: default for key, (_, default) in NORMALIZER_SETTINGS.items()}
     options |= tokenizer.document.get("normalizer") or {}
     pieces = [piece for word in _words(_normalized(text, options)) for piece in _pieces(word, tokenizer.base)]
@@ -88,7 +88,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _pieces(word: str, vocabulary: Mapping[str, int]) -> list[int]:
-    """The longest piece that fits, again and again; the unknown token where none fits."""
+    """Return the longest matching pieces in turn; the unknown token if none matches."""
     unknown = [vocabulary.get("[UNK]", -1)]
     if len(word) > LONGEST_WORD:
         return unknown

@@ -54,13 +54,13 @@ def check_options(
     ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``UsageError``. Programs
     that do not list their options are not checked.
     """
-    from llama_runner.llama_cpp.capabilities import SaysNothing, capabilities_of  # noqa: PLC0415 - only with options
+    from llama_runner.llama_cpp.capabilities import NoOptionsListed, capabilities_of  # noqa: PLC0415 - only with options
     from llama_runner.serving.llama_server.option_paths import check_files  # noqa: PLC0415 - only with options
 
     check_files(server.extra)
     try:
         known = capabilities_of(programs, digest, private)
-    except SaysNothing:
+    except NoOptionsListed:
         return []
     advice = check_flags(server.extra, known, ours)
     if not server.inherit_environment:

@@ -28,7 +28,7 @@ from llama_runner.serving.llama_server.memory_estimate import (
 )
 from llama_runner.system import hardware
 from llama_runner.system.files import write_json
-from llama_runner.system.processes import output_of
+from llama_runner.system.processes import try_output
 
 if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
@@ -142,7 +142,7 @@ class Memory:
 
     def _say(self, *words: str) -> str:
         """Return what llama-fit-params prints; nothing when it fails."""
-        return output_of([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
+        return try_output([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
 
     def room(self, need: Need) -> Room:
         """Return what is available now; GPUs are asked only if some of the need is there."""

@@ -9,7 +9,7 @@ import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.client.address import ServerAddress, only_trusting
+from llama_runner.client.address import ServerAddress, trust_only
 from llama_runner.client.errors import KeyRefused
 from llama_runner.serving.errors import another_model_error, answers_without_key_error, canary_failed_error
 from llama_runner.serving.llama_server.purpose import purpose_of
@@ -87,7 +87,7 @@ class Asked:
             return _Socket(at.socket, timeout)
         if not at.is_tls:
             return http.client.HTTPConnection(at.host, at.port, timeout=timeout)
-        trust = only_trusting(self._certificate)
+        trust = trust_only(self._certificate)
         return http.client.HTTPSConnection(at.host, at.port, timeout=timeout, context=trust)
 
 

@@ -37,7 +37,15 @@ from llama_runner.sources.hub.errors import (
     storage_refused_error,
     token_refused_error,
 )
-from llama_runner.system.http_failure import chain, failure_of, named, one_line, proxy_of, url_origin, where_of
+from llama_runner.system.http_failure import (
+    connection_failure,
+    exception_chain,
+    find_exception,
+    one_line,
+    proxy_of,
+    request_origin,
+    url_origin,
+)
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.access import Access
@@ -69,9 +77,9 @@ def is_transient(error: Exception) -> bool:
         # a link to the storage that has run out; the Hub gives a new one
         expired = status == 403 and bool(response.history)  # noqa: PLR2004
         return status in {408, 425, 429} or (status >= 500 and status != 501) or expired  # noqa: PLR2004
-    if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain(error)):
+    if any(isinstance(one, ssl.SSLCertVerificationError) for one in exception_chain(error)):
         return False
-    return named(error, "TimeoutException", "NetworkError", "RemoteProtocolError") is not None
+    return find_exception(error, "TimeoutException", "NetworkError", "RemoteProtocolError") is not None
 
 
 def retry_after(error: Exception) -> float | None:
@@ -98,7 +106,7 @@ def _until(date: str) -> float | None:
 
 
 def _response(error: BaseException) -> Any:  # noqa: ANN401 - of whichever HTTP client huggingface_hub uses
-    responses = (getattr(one, "response", None) for one in chain(error))
+    responses = (getattr(one, "response", None) for one in exception_chain(error))
     return next((response for response in responses if hasattr(response, "headers")), None)
 
 
@@ -106,13 +114,13 @@ def _cause(error: Exception, repo: str, revision: str | None, file: str | None, 
     response = _response(error)
     if response is not None:
         return _answered(error, response, repo, revision, file, access)
-    if named(error, "OfflineModeIsEnabled"):
+    if find_exception(error, "OfflineModeIsEnabled"):
         return offline_error(repo if file is None else f"{file} of {repo}")
-    if named(error, "HFValidationError"):
+    if find_exception(error, "HFValidationError"):
         return bad_repository_name_error(repo)
-    if failure := failure_of(error, access.endpoint, access.redact):
+    if failure := connection_failure(error, access.endpoint, access.redact):
         return _not_reached(failure)
-    where = where_of(named(error, "HTTPError", "InvalidURL") or error, access.endpoint)
+    where = request_origin(find_exception(error, "HTTPError", "InvalidURL") or error, access.endpoint)
     return bad_answer_error(where, one_line(access.redact(f"{error}" or type(error).__name__)))
 
 

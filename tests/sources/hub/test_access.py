@@ -229,7 +229,7 @@ def test_pain_08_the_hub_to_ask_is_read_from_hf_endpoint(
 def test_what_is_no_address_of_a_hub_is_an_error(home: dict[str, str], notices: Notices, given: str) -> None:
     with pytest.raises(UsageError, match="HF_ENDPOINT") as caught:
         find_access({**home, "HF_ENDPOINT": given}, token_file=None, notice=notices)
-    assert str(caught.value).startswith(f"HF_ENDPOINT is not an address that can be asked: {given!r}: ")
+    assert str(caught.value).startswith(f"HF_ENDPOINT is not a usable URL: {given!r}: ")
     assert "https://hub.example.org" in str(caught.value.hint)
 
 

@@ -138,7 +138,7 @@ def test_pain_08_the_proxy_is_not_blamed_for_what_the_hub_does(monkeypatch: pyte
 
 @pytest.mark.usefixtures("another_session")
 @pytest.mark.parametrize(
-    ("proxy", "why"), [("socks5://127.0.0.1:9", "socksio"), ("gopher://127.0.0.1:9", "that is no address of a proxy")]
+    ("proxy", "why"), [("socks5://127.0.0.1:9", "socksio"), ("gopher://127.0.0.1:9", "it is not the URL of a proxy")]
 )
 def test_pain_08_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, proxy: str, why: str) -> None:
     monkeypatch.setenv("all_proxy", proxy)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner.convert import shards
-from llama_runner.convert.model_directory import Source
+from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import SourceError
 from llama_runner.sources.hub.file_selection import IncompleteShards, weights_for_conversion
 from tests.sources.hub.listings import listed
@@ -170,4 +170,4 @@ def test_what_is_fetched_is_what_conversion_then_reads(kind: str, tmp_path: Path
             write_weights(tmp_path / name)
         elif name == shards.INDEX:
             (tmp_path / name).write_text(json.dumps({"weight_map": {name: name for name in weights}}))
-    assert [shard.path.name for shard in shards.find(Source(tmp_path))] == weights
+    assert [shard.path.name for shard in shards.find_shards(ModelDirectory(tmp_path))] == weights
