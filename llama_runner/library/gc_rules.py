@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import calendar
 import re
-import time
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,7 +201,7 @@ class Collection:
         for entry in inventory.entries(layout.locks(inventory.private)):
             stem = entry.name.removesuffix(".lock")
             is_ours = entry.name != stem and re.fullmatch(r"(state-)?[0-9a-f]{16}", stem)
-            if is_ours and stem not in locks and stem[:12] not in work and not self._roots.is_busy(stem):
+            if is_ours and stem not in locks and stem[:12] not in work and self._is_past(entry):
                 yield _entry("lock", entry, "lock of an artifact that is gone")
         stamps = {name for each in left for name in each.stamps}
         for entry in inventory.entries(layout.last_uses(inventory.private)):
@@ -255,7 +254,8 @@ def _entry(kind: Kind, entry: Entry, reason: str) -> Garbage:
 
 def _made(artifact: Artifact) -> float:
     """Return when an artifact was made; infinity where its record does not tell, so that it is not old."""
+    text = str(artifact.record.made.get("at"))
     try:
-        return float(calendar.timegm(time.strptime(str(artifact.record.made.get("at")), "%Y-%m-%dT%H:%M:%SZ")))
+        return datetime.fromisoformat(f"{text.removesuffix('Z')}+00:00").timestamp()
     except (ValueError, OverflowError):
         return float("inf")
