@@ -172,7 +172,7 @@ def answering(given: dict[str, Any]) -> AbstractContextManager[Requests]:
     if given["url"] and any(given[name] for name in ("model", *_SOURCES[:-1])):
         raise click.UsageError("either a model or --url")
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
-    return runner.client(server=own_options(given), url=given["url"], **shared.wishes(given))
+    return runner.client(server=own_options(given), url=given["url"], **shared.keywords(given))
 
 
 def own_options(given: dict[str, Any]) -> ServerOptions:

@@ -19,7 +19,7 @@ from llama_runner.cli.server_words import ServerCommand
 @shared.model
 def prepare(**given: Any) -> None:
     """Make everything that serving a model needs, without serving it."""
-    prepared = runner_for(given).prepare(**shared.wishes(given))
+    prepared = runner_for(given).prepare(**shared.keywords(given))
     if given["as_json"]:
         click.echo(json.dumps(prepared.to_json()))
     else:
@@ -32,7 +32,7 @@ def prepare(**given: Any) -> None:
 @shared.server
 def plan(**given: Any) -> None:
     """Show which steps would run, and why; changes nothing."""
-    forecast = runner_for(given).plan(server=shared.server_options(given), **shared.wishes(given))
+    forecast = runner_for(given).plan(server=shared.server_options(given), **shared.keywords(given))
     if given["as_json"]:
         click.echo(json.dumps(forecast.to_json()))
     else:

@@ -62,7 +62,7 @@ def run(**given: Any) -> None:
         check_detach(runner, server_options, given)
     else:
         check_launch(server_options, runner.servers)
-    prepared = runner.prepare(server=server_options, **shared.wishes(given))
+    prepared = runner.prepare(server=server_options, **shared.keywords(given))
     if given["detach"]:
         with _StopSignals() as wish:
             detach(runner, prepared, server_options, given, wish.is_set)
