@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.infer_cmds import own_options
-from llama_runner.cli.server_words import ServerCommand
+from llama_runner.cli.llama_server_options import ServerCommand
 from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.reports import report
-from llama_runner.cli.server_words import ServerCommand
+from llama_runner.cli.error_output import report
+from llama_runner.cli.llama_server_options import ServerCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import UsageError
 from llama_runner.system.files import read_json

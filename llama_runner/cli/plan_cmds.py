@@ -9,9 +9,9 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli import render
+from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.runner import runner_for
-from llama_runner.cli.server_words import ServerCommand
+from llama_runner.cli.llama_server_options import ServerCommand
 
 
 @click.command(cls=GroupedCommand)

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.runner import STOP_SIGNALS, runner_for
-from llama_runner.cli.server_words import ServerCommand, print_information
+from llama_runner.cli.command_runner import STOP_SIGNALS, runner_for
+from llama_runner.cli.llama_server_options import ServerCommand, print_information
 from llama_runner.cli.streams import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.request.run_words import run_words
+from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving.errors import AmbiguousName
 from llama_runner.serving.launch_identity import gives_same_answers
-from llama_runner.serving.names import matching
 from llama_runner.serving.registry import running
+from llama_runner.serving.server_names import matching
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def named_server(
     ``for_hub_names``. No model at all is the server that runs. Raises ``AmbiguousName`` where several fit.
     """
     asked = {name: value for name, value in keywords.items() if name not in _NEUTRAL}
-    if run_words(None, None, asked):
+    if run_arguments(None, None, asked):
         return None
     ready = _ready(registry)
     if model is None:

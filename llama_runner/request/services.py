@@ -13,7 +13,7 @@ from llama_runner.core.printable import printable
 from llama_runner.core.redaction import redacted
 from llama_runner.core.value import Value
 from llama_runner.request.options import checked
-from llama_runner.request.run_words import run_words
+from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving import system_service
 from llama_runner.store.errors import as_store_error
 from llama_runner.system.files import read_bounded
@@ -83,7 +83,7 @@ class Services:
         source = next((str(each) for each in given if each), "demo" if keywords.get("demo") else None)
         if source is None:
             raise ServiceRefused("say which model, as for serve")
-        words = run_words(model, server, keywords, {"restart": restart, "restart_limit": restart_limit})
+        words = run_arguments(model, server, keywords, {"restart": restart, "restart_limit": restart_limit})
         inherit = server is not None and server.inherit_environment
         return self.of_command(words, name=name or Path(source).name, inherit_environment=inherit)
 

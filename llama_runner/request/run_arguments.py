@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_runner.core.option import Option
 
 
-def run_words(
+def run_arguments(
     model: str | Path | None,
     server: ServerOptions | None,
     keywords: Mapping[str, Any],
