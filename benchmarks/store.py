@@ -26,6 +26,7 @@ COMMANDS = {
     "help": ["models", "--help"],
     "models_list": ["models", "list"],
     "models_list_json": ["models", "list", "--all", "--json"],
+    "gc_dry_run": ["gc"],
     "models_show": ["models", "show", "model-7"],
 }
 

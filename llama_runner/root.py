@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.doctor import Diagnosis
+    from llama_runner.library.gc import Collected
     from llama_runner.library.library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.request.model_inspection import Inspection
@@ -45,7 +46,7 @@ class Root:
 
     @property
     def models(self) -> Library:
-        """The models under this root: list, show."""
+        """The models under this root: list, show, keep."""
         from llama_runner.library.library import Library  # noqa: PLC0415 - not on the warm path
 
         return Library(self.store, self._sink)
@@ -131,6 +132,17 @@ class Root:
         for about in elsewhere(self.servers):
             self._sink(Noticed("out_of_reach", str(OutOfReach(about))))
         return found
+
+    def gc(self, *, apply: bool = False, older_than: float = 7 * 86400.0, max_size: int | None = None) -> Collected:
+        """Return what nothing needs, with the reason for each; with ``apply`` delete it.
+
+        What was made or used in the last ``older_than`` seconds stays. With ``max_size``, in bytes, what was used
+        longest ago goes too until the rest fits. What a running process uses, or ``models.keep`` names, stays.
+        """
+        from llama_runner.library.gc import Collector  # noqa: PLC0415 - not on the warm path
+
+        collector = Collector(self.store, self._sink, lambda: self.bins, self._lock_timeout)
+        return (collector.collect if apply else collector.look)(older_than=older_than, max_size=max_size)
 
     def status(self) -> Status:
         """Say what the store holds and which servers run. Reads records only."""

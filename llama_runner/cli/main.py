@@ -49,6 +49,7 @@ class _Commands(click.Group):
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
         "search": "search_cmds",
         "models": "models_cmds",
+        "gc": "gc_cmds",
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
     }

@@ -1,4 +1,4 @@
-"""Commands about the models of the store: list, show."""
+"""Commands about the models of the store: list, show, keep."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("name", "revision", "quantizations", "size", "context", "last used", "in use by")
 _SHORT = 12
 _DAY = 86400.0
+_LOCK_TIMEOUT_S = 600.0
 
 
 @click.group()
@@ -48,7 +49,7 @@ def list_(**given: Any) -> None:
 
     With WORDs, those whose name or source contains all of them.
     """
-    found = _filtered(_root(given).models.list(everything=given["everything"]), given)
+    found = _filtered(root_of(given).models.list(everything=given["everything"]), given)
     if given["as_json"]:
         click.echo(json.dumps([model.to_json(everything=given["everything"]) for model in found]))
     elif found:
@@ -123,7 +124,7 @@ def show(**given: Any) -> None:
 
     NAME is what `run` takes, an alias, or the beginning of a name; NAME:QUANT shows the files of one quantization.
     """
-    found = _root(given).models.show(given["model_name"], check=given["check"])
+    found = root_of(given).models.show(given["model_name"], check=given["check"])
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))
     else:
@@ -173,10 +174,32 @@ def _drift(drift: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _root(given: dict[str, Any]) -> Root:
+@models.command()
+@shared.store
+@click.argument("model_name", cls=shared.CompletedArgument, required=False, metavar="[NAME]")
+@shared.option("--undo", is_flag=True, help="Keep it no longer.")
+def keep(**given: Any) -> None:
+    """Keep a model whatever `gc` finds, or list those that are kept."""
+    library, name = root_of(given).models, given["model_name"]
+    if name is None:
+        if given["undo"]:
+            raise click.UsageError("name the model that is kept no longer")
+        names = [*library.kept()]
+    else:
+        names = [library.keep(name, wanted=not given["undo"]).name]
+    if given["as_json"]:
+        click.echo(json.dumps({"kept": [*library.kept()]}))
+    elif name is None:
+        say(*(names or ["none"]))
+    else:
+        say(f"{names[0]}   {'is kept no longer' if given['undo'] else 'is kept'}")
+
+
+def root_of(given: dict[str, Any]) -> Root:
+    """Return the root that a command works on. Events are printed."""
     from llama_runner.root import Root  # noqa: PLC0415 - not for --help
 
-    return Root(given["root"], on_event=_tell, lock_timeout=given.get("lock_timeout", 0.0))
+    return Root(given["root"], on_event=_tell, lock_timeout=_LOCK_TIMEOUT_S)
 
 
 def _tell(event: Event) -> None:

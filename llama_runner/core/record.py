@@ -115,6 +115,12 @@ class StateFile(Value):
         found = {**self.found, "artifacts": {**self.found.get("artifacts", {}), name: record.to_json()}}
         return StateFile({**self.records, name: record}, {}, found)
 
+    def without(self, name: str) -> StateFile:
+        """Return a state file without the record of an artifact."""
+        found = {other: record for other, record in self.found.get("artifacts", {}).items() if other != name}
+        records = {other: record for other, record in self.records.items() if other != name}
+        return StateFile(records, self.problems, {**self.found, "artifacts": found})
+
     def format(self) -> bytes:
         """Return the content of the file."""
         artifacts = self.found["artifacts"]

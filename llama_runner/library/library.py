@@ -51,5 +51,22 @@ class Library:
             drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
         )
 
+    def keep(self, name: str, *, wanted: bool = True) -> Model:
+        """Let ``gc`` keep a model whatever it finds, or with ``wanted=False`` no longer; return the model.
+
+        All revisions of it are kept. As ``show`` and ``StoreError``.
+        """
+        from llama_runner.library.kept import keep  # noqa: PLC0415 - not for a list
+
+        model = self._select(Inventory(self._store.root), name).models[0]
+        keep(self._store.private, model, wanted=wanted)
+        return model
+
+    def kept(self) -> tuple[str, ...]:
+        """Return the names of the models that ``gc`` keeps, also of those that are not here; ``StoreError``."""
+        from llama_runner.library.kept import kept_models  # noqa: PLC0415 - as above
+
+        return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
+
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from llama_runner.llama_cpp.build_selection import (
     open_programs,
     read_choice,
 )
-from llama_runner.store import layout, locks, staging
+from llama_runner.store import layout, locks, removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.system import hardware
 from llama_runner.system.files import write_json
@@ -270,7 +271,7 @@ class BuildStore:
                 holder = locks.describe_holder(layout.lock_file(self._store.private, lock))
                 raise build_locked_error(build.name, holder)
             try:
-                self._remove_directory(path, layout.staging(self._store.private) / lock)
+                removal.take_away(path, layout.staging(self._store.private) / lock, partial(self._check_unused, path))
             except OSError as error:
                 raise as_store_error(error, path) from error
         return build
@@ -279,15 +280,9 @@ class BuildStore:
         """Whether a run takes these programs because nothing is chosen."""
         return read_choice(self._store.private).name is None and self._auto() == path
 
-    def _remove_directory(self, path: Path, home: Path) -> None:
-        """Rename a directory away, then delete its files; a later sweep removes what a crash leaves."""
-        staging.discard(home)
-        aside = staging.open_directory(home, path) / path.name
-        path.rename(aside)
+    def _check_unused(self, path: Path) -> None:
         if servers := self.servers_of(path):  # a server started meanwhile
-            aside.rename(path)
             raise used_by_server_error(path.name, servers)
-        staging.discard(home)
 
     def export(self, name: str, output: Path | None = None) -> Path:
         """Pack programs with their record into one archive and return its path.

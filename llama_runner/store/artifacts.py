@@ -7,7 +7,6 @@ payload without a matching record, which counts as absent. The old artifact stay
 from __future__ import annotations
 
 import glob
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -188,30 +187,44 @@ class Store:
         except OSError as error:
             raise as_store_error(error, next(iter(files.values())).parent) from error
 
+    def forget(self, place: Place) -> None:
+        """Delete the record of an artifact, and its directory if nothing is left in it; raises ``OSError``."""
+        directory = self.root / place.directory
+        with self._state_lock(directory):
+            state = self._state(directory)
+            if (place.name or TREE) in state.records:
+                state = state.without(place.name or TREE)
+                if state.found["artifacts"]:
+                    self._write_state(directory, state, is_tree=place.is_tree)
+                else:
+                    (directory / STATE_FILE).unlink()
+        with suppress(OSError):  # something else is in it
+            directory.rmdir()
+
     def _write_record(self, place: Place, record: Record) -> None:
         directory = self.root / place.directory
         with self._state_lock(directory):
             state = self._state(directory).with_record(place.name or TREE, record)
-            home = layout.staging(self.private) / self._state_name(directory)  # where a crash leaves what is swept
-            final = directory.resolve() if place.is_tree else directory / STATE_FILE  # nothing is added to a tree
+            self._write_state(directory, state, is_tree=place.is_tree)
+
+    def _write_state(self, directory: Path, state: StateFile, *, is_tree: bool) -> None:
+        home = layout.staging(self.private) / layout.state_lock_name(
+            directory.relative_to(self.root).as_posix()
+        )  # where a crash leaves what is swept
+        final = directory.resolve() if is_tree else directory / STATE_FILE  # nothing is added to a tree
+        staging.discard(home)
+        temporary = staging.open_directory(home, final) / STATE_FILE
+        try:
+            write_atomically(temporary, state.format(), durable=True)
+            temporary.replace(directory / STATE_FILE)
+        finally:
             staging.discard(home)
-            temporary = staging.open_directory(home, final) / STATE_FILE
-            try:
-                write_atomically(temporary, state.format(), durable=True)
-                temporary.replace(directory / STATE_FILE)
-            finally:
-                staging.discard(home)
-            sync_directory(directory)
+        sync_directory(directory)
 
     def _state_lock(self, directory: Path) -> AbstractContextManager[object]:
         """Return the lock for read-modify-write of one state file; held for milliseconds."""
         from filelock import FileLock  # noqa: PLC0415 - the warm path takes no lock
 
-        path = layout.lock_file(self.private, self._state_name(directory))
+        path = layout.lock_file(self.private, layout.state_lock_name(directory.relative_to(self.root).as_posix()))
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
-
-    def _state_name(self, directory: Path) -> str:
-        from hashlib import sha256  # noqa: PLC0415 - only to write
-
-        return "state-" + sha256(os.fsencode(directory.relative_to(self.root))).hexdigest()[:16]

@@ -36,6 +36,8 @@ class Artifact(Value):
     """On disk, as the record has it; None where only the record is left."""
     last_used: float | None = None
     """When a server was last started with it, in seconds since the epoch."""
+    stamps: tuple[str, ...] = ()
+    """Names of the files that say so."""
 
     @property
     def is_tree(self) -> bool:
@@ -170,21 +172,23 @@ class Inventory:
         artifacts = []
         for name, record in sorted(state.records.items()):
             if name == TREE:
-                uses = [used for inside in by_name if (used := self._used(below, inside)) is not None]
                 size = record.bytes if by_name else None
-                artifacts.append(Artifact(below, name, record, size, max(uses, default=None)))
+                artifacts.append(Artifact(below, name, record, size, *self._used(below, by_name)))
             elif _is_plain(name):
                 size = record.bytes if name in by_name and _is_file(by_name[name]) else None
-                used = self._used(below, name)
-                artifacts.append(Artifact(directory=below, name=name, record=record, bytes=size, last_used=used))
+                artifacts.append(Artifact(below, name, record, size, *self._used(below, (name,))))
         known = {*state.records, *state.problems}
         unrecorded: tuple[str, ...] = ()
         if TREE not in known:
             unrecorded = tuple(name for name in by_name if name not in known and _is_file(by_name[name]))
         return Directory(below, tuple(artifacts), state.problems, unrecorded)
 
-    def _used(self, below: str, name: str) -> float | None:
-        return self.last_uses.get(name_of(f"{below}/{name}")) if self.last_uses else None
+    def _used(self, below: str, names: Iterable[str]) -> tuple[float | None, tuple[str, ...]]:
+        """Return when one of these files was last used, and the names of the stamps that say so."""
+        if not self.last_uses:
+            return None, ()
+        stamps = tuple(stamp for name in names if (stamp := name_of(f"{below}/{name}")) in self.last_uses)
+        return max((self.last_uses[stamp] for stamp in stamps), default=None), stamps
 
 
 def _is_plain(name: str) -> bool:

@@ -78,9 +78,19 @@ def log_place(name: str) -> str:
     return f"{LOGS}/{name}.log"
 
 
+def locks(private: Path) -> Path:
+    """Return the directory of lock files."""
+    return private / "locks"
+
+
+def state_lock_name(place: str) -> str:
+    """Return the name of the lock of the state file in a directory, which is given by its path below the root."""
+    return "state-" + hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+
+
 def lock_file(private: Path, name: str) -> Path:
     """Return the lock file of a name."""
-    return private / "locks" / f"{name}.lock"
+    return locks(private) / f"{name}.lock"
 
 
 def staging(private: Path) -> Path:

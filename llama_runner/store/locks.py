@@ -55,11 +55,11 @@ def hold(
                 hint = "wait for it, end it, or raise --lock-timeout"
                 raise StoreError(f"{step}: waited {timeout:.0f} s for {holder}", hint=hint) from None
     try:
-        write_json(_holder_file(path), _holder_of_this_process())
+        write_json(holder_file(path), _holder_of_this_process())
         yield
     finally:
         with suppress(OSError):
-            _holder_file(path).unlink()
+            holder_file(path).unlink()
         lock.release()
 
 
@@ -84,7 +84,7 @@ def try_hold(path: Path) -> Iterator[bool]:
 def describe_holder(path: Path) -> str:
     """Return a description of the holder of the lock at ``path``: process, host, command and start time."""
     try:
-        holder = read_json(_holder_file(path))
+        holder = read_json(holder_file(path))
         text = f"process {holder['pid']} on {holder['host']} ({holder['command']}), since {holder['since']}"
         if holder["host"] == socket.gethostname() and not _is_alive(int(holder["pid"])):
             return f"a child process of {text}; that process has ended"
@@ -102,7 +102,8 @@ def _holder_of_this_process() -> dict[str, object]:
     }
 
 
-def _holder_file(path: Path) -> Path:
+def holder_file(path: Path) -> Path:
+    """Return the file that describes the holder of a lock."""
     return path.with_suffix(".holder.json")
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "status": ["status", "--json"],
     "models list": ["models", "list", "--all", "--json"],
     "models show": ["models", "show", "demo", "--json"],
+    "gc": ["gc", "--json"],
     "ps": ["ps", "--json"],
     "bins list": ["bins", "list", "--json"],
     "doctor": ["doctor", "--json"],

@@ -1,0 +1,208 @@
+"""Frees what nothing needs. The list is made by ``gc_rules``; here it is worked through."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.digest import short_hash
+from llama_runner.core.errors import StoreError
+from llama_runner.core.events import LockWaiting, Sink, Warned
+from llama_runner.core.step import Place
+from llama_runner.core.value import Value, field
+from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
+from llama_runner.library.kept import kept_models
+from llama_runner.library.models import files_of, models_of
+from llama_runner.serving import registry
+from llama_runner.store import layout, locks, removal
+from llama_runner.store.errors import as_store_error
+from llama_runner.store.inventory import Inventory
+from llama_runner.store.last_use import last_uses, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from llama_runner.llama_cpp.installed_builds import BuildStore
+    from llama_runner.store.artifacts import Store
+    from llama_runner.store.inventory import Artifact
+
+_LOCK = "gc"
+
+
+class Collected(Value):
+    """What can be freed, or was."""
+
+    garbage: tuple[Garbage, ...]
+    applied: bool
+    left: dict[str, str] = field(default_factory=dict)
+    """Why something was left after all, by path."""
+
+    @property
+    def bytes(self) -> int:
+        """What is freed, or would be."""
+        return sum(each.bytes for each in self.garbage if each.path not in self.left)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``gc --json``."""
+        return {
+            "applied": self.applied,
+            "bytes": self.bytes,
+            "garbage": [each.to_json() for each in self.garbage],
+            "left": self.left,
+        }
+
+
+class Collector:
+    """Frees what nothing needs under one root. ``builds`` removes builds, and knows which no run takes."""
+
+    def __init__(self, store: Store, sink: Sink, builds: Callable[[], BuildStore], lock_timeout: float) -> None:
+        self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
+
+    def look(self, *, older_than: float, max_size: int | None) -> Collected:
+        """Return what would be freed. Writes nothing."""
+        return Collected(tuple(self._garbage(older_than, max_size)), applied=False)
+
+    def collect(self, *, older_than: float, max_size: int | None) -> Collected:
+        """Free it, and return what was freed and what was left. One process at a time does this.
+
+        Raises ``StoreError``, for a store that cannot be written too.
+        """
+
+        def wait(holder: str) -> None:
+            self._sink(LockWaiting("gc", holder))
+
+        path = layout.lock_file(self._store.private, _LOCK)
+        if not self._store.root.is_dir():
+            return Collected((), applied=True)
+        try:
+            with locks.hold(path, "gc", timeout=self._lock_timeout, on_wait=wait):
+                registry.forget_ended(layout.servers(self._store.private))
+                garbage = self._garbage(older_than, max_size)
+                left = self._free(garbage)
+                taken = {each.path for each in garbage}  # locks that were taken for this are garbage too
+                more = [each for each in self._garbage(older_than, max_size) if each.kind == "lock"]
+                left |= self._free(more)
+                garbage += [each for each in more if each.path not in taken]
+        except OSError as error:
+            raise as_store_error(error, self._store.root) from error
+        return Collected(tuple(garbage), applied=True, left=left)
+
+    def _garbage(self, older_than: float, max_size: int | None) -> list[Garbage]:
+        inventory, private = Inventory(self._store.root), self._store.private
+        for warning in inventory.warnings(inventory.directories):
+            self._sink(warning)
+        roots = Roots(
+            kept=kept_models(private),
+            servers=tuple(self._served()),
+            logs=frozenset(registry.logs_in_use(layout.servers(private))),
+            current=self._current,
+            unused_builds=self._unused_builds,
+            is_busy=self._is_busy,
+        )
+        limits = Limits(time.time(), older_than, max_size)
+        return Collection(inventory, models_of(inventory), roots, limits).garbage
+
+    def _served(self) -> list[str]:
+        """Return the files that running servers use, also those that may run in other containers."""
+        directory = layout.servers(self._store.private)
+        return [
+            name for about in registry.running(directory) + registry.elsewhere(directory) for name in files_of(about)
+        ]
+
+    def _current(self, repo: str) -> frozenset[str] | None:
+        from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where there are two revisions
+
+        pins = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("pins", text)))
+        return frozenset(pins.read(repo).names.values()) or None
+
+    def _unused_builds(self) -> frozenset[str]:
+        unused = self._builds().unused()
+        return frozenset(build.path.relative_to(self._store.root).as_posix() for build in unused)
+
+    def _is_busy(self, name: str) -> bool:
+        lock = layout.lock_file(self._store.private, name)
+        if not lock.exists():
+            return False
+        try:
+            with locks.try_hold(lock) as held:
+                return not held
+        except OSError:  # not ours to lock
+            return True
+
+    def _free(self, garbage: Iterable[Garbage]) -> dict[str, str]:
+        """Free one after the other; return why some were left."""
+        left: dict[str, str] = {}
+        for each in garbage:
+            try:
+                self._free_one(each)
+            except StoreError as error:
+                left[each.path] = str(error)
+            except OSError as error:
+                left[each.path] = str(as_store_error(error, self._store.root))
+        return left
+
+    def _free_one(self, garbage: Garbage) -> None:
+        path, private = self._store.root / garbage.path, self._store.private
+        if garbage.kind == "build":
+            self._builds().remove(f"{path.parent.name}/{path.name}")
+        elif (artifact := garbage.artifact) is not None:
+            place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
+            keep_record = garbage.keep_record
+            check = _Check(self._store, artifact, self._served)
+            removal.remove(self._store, place, artifact.record, check=check, keep_record=keep_record)
+            with suppress(OSError):  # what holds the shards of a model
+                path.parent.rmdir()
+        elif garbage.kind == "staging":
+            removal.discard_locked(path, layout.lock_file(private, path.name))
+        elif garbage.kind == "work":
+            self._discard_work(garbage)
+        elif garbage.kind == "lock":
+            removal.unlink_lock(path)
+        elif garbage.kind == "description":
+            from shutil import rmtree  # noqa: PLC0415 - only here
+
+            rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _discard_work(self, garbage: Garbage) -> None:
+        """Delete unfinished work, unless the step runs now. Its name has the first digits of the key."""
+        path, private = self._store.root / garbage.path, self._store.private
+        key = path.name.rpartition("-")[2]
+        found = list(layout.locks(private).glob(f"{key}*.lock")) or [layout.lock_file(private, key)]
+        if not removal.discard_locked(path, found[0]):
+            raise removal.InUse(f"{garbage.path} is being worked on by {locks.describe_holder(found[0])}")
+        if len(found[0].stem) != 16:  # noqa: PLR2004 - made here
+            found[0].unlink(missing_ok=True)
+
+
+class _Check:
+    """Raises ``InUse`` once something uses an artifact that was found to be garbage."""
+
+    def __init__(self, store: Store, artifact: Artifact, served: Callable[[], list[str]]) -> None:
+        self._store, self._artifact, self._served = store, artifact, served
+        names = [artifact.path]
+        if artifact.is_tree:
+            with suppress(OSError):
+                names = [f"{artifact.path}/{child.name}" for child in (store.root / artifact.path).iterdir()]
+        self._stamps = frozenset(map(name_of, names))
+
+    def __call__(self) -> None:
+        artifact, used = self._artifact, last_uses(self._store.private)
+        before = artifact.last_used or 0.0
+        started = any(used.get(name, 0.0) > before for name in self._stamps)
+        if started or any(f"/{artifact.path}/" in f"{name}/" for name in self._served()):
+            raise removal.InUse(f"{artifact.path} is used by a server")
+        if artifact.is_tree:
+            self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise ``InUse`` while a step runs: a directory that it reads is not linked into its staging."""
+        private, mine = self._store.private, short_hash(self._artifact.record.key, 16)
+        for home in sorted(layout.staging(private).glob("[0-9a-f]*")):
+            lock = layout.lock_file(private, home.name)
+            if home.name != mine and lock.exists():
+                with locks.try_hold(lock) as held:
+                    if not held:
+                        raise removal.InUse(f"{self._artifact.path} may be read by {locks.describe_holder(lock)}")

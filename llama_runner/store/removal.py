@@ -1,0 +1,98 @@
+"""Deletes artifacts that others may want at the same moment.
+
+An artifact is moved into staging first, under the lock of its key, and then everybody who may use it is asked. Whoever
+begins to use it either says so before, and it is moved back, or finds it absent and makes it again. A process that is
+killed leaves staging, which the next run removes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from llama_runner.core.digest import short_hash
+from llama_runner.core.errors import StoreError
+from llama_runner.core.record import STATE_FILE, TREE, format_state
+from llama_runner.store import layout, locks, staging
+from llama_runner.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llama_runner.core.record import Record
+    from llama_runner.core.step import Place
+    from llama_runner.store.artifacts import Store
+
+
+class InUse(StoreError):
+    """Something that another process uses, or works on, is not deleted."""
+
+
+def take_away(path: Path, home: Path, check: Callable[[], None], then: Callable[[Path], None] | None = None) -> None:
+    """Delete a file or directory by way of ``home``, a directory in staging whose lock is held.
+
+    What ``check`` raises is raised after the path is back in its place. ``then`` is called before bytes are freed, with
+    a directory from which a rename to the path is possible. Raises ``OSError``.
+    """
+    staging.discard(home)
+    aside = staging.open_directory(home, path) / path.name
+    try:
+        path.rename(aside)
+        try:
+            check()
+        except BaseException:
+            aside.rename(path)
+            raise
+        if then is not None:
+            then(aside.parent)
+    finally:
+        staging.discard(home)
+
+
+def remove(
+    store: Store, place: Place, record: Record, *, check: Callable[[], None] = lambda: None, keep_record: bool
+) -> None:
+    """Delete the bytes of an artifact, and its record unless it is to be kept.
+
+    ``check`` raises ``InUse`` for what is in use. Raises ``InUse`` where another process works on the artifact, and
+    ``OSError``.
+    """
+    path, lock = store.path(place), layout.lock_file(store.private, short_hash(record.key, 16))
+
+    def restore(beside: Path) -> None:
+        """Put back the directory with nothing but the record."""
+        write_atomically(beside / "record" / STATE_FILE, format_state({TREE: record}), durable=True)
+        (beside / "record").rename(path)
+
+    with locks.try_hold(lock) as held:
+        if not held:
+            raise InUse(f"{place} is being worked on by {locks.describe_holder(lock)}")
+        check()
+        with suppress(FileNotFoundError):
+            take_away(
+                path,
+                layout.staging(store.private) / lock.stem,
+                check,
+                restore if keep_record and place.is_tree else None,
+            )
+        if not keep_record:
+            store.forget(place)
+            lock.unlink(missing_ok=True)  # whoever waits for it notices that the file is gone
+
+
+def discard_locked(path: Path, lock: Path) -> bool:
+    """Delete unfinished work, or a staging directory, unless its lock is held; return whether it is gone."""
+    with locks.try_hold(lock) as held:
+        if held:
+            staging.discard(path)
+        return held
+
+
+def unlink_lock(lock: Path) -> bool:
+    """Delete a lock file that nobody holds, with what names its last holder; return whether it is gone."""
+    with locks.try_hold(lock) as held:
+        if held:
+            locks.holder_file(lock).unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+        return held
