@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.updates import Updates
     from llama_runner.request.model_inspection import Inspection
-    from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
+    from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
     from llama_runner.request.services import Service
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
@@ -61,6 +61,7 @@ __all__ = [
     "AsyncServer",
     "BenchTest",
     "Build",
+    "BuildResult",
     "BuildStore",
     "CannotKeep",
     "Client",
@@ -70,16 +71,15 @@ __all__ = [
     "DownloadError",
     "Event",
     "ExitCode",
-    "Forecast",
     "Inspection",
     "Interrupted",
     "KeyRefused",
     "Level",
     "LlamaRunnerError",
     "Load",
-    "Made",
-    "MadePrograms",
+    "ModelFile",
     "NoSuchServer",
+    "PlanResult",
     "PortTaken",
     "Prepared",
     "ProgramFigures",
@@ -149,7 +149,7 @@ _WHERE = {
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.updates": ("Updates",),
     "llama_runner.request.model_inspection": ("Inspection",),
-    "llama_runner.request.results": ("Forecast", "Made", "MadePrograms", "Prepared"),
+    "llama_runner.request.results": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
     "llama_runner.request.services": ("Service",),
     "llama_runner.serving.async_server": ("AsyncServer",),
     "llama_runner.serving.errors": ("AmbiguousName", "NoSuchServer", "PortTaken"),
@@ -164,7 +164,15 @@ _WHERE = {
 }
 """The module of each public name."""
 
-OLD_NAMES = {"Found": "SearchResult", "News": "Updates", "Piece": "ReplyChunk", "Trial": "SelfTestResult"}
+OLD_NAMES = {
+    "Forecast": "PlanResult",
+    "Found": "SearchResult",
+    "Made": "ModelFile",
+    "MadePrograms": "BuildResult",
+    "News": "Updates",
+    "Piece": "ReplyChunk",
+    "Trial": "SelfTestResult",
+}
 """Deprecated public names, each with the new one (docs/deprecation.md)."""
 
 

@@ -16,7 +16,7 @@ from llama_runner.request.locations import forecast_of, made_of, made_programs_o
 from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.preparation import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
-from llama_runner.request.results import Forecast, Made, MadePrograms, Prepared
+from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
-    from llama_runner.request.options import Wishes
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.supervisor import Policy
@@ -59,29 +59,37 @@ class Runner(Root):
         return Benchmarks(self.store, self.prepare, self.launch)
 
     def plan(
-        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
-    ) -> Forecast:
+        self,
+        model: str | Path | None = None,
+        *,
+        server: ServerOptions | None = None,
+        **keywords: Unpack[RunnerKeywords],
+    ) -> PlanResult:
         """Say what ``serve`` would run and why. Writes nothing."""
-        request = Request(model, wishes, store=self.store, sink=self._sink, remember=False)
+        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
         spec = spec_for(forecast_of(self.store, graph, plan), server)
         if not (request.offline and plan.pending):
-            return Forecast(graph, plan, spec)
+            return PlanResult(graph, plan, spec)
         from llama_runner.request.announcements import missing  # noqa: PLC0415 - not on the warm path
 
-        return Forecast(graph, plan, spec, missing(plan))
+        return PlanResult(graph, plan, spec, missing(plan))
 
     def check(
-        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
-    ) -> Forecast:
+        self,
+        model: str | Path | None = None,
+        *,
+        server: ServerOptions | None = None,
+        **keywords: Unpack[RunnerKeywords],
+    ) -> PlanResult:
         """Raise what would keep ``serve`` from working, as far as it is known before any work; return the plan.
 
         These are: the model, the options and who may use the server; where they are here, whether the programs
         understand the options and whether memory suffices. The port is not tried.
         """
         check_users(server or ServerOptions())
-        forecast = self.plan(model, server=server, **wishes)
+        forecast = self.plan(model, server=server, **keywords)
         if forecast.missing:
             from llama_runner.request.announcements import check_offline  # noqa: PLC0415 - not on the warm path
 
@@ -92,7 +100,11 @@ class Runner(Root):
         return forecast
 
     def prepare(
-        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+        self,
+        model: str | Path | None = None,
+        *,
+        server: ServerOptions | None = None,
+        **keywords: Unpack[RunnerKeywords],
     ) -> Prepared:
         """Make what is missing, and return where everything is.
 
@@ -101,22 +113,22 @@ class Runner(Root):
         began = time.monotonic()
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
             return request, graph_of(request)
 
         graph, plan, outcome = self._preparation.make(ask, server=server)
         return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
 
     def make(
-        self, model: str | Path | None = None, *, output: str | Path | None = None, **wishes: Unpack[Wishes]
-    ) -> list[Made]:
+        self, model: str | Path | None = None, *, output: str | Path | None = None, **keywords: Unpack[RunnerKeywords]
+    ) -> list[ModelFile]:
         """Make the model files that are asked for, without what serving them needs; copy the first to ``output``.
 
         An output that ends with a slash is a directory, in which the copy is named after the model.
         """
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, wishes, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
             graph = graph_of(request)
             if graph.model is None:
                 raise NothingToMake(str(path_of(graph.source)))
@@ -128,12 +140,12 @@ class Runner(Root):
         files = made_of(self.store, graph, outcome)
         return files if output is None else copied(self.store, graph, files, output)
 
-    def make_programs(self, **wishes: Unpack[Wishes]) -> MadePrograms:
+    def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
         """Make llama.cpp's programs, without a model."""
         began = time.monotonic()
 
         def ask() -> tuple[ProgramsRequest, Programs]:
-            request = ProgramsRequest(wishes, store=self.store, sink=self._sink)
+            request = ProgramsRequest(keywords, store=self.store, sink=self._sink)
             return request, binaries_graph.build(request.wanted, request.program_facts)
 
         programs, _, outcome = self._preparation.make(ask)
@@ -199,7 +211,11 @@ class Runner(Root):
         return spec_for(prepared, server)
 
     def ensure_ready(
-        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+        self,
+        model: str | Path | None = None,
+        *,
+        server: ServerOptions | None = None,
+        **keywords: Unpack[RunnerKeywords],
     ) -> Server | RunningServer:
         """Prepare, and return a server that answers: one that runs with the same options, or else a new one.
 
@@ -209,7 +225,7 @@ class Runner(Root):
         from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415 - not on the warm path
 
         check_users(server or ServerOptions())
-        prepared = self.prepare(model, server=server, **wishes)
+        prepared = self.prepare(model, server=server, **keywords)
         spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
 
@@ -220,7 +236,7 @@ class Runner(Root):
         server: ServerOptions | None = None,
         terminal: IO[bytes] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
-        **wishes: Unpack[Wishes],
+        **keywords: Unpack[RunnerKeywords],
     ) -> Server:
         """Prepare, launch, and return the server once it answers. It is a context manager.
 
@@ -228,16 +244,20 @@ class Runner(Root):
         """
         options = server or ServerOptions()
         check_launch(options, self.servers)
-        prepared = self.prepare(model, server=server, **wishes)
+        prepared = self.prepare(model, server=server, **keywords)
         return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
 
     def serve_async(
-        self, model: str | Path | None = None, *, server: ServerOptions | None = None, **wishes: Unpack[Wishes]
+        self,
+        model: str | Path | None = None,
+        *,
+        server: ServerOptions | None = None,
+        **keywords: Unpack[RunnerKeywords],
     ) -> AsyncServer:
         """Return what ``serve`` does, for ``async with``: its calls are awaited, the event loop goes on meanwhile."""
         from llama_runner.serving.async_server import AsyncServer  # noqa: PLC0415 - not on the warm path
 
-        return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **wishes))
+        return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **keywords))
 
     def client(
         self,
@@ -245,7 +265,7 @@ class Runner(Root):
         *,
         server: ServerOptions | None = None,
         url: str | None = None,
-        **wishes: Unpack[Wishes],
+        **keywords: Unpack[RunnerKeywords],
     ) -> AbstractContextManager[Requests]:
         """Prepare, and return a client for a ``with`` block: of a running server that gives the same answers, if any.
 
@@ -260,13 +280,13 @@ class Runner(Root):
             return shared.client_at(self.servers, url)
         options = shared.text_server(server)
         if shared.may_share(options):
-            if (about := named_server(self.servers, model, wishes)) is not None:
+            if (about := named_server(self.servers, model, keywords)) is not None:
                 return shared.client_of(about)
-            launch = lambda: self.plan(model, server=options, **wishes).spec  # noqa: E731
-            if (about := server_of_model(self.servers, model, wishes, launch)) is not None:
+            launch = lambda: self.plan(model, server=options, **keywords).spec  # noqa: E731
+            if (about := server_of_model(self.servers, model, keywords, launch)) is not None:
                 self._sink(Noticed("uses", f"{about['alias']} at {about['url']} answers; -q chooses a quantization"))
                 return shared.client_of(about)
-        prepared = self.prepare(model, server=options, **wishes)
+        prepared = self.prepare(model, server=options, **keywords)
         start = partial(self.launch, prepared, server=options, about=shared.NOT_SHARED)
         return shared.shared_client(options, spec_for(prepared, options), self.servers, start)
 

@@ -43,8 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("llama_model")
     if mark is None or "llama_server" not in metafunc.fixturenames:
         return
-    wishes = [_server_request(metafunc.config, model, mark.kwargs) for model in mark.args or (None,)]
-    metafunc.parametrize("llama_server", wishes, indirect=True, ids=str, scope="session")
+    keywords = [_server_request(metafunc.config, model, mark.kwargs) for model in mark.args or (None,)]
+    metafunc.parametrize("llama_server", keywords, indirect=True, ids=str, scope="session")
 
 
 def _server_request(config: pytest.Config, model: object, options: Mapping[str, Any]) -> ServerRequest:

@@ -31,7 +31,7 @@ class ServerRequest(Value, eq=False):
     """A model, and the options of its server."""
 
     model: str | None
-    wishes: dict[str, Any]
+    keywords: dict[str, Any]
     """Arguments of ``Runner.prepare``."""
     options: dict[str, Any] = field(role="secret")
     """Fields of ``ServerOptions``, which may include an API key."""
@@ -43,15 +43,15 @@ class ServerRequest(Value, eq=False):
         from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415 - when a test needs it
 
         options = {name: value for name, value in given.items() if name in ServerOptions.fields}
-        wishes = {name: value for name, value in given.items() if name not in options}
-        if model is None and not wishes.keys() & {"hf_model", "gguf_path", "safetensors_dir", "demo"}:
-            wishes["demo"] = True
+        keywords = {name: value for name, value in given.items() if name not in options}
+        if model is None and not keywords.keys() & {"hf_model", "gguf_path", "safetensors_dir", "demo"}:
+            keywords["demo"] = True
         what = None if model is None else str(model)
-        text = json.dumps([what, wishes, options], sort_keys=True, default=str)
-        return cls(what, wishes, options, hashlib.sha256(text.encode()).hexdigest()[:16])
+        text = json.dumps([what, keywords, options], sort_keys=True, default=str)
+        return cls(what, keywords, options, hashlib.sha256(text.encode()).hexdigest()[:16])
 
     def __str__(self) -> str:
-        places = [self.wishes.get(name) for name in ("hf_model", "gguf_path", "safetensors_dir")]
+        places = [self.keywords.get(name) for name in ("hf_model", "gguf_path", "safetensors_dir")]
         return self.model or next((Path(place).name for place in places if place is not None), "demo")
 
 
@@ -96,7 +96,7 @@ class Servers:
         from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415
 
         server = Runner(self._root, on_event=_log_event).serve(
-            request.model, server=ServerOptions(**{"port": 0, **request.options}), **request.wishes
+            request.model, server=ServerOptions(**{"port": 0, **request.options}), **request.keywords
         )
         self._own.append((server, place, lock))
         return server

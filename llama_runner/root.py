@@ -40,7 +40,7 @@ class Root:
     @property
     def bins(self) -> BuildStore:
         """The builds of llama.cpp under this root: list, use, remove, export, take in."""
-        from llama_runner.request.programs_in_hand import builds  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.auto_programs import builds  # noqa: PLC0415 - not on the warm path
 
         return builds(self.store, self._sink, self._lock_timeout)
 

@@ -317,7 +317,7 @@ def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_
     code = (
         "import gc, json, sys\nfrom llama_runner.cli.main import cli\n"
         "cli.get_command(None, 'run')\n"
-        "from llama_runner.cli.runner import runner_for\nrunner_for({'root': None})\n"
+        "from llama_runner.cli.command_runner import runner_for\nrunner_for({'root': None})\n"
         "print(json.dumps([[m for m in sys.modules if m.endswith('_cmds')], gc.get_freeze_count() > 0]))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -86,11 +86,11 @@ assert runner.bins.updates(offline=True).index.newest is None
 
 
 def test_options_of_a_service_become_the_words_of_run(tmp_path: Path) -> None:
-    from llama_runner.request.run_words import run_words
+    from llama_runner.request.run_arguments import run_arguments
 
     server = ServerOptions(port=8123, ctx_size="auto", canary=True, extra=("--metrics", "-np", "2"))
-    wishes = {"quantization": "q8_0", "lora": ["a b.gguf", "c.gguf"], "projector": False, "force": ("convert",)}
-    words = run_words("org/model", server, {**wishes, "demo": False, "offline": True}, {"restart": "always"})
+    keywords = {"quantization": "q8_0", "lora": ["a b.gguf", "c.gguf"], "projector": False, "force": ("convert",)}
+    words = run_arguments("org/model", server, {**keywords, "demo": False, "offline": True}, {"restart": "always"})
     assert words == [
         *("org/model", "--lora=a b.gguf", "--lora=c.gguf", "--no-mmproj", "--offline", "--quantization=q8_0"),
         *("--force-step=convert", "--restart=always", "--port=8123", "--ctx-size=auto", "--canary"),
@@ -101,14 +101,14 @@ def test_options_of_a_service_become_the_words_of_run(tmp_path: Path) -> None:
 def test_words_of_run_mean_what_they_were_made_of() -> None:
     from llama_runner.cli import options as shared
     from llama_runner.cli.run_cmd import run
-    from llama_runner.request.run_words import run_words
+    from llama_runner.request.run_arguments import run_arguments
 
     server = ServerOptions(host="0.0.0.0", port=1, threads=3, gpu_layers="all", load_timeout=5.0, insecure=True)
-    wishes = {"quantization": "q8_0", "max_size": 7 << 30, "cmake_args": ("A=-b",), "cflags": "-O1 -g", "pure": True}
-    words = run_words(None, server, {**wishes, "gguf_path": "-odd.gguf"})
+    keywords = {"quantization": "q8_0", "max_size": 7 << 30, "cmake_args": ("A=-b",), "cflags": "-O1 -g", "pure": True}
+    words = run_arguments(None, server, {**keywords, "gguf_path": "-odd.gguf"})
     context = run.make_context("run", words)
     with context:
         assert shared.server_options(context.params) == server
-        read = shared.wishes(context.params)
-    assert {name: read[name] for name in wishes} == wishes
+        read = shared.keywords(context.params)
+    assert {name: read[name] for name in keywords} == keywords
     assert read["gguf_path"] == "-odd.gguf"

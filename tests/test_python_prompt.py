@@ -16,7 +16,7 @@ from llama_runner.core.errors import UsageError
 
 def test_13_05_a_plan_is_shown_as_a_line_for_each_step(tmp_path: Path) -> None:
     lines = repr(Runner(root=tmp_path).plan(demo=True)).splitlines()
-    assert lines[0] == "<Forecast of demo:q4_k_m:"
+    assert lines[0] == "<PlanResult of demo:q4_k_m:"
     assert [line.split()[:2] for line in lines if line.startswith(("  convert", "  launch"))] == [
         ["convert", "run"],
         ["launch", "http://127.0.0.1:8080>"],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from llama_runner.benchmark.tune import Settings
     from llama_runner.client.sync_client import Client, Requests
-    from llama_runner.request.options import Wishes
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.results import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.server_process import Server
@@ -58,7 +58,7 @@ class Benchmarks:
         load: Load | None = None,
         server: ServerOptions | None = None,
         on_level: Callable[[Level], object] = _ignore,
-        **wishes: Unpack[Wishes],
+        **keywords: Unpack[RunnerKeywords],
     ) -> ServerFigures:
         """Start a server, measure it with each number of clients at once, end it, and keep the result.
 
@@ -68,10 +68,10 @@ class Benchmarks:
         options = text_server(server)
         if (
             may_share(options)
-            and (about := named_server(self._servers, model, wishes, for_hub_names=False)) is not None
+            and (about := named_server(self._servers, model, keywords, for_hub_names=False)) is not None
         ):
             return self._bench_running(client_of(about), concurrency, load, on_level)
-        prepared = self._prepare(model, server=options, **wishes)
+        prepared = self._prepare(model, server=options, **keywords)
         name, digests = self._identity(prepared)
         with self._launch(prepared, server=options, about=NOT_SHARED) as started:
             argv = started.spec.argv()[1:]
@@ -136,7 +136,7 @@ class Benchmarks:
         threads: int | None = None,
         gpu_layers: int | str | None = None,
         on_test: Callable[[BenchTest], object] = _ignore,
-        **wishes: Unpack[Wishes],
+        **keywords: Unpack[RunnerKeywords],
     ) -> ProgramFigures:
         """Measure the programs without a server, by llama-bench, and keep the result.
 
@@ -144,7 +144,7 @@ class Benchmarks:
         figures of each test as they come. ``ToolError`` where the programs have no llama-bench.
         """
         words = llama_bench.bench_arguments(options, threads or hardware.physical_cores(), gpu_layers)
-        prepared = self._prepare(model, **wishes)
+        prepared = self._prepare(model, **keywords)
         named, binary = self._identity(prepared)
         program = prepared.server.with_name(f"llama-bench{prepared.server.suffix}")
         at = history.utc_now()
@@ -169,7 +169,7 @@ class Benchmarks:
         load: Load | None = None,
         server: ServerOptions | None = None,
         on_try: Callable[[Settings, float | None], object] = _ignore,
-        **wishes: Unpack[Wishes],
+        **keywords: Unpack[RunnerKeywords],
     ) -> TuneResult:
         """Find the options that make a model fastest here, and keep them as a profile called ``name``.
 
@@ -178,7 +178,7 @@ class Benchmarks:
         not run with them.
         """
         options, load = text_server(server), load or Load()
-        prepared = self._prepare(model, server=options, **wishes)
+        prepared = self._prepare(model, server=options, **keywords)
         directory = layout.profiles(self._store.root)
         profiles.check_writable(directory)
         tuned = search(

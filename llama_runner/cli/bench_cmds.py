@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.infer_cmds import own_options
-from llama_runner.cli.server_words import ServerCommand
+from llama_runner.cli.llama_server_options import ServerCommand
 from llama_runner.cli.streams import say
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def bench(**given: Any) -> None:
     how: dict[str, Any] = {"concurrency": given["concurrency"], "load": load, "on_level": show}
     benchmarks = _runner(given).benchmarks
     if given["url"] is None:
-        wishes = shared.wishes(given)
-        _show_result(given, lambda: benchmarks.bench(**wishes, server=own_options(given), **how))
+        keywords = shared.keywords(given)
+        _show_result(given, lambda: benchmarks.bench(**keywords, server=own_options(given), **how))
         return
     if any(given[name] for name in ("model", "hf_model", "gguf_path", "safetensors_dir", "demo")):
         raise click.UsageError("either a model or --url")
@@ -155,8 +155,8 @@ def _bench_raw(given: dict[str, Any]) -> None:
         say(_RAW.format(test.test, str(of.get("n_threads")), sizes, str(of.get("n_gpu_layers")), kinds, *speed))
 
     how: dict[str, Any] = {"options": context.obj or (), "threads": given["threads"], "on_test": show}
-    benchmarks, wishes = _runner(given).benchmarks, shared.wishes(given)
-    _show_result(given, lambda: benchmarks.bench_programs(**wishes, gpu_layers=given["gpu_layers"], **how))
+    benchmarks, keywords = _runner(given).benchmarks, shared.keywords(given)
+    _show_result(given, lambda: benchmarks.bench_programs(**keywords, gpu_layers=given["gpu_layers"], **how))
 
 
 def _runner(given: dict[str, Any]) -> Runner:
@@ -221,11 +221,11 @@ def tune(**given: Any) -> None:
         found = "does not run" if score is None else f"{score:.1f} tokens/s"
         say(f"{settings_text(settings)}: {found}", err=True)
 
-    benchmarks, wishes = _runner(given).benchmarks, shared.wishes(given)
+    benchmarks, keywords = _runner(given).benchmarks, shared.keywords(given)
     how: dict[str, Any] = {name: given[name] for name in ("name", "budget", "clients")}
     how["kv_types"] = [kind.strip() for kind in given["kv_types"].split(",") if kind.strip()]
     how["load"] = Load(max_tokens=given["max_tokens"], requests=given["requests"])
-    tuned, failure = _measured(lambda: benchmarks.tune(**wishes, server=own_options(given), on_try=tell, **how))
+    tuned, failure = _measured(lambda: benchmarks.tune(**keywords, server=own_options(given), on_try=tell, **how))
     if given["as_json"]:
         click.echo(json.dumps(tuned.to_json()))
     else:

@@ -15,7 +15,7 @@ from llama_runner.core.sizes import size_text
 if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
-    from llama_runner.request.results import MadePrograms
+    from llama_runner.request.results import BuildResult
 
 _COLUMNS = ("name", "build", "from", "size", "age", "proven", "")
 
@@ -51,9 +51,11 @@ def build(**given: Any) -> None:
 
     No model is needed.
     """
-    wishes = {name: given[name] for name in shared.PROGRAMS if name in given}
+    keywords = {name: given[name] for name in shared.PROGRAMS if name in given}
     forced = ("compile",) if given["force"] else ()
-    _tell_made(given, _runner(given).make_programs(**wishes, binaries="build", offline=given["offline"], force=forced))
+    _tell_made(
+        given, _runner(given).make_programs(**keywords, binaries="build", offline=given["offline"], force=forced)
+    )
 
 
 @bins.command()
@@ -77,14 +79,14 @@ def install(**given: Any) -> None:
     """
     if (given["archive"] is None) == (given["release"] is None):
         raise click.UsageError("name an archive, or a release with --release")
-    wishes = {name: given[name] for name in ("device", "sha256", "platform", "offline")}
+    keywords = {name: given[name] for name in ("device", "sha256", "platform", "offline")}
     newest = given["release"] == "latest"
     binaries = given["archive"] or ("prebuilt" if newest else f"prebuilt:{given['release']}")
-    made = _runner(given).make_programs(binaries=binaries, update=newest and not given["offline"], **wishes)
+    made = _runner(given).make_programs(binaries=binaries, update=newest and not given["offline"], **keywords)
     _tell_made(given, made)
 
 
-def _tell_made(given: dict[str, Any], made: MadePrograms) -> None:
+def _tell_made(given: dict[str, Any], made: BuildResult) -> None:
     if given["as_json"]:
         click.echo(json.dumps(made.to_json()))
         return

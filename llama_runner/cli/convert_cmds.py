@@ -15,7 +15,7 @@ from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.request.model_inspection import Inspection
-    from llama_runner.request.results import Made
+    from llama_runner.request.results import ModelFile
 
 QUANTIZE_EXAMPLES = (
     "llama-runner quantize ./my-model -q q4_k_m -o model.gguf",
@@ -113,7 +113,7 @@ def _make(given: dict[str, Any]) -> None:
     from llama_runner.cli import render  # noqa: PLC0415
 
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
-    made = runner.make(**shared.wishes(given), output=given["output"])
+    made = runner.make(**shared.keywords(given), output=given["output"])
     if given["as_json"]:
         click.echo(json.dumps([one.to_json() for one in made]))
     else:
@@ -122,7 +122,7 @@ def _make(given: dict[str, Any]) -> None:
             click.echo(render.quality(figures))
 
 
-def _line(made: Made) -> str:
+def _line(made: ModelFile) -> str:
     bits = made.facts.get("bits_per_weight")
     told = (made.facts.get("quantization"), size_text(made.bytes), bits and f"{bits} bits a weight")
     return f"{'made' if made.ran else 'is there':<9} {made.path} ({', '.join(filter(None, told))})"

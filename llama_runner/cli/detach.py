@@ -47,7 +47,7 @@ def check_detach(runner: Runner, options: ServerOptions, given: dict[str, Any]) 
     except PortTaken as error:
         if error.server is None:
             raise
-        forecast = runner.plan(server=options, **shared.wishes(given))
+        forecast = runner.plan(server=options, **shared.keywords(given))
         accepts = restarts_as(given["restart"], given["restart_limit"])
         if forecast.plan.pending or find(forecast.spec, runner.servers, accepts) is None:
             raise

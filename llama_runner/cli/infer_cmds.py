@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.reports import report
-from llama_runner.cli.server_words import ServerCommand
+from llama_runner.cli.error_output import report
+from llama_runner.cli.llama_server_options import ServerCommand
 from llama_runner.cli.streams import say
 from llama_runner.core.errors import UsageError
 from llama_runner.system.files import read_json
@@ -172,7 +172,7 @@ def answering(given: dict[str, Any]) -> AbstractContextManager[Requests]:
     if given["url"] and any(given[name] for name in ("model", *_SOURCES[:-1])):
         raise click.UsageError("either a model or --url")
     runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
-    return runner.client(server=own_options(given), url=given["url"], **shared.wishes(given))
+    return runner.client(server=own_options(given), url=given["url"], **shared.keywords(given))
 
 
 def own_options(given: dict[str, Any]) -> ServerOptions:

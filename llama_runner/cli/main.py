@@ -12,9 +12,9 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 
 import click  # noqa: E402
 
+from llama_runner.cli.command_runner import STOP_SIGNALS  # noqa: E402
+from llama_runner.cli.error_output import form_of, report, report_usage  # noqa: E402
 from llama_runner.cli.help import Formatter, GroupedCommand, write_commands, write_examples  # noqa: E402
-from llama_runner.cli.reports import form_of, report, report_usage  # noqa: E402
-from llama_runner.cli.runner import STOP_SIGNALS  # noqa: E402
 from llama_runner.cli.streams import printable_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
@@ -72,7 +72,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """See click."""
         if cmd_name not in self.elsewhere:
-            from llama_runner.cli.other_words import ALIASES  # noqa: PLC0415 - not for our own words
+            from llama_runner.cli.command_aliases import ALIASES  # noqa: PLC0415 - not for our own words
 
             if cmd_name not in ALIASES:
                 return super().get_command(ctx, cmd_name)
@@ -87,7 +87,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """See click. A command of another tool is told what it is called here."""
         if args[0] not in self.elsewhere and not ctx.resilient_parsing:
-            from llama_runner.cli.other_words import check_word  # noqa: PLC0415 - as above
+            from llama_runner.cli.command_aliases import check_word  # noqa: PLC0415 - as above
 
             check_word(args[0])
         return super().resolve_command(ctx, args)

@@ -182,7 +182,7 @@ PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifac
 """The keywords among the options ``programs``."""
 
 
-def wishes(options: dict[str, Any]) -> dict[str, Any]:
+def keywords(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
     read = [option for option in artifact_options.ARTIFACTS if option.reader == "artifacts"]
     asked = {option.name: options[option.argument] for option in read if option.name != "force_step"}

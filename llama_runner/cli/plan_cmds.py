@@ -9,9 +9,9 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli import render
+from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.runner import runner_for
-from llama_runner.cli.server_words import ServerCommand
+from llama_runner.cli.llama_server_options import ServerCommand
 
 
 @click.command(cls=GroupedCommand)
@@ -19,7 +19,7 @@ from llama_runner.cli.server_words import ServerCommand
 @shared.model
 def prepare(**given: Any) -> None:
     """Make everything that serving a model needs, without serving it."""
-    prepared = runner_for(given).prepare(**shared.wishes(given))
+    prepared = runner_for(given).prepare(**shared.keywords(given))
     if given["as_json"]:
         click.echo(json.dumps(prepared.to_json()))
     else:
@@ -32,7 +32,7 @@ def prepare(**given: Any) -> None:
 @shared.server
 def plan(**given: Any) -> None:
     """Show which steps would run, and why; changes nothing."""
-    forecast = runner_for(given).plan(server=shared.server_options(given), **shared.wishes(given))
+    forecast = runner_for(given).plan(server=shared.server_options(given), **shared.keywords(given))
     if given["as_json"]:
         click.echo(json.dumps(forecast.to_json()))
     else:

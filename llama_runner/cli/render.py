@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.cli.progress_bars import ProgressBars
-    from llama_runner.request.results import Forecast, Prepared
+    from llama_runner.request.results import PlanResult, Prepared
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
     from llama_runner.status import Status
@@ -205,7 +205,7 @@ def discard(stream: IO[str]) -> None:
         os.close(nowhere)
 
 
-def plan(forecast: Forecast) -> str:
+def plan(forecast: PlanResult) -> str:
     """Return what would run and why, a line each, and the launch."""
     lines = []
     for planned in forecast.plan.steps:

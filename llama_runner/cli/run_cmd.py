@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.runner import STOP_SIGNALS, runner_for
-from llama_runner.cli.server_words import ServerCommand, print_information
+from llama_runner.cli.command_runner import STOP_SIGNALS, runner_for
+from llama_runner.cli.llama_server_options import ServerCommand, print_information
 from llama_runner.cli.streams import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
 
@@ -62,7 +62,7 @@ def run(**given: Any) -> None:
         check_detach(runner, server_options, given)
     else:
         check_launch(server_options, runner.servers)
-    prepared = runner.prepare(server=server_options, **shared.wishes(given))
+    prepared = runner.prepare(server=server_options, **shared.keywords(given))
     if given["detach"]:
         with _StopSignals() as wish:
             detach(runner, prepared, server_options, given, wish.is_set)

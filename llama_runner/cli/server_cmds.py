@@ -221,7 +221,7 @@ def _service(
     named = name or Path(source).name
     made = runner.services.of_command(command, name=named, inherit_environment=given["llama_env"], system=system)
     if check is not None:
-        runner.check(server=options, **shared.wishes(given))
+        runner.check(server=options, **shared.keywords(given))
     if check == "port":
         from llama_runner.serving.port_check import check_port  # noqa: PLC0415 - not for --help
 

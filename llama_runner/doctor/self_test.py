@@ -19,7 +19,7 @@ from llama_runner.system.programs import find_program
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llama_runner.request.results import Made
+    from llama_runner.request.results import ModelFile
     from llama_runner.serving.server_process import Server
 
 _TIMEOUT_S = 120.0
@@ -55,11 +55,11 @@ class SelfTestResult(Value):
 class Pipeline(Protocol):
     """The part of ``Runner`` that the self-test uses, with a temporary root."""
 
-    def make(self, **wishes: Any) -> list[Made]:  # noqa: ANN401 - as of ``Runner``
+    def make(self, **keywords: Any) -> list[ModelFile]:  # noqa: ANN401 - as of ``Runner``
         """See ``Runner``."""
         ...
 
-    def serve(self, **wishes: Any) -> Server:  # noqa: ANN401 - as of ``Runner``
+    def serve(self, **keywords: Any) -> Server:  # noqa: ANN401 - as of ``Runner``
         """See ``Runner``."""
         ...
 
@@ -89,19 +89,19 @@ def _tests(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[Self
     try:
         there = _link_programs(root, place)
         runner = open_runner(place)
-        wishes: dict[str, Any] = {"demo": True, "offline": True}
+        keywords: dict[str, Any] = {"demo": True, "offline": True}
         if there is None:
             yield _run_test("compile", lambda: _compile(place))
         else:
             yield SelfTestResult("compile", True, 0.0, f"{there} is built already")
-            wishes["binaries"] = there
+            keywords["binaries"] = there
         yield _run_test("convert", lambda: _run_make(runner, demo=True, offline=True, quantization="f16"))
         if there is None:
             for name in ("quantize", "serve"):
                 yield SelfTestResult(name, None, 0.0, "there are no programs yet", "llama-runner bins build")
             return
-        yield _run_test("quantize", lambda: _run_make(runner, **wishes, quantization="q8_0"))
-        yield _run_test("serve", lambda: _run_serve(runner, wishes))
+        yield _run_test("quantize", lambda: _run_make(runner, **keywords, quantization="q8_0"))
+        yield _run_test("serve", lambda: _run_serve(runner, keywords))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -181,15 +181,15 @@ def _run_tool(doing: str, argv: list[str], environment: dict[str, str]) -> None:
         raise cannot_compile_error(doing, f"exit status {done.status}" + (f": {told}" if told else ""))
 
 
-def _run_make(runner: Pipeline, **wishes: Any) -> str:  # noqa: ANN401 - as of ``Runner``
-    [made] = runner.make(**wishes)
-    return f"the demo model as {wishes['quantization']}, {made.bytes} bytes"
+def _run_make(runner: Pipeline, **keywords: Any) -> str:  # noqa: ANN401 - as of ``Runner``
+    [made] = runner.make(**keywords)
+    return f"the demo model as {keywords['quantization']}, {made.bytes} bytes"
 
 
-def _run_serve(runner: Pipeline, wishes: dict[str, Any]) -> str:
+def _run_serve(runner: Pipeline, keywords: dict[str, Any]) -> str:
     from llama_runner.demo import ANSWER, QUESTION  # noqa: PLC0415 - only where it is tried
 
-    with runner.serve(**wishes, quantization="q8_0", server=ServerOptions(port=0)) as server:
+    with runner.serve(**keywords, quantization="q8_0", server=ServerOptions(port=0)) as server:
         said = server.chat(QUESTION, temperature=0, max_tokens=64).text.strip()
     if said != ANSWER:
         raise wrong_answer_error(ANSWER, said)

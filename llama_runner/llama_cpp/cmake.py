@@ -78,16 +78,16 @@ def targets(backend: str) -> tuple[str, ...]:
 
 
 def definitions(
-    *, backend: str, build: int, commit: str, wishes: CMakeOptions | None = None, gpus: str = "", pinned: bool = True
+    *, backend: str, build: int, commit: str, keywords: CMakeOptions | None = None, gpus: str = "", pinned: bool = True
 ) -> tuple[str, ...]:
     """Return every ``-D`` that affects the output; part of a build's key. ``gpus`` are GPU architectures.
 
     Unity builds are used for the ``pinned`` tree only: other trees may not support them.
     """
-    wishes = wishes or CMakeOptions()
+    keywords = keywords or CMakeOptions()
     bare, rpc = split_rpc(backend)
     values: dict[str, Any] = {
-        "CMAKE_BUILD_TYPE": wishes.build_type,
+        "CMAKE_BUILD_TYPE": keywords.build_type,
         "BUILD_SHARED_LIBS": "OFF",
         # without git metadata the build number is 0; inside another repository it is taken from that one
         "LLAMA_BUILD_NUMBER": str(build),
@@ -111,10 +111,10 @@ def definitions(
         **BACKENDS[bare].options,
         **({BACKENDS[bare].architectures: gpus} if gpus else {}),
         **({"GGML_RPC": "ON"} if rpc else {}),
-        **({"CMAKE_C_FLAGS": wishes.cflags} if wishes.cflags else {}),
-        **({"CMAKE_CXX_FLAGS": wishes.cxxflags} if wishes.cxxflags else {}),
+        **({"CMAKE_C_FLAGS": keywords.cflags} if keywords.cflags else {}),
+        **({"CMAKE_CXX_FLAGS": keywords.cxxflags} if keywords.cxxflags else {}),
     }
-    values.update(wishes.definitions())
+    values.update(keywords.definitions())
     return tuple(f"-D{name}={value}" for name, value in values.items())
 
 

@@ -27,7 +27,7 @@ from llama_runner.steps.unpack import UnpackSource
 if TYPE_CHECKING:
     from llama_runner.core.step import Node
     from llama_runner.llama_cpp.pinned_source import SourcePin
-    from llama_runner.request.program_facts import BuildFacts, Present, ProgramFacts, Wanted
+    from llama_runner.request.program_facts import BinariesOptions, BuildFacts, Present, ProgramFacts
     from llama_runner.request.source_tree_facts import NamedTree
     from llama_runner.sources.local import PlainFile
 
@@ -54,7 +54,7 @@ class Programs(Value):
         return (self.node,) if isinstance(self.node, Step) else ()
 
 
-def build(wanted: Wanted, facts: ProgramFacts) -> Programs:
+def build(wanted: BinariesOptions, facts: ProgramFacts) -> Programs:
     """Return what gives the programs that are asked for."""
     if facts.present is not None:
         return Programs(_present(facts.present, wanted, facts), tree_of(facts.pin))
@@ -67,7 +67,7 @@ def build(wanted: Wanted, facts: ProgramFacts) -> Programs:
     return _compiled(wanted, facts, facts.portable).replace(why=why)
 
 
-def _present(found: Present, wanted: Wanted, facts: ProgramFacts) -> Node:
+def _present(found: Present, wanted: BinariesOptions, facts: ProgramFacts) -> Node:
     """Return what gives programs that need not be built."""
     if isinstance(found, InstalledPrograms):
         return found
@@ -86,7 +86,7 @@ def _present(found: Present, wanted: Wanted, facts: ProgramFacts) -> Node:
     return AdoptPrograms(found, str(found.path), found.server, os_and_arch=facts.platform)
 
 
-def _compiled(wanted: Wanted, facts: ProgramFacts, machine: BuildFacts) -> Programs:
+def _compiled(wanted: BinariesOptions, facts: ProgramFacts, machine: BuildFacts) -> Programs:
     """Return how the programs are compiled on this machine."""
     backend, gpus, tree = machine.backend, machine.gpus, _tree(facts)
     step = CompileLlama(
@@ -97,7 +97,7 @@ def _compiled(wanted: Wanted, facts: ProgramFacts, machine: BuildFacts) -> Progr
             backend=backend,
             build=tree.build,
             commit=tree.commit,
-            wishes=wanted.compilation,
+            keywords=wanted.compilation,
             gpus=gpus.architectures if gpus else "",
             pinned=isinstance(tree.node, UnpackSource),
         ),

@@ -110,7 +110,7 @@ class NothingToMake(UsageError):
 
 
 class NothingToTune(UsageError):
-    """Wishes about how to quantize, and nothing is quantized."""
+    """Options of quantization are given, and nothing is quantized."""
 
     def __init__(self, words: list[str]) -> None:
         self.words = words

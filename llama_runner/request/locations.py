@@ -9,7 +9,7 @@ from llama_runner.core.plan import RecordAt
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Step
 from llama_runner.request.model_facts import context_length, directory_facts
-from llama_runner.request.results import Made, MadePrograms, Prepared
+from llama_runner.request.results import BuildResult, ModelFile, Prepared
 from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.llama_server.purpose import check_text, is_encoder, purpose_words
 from llama_runner.sources.gguf_header import NotGGUF, read_header
@@ -138,23 +138,23 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
     )
 
 
-def made_of(store: Store, graph: Pipeline, outcome: Outcome) -> list[Made]:
+def made_of(store: Store, graph: Pipeline, outcome: Outcome) -> list[ModelFile]:
     """Return the model files that were asked for: the model first."""
     quality, files = _quality(store, graph, outcome), []
     for step in graph.files:
         record = store.record(outcome.places[step])
         assert record is not None, "what was just made or found has a record"
         path, ran = file_of(store, step, outcome.places), step in outcome.seconds
-        files.append(Made(path, sha256_of(record), record.bytes, record.facts, ran, quality.get(step)))
+        files.append(ModelFile(path, sha256_of(record), record.bytes, record.facts, ran, quality.get(step)))
     return files
 
 
-def made_programs_of(store: Store, programs: Programs, outcome: Outcome) -> MadePrograms:
+def made_programs_of(store: Store, programs: Programs, outcome: Outcome) -> BuildResult:
     """Return the directory of the programs."""
     path = programs_of(store, programs.node, outcome.places)
     record = store.records(path).get(TREE)
     facts = {} if record is None else record.facts
-    return MadePrograms(path, facts, tuple(step.kind for step in outcome.seconds), sum(outcome.seconds.values()))
+    return BuildResult(path, facts, tuple(step.kind for step in outcome.seconds), sum(outcome.seconds.values()))
 
 
 def _quality(store: Store, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:

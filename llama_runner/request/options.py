@@ -11,7 +11,7 @@ from llama_runner.core.step import Step, topological_order
 from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp import cmake
 from llama_runner.request.artifact_options import ARTIFACTS
-from llama_runner.request.program_facts import AUTO, Wanted
+from llama_runner.request.program_facts import AUTO, BinariesOptions
 from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.store import layout
 
@@ -33,7 +33,7 @@ if not TYPE_CHECKING:
             """Take the argument of the real one."""
 
 
-class Wishes(TypedDict, total=False):
+class RunnerKeywords(TypedDict, total=False):
     """Keywords beside the model; ``Options`` and ``QuantizeOptions`` document each one."""
 
     hf_model: str | None
@@ -130,23 +130,23 @@ class UnknownStep(UsageError):
         super().__init__(f"there is no step called {name!r} here", hint=f"the steps are {', '.join(steps)}")
 
 
-def checked(wishes: Mapping[str, Any]) -> Wishes:
+def checked(keywords: Mapping[str, Any]) -> RunnerKeywords:
     """Return the options with values of their kinds.
 
     Raises ``TypeError`` for a name that no option has, as Python does, and ``UsageError`` for a value of another kind.
     """
     found: dict[str, Any] = {}
-    for name, value in wishes.items():
-        if name not in Wishes.__annotations__:
+    for name, value in keywords.items():
+        if name not in RunnerKeywords.__annotations__:
             import difflib  # noqa: PLC0415 - only for mistakes
 
-            near = difflib.get_close_matches(name, Wishes.__annotations__, 1)
+            near = difflib.get_close_matches(name, RunnerKeywords.__annotations__, 1)
             raise TypeError(f"unexpected keyword argument {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
         if name == "force":
             found[name] = _forced(value)
         else:
             found[name] = checked_value(_DEFINED[name], value) if name in _DEFINED else value
-    return cast("Wishes", found)
+    return cast("RunnerKeywords", found)
 
 
 def _forced(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - checked here
@@ -159,64 +159,64 @@ def _forced(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - checked here
         raise wrong_value_error("force", "a list of texts", value) from None
 
 
-def tuning_of(wishes: Wishes) -> QuantizeOptions:
+def quantize_options_of(keywords: RunnerKeywords) -> QuantizeOptions:
     """Return what is wished of quantizing."""
-    texts = {name: wishes.get(name) for name in ("imatrix", "calibration", "quality")}
+    texts = {name: keywords.get(name) for name in ("imatrix", "calibration", "quality")}
     given = {name: layout.user_path(cast("str", path)) for name, path in texts.items() if path is not None}
     return QuantizeOptions(
         **given,
-        calibration_chunks=wishes.get("calibration_chunks"),
-        tensor_types=tuple(wishes.get("tensor_types", ())),
-        output_tensor_type=wishes.get("output_tensor_type"),
-        token_embedding_type=wishes.get("token_embedding_type"),
-        pure=wishes.get("pure", False),
-        leave_output_tensor=wishes.get("leave_output_tensor", False),
-        prune_layers=wishes.get("prune_layers"),
-        keep_split=wishes.get("keep_split", False),
-        allow_requantize=wishes.get("allow_requantize", False),
-        quality_chunks=wishes.get("quality_chunks", QuantizeOptions().quality_chunks),
+        calibration_chunks=keywords.get("calibration_chunks"),
+        tensor_types=tuple(keywords.get("tensor_types", ())),
+        output_tensor_type=keywords.get("output_tensor_type"),
+        token_embedding_type=keywords.get("token_embedding_type"),
+        pure=keywords.get("pure", False),
+        leave_output_tensor=keywords.get("leave_output_tensor", False),
+        prune_layers=keywords.get("prune_layers"),
+        keep_split=keywords.get("keep_split", False),
+        allow_requantize=keywords.get("allow_requantize", False),
+        quality_chunks=keywords.get("quality_chunks", QuantizeOptions().quality_chunks),
     )
 
 
-def options_of(wishes: Wishes, quantization: str | None) -> Options:
+def options_of(keywords: RunnerKeywords, quantization: str | None) -> Options:
     """Return what is wished of the model; ``quantization`` may also come from its name."""
     return Options(
         quantization=quantization,
-        tuning=tuning_of(wishes),
-        outtype=wishes.get("outtype", "auto"),
-        pre_tokenizer=wishes.get("pre_tokenizer"),
-        trust_remote_code=wishes.get("trust_remote_code", False),
-        mmproj=wishes.get("mmproj", False),
-        keep_f16=wishes.get("keep_f16", False),
+        tuning=quantize_options_of(keywords),
+        outtype=keywords.get("outtype", "auto"),
+        pre_tokenizer=keywords.get("pre_tokenizer"),
+        trust_remote_code=keywords.get("trust_remote_code", False),
+        mmproj=keywords.get("mmproj", False),
+        keep_f16=keywords.get("keep_f16", False),
     )
 
 
-def wanted_of(wishes: Wishes) -> Wanted:
+def binaries_options_of(keywords: RunnerKeywords) -> BinariesOptions:
     """Return what is wished of the programs."""
     compilation = cmake.CMakeOptions(
-        build_type=wishes.get("build_type", "Release"),
-        arguments=tuple(wishes.get("cmake_args", ())),
-        cflags=wishes.get("cflags", ""),
-        cxxflags=wishes.get("cxxflags", ""),
+        build_type=keywords.get("build_type", "Release"),
+        arguments=tuple(keywords.get("cmake_args", ())),
+        cflags=keywords.get("cflags", ""),
+        cxxflags=keywords.get("cxxflags", ""),
     )
-    return Wanted(
-        device=wishes.get("device", AUTO),
-        binaries=str(wishes.get("binaries", AUTO)),
-        sha256=wishes.get("sha256"),
-        platform=wishes.get("platform"),
-        source=wishes.get("source"),
-        patches=tuple(wishes.get("patches", ())),
+    return BinariesOptions(
+        device=keywords.get("device", AUTO),
+        binaries=str(keywords.get("binaries", AUTO)),
+        sha256=keywords.get("sha256"),
+        platform=keywords.get("platform"),
+        source=keywords.get("source"),
+        patches=tuple(keywords.get("patches", ())),
         compilation=compilation,
-        jobs=wishes.get("jobs"),
+        jobs=keywords.get("jobs"),
     )
 
 
-def snapshot_of(targets: Iterable[Step], wishes: Wishes) -> Snapshot:
+def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords) -> Snapshot:
     """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
-    forced = frozenset(wishes.get("force", ()))
+    forced = frozenset(keywords.get("force", ()))
     steps = [node.kind for node in topological_order(targets) if isinstance(node, Step)]
     if "all" in forced:
         forced = frozenset(steps)
     for name in sorted(forced - set(steps)):
         raise UnknownStep(name, steps)
-    return Snapshot({}, forced, wishes.get("fresh_tools", False))
+    return Snapshot({}, forced, keywords.get("fresh_tools", False))

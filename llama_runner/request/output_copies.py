@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.step import Step
     from llama_runner.request.graph import Pipeline
-    from llama_runner.request.results import Made
+    from llama_runner.request.results import ModelFile
     from llama_runner.store.artifacts import Store
 
 
@@ -68,7 +68,7 @@ def _names(path: Path, shards: int) -> list[Path]:
     return [path.with_name(f"{base}-{number:05}-of-{shards:05}.gguf") for number in range(1, shards + 1)]
 
 
-def copied(store: Store, pipeline: Pipeline, made: list[Made], wanted: str | Path) -> list[Made]:
+def copied(store: Store, pipeline: Pipeline, made: list[ModelFile], wanted: str | Path) -> list[ModelFile]:
     """Copy the first of the files that were made; return them with what was copied."""
     first, *others = made
     copies = copies_of(pipeline.model, first.path, output_file(pipeline, wanted))

@@ -47,7 +47,7 @@ class Preparation:
 
     def plan(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Plan:
         """Say what would run and why. Writes nothing."""
-        snapshot = snapshot_of(graph.targets, request.wishes)
+        snapshot = snapshot_of(graph.targets, request.keywords)
         plan = self._observer(graph, remember=False).plan(graph.targets, snapshot)
         self._announce(plan, graph)
         return plan
@@ -69,7 +69,7 @@ class Preparation:
             request, graph = ask()
             if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
                 check_writes(graph.source)
-            forced = snapshot_of(graph.targets, request.wishes).force
+            forced = snapshot_of(graph.targets, request.keywords).force
             try:
                 if server is not None and server.passes_on and not forced:
                     self._try_options(graph, self._programs_first(request, graph), server)
@@ -92,7 +92,7 @@ class Preparation:
 
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
-        targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.wishes)
+        targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.keywords)
         plan = self._observer(graph, remember=True).plan(targets, snapshot)
         if plan.pending:
             return self._make(request, graph, targets)[1].places
@@ -114,7 +114,7 @@ class Preparation:
         self, request: ProgramsRequest, graph: Pipeline | Programs, targets: Iterable[Step]
     ) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""
-        observer, snapshot = self._observer(graph, remember=True), snapshot_of(graph.targets, request.wishes)
+        observer, snapshot = self._observer(graph, remember=True), snapshot_of(graph.targets, request.keywords)
         for attempt in range(_REPLANS):
             plan = observer.plan(targets, snapshot)
             if request.offline and plan.pending:

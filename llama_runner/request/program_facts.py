@@ -45,7 +45,7 @@ OF_PACKAGE = "package"
 IS_URL = r"[A-Za-z][A-Za-z0-9+.-]+://"
 
 
-class Wanted(Value):
+class BinariesOptions(Value):
     """What programs the user asks for.
 
     ``device`` is ``auto`` or a backend, as in `llama_cpp.backends`; ``binaries`` says where they come from, ``sha256``
@@ -148,7 +148,7 @@ class NothingToBuild(UsageError):
 
 
 def find_program_facts(
-    wanted: Wanted,
+    wanted: BinariesOptions,
     *,
     environment: Mapping[str, str],
     store: Store,
@@ -189,7 +189,7 @@ def _present(facts: ProgramFacts, environment: Mapping[str, str], store: Store) 
     return Wheel() if facts.platform == "windows-x64" and facts.pin.windows is not None else None
 
 
-def _named(wanted: Wanted, environment: Mapping[str, str], store: Store) -> Present:
+def _named(wanted: BinariesOptions, environment: Mapping[str, str], store: Store) -> Present:
     """Return the programs that ``--binaries`` names."""
     from llama_runner.llama_cpp.system_binaries import open_adopted  # noqa: PLC0415 - most programs are built
 
@@ -218,7 +218,7 @@ def find_archive(text_or_path: str | Path, backend: str) -> Archive:
     return Archive(text, None if is_url else open_archive(user_path(text)), backend)
 
 
-def _released(wanted: Wanted, environment: Mapping[str, str], store: Store, **how: Any) -> Release:  # noqa: ANN401 - as find_program_facts has them
+def _released(wanted: BinariesOptions, environment: Mapping[str, str], store: Store, **how: Any) -> Release:  # noqa: ANN401 - as find_program_facts has them
     """Return the release archive for the best of this machine's devices that a release has one for."""
     from llama_runner.llama_cpp.release_choice import choose_release_archive  # noqa: PLC0415 - most programs are built
     from llama_runner.llama_cpp.releases import NoAsset  # noqa: PLC0415 - most programs are built
@@ -241,7 +241,7 @@ def _released(wanted: Wanted, environment: Mapping[str, str], store: Store, **ho
 
 
 def _of_build(
-    wanted: Wanted, facts: ProgramFacts, environment: Mapping[str, str], store: Store, *, offline: bool
+    wanted: BinariesOptions, facts: ProgramFacts, environment: Mapping[str, str], store: Store, *, offline: bool
 ) -> ProgramFacts:
     """Return the facts with all that decides how programs are compiled on this machine."""
     # what records of earlier builds know of compilers and GPUs is not asked again
@@ -273,7 +273,7 @@ def _of_build(
 
 
 def _build_facts(
-    wanted: Wanted, backend: str, environment: Mapping[str, str], noted: list[Mapping[str, Any]]
+    wanted: BinariesOptions, backend: str, environment: Mapping[str, str], noted: list[Mapping[str, Any]]
 ) -> BuildFacts:
     about = backends.BACKENDS[backends.split_rpc(backend)[0]]
     toolchain = find_toolchain(environment, noted, programs=about.programs)

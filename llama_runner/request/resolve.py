@@ -11,7 +11,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
-from llama_runner.request.options import checked, options_of, tuning_of, wanted_of
+from llama_runner.request.options import binaries_options_of, checked, options_of, quantize_options_of
 from llama_runner.request.program_facts import find_program_facts
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.converter import ConverterChoice
     from llama_runner.request.model_facts import AnySource, ModelFacts
-    from llama_runner.request.options import Wishes
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
     from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.file_selection import FileCriteria
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class OnlyForHub(UsageError):
-    """Wishes that make sense for a name on the Hub, of something that lies here."""
+    """Options that apply to a name on the Hub are given for a local model."""
 
     def __init__(self, options: list[str]) -> None:
         self.options = options
@@ -49,17 +49,17 @@ class OnlyForHub(UsageError):
 class ProgramsRequest:
     """One call that asks for llama.cpp's programs: its options, and the facts that their graph is built from."""
 
-    def __init__(self, wishes: Wishes, *, store: Store, sink: Sink) -> None:
+    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink) -> None:
         """Find the facts: reads the disk, and may start processes and ask networks."""
-        self.wishes = wishes = checked(wishes)
+        self.keywords = keywords = checked(keywords)
         self._store, self._sink = store, sink
-        self.offline = wishes.get("offline", False) or is_offline(os.environ)
-        self.wanted = wanted_of(wishes)
+        self.offline = keywords.get("offline", False) or is_offline(os.environ)
+        self.wanted = binaries_options_of(keywords)
         self.program_facts = find_program_facts(
             self.wanted,
             environment=os.environ,
             store=store,
-            update=wishes.get("update", False),
+            update=keywords.get("update", False),
             offline=self.offline,
             notice=lambda what, text: sink(Noticed(what, text)),
         )
@@ -71,20 +71,22 @@ class ProgramsRequest:
 class Request(ProgramsRequest):
     """One call that asks for a model: its options, and the facts that its graph is built from."""
 
-    def __init__(self, model: str | Path | None, wishes: Wishes, *, store: Store, sink: Sink, remember: bool) -> None:
+    def __init__(
+        self, model: str | Path | None, keywords: RunnerKeywords, *, store: Store, sink: Sink, remember: bool
+    ) -> None:
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
         if str(model).partition(":")[0] == "demo" and not layout.user_path(str(model)).exists():
-            model, wishes = None, _demo_of(str(model), wishes)
-        super().__init__(wishes, store=store, sink=sink)
-        wishes = self.wishes
-        if wishes.get("platform") not in (None, hardware.platform_tag()):
-            raise other_platform_error("what is to be run here", str(wishes["platform"]))
+            model, keywords = None, _demo_of(str(model), keywords)
+        super().__init__(keywords, store=store, sink=sink)
+        keywords = self.keywords
+        if keywords.get("platform") not in (None, hardware.platform_tag()):
+            raise other_platform_error("what is to be run here", str(keywords["platform"]))
         source = open_source(
             model,
-            hf_model=wishes.get("hf_model"),
-            gguf_path=wishes.get("gguf_path"),
-            safetensors_dir=wishes.get("safetensors_dir"),
-            demo=wishes.get("demo", False),
+            hf_model=keywords.get("hf_model"),
+            gguf_path=keywords.get("gguf_path"),
+            safetensors_dir=keywords.get("safetensors_dir"),
+            demo=keywords.get("demo", False),
         )
         check_not_adapter(source)
         self._remember = remember
@@ -92,15 +94,15 @@ class Request(ProgramsRequest):
         found, hub = self._resolved(source)
         self.facts: ModelFacts = find_model_facts(
             found,
-            tuning=tuning_of(wishes),
-            adapters=[layout.user_path(path).absolute() for path in wishes.get("lora", ())],
-            converter=wishes.get("converter", "auto"),
-            projector=wishes.get("mmproj", False),
-            trusted=wishes.get("trust_remote_code", False),
+            tuning=quantize_options_of(keywords),
+            adapters=[layout.user_path(path).absolute() for path in keywords.get("lora", ())],
+            converter=keywords.get("converter", "auto"),
+            projector=keywords.get("mmproj", False),
+            trusted=keywords.get("trust_remote_code", False),
             hub=hub,
         )
-        quantization = wishes.get("quantization") if hub is None else getattr(found, "quantization", None)
-        self.options = options_of(wishes, quantization)
+        quantization = keywords.get("quantization") if hub is None else getattr(found, "quantization", None)
+        self.options = options_of(keywords, quantization)
 
     def settle(self) -> None:
         """See ``ProgramsRequest``: from now on a name that was updated means what it means on the Hub."""
@@ -109,15 +111,17 @@ class Request(ProgramsRequest):
 
     def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""
-        wishes = self.wishes
+        keywords = self.keywords
         if isinstance(source, (LocalSafetensors, LocalGguf)):
             names = ("filename", "pattern", "max_size", "fit_memory", "update", "token_file")
-            if given := [f"--{name.replace('_', '-')}" for name in names if wishes.get(name)]:
+            if given := [f"--{name.replace('_', '-')}" for name in names if keywords.get(name)]:
                 raise OnlyForHub(given)
             return source, None
         self._resolver = resolver = self._make_resolver()
         own_making = (
-            tuning_of(wishes) != QuantizeOptions() or wishes.get("mmproj") or wishes.get("converter") == "official"
+            quantize_options_of(keywords) != QuantizeOptions()
+            or keywords.get("mmproj")
+            or keywords.get("converter") == "official"
         )
         found = resolver.resolve(source, self._wish(), own_making=bool(own_making))
         return found, Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
@@ -130,7 +134,7 @@ class Request(ProgramsRequest):
             access=self._access,
             sink=self._sink,
             offline=self.offline,
-            update=self.wishes.get("update", False),
+            update=self.keywords.get("update", False),
             remember=self._remember,
             choose=self._choose,
             describe=self._describe,
@@ -140,7 +144,7 @@ class Request(ProgramsRequest):
         self, directory: Path, choice: ConverterChoice, vocabulary: bool
     ) -> tuple[int | None, tuple[str, ...]]:
         """Return the context length, and the weights that the index names, before they are fetched."""
-        pre_tokenizer = self.wishes.get("pre_tokenizer") if vocabulary else None
+        pre_tokenizer = self.keywords.get("pre_tokenizer") if vocabulary else None
         return official_script.describe(directory, choice, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
 
     def _choose(
@@ -150,12 +154,12 @@ class Request(ProgramsRequest):
 
         The directory may hold some files of the model only.
         """
-        wishes, described = self.wishes, ModelDirectory(directory)
+        keywords, described = self.keywords, ModelDirectory(directory)
         choice = official_script.choose_converter(
             described,
-            wishes.get("converter", "auto"),
-            projector=wishes.get("mmproj", False),
-            trusted=wishes.get("trust_remote_code", False),
+            keywords.get("converter", "auto"),
+            projector=keywords.get("mmproj", False),
+            trusted=keywords.get("trust_remote_code", False),
             has=has,
         )
         return choice, read_quantization(described.config)
@@ -163,22 +167,22 @@ class Request(ProgramsRequest):
     def _wish(self) -> FileCriteria:
         from llama_runner.sources.hub.file_selection import FileCriteria  # noqa: PLC0415 - only for names on the Hub
 
-        wishes = self.wishes
-        sizes = [wishes.get("max_size")]
-        if wishes.get("fit_memory"):
+        keywords = self.keywords
+        sizes = [keywords.get("max_size")]
+        if keywords.get("fit_memory"):
             sizes.append(hardware.model_budget())
         return FileCriteria(
-            quantization=wishes.get("quantization"),
-            filename=wishes.get("filename"),
-            pattern=wishes.get("pattern"),
+            quantization=keywords.get("quantization"),
+            filename=keywords.get("filename"),
+            pattern=keywords.get("pattern"),
             max_size=min((size for size in sizes if size is not None), default=None),
-            projector=wishes.get("projector", True),
+            projector=keywords.get("projector", True),
         )
 
     def _access(self) -> Access:
         from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not on the warm path
 
-        file = self.wishes.get("token_file")
+        file = self.keywords.get("token_file")
         return find_access(
             os.environ,
             token_file=None if file is None else layout.user_path(file),
@@ -198,7 +202,7 @@ class Request(ProgramsRequest):
             yield cached
 
 
-def _demo_of(name: str, wishes: Wishes) -> Wishes:
-    """Return the wishes for ``demo`` or ``demo:QUANT``, the names of the demo model and its servers."""
-    quantization = wishes.get("quantization") or name.partition(":")[2] or None
-    return {**wishes, "demo": True, "quantization": quantization}
+def _demo_of(name: str, keywords: RunnerKeywords) -> RunnerKeywords:
+    """Return the keywords for ``demo`` or ``demo:QUANT``, the names of the demo model and its servers."""
+    quantization = keywords.get("quantization") or name.partition(":")[2] or None
+    return {**keywords, "demo": True, "quantization": quantization}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
 
 
-class Forecast(Value):
+class PlanResult(Value):
     """What would run and why, and what would be launched."""
 
     pipeline: Pipeline
@@ -31,11 +31,8 @@ class Forecast(Value):
 
     def __repr__(self) -> str:
         """Return one line for each step: its name, what happens to it, and why."""
-        lines = [
-            f"  {planned.step.kind:<12} {planned.action:<5} {'; '.join(why_text(planned))}"
-            for planned in self.plan.steps
-        ]
-        return "\n".join([f"<Forecast of {printable(self.spec.alias)}:", *lines, f"  {'launch':<12} {self.spec.url}>"])
+        lines = [f"  {name:<12} {action:<5} {why}".rstrip() for name, action, why in self._rows()]
+        return "\n".join([f"<PlanResult of {printable(self.spec.alias)}:", *lines]) + ">"
 
     def _repr_html_(self) -> str:
         """Return the steps as a table, for a notebook."""
@@ -131,7 +128,7 @@ class Prepared(Value):
         }
 
 
-class Made(Value):
+class ModelFile(Value):
     """One model file in the store."""
 
     path: Path
@@ -152,7 +149,7 @@ class Made(Value):
         return {**self.__dict__, "path": str(self.path), "copies": [str(copy) for copy in self.copies]}
 
 
-class MadePrograms(Value):
+class BuildResult(Value):
     """A directory of llama.cpp's programs."""
 
     path: Path

@@ -6,34 +6,34 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.request.run_words import run_words
+from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving.errors import AmbiguousName
 from llama_runner.serving.launch_identity import gives_same_answers
-from llama_runner.serving.names import matching
 from llama_runner.serving.registry import running
+from llama_runner.serving.server_names import matching
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.request.options import Wishes
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
 
 _SOURCES = ("hf_model", "gguf_path", "safetensors_dir")
 _NEUTRAL = ("offline", "token_file", "update")
-"""Wishes that say nothing of which model it is."""
+"""Keywords that do not decide which model is served."""
 
 
 def named_server(
-    registry: Path, model: str | Path | None, wishes: Wishes, *, for_hub_names: bool = True
+    registry: Path, model: str | Path | None, keywords: RunnerKeywords, *, for_hub_names: bool = True
 ) -> dict[str, Any] | None:
     """Return the entry of the running server that ``model`` names; None where it means a model itself.
 
     A path that exists is a model. A name that the Hub may have is a server only if one is called exactly so, and with
     ``for_hub_names``. No model at all is the server that runs. Raises ``AmbiguousName`` where several fit.
     """
-    asked = {name: value for name, value in wishes.items() if name not in _NEUTRAL}
-    if run_words(None, None, asked):
+    asked = {name: value for name, value in keywords.items() if name not in _NEUTRAL}
+    if run_arguments(None, None, asked):
         return None
     ready = _ready(registry)
     if model is None:
@@ -52,16 +52,16 @@ def named_server(
 
 
 def server_of_model(
-    registry: Path, model: str | Path | None, wishes: Wishes, plan: Callable[[], ServerSpec]
+    registry: Path, model: str | Path | None, keywords: RunnerKeywords, plan: Callable[[], ServerSpec]
 ) -> dict[str, Any] | None:
     """Return the entry of a running server of the same model in another quantization, where none is asked for.
 
     ``plan`` returns what would be launched; it is called only if a server with a similar name runs. Everything else
     that changes answers is the same.
     """
-    sources = [model, *(wishes.get(name) for name in _SOURCES), "demo" if wishes.get("demo") else None]
+    sources = [model, *(keywords.get(name) for name in _SOURCES), "demo" if keywords.get("demo") else None]
     source = next((str(each) for each in sources if each), None)
-    if source is None or wishes.get("quantization"):
+    if source is None or keywords.get("quantization"):
         return None
     name = Path(source.rstrip("/")).absolute().name.partition("@")[0].partition(":")[0]
     similar = matching(_ready(registry), name)

@@ -13,7 +13,7 @@ from llama_runner.core.printable import printable
 from llama_runner.core.redaction import redacted
 from llama_runner.core.value import Value
 from llama_runner.request.options import checked
-from llama_runner.request.run_words import run_words
+from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving import system_service
 from llama_runner.store.errors import as_store_error
 from llama_runner.system.files import read_bounded
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from llama_runner.request.options import Wishes
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.supervisor import Policy
 
@@ -69,21 +69,21 @@ class Services:
         server: ServerOptions | None = None,
         restart: Policy = "no",
         restart_limit: int = 5,
-        **wishes: Unpack[Wishes],
+        **keywords: Unpack[RunnerKeywords],
     ) -> Service:
         """Return the service that would prepare and serve a model, without writing it; as ``of_command``.
 
         ``name`` defaults to that of the model. ``restart`` is what ``run`` itself does when the server ends; the
         system starts it again as well.
         """
-        wishes = checked(wishes)
+        keywords = checked(keywords)
         if server is not None and server.api_key:
             raise ServiceRefused("a unit holds no key", hint="use api_key_file")
-        given = (model, *(wishes.get(source) for source in _SOURCES))
-        source = next((str(each) for each in given if each), "demo" if wishes.get("demo") else None)
+        given = (model, *(keywords.get(source) for source in _SOURCES))
+        source = next((str(each) for each in given if each), "demo" if keywords.get("demo") else None)
         if source is None:
             raise ServiceRefused("say which model, as for serve")
-        words = run_words(model, server, wishes, {"restart": restart, "restart_limit": restart_limit})
+        words = run_arguments(model, server, keywords, {"restart": restart, "restart_limit": restart_limit})
         inherit = server is not None and server.inherit_environment
         return self.of_command(words, name=name or Path(source).name, inherit_environment=inherit)
 

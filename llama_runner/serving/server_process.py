@@ -16,8 +16,8 @@ from llama_runner.llama_cpp.environment import check_system_config
 from llama_runner.serving.client_mixin import Talks
 from llama_runner.serving.launch_identity import identity
 from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_care
-from llama_runner.serving.output import Output
 from llama_runner.serving.registry import GRACE_S, register
+from llama_runner.serving.server_output import Output
 from llama_runner.store.last_use import mark_used
 from llama_runner.system.background_writer import BackgroundWriter
 from llama_runner.system.processes import parent_death_prefix, signal_group, start

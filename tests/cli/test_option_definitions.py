@@ -13,7 +13,7 @@ import pytest
 from llama_runner.cli.help import SECTIONS
 from llama_runner.cli.main import cli
 from llama_runner.request.artifact_options import ARTIFACTS
-from llama_runner.request.options import Wishes
+from llama_runner.request.options import RunnerKeywords
 from llama_runner.request.run_options import OPTIONS
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.server_options import SERVER
@@ -25,7 +25,7 @@ PYTHON_ONLY = {"platform"}
 
 def test_the_keywords_of_runner_are_the_options_that_are_defined() -> None:
     defined = {option.name for option in ARTIFACTS if option.reader == "artifacts"} - {"force_step"}
-    assert set(Wishes.__annotations__) - PYTHON_ONLY == defined
+    assert set(RunnerKeywords.__annotations__) - PYTHON_ONLY == defined
 
 
 def test_the_fields_of_server_options_are_the_options_that_are_defined() -> None:

@@ -110,11 +110,11 @@ class World:
     def verify(self, source: Source) -> None:
         assert self.path(source).exists()
 
-    def plan(self, targets: Iterable[Step], **wishes: object) -> Plan:
-        return Observer(self.store, self).plan(targets, Snapshot(**wishes))  # type: ignore[arg-type]
+    def plan(self, targets: Iterable[Step], **keywords: object) -> Plan:
+        return Observer(self.store, self).plan(targets, Snapshot(**keywords))  # type: ignore[arg-type]
 
-    def execute(self, targets: Iterable[Step], *, lock_timeout: float = 30, **wishes: object) -> Outcome:
-        plan = self.plan(targets, **wishes)
+    def execute(self, targets: Iterable[Step], *, lock_timeout: float = 30, **keywords: object) -> Outcome:
+        plan = self.plan(targets, **keywords)
         executor = Executor(
             self.store,
             Observer(self.store, self),

@@ -66,8 +66,8 @@ OWN_OPTIONS = {
 }
 
 
-def _options(backend: str, wishes: cmake.CMakeOptions | None = None, gpus: str = "") -> dict[str, str]:
-    words = cmake.definitions(backend=backend, build=1, commit="x", wishes=wishes, gpus=gpus)
+def _options(backend: str, keywords: cmake.CMakeOptions | None = None, gpus: str = "") -> dict[str, str]:
+    words = cmake.definitions(backend=backend, build=1, commit="x", keywords=keywords, gpus=gpus)
     assert all(word.startswith("-D") for word in words)
     return {name: value for name, _, value in (word.removeprefix("-D").partition("=") for word in words)}
 
@@ -79,8 +79,8 @@ def test_a_backend_adds_these_options_and_no_others(backend: str) -> None:
 
 
 def test_what_the_user_says_about_a_build_comes_last() -> None:
-    wishes = cmake.CMakeOptions("Debug", ("GGML_LTO=ON", "-DGGML_NATIVE:BOOL=OFF", "X="), "-O1 -g", "-g")
-    assert _options("cpu", wishes) == {
+    keywords = cmake.CMakeOptions("Debug", ("GGML_LTO=ON", "-DGGML_NATIVE:BOOL=OFF", "X="), "-O1 -g", "-g")
+    assert _options("cpu", keywords) == {
         **_options("cpu"),
         "CMAKE_BUILD_TYPE": "Debug",
         "CMAKE_C_FLAGS": "-O1 -g",

@@ -20,7 +20,7 @@ from llama_runner.llama_cpp.pinned_source import SourcePin
 from llama_runner.llama_cpp.toolchain import Compiler, Toolchain
 from llama_runner.request.graph import graph_of
 from llama_runner.request.model_facts import ModelFacts
-from llama_runner.request.options import options_of, wanted_of
+from llama_runner.request.options import binaries_options_of, options_of
 from llama_runner.request.program_facts import BuildFacts, ProgramFacts
 from llama_runner.request.resolve import Request
 from llama_runner.sources.hub.pins import Pin, RemoteFile
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.request.graph import Pipeline
-    from llama_runner.request.options import Wishes
+    from llama_runner.request.options import RunnerKeywords
 
 REFUSED = ("open", "os.", "subprocess.", "socket.", "sqlite3.", "glob.", "shutil.", "tempfile.", "urllib.", "pty.")
 """How the names of audit events begin that a graph must not cause."""
@@ -67,7 +67,7 @@ def refusing(build: Callable[[], Pipeline]) -> Pipeline:
 class Recorded:
     """A request whose facts are written here: a model on the Hub, on a machine that does not exist."""
 
-    def __init__(self, wishes: Wishes) -> None:
+    def __init__(self, keywords: RunnerKeywords) -> None:
         digest = Digest("sha256:" + "0" * 64)
         files = (RemoteFile("config.json", 600, digest), RemoteFile("model.safetensors", 4_000_000_000, digest))
         pin = Pin("org/model", "c" * 40, files)
@@ -82,18 +82,18 @@ class Recorded:
             "linux-x86_64",
             build=BuildFacts("cpu", Toolchain(compiler, compiler), None, "no GPU was found"),
         )
-        self.wanted, self.options = wanted_of(wishes), options_of(wishes, wishes.get("quantization"))
+        self.wanted, self.options = binaries_options_of(keywords), options_of(keywords, keywords.get("quantization"))
 
 
 def main() -> None:
     """Build the graph that the command line says."""
-    wishes: Any = json.loads(sys.argv[2])
+    keywords: Any = json.loads(sys.argv[2])
     request: Any
-    if wishes.pop("recorded", False):
-        graph = refusing(lambda: graph_of(Recorded(wishes)))  # type: ignore[arg-type]  # has what is read of a request
+    if keywords.pop("recorded", False):
+        graph = refusing(lambda: graph_of(Recorded(keywords)))  # type: ignore[arg-type]  # has what is read of a request
     else:
         store = Store(Path(sys.argv[1]), print)
-        request = Request(wishes.pop("model", None), wishes, store=store, sink=print, remember=False)
+        request = Request(keywords.pop("model", None), keywords, store=store, sink=print, remember=False)
         graph = refusing(lambda: graph_of(request))
     kinds = [node.kind for node in topological_order(graph.targets) if isinstance(node, Step)]
     sys.stdout.write(json.dumps(kinds) + "\n")

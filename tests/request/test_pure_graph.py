@@ -16,9 +16,9 @@ from tests.sources.gguf_files import write
 BUILD = ["fetch", "unpack", "compile"]
 
 
-def kinds(root: Path, **wishes: Any) -> list[str]:
+def kinds(root: Path, **keywords: Any) -> list[str]:
     """Return the steps of a graph that is built in a process in which every look at the machine is an error."""
-    command = [sys.executable, "-m", "tests.request.build_alone", str(root), json.dumps(wishes)]
+    command = [sys.executable, "-m", "tests.request.build_alone", str(root), json.dumps(keywords)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     found: list[str] = json.loads(done.stdout.splitlines()[-1])

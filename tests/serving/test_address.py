@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llama_runner.serving import output
+from llama_runner.serving import server_output
 from llama_runner.serving.errors import ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.port_owner import listens
@@ -88,7 +88,7 @@ def test_11_09_a_server_that_a_script_has_started_is_found(stage: Stage, options
 )
 def test_11_09_the_port_is_read_from_llama_servers_own_line_only(tmp_path: Path, lines: str, ports: list[int]) -> None:
     (tmp_path / "said").write_bytes(lines.encode() + b"\n")
-    printed = output.Output()
+    printed = server_output.Output()
     printed.copy((tmp_path / "said").open("rb"), Log(tmp_path / "log", lambda error: None), None)
     assert list(printed.ports) == ports
 

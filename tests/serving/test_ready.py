@@ -19,7 +19,7 @@ import pytest
 from llama_runner.client.errors import KeyRefused
 from llama_runner.core.errors import ExitCode, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped
-from llama_runner.serving import output, server_process
+from llama_runner.serving import server_output, server_process
 from llama_runner.serving.errors import ServerDied, ServerStalled
 from llama_runner.serving.llama_server import readiness
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -40,7 +40,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self.looks: Counter[threading.Thread] = Counter()
-        for module in (server_process, output):
+        for module in (server_process, server_output):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=self.look, sleep=time.sleep))
 
     def look(self) -> float:

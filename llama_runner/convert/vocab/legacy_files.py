@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import MissingFile
-from llama_runner.convert.vocab.expressions import QWEN2
+from llama_runner.convert.vocab.pretokenizer_expressions import QWEN2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -34,8 +34,8 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import UnknownPreTokenizer
-from llama_runner.convert.vocab import expressions as known
-from llama_runner.convert.vocab.expressions import canonical
+from llama_runner.convert.vocab import pretokenizer_expressions as known
+from llama_runner.convert.vocab.pretokenizer_expressions import canonical
 
 if TYPE_CHECKING:
     from llama_runner.convert.vocab.tokenizer import Tokenizer

@@ -12,14 +12,16 @@ import unicodedata
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.vocab import expressions
-from llama_runner.convert.vocab.expressions import canonical
+from llama_runner.convert.vocab import pretokenizer_expressions
+from llama_runner.convert.vocab.pretokenizer_expressions import GPT2, LETTERS, canonical
 from llama_runner.convert.vocab.tokenizer import byte_alphabet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-FAMILIAR = frozenset(value for name, value in vars(expressions).items() if name.isupper() and not name.startswith("_"))
+FAMILIAR = frozenset(
+    value for name, value in vars(pretokenizer_expressions).items() if name.isupper() and not name.startswith("_")
+)
 HAN = (0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)
 _PROPERTY = re.compile(r"\\p\{(\w+)\}")
 _WITHOUT_HAN = re.compile(r"\[((?:\\p\{\w+\})+)&&\[\^\\p\{Han\}\]\]")
@@ -67,7 +69,7 @@ class Splitter:
     def _bytes(self, piece: str, step: Mapping[str, Any]) -> Iterator[str]:
         if step.get("add_prefix_space", True) and not piece.startswith(" "):
             piece = f" {piece}"
-        parts = _isolated(self._compiled(expressions.GPT2), piece) if step.get("use_regex", True) else [piece]
+        parts = _isolated(self._compiled(GPT2), piece) if step.get("use_regex", True) else [piece]
         shown = {byte: character for character, byte in byte_alphabet().items()}
         for part in parts:
             yield "".join(shown[byte] for byte in part.encode("utf-8"))
@@ -79,7 +81,7 @@ class Splitter:
         if expression not in FAMILIAR:
             raise UnsupportedPreTokenizer
         # the long list of letters is what it is; for the sample, the letters in it are these
-        expression = r"\s?[A-Za-z\u0400-\u0481\u048a-\u052f]+" if expression == expressions.LETTERS else expression
+        expression = r"\s?[A-Za-z\u0400-\u0481\u048a-\u052f]+" if expression == LETTERS else expression
         compiled = self._compiled(expression)
         behavior, inverted = step.get("behavior"), bool(step.get("invert"))
         if behavior == "Isolated" or (behavior, inverted) == ("Removed", True):

@@ -95,13 +95,13 @@ def test_pain_05_of_files_that_fit_equally_none_is_taken_silently() -> None:
 def test_pain_06_shards_are_one_artifact_whichever_of_them_is_named() -> None:
     names = [f"Q4_K_M/m-Q4_K_M-0000{index}-of-00003.gguf" for index in (1, 2, 3)]
     files = [*listed(*reversed(names), size=GIB), *listed("m-Q2_K.gguf")]
-    wishes = [
+    keywords = [
         FileCriteria(),
         FileCriteria(quantization="q4_k_m"),
         FileCriteria(filename="m-Q4_K_M-00003-of-00003.gguf"),
         FileCriteria(pattern="*-00002-of-*"),
     ]
-    for criteria in wishes:
+    for criteria in keywords:
         model = select(files, criteria).model
         assert [file.name for file in model.files] == names
         assert model.size == 3 * GIB

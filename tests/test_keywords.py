@@ -1,4 +1,4 @@
-"""What is asked for by keyword."""
+"""Keywords of Runner."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     [("quantisation", "unexpected keyword argument 'quantisation', did you mean 'quantization'?"),
      ("zzz", "unexpected keyword argument 'zzz'")],
 )  # fmt: skip
-def test_a_misspelt_wish_is_an_error_and_not_forgotten(tmp_path: Path, misspelt: str, said: str) -> None:
-    wishes: dict[str, Any] = {"demo": True, misspelt: "q8_0"}
+def test_a_misspelt_keyword_is_an_error(tmp_path: Path, misspelt: str, said: str) -> None:
+    keywords: dict[str, Any] = {"demo": True, misspelt: "q8_0"}
     with pytest.raises(TypeError) as raised:
-        Runner(tmp_path).plan(**wishes)
+        Runner(tmp_path).plan(**keywords)
     assert str(raised.value) == said

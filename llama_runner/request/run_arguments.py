@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from llama_runner.core.option import Option
 
 
-def run_words(
+def run_arguments(
     model: str | Path | None,
     server: ServerOptions | None,
-    wishes: Mapping[str, Any],
+    keywords: Mapping[str, Any],
     life_cycle: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return the words after ``llama-runner run``; what is the default is left out.
@@ -28,7 +28,7 @@ def run_words(
     """
     server = server or ServerOptions()
     words = [] if model is None else [str(model)]
-    given = {**wishes, **(life_cycle or {})}
+    given = {**keywords, **(life_cycle or {})}
     if given.get("force"):
         given["force_step"], given["force"] = given["force"], ()
     for option in (*ARTIFACTS, *LIFE_CYCLE):

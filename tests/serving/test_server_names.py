@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.serving.names import matching
+from llama_runner.serving.server_names import matching
 
 
 def entry(alias: str, port: int, **more: Any) -> dict[str, Any]:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def builds(store: Store, sink: Sink, lock_timeout: float) -> BuildStore:
     """Return the builds under the root of a store; see ``BuildStore``."""
-    return open_builds(store, sink=sink, lock_timeout=lock_timeout, auto=lambda: programs_in_hand(store))
+    return open_builds(store, sink=sink, lock_timeout=lock_timeout, auto=lambda: find_auto_programs(store))
 
 
-def programs_in_hand(store: Store) -> Path | None:
+def find_auto_programs(store: Store) -> Path | None:
     """Return the directory of the programs that ``auto`` stands for, None if they are not here. Writes nothing."""
     request = ProgramsRequest({"offline": True}, store=store, sink=_silent)
     programs = binaries_graph.build(request.wanted, request.program_facts)

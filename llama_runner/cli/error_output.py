@@ -49,7 +49,7 @@ def report_usage(error: click.ClickException, form: Form = "text") -> int:
         error.show()
         return ExitCode.USAGE
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-        from llama_runner.cli.server_words import closest  # noqa: PLC0415 - only for a mistake
+        from llama_runner.cli.llama_server_options import closest  # noqa: PLC0415 - only for a mistake
 
         flags = [flag for each in error.ctx.command.params for flag in each.opts]
         error.possibilities = closest(error.option_name, flags)  # type: ignore[misc]  # as above
