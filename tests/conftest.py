@@ -104,10 +104,10 @@ Command = Callable[..., Result]
 
 
 def says(result: Result, code: int, *texts: str) -> None:
-    """Assert that a command failed with a status and one line of error, without a traceback."""
+    """Assert that a command failed with a status and one error (with ``--json`` an object), without a traceback."""
     assert result.code == code, result
     assert "Traceback" not in result.err
-    lines = [line for line in result.err.splitlines() if line.startswith(("error:", "Error:"))]
+    lines = [line for line in result.err.splitlines() if line.startswith(("error:", "Error:", '{"error": '))]
     assert len(lines) == 1, result
     for text in texts:
         assert text in result.err, result

@@ -164,7 +164,7 @@ class Server(Talks):
             registry=self.registry,
             sink=self._sink,
             terminal=self._terminal,
-            about=self._about,
+            about={name: value for name, value in self._about.items() if name != "answers"},  # files may be others now
             key=self.api_key,
         )
 

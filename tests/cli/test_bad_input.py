@@ -164,7 +164,7 @@ def test_what_will_be_installed_for_the_official_script_is_announced_with_its_si
     assert "llama.cpp's own script converts (MambaForCausalLM is not converted here)" in result.err
     assert "which is installed first (1.0 GiB, 228.9 MiB to fetch)" in result.err
     offline = llama_runner("prepare", model, "--root", root, "--offline")
-    says(offline, 3, "the Python packages of llama.cpp's own converter")
+    says(offline, 5, "Python packages of llama.cpp's own converter")
 
 
 def test_code_of_the_model_never_runs(llama_runner: Command, root: Path, model: Path, tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_a_taken_port_is_found_before_any_work(llama_runner: Command, root: Path
 
 
 def test_an_option_that_the_server_refuses(llama_runner: Command, root: Path) -> None:
-    result = llama_runner("run", "--demo", "--root", root, "--port", "0", "--", "--grammar-file", "nowhere")
-    says(result, 8, "before it was ready", "nowhere", "full log: logs/run-server-")
+    result = llama_runner("run", "--demo", "--root", root, "--port", "0", "--", "--override-kv", "nowhere")
+    says(result, 8, "before it was ready", "full log: logs/run-server-")
 
 
 def test_without_a_compiler_one_line_says_how_to_get_one(llama_runner: Command, tmp_path: Path) -> None:

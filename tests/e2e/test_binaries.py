@@ -111,7 +111,7 @@ def test_an_archive_is_fetched_by_its_url_and_digest(
     assert wrong.code == 4, wrong
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     offline = llama_runner(*words, "--sha256", digest, "--offline")
-    assert offline.code == 3, offline
+    assert offline.code == 5, offline
     right = llama_runner(*words, "--sha256", digest)
     assert {"fetch_url", "unpack_programs"} < set(right.json["ran"]), right
 

@@ -249,7 +249,7 @@ def test_a_missing_library_is_named(court: Court) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "library", "way_out"),
+    ("line", "library", "resolution"),
     [
         ("x: error while loading shared libraries: libgomp.so.1: cannot open", "libgomp.so.1", "libgomp1"),
         ("x: error while loading shared libraries: libcudart.so.12: cannot", "libcudart.so.12", "nvidia-cuda-toolkit"),

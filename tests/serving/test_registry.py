@@ -48,6 +48,7 @@ def test_a_server_is_written_down_from_its_start_to_its_end(stage: Stage) -> Non
     assert about.pop("host")
     assert about.pop("spec") == server.spec.digest
     assert about.pop("answers")
+    assert about.pop("files") == [str(server.spec.binary), str(server.spec.model)]
     assert about == {
         "pid": server.pid,
         "url": server.url,
