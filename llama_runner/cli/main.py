@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -147,9 +148,15 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.DONE
     finally:
-        _flush(sys.stdout)
-        _flush(sys.stderr)
+        _flush_streams()
+        atexit.unregister(_flush_streams)
+        atexit.register(_flush_streams)  # a thread may write once more
     return ExitCode.DONE
+
+
+def _flush_streams() -> None:
+    _flush(sys.stdout)
+    _flush(sys.stderr)
 
 
 def _flush(stream: IO[str]) -> None:
