@@ -8,8 +8,10 @@ from llama_runner.system.module_path import remove_working_directory_from_path
 def main() -> int:
     """Run the command line."""
     remove_working_directory_from_path()
-    from llama_runner.cli.main import main as run  # noqa: PLC0415 - importing this module costs nothing
-
+    try:
+        from llama_runner.cli.main import main as run  # noqa: PLC0415 - importing this module costs nothing
+    except KeyboardInterrupt:  # before the command line can report it
+        return 130
     return run()
 
 

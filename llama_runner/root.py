@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
+from llama_runner.core.option_values import wrong_value_error
 from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 
@@ -141,6 +142,8 @@ class Root:
         """
         from llama_runner.library.gc import Collector  # noqa: PLC0415 - not on the warm path
 
+        if not isinstance(apply, bool):
+            raise wrong_value_error("apply", "True or False", apply)
         collector = Collector(self.store, self._sink, lambda: self.bins, self._lock_timeout)
         return (collector.collect if apply else collector.look)(older_than=older_than, max_size=max_size)
 

@@ -9,7 +9,8 @@ ALIASES = {"serve": "run", "pull": "prepare"}
 
 _MODELS = "`llama-runner models list` lists the models that are here, `llama-runner ps` the servers that run"
 _REMOVE = (
-    "`llama-runner models list` shows what there is: delete the file; `stop` ends a server, `bins remove` is for builds"
+    "`llama-runner gc` frees what nothing needs, `llama-runner models list` shows what there is, "
+    "`llama-runner stop` ends a server, `llama-runner bins remove` removes a build"
 )
 _INSTEAD = {
     **dict.fromkeys(("list", "ls"), _MODELS),

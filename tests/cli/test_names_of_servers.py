@@ -182,7 +182,7 @@ def test_13_04_a_directory_called_demo_is_that_directory(root: Path, llama_runne
     [
         ("list", "`llama-runner models list`"),
         ("ls", "`llama-runner models list`"),
-        ("rm", "delete the file"),
+        ("rm", "`llama-runner gc` frees what nothing needs"),
         ("show", "`llama-runner inspect`"),
         ("create", "`llama-runner quantize`"),
     ],

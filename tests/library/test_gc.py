@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.errors import UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.library.gc import Collected
@@ -330,3 +331,9 @@ def test_14_04_there_is_nothing_to_free_where_there_is_nothing(tmp_path: Path) -
     found = Runner(tmp_path / "nowhere").gc(apply=True)
     assert found == Collected((), applied=True)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_14_04_only_true_deletes(tmp_path: Path) -> None:
+    apply: Any = "no"
+    with pytest.raises(UsageError, match="apply: expected True or False, got 'no'"):
+        Runner(tmp_path).gc(apply=apply)
