@@ -70,11 +70,12 @@ def retire(path: Path, about: dict[str, Any]) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
         if about.get("shared", True):
-            write_json(_ended(path.parent) / f"{_digest(str(about['alias']))}.json", about, mode=0o600)
+            name = _digest(f"{about['alias']}\0{about.get('model')}")  # two models may have one name
+            write_json(_ended(path.parent) / f"{name}.json", about, mode=0o600)
 
 
 def ended(directory: Path) -> list[dict[str, Any]]:
-    """Return what is known of servers that ran here and have ended: the last of each name, the newest first."""
+    """Return what is known of servers that ran here and have ended: the last of each model, the newest first."""
     kept = sorted(_ended(directory).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     dead = [about for path in directory.glob("*.json") if (about := _read(path)) is not None]
     left = [about for about in dead if not lives(about) and not _is_elsewhere(about)]

@@ -57,8 +57,8 @@ def known(directory: Path, name: str) -> dict[str, Any]:
         return _chosen(directory, name, [*running(directory), *failed(directory)])
     except (NoSuchServer, OutOfReach):
         past = matching(ended(directory), name)
-        if len({about["alias"] for about in past}) > 1:
-            raise AmbiguousName(name, [str(about["alias"]) for about in past]) from None
+        if len({(about["alias"], about.get("model")) for about in past}) > 1:
+            raise AmbiguousName(name, [str(about["url"]) for about in past]) from None
         if not past:
             raise
         return past[0] | {"state": "stopped"}

@@ -24,11 +24,13 @@ from llama_runner.serving.registry import (
     failed,
     forget_ended,
     forget_failed,
+    machine,
     register,
     register_failed,
+    retire,
     running,
 )
-from llama_runner.serving.server_control import stop
+from llama_runner.serving.server_control import known, stop
 from tests.serving.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 ABOUT: dict[str, Any] = {"alias": "a", "url": "http://127.0.0.1:1", "log": "logs/x.log"}
@@ -231,7 +233,7 @@ def test_a_server_of_another_user_is_left_alone(stage: Stage, monkeypatch: pytes
 NAMESPACE = """
 import json, sys
 from pathlib import Path
-from llama_runner.serving.server_control import stop
+from llama_runner.serving.server_control import known, stop
 from llama_runner.serving.registry import running
 from tests.serving.play import Stage
 stage = Stage(Path(sys.argv[1]))
@@ -344,3 +346,17 @@ def test_11_17_a_name_of_two_servers_stops_neither(stage: Stage) -> None:
             by(stage.registry, "a")
     assert [about["pid"] for about in stop(stage.registry, second.url)] == [second.pid]
     assert lives(first.pid)
+
+
+def test_13_12_ended_servers_of_two_models_with_one_name_are_both_known(tmp_path: Path) -> None:
+    registry = tmp_path / "servers"
+    registry.mkdir()
+    for number in (1, 2):
+        about = ABOUT | {"url": f"http://127.0.0.1:{number}", "model": f"/p{number}/a.gguf"}
+        about |= {"pid": ended_pid(), "machine": machine()}
+        retire(registry / f"{number}.json", about)
+    with pytest.raises(AmbiguousName) as caught:
+        known(registry, "a")
+    assert sorted(caught.value.urls) == ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    for number in (1, 2):
+        assert known(registry, f"http://127.0.0.1:{number}")["model"] == f"/p{number}/a.gguf"
