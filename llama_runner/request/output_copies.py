@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError, UsageError
@@ -93,6 +92,8 @@ def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
     real = folder.resolve()
     if any(real.is_relative_to((root / name).resolve()) for name in PARTS):
         raise OutputInStore(output)
+    import shutil  # noqa: PLC0415 - only for a copy
+
     need, free = 0 if pipeline.model is None else pipeline.model.estimate().disk, shutil.disk_usage(folder).free
     if need > free:
         raise OutputNotWritable(output, f"{size_text(need)} needed in {folder}, {size_text(free)} free")
