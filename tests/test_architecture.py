@@ -21,7 +21,8 @@ from tests.ladder import LADDER, PACKAGE
 ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
-    "numpy", "gguf", "shutil", "huggingface_hub", "httpx", "httpx2", "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
+    "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
+    "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.checkpoint",
     "llama_runner.status", "llama_runner.client",

@@ -94,3 +94,11 @@ def test_13_08_an_intermediate_that_was_removed_says_how_to_keep_it(
 
 def steps(plan: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [step for step in plan["steps"] if step["name"] == name]
+
+
+def test_13_08_the_file_of_an_asked_type_is_what_is_quantized_with_that_type(
+    model: Path, root: Path, llama_runner: Command
+) -> None:
+    llama_runner("quantize", model, "-q", "f16", "--root", root)
+    planned = llama_runner("plan", model, "-q", "q4_k_m", "--outtype", "f16", "--root", root, "--json").json
+    assert [step["action"] for step in steps(planned, "convert")] == ["skip"]
