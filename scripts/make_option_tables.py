@@ -8,7 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from llama_runner.core.option import Option, in_groups  # noqa: E402
+from llama_runner.core.option import GROUPS, Option  # noqa: E402
 from llama_runner.request.run_options import OPTIONS  # noqa: E402
 
 HEAD = """# Options
@@ -22,7 +22,10 @@ definitions by `scripts/make_option_tables.py`, and a test compares the two. The
 def page() -> str:
     """Return the whole page."""
     parts = [HEAD]
-    for group, options in in_groups(OPTIONS):
+    for group in GROUPS:
+        options = [option for option in OPTIONS if option.group == group]
+        if not options:
+            continue
         parts.append(f"\n## {group[0].upper()}{group[1:]}\n\n| option | keyword | meaning |\n|---|---|---|\n")
         parts += [_row(option) for option in options]
     return "".join(parts)

@@ -186,7 +186,7 @@ def print_event(event: events.Event) -> None:
 
 
 def show(text: str, *, err: bool = False) -> None:
-    """Print a text, or do nothing where that is not possible: a server does not end because nobody reads any more."""
+    """Print a text, or do nothing where that is not possible: a server does not end because its output is not read."""
     stream = sys.stderr if err else sys.stdout
     try:
         stream.write(text + "\n")

@@ -125,7 +125,7 @@ class UnblockedStream:
 
 
 def unblock_streams() -> None:
-    """From now on, nobody who prints waits for somebody who reads: a server is to go on whatever a terminal does."""
+    """Make writes return at once from now on, whether or not they are read: a server must not wait for a terminal."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, PrintableStream) and hasattr(stream.raw, "buffer"):  # a text in memory never blocks
             with suppress(OSError, ValueError):

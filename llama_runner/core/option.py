@@ -7,12 +7,9 @@ from them (``cli.options``), docs/options.md too. Tests check ``options.RunnerKe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from llama_runner.core.value import Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 Group = Literal[
     "model",
@@ -63,13 +60,10 @@ class Option(Value):
     reader: Reader = "artifacts"
     common: bool = False
     """Whether it is among those that most people need, which ``--help`` shows first."""
+    secret: bool = False
+    """Whether no message shows its value."""
     old_flags: tuple[str, ...] = ()
     """Spellings of earlier versions: accepted, with one line of warning."""
-
-    @property
-    def secret(self) -> bool:
-        """Whether no message shows its value."""
-        return self.name == "api_key"
 
     @property
     def flag(self) -> str:
@@ -91,11 +85,3 @@ class Option(Value):
         if self.environment is not None:
             told.append(f"variable: {self.environment}")
         return f"{self.help.removesuffix('.')} ({'; '.join(told)})." if told else self.help
-
-
-def in_groups(options: Iterable[Option]) -> Iterator[tuple[Group, list[Option]]]:
-    """Yield the groups of options in their order, without those that are empty."""
-    given = tuple(options)
-    for group in GROUPS:
-        if found := [option for option in given if option.group == group]:
-            yield group, found

@@ -39,7 +39,7 @@ class Programs(Value):
     tree: Node
     why: str | None = None
     automatic: bool = False
-    """Whether nobody asked for this backend, and another may be tried."""
+    """Whether the backend was chosen automatically, so that another may be tried."""
 
     @property
     def identity(self) -> str | None:

@@ -104,7 +104,7 @@ class RunnerKeywords(TypedDict, total=False):
 
 
 class Options(Value):
-    """What the user may wish of the artifacts. Nothing here concerns the launch."""
+    """Options of the artifacts. None of them concerns the launch."""
 
     quantization: str | None = None
     """None: q4_k_m for safetensors, as it is for a GGUF file or for MXFP4. Several, with commas between them, share a
@@ -160,7 +160,7 @@ def _forced(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - checked here
 
 
 def quantize_options_of(keywords: RunnerKeywords) -> QuantizeOptions:
-    """Return what is wished of quantizing."""
+    """Return the options of quantization."""
     texts = {name: keywords.get(name) for name in ("imatrix", "calibration", "quality")}
     given = {name: layout.user_path(cast("str", path)) for name, path in texts.items() if path is not None}
     return QuantizeOptions(
@@ -179,7 +179,7 @@ def quantize_options_of(keywords: RunnerKeywords) -> QuantizeOptions:
 
 
 def options_of(keywords: RunnerKeywords, quantization: str | None) -> Options:
-    """Return what is wished of the model; ``quantization`` may also come from its name."""
+    """Return the options of the model; ``quantization`` may also come from its name."""
     return Options(
         quantization=quantization,
         tuning=quantize_options_of(keywords),
@@ -192,7 +192,7 @@ def options_of(keywords: RunnerKeywords, quantization: str | None) -> Options:
 
 
 def binaries_options_of(keywords: RunnerKeywords) -> BinariesOptions:
-    """Return what is wished of the programs."""
+    """Return the options of the programs."""
     compilation = cmake.CMakeOptions(
         build_type=keywords.get("build_type", "Release"),
         arguments=tuple(keywords.get("cmake_args", ())),

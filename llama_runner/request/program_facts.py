@@ -178,7 +178,7 @@ def find_program_facts(
 
 
 def _present(facts: ProgramFacts, environment: Mapping[str, str], store: Store) -> Present | None:
-    """Return programs that need not be built where nobody says which: chosen, named by a variable, or in the wheel."""
+    """Return programs that need not be built: chosen, named by a variable, or in the wheel; the user names none."""
     chosen = open_chosen(store)
     if chosen is not None:
         return chosen

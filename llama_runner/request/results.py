@@ -87,7 +87,7 @@ class Prepared(Value):
     model: Path
     """The file to serve: in the store, or the user's own."""
     sha256: str | None
-    """Of the model; None for a file that is used where it lies, which nobody has hashed."""
+    """Of the model; None for a file that is used where it lies, without hashing it."""
     binaries: Path
     facts: dict[str, Any]
     """Of the model: architecture, quantization, context_length, …"""

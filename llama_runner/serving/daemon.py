@@ -191,7 +191,7 @@ class _Held:
 
 
 class _Wire:
-    """What goes back to whoever started us, while they listen; what happens later goes to the server's log."""
+    """Messages to the process that started us, while it waits; later messages go to the server's log."""
 
     def __init__(self, log: Path) -> None:
         self._log, self._open = log, True
@@ -218,7 +218,7 @@ class _Wire:
 
 
 def _check_registered(server: Server) -> None:
-    """End a server that is ready and could not be registered: nobody would find it."""
+    """End a server that is ready and could not be registered: `ps` and `stop` would not find it."""
     entries = [about for about in running(server.registry) if about["pid"] == server.pid]
     if server.state == "ready" and not any(about.get("state") == "ready" for about in entries):
         server.stop()

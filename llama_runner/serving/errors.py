@@ -197,7 +197,7 @@ def no_tls_error(binary: str) -> ServerError:
 
 
 def unsafe_host_error(host: str) -> UsageError:
-    """Other machines would reach a server that asks nobody for a key."""
+    """Return the error for a server without a key at an address that other machines can reach."""
     return UsageError(
         f"whoever reaches {host} could use the server: it has no API key",
         hint="--api-key auto makes one, --api-key-file or LLAMA_API_KEY has yours; --insecure goes on without",

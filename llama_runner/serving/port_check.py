@@ -74,7 +74,7 @@ def _cannot(host: str, port: int | None, why: str) -> ServerError:
 
 
 def _refusal(family: int, address: tuple[object, ...]) -> OSError | None:
-    """Return why nobody can listen at an address, or None."""
+    """Return why no program can listen at an address, or None."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             if os.name == "posix":  # as the server does; a connection that lingers is no reason to fail

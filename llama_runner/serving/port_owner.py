@@ -36,7 +36,7 @@ def _port(url: str) -> int | None:
 
 
 def holder(port: int) -> tuple[int, str] | None:
-    """Return process id and name of whoever listens on a TCP port, if we may know: on Linux, for our own user."""
+    """Return process id and name of the listener on a TCP port, where they can be read: on Linux, for our own user."""
     listening = set(_listening(port))
     for pid in _processes() if listening else ():
         with suppress(OSError):

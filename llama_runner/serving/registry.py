@@ -53,7 +53,7 @@ def cannot_register(directory: Path, why: str) -> StoreError:
 
 
 def register_failed(directory: Path, about: dict[str, Any], failure: str) -> None:
-    """Write down why a server in the background runs no more: nobody may have been there to be told.
+    """Write down why a server in the background ended: its user may not have been watching.
 
     The next start of that name, and ``stop``, forget it.
     """

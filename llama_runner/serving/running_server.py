@@ -85,7 +85,7 @@ class RunningServer(Talks):
         server_control.stop(self.registry, str(self.pid))
 
     def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Return once whoever holds it has found it ready; ``ServerError`` when it has ended instead."""
+        """Return once its supervisor has found it ready; ``ServerError`` if it has ended instead."""
         while self.about.get("state") != "ready":
             if cancelled():
                 raise Interrupted

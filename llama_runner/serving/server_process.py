@@ -96,7 +96,7 @@ class Server(Talks):
         self.api_key = self._find_key()
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
-        self.registry, self._about = registry, identity(spec, self._environment) | (about or {})
+        self.registry, self._about, self._identity = registry, about or {}, identity(spec, self._environment)
         files = map(str, filter(None, (spec.binary, spec.model, spec.projector, *spec.adapters)))
         self._used = mark_used(registry.parent, (*files, *spec.extra))
         self._begun, self._ended = threading.Event(), threading.Event()
@@ -147,10 +147,10 @@ class Server(Talks):
         """Return what the registry says of it. No secret is in it."""
         of_now = {"url": self.url, "log": self.log_name, "state": state, "wants_key": self.api_key is not None}
         of_now |= {"context": self.context, "trained_context": self.trained_context, "files": self._used}
-        return of_now | self.spec.entry() | self._about
+        return of_now | self.spec.entry() | self._identity | self._about
 
     def tell(self, event: Event) -> None:
-        """Send an event about it to whoever listens."""
+        """Send an event about it."""
         self._sink(event)
 
     def again(self) -> Server:
@@ -164,7 +164,7 @@ class Server(Talks):
             registry=self.registry,
             sink=self._sink,
             terminal=self._terminal,
-            about={name: value for name, value in self._about.items() if name != "answers"},  # files may be others now
+            about=self._about,
             key=self.api_key,
         )
 
@@ -343,7 +343,7 @@ class Server(Talks):
         """
         if self._ended.is_set() or not self._is_ours:
             return
-        # whoever removes the item asks first; a signal handler may run between any two statements
+        # the caller that removes the item is the first to ask; a signal handler may run between any two statements
         again = self._unasked.pop("stop", True)
         if again and not kill:
             return

@@ -29,7 +29,7 @@ def check_socket(host: str, registry: Path | None) -> None:
 
 
 def clear_socket(path: Path) -> None:
-    """Remove a socket that nobody listens at: a server that was killed leaves it, and no other could have it."""
+    """Remove a socket without a listener: a killed server leaves it, and no other server could bind it."""
     if path.is_socket() and not _listens(path):
         path.unlink(missing_ok=True)
 

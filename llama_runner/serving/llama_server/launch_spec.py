@@ -24,7 +24,7 @@ _OURS = {**dict.fromkeys(_SOURCES.split(), MODEL), "--host": "--host", "--port":
 _OURS |= {"--api-key": "--api-key-file or LLAMA_API_KEY", "--api-key-file": "--api-key-file"}
 _OURS |= dict.fromkeys(("-hft", "--hf-token"), "HF_TOKEN or --token-file")
 _OURS |= {"--ssl-cert-file": "--tls-cert", "--ssl-key-file": "--tls-key"}
-"""Options of llama-server that would pull the rug from under the readiness check, and what to use instead."""
+"""Options of llama-server that are refused because the readiness check needs ours, and what to use instead."""
 
 _SECRET = frozenset({"--api-key", "-hft", "--hf-token"})
 """Of these, options whose value no error shows."""
@@ -34,7 +34,7 @@ _PRESET = r"--(embd|fim|gpt-oss|vision)-.+-(default|spec)"
 
 
 class ServerOptions(Value):
-    """What the user may wish of the server."""
+    """Options of the server."""
 
     host: str = "127.0.0.1"
     port: int = 8080

@@ -26,7 +26,7 @@ _LONGEST = 1 << 20
 
 
 class Asked:
-    """Whoever answers at an address: asked with our key, over TLS with no other certificate than ours."""
+    """Probes what answers at an address: asked with our key, over TLS with no other certificate than ours."""
 
     def __init__(self, url: str, key: str | None, certificate: Path | None = None) -> None:
         self.url = url
@@ -147,7 +147,7 @@ def canary(asked: Asked, purpose: Purpose) -> None:
 
 
 def models(listed: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the models of a ``/v1/models`` answer by each of their names. Whoever answers may say anything."""
+    """Return the models of a ``/v1/models`` answer by each of their names. The answer is not trusted."""
     entries = [entry for entry in _list(listed.get("data")) if isinstance(entry, dict)]
     return {
         name: entry

@@ -129,6 +129,7 @@ ACCESS = (
         "auto: make a key and show it once. A key of your own comes from LLAMA_API_KEY or --api-key-file.",
         metavar="auto",
         environment="LLAMA_API_KEY",
+        secret=True,
         reader="server",
     ),
     Option(
