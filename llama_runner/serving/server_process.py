@@ -96,7 +96,7 @@ class Server(Talks):
         self.api_key = self._find_key()
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
-        self.registry, self._about, self._identity = registry, about or {}, identity(spec, self._environment)
+        self.registry, self._about = registry, identity(spec, self._environment) | (about or {})
         files = map(str, filter(None, (spec.binary, spec.model, spec.projector, *spec.adapters)))
         self._used = mark_used(registry.parent, (*files, *spec.extra))
         self._begun, self._ended = threading.Event(), threading.Event()
@@ -147,7 +147,7 @@ class Server(Talks):
         """Return what the registry says of it. No secret is in it."""
         of_now = {"url": self.url, "log": self.log_name, "state": state, "wants_key": self.api_key is not None}
         of_now |= {"context": self.context, "trained_context": self.trained_context, "files": self._used}
-        return of_now | self.spec.entry() | self._identity | self._about
+        return of_now | self.spec.entry() | self._about
 
     def tell(self, event: Event) -> None:
         """Send an event about it."""
@@ -164,7 +164,8 @@ class Server(Talks):
             registry=self.registry,
             sink=self._sink,
             terminal=self._terminal,
-            about=self._about,
+            # "spec" stays, since another port is not another launch; "answers" does not, since files may have changed
+            about={name: value for name, value in self._about.items() if name != "answers"},
             key=self.api_key,
         )
 
