@@ -10,12 +10,21 @@ import errno
 import io
 import stat
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from llama_runner.core.errors import StepError
 from llama_runner.core.sizes import size_text
 from llama_runner.core.value import Value
 from llama_runner.system.files import open_regular, read_head
+from llama_runner.system.member_paths import (
+    MAX_PATH,
+    BadArchive,
+    Member,
+    MemberNames,
+    case_folded,
+    checked_target,
+    path_parts,
+    unsafe_member_error,
+)
 
 if TYPE_CHECKING:
     import tarfile
@@ -28,8 +37,6 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _HEADER = 512
 _MAX_HEADER = 16 << 20
 """Maximum bytes of a tar header; ``tarfile`` reads one of any length into memory."""
-_MAX_FILE_NAME, _MAX_PATH = 255, 1024
-"""Maximum bytes of a file name and of a path on common file systems."""
 _EXECUTABLE = 0o100
 
 
@@ -46,35 +53,10 @@ class Limits(Value):
     """Extracted bytes up to which the ratio is not checked."""
 
 
-class BadArchive(StepError):
-    """The archive cannot be extracted, or is refused."""
-
-    resolution: ClassVar[str] = "nothing was kept"
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(f"unpack: {why}", hint=self.resolution)
-
-
 class DamagedArchive(BadArchive):
     """The archive is truncated or corrupt."""
 
     resolution = "nothing was kept; get the archive again and compare its sha256"
-
-
-def unsafe_member_error(member: str, why: str) -> BadArchive:
-    """Return the error for a member that is unsafe to extract."""
-    return BadArchive(f"member {member!r} {why}")
-
-
-class Member(Value):
-    """One member of an archive. ``target`` is that of a ``link``, or the earlier member whose bytes a ``copy`` has."""
-
-    name: str
-    kind: Literal["file", "directory", "link", "copy"]
-    size: int = 0
-    executable: bool = False
-    target: str = ""
 
 
 def check_is_archive(path: Path) -> None:
@@ -119,44 +101,32 @@ def extract(
 
 
 class _Writer:
-    """Writes members below a directory; refuses a second member of the same name."""
+    """Writes members below a directory."""
 
     def __init__(self, root: Path, progressed: Callable[[], None]) -> None:
-        self._root, self._progressed = root, progressed
-        self._leaves: dict[tuple[str, ...], Path] = {}
+        self._root, self._progressed, self._names = root, progressed, MemberNames()
+        self._written: dict[tuple[str, ...], Path] = {}
         """Files and links by their case-folded path."""
-        self._directories: set[tuple[str, ...]] = set()
 
     def write(self, member: Member, name: str, opened: Callable[[], IO[bytes]]) -> None:
-        parts = _parts(name, member.name)
+        parts = self._names.add(member, name)
         if not parts:
-            if member.kind != "directory":
-                raise unsafe_member_error(member.name, "has no name")
             return
-        key = _case_folded(parts)
-        above = [key[:length] for length in range(1, len(key))]
-        if member.kind == "directory":
-            above.append(key)
-        if key in self._leaves or (member.kind != "directory" and key in self._directories):
-            raise unsafe_member_error(member.name, "is there twice")
-        if any(directory in self._leaves for directory in above):
-            raise unsafe_member_error(member.name, "lies below a file or a link")
-        self._directories.update(above)
         path = self._root.joinpath(*parts)
         (path if member.kind == "directory" else path.parent).mkdir(parents=True, exist_ok=True)
         if member.kind == "link":
-            path.symlink_to(_checked_target(member, parts))
+            path.symlink_to(checked_target(member, parts))
         elif member.kind == "copy":
             self._copy(member, path)
         elif member.kind == "file":
             self._write_file(member, path, opened)
         if member.kind != "directory":
-            self._leaves[key] = path
+            self._written[case_folded(parts)] = path
 
     def _copy(self, member: Member, path: Path) -> None:
         import shutil  # noqa: PLC0415 - not on the warm path
 
-        original = self._leaves.get(_case_folded(_parts(member.target, member.name)))
+        original = self._written.get(case_folded(path_parts(member.target, member.name)))
         if original is None or original.is_symlink():
             raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which is no file before it")
         shutil.copy(original, path)
@@ -177,49 +147,6 @@ class _Writer:
         if written != member.size:
             raise DamagedArchive(f"{member.name!r} has {written} bytes, and the archive says {member.size}")
         path.chmod(0o755 if member.executable else 0o644)
-
-
-def _parts(name: str, member: str) -> tuple[str, ...]:
-    """Return the parts of a name. Raises ``BadArchive`` if it would leave the directory on any system."""
-    parts = name.split("/")
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
-        raise unsafe_member_error(member, "would leave the directory")
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        raise unsafe_member_error(member, "has a name that is no text") from None
-    if not name.isprintable():
-        raise unsafe_member_error(member, "has a name that cannot be printed")
-    if len(encoded) > _MAX_PATH or any(len(part.encode()) > _MAX_FILE_NAME for part in parts):
-        raise unsafe_member_error(member, "has a name that is too long")
-    return tuple(part for part in parts if part not in ("", "."))
-
-
-def _case_folded(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a path so that paths are equal if macOS or Windows take them for the same one."""
-    import unicodedata  # noqa: PLC0415 - not on the warm path
-
-    return tuple(unicodedata.normalize("NFC", part.casefold()) for part in parts)
-
-
-def _checked_target(member: Member, parts: tuple[str, ...]) -> str:
-    """Return a link's target. Raises ``BadArchive`` if it would leave the directory.
-
-    ``..`` is allowed only at the beginning: after a component that may be a link itself it would lead to the parent of
-    that link's target.
-    """
-    steps = [step for step in member.target.split("/") if step != "."]
-    ups = next((index for index, step in enumerate(steps) if step != ".."), len(steps))
-    is_inside = (
-        member.target
-        and not member.target.startswith("/")
-        and not any(letter in member.target for letter in "\\:\0")
-        and ".." not in steps[ups:]
-        and ups < len(parts)
-    )
-    if not is_inside:
-        raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which would leave the directory")
-    return member.target
 
 
 def _entries(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
@@ -254,7 +181,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if info.is_dir():
         return Member(info.filename, "directory")
     if kind == stat.S_IFLNK:
-        if info.file_size > _MAX_PATH:
+        if info.file_size > MAX_PATH:
             raise unsafe_member_error(info.filename, f"is a link whose target has {info.file_size} bytes")
         with _library_errors():
             return Member(info.filename, "link", target=archive.read(info).decode())
