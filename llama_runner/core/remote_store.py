@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.record import Record
     from llama_runner.core.step import Place, Step
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 
 class RemoteLost(Exception):

@@ -33,10 +33,10 @@ from llama_runner.core.step import Place, Resource, Step, all_inputs, inputs, st
 from llama_runner.engine.new_record import fetched_record, made_record
 from llama_runner.engine.outcome import Outcome, skip_up_to_date
 from llama_runner.engine.run_program import Cancellation
-from llama_runner.engine.workspace import StagedWorkspace
+from llama_runner.engine.step_workspace import StagedWorkspace
 from llama_runner.store import layout, locks, staging
+from llama_runner.store.digest_cache import hash_file, hash_payload, hash_tree
 from llama_runner.store.errors import as_store_error, disk_full_error
-from llama_runner.store.stamps import hash_file, hash_payload, hash_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.step import Step
-    from llama_runner.core.workspace import Sources
+    from llama_runner.core.step_protocols import Sources
 
 _LONGEST = 100
 """Characters of a text that another machine wrote into a record."""

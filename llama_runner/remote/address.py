@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.core.redaction import public_url
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
+from llama_runner.core.url_redaction import public_url
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from llama_runner.remote.deadline import TooSlow
 from llama_runner.remote.transports import TooLong
 from llama_runner.store.errors import NO_ROOM
 from llama_runner.system.http_client import HttpFailed
-from llama_runner.system.redaction import Redactor
+from llama_runner.system.secret_redaction import Redactor
 
 Kind = Literal["unreachable", "slow", "denied", "full", "damaged", "failed"]
 

@@ -12,7 +12,7 @@ from llama_runner.core.record import InvalidRecord
 from llama_runner.core.remote_store import RemoteArtifact, RemoteFile
 from llama_runner.remote import manifest
 from llama_runner.remote.receive import AT_ONCE
-from llama_runner.store.stamps import walk_tree
+from llama_runner.store.digest_cache import walk_tree
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:

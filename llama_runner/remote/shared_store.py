@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Key
     from llama_runner.core.record import Record
     from llama_runner.core.step import Place, Step
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
     from llama_runner.remote.transports import Transport
 
 Result = TypeVar("Result")

@@ -12,8 +12,8 @@ import stat
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
+from llama_runner.core.immutable import Value
 from llama_runner.core.sizes import size_text
-from llama_runner.core.value import Value
 from llama_runner.system.files import open_regular, read_head
 from llama_runner.system.member_paths import (
     MAX_PATH,
