@@ -66,7 +66,7 @@ class Runner(Root):
         **keywords: Unpack[RunnerKeywords],
     ) -> PlanResult:
         """Say what ``serve`` would run and why. Writes nothing."""
-        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False)
+        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False, remotes=self._remotes)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
         spec = spec_for(forecast_of(self.store, graph, plan), server)
@@ -113,7 +113,7 @@ class Runner(Root):
         began = time.monotonic()
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             return request, graph_of(request)
 
         graph, plan, outcome = self._preparation.make(ask, server=server)
@@ -128,7 +128,7 @@ class Runner(Root):
         """
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             graph = graph_of(request)
             if graph.model is None:
                 raise NothingToMake(str(path_of(graph.source)))
@@ -145,7 +145,7 @@ class Runner(Root):
         began = time.monotonic()
 
         def ask() -> tuple[ProgramsRequest, Programs]:
-            request = ProgramsRequest(keywords, store=self.store, sink=self._sink)
+            request = ProgramsRequest(keywords, store=self.store, sink=self._sink, remotes=self._remotes)
             return request, binaries_graph.build(request.wanted, request.program_facts)
 
         programs, _, outcome = self._preparation.make(ask)

@@ -54,8 +54,10 @@ class RemoteArtifact(Value):
 class RemoteStore(Protocol):
     """A remote store, bound to one address."""
 
-    name: str
-    """The address without credentials."""
+    @property
+    def name(self) -> str:
+        """The address without credentials."""
+
     pushes: bool
     """Whether artifacts that are made here are put there."""
 

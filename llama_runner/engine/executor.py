@@ -75,9 +75,7 @@ class Executor:
         Raises the error of the first step that fails after the others have stopped, ``Interrupted`` on Ctrl-C, and
         ``RemoteLost`` after the running steps have ended if an artifact could not be fetched.
         """
-        self._outcome = skip_up_to_date(
-            plan, self._store, self._sources, self._sink, self._remote.name if self._remote else ""
-        )
+        self._outcome = skip_up_to_date(plan, self._store, self._sources, self._sink, self._remote)
         for planned in plan.pending:
             for name, above in all_inputs(planned.step).items():
                 digest = planned.digests[name]

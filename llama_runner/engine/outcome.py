@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.record import Record
-    from llama_runner.core.remote_store import RemoteArtifact
+    from llama_runner.core.remote_store import RemoteArtifact, RemoteStore
     from llama_runner.core.step import Node, Place, Step
     from llama_runner.core.step_protocols import Sources
     from llama_runner.store.artifacts import Store
@@ -37,11 +37,10 @@ class Outcome:
         """Durations of the steps whose artifacts were fetched from the remote store."""
 
 
-def skip_up_to_date(plan: Plan, store: Store, sources: Sources, sink: Sink, remote: str = "") -> Outcome:
-    """Return the outcome of the steps that the plan skips, and update their records where needed.
-
-    ``remote`` is the name of the remote store, if there is one.
-    """
+def skip_up_to_date(
+    plan: Plan, store: Store, sources: Sources, sink: Sink, remote: RemoteStore | None = None
+) -> Outcome:
+    """Return the outcome of the steps that the plan skips, and update their records where needed."""
     outcome = Outcome()
     for planned in plan.steps:
         decision, place = planned.decision, planned.place
@@ -52,7 +51,7 @@ def skip_up_to_date(plan: Plan, store: Store, sources: Sources, sink: Sink, remo
         if decision.digest is not None:
             outcome.digests[planned.step] = decision.digest
         record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
-        if plan.snapshot.remote and place is not None and (record is None or record.key != planned.key):
+        if remote is not None and place is not None and (record is None or record.key != planned.key):
             _adopt_record(planned, place, plan, store, sources, remote)
         elif record is not None and place is not None:
             updated = _updated_record(planned.step, decision, record, sources, store.path(place))
@@ -63,7 +62,9 @@ def skip_up_to_date(plan: Plan, store: Store, sources: Sources, sink: Sink, remo
     return outcome
 
 
-def _adopt_record(planned: PlannedStep, place: Place, plan: Plan, store: Store, sources: Sources, remote: str) -> None:
+def _adopt_record(
+    planned: PlannedStep, place: Place, plan: Plan, store: Store, sources: Sources, remote: RemoteStore
+) -> None:
     """Write the remote store's record of a step whose bytes are not needed: the next plan needs its digest."""
     if planned.key is None:
         return
@@ -75,7 +76,7 @@ def _adopt_record(planned: PlannedStep, place: Place, plan: Plan, store: Store, 
     digests = {name: digest for name, digest in planned.digests.items() if digest is not None}
     theirs = found.record
     record = fetched_record(
-        planned.step, planned.key, digests, theirs, theirs.facts, sources, remote=remote, kept=False
+        planned.step, planned.key, digests, theirs, theirs.facts, sources, remote=remote.name, kept=False
     )
     store.adopt(place, record)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from llama_runner.remote.transports import Transport
 
-VARIABLE = "LLAMA_RUNNER_REMOTE_STORE"
 _LIBRARIES = {
     "s3": ("s3", "s3fs"),
     "gs": ("gcs", "gcsfs"),

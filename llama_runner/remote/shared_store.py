@@ -58,10 +58,14 @@ class SharedStore:
         sink: Sink,
         *,
         pushes: bool,
+        reads: bool = True,
         look_up_s: float = LOOK_UP_S,
         part_s: float = PART_S,
     ) -> None:
-        """``name`` is the address; ``opened`` returns its transport and is called with the first operation."""
+        """``name`` is the address; ``opened`` returns its transport and is called with the first operation.
+
+        Without ``reads`` nothing is looked up, and nothing pushed.
+        """
         self.name, self.pushes = name, pushes
         self._opened, self._sink = opened, sink
         self._transport: Transport | None = None
@@ -69,7 +73,7 @@ class SharedStore:
         self._look_up_s, self._part_s = look_up_s, part_s
         self._warned: set[str] = set()
         self._rejected: set[str] = set()
-        self._reads, self._writes = True, pushes
+        self._reads, self._writes = reads, pushes and reads
 
     def find(self, step: Step, key: Key, place: Place) -> RemoteArtifact | None:
         """See ``RemoteStore``."""
