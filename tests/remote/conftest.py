@@ -20,9 +20,7 @@ SECRET = "a-secret-that-nobody-may-see"
 def s3_port() -> Iterator[int]:
     """Return the port of an S3 server with an empty bucket."""
     words = [sys.executable, "-m", "tests.remote.s3_server", BUCKET]
-    with subprocess.Popen(
-        words, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
+    with subprocess.Popen(words, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield int(server.stdout.readline())
         server.communicate("")

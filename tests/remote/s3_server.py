@@ -25,7 +25,8 @@ def main() -> None:
         aws_secret_access_key="a secret",
     )
     client.create_bucket(Bucket=sys.argv[1])
-    print(port, flush=True)
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
     sys.stdin.read()
     server.stop()
 

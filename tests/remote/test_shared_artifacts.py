@@ -156,7 +156,7 @@ class Large(Step):
     name: str
     size: int
     kind: ClassVar[str] = "large"
-    place = Toy.place  # type: ignore[assignment]
+    place = Toy.place
 
     def run(self, workspace: Workspace) -> None:
         (workspace.out / self.name).write_text("".join(map(str, range(self.size)))[: self.size])

@@ -50,9 +50,7 @@ class Machine(World):
         while True:
             plan = self.plan(targets, **keywords)
             observer = Observer(self.store, self, self.remote)
-            executor = Executor(
-                self.store, observer, self.events.append, lock_timeout=lock_timeout, remote=self.remote
-            )
+            executor = Executor(self.store, observer, self.events.append, lock_timeout=lock_timeout, remote=self.remote)
             try:
                 outcome = executor.execute(plan)
             except RemoteLost:
@@ -157,7 +155,7 @@ class Files:
 
     def __init__(self, directory: Path) -> None:
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - name of http.server
+            def do_GET(self) -> None:
                 path = directory / self.path.lstrip("/")
                 content = path.read_bytes() if path.is_file() else b"not found"
                 self.send_response(200 if path.is_file() else 404)
