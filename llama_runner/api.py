@@ -10,11 +10,13 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Warned
+from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request import binaries_graph
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
 from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.preparation import Preparation
+from llama_runner.request.public_method import public_method
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.root import Root
@@ -58,6 +60,7 @@ class Runner(Root):
 
         return Benchmarks(self.store, self.prepare, self.launch)
 
+    @public_method
     def plan(
         self,
         model: str | Path | None = None,
@@ -76,6 +79,7 @@ class Runner(Root):
 
         return PlanResult(graph, plan, spec, missing(plan))
 
+    @public_method
     def check(
         self,
         model: str | Path | None = None,
@@ -99,6 +103,7 @@ class Runner(Root):
             checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
         return forecast
 
+    @public_method
     def prepare(
         self,
         model: str | Path | None = None,
@@ -119,6 +124,7 @@ class Runner(Root):
         graph, plan, outcome = self._preparation.make(ask, server=server)
         return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
 
+    @public_method
     def make(
         self, model: str | Path | None = None, *, output: str | Path | None = None, **keywords: Unpack[RunnerKeywords]
     ) -> list[ModelFile]:
@@ -140,6 +146,7 @@ class Runner(Root):
         files = made_of(self.store, graph, outcome)
         return files if output is None else copied(self.store, graph, files, output)
 
+    @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
         """Make llama.cpp's programs, without a model."""
         began = time.monotonic()
@@ -151,6 +158,7 @@ class Runner(Root):
         programs, _, outcome = self._preparation.make(ask)
         return made_programs_of(self.store, programs, outcome).replace(seconds=time.monotonic() - began)
 
+    @public_method
     def launch(
         self,
         prepared: Prepared,
@@ -179,6 +187,7 @@ class Runner(Root):
         running.wait_ready(cancelled)
         return memory.remember(running)
 
+    @public_method
     def detach(
         self,
         prepared: Prepared,
@@ -206,10 +215,13 @@ class Runner(Root):
         )
 
     def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
+        if not isinstance(prepared, Prepared):
+            raise wrong_value_error("prepared", "what Runner.prepare returns", prepared)
         if prepared.facts.get("architecture") == "t5":
             self._sink(Warned("t5", "llama-server never runs this model's encoder: what it answers means nothing"))
         return spec_for(prepared, server)
 
+    @public_method
     def ensure_ready(
         self,
         model: str | Path | None = None,
@@ -229,6 +241,7 @@ class Runner(Root):
         spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
 
+    @public_method
     def serve(
         self,
         model: str | Path | None = None,
@@ -247,6 +260,7 @@ class Runner(Root):
         prepared = self.prepare(model, server=server, **keywords)
         return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
 
+    @public_method
     def serve_async(
         self,
         model: str | Path | None = None,
@@ -259,6 +273,7 @@ class Runner(Root):
 
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **keywords))
 
+    @public_method
     def client(
         self,
         model: str | Path | None = None,
