@@ -68,10 +68,16 @@ class Runner(Root):
         server: ServerOptions | None = None,
         **keywords: Unpack[RunnerKeywords],
     ) -> PlanResult:
-        """Say what ``serve`` would run and why. Writes nothing."""
+        """Say what ``serve`` would run and why. Writes nothing.
+
+        Raises what ``serve`` would say of the options of ``server`` before any work, where the programs are here.
+        """
+        if server is not None:
+            check_users(server)
         request = Request(model, keywords, store=self.store, sink=self._sink, remember=False)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
+        self._preparation.check_options(graph, plan, server)
         spec = spec_for(forecast_of(self.store, graph, plan), server)
         if not (request.offline and plan.pending):
             return PlanResult(graph, plan, spec)
@@ -89,8 +95,8 @@ class Runner(Root):
     ) -> PlanResult:
         """Raise what would keep ``serve`` from working, as far as it is known before any work; return the plan.
 
-        These are: the model, the options and who may use the server; where they are here, whether the programs
-        understand the options and whether memory suffices. The port is not tried.
+        These are: what ``plan`` raises, what is missing offline, and, where all is here, whether memory suffices. The
+        port is not tried.
         """
         check_users(server or ServerOptions())
         forecast = self.plan(model, server=server, **keywords)
@@ -99,7 +105,6 @@ class Runner(Root):
 
             check_offline(forecast.plan)
         if not forecast.plan.pending:
-            self._preparation.check_options(forecast.pipeline, forecast.plan, server)
             checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
         return forecast
 
@@ -284,15 +289,15 @@ class Runner(Root):
     ) -> AbstractContextManager[Requests]:
         """Prepare, and return a client for a ``with`` block: of a running server that gives the same answers, if any.
 
-        ``model`` may also name a server that runs, and may be left out where one runs. One that serves the model in
-        another quantization is used unless a quantization is asked for. ``url`` is the address of any server. Else a
-        server is started on a free port; it ends with the block.
+        ``model`` may also name a server that runs, or be the URL of any, and may be left out where one runs. One that
+        serves the model in another quantization is used unless a quantization is asked for. Else a server is started
+        on a free port; it ends with the block. ``url`` is the address of any server.
         """
-        from llama_runner.request.running_model import named_server, server_of_model  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.running_model import address_of, named_server, server_of_model  # noqa: PLC0415 - not on the warm path
         from llama_runner.serving import shared_client as shared  # noqa: PLC0415
 
-        if url is not None:
-            return shared.client_at(self.servers, url)
+        if (address := url or address_of(model)) is not None:
+            return shared.client_at(self.servers, address)
         options = shared.text_server(server)
         if shared.may_share(options):
             if (about := named_server(self.servers, model, keywords)) is not None:

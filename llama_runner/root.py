@@ -37,6 +37,10 @@ class Root:
         lock_timeout: float = 6 * 3600,
     ) -> None:
         self.root = layout.find_root(root)
+        if not self.root.is_dir() and os.path.lexists(self.root):
+            from llama_runner.store.errors import bad_root_error  # noqa: PLC0415 - not on the warm path
+
+            raise bad_root_error(self.root)
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
 

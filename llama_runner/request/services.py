@@ -6,7 +6,7 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.printable import printable
@@ -51,6 +51,10 @@ class Service(Value):
     """The command of the system that ends it, and starts it no more."""
     advice: tuple[str, ...] = ()
     """What else has to be done for it to run, each with its command."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``service --json``."""
+        return {**self.__dict__, "path": str(self.path), "advice": list(self.advice)}
 
 
 class Services:
@@ -143,7 +147,10 @@ class Services:
         """Return the installed service of that name; ``ServiceRefused`` where there is none."""
         path = system_service.where(name, os.environ)
         if not path.exists():
-            raise ServiceRefused(f"no service called {name!r} is installed: there is no {path}")
+            raise ServiceRefused(
+                f"no service called {name!r} is installed: there is no {path}",
+                hint="llama-runner service install MODEL writes one",
+            )
         return self._at(name, read_bounded(path, _LARGEST_UNIT).decode("utf-8", "replace"))
 
     @public_method
