@@ -15,7 +15,7 @@ from llama_runner.request import binaries_graph
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
 from llama_runner.request.output_copies import check_output, copied
-from llama_runner.request.preparation import Preparation
+from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.public_method import public_method
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from llama_runner.benchmark.bench import Benchmarks
+    from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.request.binaries_graph import Programs
@@ -56,7 +56,7 @@ class Runner(Root):
     @property
     def benchmarks(self) -> Benchmarks:
         """Measurements: bench, tune."""
-        from llama_runner.benchmark.bench import Benchmarks  # noqa: PLC0415 - not on the warm path
+        from llama_runner.benchmark.run_benchmarks import Benchmarks  # noqa: PLC0415 - not on the warm path
 
         return Benchmarks(self.store, self.prepare, self.launch)
 
@@ -81,7 +81,7 @@ class Runner(Root):
         spec = spec_for(forecast_of(self.store, graph, plan), server)
         if not (request.offline and plan.pending):
             return PlanResult(graph, plan, spec)
-        from llama_runner.request.announcements import missing  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.fetch_notices import missing  # noqa: PLC0415 - not on the warm path
 
         return PlanResult(graph, plan, spec, missing(plan))
 
@@ -101,7 +101,7 @@ class Runner(Root):
         check_users(server or ServerOptions())
         forecast = self.plan(model, server=server, **keywords)
         if forecast.missing:
-            from llama_runner.request.announcements import check_offline  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
             check_offline(forecast.plan)
         if not forecast.plan.pending:
@@ -294,7 +294,7 @@ class Runner(Root):
         on a free port; it ends with the block. ``url`` is the address of any server.
         """
         from llama_runner.request.running_model import address_of, named_server, server_of_model  # noqa: PLC0415 - not on the warm path
-        from llama_runner.serving import shared_client as shared  # noqa: PLC0415
+        from llama_runner.serving import client_for_model as shared  # noqa: PLC0415
 
         if (address := url or address_of(model)) is not None:
             return shared.client_at(self.servers, address)

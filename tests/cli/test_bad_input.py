@@ -442,7 +442,7 @@ READING = (
 )
 
 
-@pytest.mark.parametrize("command", (*READING, "prepare --demo"))
+@pytest.mark.parametrize("command", [*READING, "prepare --demo"])
 def test_13_13_a_root_that_is_no_directory_is_an_error_of_every_command(
     llama_runner: Command, tmp_path: Path, command: str
 ) -> None:
