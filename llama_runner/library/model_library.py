@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of
+from llama_runner.request.public_method import public_method
 from llama_runner.store.inventory import Inventory
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Library:
     def __init__(self, store: Store, sink: Sink) -> None:
         self._store, self._sink = store, sink
 
+    @public_method
     def list(self, *, everything: bool = False) -> list[Model]:
         """Return the models that are there, one for each source and revision, sorted by name.
 
@@ -33,6 +35,7 @@ class Library:
             self._sink(warning)
         return [model for model in models_of(inventory) if everything or model.files]
 
+    @public_method
     def show(self, name: str, *, check: bool = False) -> Details:
         """Return what is known of a model: the newest revision of it, where the name does not say which.
 
@@ -51,6 +54,7 @@ class Library:
             drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
         )
 
+    @public_method
     def keep(self, name: str, *, wanted: bool = True) -> Model:
         """Let ``gc`` keep a model whatever it finds, or with ``wanted=False`` no longer; return the model.
 

@@ -85,10 +85,14 @@ class Preparation:
             return graph, plan, outcome
 
     def check_options(self, graph: Pipeline | Programs, plan: Plan, server: ServerOptions | None) -> None:
-        """Raise ``UsageError`` for options that are passed on and that the programs, which are there, would refuse."""
+        """Raise ``UsageError`` for options that are passed on and that the programs, if they are here, would refuse.
+
+        Writes nothing.
+        """
         if server is not None and server.passes_on:
-            places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-            self._try_options(graph, places, server)
+            ready = [planned for planned in plan.steps if planned not in plan.pending]
+            places = {planned.step: planned.place for planned in ready if planned.place is not None}
+            self._try_options(graph, places, server, remember=False)
 
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
@@ -98,16 +102,18 @@ class Preparation:
             return self._make(request, graph, targets)[1].places
         return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
 
-    def _try_options(self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions) -> None:
+    def _try_options(
+        self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions, *, remember: bool = True
+    ) -> None:
         """Raise ``UsageError`` for an option that llama-server would refuse."""
         from llama_runner.request.run_options import FLAGS  # noqa: PLC0415 - only with options
         from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self._store, _programs(graph).node, places)
         record = self._store.records(programs).get(TREE)
-        for text in (
-            () if record is None else check_options(server, programs, record.digest, self._store.private, FLAGS)
-        ):
+        if record is None:
+            return
+        for text in check_options(server, programs, record.digest, self._store.private, FLAGS, remember=remember):
             self._sink(Warned("option", text))
 
     def _make(
