@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from llama_runner.library.details import Details
     from llama_runner.library.models import Model
     from llama_runner.library.names import Selection
+    from llama_runner.library.verify import Verification
     from llama_runner.store.artifacts import Store
 
 
 class Library:
     """The models under one root. Each call looks anew."""
 
-    def __init__(self, store: Store, sink: Sink) -> None:
-        self._store, self._sink = store, sink
+    def __init__(self, store: Store, sink: Sink, lock_timeout: float = 6 * 3600) -> None:
+        self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
 
     def list(self, *, everything: bool = False) -> list[Model]:
         """Return the models that are there, one for each source and revision, sorted by name.
@@ -67,6 +68,27 @@ class Library:
         from llama_runner.library.kept import kept_models  # noqa: PLC0415 - as above
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
+
+    def verify(
+        self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False
+    ) -> Verification:
+        """Read every file and compare it with its record, with the digests of the Hub and with its own header.
+
+        ``names`` are those of models, or paths below the root; without any, everything is read. ``since`` leaves out
+        what was read since a time, in seconds since the epoch, or with ``last`` since the last run began. ``repair``
+        makes or fetches again what is damaged. Raises as ``show``, ``StoreError``, and ``Interrupted``.
+        """
+        from llama_runner.library.verify_store import verify_store  # noqa: PLC0415 - not for a list
+
+        return verify_store(
+            self._store,
+            self._sink,
+            names,
+            since=since,
+            repair=repair,
+            offline=offline,
+            lock_timeout=self._lock_timeout,
+        )
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)

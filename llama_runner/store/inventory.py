@@ -66,6 +66,10 @@ class Directory(Value):
     unrecorded: tuple[str, ...] = ()
     """Names of what lies there and no record names."""
 
+    def record_path(self, name: str) -> str:
+        """Return the path below the root that stands for a record that cannot be read."""
+        return f"{self.path}/{STATE_FILE if name in (STATE_FILE, TREE) else name}"
+
 
 class Entry(Value):
     """A file or directory that is no artifact: a log, a lock file, unfinished work."""
