@@ -11,7 +11,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.gc_cmds import Duration
-from llama_runner.cli.streams import say
+from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import StoreError
 from llama_runner.core.sizes import size_text
 

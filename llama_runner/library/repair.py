@@ -19,7 +19,7 @@ from llama_runner.library.models import LOCAL
 from llama_runner.library.verify_rules import find_remote, published_digests
 from llama_runner.request import binaries_graph
 from llama_runner.request.graph import Pipeline, graph_of
-from llama_runner.request.preparation import Preparation
+from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.sources.hub.access import find_access
 from llama_runner.sources.hub.client import HubClient
@@ -29,7 +29,7 @@ from llama_runner.sources.hub.pins import Pin, PinStore, RemoteFile
 from llama_runner.steps.download import Download, DownloadProjector, Hub
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.local_sources import LocalSources
-from llama_runner.system.network import is_offline
+from llama_runner.system.network_settings import is_offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -158,7 +158,7 @@ class Repair:
 
     def _make(self, artifact: Artifact) -> None:
         """Run the step of an artifact again, in the graph of a request that has it."""
-        preparation = Preparation(self._store, self._sink, lock_timeout=self._lock_timeout)
+        preparation: Any = Preparation(self._store, self._sink, lock_timeout=self._lock_timeout)  # of either graph
         for ask in self._requests(artifact):
             try:
                 request, graph = ask(())

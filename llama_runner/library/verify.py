@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Place
-from llama_runner.core.value import Value, field
 from llama_runner.library.verify_log import Entry, VerifyLog, stamp_text
 from llama_runner.library.verify_rules import FileContent, Problem, problems_of, published_digests
 from llama_runner.sources.hub import verify as hub_verify
 from llama_runner.sources.hub.pins import PinStore, RemoteFile
 from llama_runner.store import layout
-from llama_runner.store.stamps import file_stamp, hash_file, tree_files
+from llama_runner.store.digest_cache import file_stamp, hash_file, tree_files
 from llama_runner.system import hardware
 from llama_runner.system.files import forget_cached
 

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

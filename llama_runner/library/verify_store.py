@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
 from llama_runner.core.record import OTHER_VERSION
+from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of
-from llama_runner.library.names import select
 from llama_runner.library.verify import Verification, Verifier
 from llama_runner.library.verify_rules import Problem
 from llama_runner.store.errors import as_store_error
