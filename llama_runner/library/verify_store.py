@@ -10,6 +10,7 @@ from llama_runner.core.record import OTHER_VERSION
 from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of
 from llama_runner.library.verify import Verification, Verifier
+from llama_runner.library.verify_descriptions import damaged_descriptions, delete
 from llama_runner.library.verify_rules import Problem
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
@@ -38,14 +39,24 @@ def verify_store(
     inventory = Inventory(store.root)
     artifacts, unreadable = _chosen(inventory, names)
     found = Verifier(store, sink).run((each for each in artifacts if each.bytes is not None), since)
-    unverified = {path: why for path, why in unreadable.items() if why.startswith(OTHER_VERSION)}
-    damaged = [Problem(path, path, "record", why) for path, why in unreadable.items() if path not in unverified]
     for warning in inventory.warnings(inventory.directories if not names else ()):
         sink(warning)
-    problems: Iterable[Problem] = found.problems
-    if repair and found.problems:
-        problems = _repaired(store, sink, artifacts, found.problems, offline=offline, lock_timeout=lock_timeout)
-    return found.replace(problems=(*problems, *damaged), unverified=unverified)
+    small = list(damaged_descriptions(store, artifacts))
+    problems = [*found.problems, *small]
+    if repair and problems:
+        small = [_deleted(store, each) for each in small]
+        made = _repaired(store, sink, artifacts, found.problems, offline=offline, lock_timeout=lock_timeout)
+        problems = [*made, *small]
+    unverified = {path: why for path, why in unreadable.items() if why.startswith(OTHER_VERSION)}
+    problems += [Problem(path, path, "record", why) for path, why in unreadable.items() if path not in unverified]
+    return found.replace(problems=tuple(problems), unverified=unverified)
+
+
+def _deleted(store: Store, problem: Problem) -> Problem:
+    try:
+        return delete(store, problem)
+    except OSError as error:
+        return problem.replace(note=str(as_store_error(error, store.root)))
 
 
 def _chosen(inventory: Inventory, names: Sequence[str]) -> tuple[list[Artifact], dict[str, str]]:
