@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llama_runner.library.model_details import Details
     from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
+    from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
     from llama_runner.store.artifacts import Store
 
@@ -68,6 +69,16 @@ class Library:
         from llama_runner.library.kept_models import kept_models  # noqa: PLC0415 - as above
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
+
+    def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
+        """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
+
+        Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
+        ``keep`` names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        """
+        from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
+
+        return (look if dry_run else remove)(self._store, names, force=force)
 
     def verify(
         self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False

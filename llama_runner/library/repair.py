@@ -73,7 +73,7 @@ class Repair:
         """
         if artifact.record.made.get("kept") is False:
             place, record = _place(artifact), artifact.record
-            removal.remove(self._store, place, record, keep_record=True)
+            removal.remove(self._store, place, record, keep=record)
             return "it was deleted; it is made again when needed"
         is_download = bool(published_digests(artifact))
         if is_download:

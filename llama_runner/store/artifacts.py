@@ -148,13 +148,13 @@ class Store:
             final.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(final)
             sync_directory(final.parent)
-            self._write_record(place, record)
+            self.write_record(place, record)
         return record
 
     def update(self, place: Place, record: Record) -> None:
         """Replace the record of unchanged bytes; does nothing in a read-only store."""
         with suppress(OSError):
-            self._write_record(place, record)
+            self.write_record(place, record)
 
     def is_evictable(self, place: Place) -> bool:
         """Whether the bytes exist and the user has not asked to keep them."""
@@ -201,7 +201,8 @@ class Store:
         with suppress(OSError):  # something else is in it
             directory.rmdir()
 
-    def _write_record(self, place: Place, record: Record) -> None:
+    def write_record(self, place: Place, record: Record) -> None:
+        """Set the record of an artifact; raises ``OSError``."""
         directory = self.root / place.directory
         with self._state_lock(directory):
             state = self._state(directory).with_record(place.name or TREE, record)
