@@ -21,6 +21,7 @@ from llama_runner.store.inventory import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
@@ -141,20 +142,29 @@ class Collector:
             place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
             keep = artifact.record if garbage.keep_record else None
             removal.remove(self._store, place, artifact.record, check=UseCheck(self._store, artifact), keep=keep)
-            with suppress(OSError):  # what holds the shards of a model
-                path.parent.rmdir()
+            self._remove_empty(path.parent)  # what holds the shards of a model
         elif garbage.kind == "staging":
             removal.discard_locked(path, layout.lock_file(private, path.name))
         elif garbage.kind == "work":
             self._discard_work(garbage)
         elif garbage.kind == "lock":
             removal.unlink_lock(path)
+        elif garbage.kind == "empty":
+            self._remove_empty(path)
         elif garbage.kind == "description":
             from shutil import rmtree  # noqa: PLC0415 - only here
 
             rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def _remove_empty(self, directory: Path) -> None:
+        """Remove a directory of models, and those that hold it, as far as nothing is in them."""
+        models = self._store.root / layout.MODELS
+        with suppress(OSError):
+            while directory != models and models in directory.parents:
+                directory.rmdir()
+                directory = directory.parent
 
     def _discard_work(self, garbage: Garbage) -> None:
         """Delete unfinished work, unless the step runs now. Its name has the first digits of the key."""
