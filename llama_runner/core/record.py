@@ -25,6 +25,9 @@ STATE_FILE = ".state.json"
 TREE = "."
 """The artifact's name in the state file when the artifact is the directory itself."""
 
+OTHER_VERSION = "schema "
+"""How the reason begins why a record cannot be read that another version of this program has written."""
+
 Stamp = dict[str, Any]
 """File system attributes of a payload when it was hashed; compared for equality as a whole.
 
@@ -148,7 +151,7 @@ def parse_state(text: str | bytes) -> StateFile:
         schema = found.get("schema", of_file) if isinstance(found, dict) else of_file
         try:
             if schema != SCHEMA:
-                raise InvalidRecord(f"schema {schema}, this program reads {SCHEMA}")
+                raise InvalidRecord(f"{OTHER_VERSION}{schema}, this program reads {SCHEMA}")
             records[name] = Record.from_json(found)
         except InvalidRecord as error:
             problems[name] = str(error)

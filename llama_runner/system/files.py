@@ -97,6 +97,13 @@ def _opened(path: str | Path) -> tuple[int, int]:
     return descriptor, status.st_size
 
 
+def forget_cached(path: str | Path) -> None:
+    """Drop what the system has cached of a file, so that the next read is one of the disk. Raises ``OSError``."""
+    if hasattr(os, "posix_fadvise"):
+        with open_regular(path) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def open_private_log(path: str | Path) -> IO[bytes]:
     """Open a file to append to, unbuffered; created with mode 0600, as the output of programs may be private."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
