@@ -47,10 +47,10 @@ class Root:
 
     @property
     def models(self) -> Library:
-        """The models under this root: list, show, keep."""
+        """The models under this root: list, show, keep, export, import."""
         from llama_runner.library.library import Library  # noqa: PLC0415 - not on the warm path
 
-        return Library(self.store, self._sink)
+        return Library(self.store, self._sink, builds=lambda: self.bins, lock_timeout=self._lock_timeout)
 
     @property
     def services(self) -> Services:

@@ -1,4 +1,4 @@
-"""Commands about the models of the store: list, show, keep."""
+"""Commands about the models of the store: list, show, keep. ``transfer_cmds`` has export and import."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.streams import say
+from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ _LOCK_TIMEOUT_S = 600.0
 
 @click.group()
 def models() -> None:
-    """List, show and keep the models of the store."""
+    """List, show, keep, export and import the models of the store."""
+
+
+models.add_command(export)
+models.add_command(import_)
 
 
 @models.command("list")

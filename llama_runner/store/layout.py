@@ -148,6 +148,11 @@ def kept_models(private: Path) -> Path:
     return private / "kept.json"
 
 
+def model_names(private: Path) -> Path:
+    """Return the file with the names of models that were imported."""
+    return private / "names.json"
+
+
 def capabilities(private: Path) -> Path:
     """Return the directory of the capabilities of builds."""
     return private / "capabilities"

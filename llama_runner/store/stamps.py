@@ -72,7 +72,7 @@ def is_same_tool(recorded: Stamp, now: Stamp) -> bool:
 def tree_stamp(root: Path) -> Stamp:
     """Return the stamp of a directory: a hash over the attributes of its files, without its state file."""
     lines = []
-    for relative, path in _walk(root):
+    for relative, path in walk_tree(root):
         found = path.lstat()
         lines.append([relative, found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode])
     return {"tree": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
@@ -113,7 +113,7 @@ def hash_tree(root: Path, known: Mapping[str, Digest] | None = None) -> tuple[Di
     known = known or {}
     entries: list[tuple[str, str, str]] = []
     total = 0
-    for relative, path in _walk(root):
+    for relative, path in walk_tree(root):
         if path.is_symlink():
             entries.append((relative, "l", str(path.readlink())))
         else:
@@ -131,12 +131,12 @@ def hash_payload(path: Path) -> tuple[Digest, int]:
     return hash_file(path), path.stat().st_size
 
 
-def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+def walk_tree(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield every file and link below ``root`` in a fixed order, as relative name and path; not the state file."""
     for path in sorted(root.iterdir()):
         name = path.name
         if path.is_dir() and not path.is_symlink():
-            for below, file in _walk(path):
+            for below, file in walk_tree(path):
                 yield f"{name}/{below}", file
         elif name != STATE_FILE:
             yield name, path
