@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
-    from llama_runner.llama_cpp.updates import Updates
+    from llama_runner.llama_cpp.newer_versions import Updates
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
-    from llama_runner.request.services import Service
+    from llama_runner.request.service_units import Service
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -147,10 +147,10 @@ _WHERE = {
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
-    "llama_runner.llama_cpp.updates": ("Updates",),
+    "llama_runner.llama_cpp.newer_versions": ("Updates",),
     "llama_runner.request.model_inspection": ("Inspection",),
     "llama_runner.request.results": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
-    "llama_runner.request.services": ("Service",),
+    "llama_runner.request.service_units": ("Service",),
     "llama_runner.serving.async_server": ("AsyncServer",),
     "llama_runner.serving.errors": ("AmbiguousName", "NoSuchServer", "PortTaken"),
     "llama_runner.serving.llama_server.launch_spec": ("ServerOptions",),

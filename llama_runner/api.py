@@ -14,7 +14,7 @@ from llama_runner.request import binaries_graph
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
 from llama_runner.request.output_copies import check_output, copied
-from llama_runner.request.preparation import Preparation
+from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.root import Root
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from llama_runner.benchmark.bench import Benchmarks
+    from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.request.binaries_graph import Programs
@@ -54,7 +54,7 @@ class Runner(Root):
     @property
     def benchmarks(self) -> Benchmarks:
         """Measurements: bench, tune."""
-        from llama_runner.benchmark.bench import Benchmarks  # noqa: PLC0415 - not on the warm path
+        from llama_runner.benchmark.run_benchmarks import Benchmarks  # noqa: PLC0415 - not on the warm path
 
         return Benchmarks(self.store, self.prepare, self.launch)
 
@@ -72,7 +72,7 @@ class Runner(Root):
         spec = spec_for(forecast_of(self.store, graph, plan), server)
         if not (request.offline and plan.pending):
             return PlanResult(graph, plan, spec)
-        from llama_runner.request.announcements import missing  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.fetch_notices import missing  # noqa: PLC0415 - not on the warm path
 
         return PlanResult(graph, plan, spec, missing(plan))
 
@@ -91,7 +91,7 @@ class Runner(Root):
         check_users(server or ServerOptions())
         forecast = self.plan(model, server=server, **keywords)
         if forecast.missing:
-            from llama_runner.request.announcements import check_offline  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
             check_offline(forecast.plan)
         if not forecast.plan.pending:
@@ -274,7 +274,7 @@ class Runner(Root):
         server is started on a free port; it ends with the block.
         """
         from llama_runner.request.running_model import named_server, server_of_model  # noqa: PLC0415 - not on the warm path
-        from llama_runner.serving import shared_client as shared  # noqa: PLC0415
+        from llama_runner.serving import client_for_model as shared  # noqa: PLC0415
 
         if url is not None:
             return shared.client_at(self.servers, url)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from llama_runner.doctor import Diagnosis
     from llama_runner.library.gc import Collected
-    from llama_runner.library.library import Library
+    from llama_runner.library.model_library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.request.model_inspection import Inspection
-    from llama_runner.request.services import Services
+    from llama_runner.request.service_units import Services
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status import Status
@@ -48,14 +48,14 @@ class Root:
     @property
     def models(self) -> Library:
         """The models under this root: list, show, keep, export, import."""
-        from llama_runner.library.library import Library  # noqa: PLC0415 - not on the warm path
+        from llama_runner.library.model_library import Library  # noqa: PLC0415 - not on the warm path
 
         return Library(self.store, self._sink, builds=lambda: self.bins, lock_timeout=self._lock_timeout)
 
     @property
     def services(self) -> Services:
         """The services of the system that start servers: install, find, remove."""
-        from llama_runner.request.services import Services  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.service_units import Services  # noqa: PLC0415 - not on the warm path
 
         return Services(self.root)
 
@@ -87,7 +87,7 @@ class Root:
 
         Raises ``NoSuchServer``, or ``AmbiguousName`` where several fit.
         """
-        from llama_runner.serving.server_control import stop  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.find_and_stop import stop  # noqa: PLC0415 - not on the warm path
 
         return stop(self.servers, name, self._sink)
 
@@ -96,7 +96,7 @@ class Root:
 
         Nothing is ended: where such a server runs, it goes on, and no command here shows it any more.
         """
-        from llama_runner.serving.server_control import forget  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.find_and_stop import forget  # noqa: PLC0415 - not on the warm path
 
         return forget(self.servers, name)
 
@@ -115,8 +115,8 @@ class Root:
 
         Without a name it is the one that runs, or ran last.
         """
+        from llama_runner.serving.find_and_stop import log_of  # noqa: PLC0415
         from llama_runner.serving.log_reader import ServerLog  # noqa: PLC0415 - not on the warm path
-        from llama_runner.serving.server_control import log_of  # noqa: PLC0415
 
         return ServerLog(*log_of(self.servers, self.root, name))
 

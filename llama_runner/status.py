@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory

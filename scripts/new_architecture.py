@@ -29,7 +29,7 @@ import gguf  # noqa: E402
 
 from llama_runner.convert.families import ARCHITECTURES, family_of  # noqa: E402
 from llama_runner.convert.families.family import unchanged  # noqa: E402
-from llama_runner.convert.official_names import MODELS  # noqa: E402
+from llama_runner.convert.official_architectures import MODELS  # noqa: E402
 from tests.convert.families.layouts import BASES  # noqa: E402
 
 REGISTRY = REPOSITORY / "llama_runner" / "convert" / "families" / "__init__.py"

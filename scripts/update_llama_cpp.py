@@ -19,12 +19,12 @@ import zipfile
 from pathlib import Path
 
 from llama_runner import Runner
-from llama_runner.cli.render import Printer
+from llama_runner.cli.text_output import Printer
 from llama_runner.core.errors import DownloadError, LlamaRunnerError, SourceError
 from llama_runner.llama_cpp.capabilities import difference, probe
 from llama_runner.llama_cpp.pinned_source import NestedFile, SourcePin, load_pin
 from llama_runner.store import layout
-from llama_runner.store.stamps import hash_file, hash_tree
+from llama_runner.store.digest_cache import hash_file, hash_tree
 from llama_runner.system import archives, hardware
 from llama_runner.system.processes import capture, python_module
 

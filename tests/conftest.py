@@ -146,7 +146,7 @@ def llama_runner(tmp_path: Path) -> Command:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the stamps of files at once: no test can wait until a file is old, and no program can set a ctime."""
-    monkeypatch.setattr("llama_runner.store.stamps.RACY_NS", 0)
+    monkeypatch.setattr("llama_runner.store.digest_cache.RACY_NS", 0)
 
 
 @pytest.fixture

@@ -149,13 +149,13 @@ socket.socket.connect = refuse
 from llama_runner import Runner
 prepared = Runner(sys.argv[1]).prepare(demo=True)
 assert prepared.ran == (), prepared.ran
-from llama_runner.cli import main, render
+from llama_runner.cli import main, text_output
 json.dump(sorted(sys.modules), sys.stdout)
 """
 
 
 READERS = {
-    *("system", "doctor", "official_driver.py"),
+    *("system", "doctor", "official_script_runner.py"),
     *(
         "system/gpu_memory.py",
         "serving/reaper.py",
@@ -189,7 +189,7 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
 
 MOVING = {
     "system/files.py": "replaces a file by its new content",
-    "system/new_file.py": "a file that the user asked for",
+    "system/output_file.py": "a file that the user asked for",
     "store/artifacts.py": "publishes what was staged",
     "store/removal.py": "an artifact is moved away before it is deleted",
     "store/staging.py": "asks whether a rename is possible",
@@ -202,7 +202,7 @@ MOVING = {
     "steps/unpack_programs.py": "what was unpacked becomes an artifact",
 }
 """What renames files and directories. Small files of ours are written by ``system/files.py`` alone."""
-SYNCING = {"system/files.py", "system/new_file.py"}
+SYNCING = {"system/files.py", "system/output_file.py"}
 
 
 def test_12_04_small_files_of_ours_are_replaced_by_the_one_module_that_does_it_atomically() -> None:
@@ -261,7 +261,7 @@ OF_CONFIG = {
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",
     "sources/hub/resolver.py": "the file in a repository",
-    "sources/open_source.py": "whether there is one, beside the settings of an adapter",
+    "sources/resolve_source.py": "whether there is one, beside the settings of an adapter",
 }
 
 
@@ -367,7 +367,7 @@ def third_party() -> set[str]:
     """Return the distributions that the package imports or starts."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "official_driver.py":  # runs in an environment of its own
+        if path.name == "official_script_runner.py":  # runs in an environment of its own
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

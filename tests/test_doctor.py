@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llama_runner.doctor import Machine, collect_report
-from llama_runner.doctor.probe import DocumentRedactor
+from llama_runner.doctor.machine_probes import DocumentRedactor
 from llama_runner.llama_cpp.backends import BACKENDS
 from llama_runner.store.artifacts import Store
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.record import TREE
 from llama_runner.store import layout
-from llama_runner.store.stamps import StampCache, hash_file, source_stamp
+from llama_runner.store.digest_cache import StampCache, hash_file, source_stamp
 from llama_runner.system import hardware
 from llama_runner.system.files import LARGEST_JSON, read_bounded
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.engine.run_program import Cancellation, run
-from llama_runner.llama_cpp.environment import program_environment
+from llama_runner.llama_cpp.program_environment import program_environment
 from llama_runner.store.layout import log_place
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from llama_runner.cli import options as shared
 from llama_runner.cli.infer_cmds import own_options
 from llama_runner.cli.llama_server_options import ServerCommand
-from llama_runner.cli.streams import say
+from llama_runner.cli.safe_output import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,9 +161,9 @@ def _bench_raw(given: dict[str, Any]) -> None:
 
 def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
 
-    return Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
+    return Runner(given["root"], on_event=text_output.Printer(), lock_timeout=given["lock_timeout"])
 
 
 def _show(level: Level, *, head: bool) -> None:

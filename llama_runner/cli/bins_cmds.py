@@ -9,7 +9,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.bins_update import update
-from llama_runner.cli.streams import say
+from llama_runner.cli.safe_output import say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def _tell_made(given: dict[str, Any], made: BuildResult) -> None:
     if given["as_json"]:
         click.echo(json.dumps(made.to_json()))
         return
-    from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help
 
-    how = f"made in {render.seconds(made.seconds)}" if made.ran else "is here already"
+    how = f"made in {text_output.seconds(made.seconds)}" if made.ran else "is here already"
     say(f"{made.name}   {how}   {made.path}")
 
 
@@ -118,7 +118,7 @@ def list_(**given: Any) -> None:
 
 
 def _row(build: Build) -> tuple[str, ...]:
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
     from llama_runner.llama_cpp.installed_builds import age_s  # noqa: PLC0415
     from llama_runner.system import hardware  # noqa: PLC0415 - not for --help
 
@@ -133,7 +133,7 @@ def _row(build: Build) -> tuple[str, ...]:
         "-" if number is None else f"b{number}" + (f" ({commit[:9]})" if isinstance(commit, str) else ""),
         build.origin,
         size_text(build.bytes),
-        "-" if age is None else render.age(age),
+        "-" if age is None else text_output.age(age),
         str(build.facts.get("proven") or "-"),
         ", ".join(state),
     )
@@ -243,6 +243,6 @@ def _shelf(given: dict[str, Any]) -> BuildStore:
 
 def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
 
-    return Runner(given["root"], on_event=render.Printer(), lock_timeout=given.get("lock_timeout", 0.0))
+    return Runner(given["root"], on_event=text_output.Printer(), lock_timeout=given.get("lock_timeout", 0.0))

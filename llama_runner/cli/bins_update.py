@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.streams import say
+from llama_runner.cli.safe_output import say
 
 if TYPE_CHECKING:
-    from llama_runner.llama_cpp.updates import IndexStatus, ReleaseStatus, Updates
+    from llama_runner.llama_cpp.newer_versions import IndexStatus, ReleaseStatus, Updates
 
 MOVE_PIN = "python scripts/update_llama_cpp.py"
 

@@ -15,9 +15,9 @@ STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 def runner_for(given: dict[str, Any], *, events: bool = False) -> Runner:
     """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout."""
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
 
     gc.freeze()  # what is imported so far is no garbage: the first collection need not look at it
     gc.enable()
-    sink = render.print_event if events else render.Printer()
+    sink = text_output.print_event if events else text_output.Printer()
     return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0))

@@ -10,7 +10,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.streams import joined, say
+from llama_runner.cli.safe_output import joined, say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -110,16 +110,16 @@ def _brief(value: Any) -> str:
 
 def _make(given: dict[str, Any]) -> None:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
 
-    runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
+    runner = Runner(given["root"], on_event=text_output.Printer(), lock_timeout=given["lock_timeout"])
     made = runner.make(**shared.keywords(given), output=given["output"])
     if given["as_json"]:
         click.echo(json.dumps([one.to_json() for one in made]))
     else:
         say(*map(_line, made), *(f"{'copied':<9} {copy}" for one in made for copy in one.copies))
         if figures := {one.path.name: one.quality for one in made if one.quality}:
-            click.echo(render.quality(figures))
+            click.echo(text_output.quality(figures))
 
 
 def _line(made: ModelFile) -> str:

@@ -19,7 +19,7 @@ def detach(
     runner: Runner, prepared: Prepared, options: ServerOptions, given: dict[str, Any], cancelled: Callable[[], bool]
 ) -> None:
     """Start a server in the background and say where it is: the end of ``run --detach``."""
-    from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help
     from llama_runner.serving.registry import running  # noqa: PLC0415
 
     server = runner.detach(
@@ -30,9 +30,9 @@ def detach(
         name = server.spec.alias if names.count(server.spec.alias) == 1 else server.url
         where = ("--root", str(runner.root)) if given["root"] else ()
         stop = shlex.join(["llama-runner", "stop", name, *where])
-        render.show(render.summary(prepared, server, server.spec.threads, stop=stop))
+        text_output.show(text_output.summary(prepared, server, server.spec.threads, stop=stop))
     elif options.api_key == "auto":
-        render.show(f"API key   {server.api_key}   (shown this once)", err=True)
+        text_output.show(f"API key   {server.api_key}   (shown this once)", err=True)
 
 
 def check_detach(runner: Runner, options: ServerOptions, given: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import click
 
-from llama_runner.cli.streams import has_colour, styled
+from llama_runner.cli.safe_output import has_colour, styled
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError
 from llama_runner.core.printable import printable_lines, printable_message
-from llama_runner.core.redaction import redacted
+from llama_runner.core.url_redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.models_cmds import root_of
-from llama_runner.cli.streams import say
+from llama_runner.cli.safe_output import say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli.streams import has_colour, styled
+from llama_runner.cli.safe_output import has_colour, styled
 from llama_runner.core.option import GROUPS
 from llama_runner.request.run_options import OPTIONS
 

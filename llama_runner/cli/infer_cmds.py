@@ -14,7 +14,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.error_output import report
 from llama_runner.cli.llama_server_options import ServerCommand
-from llama_runner.cli.streams import say
+from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import UsageError
 from llama_runner.system.files import read_json
 
@@ -167,11 +167,11 @@ def chat(**given: Any) -> None:
 def answering(given: dict[str, Any]) -> AbstractContextManager[Requests]:
     """Return a client of a server that gives the answers of the model that is asked for."""
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
 
     if given["url"] and any(given[name] for name in ("model", *_SOURCES[:-1])):
         raise click.UsageError("either a model or --url")
-    runner = Runner(given["root"], on_event=render.Printer(), lock_timeout=given["lock_timeout"])
+    runner = Runner(given["root"], on_event=text_output.Printer(), lock_timeout=given["lock_timeout"])
     return runner.client(server=own_options(given), url=given["url"], **shared.keywords(given))
 
 

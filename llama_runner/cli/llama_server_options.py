@@ -76,9 +76,9 @@ def _values_of(name: str, known: Capabilities | None, ours: Iterable[str]) -> in
         )
         raise click.UsageError(f"{name} is an option of llama-server that is not passed on: {use}")
     if known is None:
-        from llama_runner.serving import launch_identity  # noqa: PLC0415 - as above
+        from llama_runner.serving import server_matching  # noqa: PLC0415 - as above
 
-        if name in launch_identity.OPTIONS:
+        if name in server_matching.OPTIONS:
             raise click.UsageError(f"{name} is an option of llama-server: put it after `--`")
         return None
     if (flag := known.flag(name)) is not None:
@@ -131,7 +131,7 @@ def print_information(given: dict[str, Any], words: Iterable[str]) -> None:
     """Print what llama-server says with ``--help`` and the like. Its programs are made first if they are not here."""
     from llama_runner.cli.command_runner import runner_for  # noqa: PLC0415
     from llama_runner.cli.options import INFORMATION, PROGRAMS  # noqa: PLC0415 - only then
-    from llama_runner.cli.streams import say  # noqa: PLC0415
+    from llama_runner.cli.safe_output import say  # noqa: PLC0415
     from llama_runner.llama_cpp.capabilities import information_text  # noqa: PLC0415
 
     asked = {name: given[name] for name in (*PROGRAMS, "offline") if given.get(name) is not None}

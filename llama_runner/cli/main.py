@@ -16,7 +16,7 @@ import click  # noqa: E402
 from llama_runner.cli.command_runner import STOP_SIGNALS  # noqa: E402
 from llama_runner.cli.error_output import form_of, report, report_usage  # noqa: E402
 from llama_runner.cli.help import Formatter, GroupedCommand, write_commands, write_examples  # noqa: E402
-from llama_runner.cli.streams import printable_streams  # noqa: E402
+from llama_runner.cli.safe_output import printable_streams  # noqa: E402
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
 
@@ -164,6 +164,6 @@ def _flush(stream: IO[str]) -> None:
     try:
         stream.flush()
     except (OSError, ValueError, AttributeError):
-        from llama_runner.cli.render import discard  # noqa: PLC0415 - only then
+        from llama_runner.cli.text_output import discard  # noqa: PLC0415 - only then
 
         discard(stream)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.streams import say
+from llama_runner.cli.safe_output import say
 from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.sizes import size_text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama_runner.core.events import Event
-    from llama_runner.library.details import Details
+    from llama_runner.library.model_details import Details
     from llama_runner.library.models import Model
     from llama_runner.root import Root
 
@@ -209,6 +209,6 @@ def root_of(given: dict[str, Any]) -> Root:
 
 def _tell(event: Event) -> None:
     """Print an event; what that takes is loaded only when there is one."""
-    from llama_runner.cli.render import Printer  # noqa: PLC0415 - as said
+    from llama_runner.cli.text_output import Printer  # noqa: PLC0415 - as said
 
     Printer()(event)

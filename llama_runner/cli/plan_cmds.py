@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli import render
+from llama_runner.cli import text_output
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.llama_server_options import ServerCommand
@@ -23,7 +23,7 @@ def prepare(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps(prepared.to_json()))
     else:
-        click.echo(render.prepared(prepared))
+        click.echo(text_output.prepared(prepared))
 
 
 @click.command(cls=ServerCommand)
@@ -36,7 +36,7 @@ def plan(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps(forecast.to_json()))
     else:
-        click.echo(render.plan(forecast))
+        click.echo(text_output.plan(forecast))
 
 
 @click.command(cls=GroupedCommand)
@@ -47,4 +47,4 @@ def status(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))
     else:
-        click.echo(render.status(found))
+        click.echo(text_output.status(found))

@@ -12,7 +12,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import STOP_SIGNALS, runner_for
 from llama_runner.cli.llama_server_options import ServerCommand, print_information
-from llama_runner.cli.streams import PrintableBytes, unblock_streams
+from llama_runner.cli.safe_output import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ def run(**given: Any) -> None:
                 from llama_runner.serving.system_service import notify_ready  # noqa: PLC0415 - only for a service of the system
 
                 notify_ready(os.environ)
-            from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+            from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help
 
             if not given["as_json"]:
-                render.show(render.summary(prepared, server, server.spec.threads))
+                text_output.show(text_output.summary(prepared, server, server.spec.threads))
             elif server_options.api_key == "auto":  # stdout is kept by whoever reads the events
-                render.show(f"API key   {server.api_key}   (shown this once)", err=True)
+                text_output.show(f"API key   {server.api_key}   (shown this once)", err=True)
             status = keeper.wait()
         if wish.number == signal.SIGINT:
             raise Interrupted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.streams import joined, say
+from llama_runner.cli.safe_output import joined, say
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def search(**given: Any) -> None:
     Lists their quantizations with sizes, and what fits into the memory of this machine.
     """
     from llama_runner.api import Runner  # noqa: PLC0415
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
     from llama_runner.system import hardware  # noqa: PLC0415 - not for --help
 
     words = " ".join(given["words"])
-    runner = Runner(given["root"], on_event=render.Printer())
+    runner = Runner(given["root"], on_event=text_output.Printer())
     found = runner.search(words, limit=given["limit"], token_file=given["token_file"])
     if given["as_json"]:
         click.echo(json.dumps([repository.to_json() for repository in found]))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.streams import PrintableBytes, say
+from llama_runner.cli.safe_output import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from llama_runner.api import Runner
-    from llama_runner.request.services import Service, Services
+    from llama_runner.request.service_units import Service, Services
 
 _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
@@ -47,7 +47,7 @@ def ps(**given: Any) -> None:
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
-    from llama_runner.cli import render  # noqa: PLC0415 - not for --help
+    from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help
     from llama_runner.core.sizes import size_text  # noqa: PLC0415
 
     def told(value: Any, text: Callable[[Any], str] = str) -> str:
@@ -59,9 +59,9 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
         told(server["state"]),
         server["url"],
         told(server["pid"]),
-        told(server["age_s"], render.age),
+        told(server["age_s"], text_output.age),
         told(server["rss"], size_text),
-        told(server["vram"], render.vram),
+        told(server["vram"], text_output.vram),
         told(slots),
         told(server["tokens_per_second"], "{:.1f}".format),
         told(server["build"]),
@@ -235,6 +235,6 @@ def _services(root: str | None) -> Services:
 
 def _runner(given: dict[str, Any]) -> Runner:
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
-    from llama_runner.cli import render  # noqa: PLC0415
+    from llama_runner.cli import text_output  # noqa: PLC0415
 
-    return Runner(given["root"], on_event=render.Printer(), lock_timeout=given.get("lock_timeout", 0.0))
+    return Runner(given["root"], on_event=text_output.Printer(), lock_timeout=given.get("lock_timeout", 0.0))

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.streams import say, terminal_of
+from llama_runner.cli.safe_output import say, terminal_of
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _tell_import(found: Imported) -> None:
 
 def _root_of(given: dict[str, Any]) -> Root:
     """Return the root that a command works on, with progress on stderr."""
-    from llama_runner.cli.render import Printer  # noqa: PLC0415 - not for --help
+    from llama_runner.cli.text_output import Printer  # noqa: PLC0415 - not for --help
     from llama_runner.root import Root  # noqa: PLC0415 - as above
 
     return Root(given["root"], on_event=Printer(), lock_timeout=_LOCK_TIMEOUT_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.value import Value, field
+from llama_runner.core.immutable import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.convert.converter_corrections import revision_of
 from llama_runner.convert.families import ARCHITECTURES, TEXT_PARTS
 from llama_runner.convert.model_directory import ModelDirectory, architecture_of
-from llama_runner.convert.revisions import revision_of
 from llama_runner.core.converter import Converter, ConverterChoice
 from llama_runner.core.errors import SourceError
 from llama_runner.core.model_files import CODE, READ_BY_SCRIPT
@@ -159,7 +159,7 @@ _AS_SAFETENSORS = "pickles are never loaded: save it as safetensors where you tr
 
 def _check(config: Mapping[str, Any], architecture: str, *, projector: bool = False) -> None:
     """Raise ``UnknownArchitecture`` or ``NoProjector`` for models that the script does not convert."""
-    from llama_runner.convert.official_names import MODELS, PROJECTORS  # noqa: PLC0415 - few models need it
+    from llama_runner.convert.official_architectures import MODELS, PROJECTORS  # noqa: PLC0415 - few models need it
 
     names = {architecture, *_inner(config)}
     if projector and not names & PROJECTORS:
@@ -181,7 +181,7 @@ def _architectures(part: object) -> list[str]:
 
 def _context(config: Mapping[str, Any]) -> int | None:
     """Return the context length of the model or of its text part; None if it is invalid."""
-    from llama_runner.convert.limits import POSITIONS  # noqa: PLC0415 - few models need it
+    from llama_runner.convert.config_limits import POSITIONS  # noqa: PLC0415 - few models need it
 
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
     for part in parts:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from llama_runner.core.immutable import Value
 from llama_runner.core.model_files import READ_BY_CONVERSION
-from llama_runner.core.value import Value
 
 Converter = Literal["auto", "native", "official"]
 """The value of ``--converter``; ``auto`` selects ``native`` for a supported architecture, else ``official``."""
@@ -21,4 +21,4 @@ class ConverterChoice(Value):
     reads: tuple[str, ...] = READ_BY_CONVERSION
     """Patterns of the files that the converter may read."""
     revision: int = 0
-    """Number of corrections of the native converter that concern the model; see ``convert.revisions``."""
+    """Number of corrections of the native converter that concern the model; see ``convert.converter_corrections``."""

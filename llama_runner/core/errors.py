@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_runner.core.printable import printable_message
-from llama_runner.core.redaction import redacted
+from llama_runner.core.url_redaction import redacted
 
 _LONGEST = 1 << 15
 """Maximum length of a message or hint in characters; the output of a failed program has a few thousand."""

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from llama_runner.core.immutable import Value
 from llama_runner.core.plan import Reason
-from llama_runner.core.value import Value
 
 
 class Event(Value):

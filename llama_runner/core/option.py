@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 
 Group = Literal[
     "model",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.source import Source
 from llama_runner.core.step import (
     Place,
@@ -24,7 +25,6 @@ from llama_runner.core.step import (
     step_key,
     topological_order,
 )
-from llama_runner.core.value import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

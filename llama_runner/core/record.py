@@ -14,7 +14,7 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.digest import Digest, Key
-from llama_runner.core.value import Value, field
+from llama_runner.core.immutable import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

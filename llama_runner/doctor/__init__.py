@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.doctor import hardware_report, software_report
-from llama_runner.doctor.probe import Document, DocumentRedactor, Machine, is_unknown, try_probe
+from llama_runner.doctor.machine_probes import Document, DocumentRedactor, Machine, is_unknown, try_probe
 from llama_runner.doctor.problems import problems, verdict
 from llama_runner.store.layout import PARTS
 from llama_runner.system import hardware

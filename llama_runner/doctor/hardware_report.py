@@ -9,7 +9,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from llama_runner.doctor.probe import Document, Machine, ProbeFailed, try_probe
+from llama_runner.doctor.machine_probes import Document, Machine, ProbeFailed, try_probe
 from llama_runner.system import hardware
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.sizes import size_text
-from llama_runner.doctor.probe import Document, Machine, is_unknown, try_probe
+from llama_runner.doctor.machine_probes import Document, Machine, is_unknown, try_probe
 from llama_runner.llama_cpp.backends import BACKENDS
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError, StepError
-from llama_runner.core.value import Value
-from llama_runner.doctor.probe import DocumentRedactor
+from llama_runner.core.immutable import Value
+from llama_runner.doctor.machine_probes import DocumentRedactor
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.system.processes import capture
 from llama_runner.system.programs import find_program

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.core.redaction import public_url
-from llama_runner.doctor.probe import Document, Machine, try_probe
+from llama_runner.core.url_redaction import public_url
+from llama_runner.doctor.machine_probes import Document, Machine, try_probe
 from llama_runner.llama_cpp.backends import BACKENDS, choose_backend, missing_requirements
 from llama_runner.llama_cpp.compiler_cache import PROGRAMS
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.llama_cpp.toolchain import NoCompiler, find_toolchain, tool_path
 from llama_runner.store import layout
 from llama_runner.system.files import LARGEST_JSON, read_bounded
-from llama_runner.system.network import is_offline
-from llama_runner.system.redaction import is_secret
+from llama_runner.system.network_settings import is_offline
+from llama_runner.system.secret_redaction import is_secret
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:

@@ -30,10 +30,10 @@ from llama_runner.core.source import Source
 from llama_runner.core.step import Place, Resource, Step, all_inputs, first_node, inputs, recipe_of, step_key
 from llama_runner.engine.outcome import Outcome, skip_up_to_date
 from llama_runner.engine.run_program import Cancellation
-from llama_runner.engine.workspace import StagedWorkspace
+from llama_runner.engine.step_workspace import StagedWorkspace
 from llama_runner.store import layout, locks, staging
+from llama_runner.store.digest_cache import hash_file, hash_payload, hash_tree
 from llama_runner.store.errors import as_store_error, disk_full_error
-from llama_runner.store.stamps import hash_file, hash_payload, hash_tree
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:

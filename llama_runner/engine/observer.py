@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest
     from llama_runner.core.plan import Decision, Question
     from llama_runner.core.step import Place, Step
-    from llama_runner.core.workspace import Sources
+    from llama_runner.core.step_protocols import Sources
     from llama_runner.store.artifacts import Store
 
 

@@ -11,7 +11,7 @@ from llama_runner.core.events import Sink, StepSkipped
 from llama_runner.core.plan import Plan, RecordAt, Skip
 from llama_runner.core.source import Source
 from llama_runner.core.step import first_node
-from llama_runner.store.stamps import payload_stamp
+from llama_runner.store.digest_cache import payload_stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.record import Record
     from llama_runner.core.step import Node, Place, Step
-    from llama_runner.core.workspace import Sources
+    from llama_runner.core.step_protocols import Sources
     from llama_runner.store.artifacts import Store
 
 

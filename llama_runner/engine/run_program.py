@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from llama_runner.system.redaction import Redactor
+    from llama_runner.system.secret_redaction import Redactor
 
 GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -96,7 +96,7 @@ def run(
     updates of a progress bar are passed on. Raises ``ProgramFailed`` with the last lines, ``StoreError`` for a full
     disk, ``Interrupted`` after a cancellation.
     """
-    from llama_runner.system.redaction import Redactor  # noqa: PLC0415 - not on the warm path
+    from llama_runner.system.secret_redaction import Redactor  # noqa: PLC0415 - not on the warm path
 
     redactor = Redactor(env)
     log.write(f"$ {redactor.text(' '.join(map(str, argv)))}\n".encode("utf-8", "surrogateescape"))

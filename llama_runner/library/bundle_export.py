@@ -14,26 +14,26 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.events import Sink, StepProgress, Warned
+from llama_runner.core.immutable import Value
 from llama_runner.core.record import TREE, Record
 from llama_runner.core.step import Place
-from llama_runner.core.value import Value
 from llama_runner.library.bundle_format import MANIFEST, BundledArtifact, BundledFile, Description, Manifest
+from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of, role_of
-from llama_runner.library.names import select
 from llama_runner.sources.hub.file_names import parse_quantization
 from llama_runner.sources.hub.pins import PinRecord, PinStore, artifact_directory
 from llama_runner.store import layout
+from llama_runner.store.digest_cache import hash_file, walk_tree
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
-from llama_runner.store.stamps import hash_file, walk_tree
 from llama_runner.system.files import open_regular
-from llama_runner.system.new_file import new_file
+from llama_runner.system.output_file import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
-    from llama_runner.library.names import Selection
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact
 

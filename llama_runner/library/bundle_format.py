@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.digest import Digest, tree_digest
 from llama_runner.core.errors import SourceError
+from llama_runner.core.immutable import Value
 from llama_runner.core.record import TREE, InvalidRecord, Record, Stamp
 from llama_runner.core.step import Place
-from llama_runner.core.value import Value
 from llama_runner.sources.hub import names
 from llama_runner.sources.hub.file_names import UnsafeListing, check_names
 from llama_runner.sources.hub.names import BadName

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError
 from llama_runner.core.events import LockWaiting, Noticed, Sink, StepProgress, Warned
-from llama_runner.core.value import Value, field
+from llama_runner.core.immutable import Value, field
 from llama_runner.library.bundle_reader import BundleReader
 from llama_runner.library.named_models import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name

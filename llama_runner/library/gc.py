@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError
 from llama_runner.core.events import LockWaiting, Sink, Warned
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.step import Place
-from llama_runner.core.value import Value, field
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
-from llama_runner.library.kept import kept_models
+from llama_runner.library.kept_models import kept_models
 from llama_runner.library.models import files_of, models_of
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal

@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.digest import short_hash
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.sizes import size_text
-from llama_runner.core.value import Value, field
 from llama_runner.library.models import role_of
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from llama_runner.library.kept import Kept
+    from llama_runner.library.kept_models import Kept
     from llama_runner.library.models import Model
     from llama_runner.store.inventory import Artifact, Entry, Inventory
 

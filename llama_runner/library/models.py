@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import STATE_FILE, TREE
-from llama_runner.core.value import Value, field
 from llama_runner.serving import registry
 from llama_runner.store import layout
 

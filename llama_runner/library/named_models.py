@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llama_runner.library.models import quantization_of, role_of
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
-from llama_runner.store.model_names import NamedModel, write_names
+from llama_runner.store.name_index import NamedModel, write_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

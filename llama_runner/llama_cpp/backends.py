@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.core.value import Value, field
+from llama_runner.core.immutable import Value, field
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import key_of, short_hash
 from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.core.immutable import Value
 from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, Stamp, format_state, parse_state
 from llama_runner.core.step import Place, Step
-from llama_runner.core.value import Value
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, open_directory
 from llama_runner.store import layout, locks, staging
+from llama_runner.store.digest_cache import hash_file, hash_tree
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.local_sources import LocalSources, unreadable_source_error
-from llama_runner.store.stamps import hash_file, hash_tree
 from llama_runner.system import hardware
 from llama_runner.system.files import open_regular, read_bounded
-from llama_runner.system.new_file import new_file
+from llama_runner.system.output_file import new_file
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.events import Sink
-    from llama_runner.engine.workspace import StagedWorkspace
+    from llama_runner.engine.step_workspace import StagedWorkspace
     from llama_runner.store.artifacts import Store
 
     SmokeTest = Callable[[StagedWorkspace, Mapping[str, Any]], None]
@@ -292,7 +292,7 @@ def publish_build(
 
     The record was checked, and the files have its digest.
     """
-    from llama_runner.engine.workspace import StagedWorkspace  # noqa: PLC0415
+    from llama_runner.engine.step_workspace import StagedWorkspace  # noqa: PLC0415
 
     lock = layout.lock_file(store.private, short_hash(record.key, 16))
     path = store.path(place)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import LlamaRunnerError, StoreError, UsageError
+from llama_runner.core.immutable import Value
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Place
-from llama_runner.core.value import Value
 from llama_runner.store import layout
+from llama_runner.store.digest_cache import payload_stamp
 from llama_runner.store.local_sources import LocalSources, StoredSource
 from llama_runner.store.staging import PREFIX
-from llama_runner.store.stamps import payload_stamp
 from llama_runner.system import hardware
 from llama_runner.system.files import read_json
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import TREE
-from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp.build_selection import (
     BuildChoice,
     DamagedChoice,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llama_runner.core.record import Record
     from llama_runner.core.step import Place
     from llama_runner.llama_cpp.build_archive import ImportResult, SmokeTest
-    from llama_runner.llama_cpp.updates import Updates
+    from llama_runner.llama_cpp.newer_versions import Updates
     from llama_runner.store.artifacts import Store
 
 AUTO = "auto"
@@ -318,8 +318,8 @@ class BuildStore:
 
     def updates(self, *, offline: bool = False) -> Updates:
         """Compare the pinned llama.cpp with the package index and the releases. Changes nothing."""
+        from llama_runner.llama_cpp.newer_versions import find_updates  # noqa: PLC0415
         from llama_runner.llama_cpp.pinned_source import load_pin  # noqa: PLC0415 - rarely wanted
-        from llama_runner.llama_cpp.updates import find_updates  # noqa: PLC0415
         from llama_runner.store import layout  # noqa: PLC0415
 
         pin, platform = load_pin(layout.pin_file()), hardware.platform_tag()

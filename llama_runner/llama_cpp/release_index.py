@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from llama_runner.core.errors import DownloadError, ExitCode
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.llama_cpp.releases import BadListing, parse_releases, to_json, write_cache
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
 from llama_runner.system.http_failure import url_origin
-from llama_runner.system.network import parse_endpoint
+from llama_runner.system.network_settings import parse_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

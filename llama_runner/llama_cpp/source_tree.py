@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import tree_digest
 from llama_runner.core.errors import SourceError
+from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.layout import BUILDS, SOURCES
 from llama_runner.store.local_sources import DirectorySource, unreadable_source_error
-from llama_runner.store.stamps import hash_file
 from llama_runner.system.git import run_git
 from llama_runner.system.programs import find_program
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.value import Value, field
-from llama_runner.store.stamps import is_same_tool, source_stamp
+from llama_runner.core.immutable import Value, field
+from llama_runner.store.digest_cache import is_same_tool, source_stamp
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.request import binaries_graph
 from llama_runner.request.locations import programs_of
-from llama_runner.request.preparation import Preparation
+from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest
 from llama_runner.serving.build_store import open_builds
 

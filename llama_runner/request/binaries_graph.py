@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import key_of
+from llama_runner.core.immutable import Value
 from llama_runner.core.step import Step, params
-from llama_runner.core.value import Value
 from llama_runner.llama_cpp import cmake
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.llama_cpp.pinned_source import NumberedTree
@@ -81,7 +81,7 @@ def _present(found: Present, wanted: BinariesOptions, facts: ProgramFacts) -> No
             return prebuilt_graph.archive_programs(found, sha256=wanted.sha256, platform=platform)
         case Release():
             return prebuilt_graph.release_programs(found, platform=platform)
-    from llama_runner.steps.adopt import AdoptPrograms  # noqa: PLC0415 - as above
+    from llama_runner.steps.link_installed_programs import AdoptPrograms  # noqa: PLC0415 - as above
 
     return AdoptPrograms(found, str(found.path), found.server, os_and_arch=facts.platform)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.steps.convert import Convert
 
@@ -100,7 +100,7 @@ class Conversion(Value):
         revision = self.choice.revision if self.choice else 0
         if self.pre_tokenizer is None:
             return revision
-        from llama_runner.convert.revisions import revision_of_name  # noqa: PLC0415 - few name one
+        from llama_runner.convert.converter_corrections import revision_of_name  # noqa: PLC0415 - few name one
 
         return revision + revision_of_name(self.pre_tokenizer)
 

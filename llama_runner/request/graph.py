@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from llama_runner.core.errors import UsageError
+from llama_runner.core.immutable import Value
 from llama_runner.core.step import Step
-from llama_runner.core.value import Value
 from llama_runner.request import binaries_graph
 from llama_runner.request.conversion_graph import Conversion, NoWeightsToSee, is_made_here
 from llama_runner.sources import quantization_types as quantizations
@@ -24,7 +24,7 @@ from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.steps import download
 from llama_runner.steps.imatrix import Imatrix
-from llama_runner.steps.quality import Quality
+from llama_runner.steps.perplexity import Quality
 from llama_runner.steps.quantize import Quantize
 
 if TYPE_CHECKING:

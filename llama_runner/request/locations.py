@@ -15,7 +15,7 @@ from llama_runner.serving.llama_server.purpose import check_text, is_encoder, pu
 from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
-from llama_runner.steps.quality import numeric_figures
+from llama_runner.steps.perplexity import numeric_figures
 from llama_runner.store.layout import BUILDS, GGUF
 from llama_runner.system import hardware
 

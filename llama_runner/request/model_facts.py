@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.serving.llama_server.purpose import check_text
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.gguf_header import POOLING
@@ -90,7 +90,7 @@ def find_model_facts(
 
 def _open_adapter(path: Path) -> LocalGguf | LocalSafetensors:
     from llama_runner.sources.local import open_directory  # noqa: PLC0415 - few have any
-    from llama_runner.sources.open_source import open_gguf  # noqa: PLC0415
+    from llama_runner.sources.resolve_source import open_gguf  # noqa: PLC0415
 
     return open_directory(path) if path.is_dir() else open_gguf(path)
 

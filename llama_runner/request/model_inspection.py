@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.sources.gguf_header import read_header
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
-from llama_runner.sources.open_source import open_source
+from llama_runner.sources.resolve_source import open_source
 
 if TYPE_CHECKING:
     from pathlib import Path

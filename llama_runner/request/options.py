@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import UsageError
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.option_values import checked_value, texts, wrong_value_error
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Step, topological_order
-from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp import cmake
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.program_facts import AUTO, BinariesOptions

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import TREE
-from llama_runner.core.value import Value, field
 from llama_runner.llama_cpp import backends, cmake
 from llama_runner.llama_cpp.build_selection import open_chosen, open_programs
 from llama_runner.llama_cpp.gpu_detection import find_gpus

@@ -15,12 +15,12 @@ from llama_runner.request.options import binaries_options_of, checked, options_o
 from llama_runner.request.program_facts import find_program_facts
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
-from llama_runner.sources.open_source import check_not_adapter, open_named, open_source
 from llama_runner.sources.quantize_options import QuantizeOptions
+from llama_runner.sources.resolve_source import check_not_adapter, open_named, open_source
 from llama_runner.steps.download import Hub
 from llama_runner.store import layout
 from llama_runner.system import hardware
-from llama_runner.system.network import is_offline
+from llama_runner.system.network_settings import is_offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import UsageError
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.printable import printable
-from llama_runner.core.value import Value, field
 from llama_runner.request.plan_text import why_text
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 
@@ -98,7 +98,7 @@ class Prepared(Value):
     adapters: tuple[Path, ...] = ()
     """LoRA adapters."""
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What quantizing cost, by the name of the file, where that was asked for: see ``steps.quality``."""
+    """What quantizing cost, by the name of the file, where that was asked for: see ``steps.perplexity``."""
     build: dict[str, Any] = field(default_factory=dict)
     """Of the binaries: version, build, backend."""
     ran: tuple[str, ...] = ()
@@ -140,7 +140,7 @@ class ModelFile(Value):
     ran: bool
     """Whether it was made just now."""
     quality: dict[str, float] | None = None
-    """What quantizing cost, where that was asked for: see ``steps.quality``."""
+    """What quantizing cost, where that was asked for: see ``steps.perplexity``."""
     copies: tuple[Path, ...] = ()
     """Where copies of it were put."""
 

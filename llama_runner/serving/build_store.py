@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.events import Sink
-    from llama_runner.engine.workspace import StagedWorkspace
+    from llama_runner.engine.step_workspace import StagedWorkspace
     from llama_runner.store.artifacts import Store
 
 

@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.record import TREE
-from llama_runner.serving import server_control
+from llama_runner.serving import find_and_stop
 from llama_runner.serving.daemon import spec_from_json
 from llama_runner.serving.detached_server import detached_server
 from llama_runner.serving.errors import cannot_restart_error, launch_not_kept_error
-from llama_runner.serving.launch_identity import identity
 from llama_runner.serving.llama_server.flag_check import check_flags
 from llama_runner.serving.llama_server.launch_spec import needs_care
 from llama_runner.serving.llama_server.memory_check import checked, files_of, private_bytes
+from llama_runner.serving.server_matching import identity
 from llama_runner.store import layout
 from llama_runner.system.programs import find_program
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 def restart(store: Store, name: str, sink: Sink) -> dict[str, Any]:
     """Return the entry of a server that was started anew, once it is ready; see ``Root.restart``."""
     directory = layout.servers(store.private)
-    about = server_control.known(directory, name)
+    about = find_and_stop.known(directory, name)
     if about.get("state") in ("failed", "stopped"):
-        return server_control.without_launch(_start(store, about, sink))
+        return find_and_stop.without_launch(_start(store, about, sink))
 
     def check(running: dict[str, Any]) -> None:
         if spec := _spec(running):
             check_startable(store, running, spec, sink, pid=int(running["pid"]))
 
-    return server_control.without_launch(server_control.restart(directory, str(about["pid"]), check))
+    return find_and_stop.without_launch(find_and_stop.restart(directory, str(about["pid"]), check))
 
 
 def check_startable(store: Store, about: dict[str, Any], spec: ServerSpec, sink: Sink, *, pid: int | None) -> None:

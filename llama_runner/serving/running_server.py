@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import LockWaiting, Noticed, ServerReady
-from llama_runner.serving import server_control
-from llama_runner.serving.client_mixin import Talks
+from llama_runner.serving import find_and_stop
 from llama_runner.serving.errors import ended_elsewhere_error
-from llama_runner.serving.launch_identity import gives_same_answers, is_same_launch
 from llama_runner.serving.registry import lives, running
+from llama_runner.serving.server_client import Talks
+from llama_runner.serving.server_matching import gives_same_answers, is_same_launch
 from llama_runner.store.layout import lock_file
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class RunningServer(Talks):
     def stop(self) -> None:
         """End it."""
         self._hang_up()
-        server_control.stop(self.registry, str(self.pid))
+        find_and_stop.stop(self.registry, str(self.pid))
 
     def wait_ready(self, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Return once its supervisor has found it ready; ``ServerError`` if it has ended instead."""

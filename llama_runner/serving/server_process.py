@@ -12,11 +12,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
-from llama_runner.llama_cpp.environment import check_system_config
-from llama_runner.serving.client_mixin import Talks
-from llama_runner.serving.launch_identity import identity
+from llama_runner.llama_cpp.program_environment import check_system_config
 from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_care
 from llama_runner.serving.registry import GRACE_S, register
+from llama_runner.serving.server_client import Talks
+from llama_runner.serving.server_matching import identity
 from llama_runner.serving.server_output import Output
 from llama_runner.store.last_use import mark_used
 from llama_runner.system.background_writer import BackgroundWriter

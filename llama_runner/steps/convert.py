@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 _NAMED = 3
 
@@ -32,7 +32,7 @@ class Convert(Step):
     pre_tokenizer: str | None = keyed_unless_default(None)
     """llama.cpp's name of the pre-tokenizer, if the tokenizer's is not recognised."""
     revision: int = keyed_unless_default(0)
-    """Number of corrections of the converter that concern this model; see ``convert.revisions``."""
+    """Number of corrections of the converter that concern this model; see ``convert.converter_corrections``."""
     kind: ClassVar[str] = "convert"
 
     @property

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 CONVERT_ADAPTER = "convert_lora_to_gguf.py"
 _PROGRESS = r"Writing: +(\d+)%"

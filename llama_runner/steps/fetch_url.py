@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import DownloadError
-from llama_runner.core.redaction import public_url
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Place, ResourceEstimate, Step, unkeyed
+from llama_runner.core.url_redaction import public_url
 from llama_runner.store.layout import ARCHIVES, safe_name
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
     from llama_runner.system.http_client import Response
 
 _OK, _PARTIAL = 200, 206
@@ -74,7 +74,7 @@ class FetchUrl(Step):
 
     def run(self, workspace: Workspace) -> None:
         """Download the file, resuming an interrupted run. Raises ``NotFetched`` and ``DownloadError``."""
-        from llama_runner.store.stamps import hash_file  # noqa: PLC0415 - not on the warm path
+        from llama_runner.store.digest_cache import hash_file  # noqa: PLC0415 - not on the warm path
 
         partial = workspace.work / "partial"
         partial.touch()

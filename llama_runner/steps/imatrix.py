@@ -11,7 +11,7 @@ from llama_runner.core.errors import SourceError
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp.environment import check_system_config, step_environment
+from llama_runner.llama_cpp.program_environment import check_system_config, step_environment
 from llama_runner.sources.local import artifact_directory
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 _CONTEXT = 512
 _SIZE = 64 << 20
@@ -65,7 +65,7 @@ class Imatrix(Step):
         """Run llama-imatrix on the text."""
         import shutil  # noqa: PLC0415 - not on the warm path
 
-        from llama_runner.steps.adopt import program_path  # noqa: PLC0415 - not on the warm path
+        from llama_runner.steps.link_installed_programs import program_path  # noqa: PLC0415 - not on the warm path
 
         shutil.copyfile(workspace.input("text"), workspace.scratch / "calibration.txt")  # its name is in the output
         total = self.chunks or 0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import DownloadError, StepError, ToolError
 from llama_runner.core.record import STATE_FILE
-from llama_runner.core.redaction import public_url
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, unkeyed
+from llama_runner.core.url_redaction import public_url
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.source_tree import SourceTree
 from llama_runner.steps.git_checkout import TREE_BYTES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 _LARGEST = 16 << 20
 _CHANGE = rb"^(\+\+\+ |GIT binary patch|rename to |new mode |(new|deleted) file mode )"

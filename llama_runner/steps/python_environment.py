@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import ToolError
+from llama_runner.core.immutable import Value
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step
-from llama_runner.core.value import Value
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
 from llama_runner.store.layout import SOURCES
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 REQUIREMENTS = (
     "torch==2.13.0",
@@ -46,7 +46,7 @@ REQUIREMENTS = (
 gguf is missing on purpose: it must come from the same tree as the script.
 """
 CONVERT = "convert_hf_to_gguf.py"
-DRIVER = Path(__file__).parents[1] / "convert" / "official_driver.py"
+DRIVER = Path(__file__).parents[1] / "convert" / "official_script_runner.py"
 FETCHED_BYTES = 240_000_000
 INSTALLED_BYTES = 1_100_000_000
 """Measured on Linux, x86-64, Python 3.11."""
@@ -205,7 +205,7 @@ def run_official_script(
     force: bool = False,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a script of the input ``tree`` in an environment by ``official_driver``: offline, with an empty home.
+    """Run a script of the input ``tree`` in an environment by ``official_script_runner``: offline, with an empty home.
 
     ``pre_tokenizer`` overrides the script's own detection with ``force``, else it is used if that fails. Raises
     ``ProgramFailed``.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import short_hash
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
-from llama_runner.llama_cpp.environment import step_environment
+from llama_runner.llama_cpp.program_environment import step_environment
 from llama_runner.sources.local import artifact_directory
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 _PROGRESS = r"\[\s*(\d+)/\s*(\d+)\]"
 _BITS = r"llama_model_quantize_impl: quant size *= .*\((\d+\.\d+) BPW\)"
@@ -77,7 +77,7 @@ class Quantize(Step):
     def run(self, workspace: Workspace) -> None:
         """Run llama-quantize and read the header of its output."""
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path
-        from llama_runner.steps.adopt import program_path  # noqa: PLC0415 - not on the warm path
+        from llama_runner.steps.link_installed_programs import program_path  # noqa: PLC0415 - not on the warm path
 
         told: dict[str, tuple[str, ...]] = {}
 

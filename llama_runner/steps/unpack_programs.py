@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 NEEDED = ("llama-server", "llama-quantize")
 """Programs that a build must have, to serve and to quantize."""

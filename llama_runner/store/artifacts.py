@@ -14,8 +14,8 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.events import Sink, Warned
 from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, StateFile, format_state, parse_state
 from llama_runner.store import layout, staging
+from llama_runner.store.digest_cache import hash_payload, payload_stamp
 from llama_runner.store.errors import as_store_error
-from llama_runner.store.stamps import hash_payload, payload_stamp
 from llama_runner.system.files import read_bounded, sync_all, sync_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Store:
         import shutil  # noqa: PLC0415 - only to write
         from contextlib import ExitStack  # noqa: PLC0415
 
-        from llama_runner.system.new_file import new_file  # noqa: PLC0415
+        from llama_runner.system.output_file import new_file  # noqa: PLC0415
 
         try:
             with ExitStack() as stack:  # left in the reverse order

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Warned
+from llama_runner.core.immutable import Value
 from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, parse_state
-from llama_runner.core.value import Value
 from llama_runner.store import layout, staging
 from llama_runner.store.artifacts import LARGEST_STATE
 from llama_runner.store.last_use import last_uses, name_of

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import SourceError, StepError
+from llama_runner.core.immutable import Value
 from llama_runner.core.model_files import is_read_by_native_converter, native_converter_inputs
 from llama_runner.core.source import Source
-from llama_runner.core.value import Value
 from llama_runner.store import layout
+from llama_runner.store.digest_cache import StampCache, hash_file, is_settled, source_stamp
 from llama_runner.store.model_digest import (
     directory_digest,
     equivalent_digest,
@@ -30,7 +31,6 @@ from llama_runner.store.model_digest import (
     recorded_file_digests,
 )
 from llama_runner.store.recorded_sources import recorded_origin, source_records, unchanged_digests
-from llama_runner.store.stamps import StampCache, hash_file, is_settled, source_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import ToolError, UsageError
-from llama_runner.core.redaction import public_url
+from llama_runner.core.url_redaction import public_url
 from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin
 
-from llama_runner.core.redaction import redacted
+from llama_runner.core.url_redaction import redacted
 from llama_runner.system.http_failure import connection_failure, url_origin
-from llama_runner.system.network import user_agent
+from llama_runner.system.network_settings import user_agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
 
 from llama_runner.core.errors import StepError
+from llama_runner.core.immutable import Value
 from llama_runner.core.sizes import size_text
-from llama_runner.core.value import Value
 
 if TYPE_CHECKING:
     import tarfile

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llama_runner.llama_cpp.newer_versions import sort_versions
 from llama_runner.llama_cpp.pinned_source import load_pin
-from llama_runner.llama_cpp.updates import sort_versions
 from llama_runner.store import layout
 from tests.conftest import Command
 from tests.fakereleases.index import Index

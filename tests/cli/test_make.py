@@ -17,7 +17,7 @@ from gguf import GGUFWriter
 
 from llama_runner import Runner
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.store.stamps import source_stamp
+from llama_runner.store.digest_cache import source_stamp
 from tests.conftest import Command, says
 from tests.convert.checkpoints import copy_tokenizer, llama, overwrite
 from tests.sources.gguf_files import split

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.cli import render
-from llama_runner.cli.streams import PrintableBytes, PrintableStream
+from llama_runner.cli import text_output
+from llama_runner.cli.safe_output import PrintableBytes, PrintableStream
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.events import Chosen, Event, StepProgress, Warned
 from tests.conftest import MODULE, Command, Result
@@ -86,7 +86,7 @@ def test_11_11_a_log_is_printed_as_escapes(llama_runner: Command, tmp_path: Path
     ids=lambda event: type(event).__name__,
 )
 def test_11_11_events_are_printed_as_escapes(event: Event, capsys: pytest.CaptureFixture[str]) -> None:
-    render.Printer()(event)
+    text_output.Printer()(event)
     shown = capsys.readouterr().err
     assert not CONTROL.search(shown)
     assert not re.search("^(hint|error)", shown, re.MULTILINE)
@@ -126,9 +126,9 @@ def test_11_11_all_errors_of_the_command_line_are_safe() -> None:
 
 def test_11_11_the_command_line_prints_through_its_streams() -> None:
     """Other ways to a terminal would go around them."""
-    package = Path(render.__file__).parent
+    package = Path(text_output.__file__).parent
     wrong = []
-    for path in {*package.glob("*.py")} - {package / "streams.py"}:
+    for path in {*package.glob("*.py")} - {package / "safe_output.py"}:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             around = isinstance(node, ast.Attribute) and (
                 node.attr in ("__stdout__", "__stderr__")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_runner.cli import render
+from llama_runner.cli import text_output
 from llama_runner.core.events import Chosen, Drifted, Noticed, Resolved, StepProgress, StepStarted
 
 GIB = 1 << 30
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_line_comes_now_and_then_with_rate_and_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    printer = render.Printer()
+    printer = text_output.Printer()
     printer(StepStarted("download", (), "log"))
     for second in range(41):
         clock.now = 1000.0 + second
@@ -37,7 +37,7 @@ def test_a_line_comes_now_and_then_with_rate_and_time_left(clock: Clock, capsys:
 
 
 def test_what_was_there_before_does_not_count_as_speed(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    printer = render.Printer()
+    printer = text_output.Printer()
     printer(StepProgress("download", 0, 8 * GIB, "bytes"))
     for second in (11, 12, 22):
         clock.now = 1000.0 + second
@@ -46,7 +46,7 @@ def test_what_was_there_before_does_not_count_as_speed(clock: Clock, capsys: pyt
 
 
 def test_progress_that_goes_back_begins_a_new_rate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    printer = render.Printer()
+    printer = text_output.Printer()
     for second, done in ((0, 0), (5, GIB), (10, 0), (12, GIB // 8), (20, GIB // 4)):
         clock.now = 1000.0 + second
         printer(StepProgress("download", done, GIB, "bytes"))
@@ -54,13 +54,13 @@ def test_progress_that_goes_back_begins_a_new_rate(clock: Clock, capsys: pytest.
 
 
 def test_what_is_told_of_the_hub_is_a_line_each() -> None:
-    assert render.line(Noticed("x", "a clause")) == "note      a clause"
-    assert render.line(Resolved("a/b", "main", "f" * 40)) == "resolve   a/b at main is commit ffffffffffff"
-    assert render.line(Chosen("a/b", "f" * 40, ("x.gguf", "y.gguf"), GIB, "asked for")) == (
+    assert text_output.line(Noticed("x", "a clause")) == "note      a clause"
+    assert text_output.line(Resolved("a/b", "main", "f" * 40)) == "resolve   a/b at main is commit ffffffffffff"
+    assert text_output.line(Chosen("a/b", "f" * 40, ("x.gguf", "y.gguf"), GIB, "asked for")) == (
         "choose    x.gguf and 1 more, 1.0 GiB: asked for"
     )
     many = tuple(f"f{number}" for number in range(20))
-    text = render.line(Drifted("a/b", "main", "1" * 40, "2" * 40, many, ("gone",), ()))
+    text = text_output.line(Drifted("a/b", "main", "1" * 40, "2" * 40, many, ("gone",), ()))
     assert text is not None
     assert text.splitlines()[0] == "update    a/b at main was 111111111111 and is 222222222222 now"
     assert text.splitlines()[-2:] == ["          new     and 8 more", "          gone    gone"]

@@ -52,12 +52,12 @@ def test_a_narrow_terminal_has_narrow_bars(session: Callable[..., Session], root
 
 PRINTER = """
 import os, sys
-from llama_runner.cli import main, render
-from llama_runner.cli.streams import printable_streams
+from llama_runner.cli import main, text_output
+from llama_runner.cli.safe_output import printable_streams
 from llama_runner.core.errors import StepError
 from llama_runner.core.events import StepFinished, StepProgress, StepStarted, Warned
 with printable_streams():
-    printer = render.Printer()
+    printer = text_output.Printer()
     def told(step, done, total=100, unit="bytes"):
         printer(StepProgress(step, done, total, unit))
     {code}
@@ -149,9 +149,9 @@ printer.close()
 def test_a_terminal_loads_the_library_of_bars_only_for_work() -> None:
     code = """
 import sys
-from llama_runner.cli import render
+from llama_runner.cli import text_output
 from llama_runner.core.events import StepProgress, StepSkipped
-printer = render.Printer()
+printer = text_output.Printer()
 printer._live = True
 printer(StepProgress("hash", 1, 2, "bytes"))
 printer(StepProgress("hash", 2, 2, "bytes"))
@@ -168,8 +168,8 @@ def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(session: Call
     import click, time
     @click.command()
     def work():
-        from llama_runner.cli import render
-        printer = render.Printer()
+        from llama_runner.cli import text_output
+        printer = text_output.Printer()
         printer(StepStarted("download", (), "log"))
         printer(StepProgress("download", 10, 100, "bytes"))
         while True:

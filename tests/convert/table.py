@@ -13,7 +13,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.families import ARCHITECTURES, family_of
-from llama_runner.convert.official_names import MODELS
+from llama_runner.convert.official_architectures import MODELS
 from tests.convert.official import GROUPS, cases_of, is_confirmed, recorded
 from tests.convert.otherwise import OTHERWISE
 

@@ -11,7 +11,7 @@ import pytest
 from llama_runner.convert.errors import AlreadyQuantized, MissingFile
 from llama_runner.convert.families import ARCHITECTURES
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.official_names import MODELS, PROJECTORS
+from llama_runner.convert.official_architectures import MODELS, PROJECTORS
 from llama_runner.convert.official_script import NoProjector, UnknownArchitecture, check_adapter, choose_converter
 from llama_runner.core.errors import SourceError
 

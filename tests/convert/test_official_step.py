@@ -18,8 +18,8 @@ from llama_runner.engine.observer import Observer
 from llama_runner.sources.local import LocalSafetensors
 from llama_runner.steps.convert_official import OfficialConvert
 from llama_runner.store.artifacts import Store
+from llama_runner.store.digest_cache import hash_payload, payload_stamp
 from llama_runner.store.local_sources import LocalSources
-from llama_runner.store.stamps import hash_payload, payload_stamp
 from tests.convert.script_stubs import BASE, TRUST
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 GGUF = r"b'GGUF' + (3).to_bytes(4, 'little') + bytes(16)"
 LISTING = f"""

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from llama_runner.convert import ConversionResult, convert, errors
+from llama_runner.convert.converter_corrections import revision_of
 from llama_runner.convert.families import internlm
 from llama_runner.convert.gguf_metadata import KeyValues, encode_string
 from llama_runner.convert.model_config import Config
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.convert.revisions import revision_of
 from llama_runner.convert.vocab import byte_fallback, protobuf
 from tests.conftest import Command
 from tests.convert import real_vocabularies as real

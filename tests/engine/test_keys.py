@@ -9,7 +9,7 @@ import pytest
 
 from llama_runner.core.digest import Digest, canonical_json, key_of, tree_digest
 from llama_runner.core.step import Step, keyed_unless_default, recipe_of, step_key
-from llama_runner.store.stamps import hash_file, hash_tree
+from llama_runner.store.digest_cache import hash_file, hash_tree
 from tests.engine.toys import File, Toy
 
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from llama_runner.core import events
 from llama_runner.core.errors import StepError, StoreError
 from llama_runner.core.plan import Run, Skip
-from llama_runner.core.workspace import Workspace
+from llama_runner.core.step_protocols import Workspace
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
-from llama_runner.store import stamps
+from llama_runner.store import digest_cache
+from llama_runner.store.digest_cache import StampCache, hash_file, source_stamp
 from llama_runner.store.locks import hold
-from llama_runner.store.stamps import StampCache, hash_file, source_stamp
 from tests.engine.toys import File, Toy, ToyTree, World
 
 
@@ -383,7 +383,7 @@ def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path, mo
     stamp = source_stamp(file)
     cache.put(file, stamp, hash_file(file))
     assert cache.get(file, stamp) is None, "written a moment ago: it may change again under this stamp"
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
+    monkeypatch.setattr(digest_cache, "RACY_NS", 0)
     cache.put(file, stamp, hash_file(file))
     assert cache.get(file, stamp) == hash_file(file)
     for name in stamp:
@@ -397,16 +397,16 @@ def test_the_stat_cache_trusts_only_a_whole_and_settled_stamp(tmp_path: Path, mo
 
 def test_11_04_a_time_in_the_future_does_not_make_a_source_unsettled_for_ever() -> None:
     now, hour = time.time_ns(), 3600 * 10**9
-    assert stamps.is_settled({"mtime_ns": now + hour, "ctime_ns": now - hour})
-    assert stamps.is_settled({"mtime_ns": now - hour, "ctime_ns": now + hour}), "the clock was set back"
-    assert not stamps.is_settled({"mtime_ns": now - hour, "ctime_ns": now})
-    assert not stamps.is_settled({"mtime_ns": now, "ctime_ns": now - hour})
+    assert digest_cache.is_settled({"mtime_ns": now + hour, "ctime_ns": now - hour})
+    assert digest_cache.is_settled({"mtime_ns": now - hour, "ctime_ns": now + hour}), "the clock was set back"
+    assert not digest_cache.is_settled({"mtime_ns": now - hour, "ctime_ns": now})
+    assert not digest_cache.is_settled({"mtime_ns": now, "ctime_ns": now - hour})
 
 
 def test_the_stamp_of_a_payload_stays_when_it_is_linked_and_renamed(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("a")
-    before = stamps.payload_stamp(file)
+    before = digest_cache.payload_stamp(file)
     os.link(file, tmp_path / "link")
     file.rename(tmp_path / "renamed")
-    assert stamps.payload_stamp(tmp_path / "renamed") == before
+    assert digest_cache.payload_stamp(tmp_path / "renamed") == before

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, Step, all_inputs, noted, unkeyed
-from llama_runner.core.workspace import Workspace
+from llama_runner.core.step_protocols import Workspace
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.outcome import Outcome
 from llama_runner.store.artifacts import Store
-from llama_runner.store.stamps import hash_file
+from llama_runner.store.digest_cache import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,7 +8,7 @@ from llama_runner.core.digest import Digest, Key, key_of
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import Place
 from llama_runner.store.artifacts import Store
-from llama_runner.store.stamps import hash_payload
+from llama_runner.store.digest_cache import hash_payload
 
 if TYPE_CHECKING:
     from pathlib import Path

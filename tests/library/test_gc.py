@@ -20,8 +20,8 @@ from llama_runner.library.gc import Collected
 from llama_runner.library.gc_rules import DAY
 from llama_runner.sources.hub.pins import Pin, PinStore
 from llama_runner.store import layout, locks
+from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.last_use import mark_used, name_of
-from llama_runner.store.stamps import hash_file
 from tests.conftest import MODULE, Command, says
 from tests.engine.drive import die_at
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in

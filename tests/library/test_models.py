@@ -15,7 +15,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.library.details import capabilities
+from llama_runner.library.model_details import capabilities
 from tests.conftest import Command, says
 from tests.fakehub.hub import Hub
 from tests.library.stored import COMMIT, OLD, hub_model, lay

@@ -10,7 +10,7 @@ from llama_runner.core.digest import key_of, short_hash
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.step import Place
 from llama_runner.store.artifacts import Store
-from llama_runner.store.stamps import hash_tree
+from llama_runner.store.digest_cache import hash_tree
 from llama_runner.system import hardware
 
 HERE = hardware.platform_tag()

@@ -24,8 +24,8 @@ from llama_runner.engine.outcome import Outcome
 from llama_runner.llama_cpp.toolchain import find_toolchain
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.store.artifacts import Store
+from llama_runner.store.digest_cache import hash_payload
 from llama_runner.store.local_sources import LocalSources
-from llama_runner.store.stamps import hash_payload
 
 CMAKE_LISTS = """
 cmake_minimum_required(VERSION 3.14)

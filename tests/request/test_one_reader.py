@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READER = "convert/model_directory.py"
-DIGESTS = {"store/stamps.py", "store/model_digest.py"}
+DIGESTS = {"store/digest_cache.py", "store/model_digest.py"}
 """Every file of a model is part of its digest, whatever it is called."""
 
 WATCH = """

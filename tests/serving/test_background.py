@@ -20,7 +20,7 @@ from llama_runner.client.errors import KeyRefused
 from llama_runner.core.csv_row import parse_row
 from llama_runner.core.errors import ExitCode, Interrupted, ServerError, StoreError, UsageError
 from llama_runner.core.events import Event, LockWaiting
-from llama_runner.serving import server_control
+from llama_runner.serving import find_and_stop
 from llama_runner.serving.daemon import detach, spec_from_json, spec_to_json
 from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
 from llama_runner.serving.llama_server import readiness
@@ -60,7 +60,7 @@ def background(stage: Stage) -> Iterator[Callable[..., RunningServer]]:
         )
 
     yield start
-    server_control.stop(stage.registry, None)
+    find_and_stop.stop(stage.registry, None)
     until(lambda: not [child for child in psutil.Process().children() if holds(child)], "the end of all holders")
 
 
@@ -94,7 +94,7 @@ def test_stopping_ends_it_and_who_holds_it(
     stage: Stage, background: Callable[..., RunningServer], tmp_path: Path, by: str
 ) -> None:
     server = background(policy="always", grandchild=str(tmp_path / "grandchild"))
-    server.stop() if by == "handle" else server_control.stop(stage.registry, "acme/tiny")
+    server.stop() if by == "handle" else find_and_stop.stop(stage.registry, "acme/tiny")
     assert not lives(server.pid)
     assert not lives(holder(server))
     assert stage.log.read_bytes().count(b"model loaded") == 1, "it was not started again in between"
@@ -121,10 +121,10 @@ def test_one_that_crashes_in_load_is_shown_as_failed_until_it_is_stopped_or_star
     [seen] = look_at_all(stage.registry)
     assert (seen["alias"], seen["state"], seen["pid"], seen["rss"]) == ("acme/tiny", "failed", None, None)
     assert seen["failure"].startswith("llama-server exited with 7 before it was ready\n  ")
-    assert server_control.log_of(stage.registry, stage.root, "acme/tiny")[0] == stage.log
+    assert find_and_stop.log_of(stage.registry, stage.root, "acme/tiny")[0] == stage.log
     assert running(stage.registry) == [], "it is shown, and nothing else"
     if then == "stop":
-        assert [each["state"] for each in server_control.stop(stage.registry, "acme/tiny")] == ["failed"]
+        assert [each["state"] for each in find_and_stop.stop(stage.registry, "acme/tiny")] == ["failed"]
         assert list(stage.registry.iterdir()) == []
     else:
         background()
@@ -243,7 +243,7 @@ def test_restart_starts_it_anew_at_the_same_place_with_the_same_key(
     stage: Stage, background: Callable[..., RunningServer]
 ) -> None:
     server = background(ServerOptions(port=0, api_key="auto"), key="a-key-of-ours")
-    after = server_control.restart(stage.registry, "acme/tiny")
+    after = find_and_stop.restart(stage.registry, "acme/tiny")
     assert after["url"] == server.url
     assert after["pid"] != server.pid
     assert not lives(server.pid)
@@ -254,7 +254,7 @@ def test_restart_that_fails_is_told(stage: Stage, background: Callable[..., Runn
     server = background()
     server.spec.model.unlink()
     with pytest.raises(ServerError, match=r"(?m)^acme/tiny did not start again\nfull log: logs/run-server\.log$"):
-        server_control.restart(stage.registry, "acme/tiny")
+        find_and_stop.restart(stage.registry, "acme/tiny")
     stage.wait_said(f"llama-runner: error: {server.spec.model} is gone")
 
 
@@ -265,7 +265,7 @@ def test_11_14_one_that_still_loads_is_restarted(
         starting = pool.submit(background, load_until=str(tmp_path / "loaded"))
         until(lambda: running(stage.registry), "its registration")
         [before] = running(stage.registry)
-        restarting = pool.submit(server_control.restart, stage.registry, "acme/tiny")
+        restarting = pool.submit(find_and_stop.restart, stage.registry, "acme/tiny")
         until(lambda: [about for about in running(stage.registry) if about["pid"] != before["pid"]], "its next start")
         (tmp_path / "loaded").touch()
         about = restarting.result(PATIENCE_S)
@@ -279,12 +279,12 @@ def test_11_14_a_restart_of_what_does_not_end_is_told(
     stage: Stage, background: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = background()
-    monkeypatch.setattr(server_control, "GRACE_S", 0.0)
-    monkeypatch.setattr(server_control, "KILL_GRACE_S", 0.0)
+    monkeypatch.setattr(find_and_stop, "GRACE_S", 0.0)
+    monkeypatch.setattr(find_and_stop, "KILL_GRACE_S", 0.0)
     os.kill(holder(server), signal.SIGSTOP)
     try:
         with pytest.raises(ServerError, match=r"^acme/tiny did not start again"):
-            server_control.restart(stage.registry, "acme/tiny")
+            find_and_stop.restart(stage.registry, "acme/tiny")
     finally:
         os.kill(holder(server), signal.SIGCONT)
         until(lambda: not lives(server.pid), "the restart that was asked for")
@@ -324,16 +324,16 @@ def test_11_12_one_that_cannot_be_registered_when_it_is_ready_is_ended(
 def test_a_server_of_the_foreground_is_not_restarted_from_elsewhere(stage: Stage) -> None:
     server = stage.ready(alias="a")
     with pytest.raises(UsageError, match=f"^a, process {server.pid}, runs in the foreground"):
-        server_control.restart(stage.registry, "a")
+        find_and_stop.restart(stage.registry, "a")
     assert lives(server.pid)
 
 
 def test_a_name_of_several_servers_is_not_enough(stage: Stage) -> None:
     servers = [stage.ready(alias="a"), stage.ready(alias="a")]
     with pytest.raises(AmbiguousName, match=r"(?m)^2 servers are called 'a'$") as caught:
-        server_control.named(stage.registry, "a")
+        find_and_stop.named(stage.registry, "a")
     assert caught.value.hint == f"name one by its URL: {servers[0].url}, {servers[1].url}"
-    assert server_control.named(stage.registry, servers[1].url)["pid"] == servers[1].pid
+    assert find_and_stop.named(stage.registry, servers[1].url)["pid"] == servers[1].pid
 
 
 def test_one_that_crashes_is_started_again(stage: Stage, background: Callable[..., RunningServer]) -> None:
@@ -356,11 +356,11 @@ def test_between_two_starts_it_can_be_stopped_or_started_at_once(
     get(f"{server.url}/kill/9")
     until(lambda: [about for about in running(stage.registry) if about["state"] == "restarting"], "its pause")
     if then == "stop":
-        server_control.stop(stage.registry, "acme/tiny")
+        find_and_stop.stop(stage.registry, "acme/tiny")
         assert not lives(holder(server))
         assert list(stage.registry.iterdir()) == []
     else:
-        assert server_control.restart(stage.registry, "acme/tiny")["url"] == server.url
+        assert find_and_stop.restart(stage.registry, "acme/tiny")["url"] == server.url
 
 
 def test_what_it_does_now_can_be_seen(stage: Stage, background: Callable[..., RunningServer]) -> None:
@@ -547,16 +547,16 @@ def test_a_server_asked_to_wait_longer_is_the_same(stage: Stage) -> None:
 
 def test_the_log_of_the_one_that_runs_or_ran_last_is_found(stage: Stage) -> None:
     with pytest.raises(NoSuchServer, match=r"(?m)^no server has run here$"):
-        server_control.log_of(stage.registry, stage.root, None)
+        find_and_stop.log_of(stage.registry, stage.root, None)
     server = stage.ready(alias="a")
-    assert server_control.log_of(stage.registry, stage.root, None)[0] == stage.log
-    path, runs = server_control.log_of(stage.registry, stage.root, "a")
+    assert find_and_stop.log_of(stage.registry, stage.root, None)[0] == stage.log
+    path, runs = find_and_stop.log_of(stage.registry, stage.root, "a")
     assert path == stage.log
     assert runs()
     server.stop()
     assert not runs()
     stage.log.rename(stage.log.with_name("run-server-1.log"))
-    assert server_control.log_of(stage.registry, stage.root, None)[0].name == "run-server-1.log"
+    assert find_and_stop.log_of(stage.registry, stage.root, None)[0].name == "run-server-1.log"
 
 
 def test_it_outlives_who_started_it(stage: Stage) -> None:
@@ -570,4 +570,4 @@ def test_it_outlives_who_started_it(stage: Stage) -> None:
     [about] = running(stage.registry)
     get(f"{about['url']}/say")
     stage.wait_said("still here")
-    assert [each["pid"] for each in server_control.stop(stage.registry, None)] == [about["pid"]]
+    assert [each["pid"] for each in find_and_stop.stop(stage.registry, None)] == [about["pid"]]

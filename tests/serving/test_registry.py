@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from llama_runner.core.errors import ExitCode, ServerError, UsageError
-from llama_runner.serving import server_control
+from llama_runner.serving import find_and_stop
 from llama_runner.serving.errors import AmbiguousName, NoSuchServer, OutOfReach
+from llama_runner.serving.find_and_stop import known, stop
 from llama_runner.serving.registry import (
     elsewhere,
     failed,
@@ -30,7 +31,6 @@ from llama_runner.serving.registry import (
     retire,
     running,
 )
-from llama_runner.serving.server_control import known, stop
 from tests.serving.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 ABOUT: dict[str, Any] = {"alias": "a", "url": "http://127.0.0.1:1", "log": "logs/x.log"}
@@ -188,7 +188,7 @@ def test_a_name_that_nobody_has_names_those_that_run(stage: Stage) -> None:
 def test_one_that_ignores_sigterm_is_killed_with_what_it_started(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_control, "GRACE_S", 0.05)
+    monkeypatch.setattr(find_and_stop, "GRACE_S", 0.05)
     server = stage.ready(ignore_term=True, grandchild=str(tmp_path / "grandchild"))
     stop(stage.registry, None)
     assert not lives(server.pid)
@@ -201,7 +201,7 @@ def test_stopping_lasts_until_the_server_is_gone_whatever_is_written_meanwhile(
 ) -> None:
     looks: list[None] = []
     clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: looks.append(time.sleep(0.005)))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(server_control, "time", clock)
+    monkeypatch.setattr(find_and_stop, "time", clock)
     server = stage.start(ignore_term=True)
     stage.wait_said("model loaded")
     stopping = threading.Thread(target=stop, args=[stage.registry, None], daemon=True)
@@ -233,7 +233,7 @@ def test_a_server_of_another_user_is_left_alone(stage: Stage, monkeypatch: pytes
 NAMESPACE = """
 import json, sys
 from pathlib import Path
-from llama_runner.serving.server_control import known, stop
+from llama_runner.serving.find_and_stop import known, stop
 from llama_runner.serving.registry import running
 from tests.serving.play import Stage
 stage = Stage(Path(sys.argv[1]))
@@ -341,7 +341,7 @@ def test_11_17_a_name_of_two_servers_stops_neither(stage: Stage) -> None:
     assert (caught.value.hint, caught.value.code) == (f"name one by its URL: {first.url}, {second.url}", ExitCode.USAGE)
     assert lives(first.pid)
     assert lives(second.pid)
-    for by in (server_control.restart, lambda *names: server_control.log_of(names[0], stage.root, names[1])):
+    for by in (find_and_stop.restart, lambda *names: find_and_stop.log_of(names[0], stage.root, names[1])):
         with pytest.raises(UsageError):
             by(stage.registry, "a")
     assert [about["pid"] for about in stop(stage.registry, second.url)] == [second.pid]

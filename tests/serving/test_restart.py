@@ -14,7 +14,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
-from llama_runner.serving import server_control, supervisor
+from llama_runner.serving import find_and_stop, supervisor
 from llama_runner.serving.daemon import detach
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.registry import running
@@ -55,7 +55,7 @@ def background(rooted: Rooted) -> Iterator[Callable[..., RunningServer]]:
         )
 
     yield start
-    server_control.stop(rooted.registry, None)
+    find_and_stop.stop(rooted.registry, None)
 
 
 def crash(server: RunningServer) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from llama_runner.cli import render
+from llama_runner.cli import text_output
 from llama_runner.serving.status_probe import look_at_all
 from llama_runner.system import gpu_memory
 from llama_runner.system.gpu_memory import gpu_memory_of
@@ -59,8 +59,8 @@ def test_a_server_is_shown_with_what_it_holds_on_each_gpu(stage: Stage, programs
     assert second["vram"] is None, "it is not known"
     words = "--query-compute-apps=pid,gpu_bus_id,used_memory --format=csv,noheader,nounits\n"
     assert asked.read_text() == words, "once, for all servers"
-    assert "VRAM 2.0 GiB on 0000:01:00.0 + 1.0 GiB on 0000:c1:00.0" in render.running(first)
-    assert "VRAM" not in render.running(second)
+    assert "VRAM 2.0 GiB on 0000:01:00.0 + 1.0 GiB on 0000:c1:00.0" in text_output.running(first)
+    assert "VRAM" not in text_output.running(second)
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo 'No devices were found'", "echo 1,2; echo '-1, x, y'; echo ,,,"])

@@ -19,8 +19,8 @@ from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.sources.local import LocalSafetensors, artifact_directory, open_directory
 from llama_runner.store.artifacts import Store
+from llama_runner.store.digest_cache import hash_file, source_stamp
 from llama_runner.store.local_sources import LocalSources, SourceChanged
-from llama_runner.store.stamps import hash_file, source_stamp
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_stamp_that_is_too_young_to_be_trusted_stays_out_of_the_record(
         return sources.origin(source)["files"]["config.json"]["stamp"]
 
     assert stamp() is None, "changed a moment ago, whatever its mtime says"
-    monkeypatch.setattr("llama_runner.store.stamps.RACY_NS", 0)
+    monkeypatch.setattr("llama_runner.store.digest_cache.RACY_NS", 0)
     assert stamp() == source_stamp(directory / "config.json")
 
 

@@ -13,8 +13,8 @@ import pytest
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.hub.names import HubName
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
-from llama_runner.sources.open_source import NotAModel, open_source
 from llama_runner.sources.quantization_types import canonical_type
+from llama_runner.sources.resolve_source import NotAModel, open_source
 from llama_runner.store import layout
 from tests.conftest import REPOSITORY
 from tests.sources.gguf_files import write

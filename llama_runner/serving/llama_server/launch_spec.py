@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llama_runner.core.immutable import Value, field
 from llama_runner.core.option_values import checked_value, texts, wrong_value_error
-from llama_runner.core.value import Value, field
-from llama_runner.llama_cpp.environment import MODEL_SOURCES, program_environment
+from llama_runner.llama_cpp.program_environment import MODEL_SOURCES, program_environment
 from llama_runner.serving.llama_server.server_options import SERVER
 from llama_runner.store import layout
 

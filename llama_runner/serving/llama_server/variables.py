@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.llama_cpp.environment import MODEL_SOURCES
+from llama_runner.llama_cpp.program_environment import MODEL_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

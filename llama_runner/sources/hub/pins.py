@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json, write_json
 

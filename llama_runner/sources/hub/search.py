@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.access import find_access
 from llama_runner.sources.hub.errors import offline_error
 from llama_runner.system import hardware
-from llama_runner.system.network import is_offline
+from llama_runner.system.network_settings import is_offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

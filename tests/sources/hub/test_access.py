@@ -14,7 +14,7 @@ import pytest
 from llama_runner.core.errors import UsageError
 from llama_runner.sources.hub import access
 from llama_runner.sources.hub.access import Access, find_access
-from llama_runner.system.network import is_offline
+from llama_runner.system.network_settings import is_offline
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 

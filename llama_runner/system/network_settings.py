@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.redaction import public_url
+from llama_runner.core.url_redaction import public_url
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StepError
 from llama_runner.core.step import Node, Place, Step, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
-from llama_runner.llama_cpp.environment import check_system_config, step_environment
+from llama_runner.llama_cpp.program_environment import check_system_config, step_environment
 from llama_runner.steps.imatrix import text_too_short_error
 from llama_runner.store.errors import disk_full_error
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.source import Source
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 CONTEXT = 512
 _MEASURED = CONTEXT - 1 - CONTEXT // 2
@@ -131,7 +131,7 @@ class Quality(Step):
 
     def _measure(self, workspace: Workspace, model: Path, words: Sequence[str], before: int) -> dict[str, str]:
         """Run llama-perplexity once and return the figures by name. ``before``: chunks of the run with the base."""
-        from llama_runner.steps.adopt import program_path  # noqa: PLC0415 - not on the warm path
+        from llama_runner.steps.link_installed_programs import program_path  # noqa: PLC0415 - not on the warm path
 
         told: dict[str, str] = {}
         short = False

@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.system.processes import capture
 from llama_runner.system.programs import find_program
-from llama_runner.system.redaction import Redactor
+from llama_runner.system.secret_redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,7 +13,7 @@ from llama_runner.benchmark.tune import axes, search
 from llama_runner.core.errors import ServerError
 from llama_runner.request.running_model import named_server
 from llama_runner.serving import profiles
-from llama_runner.serving.shared_client import NOT_SHARED, client_at, client_of, may_share, text_server
+from llama_runner.serving.client_for_model import NOT_SHARED, client_at, client_of, may_share, text_server
 from llama_runner.store import layout
 from llama_runner.system import hardware
 

@@ -9,9 +9,9 @@ from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
-from llama_runner.core.redaction import redacted
 from llama_runner.core.source import Source
 from llama_runner.core.step import Step, all_inputs
+from llama_runner.core.url_redaction import redacted
 from llama_runner.engine import run_program
 from llama_runner.engine.errors import InputVanished
 from llama_runner.store import layout, staging
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Key
     from llama_runner.core.step import Node, Place
-    from llama_runner.core.workspace import Sources
+    from llama_runner.core.step_protocols import Sources
     from llama_runner.engine.run_program import Cancellation
     from llama_runner.store.artifacts import Store
 

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli.streams import is_live, joined, terminal_of
+from llama_runner.cli.safe_output import is_live, joined, terminal_of
 from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.library.models import artifact_json, role_of
 from llama_runner.store import layout
 from llama_runner.system.files import read_json
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.record import Record
+    from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
-    from llama_runner.library.names import Selection
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact, Inventory
 
@@ -196,7 +196,7 @@ def drift_of(store: Store, model: Model, notice: Callable[[str, str], None]) -> 
     from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415
     from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415
     from llama_runner.sources.hub.resolver import drift  # noqa: PLC0415
-    from llama_runner.system.network import is_offline  # noqa: PLC0415
+    from llama_runner.system.network_settings import is_offline  # noqa: PLC0415
 
     if model.kind != "hf":
         raise not_on_the_hub_error(model.name, model.source)

@@ -96,7 +96,7 @@ def open_named(store: Store, name: str) -> LocalSafetensors | LocalGguf | None:
 
     Raises as ``find_named`` and ``open_gguf``.
     """
-    from llama_runner.store.model_names import find_named  # noqa: PLC0415 - most models have a source elsewhere
+    from llama_runner.store.name_index import find_named  # noqa: PLC0415 - most models have a source elsewhere
 
     with suppress(OSError, ValueError):  # no path can have the name
         if user_path(name).exists():

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.immutable import Value
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Place
-from llama_runner.core.value import Value
 from llama_runner.store import layout
 from llama_runner.system.files import read_json, write_json
 

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from llama_runner.core.redaction import redacted
+from llama_runner.core.url_redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

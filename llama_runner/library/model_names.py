@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.library.models import quantization_of, role_of
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.llama_cpp import releases
 from llama_runner.llama_cpp.release_index import ReleaseIndex
 from llama_runner.store import layout
-from llama_runner.system.network import is_offline
+from llama_runner.system.network_settings import is_offline
 from llama_runner.system.processes import capture, python_module
-from llama_runner.system.redaction import Redactor
+from llama_runner.system.secret_redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,8 +6,8 @@ import os
 from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.events import Noticed, Sink
+from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of
-from llama_runner.library.names import select
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.local_sources import source_read_errors
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
-    from llama_runner.library.details import Details
+    from llama_runner.library.model_details import Details
+    from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
-    from llama_runner.library.names import Selection
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
 
@@ -51,8 +51,8 @@ class Library:
         ``name`` is what ``run`` takes, an alias, or a unique beginning; ``UsageError`` where it means no model or
         several. ``check`` asks the Hub what it has now.
         """
-        from llama_runner.library.details import details_of, drift_of  # noqa: PLC0415 - not for a list
-        from llama_runner.library.kept import kept_models  # noqa: PLC0415
+        from llama_runner.library.kept_models import kept_models  # noqa: PLC0415
+        from llama_runner.library.model_details import details_of, drift_of  # noqa: PLC0415 - not for a list
 
         inventory = Inventory(self._store.root)
         chosen = self._select(inventory, name)
@@ -68,7 +68,7 @@ class Library:
 
         All revisions of it are kept. As ``show`` and ``StoreError``.
         """
-        from llama_runner.library.kept import keep  # noqa: PLC0415 - not for a list
+        from llama_runner.library.kept_models import keep  # noqa: PLC0415 - not for a list
 
         model = self._select(Inventory(self._store.root), name).models[0]
         keep(self._store.private, model, wanted=wanted)
@@ -76,7 +76,7 @@ class Library:
 
     def kept(self) -> tuple[str, ...]:
         """Return the names of the models that ``gc`` keeps, also of those that are not here; ``StoreError``."""
-        from llama_runner.library.kept import kept_models  # noqa: PLC0415 - as above
+        from llama_runner.library.kept_models import kept_models  # noqa: PLC0415 - as above
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the small programs are scripts")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the small programs are made for Linux")
@@ -328,7 +328,7 @@ def test_ctrl_c_stops_a_proof_wherever_it_is(court: Court, when: str) -> None:
         court.script(f"{SAYS}\ntouch '{arrived}'; sleep 3600 & wait")
     else:
         court.serving(load_until=str(court.root), asked=str(arrived))
-    words = [sys.executable, "-m", "tests.llama_cpp.test_proof", str(court.store.root), str(court.programs)]
+    words = [sys.executable, "-m", "tests.llama_cpp.test_smoke_test", str(court.store.root), str(court.programs)]
     child = subprocess.Popen(words, cwd=Path(__file__).parents[2])
     try:
         while not arrived.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError
-from llama_runner.core.value import Value
+from llama_runner.core.immutable import Value
 from llama_runner.store import layout
 from llama_runner.store.errors import as_store_error
 from llama_runner.system.files import read_json, write_json

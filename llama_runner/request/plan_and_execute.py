@@ -118,7 +118,7 @@ class Preparation:
         for attempt in range(_REPLANS):
             plan = observer.plan(targets, snapshot)
             if request.offline and plan.pending:
-                from llama_runner.request.announcements import check_offline  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
                 check_offline(plan)
             if not attempt:
@@ -133,7 +133,7 @@ class Preparation:
 
     def _announce(self, plan: Plan, graph: Pipeline | Programs) -> None:
         if plan.pending:
-            from llama_runner.request.announcements import announce  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.fetch_notices import announce  # noqa: PLC0415 - not on the warm path
 
             announce(plan, graph, self._sink)
 

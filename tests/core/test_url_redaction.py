@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from llama_runner.core.redaction import public_url, redacted
 from llama_runner.core.step import recipe_of, step_key
+from llama_runner.core.url_redaction import public_url, redacted
 from llama_runner.steps.patch import fetch_patch
-from llama_runner.system.redaction import Redactor
+from llama_runner.system.secret_redaction import Redactor
 
 WITH_CREDENTIALS = [
     ("https://anna:planted@h.example/x", "https://h.example/x"),

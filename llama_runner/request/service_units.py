@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
+from llama_runner.core.immutable import Value
 from llama_runner.core.printable import printable
-from llama_runner.core.redaction import redacted
-from llama_runner.core.value import Value
+from llama_runner.core.url_redaction import redacted
 from llama_runner.request.options import checked
 from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving import system_service

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner import Runner
-from llama_runner.convert import revisions
+from llama_runner.convert import converter_corrections
+from llama_runner.convert.converter_corrections import CORRECTIONS, Correction, revision_of
 from llama_runner.convert.families import ARCHITECTURES
-from llama_runner.convert.revisions import CORRECTIONS, Correction, revision_of
 from llama_runner.core.digest import Digest
 from llama_runner.core.plan import Run
 from llama_runner.core.step import step_key
@@ -28,7 +28,7 @@ BYTE_FALLBACK = ("tokenizer.json", r'"byte_fallback"\s*:\s*(false|null)')
 
 
 def correct(monkeypatch: pytest.MonkeyPatch, *corrections: Correction) -> None:
-    monkeypatch.setattr(revisions, "CORRECTIONS", corrections)
+    monkeypatch.setattr(converter_corrections, "CORRECTIONS", corrections)
 
 
 def settle(directory: Path) -> None:
@@ -116,7 +116,7 @@ def test_11_26_the_conditions_of_a_correction(
     correction: Correction, concerned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = llama(tmp_path, tokenizer="llama3")
-    monkeypatch.setattr(revisions, "CORRECTIONS", (correction,))
+    monkeypatch.setattr(converter_corrections, "CORRECTIONS", (correction,))
     assert revision_of("LlamaForCausalLM", model, lambda name: (model / name).exists()) == concerned
     assert revision_of("Unheard", model, lambda name: (model / name).exists()) == 0
 

@@ -1,6 +1,6 @@
 """Runs a script of llama.cpp's tree in the Python environment made for it.
 
-    python -I -B official_driver.py JOB.json
+    python -I -B official_script_runner.py JOB.json
 
 The job is {"tree", "script", "arguments", "trusted", "pre_tokenizer", "force"}. The model and transformers' home are in
 the current directory. Nothing is asked of the network. Unless it is

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.workspace import Workspace
+    from llama_runner.core.step_protocols import Workspace
 
 LIST = "adopted.txt"
 """File with the sha256 and path of each program and library; links alone would not change after an upgrade."""
@@ -54,7 +54,7 @@ class AdoptPrograms(Step):
     def run(self, workspace: Workspace) -> None:
         """Link the programs, write the list, run the smoke test. Raises ``StepError``, and the errors of ``prove``."""
         from llama_runner.serving.smoke_test import Expected, prove  # noqa: PLC0415 - not on the warm path
-        from llama_runner.store.stamps import hash_file  # noqa: PLC0415
+        from llama_runner.store.digest_cache import hash_file  # noqa: PLC0415
 
         lines = []
         for name, path in self.programs.files().items():

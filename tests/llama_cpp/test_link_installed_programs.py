@@ -10,8 +10,8 @@ import pytest
 
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError, ToolError
 from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, open_adopted
-from llama_runner.steps.adopt import LIST, AdoptPrograms, program_path
-from llama_runner.store.stamps import hash_file
+from llama_runner.steps.link_installed_programs import LIST, AdoptPrograms, program_path
+from llama_runner.store.digest_cache import hash_file
 from llama_runner.system import hardware
 from tests.llama_cpp.executable_heads import elf
 from tests.llama_cpp.stored import HERE

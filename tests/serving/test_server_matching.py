@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llama_runner.serving.launch_identity import gives_same_answers, identity, is_same_launch
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec, spec_of
 from llama_runner.serving.running_server import answering_alike, ensure_ready
+from llama_runner.serving.server_matching import gives_same_answers, identity, is_same_launch
 from llama_runner.serving.server_process import Server
 from tests.serving.play import Stage
 
