@@ -16,7 +16,7 @@ from llama_runner.request.program_facts import find_program_facts
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
-from llama_runner.sources.resolve_source import check_not_adapter, open_source
+from llama_runner.sources.resolve_source import check_not_adapter, open_named, open_source
 from llama_runner.steps.download import Hub
 from llama_runner.store import layout
 from llama_runner.system import hardware
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.resolver import Resolver
     from llama_runner.store.artifacts import Store
+
+
+_SOURCES = ("hf_model", "gguf_path", "safetensors_dir", "demo")
 
 
 class OnlyForHub(UsageError):
@@ -81,7 +84,7 @@ class Request(ProgramsRequest):
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
-        source = open_source(
+        source = self._stored(model) or open_source(
             model,
             hf_model=keywords.get("hf_model"),
             gguf_path=keywords.get("gguf_path"),
@@ -108,6 +111,13 @@ class Request(ProgramsRequest):
         """See ``ProgramsRequest``: from now on a name that was updated means what it means on the Hub."""
         if self._resolver is not None:
             self._resolver.record_names()
+
+    def _stored(self, model: str | Path | None) -> LocalSafetensors | LocalGguf | None:
+        """Return the model of the store that was imported under this name; None for a path and for other names."""
+        is_named = model is not None and not any(self.keywords.get(name) for name in _SOURCES)
+        if not is_named or self.keywords.get("update") or not layout.model_names(self._store.private).exists():
+            return None
+        return open_named(self._store, str(model))
 
     def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""

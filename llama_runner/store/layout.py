@@ -153,6 +153,11 @@ def verified(private: Path) -> Path:
     return private / "verified.sqlite"
 
 
+def model_names(private: Path) -> Path:
+    """Return the file with the names of models that were imported."""
+    return private / "names.json"
+
+
 def capabilities(private: Path) -> Path:
     """Return the directory of the capabilities of builds."""
     return private / "capabilities"

@@ -1,0 +1,184 @@
+"""Reads untrusted tar archives forward only, also from a pipe, with checks of names, kinds and sizes."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
+
+from llama_runner.core.errors import StepError
+from llama_runner.core.immutable import Value
+from llama_runner.core.sizes import size_text
+
+if TYPE_CHECKING:
+    import tarfile
+    from collections.abc import Callable, Iterator
+
+BLOCK = 1 << 20
+HEADER = 512
+_MAX_HEADER = 16 << 20
+"""Maximum bytes of a tar header; ``tarfile`` reads one of any length into memory."""
+_MAX_FILE_NAME = 255
+MAX_PATH = 1024
+"""Maximum bytes of a file name and of a path on common file systems."""
+_EXECUTABLE = 0o100
+
+
+class Limits(Value):
+    """Limits of an archive: members, extracted bytes, and the ratio of extracted bytes to the archive's size.
+
+    The largest release (CUDA) has 60 members, 1.2 GB and a ratio of 3; a source tree has 3000 members.
+    """
+
+    members: int = 100_000
+    total: int = 16 << 30
+    ratio: int = 200
+    harmless: int = 64 << 20
+    """Extracted bytes up to which the ratio is not checked."""
+
+
+class BadArchive(StepError):
+    """The archive cannot be extracted, or is refused."""
+
+    resolution: ClassVar[str] = "nothing was kept"
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"unpack: {why}", hint=self.resolution)
+
+
+class DamagedArchive(BadArchive):
+    """The archive is truncated or corrupt."""
+
+    resolution = "nothing was kept; get the archive again and compare its sha256"
+
+
+def unsafe_member_error(member: str, why: str) -> BadArchive:
+    """Return the error for a member that is unsafe to extract."""
+    return BadArchive(f"member {member!r} {why}")
+
+
+class Member(Value):
+    """One member of an archive. ``target`` is that of a ``link``, or the earlier member whose bytes a ``copy`` has."""
+
+    name: str
+    kind: Literal["file", "directory", "link", "copy"]
+    size: int = 0
+    executable: bool = False
+    target: str = ""
+
+
+def member_parts(name: str, member: str) -> tuple[str, ...]:
+    """Return the parts of a name. Raises ``BadArchive`` if it would leave the directory on any system."""
+    parts = name.split("/")
+    if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
+        raise unsafe_member_error(member, "would leave the directory")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise unsafe_member_error(member, "has a name that is no text") from None
+    if not name.isprintable():
+        raise unsafe_member_error(member, "has a name that cannot be printed")
+    if len(encoded) > MAX_PATH or any(len(part.encode()) > _MAX_FILE_NAME for part in parts):
+        raise unsafe_member_error(member, "has a name that is too long")
+    return tuple(part for part in parts if part not in ("", "."))
+
+
+def case_folded(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a path so that paths are equal if macOS or Windows take them for the same one."""
+    import unicodedata  # noqa: PLC0415 - not on the warm path
+
+    return tuple(unicodedata.normalize("NFC", part.casefold()) for part in parts)
+
+
+class TarStream:
+    """The uncompressed bytes of a tar archive for ``tarfile``, read forward only.
+
+    ``check`` is called with the number of bytes that were read so far, and raises if that is too many.
+    """
+
+    def __init__(self, plain: IO[bytes], check: Callable[[int], None]) -> None:
+        self._plain, self._check = plain, check
+        self._at = 0
+        self.last = b""
+        """The block that was read last; at the end of an intact archive, zeros."""
+
+    def tell(self) -> int:
+        """Return how many bytes were read."""
+        return self._at
+
+    def seek(self, to: int) -> int:
+        """Read up to a position."""
+        assert to >= self._at, "tarfile looks back"
+        while self._at < to and self.read(min(BLOCK, to - self._at)):
+            pass
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        """Read bytes; raises ``BadArchive``, also for more than a header has."""
+        if not 0 <= size <= _MAX_HEADER:
+            raise BadArchive(f"the archive has a header of {size_text(size)}")
+        self.last = self._plain.read(size)
+        self._at += len(self.last)
+        self._check(self._at)
+        return self.last
+
+
+def tar_entries(stream: TarStream, limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
+    """Yield every member with a function that opens it, to be called before the next member is requested."""
+    import tarfile  # noqa: PLC0415 - not on the warm path
+
+    with library_errors():
+        archive = tarfile.TarFile(fileobj=cast("IO[bytes]", stream))
+    count = 0
+    while True:
+        with library_errors():
+            info = archive.next()
+        if info is None:
+            break
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+        count += 1
+        if count > limits.members:
+            raise BadArchive(f"the archive has more than {limits.members} members")
+        yield _tar_member(info), lambda info=info: archive.extractfile(info)  # type: ignore[misc]
+    if stream.last != bytes(HEADER):  # tarfile takes a damaged or missing header for the end
+        raise DamagedArchive("the archive ends early, or one of its headers is damaged")
+    with library_errors():  # reads up to the checksum of the compressed stream
+        while stream.read(BLOCK):
+            pass
+
+
+def _tar_member(info: tarfile.TarInfo) -> Member:
+    if info.isdir():
+        return Member(info.name, "directory")
+    if info.issym():
+        return Member(info.name, "link", target=info.linkname)
+    if info.islnk():
+        return Member(info.name, "copy", target=info.linkname)
+    if not info.isreg() or info.issparse():
+        raise unsafe_member_error(info.name, "is neither a file nor a link")
+    return Member(info.name, "file", info.size, bool(info.mode & _EXECUTABLE))
+
+
+@contextmanager
+def library_errors() -> Iterator[None]:
+    """Turn the libraries' exceptions for invalid data into ``BadArchive``; errors of the disk are not changed."""
+    import lzma  # noqa: PLC0415 - not on the warm path
+    import struct  # noqa: PLC0415
+    import tarfile  # noqa: PLC0415
+    import zipfile  # noqa: PLC0415
+    import zlib  # noqa: PLC0415
+
+    damage = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError)
+    try:
+        yield
+    except damage as error:
+        raise DamagedArchive(f"the archive is damaged: {error}") from error
+    except NotImplementedError as error:  # an unsupported compression method or zip version
+        raise BadArchive(f"the archive cannot be read: {error}") from error
+    except (ValueError, OverflowError, IndexError, RuntimeError) as error:  # invalid numbers in headers
+        raise DamagedArchive(f"the archive is damaged: {error}") from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise DamagedArchive(f"the archive is damaged: {error}") from error
