@@ -148,6 +148,11 @@ def kept_models(private: Path) -> Path:
     return private / "kept.json"
 
 
+def lock_files(private: Path) -> Path:
+    """Return the file that says which ``llama-runner.lock`` files were used with this root."""
+    return private / "lock_files.json"
+
+
 def capabilities(private: Path) -> Path:
     """Return the directory of the capabilities of builds."""
     return private / "capabilities"
