@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.library.lock_check import LockCheck
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
+    from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.running_server import RunningServer
@@ -150,6 +152,30 @@ class Runner(Root):
         graph, _, outcome = self._preparation.make(ask, lambda graph: (*graph.files, *graph.measured))
         files = made_of(self.store, graph, outcome)
         return files if output is None else copied(self.store, graph, files, output)
+
+    @public_method
+    def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
+        """Prepare models and write down in a lock file what each resolved to, was made by and became.
+
+        ``lock_file`` defaults to ``llama-runner.lock`` in the working directory. A model that is locked already stays
+        as it is; with ``update`` it is resolved and made anew. The keywords are for each of the models.
+        """
+        from llama_runner.request.lock_models import Locker  # noqa: PLC0415 - not on the warm path
+
+        locker = Locker(self._preparation, self.store, self._sink, keywords.get("lock_file"))
+        return locker.lock([(model, keywords) for model in models])
+
+    @public_method
+    def check_lock(self, *names: str, lock_file: str | Path | None = None, offline: bool = False) -> LockCheck:
+        """Compare a lock file with the store, the programs of this machine and, unless ``offline``, the Hub.
+
+        ``names`` are those in the file; none means all. ``lock_file`` defaults to the nearest ``llama-runner.lock``.
+        """
+        from llama_runner.library.lock_check import LockChecker  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.lock_names import lock_file_path, opened  # noqa: PLC0415
+
+        lock = opened(lock_file_path({"lock_file": lock_file}))
+        return LockChecker(self.store, self._sink, self._preparation, offline=offline).check(lock, names)
 
     @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:

@@ -52,6 +52,7 @@ class _Commands(click.Group):
         "models": "models_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",
+        "lock": "lock_cmds",
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
     }

@@ -37,7 +37,7 @@ from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llama_runner.engine.observer import Observer
@@ -57,7 +57,10 @@ class Executor:
         sink: Sink,
         *,
         lock_timeout: float,
+        check_output: Callable[[Step, Digest], None] | None = None,
     ) -> None:
+        """``check_output`` raises an error for an output that must not be published."""
+        self._check_output = check_output
         self._store, self._observer, self._sink = store, observer, sink
         self._sources, self._lock_timeout = observer.sources, lock_timeout
         self._cancellation = Cancellation()
@@ -178,6 +181,8 @@ class Executor:
                     f"{step.kind}: the result is {digest}, not the pinned {step.expected_digest}",
                     hint="nothing was kept; run again; if it fails again, the pin or the package index is wrong",
                 )
+            if self._check_output is not None:
+                self._check_output(step, digest)
             seconds = round(time.monotonic() - began, 3)
             record = Record(
                 key=key,

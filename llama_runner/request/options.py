@@ -101,6 +101,10 @@ class RunnerKeywords(TypedDict, total=False):
     """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
     fresh_tools: bool
     """Whether what another version of a tool made counts as out of date."""
+    locked: bool
+    """Whether nothing may differ from the lock file."""
+    lock_file: str | Path | None
+    """The lock file; None: the nearest one, if ``locked``."""
 
 
 class Options(Value):

@@ -25,6 +25,7 @@ from llama_runner.store.local_sources import LocalSources
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from llama_runner.core.digest import Digest
     from llama_runner.core.events import Sink
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Place, Step
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
     from llama_runner.store.artifacts import Store
+
+    CheckOutput = Callable[[Step, Digest], None]
 
 _REPLANS = 5
 Graph = TypeVar("Graph", "Pipeline", "Programs")
@@ -48,7 +51,9 @@ class Preparation:
     def plan(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Plan:
         """Say what would run and why. Writes nothing."""
         snapshot = snapshot_of(graph.targets, request.keywords)
-        plan = self._observer(graph, remember=False).plan(graph.targets, snapshot)
+        observer = self._observer(graph, remember=False)
+        plan = observer.plan(graph.targets, snapshot)
+        self._check_locked(request, graph, plan, observer)
         self._announce(plan, graph)
         return plan
 
@@ -70,6 +75,10 @@ class Preparation:
             if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
                 check_writes(graph.source)
             forced = snapshot_of(graph.targets, request.keywords).force
+            if request.locked is not None:  # before any work
+                observer = self._observer(graph, remember=True)
+                whole = observer.plan(graph.targets, snapshot_of(graph.targets, request.keywords))
+                self._check_locked(request, graph, whole, observer)
             try:
                 if server is not None and server.passes_on and not forced:
                     self._try_options(graph, self._programs_first(request, graph), server)
@@ -80,9 +89,34 @@ class Preparation:
                 continue
             if server is not None and server.passes_on and forced:
                 self._try_options(graph, outcome.places, server)
+            if request.locked is not None:
+                self._check_locked(request, graph, plan, observer, outcome)
             self._settle(_programs(graph), outcome)
             request.settle()
             return graph, plan, outcome
+
+    def locked_form(self, graph: Pipeline, plan: Plan, outcome: Outcome) -> dict[str, Any]:
+        """Return what was made, as an entry of the lock file has it."""
+        from llama_runner.request.lock_entry import locked_form  # noqa: PLC0415 - only to lock
+
+        return locked_form(graph, plan, self._observer(graph, remember=True).sources, outcome.digests)
+
+    def _check_locked(
+        self,
+        request: ProgramsRequest,
+        graph: Pipeline | Programs,
+        plan: Plan,
+        observer: Observer,
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Raise ``LockDiffers`` if what is known differs from the lock file, where there is one to obey."""
+        if request.locked is None or not isinstance(graph, Pipeline):
+            return
+        from llama_runner.request.lock_differences import check  # noqa: PLC0415 - only with --locked
+        from llama_runner.request.lock_entry import locked_form  # noqa: PLC0415
+
+        made = None if outcome is None else outcome.digests
+        check(request.locked, locked_form(graph, plan, observer.sources, made))
 
     def check_options(self, graph: Pipeline | Programs, plan: Plan, server: ServerOptions | None) -> None:
         """Raise ``UsageError`` for options that are passed on and that the programs, if they are here, would refuse.
@@ -130,7 +164,7 @@ class Preparation:
             if not attempt:
                 self._announce(plan, graph)
             try:
-                outcome = self._execute(observer, plan)
+                outcome = self._execute(observer, plan, _output_check(request, graph))
                 break
             except InputVanished:  # another process evicted it in between; now the plan says that it is made again
                 if attempt == _REPLANS - 1:
@@ -156,12 +190,14 @@ class Preparation:
         )
         return Observer(self._store, from_disk)
 
-    def _execute(self, observer: Observer, plan: Plan) -> Outcome:
+    def _execute(self, observer: Observer, plan: Plan, check_output: CheckOutput | None) -> Outcome:
         if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
             return skip_up_to_date(plan, self._store, observer.sources, self._sink)
         from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
 
-        executor = Executor(self._store, observer, self._sink, lock_timeout=self._lock_timeout)
+        executor = Executor(
+            self._store, observer, self._sink, lock_timeout=self._lock_timeout, check_output=check_output
+        )
         outcome = executor.execute(plan)
         executor.evict_transients()
         return outcome
@@ -192,6 +228,16 @@ class Preparation:
             forget_rejection(self._store.private, key)
         if isinstance(programs.node, InstalledPrograms):
             programs.node.update_stamp(self._store)
+
+
+def _output_check(request: ProgramsRequest, graph: Pipeline | Programs) -> CheckOutput | None:
+    """Return what raises ``LockDiffers`` for an output that is not the locked one; None without a lock file."""
+    locked = request.locked
+    if locked is None or not isinstance(graph, Pipeline):
+        return None
+    from llama_runner.request.lock_entry import check_output  # noqa: PLC0415 - only with --locked
+
+    return lambda step, digest: check_output(locked, graph, step, digest)
 
 
 def _programs(graph: Pipeline | Programs) -> Programs:

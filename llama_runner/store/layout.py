@@ -158,6 +158,11 @@ def model_names(private: Path) -> Path:
     return private / "names.json"
 
 
+def lock_files(private: Path) -> Path:
+    """Return the file that says which ``llama-runner.lock`` files were used with this root."""
+    return private / "lock_files.json"
+
+
 def capabilities(private: Path) -> Path:
     """Return the directory of the capabilities of builds."""
     return private / "capabilities"
