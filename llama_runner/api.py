@@ -76,7 +76,7 @@ class Runner(Root):
         """
         if server is not None:
             check_users(server)
-        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False)
+        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False, remotes=self._remotes)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
         self._preparation.check_options(graph, plan, server)
@@ -125,7 +125,7 @@ class Runner(Root):
         began = time.monotonic()
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             return request, graph_of(request)
 
         graph, plan, outcome = self._preparation.make(ask, server=server)
@@ -141,7 +141,7 @@ class Runner(Root):
         """
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             graph = graph_of(request)
             if graph.model is None:
                 raise NothingToMake(str(path_of(graph.source)))
@@ -183,7 +183,7 @@ class Runner(Root):
         began = time.monotonic()
 
         def ask() -> tuple[ProgramsRequest, Programs]:
-            request = ProgramsRequest(keywords, store=self.store, sink=self._sink)
+            request = ProgramsRequest(keywords, store=self.store, sink=self._sink, remotes=self._remotes)
             return request, binaries_graph.build(request.wanted, request.program_facts)
 
         programs, _, outcome = self._preparation.make(ask)

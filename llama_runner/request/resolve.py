@@ -13,6 +13,7 @@ from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
 from llama_runner.request.options import binaries_options_of, checked, options_of, quantize_options_of
 from llama_runner.request.program_facts import find_program_facts
+from llama_runner.request.remote_stores import Opened, remote_store_of
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
@@ -62,13 +63,19 @@ class LockedUpdate(UsageError):
 class ProgramsRequest:
     """One call that asks for llama.cpp's programs: its options, and the facts that their graph is built from."""
 
-    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink) -> None:
-        """Find the facts: reads the disk, and may start processes and ask networks."""
+    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink, remotes: Opened | None = None) -> None:
+        """Find the facts: reads the disk, and may start processes and ask networks.
+
+        ``remotes`` are the remote stores of earlier requests.
+        """
         self.keywords = keywords = checked(keywords)
         self._store, self._sink = store, sink
         self.locked: LockedModel | None = None
         self.offline = keywords.get("offline", False) or is_offline(os.environ)
         self.wanted = binaries_options_of(keywords)
+        self.remote = remote_store_of(
+            keywords, os.environ, sink, offline=self.offline, opened={} if remotes is None else remotes
+        )
         self.program_facts = find_program_facts(
             self.wanted,
             environment=os.environ,
@@ -76,6 +83,7 @@ class ProgramsRequest:
             update=keywords.get("update", False),
             offline=self.offline,
             notice=lambda what, text: sink(Noticed(what, text)),
+            known_compilers=None if self.remote is None else self.remote.compilers,
         )
 
     def settle(self) -> None:
@@ -94,13 +102,14 @@ class Request(ProgramsRequest):
         sink: Sink,
         remember: bool,
         locked: LockedModel | None = None,
+        remotes: Opened | None = None,
     ) -> None:
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer.
 
         ``locked`` is the entry of a lock file that nothing may differ from; else the options name the file.
         """
         model, keywords = with_demo(model, keywords)
-        super().__init__(keywords, store=store, sink=sink)
+        super().__init__(keywords, store=store, sink=sink, remotes=remotes)
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
