@@ -39,7 +39,7 @@ from llama_runner.store.digest_cache import hash_file, hash_payload, hash_tree
 from llama_runner.store.errors import as_store_error, disk_full_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llama_runner.core.remote_store import RemoteArtifact, RemoteStore
@@ -62,7 +62,10 @@ class Executor:
         *,
         lock_timeout: float,
         remote: RemoteStore | None = None,
+        check_output: Callable[[Step, Digest], None] | None = None,
     ) -> None:
+        """``check_output`` raises an error for an output that must not be published."""
+        self._check_output = check_output
         self._store, self._observer, self._sink, self._remote = store, observer, sink, remote
         self._sources, self._lock_timeout = observer.sources, lock_timeout
         self._cancellation = Cancellation()
@@ -192,6 +195,8 @@ class Executor:
                     f"{step.kind}: the result is {digest}, not the pinned {step.expected_digest}",
                     hint="nothing was kept; run again; if it fails again, the pin or the package index is wrong",
                 )
+            if self._check_output is not None:
+                self._check_output(step, digest)
             seconds = round(time.monotonic() - began, 3)
             log = workspace.log_name if workspace.log_path.exists() else None
             record = made_record(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llama_runner.core.digest import key_of, short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.immutable import Value
-from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, format_state, parse_state
+from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, Stamp, format_state, parse_state
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, open_directory
@@ -64,7 +64,7 @@ def not_exportable_error(name: str, link: str, target: str) -> UsageError:
     )
 
 
-def bad_build_archive_error(path: Path, why: str) -> SourceError:
+def bad_build_archive_error(path: Path | str, why: str) -> SourceError:
     """Return the error for an archive that ``bins export`` did not write, or that was changed."""
     return SourceError(f"{path} is not imported: {why}", hint="nothing was kept; export it again and compare sha256")
 
@@ -122,7 +122,7 @@ def export(store: Store, name: str, output: Path | None = None) -> Path:
         raise damaged_build_error(programs.name, "its files are not those that were made")
     try:
         with new_file(target) as unfinished:
-            _pack(programs.path, programs.record.portable(), unfinished)
+            _pack(programs.path, _portable_record(programs.record), unfinished)
     except OSError as error:
         raise as_store_error(error, target) from error
     return target
@@ -139,6 +139,15 @@ def _stays_inside(link: Path) -> bool:
     """Return whether a link's target is a name in the same directory."""
     target = os.fspath(link.readlink())
     return os.path.basename(target) == target  # noqa: PTH119 - the text, not a path
+
+
+def _portable_record(record: Record) -> Record:
+    """Return a record without the facts of the machine and the run that made it."""
+    source = {name: record.source[name] for name in ("kind", "ref", "revision", "digest") if name in record.source}
+    if not re.fullmatch(r"[\w.+-]+(==[\w.+-]+)?", str(source.get("ref", ""))):  # a path of that machine, or a URL
+        source.pop("ref", None)
+    made = {name: record.made[name] for name in ("at", "seconds", "by") if name in record.made}
+    return record.replace(stamp=Stamp(), noted={}, source=source, made=made)
 
 
 def _pack(directory: Path, record: Record, file: Path) -> None:
@@ -177,7 +186,7 @@ def import_build(
 ) -> ImportResult:
     """Import an archive that ``export`` wrote, under the same key.
 
-    Raises ``SourceError``, ``member_paths.BadArchive``, and the errors of ``smoke_test``; nothing is kept then.
+    Raises ``SourceError``, ``BadArchive``, and the errors of ``smoke_test``; nothing is kept then.
     """
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
@@ -193,7 +202,11 @@ def import_build(
             unpacked = staging.open_directory(home, store.root / layout.build_place(hardware.platform_tag(), name))
             try:
                 place, record = _unpack(archive, unpacked)
-                return _publish(store, place, record, unpacked, smoke_test, sink, lock_timeout)
+                build = unpacked / place.directory
+                (build / STATE_FILE).unlink()
+                return publish_build(
+                    store, place, record, build, smoke_test=smoke_test, sink=sink, lock_timeout=lock_timeout
+                )
             finally:
                 staging.discard(home)
     except OSError as error:
@@ -214,13 +227,13 @@ def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     if strangers:
         raise bad_build_archive_error(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
     record = _record(file, directory / STATE_FILE)
-    _check_name(file, name, platform, record)
+    check_name(file, name, platform, record)
     for path in _contents(directory):
         if path.is_symlink() and not _stays_inside(path):
             raise bad_build_archive_error(file, f"{path.name} is a link to {path.readlink()}")
     if hash_tree(directory) != (record.digest, record.bytes):
         raise bad_build_archive_error(file, f"its files are not those of its record, {record.digest}")
-    _check_machine(name, platform, record)
+    check_machine(name, platform, record)
     return Place(layout.build_place(platform, name)), record
 
 
@@ -242,8 +255,8 @@ def _record(file: Path, path: Path) -> Record:
     return record
 
 
-def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
-    """Check that name and platform follow from the recipe."""
+def check_name(file: Path | str, name: str, platform: str, record: Record) -> None:
+    """Check that the name and platform of a build follow from its recipe; ``file`` is what it comes from."""
     params, system = record.recipe.get("params", {}), record.recipe.get("platform", {}).get("system")
     if not _NAME.fullmatch(name) or not name.endswith(f"-{short_hash(record.key)}"):
         raise bad_build_archive_error(file, f"it is called {name}, and its key is {record.key}")
@@ -255,8 +268,8 @@ def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
         raise bad_build_archive_error(file, f"it is for {platform}, and its recipe for {system}")
 
 
-def _check_machine(name: str, platform: str, record: Record) -> None:
-    """Check that the build is for this system and processor."""
+def check_machine(name: str, platform: str, record: Record) -> None:
+    """Raise ``SourceError`` unless a build is for this system and processor."""
     if platform != hardware.platform_tag():
         raise foreign_build_error(name, platform)
     needed = str(record.recipe.get("platform", {}).get("cpu", "")).split()
@@ -265,16 +278,20 @@ def _check_machine(name: str, platform: str, record: Record) -> None:
         raise missing_features_error(name, lacking)
 
 
-def _publish(
+def publish_build(
     store: Store,
     place: Place,
     record: Record,
-    unpacked: Path,
+    build: Path,
+    *,
     smoke_test: SmokeTest,
     sink: Sink,
     lock_timeout: float,
 ) -> ImportResult:
-    """Run the smoke test on an unpacked build and publish it; an installed build with the same key stays."""
+    """Run the smoke test on the build in a staging directory and publish it; an installed one of the same key stays.
+
+    The record was checked, and the files have its digest.
+    """
     from llama_runner.engine.step_workspace import StagedWorkspace  # noqa: PLC0415
 
     lock = layout.lock_file(store.private, short_hash(record.key, 16))
@@ -294,17 +311,15 @@ def _publish(
             places={},
             sources=sources,
         ) as workspace:
-            build = unpacked / place.directory
-            (build / STATE_FILE).unlink()
             workspace.out.rmdir()
             build.rename(workspace.out)
             smoke_test(workspace, record.recipe.get("params", {}))
             made = {
-                **record.portable().made,
+                **_portable_record(record).made,
                 "kept": True,
                 "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "imported_by": f"llama_runner {__version__}",
             }
             facts = {**record.facts, **workspace.facts}
-            store.publish(place, workspace.out, record.portable().replace(facts=facts, made=made))
+            store.publish(place, workspace.out, _portable_record(record).replace(facts=facts, made=made))
     return ImportResult(path, True, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -56,17 +57,17 @@ class NumberedTree(Value):
 
 
 _LARGEST = 1 << 20
+_REST = r"[ \t]*(?:#[ -~]*)?"
+_BLANK = re.compile(_REST)
+_HEADER = re.compile(rf"\[([a-z]+)\]{_REST}")
+_PAIR = re.compile(rf'([a-z0-9]+) = (?:"([ !#-\[\]-~]*)"|(0|[1-9][0-9]{{0,17}})){_REST}')
 
 
 def load_pin(path: Path) -> SourcePin:
     """Read the pin; raises ``UsageError`` if it is missing or incomplete."""
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415 - only where a pin is read
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-
     try:
-        value: dict[str, Any] = tomllib.loads(read_bounded(path, _LARGEST).decode("utf-8"))
+        text = read_bounded(path, _LARGEST).decode("utf-8")
+        value = _simple_tables(text) or _toml(text)
         package, tree, windows = value["package"], value["tree"], value.get("windows")
         return SourcePin(
             build=int(value["build"]),
@@ -83,6 +84,37 @@ def load_pin(path: Path) -> SourcePin:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise bad_pin_error(path, str(error) or type(error).__name__) from error
+
+
+def _simple_tables(text: str) -> dict[str, Any] | None:
+    """Return the tables of a TOML text whose values are plain strings and whole numbers; None if it has anything else.
+
+    A warm start reads the pin, and ``tomllib`` costs it more than all that it reads.
+    """
+    value: dict[str, Any] = {}
+    table = value
+    for line in text.split("\n"):
+        if match := _HEADER.fullmatch(line):
+            if match[1] in value:
+                return None
+            table = value[match[1]] = {}
+        elif match := _PAIR.fullmatch(line):
+            if match[1] in table:
+                return None
+            table[match[1]] = int(match[3]) if match[2] is None else match[2]
+        elif not _BLANK.fullmatch(line):
+            return None
+    return value
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415 - not for the pin as the project writes it
+    else:
+        import tomli as tomllib  # noqa: PLC0415
+
+    value: dict[str, Any] = tomllib.loads(text)
+    return value
 
 
 def _inner(table: dict[str, Any]) -> NestedFile:

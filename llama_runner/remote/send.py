@@ -12,7 +12,7 @@ from llama_runner.core.record import InvalidRecord
 from llama_runner.core.remote_store import RemoteArtifact, RemoteFile
 from llama_runner.remote import manifest
 from llama_runner.remote.receive import AT_ONCE
-from llama_runner.store.digest_cache import walk_tree
+from llama_runner.store.digest_cache import tree_files
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Sender:
         record = record_alone.record
         self._total = record.bytes
         is_tree = record.digest.startswith("tree1:")
-        listed = walk_tree(path) if is_tree else [("", path)]
+        listed = tree_files(path) if is_tree else [("", path)]
         files = tuple(self._file(name, file, is_tree=is_tree) for name, file in listed)
         while self._running:
             self._finish_one()

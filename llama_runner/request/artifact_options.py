@@ -365,6 +365,22 @@ PIPELINE = (
         metavar="S",
         reader="command",
     ),
+    Option(
+        "locked",
+        ("--locked",),
+        "pipeline",
+        "Take the commit that the lock file has, and fail if anything differs from the lock file.",
+        kind="flag",
+        default=False,
+    ),
+    Option(
+        "lock_file",
+        ("--lock-file",),
+        "pipeline",
+        "The lock file; with it, --locked need not be given.",
+        kind="file",
+        default_text="llama-runner.lock, in the working directory or the nearest one above it",
+    ),
 )
 
 ARTIFACTS = (*MODEL, *HUB, *CONVERSION, *QUANTIZATION, *PROGRAMS, *BUILD, *PIPELINE, *REMOTE)

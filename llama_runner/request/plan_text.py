@@ -21,6 +21,8 @@ def reason_text(reason: Reason, step: str) -> str:
     gone = "its file is gone"
     if reason.name == "intermediate":
         gone = "its file was removed after it was used" + ("; --keep-f16 keeps it" if step == "convert" else "")
+    if reason.name == "removed":
+        gone = f"removed by `models remove` ({time_text(old)})"
     return {
         "no_record": f"{reason.name} changed since {time_text(old)}" if reason.name else "not made yet",
         "payload_gone": gone,

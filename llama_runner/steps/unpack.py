@@ -24,7 +24,6 @@ class UnpackSource(Step):
     digest: Digest
     bytes: int = unkeyed(0)
     kind: ClassVar[str] = "unpack"
-    sharing: ClassVar = "record"
 
     @property
     def expected_digest(self) -> Digest:
