@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llama_runner.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ALIASES = {"serve": "run", "pull": "prepare"}
 """Names that stand for a command of ours. Help does not list them."""
@@ -24,7 +29,13 @@ _INSTEAD = {
 }
 
 
-def check_word(name: str) -> None:
-    """Raise ``UsageError`` for a command of another tool, in one line that names ours."""
+def check_word(name: str, commands: Iterable[str]) -> None:
+    """Raise ``UsageError`` for a command of another tool, in one line that names ours, and for a misspelt one."""
     if name in _INSTEAD:
         raise UsageError(f"there is no command {name!r}: {_INSTEAD[name]}")
+    if name in ALIASES:
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+    if near := get_close_matches(name, [*commands, *ALIASES], 1):
+        raise UsageError(f"there is no command {name!r}", hint=f"did you mean {near[0]}?")

@@ -90,7 +90,7 @@ class _Commands(click.Group):
         if args[0] not in self.elsewhere and not ctx.resilient_parsing:
             from llama_runner.cli.command_aliases import check_word  # noqa: PLC0415 - as above
 
-            check_word(args[0])
+            check_word(args[0], self.elsewhere)
         return super().resolve_command(ctx, args)
 
 

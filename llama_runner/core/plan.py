@@ -84,7 +84,7 @@ class Reason(Value):
     Kinds: ``no_record``, ``payload_gone``, ``payload_changed``, ``step_changed``, ``version_changed``,
     ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``. For ``no_record``,
     ``name`` is a file, or ``commit``, that changed since ``old``, the time at which an earlier state was made. For
-    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use.
+    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use, and ``gc`` for what gc freed.
     """
 
     kind: str
@@ -174,7 +174,8 @@ def _by_payload(record: Record, payload: PayloadState) -> Decision:
     if payload == "changed":
         return Run((Reason("payload_changed"),))
     if payload == "absent":
-        return Run((Reason("payload_gone", "intermediate" if record.made.get("kept") is False else ""),))
+        why = "intermediate" if record.made.get("kept") is False else str(record.made.get("removed_by") or "")
+        return Run((Reason("payload_gone", why),))
     return Skip(record.digest, restamp=payload == "restamp")
 
 

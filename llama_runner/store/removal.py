@@ -53,16 +53,18 @@ def take_away(path: Path, home: Path, check: Callable[[], None], then: Callable[
 def remove(
     store: Store, place: Place, record: Record, *, check: Callable[[], None] = lambda: None, keep_record: bool
 ) -> None:
-    """Delete the bytes of an artifact, and its record unless it is to be kept.
+    """Delete the bytes of an artifact, and its record unless it is to be kept; that says then that gc removed them.
 
     ``check`` raises ``InUse`` for what is in use. Raises ``InUse`` where another process works on the artifact, and
     ``OSError``.
     """
     path, lock = store.path(place), layout.lock_file(store.private, short_hash(record.key, 16))
 
+    freed = record.replace(made={**record.made, "removed_by": "gc"})
+
     def restore(beside: Path) -> None:
         """Put back the directory with nothing but the record."""
-        write_atomically(beside / "record" / STATE_FILE, format_state({TREE: record}), durable=True)
+        write_atomically(beside / "record" / STATE_FILE, format_state({TREE: freed}), durable=True)
         (beside / "record").rename(path)
 
     with locks.try_hold(lock) as held:
@@ -76,7 +78,10 @@ def remove(
                 check,
                 restore if keep_record and place.is_tree else None,
             )
-        if not keep_record:
+        if keep_record:
+            if not place.is_tree:
+                store.update(place, freed)
+        else:
             store.forget(place)
             lock.unlink(missing_ok=True)  # whoever waits for it notices that the file is gone
 
