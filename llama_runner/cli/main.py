@@ -51,6 +51,7 @@ class _Commands(click.Group):
         "search": "search_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",
+        "verify": "verify_cmds",
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
     }

@@ -49,7 +49,7 @@ def find_shards(source: ModelDirectory) -> tuple[Shard, ...]:
 
 
 def read(path: Path) -> Shard:
-    """Read one header; raises ``SourceError``. The error for a rejected file includes the reason of the safetensors library."""
+    """Read one header; raises ``SourceError``, for a rejected file with the reason of the safetensors library."""
     try:
         with reading(path):
             return read_shard(path)

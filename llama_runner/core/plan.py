@@ -84,7 +84,8 @@ class Reason(Value):
     Kinds: ``no_record``, ``payload_gone``, ``payload_changed``, ``step_changed``, ``version_changed``,
     ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``. For ``no_record``,
     ``name`` is a file, or ``commit``, that changed since ``old``, the time at which an earlier state was made. For
-    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use, and ``gc`` for what gc freed.
+    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use, and ``removed`` or ``freed``
+    for what the user or gc removed at the time ``old``.
     """
 
     kind: str
@@ -174,8 +175,10 @@ def _by_payload(record: Record, payload: PayloadState) -> Decision:
     if payload == "changed":
         return Run((Reason("payload_changed"),))
     if payload == "absent":
-        why = "intermediate" if record.made.get("kept") is False else str(record.made.get("removed_by") or "")
-        return Run((Reason("payload_gone", why),))
+        for how in ("removed", "freed"):
+            if at := record.made.get(how):
+                return Run((Reason("payload_gone", how, at),))
+        return Run((Reason("payload_gone", "intermediate" if record.made.get("kept") is False else ""),))
     return Skip(record.digest, restamp=payload == "restamp")
 
 

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from llama_runner.library.model_details import Details
     from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
+    from llama_runner.library.remove_models import Removal
+    from llama_runner.library.verify import Verification
     from llama_runner.store.artifacts import Store
 
 
 class Library:
     """The models under one root. Each call looks anew."""
 
-    def __init__(self, store: Store, sink: Sink) -> None:
-        self._store, self._sink = store, sink
+    def __init__(self, store: Store, sink: Sink, lock_timeout: float = 6 * 3600) -> None:
+        self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
 
     @public_method
     def list(self, *, everything: bool = False) -> list[Model]:
@@ -71,6 +73,37 @@ class Library:
         from llama_runner.library.kept_models import kept_models  # noqa: PLC0415 - as above
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
+
+    def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
+        """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
+
+        Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
+        ``keep`` names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        """
+        from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
+
+        return (look if dry_run else remove)(self._store, names, force=force)
+
+    def verify(
+        self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False
+    ) -> Verification:
+        """Read every file and compare it with its record, with the digests of the Hub and with its own header.
+
+        ``names`` are those of models, or paths below the root; without any, everything is read. ``since`` leaves out
+        what was read since a time, in seconds since the epoch, or with ``last`` since the last run began. ``repair``
+        makes or fetches again what is damaged. Raises as ``show``, ``StoreError``, and ``Interrupted``.
+        """
+        from llama_runner.library.verify_store import verify_store  # noqa: PLC0415 - not for a list
+
+        return verify_store(
+            self._store,
+            self._sink,
+            names,
+            since=since,
+            repair=repair,
+            offline=offline,
+            lock_timeout=self._lock_timeout,
+        )
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)

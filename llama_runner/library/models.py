@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import STATE_FILE, TREE
 from llama_runner.serving import registry
 from llama_runner.store import layout
 
@@ -156,9 +155,7 @@ def _model(bucket: str, directories: Sequence[Directory], servers: tuple[Mapping
     ref = str(source.get("ref") or "")
     name = name.removeprefix(LOCAL) if name.startswith(LOCAL) or not ref else ref
     problems = {
-        (f"{directory.path}/{STATE_FILE}" if what in (STATE_FILE, TREE) else f"{directory.path}/{what}"): why
-        for directory in directories
-        for what, why in directory.problems.items()
+        directory.record_path(what): why for directory in directories for what, why in directory.problems.items()
     }
     return Model(
         name=name or bucket,

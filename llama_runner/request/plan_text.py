@@ -18,10 +18,10 @@ def reason_text(reason: Reason, step: str) -> str:
     """Return a reason why a step of this kind runs, as a clause."""
     old, new = _brief(reason.old), _brief(reason.new)
     gone = "it is gone"
-    if reason.name == "gc":
-        gone = "`llama-runner gc` removed it"
-    elif reason.name == "intermediate":
+    if reason.name == "intermediate":
         gone = "its file was removed after it was used" + ("; --keep-f16 keeps it" if step == "convert" else "")
+    elif reason.name in ("removed", "freed"):
+        gone = f"removed by `{'models remove' if reason.name == 'removed' else 'gc'}` ({time_text(old)})"
     return {
         "no_record": f"{reason.name} changed since {time_text(old)}" if reason.name else "not made yet",
         "payload_gone": gone,

@@ -148,6 +148,11 @@ def kept_models(private: Path) -> Path:
     return private / "kept.json"
 
 
+def verified(private: Path) -> Path:
+    """Return the database of what ``verify`` has read, with the time."""
+    return private / "verified.sqlite"
+
+
 def capabilities(private: Path) -> Path:
     """Return the directory of the capabilities of builds."""
     return private / "capabilities"
