@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
+    from llama_runner.request.lock_differences import LockDiffers
+    from llama_runner.request.lock_models import LockResult
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
     from llama_runner.request.service_units import Service
@@ -78,6 +81,9 @@ __all__ = [
     "Level",
     "LlamaRunnerError",
     "Load",
+    "LockCheck",
+    "LockDiffers",
+    "LockResult",
     "ModelFile",
     "NoSuchServer",
     "PlanResult",
@@ -148,8 +154,11 @@ _WHERE = {
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
+    "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
+    "llama_runner.request.lock_models": ("LockResult",),
+    "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),
     "llama_runner.request.results": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
     "llama_runner.request.service_units": ("Service",),

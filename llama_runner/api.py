@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.library.lock_check import LockCheck
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
+    from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.running_server import RunningServer
@@ -74,7 +76,7 @@ class Runner(Root):
         """
         if server is not None:
             check_users(server)
-        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False)
+        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False, remotes=self._remotes)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
         self._preparation.check_options(graph, plan, server)
@@ -123,7 +125,7 @@ class Runner(Root):
         began = time.monotonic()
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             return request, graph_of(request)
 
         graph, plan, outcome = self._preparation.make(ask, server=server)
@@ -139,7 +141,7 @@ class Runner(Root):
         """
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             graph = graph_of(request)
             if graph.model is None:
                 raise NothingToMake(str(path_of(graph.source)))
@@ -152,12 +154,36 @@ class Runner(Root):
         return files if output is None else copied(self.store, graph, files, output)
 
     @public_method
+    def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
+        """Prepare models and write down in a lock file what each resolved to, was made by and became.
+
+        ``lock_file`` defaults to ``llama-runner.lock`` in the working directory. A model that is locked already stays
+        as it is; with ``update`` it is resolved and made anew. The keywords are for each of the models.
+        """
+        from llama_runner.request.lock_models import Locker  # noqa: PLC0415 - not on the warm path
+
+        locker = Locker(self._preparation, self.store, self._sink, keywords.get("lock_file"))
+        return locker.lock([(model, keywords) for model in models])
+
+    @public_method
+    def check_lock(self, *names: str, lock_file: str | Path | None = None, offline: bool = False) -> LockCheck:
+        """Compare a lock file with the store, the programs of this machine and, unless ``offline``, the Hub.
+
+        ``names`` are those in the file; none means all. ``lock_file`` defaults to the nearest ``llama-runner.lock``.
+        """
+        from llama_runner.library.lock_check import LockChecker  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.lock_names import lock_file_path, opened  # noqa: PLC0415
+
+        lock = opened(lock_file_path({"lock_file": lock_file}))
+        return LockChecker(self.store, self._sink, self._preparation, offline=offline).check(lock, names)
+
+    @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
         """Make llama.cpp's programs, without a model."""
         began = time.monotonic()
 
         def ask() -> tuple[ProgramsRequest, Programs]:
-            request = ProgramsRequest(keywords, store=self.store, sink=self._sink)
+            request = ProgramsRequest(keywords, store=self.store, sink=self._sink, remotes=self._remotes)
             return request, binaries_graph.build(request.wanted, request.program_facts)
 
         programs, _, outcome = self._preparation.make(ask)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llama_runner.library.model_library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.request.model_inspection import Inspection
+    from llama_runner.request.remote_stores import Opened
     from llama_runner.request.service_units import Services
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.server_entry import ServerEntry
@@ -43,6 +44,7 @@ class Root:
             raise bad_root_error(self.root)
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
+        self._remotes: Opened = {}
 
     @property
     def bins(self) -> BuildStore:
@@ -53,10 +55,10 @@ class Root:
 
     @property
     def models(self) -> Library:
-        """The models under this root: list, show, remove, keep, verify."""
+        """The models under this root: list, show, remove, keep, verify, export, import."""
         from llama_runner.library.model_library import Library  # noqa: PLC0415 - not on the warm path
 
-        return Library(self.store, self._sink, self._lock_timeout)
+        return Library(self.store, self._sink, builds=lambda: self.bins, lock_timeout=self._lock_timeout)
 
     @property
     def services(self) -> Services:

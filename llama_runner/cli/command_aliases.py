@@ -9,18 +9,17 @@ from llama_runner.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ALIASES = {"serve": "run", "pull": "prepare"}
+ALIASES = {
+    "serve": "run",
+    "pull": "prepare",
+    **dict.fromkeys(("list", "ls"), "models list"),
+    **dict.fromkeys(("rm", "remove"), "models remove"),
+    "show": "models show",
+}
 """Names that stand for a command of ours. Help does not list them."""
 
-_MODELS = "`llama-runner models list` lists the models that are here, `llama-runner ps` the servers that run"
-_REMOVE = (
-    "`llama-runner models remove NAME` deletes a model, `llama-runner gc` frees what nothing needs, "
-    "`llama-runner stop` ends a server, `llama-runner bins remove` removes a build"
-)
 _INSTEAD = {
-    **dict.fromkeys(("list", "ls"), _MODELS),
-    **dict.fromkeys(("rm", "remove", "delete"), _REMOVE),
-    "show": "`llama-runner models show` shows a model that is here, `llama-runner inspect` what a file holds",
+    "delete": "`llama-runner models remove NAME` deletes a model, `llama-runner gc` frees what nothing needs",
     "create": "`llama-runner convert` and `llama-runner quantize` make model files",
     "load": "`llama-runner run MODEL --detach` starts a server in the background",
     "unload": "`llama-runner stop NAME` ends a server",

@@ -52,6 +52,7 @@ class _Commands(click.Group):
         "models": "models_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",
+        "lock": "lock_cmds",
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
     }
@@ -81,8 +82,9 @@ class _Commands(click.Group):
             cmd_name = ALIASES[cmd_name]
         from importlib import import_module  # noqa: PLC0415 - as said
 
+        cmd_name, _, below = cmd_name.partition(" ")
         command: click.Command = getattr(import_module(f"llama_runner.cli.{self.elsewhere[cmd_name]}"), cmd_name)
-        return command
+        return command.get_command(ctx, below) if isinstance(command, click.Group) and below else command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -11,6 +11,7 @@ as absent and is written back verbatim, so that versions can share a store.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value, field
@@ -66,6 +67,15 @@ class Record(Value):
             "made": self.made,
         }
 
+    def portable(self) -> Record:
+        """Return the record without what concerns only this machine: paths, stamps, the log, compilers."""
+        source = {name: self.source[name] for name in ("kind", "ref", "revision", "digest") if name in self.source}
+        is_name = r"[\w.+-]+(==[\w.+-]+)?" if source.get("kind") != "hf" else r"[\w.-]+/[\w.-]+"
+        if not re.fullmatch(is_name, str(source.get("ref", ""))):  # a path, or a URL
+            source.pop("ref", None)
+        made = {name: self.made[name] for name in ("at", "seconds", "by") if name in self.made}
+        return self.replace(stamp=Stamp(), noted=portable_noted(self.noted), source=source, made=made)
+
     @classmethod
     def from_json(cls, value: object) -> Record:
         """Parse a record. Raises ``InvalidRecord`` if a required member is missing or has another type."""
@@ -95,6 +105,17 @@ class Record(Value):
             source=source,
             made=_member(value, "made", dict, {}),
         )
+
+
+def portable_noted(noted: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the noted tools that are described by digest, name and version alone, without paths or stamps."""
+    return {
+        name: dict(tool)
+        for name, tool in noted.items()
+        if isinstance(tool, dict)
+        and tool.keys() <= {"digest", "name", "version"}
+        and all(isinstance(text, str) for text in tool.values())
+    }
 
 
 def _member(value: object, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - checked below

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import IO, TYPE_CHECKING
 
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of
 from llama_runner.request.public_method import public_method
+from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
+from llama_runner.store.local_sources import source_read_errors
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llama_runner.library.bundle_export import Exported
+    from llama_runner.library.bundle_import import Imported
     from llama_runner.library.model_details import Details
     from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
+    from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
 
 
 class Library:
     """The models under one root. Each call looks anew."""
 
-    def __init__(self, store: Store, sink: Sink, lock_timeout: float = 6 * 3600) -> None:
-        self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
+    def __init__(
+        self, store: Store, sink: Sink, *, builds: Callable[[], BuildStore], lock_timeout: float = 6 * 3600
+    ) -> None:
+        self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
 
     @public_method
     def list(self, *, everything: bool = False) -> list[Model]:
@@ -104,6 +116,35 @@ class Library:
             offline=offline,
             lock_timeout=self._lock_timeout,
         )
+
+    def export(self, *names: str, output: str | Path | IO[bytes], programs: bool = False) -> Exported:
+        """Write models with their records and pins into a bundle, the same bytes each time; return what was written.
+
+        ``output`` is a new file, compressed if its name ends with ``.zst``, or a stream. With ``programs``, those that
+        a run would use come along. Raises ``UsageError`` for names, for an existing file and for models of which no
+        file is here, ``StoreError`` for a file that is not the recorded one.
+        """
+        from llama_runner.library.bundle_export import Exporter  # noqa: PLC0415 - not for a list
+
+        target = layout.user_path(output) if isinstance(output, (str, os.PathLike)) else output
+        return Exporter(self._store, self._sink).export(
+            names, target, programs=self._builds().path() if programs else None
+        )
+
+    def import_bundle(self, bundle: str | Path | IO[bytes]) -> Imported:
+        """Import a bundle from a file or a stream; return what was written and what was here already.
+
+        Raises ``BadBundle`` for one that is damaged or refused, and ``StoreError``: nothing of it is kept then.
+        Programs that do not work here are left out with a warning.
+        """
+        from llama_runner.library.bundle_import import Importer  # noqa: PLC0415 - not for a list
+
+        importer = Importer(self._store, self._sink, self._builds, self._lock_timeout)
+        if not isinstance(bundle, (str, os.PathLike)):
+            return importer.run(bundle)
+        path = layout.user_path(bundle)
+        with source_read_errors(path), open_regular(path) as file:
+            return importer.run(file)
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)

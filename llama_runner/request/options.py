@@ -101,6 +101,15 @@ class RunnerKeywords(TypedDict, total=False):
     """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
     fresh_tools: bool
     """Whether what another version of a tool made counts as out of date."""
+    remote_store: str | Path | None
+    """The store of artifacts that other machines made: a directory or a URL. An empty text: none, whatever
+    ``LLAMA_RUNNER_REMOTE_STORE`` says."""
+    remote_push: bool
+    """Whether to put into that store what it does not have yet."""
+    locked: bool
+    """Whether nothing may differ from the lock file."""
+    lock_file: str | Path | None
+    """The lock file; None: the nearest one, if ``locked``."""
 
 
 class Options(Value):
@@ -208,7 +217,7 @@ def binaries_options_of(keywords: RunnerKeywords) -> BinariesOptions:
     )
 
 
-def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords) -> Snapshot:
+def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords, *, remote: bool = False) -> Snapshot:
     """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
     forced = frozenset(keywords.get("force", ()))
     steps = [node.kind for node in topological_order(targets) if isinstance(node, Step)]
@@ -216,4 +225,5 @@ def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords) -> Snapshot:
         forced = frozenset(steps)
     for name in sorted(forced - set(steps)):
         raise UnknownStep(name, steps)
-    return Snapshot({}, forced, keywords.get("fresh_tools", False))
+    fresh_tools = keywords.get("fresh_tools", False)
+    return Snapshot({}, forced, fresh_tools, remote and not fresh_tools)

@@ -173,6 +173,18 @@ def test_13_04_serve_pull_and_demo_mean_what_they_mean_elsewhere(root: Path, lla
     assert llama_runner("stop", "demo", *at).code == 0
 
 
+def test_13_04_list_show_and_rm_are_about_models(root: Path, llama_runner: Command) -> None:
+    at = ("--root", root)
+    llama_runner("prepare", "--demo", *at)
+    for word, ours in (("list", "list"), ("ls", "list"), ("show", "show"), ("rm", "remove")):
+        name = () if ours == "list" else ("demo",)
+        said, meant = (llama_runner(*words, *name, *at, input="n\n") for words in ((word,), ("models", ours)))
+        assert (said.code, said.out) == (meant.code, meant.out), said
+        assert "demo" in said.out + said.err
+    assert llama_runner("rm", "demo", "--yes", *at).code == 0
+    assert llama_runner("ls", *at).out == ""
+
+
 def test_13_04_a_directory_called_demo_is_that_directory(root: Path, llama_runner: Command, tmp_path: Path) -> None:
     (tmp_path / "cwd" / "demo").mkdir()
     says(llama_runner("prepare", "demo", "--root", root), 3, "demo")
@@ -181,10 +193,7 @@ def test_13_04_a_directory_called_demo_is_that_directory(root: Path, llama_runne
 @pytest.mark.parametrize(
     ("word", "ours"),
     [
-        ("list", "`llama-runner models list`"),
-        ("ls", "`llama-runner models list`"),
-        ("rm", "`llama-runner gc` frees what nothing needs"),
-        ("show", "`llama-runner inspect`"),
+        ("delete", "`llama-runner gc` frees what nothing needs"),
         ("create", "`llama-runner quantize`"),
     ],
 )
