@@ -469,6 +469,7 @@ def test_13_13_a_command_that_only_reads_writes_nothing_into_a_root(
         ("rnu", 2, "error: there is no command 'rnu'\nhint: did you mean run?\n"),
         ("serv", 2, "hint: did you mean serve?\n"),
         ("plan --demo --host=", 2, "host: expected an address, got ''\nhint: leave it out for 127.0.0.1\n"),
+        ("plan --demo --profile fast", 2, "hint: llama-runner tune MODEL --name fast makes it\n"),
         ("plan /dev/null", 3, "/dev/null is neither a file nor a directory"),
         ("convert --demo --output=", 2, "the output has no name\n"),
         ("quantize --demo -q ,", 2, "there is no quantization called ','"),

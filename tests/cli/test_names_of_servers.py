@@ -15,6 +15,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
+from llama_runner.serving.registry import machine, retire
 from tests.conftest import Command, Result
 from tests.e2e.serving import MODULE, Running
 
@@ -262,3 +263,30 @@ def test_13_03_infer_and_chat_take_the_url_of_any_server_and_say_alike_what_is_m
         done = llama_runner(*words, *at, input="")
         says(done, 2, "error: no model given, and no server runs\nhint: name a model, or start one:")
     says(llama_runner("chat", "two words", *at, input=""), 2, "chat reads prompts from standard input")
+
+
+def test_13_12_ended_servers_are_told_apart_by_their_whole_names(llama_runner: Command, tmp_path: Path) -> None:
+    servers = Runner(tmp_path).servers
+    for name in ("demo:q8_0", "demo:q4_k_m"):
+        about = {
+            "alias": name,
+            "url": "http://127.0.0.1:8080",
+            "log": "logs/x.log",
+            "machine": machine(),
+            "model": name,
+        }
+        retire(servers / "1.json", about)
+    for command in ("logs", "restart"):
+        refused = llama_runner(command, "demo", "--root", tmp_path)
+        says(refused, 2, "error: 2 servers are called 'demo'\nhint: name one by its whole name: demo:q")
+        assert "http" not in refused.err
+
+
+def test_13_03_a_model_named_with_its_quantization_is_not_asked_of_another_one(
+    root: Path, llama_runner: Command, children: Children
+) -> None:
+    Running(children, "--demo", "--root", root, "-q", "q8_0")
+    done = llama_runner("infer", "demo:q4_k_m", QUESTION, *GREEDY, "--root", root)
+    assert done.out == ANSWER + "\n"
+    assert "demo:q8_0" not in done.err
+    assert started(root) == 2
