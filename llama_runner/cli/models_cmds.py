@@ -85,7 +85,13 @@ def _filtered(found: list[Model], given: dict[str, Any]) -> list[Model]:
 def _table(found: Sequence[Model], *, everything: bool) -> list[str]:
     from llama_runner.core.printable import printable  # noqa: PLC0415 - not for --help
 
-    rows = [_COLUMNS, *((printable(row[0]), *row[1:]) for row in map(_row, found))]
+    sources: dict[str, set[str]] = {}
+    for model in found:
+        sources.setdefault(model.name, set()).add(model.source)
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for model in found:
+        name, *rest = _row(model)
+        rows.append((printable(name if len(sources[model.name]) == 1 else model.source), *rest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not everything:

@@ -221,7 +221,9 @@ def _wanted(options: Options) -> list[str]:
     """Return the quantizations that were asked for, each once, in their order."""
     if not options.quantization:
         return []
-    names = filter(None, (name.strip() for name in options.quantization.split(",")))
+    names = [name.strip() for name in options.quantization.split(",") if name.strip()]
+    if not names:
+        raise quantizations.unknown_quantization_error(options.quantization)
     known = {AS_IT_COMES: AS_IT_COMES}
     with_imatrix = options.tuning.has_imatrix
     return list(
