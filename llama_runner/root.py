@@ -47,7 +47,7 @@ class Root:
 
     @property
     def models(self) -> Library:
-        """The models under this root: list, show, remove, keep, verify."""
+        """The models under this root: list, show, add, remove, keep, verify."""
         from llama_runner.library.model_library import Library  # noqa: PLC0415 - not on the warm path
 
         return Library(self.store, self._sink, self._lock_timeout)

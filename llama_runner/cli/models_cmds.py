@@ -1,4 +1,4 @@
-"""Commands about the models of the store: list, show, remove, keep."""
+"""Commands about the models of the store: list, show, add, remove, keep."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.add_cmds import add
 from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
@@ -31,7 +32,10 @@ _LOCK_TIMEOUT_S = 600.0
 
 @click.group()
 def models() -> None:
-    """List, show, remove and keep the models of the store."""
+    """List, show, add, remove and keep the models of the store."""
+
+
+models.add_command(add)
 
 
 @models.command("list")
@@ -200,7 +204,7 @@ def keep(**given: Any) -> None:
 
 @models.command()
 @shared.store
-@click.argument("names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
+@click.argument("model_names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
 @shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep.")
 @shared.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def remove(**given: Any) -> None:
@@ -209,11 +213,11 @@ def remove(**given: Any) -> None:
     What was made from or for a model goes with it. Its records stay; `run` makes or fetches it again.
     """
     library = root_of(given).models
-    found = library.remove(*given["names"], force=given["force"], dry_run=True)
+    found = library.remove(*given["model_names"], force=given["force"], dry_run=True)
     if not given["yes"] and not _confirmed(found):
         say("nothing was removed", err=True)
         return
-    done = library.remove(*given["names"], force=given["force"])
+    done = library.remove(*given["model_names"], force=given["force"])
     if given["as_json"]:
         click.echo(json.dumps(done.to_json()))
     else:

@@ -41,7 +41,7 @@ class Since(Duration):
 
 @click.command()
 @shared.store
-@click.argument("names", nargs=-1, cls=shared.CompletedArgument, metavar="[NAME…]")
+@click.argument("model_names", nargs=-1, cls=shared.CompletedArgument, metavar="[NAME…]")
 @shared.option(
     "--since",
     type=Since(),
@@ -59,7 +59,7 @@ def verify(**given: Any) -> None:
     if given["offline"] and not given["repair"]:
         raise click.UsageError("--offline is about --repair: nothing else uses the network")
     found = runner_for(given).models.verify(
-        *given["names"], since=given["since"], repair=given["repair"], offline=given["offline"]
+        *given["model_names"], since=given["since"], repair=given["repair"], offline=given["offline"]
     )
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))

@@ -10,11 +10,17 @@ from llama_runner.library.models import models_of
 from llama_runner.store.inventory import Inventory
 
 if TYPE_CHECKING:
+    import builtins
+
+    from typing_extensions import Unpack
+
+    from llama_runner.library.add_models import AddedModel, Choice
     from llama_runner.library.model_details import Details
     from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.store.artifacts import Store
 
 
@@ -69,6 +75,24 @@ class Library:
         from llama_runner.library.kept_models import kept_models  # noqa: PLC0415 - as above
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
+
+    def add(self, *names: str, **keywords: Unpack[RunnerKeywords]) -> builtins.list[AddedModel]:
+        """Fetch or make models, without what serving them needs; return what came of each name.
+
+        A model that cannot be had has its ``error`` there, and the others are added. Raises ``Interrupted``.
+        """
+        from llama_runner.library.add_models import add  # noqa: PLC0415 - loads the pipeline
+
+        return add(self._store, self._sink, self._lock_timeout, names, keywords)
+
+    def choices(self, name: str, **keywords: Unpack[RunnerKeywords]) -> builtins.list[Choice]:
+        """Return the quantizations that a name leaves open, the smallest first; none where there is no choice.
+
+        Asks the Hub about a name that is not known here. Raises as ``Runner.prepare``.
+        """
+        from llama_runner.library.add_models import choices  # noqa: PLC0415 - as above
+
+        return choices(self._store, self._sink, name, keywords)
 
     def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
 from llama_runner.request.options import binaries_options_of, checked, options_of, quantize_options_of
-from llama_runner.request.program_facts import find_program_facts
+from llama_runner.request.program_facts import find_program_facts, missing_programs
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
@@ -49,20 +49,28 @@ class OnlyForHub(UsageError):
 class ProgramsRequest:
     """One call that asks for llama.cpp's programs: its options, and the facts that their graph is built from."""
 
-    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink) -> None:
-        """Find the facts: reads the disk, and may start processes and ask networks."""
+    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink, needs_programs: bool = True) -> None:
+        """Find the facts: reads the disk, and may start processes and ask networks.
+
+        Without ``needs_programs`` a missing compiler is an error only once something is made with the programs.
+        """
         self.keywords = keywords = checked(keywords)
         self._store, self._sink = store, sink
         self.offline = keywords.get("offline", False) or is_offline(os.environ)
         self.wanted = binaries_options_of(keywords)
-        self.program_facts = find_program_facts(
-            self.wanted,
-            environment=os.environ,
-            store=store,
-            update=keywords.get("update", False),
-            offline=self.offline,
-            notice=lambda what, text: sink(Noticed(what, text)),
-        )
+        try:
+            self.program_facts = find_program_facts(
+                self.wanted,
+                environment=os.environ,
+                store=store,
+                update=keywords.get("update", False),
+                offline=self.offline,
+                notice=lambda what, text: sink(Noticed(what, text)),
+            )
+        except ToolError as error:
+            if needs_programs:
+                raise
+            self.program_facts = missing_programs(error)
 
     def settle(self) -> None:
         """Remember what was found, now that everything is made."""
@@ -72,12 +80,19 @@ class Request(ProgramsRequest):
     """One call that asks for a model: its options, and the facts that its graph is built from."""
 
     def __init__(
-        self, model: str | Path | None, keywords: RunnerKeywords, *, store: Store, sink: Sink, remember: bool
+        self,
+        model: str | Path | None,
+        keywords: RunnerKeywords,
+        *,
+        store: Store,
+        sink: Sink,
+        remember: bool,
+        needs_programs: bool = True,
     ) -> None:
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
         if str(model).partition(":")[0] == "demo" and not layout.user_path(str(model)).exists():
             model, keywords = None, _demo_of(str(model), keywords)
-        super().__init__(keywords, store=store, sink=sink)
+        super().__init__(keywords, store=store, sink=sink, needs_programs=needs_programs)
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
