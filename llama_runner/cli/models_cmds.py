@@ -1,4 +1,4 @@
-"""Commands about the models of the store: list, show, add, remove, keep."""
+"""Commands about the models of the store: list, show, remove, keep. ``add_cmds`` and ``transfer_cmds`` have others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.add_cmds import add
 from llama_runner.cli.safe_output import say
+from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
 
@@ -32,10 +33,12 @@ _LOCK_TIMEOUT_S = 600.0
 
 @click.group()
 def models() -> None:
-    """List, show, add, remove and keep the models of the store."""
+    """List, show, add, remove, keep, export and import the models of the store."""
 
 
 models.add_command(add)
+models.add_command(export)
+models.add_command(import_)
 
 
 @models.command("list")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.remote_stores import Opened
     from llama_runner.request.results import ModelFile
     from llama_runner.sources.hub.file_names import Variant
     from llama_runner.store.artifacts import Store
@@ -65,11 +66,12 @@ def add(
     if not names:
         raise UsageError("no model is named", hint="llama-runner search WORDS finds some")
     preparation, found = Preparation(store, sink, lock_timeout=lock_timeout), []
+    remotes: Opened = {}
     for number, name in enumerate(names, 1):
         if len(names) > 1:
             sink(Noticed("add", f"{number} of {len(names)}: {name}"))
         try:
-            found.append(AddedModel(name, _added(store, sink, preparation, name, keywords)))
+            found.append(AddedModel(name, _added(store, sink, preparation, name, keywords, remotes)))
         except Interrupted:
             raise
         except LlamaRunnerError as error:
@@ -78,10 +80,10 @@ def add(
 
 
 def _added(
-    store: Store, sink: Sink, preparation: Preparation, name: str, keywords: RunnerKeywords
+    store: Store, sink: Sink, preparation: Preparation, name: str, keywords: RunnerKeywords, remotes: Opened
 ) -> tuple[ModelFile, ...]:
     def ask() -> tuple[Request, Pipeline]:
-        request = Request(name, keywords, store=store, sink=sink, remember=True, needs_programs=False)
+        request = Request(name, keywords, store=store, sink=sink, remember=True, remotes=remotes, needs_programs=False)
         graph = graph_of(request)
         if graph.model is None:
             raise NothingToMake(str(path_of(graph.source)))

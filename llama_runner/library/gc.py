@@ -13,6 +13,7 @@ from llama_runner.core.step import Place
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
 from llama_runner.library.in_use import UseCheck, served_files
 from llama_runner.library.kept_models import kept_models
+from llama_runner.library.lock_roots import lock_roots
 from llama_runner.library.models import models_of
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal
@@ -93,6 +94,7 @@ class Collector:
             self._sink(warning)
         roots = Roots(
             kept=kept_models(private),
+            locked=lock_roots(private, self._sink),
             servers=tuple(served_files(private)),
             logs=frozenset(registry.logs_in_use(layout.servers(private))),
             current=self._current,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.core.digest import short_hash
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.sizes import size_text
+from llama_runner.library.lock_roots import LockRoots
 from llama_runner.library.models import role_of
 from llama_runner.store import layout
 
@@ -59,6 +60,8 @@ class Roots(Value):
     """What is needed, beside what was used lately."""
 
     kept: Kept
+    locked: LockRoots = field(default_factory=LockRoots)
+    """What lock files name."""
     servers: tuple[str, ...] = ()
     """Paths of files that running servers use."""
     logs: frozenset[str] = frozenset()
@@ -103,7 +106,9 @@ class Collection:
         """The models that nobody has asked to keep, and of which all records can be read."""
         if not self._is_ours(layout.MODELS):
             return []
-        return [model for model in self._models if not (model.problems or model.servers or self._roots.kept.has(model))]
+        wanted = (self._roots.kept, self._roots.locked)
+        free = [model for model in self._models if not (model.problems or model.servers)]
+        return [model for model in free if not any(roots.has(model) for roots in wanted)]
 
     def _old_revisions(self) -> Iterator[tuple[Model, str]]:
         """Yield the models that newer ones of the same source replace, with the reason."""
@@ -142,7 +147,7 @@ class Collection:
         builds = [each for each in candidates if each.path.startswith(f"{layout.BUILDS}/")]
         unused = self._roots.unused_builds() if builds else frozenset()
         for each in builds:
-            if each.path in unused:
+            if each.path in unused and not self._roots.locked.has_build(each):
                 yield Garbage("build", each.path, each.bytes or 0, "a newer build of this backend is here", each)
         for each in candidates:
             if each.path.startswith(f"{layout.SOURCES}/") and each.bytes is not None:

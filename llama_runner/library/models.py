@@ -150,10 +150,12 @@ def _is_in(path: str, directories: Iterable[Directory]) -> bool:
 
 def _model(bucket: str, directories: Sequence[Directory], servers: tuple[Mapping[str, Any], ...]) -> Model:
     artifacts = tuple(artifact for directory in directories for artifact in directory.artifacts)
-    source = next((each.record.source for each in artifacts if each.record.source.get("ref")), {})
+    sources = [each.record.source for each in artifacts]
+    source = next((one for one in sources if one.get("ref")), next((one for one in sources if one.get("kind")), {}))
     name, _, revision = bucket.rpartition("__")
     ref = str(source.get("ref") or "")
     name = name.removeprefix(LOCAL) if name.startswith(LOCAL) or not ref else ref
+    name = next((one["name"] for one in sources if isinstance(one.get("name"), str)), name)
     problems = {
         directory.record_path(what): why for directory in directories for what, why in directory.problems.items()
     }

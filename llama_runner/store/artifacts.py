@@ -61,6 +61,10 @@ class Store:
             self._sink(Warned("damaged_state", f"the record of {name} in {path} counts as absent: {problem}"))
         return state.records.get(name)
 
+    def is_unreadable(self, place: Place) -> bool:
+        """Whether this version cannot read the record of a place, as a newer one wrote it or it is damaged."""
+        return (place.name or TREE) in self._state(self.root / place.directory).problems
+
     def _state(self, directory: Path) -> StateFile:
         path = directory / STATE_FILE
         try:
@@ -150,10 +154,20 @@ class Store:
             self.write_record(place, record)
         return record
 
+    def add_record(self, place: Place, record: Record) -> None:
+        """Write the record of an artifact whose bytes are not here. Raises ``OSError``."""
+        (self.root / place.directory).mkdir(parents=True, exist_ok=True)
+        self.write_record(place, record)
+
     def update(self, place: Place, record: Record) -> None:
         """Replace the record of unchanged bytes; does nothing in a read-only store."""
         with suppress(OSError):
             self.write_record(place, record)
+
+    def adopt(self, place: Place, record: Record) -> None:
+        """Write the record of an artifact whose bytes are not here; does nothing in a read-only store."""
+        with suppress(OSError):
+            self.add_record(place, record)
 
     def is_evictable(self, place: Place) -> bool:
         """Whether the bytes exist and the user has not asked to keep them."""

@@ -153,6 +153,16 @@ def verified(private: Path) -> Path:
     return private / "verified.sqlite"
 
 
+def model_names(private: Path) -> Path:
+    """Return the file with the names of models that were imported."""
+    return private / "names.json"
+
+
+def lock_files(private: Path) -> Path:
+    """Return the file that says which ``llama-runner.lock`` files were used with this root."""
+    return private / "lock_files.json"
+
+
 def capabilities(private: Path) -> Path:
     """Return the directory of the capabilities of builds."""
     return private / "capabilities"
