@@ -208,7 +208,7 @@ def keep(**given: Any) -> None:
 @models.command()
 @shared.store
 @click.argument("model_names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
-@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep.")
+@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep, or if a lock file names it.")
 @shared.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def remove(**given: Any) -> None:
     """Delete models, or one quantization of each: NAME:QUANT.

@@ -116,11 +116,11 @@ class Library:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
 
         Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
-        ``keep`` names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        ``keep`` or a lock file names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
         """
         from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
 
-        return (look if dry_run else remove)(self._store, names, force=force)
+        return (look if dry_run else remove)(self._store, names, force=force, sink=self._sink)
 
     @public_method
     def verify(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner import Runner
+from llama_runner import Runner, ServerOptions
 from llama_runner.demo import EXAMPLES
 from llama_runner.store import layout
 from tests.conftest import REPOSITORY
@@ -77,7 +77,7 @@ def test_14_04_sixteen_processes_prepare_serve_and_free_and_some_are_killed(
         for child in children.values():
             child.kill()
             child.communicate()
-    assert sum(rounds(root).values()) >= len(children) - len(KILLED)
+    assert {name.partition("-")[0] for name in rounds(root)} == PROCESSES.keys(), "each kind of work was done"
     runner = Runner(root)
     runner.stop()
     assert runner.models.verify().problems == ()
@@ -86,5 +86,5 @@ def test_14_04_sixteen_processes_prepare_serve_and_free_and_some_are_killed(
     assert (again.garbage, again.left) == ((), {}), "gc after gc frees nothing"
     assert not list(layout.staging(root / layout.PRIVATE).iterdir())
     assert runner.models.verify().problems == ()
-    with runner.serve(demo=True, quantization="q8_0") as server:
+    with runner.serve(demo=True, quantization="q8_0", server=ServerOptions(port=0)) as server:
         assert EXAMPLES[0][1] in server.chat(EXAMPLES[0][0]).text

@@ -7,10 +7,11 @@ many rounds it has done into a file of its own. What goes wrong ends it with a t
 from __future__ import annotations
 
 import sys
+import time
 from itertools import count
 from pathlib import Path
 
-from llama_runner import Runner
+from llama_runner import Runner, ServerOptions
 from tests.e2e.serving import request
 
 MODELS = ("acme/one:Q4_K_M", "acme/one:Q8_0", "acme/two:Q8_0", "acme/three:Q4_K_M")
@@ -25,7 +26,7 @@ def prepare(runner: Runner, number: int) -> None:
 
 def serve(runner: Runner, _number: int) -> None:
     """Serve a model, whose file must be there as long as the server runs."""
-    with runner.serve(demo=True, quantization="q8_0") as server:
+    with runner.serve(demo=True, quantization="q8_0", server=ServerOptions(port=0)) as server:
         before = server.spec.model.stat()
         for _ in range(20):
             assert request(server.url, "/health")[0] == 200
@@ -34,8 +35,16 @@ def serve(runner: Runner, _number: int) -> None:
 
 
 def free(runner: Runner, number: int) -> None:
-    """Free everything that nothing needs at this moment."""
+    """Free everything that nothing needs at this moment, once others have made or served something since."""
     runner.gc(apply=True, older_than=0.0, max_size=1 if number % 2 else None)
+    before = made(runner.root)
+    while made(runner.root) == before and not (runner.root / "stop").exists():
+        time.sleep(0.02)
+
+
+def made(root: Path) -> list[str]:
+    """Return how many rounds the others have done."""
+    return [path.read_text() for kind in ("prepare", "serve") for path in sorted(root.glob(f"{kind}-*.rounds"))]
 
 
 def verify(runner: Runner, _number: int) -> None:
