@@ -1,4 +1,4 @@
-"""Commands about the models of the store: list, show, remove, keep. ``transfer_cmds`` has export and import."""
+"""Commands about the models of the store: list, show, remove, keep. ``add_cmds`` and ``transfer_cmds`` have others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.add_cmds import add
 from llama_runner.cli.safe_output import say
 from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.errors import StoreError, UsageError
@@ -32,9 +33,10 @@ _LOCK_TIMEOUT_S = 600.0
 
 @click.group()
 def models() -> None:
-    """List, show, remove, keep, export and import the models of the store."""
+    """List, show, add, remove, keep, export and import the models of the store."""
 
 
+models.add_command(add)
 models.add_command(export)
 models.add_command(import_)
 
@@ -211,8 +213,8 @@ def keep(**given: Any) -> None:
 
 @models.command()
 @shared.store
-@click.argument("names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
-@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep.")
+@click.argument("model_names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
+@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep, or if a lock file names it.")
 @shared.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def remove(**given: Any) -> None:
     """Delete models, or one quantization of each: NAME:QUANT.
@@ -220,11 +222,11 @@ def remove(**given: Any) -> None:
     What was made from or for a model goes with it. Its records stay; `run` makes or fetches it again.
     """
     library = root_of(given).models
-    found = library.remove(*given["names"], force=given["force"], dry_run=True)
+    found = library.remove(*given["model_names"], force=given["force"], dry_run=True)
     if not given["yes"] and not _confirmed(found):
         say("nothing was removed", err=True)
         return
-    done = library.remove(*given["names"], force=given["force"])
+    done = library.remove(*given["model_names"], force=given["force"])
     if given["as_json"]:
         click.echo(json.dumps(done.to_json()))
     else:

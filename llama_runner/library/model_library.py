@@ -15,9 +15,13 @@ from llama_runner.store.local_sources import source_read_errors
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Callable
     from pathlib import Path
 
+    from typing_extensions import Unpack
+
+    from llama_runner.library.add_models import AddedModel, Choice
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
     from llama_runner.library.model_details import Details
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
     from llama_runner.llama_cpp.installed_builds import BuildStore
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.store.artifacts import Store
 
 
@@ -86,16 +91,38 @@ class Library:
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
 
+    @public_method
+    def add(self, *names: str, **keywords: Unpack[RunnerKeywords]) -> builtins.list[AddedModel]:
+        """Fetch or make models, without what serving them needs; return what came of each name.
+
+        A model that cannot be had has its ``error`` there, and the others are added. Raises ``Interrupted``.
+        """
+        from llama_runner.library.add_models import add  # noqa: PLC0415 - loads the pipeline
+
+        return add(self._store, self._sink, self._lock_timeout, names, keywords)
+
+    @public_method
+    def choices(self, name: str, **keywords: Unpack[RunnerKeywords]) -> builtins.list[Choice]:
+        """Return the quantizations that a name leaves open, the smallest first; none where there is no choice.
+
+        Asks the Hub about a name that is not known here. Raises as ``Runner.prepare``.
+        """
+        from llama_runner.library.add_models import choices  # noqa: PLC0415 - as above
+
+        return choices(self._store, self._sink, name, keywords)
+
+    @public_method
     def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
 
         Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
-        ``keep`` names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        ``keep`` or a lock file names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
         """
         from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
 
-        return (look if dry_run else remove)(self._store, names, force=force)
+        return (look if dry_run else remove)(self._store, names, force=force, sink=self._sink)
 
+    @public_method
     def verify(
         self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False
     ) -> Verification:
