@@ -213,7 +213,10 @@ class Collection:
         total = sum(each.bytes or 0 for each in self._inventory.artifacts)
         total -= sum(each.bytes for each in found.values() if each.artifact is not None)
         candidates = [
-            each for model in self._free_models for each in model.artifacts if each.bytes and each.path not in found
+            each
+            for model in self._free_models
+            for each in model.artifacts
+            if each.bytes and each.path not in found and each.step != "import"  # nothing could make it again
         ]
         for each in sorted(candidates, key=self._used):
             if total <= most:
@@ -253,8 +256,8 @@ def _entry(kind: Kind, entry: Entry, reason: str) -> Garbage:
 
 
 def _made(artifact: Artifact) -> float:
-    """Return when an artifact was made; infinity where its record does not tell, so that it is not old."""
-    text = str(artifact.record.made.get("at"))
+    """Return when an artifact was made, or imported; infinity where its record does not tell, so that it is not old."""
+    text = str(artifact.record.made.get("imported") or artifact.record.made.get("at"))
     try:
         return datetime.fromisoformat(f"{text.removesuffix('Z')}+00:00").timestamp()
     except (ValueError, OverflowError):

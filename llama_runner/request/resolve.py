@@ -117,7 +117,10 @@ class Request(ProgramsRequest):
         is_named = model is not None and not any(self.keywords.get(name) for name in _SOURCES)
         if not is_named or self.keywords.get("update") or not layout.model_names(self._store.private).exists():
             return None
-        return open_named(self._store, str(model))
+        found = open_named(self._store, str(model))
+        if isinstance(found, LocalGguf) and not self.keywords.get("projector", True):
+            return found.replace(projector=None)
+        return found
 
     def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""

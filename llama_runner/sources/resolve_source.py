@@ -96,7 +96,7 @@ def open_named(store: Store, name: str) -> LocalSafetensors | LocalGguf | None:
 
     Raises as ``find_named`` and ``open_gguf``.
     """
-    from llama_runner.store.name_index import find_named  # noqa: PLC0415 - most models have a source elsewhere
+    from llama_runner.store.name_index import find_named, find_projector  # noqa: PLC0415 - most models have a source elsewhere
 
     with suppress(OSError, ValueError):  # no path can have the name
         if user_path(name).exists():
@@ -106,7 +106,7 @@ def open_named(store: Store, name: str) -> LocalSafetensors | LocalGguf | None:
     model, path = found
     if not model.file:
         return open_directory(path).replace(name=printable_file_name(model.name.rpartition("/")[2]))
-    return open_gguf(path).replace(given_name=model.title)
+    return open_gguf(path).replace(given_name=model.title, projector=find_projector(store, model))
 
 
 def _demo() -> LocalSafetensors:

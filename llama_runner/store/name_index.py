@@ -102,6 +102,16 @@ def find_named(store: Store, name: str) -> tuple[NamedModel, Path] | None:
     return None
 
 
+def find_projector(store: Store, model: NamedModel) -> Path | None:
+    """Return the multimodal projector that was imported with a model, None if there is none."""
+    directory = store.root / "/".join(model.directory.split("/")[:3])
+    for name, record in store.records(directory).items():
+        role = record.recipe.get("params", {}).get("role", record.recipe.get("step"))
+        if role == "projector" and (directory / name).is_file():
+            return directory / name
+    return None
+
+
 def _fitting(models: list[NamedModel], name: str) -> list[NamedModel]:
     """Return the models of exactly this name, or else those that have it with a quantization or the default tag."""
     wanted = name.lower()
