@@ -233,6 +233,8 @@ NAMES = {
 }
 """Parts of such paths, which nobody but the layout joins to a directory."""
 OTHER_PATHS = {
+    "library/foreign_stores.py": "LM Studio's directory is called models",
+    "library/ollama_store.py": "Ollama's too",
     "sources/hub/names.py": "addresses of the Hub have /models/ too",
     "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
 }

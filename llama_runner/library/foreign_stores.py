@@ -109,15 +109,16 @@ def path_model(path: Path, name: str | None) -> ForeignModel:
         _, files = check_model(path)
         listed = tuple(ForeignFile(file, stored_name(file.name)) for file in files)
         stem = re.sub(r"-00001-of-\d{5}$", "", path.stem) if len(files) > 1 else path.stem
-        return ForeignModel(name or _printable(stem), listed, path=str(files[0].absolute()))
+        return ForeignModel(_printable(stem) if name is None else name, listed, path=str(files[0].absolute()))
     resolved = path.resolve()
+    name = _printable(resolved.name) if name is None else name
     ggufs = sorted(resolved.glob("*.gguf"))
     if not (resolved / _CONFIG).is_file() and ggufs:
-        models = list(_gguf_models(name or resolved.name, resolved, [file.name for file in ggufs], ""))
+        models = list(_gguf_models(name, resolved, [file.name for file in ggufs], ""))
         if len(models) == 1:
-            return models[0].replace(name=name or _printable(resolved.name))
+            return models[0].replace(name=name)
         raise SourceError(f"{path} has {len(models)} models", hint="name one of its files")
-    return _safetensors(name or _printable(resolved.name), resolved, "")
+    return _safetensors(name, resolved, "")
 
 
 def stored_name(name: str) -> str:
@@ -256,7 +257,9 @@ def _llama_cpp(directory: Path) -> Iterator[ForeignModel]:
         by_repository.setdefault(_repository(directory, name) or "", []).append(name)
     for repository, files in by_repository.items():
         if repository:
-            yield from _gguf_models(repository, directory, files, "llama.cpp")
+            prefix = f":{repository.replace('/', '_')}_"  # of a name without a quantization
+            for model in _gguf_models(repository, directory, files, "llama.cpp"):
+                yield model.replace(name=model.name.replace(prefix, ":", 1))
         else:
             for model in _gguf_models("", directory, files, "llama.cpp"):
                 yield model.replace(name=Path(model.path).stem)
