@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
+    from llama_runner.request.lock_differences import LockDiffers
+    from llama_runner.request.lock_models import LockResult
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
     from llama_runner.request.service_units import Service
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.profiles import CannotKeep
     from llama_runner.serving.running_server import RunningServer
+    from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.serving.server_process import Server
     from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status import Status
@@ -77,6 +81,9 @@ __all__ = [
     "Level",
     "LlamaRunnerError",
     "Load",
+    "LockCheck",
+    "LockDiffers",
+    "LockResult",
     "ModelFile",
     "NoSuchServer",
     "PlanResult",
@@ -92,6 +99,7 @@ __all__ = [
     "SearchResult",
     "SelfTestResult",
     "Server",
+    "ServerEntry",
     "ServerError",
     "ServerFigures",
     "ServerLog",
@@ -146,8 +154,11 @@ _WHERE = {
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
+    "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
+    "llama_runner.request.lock_models": ("LockResult",),
+    "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),
     "llama_runner.request.results": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
     "llama_runner.request.service_units": ("Service",),
@@ -157,6 +168,7 @@ _WHERE = {
     "llama_runner.serving.log_reader": ("ServerLog",),
     "llama_runner.serving.profiles": ("CannotKeep",),
     "llama_runner.serving.running_server": ("RunningServer",),
+    "llama_runner.serving.server_entry": ("ServerEntry",),
     "llama_runner.serving.server_process": ("Server",),
     "llama_runner.sources.hub.search": ("SearchResult",),
     "llama_runner.status": ("Status",),

@@ -26,8 +26,8 @@ from llama_runner.llama_cpp.pinned_source import NestedFile, SourcePin, load_pin
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import hash_file, hash_tree
 from llama_runner.system import archives, hardware
+from llama_runner.system.member_paths import BadArchive
 from llama_runner.system.processes import capture, python_module
-from llama_runner.system.tar_stream import BadArchive
 
 NEEDED = ("CMakeLists.txt", "convert_hf_to_gguf.py", "common/arg.cpp", "tools/quantize/quantize.cpp", "tools/server")
 """Without these a tree is of no use to this project."""

@@ -23,7 +23,7 @@ from llama_runner.library.models import models_of, role_of
 from llama_runner.sources.hub.file_names import parse_quantization
 from llama_runner.sources.hub.pins import PinRecord, PinStore, artifact_directory
 from llama_runner.store import layout
-from llama_runner.store.digest_cache import hash_file, walk_tree
+from llama_runner.store.digest_cache import hash_file, tree_files
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
 from llama_runner.system.files import open_regular
@@ -179,7 +179,7 @@ class Exporter:
     def _tree(self, directory: Path, record: Record) -> Iterator[BundledFile]:
         known = record.facts.get("files")
         try:
-            for name, path in walk_tree(directory):
+            for name, path in tree_files(directory):
                 if path.is_symlink():
                     yield BundledFile(name, "l", 0, str(path.readlink()))
                     continue

@@ -22,7 +22,7 @@ from llama_runner.sources.hub.names import BadName
 from llama_runner.sources.hub.pins import PinRecord, pins_from_json, pins_to_json
 from llama_runner.store import layout
 from llama_runner.store.record_check import check_record
-from llama_runner.system.tar_stream import BadArchive, case_folded, member_parts
+from llama_runner.system.member_paths import BadArchive, case_folded, path_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -186,7 +186,7 @@ def _size(value: object) -> int:
 def _safe(path: object) -> str:
     """Return a path below a directory. Raises ``BadArchive`` or ``BadBundle`` if it may lead elsewhere."""
     text = _text(path)
-    parts = member_parts(text, text)
+    parts = path_parts(text, text)
     if "/".join(parts) != text or any(part.startswith(".") for part in parts):
         raise BadBundle(f"{text!r} is no path of an artifact")
     return text

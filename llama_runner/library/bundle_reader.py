@@ -13,14 +13,15 @@ from llama_runner.library.bundle_format import (
     BadBundle,
     parse_manifest,
 )
-from llama_runner.system.tar_stream import HEADER, BadArchive, Limits, TarStream, library_errors, tar_entries
+from llama_runner.system.member_paths import BadArchive
+from llama_runner.system.tar_stream import HEADER, Limits, TarStream, library_errors, tar_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from llama_runner.library.bundle_format import BundledArtifact, BundledFile, Manifest
-    from llama_runner.system.tar_stream import Member
+    from llama_runner.system.member_paths import Member
 
     Target = Callable[[str, BundledFile, BundledArtifact | None], Path | None]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.core.digest import short_hash
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.sizes import size_text
+from llama_runner.library.lock_roots import LockRoots
 from llama_runner.library.models import role_of
 from llama_runner.store import layout
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "revision", "intermediate", "build", "source", "unrecorded", "description", "work", "staging", "log", "stamp",
-    "lock", "evicted",
+    "lock", "empty", "evicted",
 ]  # fmt: skip
 DAY = 86400.0
 OLDER_THAN_S = 7 * DAY
@@ -59,6 +60,8 @@ class Roots(Value):
     """What is needed, beside what was used lately."""
 
     kept: Kept
+    locked: LockRoots = field(default_factory=LockRoots)
+    """What lock files name."""
     servers: tuple[str, ...] = ()
     """Paths of files that running servers use."""
     logs: frozenset[str] = frozenset()
@@ -82,7 +85,7 @@ class Collection:
         """Everything that may go, each path once: models first, then what rests on nothing, then what does not fit."""
         found = {each.path: each for each in self._of_models()}
         found |= {each.path: each for each in self._programs()}
-        found |= {each.path: each for each in self._files() if each.path not in found}
+        found |= {each.path: each for each in (*self._files(), *self._empty()) if each.path not in found}
         if self._limits.max_size is not None:
             found |= {each.path: each for each in self._evicted(found, self._limits.max_size)}
         gone = {each.path for each in found.values() if each.artifact is not None and not each.keep_record}
@@ -103,7 +106,9 @@ class Collection:
         """The models that nobody has asked to keep, and of which all records can be read."""
         if not self._is_ours(layout.MODELS):
             return []
-        return [model for model in self._models if not (model.problems or model.servers or self._roots.kept.has(model))]
+        wanted = (self._roots.kept, self._roots.locked)
+        free = [model for model in self._models if not (model.problems or model.servers)]
+        return [model for model in free if not any(roots.has(model) for roots in wanted)]
 
     def _old_revisions(self) -> Iterator[tuple[Model, str]]:
         """Yield the models that newer ones of the same source replace, with the reason."""
@@ -142,7 +147,7 @@ class Collection:
         builds = [each for each in candidates if each.path.startswith(f"{layout.BUILDS}/")]
         unused = self._roots.unused_builds() if builds else frozenset()
         for each in builds:
-            if each.path in unused:
+            if each.path in unused and not self._roots.locked.has_build(each):
                 yield Garbage("build", each.path, each.bytes or 0, "a newer build of this backend is here", each)
         for each in candidates:
             if each.path.startswith(f"{layout.SOURCES}/") and each.bytes is not None:
@@ -174,6 +179,11 @@ class Collection:
             if name.endswith(".log") and name not in self._roots.logs and self._is_past(entry):
                 yield _entry("log", entry, f"written more than {days} ago")
 
+    def _empty(self) -> Iterator[Garbage]:
+        for entry in self._inventory.empty if self._is_ours(layout.MODELS) else ():
+            if self._is_past(entry):
+                yield _entry("empty", entry, "empty directory")
+
     def _unrecorded(self) -> Iterator[Garbage]:
         """Yield files of which a process that was killed wrote no record. Other directories than ours have none."""
         for directory in self._inventory.models if self._is_ours(layout.MODELS) else ():
@@ -201,7 +211,7 @@ class Collection:
         for entry in inventory.entries(layout.locks(inventory.private)):
             stem = entry.name.removesuffix(".lock")
             is_ours = entry.name != stem and re.fullmatch(r"(state-)?[0-9a-f]{16}", stem)
-            if is_ours and stem not in locks and stem[:12] not in work and self._is_past(entry):
+            if is_ours and stem not in locks and stem[:12] not in work and not self._roots.is_busy(stem):
                 yield _entry("lock", entry, "lock of an artifact that is gone")
         stamps = {name for each in left for name in each.stamps}
         for entry in inventory.entries(layout.last_uses(inventory.private)):

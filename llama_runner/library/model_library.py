@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of
+from llama_runner.request.public_method import public_method
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.local_sources import source_read_errors
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from llama_runner.library.model_details import Details
     from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
+    from llama_runner.library.remove_models import Removal
+    from llama_runner.library.verify import Verification
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
 
@@ -35,6 +38,7 @@ class Library:
     ) -> None:
         self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
 
+    @public_method
     def list(self, *, everything: bool = False) -> list[Model]:
         """Return the models that are there, one for each source and revision, sorted by name.
 
@@ -46,6 +50,7 @@ class Library:
             self._sink(warning)
         return [model for model in models_of(inventory) if everything or model.is_here]
 
+    @public_method
     def show(self, name: str, *, check: bool = False) -> Details:
         """Return what is known of a model: the newest revision of it, where the name does not say which.
 
@@ -64,6 +69,7 @@ class Library:
             drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
         )
 
+    @public_method
     def keep(self, name: str, *, wanted: bool = True) -> Model:
         """Let ``gc`` keep a model whatever it finds, or with ``wanted=False`` no longer; return the model.
 
@@ -81,6 +87,38 @@ class Library:
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
 
+    def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
+        """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
+
+        Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
+        ``keep`` names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        """
+        from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
+
+        return (look if dry_run else remove)(self._store, names, force=force)
+
+    def verify(
+        self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False
+    ) -> Verification:
+        """Read every file and compare it with its record, with the digests of the Hub and with its own header.
+
+        ``names`` are those of models, or paths below the root; without any, everything is read. ``since`` leaves out
+        what was read since a time, in seconds since the epoch, or with ``last`` since the last run began. ``repair``
+        makes or fetches again what is damaged. Raises as ``show``, ``StoreError``, and ``Interrupted``.
+        """
+        from llama_runner.library.verify_store import verify_store  # noqa: PLC0415 - not for a list
+
+        return verify_store(
+            self._store,
+            self._sink,
+            names,
+            since=since,
+            repair=repair,
+            offline=offline,
+            lock_timeout=self._lock_timeout,
+        )
+
+    @public_method
     def export(self, *names: str, output: str | Path | IO[bytes], programs: bool = False) -> Exported:
         """Write models with their records and pins into a bundle, the same bytes each time; return what was written.
 
@@ -95,6 +133,7 @@ class Library:
             names, target, programs=self._builds().path() if programs else None
         )
 
+    @public_method
     def import_bundle(self, bundle: str | Path | IO[bytes]) -> Imported:
         """Import a bundle from a file or a stream; return what was written and what was here already.
 
@@ -110,6 +149,7 @@ class Library:
         with source_read_errors(path), open_regular(path) as file:
             return importer.run(file)
 
+    @public_method
     def import_path(self, path: str | Path, *, name: str | None = None, how: How = "link") -> ImportedModel:
         """Import a GGUF file with its other shards, or a directory of safetensors; return what was imported.
 
@@ -125,6 +165,7 @@ class Library:
             model = path_model(found, name)
         return FileImporter(self._store, self._sink, self._lock_timeout).run(model, how)
 
+    @public_method
     def found_in(self, tool: str, *, path: str | Path | None = None) -> tuple[ForeignModel, ...]:
         """Return the models that another program keeps: ``ollama``, ``huggingface``, ``lm-studio``, ``llama.cpp``.
 
@@ -134,6 +175,7 @@ class Library:
 
         return tuple(find_foreign(tool, None if path is None else layout.user_path(path), os.environ))
 
+    @public_method
     def import_from(
         self, tool: str, *names: str, path: str | Path | None = None, how: How = "link"
     ) -> tuple[ImportedModel, ...]:

@@ -186,7 +186,7 @@ def import_build(
 ) -> ImportResult:
     """Import an archive that ``export`` wrote, under the same key.
 
-    Raises ``SourceError``, ``archives.BadArchive``, and the errors of ``smoke_test``; nothing is kept then.
+    Raises ``SourceError``, ``BadArchive``, and the errors of ``smoke_test``; nothing is kept then.
     """
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 

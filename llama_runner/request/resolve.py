@@ -13,6 +13,7 @@ from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
 from llama_runner.request.options import binaries_options_of, checked, options_of, quantize_options_of
 from llama_runner.request.program_facts import find_program_facts
+from llama_runner.request.remote_stores import Opened, remote_store_of
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.converter import ConverterChoice
+    from llama_runner.request.lock_file import LockedModel
     from llama_runner.request.model_facts import AnySource, ModelFacts
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
@@ -49,15 +51,31 @@ class OnlyForHub(UsageError):
         super().__init__(f"{' and '.join(options)} are about models on the Hub", hint="leave them out")
 
 
+class LockedUpdate(UsageError):
+    """A name is to mean what the lock file says, and what the Hub says now."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "--locked and --update contradict each other", hint="llama-runner lock --update moves the lock"
+        )
+
+
 class ProgramsRequest:
     """One call that asks for llama.cpp's programs: its options, and the facts that their graph is built from."""
 
-    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink) -> None:
-        """Find the facts: reads the disk, and may start processes and ask networks."""
+    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink, remotes: Opened | None = None) -> None:
+        """Find the facts: reads the disk, and may start processes and ask networks.
+
+        ``remotes`` are the remote stores of earlier requests.
+        """
         self.keywords = keywords = checked(keywords)
         self._store, self._sink = store, sink
+        self.locked: LockedModel | None = None
         self.offline = keywords.get("offline", False) or is_offline(os.environ)
         self.wanted = binaries_options_of(keywords)
+        self.remote = remote_store_of(
+            keywords, os.environ, sink, offline=self.offline, opened={} if remotes is None else remotes
+        )
         self.program_facts = find_program_facts(
             self.wanted,
             environment=os.environ,
@@ -65,6 +83,7 @@ class ProgramsRequest:
             update=keywords.get("update", False),
             offline=self.offline,
             notice=lambda what, text: sink(Noticed(what, text)),
+            known_compilers=None if self.remote is None else self.remote.compilers,
         )
 
     def settle(self) -> None:
@@ -75,12 +94,22 @@ class Request(ProgramsRequest):
     """One call that asks for a model: its options, and the facts that its graph is built from."""
 
     def __init__(
-        self, model: str | Path | None, keywords: RunnerKeywords, *, store: Store, sink: Sink, remember: bool
+        self,
+        model: str | Path | None,
+        keywords: RunnerKeywords,
+        *,
+        store: Store,
+        sink: Sink,
+        remember: bool,
+        locked: LockedModel | None = None,
+        remotes: Opened | None = None,
     ) -> None:
-        """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer."""
-        if str(model).partition(":")[0] == "demo" and not layout.user_path(str(model)).exists():
-            model, keywords = None, _demo_of(str(model), keywords)
-        super().__init__(keywords, store=store, sink=sink)
+        """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer.
+
+        ``locked`` is the entry of a lock file that nothing may differ from; else the options name the file.
+        """
+        model, keywords = with_demo(model, keywords)
+        super().__init__(keywords, store=store, sink=sink, remotes=remotes)
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
@@ -92,6 +121,10 @@ class Request(ProgramsRequest):
             demo=keywords.get("demo", False),
         )
         check_not_adapter(source)
+        self.locked = locked
+        self._lock_file: Path | None = None
+        if keywords.get("locked") or keywords.get("lock_file"):
+            self._find_locked(source)
         self._remember = remember
         self._resolver: Resolver | None = None
         found, hub = self._resolved(source)
@@ -111,6 +144,17 @@ class Request(ProgramsRequest):
         """See ``ProgramsRequest``: from now on a name that was updated means what it means on the Hub."""
         if self._resolver is not None:
             self._resolver.record_names()
+        if self._lock_file is not None:
+            from llama_runner.store.lock_files import remember_lock_file  # noqa: PLC0415 - only with --locked
+
+            remember_lock_file(self._store.private, self._lock_file)
+
+    def _find_locked(self, source: LocalSafetensors | LocalGguf | HubName) -> None:
+        from llama_runner.request.lock_names import find_locked  # noqa: PLC0415 - only with --locked
+
+        if self.keywords.get("update"):
+            raise LockedUpdate
+        self._lock_file, self.locked = find_locked(source, self.keywords)
 
     def _stored(self, model: str | Path | None) -> LocalSafetensors | LocalGguf | None:
         """Return the model of the store that was imported under this name; None for a path and for other names."""
@@ -142,7 +186,12 @@ class Request(ProgramsRequest):
             or keywords.get("mmproj")
             or keywords.get("converter") == "official"
         )
-        found = resolver.resolve(source, self._wish(), own_making=bool(own_making))
+        at = None
+        if self.locked is not None:
+            from llama_runner.request.lock_names import locked_commit  # noqa: PLC0415 - only with --locked
+
+            at = locked_commit(self.locked, source)
+        found = resolver.resolve(source, self._wish(), own_making=bool(own_making), locked=at)
         return found, Hub(found.pin, lambda: resolver.access, lambda file: self._candidates(resolver, found.pin, file))
 
     def _make_resolver(self) -> Resolver:
@@ -221,7 +270,10 @@ class Request(ProgramsRequest):
             yield cached
 
 
-def _demo_of(name: str, keywords: RunnerKeywords) -> RunnerKeywords:
-    """Return the keywords for ``demo`` or ``demo:QUANT``, the names of the demo model and its servers."""
+def with_demo(model: str | Path | None, keywords: RunnerKeywords) -> tuple[str | Path | None, RunnerKeywords]:
+    """Return model and keywords, for ``demo`` or ``demo:QUANT``, the names of the demo model, with ``demo`` set."""
+    name = str(model)
+    if name.partition(":")[0] != "demo" or layout.user_path(name).exists():
+        return model, keywords
     quantization = keywords.get("quantization") or name.partition(":")[2] or None
-    return {**keywords, "demo": True, "quantization": quantization}
+    return None, {**keywords, "demo": True, "quantization": quantization}

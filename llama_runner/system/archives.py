@@ -13,21 +13,17 @@ from typing import IO, TYPE_CHECKING, cast
 
 from llama_runner.core.sizes import size_text
 from llama_runner.system.files import open_regular, read_head
-from llama_runner.system.tar_stream import (
-    BLOCK,
-    HEADER,
+from llama_runner.system.member_paths import (
     MAX_PATH,
     BadArchive,
-    DamagedArchive,
-    Limits,
     Member,
-    TarStream,
+    MemberNames,
     case_folded,
-    library_errors,
-    member_parts,
-    tar_entries,
+    checked_target,
+    path_parts,
     unsafe_member_error,
 )
+from llama_runner.system.tar_stream import BLOCK, HEADER, DamagedArchive, Limits, TarStream, library_errors, tar_entries
 
 if TYPE_CHECKING:
     import zipfile
@@ -80,44 +76,32 @@ def extract(
 
 
 class _Writer:
-    """Writes members below a directory; refuses a second member of the same name."""
+    """Writes members below a directory."""
 
     def __init__(self, root: Path, progressed: Callable[[], None]) -> None:
-        self._root, self._progressed = root, progressed
-        self._leaves: dict[tuple[str, ...], Path] = {}
+        self._root, self._progressed, self._names = root, progressed, MemberNames()
+        self._written: dict[tuple[str, ...], Path] = {}
         """Files and links by their case-folded path."""
-        self._directories: set[tuple[str, ...]] = set()
 
     def write(self, member: Member, name: str, opened: Callable[[], IO[bytes]]) -> None:
-        parts = member_parts(name, member.name)
+        parts = self._names.add(member, name)
         if not parts:
-            if member.kind != "directory":
-                raise unsafe_member_error(member.name, "has no name")
             return
-        key = case_folded(parts)
-        above = [key[:length] for length in range(1, len(key))]
-        if member.kind == "directory":
-            above.append(key)
-        if key in self._leaves or (member.kind != "directory" and key in self._directories):
-            raise unsafe_member_error(member.name, "is there twice")
-        if any(directory in self._leaves for directory in above):
-            raise unsafe_member_error(member.name, "lies below a file or a link")
-        self._directories.update(above)
         path = self._root.joinpath(*parts)
         (path if member.kind == "directory" else path.parent).mkdir(parents=True, exist_ok=True)
         if member.kind == "link":
-            path.symlink_to(_checked_target(member, parts))
+            path.symlink_to(checked_target(member, parts))
         elif member.kind == "copy":
             self._copy(member, path)
         elif member.kind == "file":
             self._write_file(member, path, opened)
         if member.kind != "directory":
-            self._leaves[key] = path
+            self._written[case_folded(parts)] = path
 
     def _copy(self, member: Member, path: Path) -> None:
         import shutil  # noqa: PLC0415 - not on the warm path
 
-        original = self._leaves.get(case_folded(member_parts(member.target, member.name)))
+        original = self._written.get(case_folded(path_parts(member.target, member.name)))
         if original is None or original.is_symlink():
             raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which is no file before it")
         shutil.copy(original, path)
@@ -138,26 +122,6 @@ class _Writer:
         if written != member.size:
             raise DamagedArchive(f"{member.name!r} has {written} bytes, and the archive says {member.size}")
         path.chmod(0o755 if member.executable else 0o644)
-
-
-def _checked_target(member: Member, parts: tuple[str, ...]) -> str:
-    """Return a link's target. Raises ``BadArchive`` if it would leave the directory.
-
-    ``..`` is allowed only at the beginning: after a component that may be a link itself it would lead to the parent of
-    that link's target.
-    """
-    steps = [step for step in member.target.split("/") if step != "."]
-    ups = next((index for index, step in enumerate(steps) if step != ".."), len(steps))
-    is_inside = (
-        member.target
-        and not member.target.startswith("/")
-        and not any(letter in member.target for letter in "\\:\0")
-        and ".." not in steps[ups:]
-        and ups < len(parts)
-    )
-    if not is_inside:
-        raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which would leave the directory")
-    return member.target
 
 
 def _entries(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from llama_runner.core.errors import StepError
 from llama_runner.core.immutable import Value
 from llama_runner.core.sizes import size_text
+from llama_runner.system.member_paths import BadArchive, Member, unsafe_member_error
 
 if TYPE_CHECKING:
     import tarfile
@@ -18,9 +18,6 @@ BLOCK = 1 << 20
 HEADER = 512
 _MAX_HEADER = 16 << 20
 """Maximum bytes of a tar header; ``tarfile`` reads one of any length into memory."""
-_MAX_FILE_NAME = 255
-MAX_PATH = 1024
-"""Maximum bytes of a file name and of a path on common file systems."""
 _EXECUTABLE = 0o100
 
 
@@ -37,58 +34,10 @@ class Limits(Value):
     """Extracted bytes up to which the ratio is not checked."""
 
 
-class BadArchive(StepError):
-    """The archive cannot be extracted, or is refused."""
-
-    resolution: ClassVar[str] = "nothing was kept"
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(f"unpack: {why}", hint=self.resolution)
-
-
 class DamagedArchive(BadArchive):
     """The archive is truncated or corrupt."""
 
     resolution = "nothing was kept; get the archive again and compare its sha256"
-
-
-def unsafe_member_error(member: str, why: str) -> BadArchive:
-    """Return the error for a member that is unsafe to extract."""
-    return BadArchive(f"member {member!r} {why}")
-
-
-class Member(Value):
-    """One member of an archive. ``target`` is that of a ``link``, or the earlier member whose bytes a ``copy`` has."""
-
-    name: str
-    kind: Literal["file", "directory", "link", "copy"]
-    size: int = 0
-    executable: bool = False
-    target: str = ""
-
-
-def member_parts(name: str, member: str) -> tuple[str, ...]:
-    """Return the parts of a name. Raises ``BadArchive`` if it would leave the directory on any system."""
-    parts = name.split("/")
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
-        raise unsafe_member_error(member, "would leave the directory")
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        raise unsafe_member_error(member, "has a name that is no text") from None
-    if not name.isprintable():
-        raise unsafe_member_error(member, "has a name that cannot be printed")
-    if len(encoded) > MAX_PATH or any(len(part.encode()) > _MAX_FILE_NAME for part in parts):
-        raise unsafe_member_error(member, "has a name that is too long")
-    return tuple(part for part in parts if part not in ("", "."))
-
-
-def case_folded(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a path so that paths are equal if macOS or Windows take them for the same one."""
-    import unicodedata  # noqa: PLC0415 - not on the warm path
-
-    return tuple(unicodedata.normalize("NFC", part.casefold()) for part in parts)
 
 
 class TarStream:

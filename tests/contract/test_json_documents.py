@@ -27,6 +27,8 @@ COMMANDS = {
     "status": ["status", "--json"],
     "models list": ["models", "list", "--all", "--json"],
     "models show": ["models", "show", "demo", "--json"],
+    "lock": ["lock", "demo", "--json"],
+    "lock check": ["lock", "--check", "--json"],
     "gc": ["gc", "--json"],
     "ps": ["ps", "--json"],
     "bins list": ["bins", "list", "--json"],
@@ -82,6 +84,8 @@ def test_json_documents_keep_their_fields(name: str, binaries: Path, root: Path,
         assert llama_runner("run", "--demo", "--port", 0, "--detach", "--root", root).code == 0
     if name == "models show":
         assert llama_runner("prepare", "--demo", "--root", root).code == 0
+    if name == "lock check":
+        assert llama_runner("lock", "demo", "--root", root).code == 0
     where = [] if name == "inspect directory" else ["--root", root]
     done = llama_runner(*COMMANDS[name], *where)
     if name in ("ps", "run"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
+from llama_runner.core.immutable import Value
 from llama_runner.core.sizes import size_text
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.hub import file_names, file_selection
@@ -85,6 +86,13 @@ def missing_on_hub_error(repo: str, names: list[str]) -> SourceError:
     )
 
 
+class LockedCommit(Value):
+    """What a revision meant when it was locked."""
+
+    revision: str
+    commit: str
+
+
 class Resolver:
     """Resolves names for one request."""
 
@@ -120,20 +128,27 @@ class Resolver:
             self._found_access = self._access()
         return self._found_access
 
-    def resolve(self, name: HubName, criteria: FileCriteria, *, own_making: bool = False) -> HubSource:
+    def resolve(
+        self, name: HubName, criteria: FileCriteria, *, own_making: bool = False, locked: LockedCommit | None = None
+    ) -> HubSource:
         """Return the model of a name; raises ``SourceError``.
 
-        With ``own_making``, safetensors are preferred to GGUF files.
+        With ``own_making``, safetensors are preferred to GGUF files. With ``locked``, the Hub is asked for that commit
+        only, whatever the branch is now.
         """
         known = PinRecord({}, {}) if self._update else self.pins.read(name.repo)
-        revision, quantization = self._meaning(name, known)
+        if locked is None:
+            revision, quantization = self._meaning(name, known)
+        else:
+            revision, quantization = locked.revision, None if name.tag == locked.revision else name.tag
         if quantization is not None:
             if criteria.quantization is not None and not _same(quantization, criteria.quantization):
                 raise two_quantizations_error(quantization, criteria.quantization)
             criteria = criteria.replace(quantization=quantization)
         if name.file is not None:
             criteria = criteria.replace(filename=name.file)
-        pin = known.pin(revision) or self._ask(name.repo, revision)
+        commit = revision if locked is None else locked.commit
+        pin = known.pin(commit) or self._ask(name.repo, commit)
         return self._choose(pin, revision, criteria, own_making=own_making)
 
     def description_directory(self, pin: Pin) -> Path:
