@@ -176,7 +176,16 @@ class Request(ProgramsRequest):
         is_named = model is not None and not any(self.keywords.get(name) for name in _SOURCES)
         if not is_named or self.keywords.get("update") or not layout.model_names(self._store.private).exists():
             return None
-        return open_named(self._store, str(model))
+        found = open_named(self._store, str(model), exact=self._is_pinned(str(model)))
+        if isinstance(found, LocalGguf) and not self.keywords.get("projector", True):
+            return found.replace(projector=None)
+        return found
+
+    def _is_pinned(self, name: str) -> bool:
+        """Whether a name of the Hub was resolved before: without a tag it goes on to mean what it meant."""
+        from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where names were imported
+
+        return "/" in name and bool(PinStore(layout.pins(self._store.private), lambda _text: None).read(name).pins)
 
     def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""
