@@ -24,7 +24,7 @@ HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
     "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
-    "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.checkpoint",
+    "asyncio", "email", "cyclonedx", "packageurl", "llama_runner.convert.errors", "llama_runner.convert.checkpoint",
     "llama_runner.status", "llama_runner.client",
 }  # fmt: skip
 
@@ -357,7 +357,12 @@ def test_nothing_listens_elsewhere_than_on_loopback_unless_asked() -> None:
     assert os.environ.get("LLAMA_ARG_HOST") is None
 
 
-DISTRIBUTIONS = {"cpuinfo": "py-cpuinfo", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cpuinfo": "py-cpuinfo",
+    "yaml": "pyyaml",
+    "cyclonedx": "cyclonedx-python-lib",
+    "packageurl": "packageurl-python",
+}
 """Of modules that are not called as their distributions are."""
 STARTED = ("tool_path", "python_module")
 """Functions whose argument names a package with a program in it."""
@@ -387,5 +392,6 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     else:
         import tomli as tomllib
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
+    extras = [each for extra in project["optional-dependencies"].values() for each in extra]
+    declared = {re.match(r"[\w-]+", each)[0] for each in (*project["dependencies"], *extras)}  # type: ignore[index]
     assert third_party() == declared

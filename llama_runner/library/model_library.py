@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.library.model_names import select
+from llama_runner.core.option_values import wrong_value_error
+from llama_runner.library.model_names import Selection, select
 from llama_runner.library.models import models_of
 from llama_runner.store.inventory import Inventory
 
 if TYPE_CHECKING:
     from llama_runner.library.model_details import Details
-    from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
     from llama_runner.store.artifacts import Store
+
+
+FORMS = ("in-toto", "cyclonedx")
+"""The documents that ``provenance`` gives."""
 
 
 class Library:
@@ -50,6 +54,32 @@ class Library:
         return found.replace(
             drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
         )
+
+    def provenance(self, name: str, *, form: str = "in-toto") -> dict[str, Any]:
+        """Return how a model file was made, from what and by what, as a document for other programs.
+
+        ``form`` is ``in-toto``, a statement with SLSA's provenance, or ``cyclonedx``, an ML-BOM. ``name`` is as for
+        ``show``, with ``:QUANT`` where there are several files; ``UsageError``, and ``ToolError`` where the library for
+        CycloneDX is not installed.
+        """
+        from llama_runner.library.lineage import lineage_of  # noqa: PLC0415 - not for a list
+        from llama_runner.library.model_names import one_file  # noqa: PLC0415
+
+        if form not in FORMS:
+            raise wrong_value_error("form", " or ".join(map(repr, FORMS)), form)
+        inventory = Inventory(self._store.root)
+        model, artifact = one_file(self._select(inventory, name), name)
+        lineage = lineage_of(inventory, model, artifact)
+        if form == "in-toto":
+            from llama_runner.library.provenance import statement_of  # noqa: PLC0415 - as above
+
+            return statement_of(lineage)
+        from llama_runner.library.ml_bom import ml_bom  # noqa: PLC0415 - as above
+        from llama_runner.library.model_details import details_of  # noqa: PLC0415
+
+        chosen = Selection((model,), artifact.path.rpartition("/")[2].lower())
+        details = details_of(inventory, chosen, kept=False)
+        return ml_bom(lineage, details.header, details.artifacts[0]["quality"])
 
     def keep(self, name: str, *, wanted: bool = True) -> Model:
         """Let ``gc`` keep a model whatever it finds, or with ``wanted=False`` no longer; return the model.
