@@ -1,10 +1,13 @@
 """What the commands about the store cost with a thousand models, against `python -c pass` in the same run.
 
-    python benchmarks/store.py [--models 1000] [--rounds 5]
+    python benchmarks/store.py [--models 1000] [--rounds 5] [--verify-size 4096]
 
 Lays synthetic records of models into a temporary root. Half of them are downloaded, in two quantizations; half are
 converted from eight files on this machine and quantized twice, and of the intermediate only the record is left. There
 are as many logs and locks. Prints one JSON document; times are medians in seconds.
+
+`verify` reads eight files of `--verify-size` MiB in all. A program that does nothing but hash the same files with as
+many threads is measured in turn with it; both begin with files that the system has not cached.
 """
 
 from __future__ import annotations
@@ -21,6 +24,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+from llama_runner.system.hardware import physical_cores
+
+HASH = """
+import hashlib, os, sys
+from concurrent.futures import ThreadPoolExecutor
+def read(name):
+    with open(name, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        sha, block = hashlib.sha256(), memoryview(bytearray(1 << 20))
+        while count := file.readinto(block):
+            sha.update(block[:count])
+        return sha.hexdigest()
+with ThreadPoolExecutor(int(sys.argv[1])) as pool:
+    list(pool.map(read, sys.argv[2:]))
+"""
+LEAST_VERIFY_RATE = 0.8
 GOALS = {"models_list": 12.0, "gc_dry_run": 20.0}
 COMMANDS = {
     "help": ["models", "--help"],
@@ -69,6 +88,49 @@ def record(name: str, commit: str, number: int) -> dict[str, Any]:
     }
 
 
+def lay_payloads(root: Path, size: int) -> list[Path]:
+    """Write models of random bytes with true records; return their files."""
+    paths = []
+    for number in range(8):
+        commit = hashlib.sha256(str(number).encode()).hexdigest()[:40]
+        directory = root / "models" / "gguf" / f"org__model-{number}__{commit[:12]}"
+        directory.mkdir(parents=True)
+        paths.append(directory / "model.gguf")
+        sha = hashlib.sha256()
+        with paths[-1].open("wb") as file:
+            for _ in range(size // 8):
+                block = os.urandom(1 << 20)
+                sha.update(block)
+                file.write(block)
+            os.fsync(file.fileno())
+        found = record("model.q8_0.gguf", commit, number)
+        found["output"] |= {"digest": f"sha256:{sha.hexdigest()}", "bytes": size // 8 << 20}
+        found["facts"] = {}
+        recipe = json.dumps(found["recipe"], sort_keys=True, separators=(",", ":"))
+        found["key"] = "k1:" + hashlib.sha256(recipe.encode()).hexdigest()
+        (directory / ".state.json").write_text(json.dumps({"schema": 1, "artifacts": {"model.gguf": found}}))
+    return paths
+
+
+def verify_rate(root: Path, runner: str, size: int, rounds: int) -> dict[str, Any]:
+    """Return how fast `verify` reads, and how fast the same files are hashed by a program that does nothing else."""
+    paths, workers = lay_payloads(root, size), physical_cores()
+    rates: dict[str, list[float]] = {"verify": [], "hash": []}
+    for _ in range(rounds):
+        rates["hash"].append(size / took([sys.executable, "-c", HASH, str(workers), *map(str, paths)]))
+        rates["verify"].append(size / took([runner, "verify", "--root", str(root)]))
+    ratio = statistics.median(a / b for a, b in zip(rates["verify"], rates["hash"], strict=True))
+    return {
+        "mib": size,
+        "workers": workers,
+        "mib_per_s": {name: round(statistics.median(values)) for name, values in rates.items()},
+        "ratios": [round(a / b, 2) for a, b in zip(rates["verify"], rates["hash"], strict=True)],
+        "median_ratio": round(ratio, 2),
+        "goal": LEAST_VERIFY_RATE,
+        "met": ratio >= LEAST_VERIFY_RATE,
+    }
+
+
 def took(words: list[str]) -> float:
     """Return how long a process takes."""
     began = time.perf_counter()
@@ -81,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--verify-size", type=int, default=4096, metavar="MIB")
     given = parser.parse_args()
     runner = str(Path(sys.executable).with_name("llama-runner"))
     package = Path(__file__).parents[1] / "llama_runner"
@@ -94,6 +157,8 @@ def main() -> None:
             for name, words in COMMANDS.items():
                 rest = [] if name == "help" else ["--root", os.fspath(root)]
                 times[name].append(took([runner, *words, *rest]))
+    with tempfile.TemporaryDirectory() as temporary:
+        verified = verify_rate(Path(temporary), runner, given.verify_size, given.rounds)
     median = {name: statistics.median(values) for name, values in times.items()}
     ratios = {name: round(median[name] / median["python_pass"], 2) for name in COMMANDS}
     result = {
@@ -103,6 +168,7 @@ def main() -> None:
         "median_s": {name: round(value, 4) for name, value in median.items()},
         "per_python_pass": ratios,
         "goals": {name: {"goal": goal, "met": ratios[name] <= goal} for name, goal in GOALS.items() if name in ratios},
+        "verify": verified,
     }
     print(json.dumps(result, indent=1))
 

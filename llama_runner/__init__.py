@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.profiles import CannotKeep
     from llama_runner.serving.running_server import RunningServer
+    from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.serving.server_process import Server
     from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status import Status
@@ -98,6 +99,7 @@ __all__ = [
     "SearchResult",
     "SelfTestResult",
     "Server",
+    "ServerEntry",
     "ServerError",
     "ServerFigures",
     "ServerLog",
@@ -166,6 +168,7 @@ _WHERE = {
     "llama_runner.serving.log_reader": ("ServerLog",),
     "llama_runner.serving.profiles": ("CannotKeep",),
     "llama_runner.serving.running_server": ("RunningServer",),
+    "llama_runner.serving.server_entry": ("ServerEntry",),
     "llama_runner.serving.server_process": ("Server",),
     "llama_runner.sources.hub.search": ("SearchResult",),
     "llama_runner.status": ("Status",),

@@ -10,11 +10,13 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Warned
+from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request import binaries_graph
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
 from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.plan_and_execute import Preparation
+from llama_runner.request.public_method import public_method
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.root import Root
@@ -60,6 +62,7 @@ class Runner(Root):
 
         return Benchmarks(self.store, self.prepare, self.launch)
 
+    @public_method
     def plan(
         self,
         model: str | Path | None = None,
@@ -67,10 +70,16 @@ class Runner(Root):
         server: ServerOptions | None = None,
         **keywords: Unpack[RunnerKeywords],
     ) -> PlanResult:
-        """Say what ``serve`` would run and why. Writes nothing."""
-        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False)
+        """Say what ``serve`` would run and why. Writes nothing.
+
+        Raises what ``serve`` would say of the options of ``server`` before any work, where the programs are here.
+        """
+        if server is not None:
+            check_users(server)
+        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False, remotes=self._remotes)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
+        self._preparation.check_options(graph, plan, server)
         spec = spec_for(forecast_of(self.store, graph, plan), server)
         if not (request.offline and plan.pending):
             return PlanResult(graph, plan, spec)
@@ -78,6 +87,7 @@ class Runner(Root):
 
         return PlanResult(graph, plan, spec, missing(plan))
 
+    @public_method
     def check(
         self,
         model: str | Path | None = None,
@@ -87,8 +97,8 @@ class Runner(Root):
     ) -> PlanResult:
         """Raise what would keep ``serve`` from working, as far as it is known before any work; return the plan.
 
-        These are: the model, the options and who may use the server; where they are here, whether the programs
-        understand the options and whether memory suffices. The port is not tried.
+        These are: what ``plan`` raises, what is missing offline, and, where all is here, whether memory suffices. The
+        port is not tried.
         """
         check_users(server or ServerOptions())
         forecast = self.plan(model, server=server, **keywords)
@@ -97,10 +107,10 @@ class Runner(Root):
 
             check_offline(forecast.plan)
         if not forecast.plan.pending:
-            self._preparation.check_options(forecast.pipeline, forecast.plan, server)
             checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
         return forecast
 
+    @public_method
     def prepare(
         self,
         model: str | Path | None = None,
@@ -115,12 +125,13 @@ class Runner(Root):
         began = time.monotonic()
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             return request, graph_of(request)
 
         graph, plan, outcome = self._preparation.make(ask, server=server)
         return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
 
+    @public_method
     def make(
         self, model: str | Path | None = None, *, output: str | Path | None = None, **keywords: Unpack[RunnerKeywords]
     ) -> list[ModelFile]:
@@ -130,7 +141,7 @@ class Runner(Root):
         """
 
         def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True)
+            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
             graph = graph_of(request)
             if graph.model is None:
                 raise NothingToMake(str(path_of(graph.source)))
@@ -142,6 +153,7 @@ class Runner(Root):
         files = made_of(self.store, graph, outcome)
         return files if output is None else copied(self.store, graph, files, output)
 
+    @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
         """Prepare models and write down in a lock file what each resolved to, was made by and became.
 
@@ -153,6 +165,7 @@ class Runner(Root):
         locker = Locker(self._preparation, self.store, self._sink, keywords.get("lock_file"))
         return locker.lock([(model, keywords) for model in models])
 
+    @public_method
     def check_lock(self, *names: str, lock_file: str | Path | None = None, offline: bool = False) -> LockCheck:
         """Compare a lock file with the store, the programs of this machine and, unless ``offline``, the Hub.
 
@@ -164,17 +177,19 @@ class Runner(Root):
         lock = opened(lock_file_path({"lock_file": lock_file}))
         return LockChecker(self.store, self._sink, self._preparation, offline=offline).check(lock, names)
 
+    @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
         """Make llama.cpp's programs, without a model."""
         began = time.monotonic()
 
         def ask() -> tuple[ProgramsRequest, Programs]:
-            request = ProgramsRequest(keywords, store=self.store, sink=self._sink)
+            request = ProgramsRequest(keywords, store=self.store, sink=self._sink, remotes=self._remotes)
             return request, binaries_graph.build(request.wanted, request.program_facts)
 
         programs, _, outcome = self._preparation.make(ask)
         return made_programs_of(self.store, programs, outcome).replace(seconds=time.monotonic() - began)
 
+    @public_method
     def launch(
         self,
         prepared: Prepared,
@@ -203,6 +218,7 @@ class Runner(Root):
         running.wait_ready(cancelled)
         return memory.remember(running)
 
+    @public_method
     def detach(
         self,
         prepared: Prepared,
@@ -230,10 +246,13 @@ class Runner(Root):
         )
 
     def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
+        if not isinstance(prepared, Prepared):
+            raise wrong_value_error("prepared", "what Runner.prepare returns", prepared)
         if prepared.facts.get("architecture") == "t5":
             self._sink(Warned("t5", "llama-server never runs this model's encoder: what it answers means nothing"))
         return spec_for(prepared, server)
 
+    @public_method
     def ensure_ready(
         self,
         model: str | Path | None = None,
@@ -253,6 +272,7 @@ class Runner(Root):
         spec = spec_for(prepared, server)
         return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
 
+    @public_method
     def serve(
         self,
         model: str | Path | None = None,
@@ -271,6 +291,7 @@ class Runner(Root):
         prepared = self.prepare(model, server=server, **keywords)
         return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
 
+    @public_method
     def serve_async(
         self,
         model: str | Path | None = None,
@@ -283,6 +304,7 @@ class Runner(Root):
 
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **keywords))
 
+    @public_method
     def client(
         self,
         model: str | Path | None = None,
@@ -293,15 +315,15 @@ class Runner(Root):
     ) -> AbstractContextManager[Requests]:
         """Prepare, and return a client for a ``with`` block: of a running server that gives the same answers, if any.
 
-        ``model`` may also name a server that runs, and may be left out where one runs. One that serves the model in
-        another quantization is used unless a quantization is asked for. ``url`` is the address of any server. Else a
-        server is started on a free port; it ends with the block.
+        ``model`` may also name a server that runs, or be the URL of any, and may be left out where one runs. One that
+        serves the model in another quantization is used unless a quantization is asked for. Else a server is started
+        on a free port; it ends with the block. ``url`` is the address of any server.
         """
-        from llama_runner.request.running_model import named_server, server_of_model  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.running_model import address_of, named_server, server_of_model  # noqa: PLC0415 - not on the warm path
         from llama_runner.serving import client_for_model as shared  # noqa: PLC0415
 
-        if url is not None:
-            return shared.client_at(self.servers, url)
+        if (address := url or address_of(model)) is not None:
+            return shared.client_at(self.servers, address)
         options = shared.text_server(server)
         if shared.may_share(options):
             if (about := named_server(self.servers, model, keywords)) is not None:

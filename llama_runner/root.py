@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.core.option_values import wrong_value_error
+from llama_runner.request.public_method import public_method
 from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from llama_runner.library.model_library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.request.model_inspection import Inspection
+    from llama_runner.request.remote_stores import Opened
     from llama_runner.request.service_units import Services
     from llama_runner.serving.log_reader import ServerLog
+    from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.sources.hub.search import SearchResult
     from llama_runner.status import Status
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 class Root:
     """One root: its store, builds, services and servers. The arguments are those of ``Runner``."""
 
+    @public_method
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
@@ -35,8 +38,13 @@ class Root:
         lock_timeout: float = 6 * 3600,
     ) -> None:
         self.root = layout.find_root(root)
+        if not self.root.is_dir() and os.path.lexists(self.root):
+            from llama_runner.store.errors import bad_root_error  # noqa: PLC0415 - not on the warm path
+
+            raise bad_root_error(self.root)
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
+        self._remotes: Opened = {}
 
     @property
     def bins(self) -> BuildStore:
@@ -47,10 +55,10 @@ class Root:
 
     @property
     def models(self) -> Library:
-        """The models under this root: list, show, keep."""
+        """The models under this root: list, show, remove, keep, verify, export, import."""
         from llama_runner.library.model_library import Library  # noqa: PLC0415 - not on the warm path
 
-        return Library(self.store, self._sink)
+        return Library(self.store, self._sink, builds=lambda: self.bins, lock_timeout=self._lock_timeout)
 
     @property
     def services(self) -> Services:
@@ -64,6 +72,7 @@ class Root:
         """Where the servers that run are written down."""
         return layout.servers(self.store.private)
 
+    @public_method
     def search(self, words: str, *, limit: int = 10, token_file: str | Path | None = None) -> list[SearchResult]:
         """Return repositories on the Hub with GGUF files that fit the words, the most downloaded first."""
         from llama_runner.sources.hub.search import search  # noqa: PLC0415 - not on the warm path
@@ -76,31 +85,35 @@ class Root:
             notice=lambda what, text: self._sink(Noticed(what, text)),
         )
 
+    @public_method
     def inspect(self, path: str | Path) -> Inspection:
         """Return what a GGUF file or a directory of safetensors holds. Reads headers only."""
         from llama_runner.request.model_inspection import inspect  # noqa: PLC0415 - not on the warm path
 
         return inspect(path)
 
-    def stop(self, name: str | None = None) -> list[dict[str, Any]]:
+    @public_method
+    def stop(self, name: str | int | None = None) -> list[ServerEntry]:
         """End all servers, or the one of a name, a beginning of it, a URL or a process id.
 
         Raises ``NoSuchServer``, or ``AmbiguousName`` where several fit.
         """
         from llama_runner.serving.find_and_stop import stop  # noqa: PLC0415 - not on the warm path
 
-        return stop(self.servers, name, self._sink)
+        return _entries(stop(self.servers, _server_name(name), self._sink))
 
-    def forget(self, name: str | None = None) -> list[dict[str, Any]]:
+    @public_method
+    def forget(self, name: str | int | None = None) -> list[ServerEntry]:
         """Remove the entries of servers of containers or machines that are gone: all, or those of a name.
 
         Nothing is ended: where such a server runs, it goes on, and no command here shows it any more.
         """
         from llama_runner.serving.find_and_stop import forget  # noqa: PLC0415 - not on the warm path
 
-        return forget(self.servers, name)
+        return _entries(forget(self.servers, _server_name(name)))
 
-    def restart(self, name: str) -> dict[str, Any]:
+    @public_method
+    def restart(self, name: str | int) -> ServerEntry:
         """Start a detached server anew, or one that failed or was stopped; return its entry once it is ready.
 
         One that runs is not ended where it could not be started again: then there is a ``ServerError`` or another
@@ -108,9 +121,10 @@ class Root:
         """
         from llama_runner.serving.restart import restart  # noqa: PLC0415 - not on the warm path
 
-        return restart(self.store, name, self._sink)
+        return _entries([restart(self.store, str(name), self._sink)])[0]
 
-    def log(self, name: str | None = None) -> ServerLog:
+    @public_method
+    def log(self, name: str | int | None = None) -> ServerLog:
         """Return the log of a server, named as for ``stop``, also of one that has ended.
 
         Without a name it is the one that runs, or ran last.
@@ -118,9 +132,9 @@ class Root:
         from llama_runner.serving.find_and_stop import log_of  # noqa: PLC0415
         from llama_runner.serving.log_reader import ServerLog  # noqa: PLC0415 - not on the warm path
 
-        return ServerLog(*log_of(self.servers, self.root, name))
+        return ServerLog(*log_of(self.servers, self.root, _server_name(name)))
 
-    def running(self) -> list[dict[str, Any]]:
+    def running(self) -> list[ServerEntry]:
         """Return the servers of this root that run, with what they do now, and those in the background that failed.
 
         There is an event for each that another container or machine has registered here.
@@ -134,6 +148,7 @@ class Root:
             self._sink(Noticed("out_of_reach", str(OutOfReach(about))))
         return found
 
+    @public_method
     def gc(self, *, apply: bool = False, older_than: float = 7 * 86400.0, max_size: int | None = None) -> Collected:
         """Return what nothing needs, with the reason for each; with ``apply`` delete it.
 
@@ -142,8 +157,6 @@ class Root:
         """
         from llama_runner.library.gc import Collector  # noqa: PLC0415 - not on the warm path
 
-        if not isinstance(apply, bool):
-            raise wrong_value_error("apply", "True or False", apply)
         collector = Collector(self.store, self._sink, lambda: self.bins, self._lock_timeout)
         return (collector.collect if apply else collector.look)(older_than=older_than, max_size=max_size)
 
@@ -158,3 +171,14 @@ class Root:
         from llama_runner.doctor import diagnose  # noqa: PLC0415 - not on the warm path
 
         return diagnose(self.store)
+
+
+def _server_name(name: str | int | None) -> str | None:
+    """Return the name of a server as text; a process id may be a number."""
+    return None if name is None else str(name)
+
+
+def _entries(found: list[dict[str, Any]]) -> list[ServerEntry]:
+    from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
+
+    return list(map(ServerEntry, found))

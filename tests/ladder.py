@@ -11,7 +11,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"demo"}),
     frozenset({"system"}),
     frozenset({"store"}),
-    frozenset({"engine"}),
+    frozenset({"engine", "remote"}),
     frozenset({"sources", "convert", "llama_cpp", "client"}),
     frozenset({"serving"}),
     frozenset({"steps"}),

@@ -11,6 +11,7 @@ from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, Ser
 from llama_runner.benchmark.statistics import figures
 from llama_runner.benchmark.tune import axes, search
 from llama_runner.core.errors import ServerError
+from llama_runner.request.public_method import public_method
 from llama_runner.request.running_model import named_server
 from llama_runner.serving import profiles
 from llama_runner.serving.client_for_model import NOT_SHARED, client_at, client_of, may_share, text_server
@@ -50,6 +51,7 @@ class Benchmarks:
     def __init__(self, store: Store, prepare: Callable[..., Prepared], launch: Callable[..., Server]) -> None:
         self._store, self._prepare, self._launch = store, prepare, launch
 
+    @public_method
     def bench(
         self,
         model: str | Path | None = None,
@@ -77,6 +79,7 @@ class Benchmarks:
             argv = started.spec.argv()[1:]
             return self._bench(started, name, digests, argv, concurrency, load or Load(), on_level)
 
+    @public_method
     def bench_url(
         self,
         url: str,
@@ -128,6 +131,7 @@ class Benchmarks:
         machine, asked = history.describe_machine(), dict(load.__dict__)
         return self._keep(ServerFigures(at, machine, asked, model, binary, argv, levels=tuple(levels)))
 
+    @public_method
     def bench_programs(
         self,
         model: str | Path | None = None,
@@ -158,6 +162,7 @@ class Benchmarks:
         load, found = {"llama-bench": list(options)}, tuple(BenchTest(**test) for test in tests)
         return self._keep(ProgramFigures(at, history.describe_machine(), load, named, binary, words, tests=found))
 
+    @public_method
     def tune(
         self,
         model: str | Path | None = None,

@@ -93,6 +93,7 @@ def _tell_made(given: dict[str, Any], made: BuildResult) -> None:
     from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help
 
     how = f"made in {text_output.seconds(made.seconds)}" if made.ran else "is here already"
+    how = "was fetched from the remote store" if "compile" in made.fetched else how
     say(f"{made.name}   {how}   {made.path}")
 
 

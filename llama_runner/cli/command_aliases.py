@@ -9,7 +9,7 @@ ALIASES = {"serve": "run", "pull": "prepare"}
 
 _MODELS = "`llama-runner models list` lists the models that are here, `llama-runner ps` the servers that run"
 _REMOVE = (
-    "`llama-runner gc` frees what nothing needs, `llama-runner models list` shows what there is, "
+    "`llama-runner models remove NAME` deletes a model, `llama-runner gc` frees what nothing needs, "
     "`llama-runner stop` ends a server, `llama-runner bins remove` removes a build"
 )
 _INSTEAD = {

@@ -125,4 +125,5 @@ def _make(given: dict[str, Any]) -> None:
 def _line(made: ModelFile) -> str:
     bits = made.facts.get("bits_per_weight")
     told = (made.facts.get("quantization"), size_text(made.bytes), bits and f"{bits} bits a weight")
-    return f"{'made' if made.ran else 'is there':<9} {made.path} ({', '.join(filter(None, told))})"
+    how = "fetched" if made.fetched else "made" if made.ran else "is there"
+    return f"{how:<9} {made.path} ({', '.join(filter(None, told))})"

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.cli import options as shared
+from llama_runner.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,9 @@ def detach(
     )
     if not given["as_json"]:
         names = [about["alias"] for about in running(runner.servers)]
-        name = server.spec.alias if names.count(server.spec.alias) == 1 else server.url
+        name = server.spec.alias
+        if names.count(name) != 1 or printable(name) != name:  # what is printed can be typed
+            name = server.url
         where = ("--root", str(runner.root)) if given["root"] else ()
         stop = shlex.join(["llama-runner", "stop", name, *where])
         text_output.show(text_output.summary(prepared, server, server.spec.threads, stop=stop))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from llama_runner.cli import options as shared
 from llama_runner.cli.error_output import report
 from llama_runner.cli.llama_server_options import ServerCommand
 from llama_runner.cli.safe_output import say
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ def bad_schema_error(path: str, why: str) -> UsageError:
 def nothing_asked_error() -> UsageError:
     """The prompt is empty."""
     return UsageError("the prompt is empty", hint='say it after the model: infer MODEL "TEXT", or give it as stdin')
+
+
+def prompt_for_chat_error(text: str) -> UsageError:
+    """``chat`` got a prompt where a model is expected."""
+    return UsageError(
+        f"chat reads prompts from standard input, and {text!r} is not a model", hint='infer "TEXT" asks a model once'
+    )
 
 
 sampling = shared.together(
@@ -143,7 +150,13 @@ def chat(**given: Any) -> None:
     from llama_runner.client.errors import RequestRefused  # noqa: PLC0415 - not for --help
 
     asking = _asking(given)
-    with answering(given) as server:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(answering(given))
+        except SourceError:
+            if given["model"] is None or not _is_text(given["model"]):
+                raise
+            raise prompt_for_chat_error(given["model"]) from None
         history: list[dict[str, Any]] = []
         for line in _lines():
             if line == "/quit":

@@ -112,7 +112,8 @@ def _in_hand(args: list[str]) -> Capabilities | None:
     try:
         store = Store(layout.find_root(_value("--root", args)), lambda _event: None)
         found = newest(store)
-        return None if found is None else capabilities_of(found.path, found.digest, store.private)
+        remember = store.private.is_dir()  # `plan` and `service show` write nothing into a fresh root
+        return None if found is None else capabilities_of(found.path, found.digest, store.private, remember=remember)
     except (LlamaRunnerError, OSError):
         return None
 

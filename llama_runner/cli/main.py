@@ -17,7 +17,7 @@ from llama_runner.cli.command_runner import STOP_SIGNALS  # noqa: E402
 from llama_runner.cli.error_output import form_of, report, report_usage  # noqa: E402
 from llama_runner.cli.help import Formatter, GroupedCommand, write_commands, write_examples  # noqa: E402
 from llama_runner.cli.safe_output import printable_streams  # noqa: E402
-from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError  # noqa: E402
+from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError, Wording  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class _Commands(click.Group):
         "search": "search_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",
+        "verify": "verify_cmds",
         "lock": "lock_cmds",
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
@@ -115,8 +116,12 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
 
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
-    with printable_streams():
-        return _main(argv, command, name)
+    before, Wording.flags = Wording.flags, True
+    try:
+        with printable_streams():
+            return _main(argv, command, name)
+    finally:
+        Wording.flags = before
 
 
 def _main(argv: list[str] | None, command: click.Command, name: str) -> int:

@@ -1,8 +1,9 @@
-"""Commands about the models of the store: list, show, provenance, keep."""
+"""Commands about the models of the store: list, show, provenance, remove, keep; see ``transfer_cmds`` too."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.safe_output import say
+from llama_runner.cli.transfer_cmds import export, import_
+from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
 from llama_runner.library.model_library import FORMS
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.library.model_details import Details
     from llama_runner.library.models import Model
+    from llama_runner.library.remove_models import Removal
     from llama_runner.root import Root
 
 _COLUMNS = ("name", "revision", "quantizations", "size", "context", "last used", "in use by")
@@ -29,7 +33,11 @@ _LOCK_TIMEOUT_S = 600.0
 
 @click.group()
 def models() -> None:
-    """List, show and keep the models of the store."""
+    """List, show, remove, keep, export and import the models of the store."""
+
+
+models.add_command(export)
+models.add_command(import_)
 
 
 @models.command("list")
@@ -212,6 +220,51 @@ def keep(**given: Any) -> None:
         say(*(names or ["none"]))
     else:
         say(f"{names[0]}   {'is kept no longer' if given['undo'] else 'is kept'}")
+
+
+@models.command()
+@shared.store
+@click.argument("names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
+@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep.")
+@shared.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def remove(**given: Any) -> None:
+    """Delete models, or one quantization of each: NAME:QUANT.
+
+    What was made from or for a model goes with it. Its records stay; `run` makes or fetches it again.
+    """
+    library = root_of(given).models
+    found = library.remove(*given["names"], force=given["force"], dry_run=True)
+    if not given["yes"] and not _confirmed(found):
+        say("nothing was removed", err=True)
+        return
+    done = library.remove(*given["names"], force=given["force"])
+    if given["as_json"]:
+        click.echo(json.dumps(done.to_json()))
+    else:
+        for each in done.artifacts:
+            if each.path not in done.left:
+                say(f"removed   {each.path}   ({size_text(each.bytes or 0)})")
+        for path, why in done.left.items():
+            say(f"left      {path}   ({why})", err=True)
+        say(f"freed {size_text(done.bytes)}{_shared(done)}", err=True)
+    if done.left:
+        raise StoreError(f"not all of {', '.join(done.models)} was removed", hint="run it again once nothing uses it")
+
+
+def _confirmed(found: Removal) -> bool:
+    """Show on the terminal what will be deleted, and ask; ``UsageError`` without a terminal."""
+    what = f"{len(found.artifacts)} artifacts of {', '.join(found.models)}, {size_text(found.bytes)}"
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{what}: there is no terminal to confirm this", hint="pass --yes to remove them")
+    say(*(f"{each.path}   ({size_text(each.bytes or 0)})" for each in found.artifacts), err=True)
+    say(f"{what}{_shared(found)}", err=True)
+    return click.confirm("remove them?", err=True)
+
+
+def _shared(found: Removal) -> str:
+    if not found.shared:
+        return ""
+    return f"; {size_text(found.shared)} stay on the disk, as the files have other names elsewhere"
 
 
 def root_of(given: dict[str, Any]) -> Root:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
         return "-" if value is None else text(value)
 
     slots = None if server["slots"] is None else f"{server['slots_busy']} of {server['slots']} busy"
-    return (
+    row = (
         server["alias"],
         told(server["state"]),
         server["url"],
@@ -66,6 +67,7 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
         told(server["tokens_per_second"], "{:.1f}".format),
         told(server["build"]),
     )
+    return tuple(map(printable, row))
 
 
 @click.command()
@@ -153,20 +155,25 @@ def service() -> None:
 
 _service_words = click.argument("run_options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS AND MODEL OF run]…")
 _service_name = shared.option("--name", metavar="NAME", help="Name of the service.", default_text="that of the model")
+_service_json = shared.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 _AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
 @service.command(context_settings=_AS_THEY_ARE)
 @_service_name
 @shared.option("--force", is_flag=True, help="Write over a unit of that name, and though the port is taken now.")
+@_service_json
 @_service_words
-def install(name: str | None, force: bool, run_options: tuple[str, ...]) -> None:
+def install(name: str | None, force: bool, as_json: bool, run_options: tuple[str, ...]) -> None:
     """Write the unit of a server and print how to start it.
 
     What `run` would refuse is refused first.
     """
     services, made = _service(name, run_options, check="users" if force else "port")
     services.install(made, force=force)
+    if as_json:
+        click.echo(json.dumps(made.to_json()))
+        return
     say(f"written   {made.path}", f"start     {made.start}", f"stop      {made.stop}")
     say(*(f"note      {text}" for text in made.advice))
 
@@ -174,23 +181,51 @@ def install(name: str | None, force: bool, run_options: tuple[str, ...]) -> None
 @service.command(context_settings=_AS_THEY_ARE)
 @_service_name
 @shared.option("--system", is_flag=True, help="A systemd unit of the system that runs as this user; root installs it.")
+@_service_json
 @_service_words
-def show(name: str | None, system: bool, run_options: tuple[str, ...]) -> None:
-    """Print the unit that install would write, or an installed one."""
-    if name is not None and not run_options:
-        found = _services(None).find(name)
-    else:
+def show(name: str | None, system: bool, as_json: bool, run_options: tuple[str, ...]) -> None:
+    """Print the unit that install would write, or an installed one by its name."""
+    found = None if system else _installed(name, run_options)
+    if found is None:
         _, found = _service(name, run_options, system=system)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+        return
     click.echo(found.text, nl=False)
     if system:
         say(f"install   … | sudo tee {found.path}", f"start     {found.start}", f"stop      {found.stop}", err=True)
 
 
+def _installed(name: str | None, words: tuple[str, ...]) -> Service | None:
+    """Return the installed service that ``service show`` names; None where the words are those of ``run``."""
+    from llama_runner.core.errors import SourceError  # noqa: PLC0415 - not for --help
+    from llama_runner.request.service_units import ServiceRefused  # noqa: PLC0415
+    from llama_runner.sources.resolve_source import open_source  # noqa: PLC0415
+
+    if name is not None:
+        return None if words else _services(None).find(name)
+    if len(words) != 1 or words[0].startswith("-"):
+        return None
+    try:
+        return _services(None).find(words[0])
+    except ServiceRefused:
+        if words[0].partition(":")[0] != "demo":
+            with suppress(SourceError):
+                open_source(words[0])
+                return None
+            raise
+        return None
+
+
 @service.command()
+@_service_json
 @click.argument("name", cls=shared.CompletedArgument)
-def uninstall(name: str) -> None:
+def uninstall(name: str, as_json: bool) -> None:
     """Remove a unit and print how to stop its server."""
     removed = _services(None).remove(name)
+    if as_json:
+        click.echo(json.dumps(removed.to_json()))
+        return
     say(f"removed   {removed.path}", f"stop      {removed.stop}")
 
 

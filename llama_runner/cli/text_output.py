@@ -35,6 +35,9 @@ _BAR_AFTER_S = 0.25
 _NAMES = 12
 
 
+_ENDS = (events.StepFinished, events.StepFetched, events.StepSkipped)
+
+
 def seconds(count: float) -> str:
     """Return a duration for people."""
     if count < 60:  # noqa: PLR2004
@@ -65,7 +68,9 @@ class Printer:
             if isinstance(event, events.StepStarted):
                 self._last[event.step] = time.monotonic()
                 self._started.add(event.step)
-            if self._bars is not None and isinstance(event, (events.StepFinished, events.StepSkipped)):
+            if self._bars is not None and isinstance(
+                event, (events.StepFinished, events.StepFetched, events.StepSkipped)
+            ):
                 self._bars.close(event.step)
             if text := line(event):
                 self._say(printable_message(text))
@@ -150,7 +155,7 @@ def chosen(of: events.Chosen) -> str:
     return f"{of.files[0]}{more}, {size_text(of.bytes)}: {of.why}"
 
 
-def line(event: events.Event) -> str | None:  # noqa: C901 - a table
+def line(event: events.Event) -> str | None:  # noqa: C901, PLR0912 - a table
     """Return an event as text for people; None for what they need not hear of."""
     match event:
         case events.StepStarted():
@@ -158,6 +163,11 @@ def line(event: events.Event) -> str | None:  # noqa: C901 - a table
             return f"{event.step:<9} {'; '.join(why)}"
         case events.StepFinished():
             return f"{event.step:<9} done in {seconds(event.seconds)}: {event.output} ({size_text(event.bytes)})"
+        case events.StepFetched():
+            where = f"{event.output} ({size_text(event.bytes)})"
+            return f"{event.step:<9} fetched from {event.remote} in {seconds(event.seconds)}: {where}"
+        case events.StepPushed():
+            return f"{event.step:<9} put into {event.remote} in {seconds(event.seconds)} ({size_text(event.sent)} sent)"
         case events.StepUnchanged():
             return f"{event.step:<9} gave the same bytes as before: nothing after it has to run"
         case events.StepSkipped() if event.by_another:
@@ -243,7 +253,9 @@ def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop:
     """Return what is running, once it is ready."""
     facts, spec = of.facts, server.spec
     about = [facts.get("architecture"), facts.get("quantization"), size_text(of.model.stat().st_size)]
-    steps = [f"{name} {seconds(of.step_seconds[name])}" for name in of.ran] + [f"{name} skipped" for name in of.skipped]
+    steps = [f"{name} {seconds(of.step_seconds[name])}" for name in of.ran]
+    steps += [f"{name} fetched in {seconds(of.step_seconds[name])}" for name in of.fetched]
+    steps += [f"{name} skipped" for name in of.skipped]
     context = f"{server.context} tokens"
     if server.trained_context:
         context += f" (the model was trained for {server.trained_context})"

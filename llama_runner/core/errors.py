@@ -30,6 +30,12 @@ class ExitCode:
     INTERRUPTED = 130
 
 
+class Wording:
+    """Whether errors name options by their flags, as they do while a command runs, or by the keywords of Python."""
+
+    flags = False
+
+
 class LlamaRunnerError(Exception):
     """Base class of the errors that a user can act on.
 

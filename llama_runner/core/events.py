@@ -119,6 +119,27 @@ class StepFinished(Event):
     output: str
 
 
+class StepFetched(Event):
+    """The artifact of a step was fetched from the remote store ``remote`` and published; the step did not run."""
+
+    step: str
+    seconds: float
+    digest: str
+    bytes: int
+    output: str
+    remote: str
+
+
+class StepPushed(Event):
+    """An artifact was put into the remote store: ``sent`` bytes; the rest was there already."""
+
+    step: str
+    seconds: float
+    digest: str
+    sent: int
+    remote: str
+
+
 class StepUnchanged(Event):
     """A step ran again with the same output digest as before, so the steps that depend on it do not run."""
 

@@ -40,6 +40,22 @@ def field(
     return Field(default, default_factory, role)
 
 
+class _Signature:
+    """``__signature__`` of a class: its fields. ``inspect`` is loaded when somebody asks."""
+
+    def __get__(self, instance: object, owner: type[Value]) -> Any:  # noqa: ANN401 - inspect.Signature
+        import inspect  # noqa: PLC0415 - slow
+
+        kind, missing = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+        shown = []
+        for name, each in owner.fields.items():
+            default = each.factory() if each.factory else each.default
+            default = missing if default is _MISSING else default
+            annotation = next(found[name] for base in owner.__mro__ if name in (found := inspect.get_annotations(base)))
+            shown.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
+        return inspect.Signature(shown)
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class Value:
     """Base class of immutable values: equal by class and fields, hashable if the fields are.
@@ -48,6 +64,7 @@ class Value:
     """
 
     fields: ClassVar[dict[str, Field]] = {}
+    __signature__: ClassVar[Any] = _Signature()
     __match_args__: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, *, eq: bool = True) -> None:
@@ -89,11 +106,13 @@ class Value:
                 own[name] = declared.default
             else:
                 raise TypeError(f"{type(self).__name__}: {name} is missing")
-        if not named.keys() <= self.fields.keys():
-            raise TypeError(
-                f"{type(self).__name__} has no field {', '.join(sorted(named.keys() - self.fields.keys()))}"
-            )
+        if unknown := named.keys() - self.fields.keys():
+            raise self._no_field_error(min(unknown))
         self.__post_init__()
+
+    def _no_field_error(self, name: str) -> TypeError:
+        """Return the error for a name that is no field."""
+        return TypeError(f"{type(self).__name__} has no field {name}")
 
     def __post_init__(self) -> None:
         """Check or convert fields, as in a dataclass; only here may ``__dict__`` be changed."""

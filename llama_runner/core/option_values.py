@@ -15,7 +15,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.sizes import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from llama_runner.core.option import Option
 
@@ -31,6 +31,18 @@ def checked_value(option: Option, value: Any) -> Any:  # noqa: ANN401 - of each 
         return _READERS[option.kind](option, value)
     except (TypeError, ValueError):
         raise wrong_value_error(option.name, _expected(option), value, secret=option.secret) from None
+
+
+class UnexpectedKeyword(UsageError, TypeError):
+    """No parameter has this name. It is a ``TypeError`` too, as Python's own error is."""
+
+
+def unexpected_keyword_error(name: str, known: Iterable[str]) -> UnexpectedKeyword:
+    """Return the error for a name that no parameter has; it says the nearest one."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+    near = get_close_matches(name, sorted(known), 1)
+    return UnexpectedKeyword(f"unexpected keyword argument {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
 
 
 def wrong_value_error(

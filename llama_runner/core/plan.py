@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.record import Record
+    from llama_runner.core.remote_store import RemoteArtifact
 
 PayloadState = Literal["present", "restamp", "absent", "changed"]
 """The bytes of an artifact compared with its record: same stamp; same bytes with a new stamp; deleted; other bytes."""
@@ -61,7 +62,15 @@ class EarlierArtifactOf(Value):
     place: Place
 
 
-Question = DigestOf | RecordAt | PayloadAt | EarlierArtifactOf
+class RemoteArtifactOf(Value):
+    """Question: the ``RemoteArtifact`` of a key in the remote store, or None."""
+
+    step: Step
+    key: Key
+    place: Place
+
+
+Question = DigestOf | RecordAt | PayloadAt | EarlierArtifactOf | RemoteArtifactOf
 
 
 class Snapshot(Value):
@@ -72,10 +81,12 @@ class Snapshot(Value):
     """Step kinds that run even if they are up to date."""
     fresh_tools: bool = False
     """Whether a record made by another tool counts as out of date."""
+    remote: bool = False
+    """Whether a remote store is asked for what is not here."""
 
     def with_answers(self, answers: Mapping[Question, Any]) -> Snapshot:
         """Return a snapshot with these answers added; they replace older answers to the same questions."""
-        return Snapshot({**self.answers, **answers}, self.force, self.fresh_tools)
+        return self.replace(answers={**self.answers, **answers})
 
 
 class Reason(Value):
@@ -84,7 +95,8 @@ class Reason(Value):
     Kinds: ``no_record``, ``payload_gone``, ``payload_changed``, ``step_changed``, ``version_changed``,
     ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``. For ``no_record``,
     ``name`` is a file, or ``commit``, that changed since ``old``, the time at which an earlier state was made. For
-    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use.
+    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use, and ``removed`` for what the
+    user removed at the time ``old``.
     """
 
     kind: str
@@ -123,9 +135,10 @@ class Skip(Value):
 
 
 class Run(Value):
-    """The step runs, for at least one reason."""
+    """The step runs, for at least one reason; with ``remote`` its artifact is fetched from the remote store instead."""
 
     reasons: tuple[Reason, ...]
+    remote: RemoteArtifact | None = None
 
 
 class Wait(Value):
@@ -148,6 +161,19 @@ def decide(step: Step, place: Place | None, digests: Mapping[str, Digest | None]
 
     ``digests`` has the output digest of each input by field name, None where it is not known yet.
     """
+    found = _decide_here(step, place, digests, snapshot)
+    if not isinstance(found, Run) or step.sharing != "bytes" or step.kind in snapshot.force or not snapshot.remote:
+        return found
+    assert place is not None, "a step that runs has a place"
+    question = RemoteArtifactOf(step, step_key(step, {name: each for name, each in digests.items() if each}), place)
+    if question not in snapshot.answers:
+        return Observe((question,))
+    remote: RemoteArtifact | None = snapshot.answers[question]
+    return found if remote is None or not remote.has_bytes else found.replace(remote=remote)
+
+
+def _decide_here(step: Step, place: Place | None, digests: Mapping[str, Digest | None], snapshot: Snapshot) -> Decision:
+    """Decide from what is on this machine."""
     known = {name: digest for name, digest in digests.items() if digest is not None}
     waiting = tuple(name for name in inputs(step) if name not in known)
     if waiting:
@@ -174,6 +200,8 @@ def _by_payload(record: Record, payload: PayloadState) -> Decision:
     if payload == "changed":
         return Run((Reason("payload_changed"),))
     if payload == "absent":
+        if removed := record.made.get("removed"):
+            return Run((Reason("payload_gone", "removed", removed),))
         return Run((Reason("payload_gone", "intermediate" if record.made.get("kept") is False else ""),))
     return Skip(record.digest, restamp=payload == "restamp")
 
@@ -226,15 +254,27 @@ class PlannedStep(Value):
     digests: Mapping[str, Digest | None]
 
     @property
-    def action(self) -> Literal["skip", "run", "wait"]:
+    def action(self) -> Literal["skip", "run", "fetch", "wait"]:
         """The decision as a word."""
         match self.decision:
             case Skip():
                 return "skip"
-            case Run():
-                return "run"
+            case Run(remote=remote):
+                return "run" if remote is None else "fetch"
             case _:
                 return "wait"
+
+    @property
+    def remote(self) -> RemoteArtifact | None:
+        """The artifact in the remote store that is fetched; None if the step does not run, or runs here."""
+        return self.decision.remote if isinstance(self.decision, Run) else None
+
+    @property
+    def estimate(self) -> ResourceEstimate:
+        """The bytes to download and the disk space needed if the step runs."""
+        if self.remote is None:
+            return self.step.estimate()
+        return ResourceEstimate(fetch=self.remote.record.bytes, disk=self.remote.record.bytes)
 
 
 class Plan(Value):
@@ -256,7 +296,7 @@ class Plan(Value):
     @property
     def estimate(self) -> ResourceEstimate:
         """The bytes to download and the disk space needed, summed over the pending steps."""
-        each = [planned.step.estimate() for planned in self.pending]
+        each = [planned.estimate for planned in self.pending]
         return ResourceEstimate(sum(estimate.fetch for estimate in each), sum(estimate.disk for estimate in each))
 
 
@@ -298,7 +338,7 @@ def make_plan(targets: Iterable[Step], snapshot: Snapshot) -> Plan:
             decision = decide(node, places[id(node)], known, snapshot)
             if isinstance(decision, Observe):
                 questions.update(dict.fromkeys(decision.questions))
-            elif not isinstance(decision, Skip):
+            elif not isinstance(decision, Skip) and not (isinstance(decision, Run) and decision.remote is not None):
                 needed |= {id(above) for above in all_inputs(node).values()}
         planned.append(PlannedStep(node, decision, keys[id(node)], places[id(node)], known))
     return Plan(tuple(reversed(planned)), tuple(questions), snapshot)
@@ -320,6 +360,12 @@ def _output_digest(
     if RecordAt(place) not in snapshot.answers:
         return None, (RecordAt(place),)
     record: Record | None = snapshot.answers[RecordAt(place)]
-    if record is None or record.key != key:
+    if record is not None and record.key == key:
+        return record.digest, ()
+    question = RemoteArtifactOf(step, key, place)
+    if not snapshot.remote or step.sharing == "nothing":
         return None, ()
-    return record.digest, ()
+    if question not in snapshot.answers:
+        return None, (question,)
+    remote: RemoteArtifact | None = snapshot.answers[question]
+    return (None if remote is None else remote.record.digest), ()

@@ -11,18 +11,23 @@ as absent and is written back verbatim, so that versions can share a store.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+import re
+from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.digest import Digest, Key
 from llama_runner.core.immutable import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llama_runner.core.digest import Digest, Key
+
 SCHEMA = 1
 STATE_FILE = ".state.json"
 TREE = "."
 """The artifact's name in the state file when the artifact is the directory itself."""
+
+OTHER_VERSION = "schema "
+"""How the reason begins why a record cannot be read that another version of this program has written."""
 
 Stamp = dict[str, Any]
 """File system attributes of a payload when it was hashed; compared for equality as a whole.
@@ -62,26 +67,37 @@ class Record(Value):
             "made": self.made,
         }
 
+    def portable(self) -> Record:
+        """Return the record without what concerns only this machine: paths, stamps, the log, compilers."""
+        source = {name: self.source[name] for name in ("kind", "ref", "revision", "digest") if name in self.source}
+        is_name = r"[\w.+-]+(==[\w.+-]+)?" if source.get("kind") != "hf" else r"[\w.-]+/[\w.-]+"
+        if not re.fullmatch(is_name, str(source.get("ref", ""))):  # a path, or a URL
+            source.pop("ref", None)
+        made = {name: self.made[name] for name in ("at", "seconds", "by") if name in self.made}
+        return self.replace(stamp=Stamp(), noted=portable_noted(self.noted), source=source, made=made)
+
     @classmethod
     def from_json(cls, value: object) -> Record:
         """Parse a record. Raises ``InvalidRecord`` if a required member is missing or has another type."""
         output, recipe = _member(value, "output", dict), _member(value, "recipe", dict)
-        for block in ("params", "inputs", "platform"):
-            _member(recipe, block, dict, {})
         source, facts = _member(value, "source", dict, {}), _member(value, "facts", dict, {})
-        for file in _member(source, "files", dict, {}).values():
-            if not isinstance(file, dict) or not isinstance(file.get("digest"), str):  # as _member; there may be many
+        for inside, name in ((recipe, "params"), (recipe, "inputs"), (recipe, "platform"), (source, "files")):
+            if name in inside:
+                _member(inside, name, dict)
+        for file in source["files"].values() if "files" in source else ():
+            if type(file) is not dict or type(file.get("digest")) is not str:  # as _member; there may be many
                 _member(file, "digest", str)
-        _member(facts, "context_length", int, 0)
+        if "context_length" in facts:
+            _member(facts, "context_length", int)
         key, digest = _member(value, "key", str), _member(output, "digest", str)
         if not key.startswith("k1:"):
             raise InvalidRecord(f"unknown key scheme {key[:12]!r}")
         if not digest.startswith(("sha256:", "tree1:")):
             raise InvalidRecord(f"unknown digest scheme {digest[:12]!r}")
         return cls(
-            key=Key(key),
+            key=key,
             recipe=recipe,
-            digest=Digest(digest),
+            digest=digest,
             bytes=_member(output, "bytes", int),
             stamp=_member(output, "stamp", dict),
             noted=_member(value, "noted", dict, {}),
@@ -91,11 +107,22 @@ class Record(Value):
         )
 
 
+def portable_noted(noted: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the noted tools that are described by digest, name and version alone, without paths or stamps."""
+    return {
+        name: dict(tool)
+        for name, tool in noted.items()
+        if isinstance(tool, dict)
+        and tool.keys() <= {"digest", "name", "version"}
+        and all(isinstance(text, str) for text in tool.values())
+    }
+
+
 def _member(value: object, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - checked below
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         raise InvalidRecord(f"expected an object around {name!r}")
-    found = cast("dict[str, object]", value).get(name, default)
-    if not isinstance(found, kind) or isinstance(found, bool):
+    found = value.get(name, default)
+    if type(found) is not kind:  # as JSON has it: True is no number; a store has thousands of them
         raise InvalidRecord(f"{name!r} is {type(found).__name__}, not {kind.__name__}")
     return found
 
@@ -145,7 +172,7 @@ def parse_state(text: str | bytes) -> StateFile:
         schema = found.get("schema", of_file) if isinstance(found, dict) else of_file
         try:
             if schema != SCHEMA:
-                raise InvalidRecord(f"schema {schema}, this program reads {SCHEMA}")
+                raise InvalidRecord(f"{OTHER_VERSION}{schema}, this program reads {SCHEMA}")
             records[name] = Record.from_json(found)
         except InvalidRecord as error:
             problems[name] = str(error)

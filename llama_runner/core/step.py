@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Resource = Literal["network", "disk", "compute"]
 """The resource that a step mainly uses. ``engine.executor.MAX_PARALLEL`` limits the parallel steps of each."""
 
+Sharing = Literal["bytes", "record", "nothing"]
+"""What a remote store may have of a step: artifact and record, the record alone, or nothing."""
+
 
 def unkeyed(default: Any) -> Any:  # noqa: ANN401 - the type of a field specifier
     """Mark a parameter that cannot change the bytes, such as a number of threads."""
@@ -111,6 +114,17 @@ class Step(Value, eq=False):
     def transient(self) -> bool:
         """Whether the bytes may be deleted after the steps that read them are done."""
         return False
+
+    @property
+    def sharing(self) -> Sharing:
+        """What a remote store may have of this step. Of a transient artifact that is the record alone."""
+        return "record" if self.transient else "bytes"
+
+    def check_fetched(self, workspace: Workspace) -> None:
+        """Check in ``workspace.out`` an artifact that was made by another machine, and add its facts.
+
+        Its digest is that of its record. Raises if it cannot be used here; then it is made here.
+        """
 
     @property
     def entry(self) -> str:

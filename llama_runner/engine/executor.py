@@ -1,7 +1,8 @@
 """Executes a plan: runs independent steps in parallel, each under the lock of its key.
 
-For each step: lock, decide again (another process may have made it), run in staging, hash, publish, record.
-The first failure and Ctrl-C stop all running steps and their child processes.
+For each step: lock, decide again (another process may have made it), run in staging, hash, publish, record. What the
+remote store has is fetched into staging instead. The first failure and Ctrl-C stop all running steps and their child
+processes.
 """
 
 from __future__ import annotations
@@ -14,32 +15,35 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import Digest, Key, short_hash
-from llama_runner.core.errors import Interrupted, StepError
+from llama_runner.core.errors import Interrupted, LlamaRunnerError, StepError
 from llama_runner.core.events import (
     Evicted,
     LockWaiting,
     Sink,
+    StepFetched,
     StepFinished,
     StepSkipped,
     StepStarted,
     StepUnchanged,
 )
 from llama_runner.core.plan import Plan, PlannedStep, Run, Skip
-from llama_runner.core.record import Record, Stamp
+from llama_runner.core.remote_store import RemoteLost
 from llama_runner.core.source import Source
-from llama_runner.core.step import Place, Resource, Step, all_inputs, first_node, inputs, recipe_of, step_key
+from llama_runner.core.step import Place, Resource, Step, all_inputs, inputs, step_key
+from llama_runner.engine.new_record import fetched_record, made_record
 from llama_runner.engine.outcome import Outcome, skip_up_to_date
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.step_workspace import StagedWorkspace
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.digest_cache import hash_file, hash_payload, hash_tree
 from llama_runner.store.errors import as_store_error, disk_full_error
-from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from llama_runner.core.remote_store import RemoteArtifact, RemoteStore
+    from llama_runner.core.step import Node
     from llama_runner.engine.observer import Observer
     from llama_runner.store.artifacts import Store
 
@@ -57,11 +61,12 @@ class Executor:
         sink: Sink,
         *,
         lock_timeout: float,
+        remote: RemoteStore | None = None,
         check_output: Callable[[Step, Digest], None] | None = None,
     ) -> None:
         """``check_output`` raises an error for an output that must not be published."""
         self._check_output = check_output
-        self._store, self._observer, self._sink = store, observer, sink
+        self._store, self._observer, self._sink, self._remote = store, observer, sink, remote
         self._sources, self._lock_timeout = observer.sources, lock_timeout
         self._cancellation = Cancellation()
         self._outcome = Outcome()
@@ -70,9 +75,10 @@ class Executor:
     def execute(self, plan: Plan) -> Outcome:
         """Run the pending steps of a plan and return the outcome of all its steps.
 
-        Raises the error of the first step that fails after the others have stopped, ``Interrupted`` on Ctrl-C.
+        Raises the error of the first step that fails after the others have stopped, ``Interrupted`` on Ctrl-C, and
+        ``RemoteLost`` after the running steps have ended if an artifact could not be fetched.
         """
-        self._outcome = skip_up_to_date(plan, self._store, self._sources, self._sink)
+        self._outcome = skip_up_to_date(plan, self._store, self._sources, self._sink, self._remote)
         for planned in plan.pending:
             for name, above in all_inputs(planned.step).items():
                 digest = planned.digests[name]
@@ -95,26 +101,37 @@ class Executor:
     def _run_pending(self, waiting: list[PlannedStep], plan: Plan) -> None:
         """Start the steps that are ready, wait until one ends, and repeat; stop all on the first failure."""
         running: dict[Step, threading.Thread] = {}
+        lost: RemoteLost | None = None
         try:
             while waiting or running:
                 for planned in list(waiting):
-                    if self._is_ready(planned.step, waiting, running):
+                    if self._is_ready(planned, waiting, running):
                         waiting.remove(planned)
                         thread = threading.Thread(target=self._run_in_thread, args=(planned, plan), daemon=True)
                         running[planned.step] = thread
                         thread.start()
                 planned, failure = self._finished.get()
                 running.pop(planned.step).join()
-                if failure is not None:
+                if isinstance(failure, RemoteLost):
+                    lost = failure
+                    waiting.clear()  # a new plan makes it here; what runs is not interrupted for that
+                elif failure is not None:
                     raise failure
+            if lost is not None:
+                raise lost
         finally:
             if running:
                 self._cancellation.cancel()
                 for thread in running.values():  # each removes its staging directory
                     thread.join()
 
-    def _is_ready(self, step: Step, waiting: list[PlannedStep], running: Mapping[Step, threading.Thread]) -> bool:
-        unfinished = {planned.step for planned in waiting} | set(running)
+    def _is_ready(
+        self, planned: PlannedStep, waiting: list[PlannedStep], running: Mapping[Step, threading.Thread]
+    ) -> bool:
+        step = planned.step
+        if planned.remote is not None:  # it needs no inputs
+            return len(running) < MAX_PARALLEL["network"]
+        unfinished = {each.step for each in waiting} | set(running)
         if any(above in unfinished for above in all_inputs(step).values()):
             return False
         return sum(other.resource == step.resource for other in running) < MAX_PARALLEL[step.resource]
@@ -133,7 +150,10 @@ class Executor:
     def _make(self, planned: PlannedStep, plan: Plan) -> None:
         """Lock the key of a step and run the step unless another process has made its artifact."""
         step, outcome = planned.step, self._outcome
-        digests = {name: outcome.digests[above] for name, above in all_inputs(step).items()}
+        if planned.remote is None:
+            digests = {name: outcome.digests[above] for name, above in all_inputs(step).items()}
+        else:
+            digests = {name: digest for name, digest in planned.digests.items() if digest is not None}
         key = step_key(step, digests)
         upstream = {name: outcome.places[above] for name, above in inputs(step).items() if above in outcome.places}
         place = step.place(key, digests, upstream)
@@ -153,22 +173,16 @@ class Executor:
                 self._sink(StepSkipped(step.kind, by_another=isinstance(planned.decision, Run)))
                 return
             assert isinstance(decision, Run), f"{step.kind}: {decision}"
-            outcome.digests[step] = self._run(step, key, place, digests, decision)
+            if decision.remote is None:
+                outcome.digests[step] = self._run(step, key, place, digests, decision)
+            else:
+                outcome.digests[step] = self._fetch(step, key, place, digests, decision.remote)
 
     def _run(self, step: Step, key: Key, place: Place, digests: Mapping[str, Digest], decision: Run) -> Digest:
         """Run a step in staging and publish its output. The caller holds the lock of the key."""
         before = self._store.record(place)
         began = time.monotonic()
-        with StagedWorkspace(
-            step,
-            key,
-            place,
-            store=self._store,
-            sink=self._sink,
-            cancellation=self._cancellation,
-            places=self._outcome.places,
-            sources=self._sources,
-        ) as workspace:
+        with self._workspace(step, key, place) as workspace:
             self._sink(StepStarted(step.kind, decision.reasons, workspace.log_name))
             step.run(workspace)
             self._cancellation.check()
@@ -184,22 +198,9 @@ class Executor:
             if self._check_output is not None:
                 self._check_output(step, digest)
             seconds = round(time.monotonic() - began, 3)
-            record = Record(
-                key=key,
-                recipe=recipe_of(step, digests),
-                digest=digest,
-                bytes=size,
-                stamp=Stamp(),
-                noted=self._noted(step, digests),
-                facts=workspace.facts,
-                source=self._origin(step),
-                made={
-                    "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                    "seconds": seconds,
-                    "kept": not step.transient,
-                    "by": f"llama_runner {__version__}",
-                    "log": workspace.log_name if workspace.log_path.exists() else None,
-                },
+            log = workspace.log_name if workspace.log_path.exists() else None
+            record = made_record(
+                step, key, digests, (digest, size), workspace.facts, self._sources, seconds=seconds, log=log
             )
             self._store.publish(place, workspace.target, record)
             workspace.remove_work()
@@ -210,17 +211,56 @@ class Executor:
             self._sink(StepUnchanged(step.kind, digest))
         return digest
 
-    @staticmethod
-    def _noted(step: Step, digests: Mapping[str, Digest]) -> dict[str, object]:
-        keyed = inputs(step)
-        return {
-            **{name: {"digest": digests[name]} for name in all_inputs(step) if name not in keyed},
-            **step.tools,
-        }
+    def _fetch(
+        self, step: Step, key: Key, place: Place, digests: Mapping[str, Digest], found: RemoteArtifact
+    ) -> Digest:
+        """Fetch an artifact from the remote store and publish it. The caller holds the lock of the key.
 
-    def _origin(self, step: Step) -> dict[str, object]:
-        first = first_node(step)
-        return self._sources.origin(first) if isinstance(first, Source) else first.source
+        Raises ``RemoteLost`` if it cannot be fetched, or not be used on this machine.
+        """
+        assert self._remote is not None, "only a remote store gives remote artifacts"
+        began, theirs = time.monotonic(), found.record
+        with self._workspace(step, key, place, inputs={}) as workspace:
+            self._remote.fetch(found, workspace)
+            try:
+                step.check_fetched(workspace)
+            except Interrupted:
+                raise
+            except LlamaRunnerError as error:
+                self._remote.reject(key, f"{step.kind} does not work on this machine: {error}")
+            output = _digest_output(step, workspace, place)
+            if output != (theirs.digest, theirs.bytes):  # a file system without modes or links
+                self._remote.reject(key, f"{step.kind} is {output[0]} on this machine, not {theirs.digest}")
+            record = fetched_record(
+                step,
+                key,
+                digests,
+                theirs,
+                {**theirs.facts, **workspace.facts},
+                self._sources,
+                remote=self._remote.name,
+                kept=not step.transient,
+            )
+            self._store.publish(place, workspace.target, record)
+            workspace.remove_work()
+        seconds = self._outcome.fetched[step] = round(time.monotonic() - began, 3)
+        self._sink(StepFetched(step.kind, seconds, theirs.digest, theirs.bytes, str(place), self._remote.name))
+        return theirs.digest
+
+    def _workspace(
+        self, step: Step, key: Key, place: Place, *, inputs: Mapping[str, Node] | None = None
+    ) -> StagedWorkspace:
+        return StagedWorkspace(
+            step,
+            key,
+            place,
+            store=self._store,
+            sink=self._sink,
+            cancellation=self._cancellation,
+            places=self._outcome.places,
+            sources=self._sources,
+            inputs=inputs,
+        )
 
     def evict_transients(self) -> None:
         """Delete the bytes of intermediates that the user has not asked to keep, after all steps are done."""
@@ -245,7 +285,7 @@ class Executor:
             directory = staging.nearest_directory(final)
             on_device.setdefault(directory.stat().st_dev, (directory, []))[1].append(planned)
         for directory, steps in on_device.values():
-            need, free = sum(planned.step.estimate().disk for planned in steps), shutil.disk_usage(directory).free
+            need, free = sum(planned.estimate.disk for planned in steps), shutil.disk_usage(directory).free
             if need > free:
                 need -= self._resumable_bytes(steps)
             if need > free:
@@ -258,7 +298,7 @@ class Executor:
             if planned.key is not None:
                 work = self._store.work(planned.step.kind, planned.key)
                 found = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-                total += min(found, planned.step.estimate().disk)
+                total += min(found, planned.estimate.disk)
         return total
 
     def _remove_abandoned(self) -> None:

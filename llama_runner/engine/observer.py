@@ -12,6 +12,7 @@ from llama_runner.core.plan import (
     PayloadAt,
     Plan,
     RecordAt,
+    RemoteArtifactOf,
     Snapshot,
     decide,
     make_plan,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.plan import Decision, Question
+    from llama_runner.core.remote_store import RemoteStore
     from llama_runner.core.step import Place, Step
     from llama_runner.core.step_protocols import Sources
     from llama_runner.store.artifacts import Store
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 class Observer:
     """Answers the questions of plans from the disk. Writes nothing."""
 
-    def __init__(self, store: Store, sources: Sources) -> None:
-        self._store, self.sources = store, sources
+    def __init__(self, store: Store, sources: Sources, remote: RemoteStore | None = None) -> None:
+        self._store, self.sources, self._remote = store, sources, remote
 
     def plan(self, targets: Iterable[Step], snapshot: Snapshot) -> Plan:
         """Return a plan without questions: plan, answer the questions, and plan again until there are none."""
@@ -50,7 +52,7 @@ class Observer:
         """Decide about one step after reading its record and payload again, whatever the snapshot has for them."""
         stale = (RecordAt(place), PayloadAt(place))
         answers = {question: answer for question, answer in snapshot.answers.items() if question not in stale}
-        snapshot = Snapshot(answers, snapshot.force, snapshot.fresh_tools)
+        snapshot = snapshot.replace(answers=answers)
         while isinstance(decision := decide(step, place, digests, snapshot), Observe):
             snapshot = snapshot.with_answers({asked: self._answer(asked, snapshot) for asked in decision.questions})
         return decision
@@ -65,6 +67,8 @@ class Observer:
                 return self._store.payload_state(place, snapshot.answers[RecordAt(place)])
             case EarlierArtifactOf(step, place):
                 return self._earlier_artifact(step, place)
+            case RemoteArtifactOf(step, key, place):
+                return None if self._remote is None else self._remote.find(step, key, place)
 
     def _earlier_artifact(self, step: Step, place: Place) -> EarlierArtifact | None:
         record = self._store.earlier_record(place)

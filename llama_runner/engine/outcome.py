@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.events import Sink, StepSkipped
-from llama_runner.core.plan import Plan, RecordAt, Skip
+from llama_runner.core.plan import Plan, PlannedStep, RecordAt, RemoteArtifactOf, Skip
 from llama_runner.core.source import Source
 from llama_runner.core.step import first_node
 from llama_runner.store.digest_cache import payload_stamp
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest, Key
     from llama_runner.core.record import Record
+    from llama_runner.core.remote_store import RemoteArtifact, RemoteStore
     from llama_runner.core.step import Node, Place, Step
     from llama_runner.core.step_protocols import Sources
     from llama_runner.store.artifacts import Store
@@ -32,9 +33,13 @@ class Outcome:
         self.places: dict[Node, Place] = {}
         self.seconds: dict[Step, float] = {}
         """Durations of the steps that ran, in the order in which they ended."""
+        self.fetched: dict[Step, float] = {}
+        """Durations of the steps whose artifacts were fetched from the remote store."""
 
 
-def skip_up_to_date(plan: Plan, store: Store, sources: Sources, sink: Sink) -> Outcome:
+def skip_up_to_date(
+    plan: Plan, store: Store, sources: Sources, sink: Sink, remote: RemoteStore | None = None
+) -> Outcome:
     """Return the outcome of the steps that the plan skips, and update their records where needed."""
     outcome = Outcome()
     for planned in plan.steps:
@@ -46,13 +51,34 @@ def skip_up_to_date(plan: Plan, store: Store, sources: Sources, sink: Sink) -> O
         if decision.digest is not None:
             outcome.digests[planned.step] = decision.digest
         record: Record | None = None if place is None else plan.snapshot.answers.get(RecordAt(place))
-        if record is not None and place is not None:
+        if remote is not None and place is not None and (record is None or record.key != planned.key):
+            _adopt_record(planned, place, plan, store, sources, remote)
+        elif record is not None and place is not None:
             updated = _updated_record(planned.step, decision, record, sources, store.path(place))
             if updated != record:
                 store.update(place, updated)
         if decision.needed:
             sink(StepSkipped(planned.step.kind, record.made.get("seconds") if record is not None else None))
     return outcome
+
+
+def _adopt_record(
+    planned: PlannedStep, place: Place, plan: Plan, store: Store, sources: Sources, remote: RemoteStore
+) -> None:
+    """Write the remote store's record of a step whose bytes are not needed: the next plan needs its digest."""
+    if planned.key is None:
+        return
+    found: RemoteArtifact | None = plan.snapshot.answers.get(RemoteArtifactOf(planned.step, planned.key, place))
+    if found is None:
+        return
+    from llama_runner.engine.new_record import fetched_record  # noqa: PLC0415 - not on the warm path
+
+    digests = {name: digest for name, digest in planned.digests.items() if digest is not None}
+    theirs = found.record
+    record = fetched_record(
+        planned.step, planned.key, digests, theirs, theirs.facts, sources, remote=remote.name, kept=False
+    )
+    store.adopt(place, record)
 
 
 def _updated_record(step: Step, decision: Skip, record: Record, sources: Sources, path: Path) -> Record:

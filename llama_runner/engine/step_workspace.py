@@ -52,7 +52,9 @@ class StagedWorkspace:
         cancellation: Cancellation,
         places: Mapping[Node, Place],
         sources: Sources,
+        inputs: Mapping[str, Node] | None = None,
     ) -> None:
+        """``inputs`` are the nodes that must be readable; by default all inputs of the step."""
         self.step = step
         self.facts: dict[str, object] = {}
         self.digests: dict[str, Digest] = {}
@@ -64,6 +66,7 @@ class StagedWorkspace:
         date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
         self.log_path = store.root / layout.log_place(f"{step.kind}-{date}-{os.getpid()}")
         self._log: IO[bytes] | None = None
+        self._nodes = all_inputs(step) if inputs is None else inputs
         self._inputs: dict[str, Path] = {}
         self._progress_at = 0.0
 
@@ -72,7 +75,7 @@ class StagedWorkspace:
         self._staging = staging.open_directory(self._home, self._final)
         try:
             self.out.mkdir()
-            for name, node in all_inputs(self.step).items():
+            for name, node in self._nodes.items():
                 self._inputs[name] = self._pin(name, node)
         except BaseException:
             self.__exit__()

@@ -6,27 +6,26 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError
 from llama_runner.core.events import LockWaiting, Sink, Warned
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.step import Place
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
+from llama_runner.library.in_use import UseCheck, served_files
 from llama_runner.library.kept_models import kept_models
 from llama_runner.library.lock_roots import lock_roots
-from llama_runner.library.models import files_of, models_of
+from llama_runner.library.models import models_of
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
-from llama_runner.store.last_use import last_uses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
-    from llama_runner.store.inventory import Artifact
 
 _LOCK = "gc"
 
@@ -96,7 +95,7 @@ class Collector:
         roots = Roots(
             kept=kept_models(private),
             locked=lock_roots(private, self._sink),
-            servers=tuple(self._served()),
+            servers=tuple(served_files(private)),
             logs=frozenset(registry.logs_in_use(layout.servers(private))),
             current=self._current,
             unused_builds=self._unused_builds,
@@ -104,13 +103,6 @@ class Collector:
         )
         limits = Limits(time.time(), older_than, max_size)
         return Collection(inventory, models_of(inventory), roots, limits).garbage
-
-    def _served(self) -> list[str]:
-        """Return the files that running servers use, also those that may run in other containers."""
-        directory = layout.servers(self._store.private)
-        return [
-            name for about in registry.running(directory) + registry.elsewhere(directory) for name in files_of(about)
-        ]
 
     def _current(self, repo: str) -> frozenset[str] | None:
         from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where there are two revisions
@@ -150,23 +142,31 @@ class Collector:
             self._builds().remove(f"{path.parent.name}/{path.name}")
         elif (artifact := garbage.artifact) is not None:
             place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
-            keep_record = garbage.keep_record
-            check = _Check(self._store, artifact, self._served)
-            removal.remove(self._store, place, artifact.record, check=check, keep_record=keep_record)
-            with suppress(OSError):  # what holds the shards of a model
-                path.parent.rmdir()
+            keep = artifact.record if garbage.keep_record else None
+            removal.remove(self._store, place, artifact.record, check=UseCheck(self._store, artifact), keep=keep)
+            self._remove_empty(path.parent)  # what holds the shards of a model
         elif garbage.kind == "staging":
             removal.discard_locked(path, layout.lock_file(private, path.name))
         elif garbage.kind == "work":
             self._discard_work(garbage)
         elif garbage.kind == "lock":
             removal.unlink_lock(path)
+        elif garbage.kind == "empty":
+            self._remove_empty(path)
         elif garbage.kind == "description":
             from shutil import rmtree  # noqa: PLC0415 - only here
 
             rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def _remove_empty(self, directory: Path) -> None:
+        """Remove a directory of models, and those that hold it, as far as nothing is in them."""
+        models = self._store.root / layout.MODELS
+        with suppress(OSError):
+            while directory != models and models in directory.parents:
+                directory.rmdir()
+                directory = directory.parent
 
     def _discard_work(self, garbage: Garbage) -> None:
         """Delete unfinished work, unless the step runs now. Its name has the first digits of the key."""
@@ -177,34 +177,3 @@ class Collector:
             raise removal.InUse(f"{garbage.path} is being worked on by {locks.describe_holder(found[0])}")
         if len(found[0].stem) != 16:  # noqa: PLR2004 - made here
             found[0].unlink(missing_ok=True)
-
-
-class _Check:
-    """Raises ``InUse`` once something uses an artifact that was found to be garbage."""
-
-    def __init__(self, store: Store, artifact: Artifact, served: Callable[[], list[str]]) -> None:
-        self._store, self._artifact, self._served = store, artifact, served
-        names = [artifact.path]
-        if artifact.is_tree:
-            with suppress(OSError):
-                names = [f"{artifact.path}/{child.name}" for child in (store.root / artifact.path).iterdir()]
-        self._stamps = frozenset(map(name_of, names))
-
-    def __call__(self) -> None:
-        artifact, used = self._artifact, last_uses(self._store.private)
-        before = artifact.last_used or 0.0
-        started = any(used.get(name, 0.0) > before for name in self._stamps)
-        if started or any(f"/{artifact.path}/" in f"{name}/" for name in self._served()):
-            raise removal.InUse(f"{artifact.path} is used by a server")
-        if artifact.is_tree:
-            self._check_steps()
-
-    def _check_steps(self) -> None:
-        """Raise ``InUse`` while a step runs: a directory that it reads is not linked into its staging."""
-        private, mine = self._store.private, short_hash(self._artifact.record.key, 16)
-        for home in sorted(layout.staging(private).glob("[0-9a-f]*")):
-            lock = layout.lock_file(private, home.name)
-            if home.name != mine and lock.exists():
-                with locks.try_hold(lock) as held:
-                    if not held:
-                        raise removal.InUse(f"{self._artifact.path} may be read by {locks.describe_holder(lock)}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "revision", "intermediate", "build", "source", "unrecorded", "description", "work", "staging", "log", "stamp",
-    "lock", "evicted",
+    "lock", "empty", "evicted",
 ]  # fmt: skip
 DAY = 86400.0
 OLDER_THAN_S = 7 * DAY
@@ -85,7 +85,7 @@ class Collection:
         """Everything that may go, each path once: models first, then what rests on nothing, then what does not fit."""
         found = {each.path: each for each in self._of_models()}
         found |= {each.path: each for each in self._programs()}
-        found |= {each.path: each for each in self._files() if each.path not in found}
+        found |= {each.path: each for each in (*self._files(), *self._empty()) if each.path not in found}
         if self._limits.max_size is not None:
             found |= {each.path: each for each in self._evicted(found, self._limits.max_size)}
         gone = {each.path for each in found.values() if each.artifact is not None and not each.keep_record}
@@ -179,6 +179,11 @@ class Collection:
             if name.endswith(".log") and name not in self._roots.logs and self._is_past(entry):
                 yield _entry("log", entry, f"written more than {days} ago")
 
+    def _empty(self) -> Iterator[Garbage]:
+        for entry in self._inventory.empty if self._is_ours(layout.MODELS) else ():
+            if self._is_past(entry):
+                yield _entry("empty", entry, "empty directory")
+
     def _unrecorded(self) -> Iterator[Garbage]:
         """Yield files of which a process that was killed wrote no record. Other directories than ours have none."""
         for directory in self._inventory.models if self._is_ours(layout.MODELS) else ():
@@ -206,7 +211,7 @@ class Collection:
         for entry in inventory.entries(layout.locks(inventory.private)):
             stem = entry.name.removesuffix(".lock")
             is_ours = entry.name != stem and re.fullmatch(r"(state-)?[0-9a-f]{16}", stem)
-            if is_ours and stem not in locks and stem[:12] not in work and self._is_past(entry):
+            if is_ours and stem not in locks and stem[:12] not in work and not self._roots.is_busy(stem):
                 yield _entry("lock", entry, "lock of an artifact that is gone")
         stamps = {name for each in left for name in each.stamps}
         for entry in inventory.entries(layout.last_uses(inventory.private)):

@@ -117,7 +117,9 @@ def recipe_text(record: Record, known: dict[str, Artifact]) -> str:
         text += f", with {names['imatrix']}"
     tools = [_tool(name, value, known) for name, value in record.noted.items() if isinstance(value, dict)]
     tools += [_tool("llama_runner", record.made, known)] if not tools and record.made.get("by") else []
-    return f"{text}, by {' and '.join(tools)}" if tools else text
+    text = f"{text}, by {' and '.join(tools)}" if tools else text
+    fetched = record.made.get("fetched")
+    return f"{text}; fetched from {fetched.get('from')}" if isinstance(fetched, dict) else text
 
 
 def _texts(params: dict[str, Any]) -> dict[str, str]:

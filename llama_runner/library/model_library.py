@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.library.model_names import Selection, select
 from llama_runner.library.models import models_of
+from llama_runner.request.public_method import public_method
+from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
+from llama_runner.store.local_sources import source_read_errors
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llama_runner.library.bundle_export import Exported
+    from llama_runner.library.bundle_import import Imported
     from llama_runner.library.model_details import Details
     from llama_runner.library.models import Model
+    from llama_runner.library.remove_models import Removal
+    from llama_runner.library.verify import Verification
+    from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
 
 
@@ -23,9 +36,12 @@ FORMS = ("in-toto", "cyclonedx")
 class Library:
     """The models under one root. Each call looks anew."""
 
-    def __init__(self, store: Store, sink: Sink) -> None:
-        self._store, self._sink = store, sink
+    def __init__(
+        self, store: Store, sink: Sink, *, builds: Callable[[], BuildStore], lock_timeout: float = 6 * 3600
+    ) -> None:
+        self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
 
+    @public_method
     def list(self, *, everything: bool = False) -> list[Model]:
         """Return the models that are there, one for each source and revision, sorted by name.
 
@@ -37,6 +53,7 @@ class Library:
             self._sink(warning)
         return [model for model in models_of(inventory) if everything or model.files]
 
+    @public_method
     def show(self, name: str, *, check: bool = False) -> Details:
         """Return what is known of a model: the newest revision of it, where the name does not say which.
 
@@ -55,6 +72,7 @@ class Library:
             drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
         )
 
+    @public_method
     def provenance(self, name: str, *, form: str = "in-toto") -> dict[str, Any]:
         """Return how a model file was made, from what and by what, as a document for other programs.
 
@@ -81,6 +99,7 @@ class Library:
         details = details_of(inventory, chosen, kept=False)
         return ml_bom(lineage, details.header, details.artifacts[0]["quality"])
 
+    @public_method
     def keep(self, name: str, *, wanted: bool = True) -> Model:
         """Let ``gc`` keep a model whatever it finds, or with ``wanted=False`` no longer; return the model.
 
@@ -97,6 +116,66 @@ class Library:
         from llama_runner.library.kept_models import kept_models  # noqa: PLC0415 - as above
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
+
+    def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
+        """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
+
+        Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
+        ``keep`` names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        """
+        from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
+
+        return (look if dry_run else remove)(self._store, names, force=force)
+
+    def verify(
+        self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False
+    ) -> Verification:
+        """Read every file and compare it with its record, with the digests of the Hub and with its own header.
+
+        ``names`` are those of models, or paths below the root; without any, everything is read. ``since`` leaves out
+        what was read since a time, in seconds since the epoch, or with ``last`` since the last run began. ``repair``
+        makes or fetches again what is damaged. Raises as ``show``, ``StoreError``, and ``Interrupted``.
+        """
+        from llama_runner.library.verify_store import verify_store  # noqa: PLC0415 - not for a list
+
+        return verify_store(
+            self._store,
+            self._sink,
+            names,
+            since=since,
+            repair=repair,
+            offline=offline,
+            lock_timeout=self._lock_timeout,
+        )
+
+    def export(self, *names: str, output: str | Path | IO[bytes], programs: bool = False) -> Exported:
+        """Write models with their records and pins into a bundle, the same bytes each time; return what was written.
+
+        ``output`` is a new file, compressed if its name ends with ``.zst``, or a stream. With ``programs``, those that
+        a run would use come along. Raises ``UsageError`` for names, for an existing file and for models of which no
+        file is here, ``StoreError`` for a file that is not the recorded one.
+        """
+        from llama_runner.library.bundle_export import Exporter  # noqa: PLC0415 - not for a list
+
+        target = layout.user_path(output) if isinstance(output, (str, os.PathLike)) else output
+        return Exporter(self._store, self._sink).export(
+            names, target, programs=self._builds().path() if programs else None
+        )
+
+    def import_bundle(self, bundle: str | Path | IO[bytes]) -> Imported:
+        """Import a bundle from a file or a stream; return what was written and what was here already.
+
+        Raises ``BadBundle`` for one that is damaged or refused, and ``StoreError``: nothing of it is kept then.
+        Programs that do not work here are left out with a warning.
+        """
+        from llama_runner.library.bundle_import import Importer  # noqa: PLC0415 - not for a list
+
+        importer = Importer(self._store, self._sink, self._builds, self._lock_timeout)
+        if not isinstance(bundle, (str, os.PathLike)):
+            return importer.run(bundle)
+        path = layout.user_path(bundle)
+        with source_read_errors(path), open_regular(path) as file:
+            return importer.run(file)
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)

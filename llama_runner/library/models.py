@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import STATE_FILE, TREE
 from llama_runner.serving import registry
 from llama_runner.store import layout
 
@@ -151,14 +150,14 @@ def _is_in(path: str, directories: Iterable[Directory]) -> bool:
 
 def _model(bucket: str, directories: Sequence[Directory], servers: tuple[Mapping[str, Any], ...]) -> Model:
     artifacts = tuple(artifact for directory in directories for artifact in directory.artifacts)
-    source = next((each.record.source for each in artifacts if each.record.source.get("ref")), {})
+    sources = [each.record.source for each in artifacts]
+    source = next((one for one in sources if one.get("ref")), next((one for one in sources if one.get("kind")), {}))
     name, _, revision = bucket.rpartition("__")
     ref = str(source.get("ref") or "")
     name = name.removeprefix(LOCAL) if name.startswith(LOCAL) or not ref else ref
+    name = next((one["name"] for one in sources if isinstance(one.get("name"), str)), name)
     problems = {
-        (f"{directory.path}/{STATE_FILE}" if what in (STATE_FILE, TREE) else f"{directory.path}/{what}"): why
-        for directory in directories
-        for what, why in directory.problems.items()
+        directory.record_path(what): why for directory in directories for what, why in directory.problems.items()
     }
     return Model(
         name=name or bucket,

@@ -64,7 +64,7 @@ def not_exportable_error(name: str, link: str, target: str) -> UsageError:
     )
 
 
-def bad_build_archive_error(path: Path, why: str) -> SourceError:
+def bad_build_archive_error(path: Path | str, why: str) -> SourceError:
     """Return the error for an archive that ``bins export`` did not write, or that was changed."""
     return SourceError(f"{path} is not imported: {why}", hint="nothing was kept; export it again and compare sha256")
 
@@ -186,7 +186,7 @@ def import_build(
 ) -> ImportResult:
     """Import an archive that ``export`` wrote, under the same key.
 
-    Raises ``SourceError``, ``archives.BadArchive``, and the errors of ``smoke_test``; nothing is kept then.
+    Raises ``SourceError``, ``BadArchive``, and the errors of ``smoke_test``; nothing is kept then.
     """
     from llama_runner.system import archives  # noqa: PLC0415 - not to list
 
@@ -202,7 +202,11 @@ def import_build(
             unpacked = staging.open_directory(home, store.root / layout.build_place(hardware.platform_tag(), name))
             try:
                 place, record = _unpack(archive, unpacked)
-                return _publish(store, place, record, unpacked, smoke_test, sink, lock_timeout)
+                build = unpacked / place.directory
+                (build / STATE_FILE).unlink()
+                return publish_build(
+                    store, place, record, build, smoke_test=smoke_test, sink=sink, lock_timeout=lock_timeout
+                )
             finally:
                 staging.discard(home)
     except OSError as error:
@@ -223,13 +227,13 @@ def _unpack(file: Path, unpacked: Path) -> tuple[Place, Record]:
     if strangers:
         raise bad_build_archive_error(file, f"there is more in it than {name}: {strangers[0].relative_to(unpacked)}")
     record = _record(file, directory / STATE_FILE)
-    _check_name(file, name, platform, record)
+    check_name(file, name, platform, record)
     for path in _contents(directory):
         if path.is_symlink() and not _stays_inside(path):
             raise bad_build_archive_error(file, f"{path.name} is a link to {path.readlink()}")
     if hash_tree(directory) != (record.digest, record.bytes):
         raise bad_build_archive_error(file, f"its files are not those of its record, {record.digest}")
-    _check_machine(name, platform, record)
+    check_machine(name, platform, record)
     return Place(layout.build_place(platform, name)), record
 
 
@@ -251,8 +255,8 @@ def _record(file: Path, path: Path) -> Record:
     return record
 
 
-def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
-    """Check that name and platform follow from the recipe."""
+def check_name(file: Path | str, name: str, platform: str, record: Record) -> None:
+    """Check that the name and platform of a build follow from its recipe; ``file`` is what it comes from."""
     params, system = record.recipe.get("params", {}), record.recipe.get("platform", {}).get("system")
     if not _NAME.fullmatch(name) or not name.endswith(f"-{short_hash(record.key)}"):
         raise bad_build_archive_error(file, f"it is called {name}, and its key is {record.key}")
@@ -264,8 +268,8 @@ def _check_name(file: Path, name: str, platform: str, record: Record) -> None:
         raise bad_build_archive_error(file, f"it is for {platform}, and its recipe for {system}")
 
 
-def _check_machine(name: str, platform: str, record: Record) -> None:
-    """Check that the build is for this system and processor."""
+def check_machine(name: str, platform: str, record: Record) -> None:
+    """Raise ``SourceError`` unless a build is for this system and processor."""
     if platform != hardware.platform_tag():
         raise foreign_build_error(name, platform)
     needed = str(record.recipe.get("platform", {}).get("cpu", "")).split()
@@ -274,16 +278,20 @@ def _check_machine(name: str, platform: str, record: Record) -> None:
         raise missing_features_error(name, lacking)
 
 
-def _publish(
+def publish_build(
     store: Store,
     place: Place,
     record: Record,
-    unpacked: Path,
+    build: Path,
+    *,
     smoke_test: SmokeTest,
     sink: Sink,
     lock_timeout: float,
 ) -> ImportResult:
-    """Run the smoke test on an unpacked build and publish it; an installed build with the same key stays."""
+    """Run the smoke test on the build in a staging directory and publish it; an installed one of the same key stays.
+
+    The record was checked, and the files have its digest.
+    """
     from llama_runner.engine.step_workspace import StagedWorkspace  # noqa: PLC0415
 
     lock = layout.lock_file(store.private, short_hash(record.key, 16))
@@ -303,8 +311,6 @@ def _publish(
             places={},
             sources=sources,
         ) as workspace:
-            build = unpacked / place.directory
-            (build / STATE_FILE).unlink()
             workspace.out.rmdir()
             build.rename(workspace.out)
             smoke_test(workspace, record.recipe.get("params", {}))

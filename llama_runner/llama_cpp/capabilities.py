@@ -119,7 +119,7 @@ class NoOptionsListed(ToolError):
         super().__init__(f"no options in what {program} --help prints", hint="llama-runner doctor")
 
 
-def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilities:
+def capabilities_of(directory: Path, digest: Digest, private: Path, *, remember: bool = True) -> Capabilities:
     """Return the capabilities of a directory of programs, from the cache in ``private`` or by running them.
 
     ``digest`` is that of the directory. Raises ``NoOptionsListed``. If ``private`` is not writable, nothing is cached.
@@ -130,7 +130,8 @@ def capabilities_of(directory: Path, digest: Digest, private: Path) -> Capabilit
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         found = probe(directory)
     with suppress(OSError):
-        write_json(file, found.to_json())
+        if remember:
+            write_json(file, found.to_json())
     return found
 
 

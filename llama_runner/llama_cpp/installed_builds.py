@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.core.record import Record
+    from llama_runner.core.step import Place
     from llama_runner.llama_cpp.build_archive import ImportResult, SmokeTest
     from llama_runner.llama_cpp.newer_versions import Updates
     from llama_runner.store.artifacts import Store
@@ -299,6 +300,20 @@ class BuildStore:
 
         return build_archive.import_build(
             self._store, archive, smoke_test=self._smoke_test, sink=self._sink, lock_timeout=self._lock_timeout
+        )
+
+    def publish(self, place: Place, record: Record, directory: Path) -> ImportResult:
+        """Test and keep the build in a staging directory; raises as ``build_archive.publish_build``."""
+        from llama_runner.llama_cpp import build_archive  # noqa: PLC0415 - rarely wanted
+
+        return build_archive.publish_build(
+            self._store,
+            place,
+            record,
+            directory,
+            smoke_test=self._smoke_test,
+            sink=self._sink,
+            lock_timeout=self._lock_timeout,
         )
 
     def updates(self, *, offline: bool = False) -> Updates:

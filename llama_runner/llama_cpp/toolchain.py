@@ -30,6 +30,10 @@ PASSED_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD
 """Variables that programs need to run and that cannot change their output. Nothing else is passed."""
 
 
+_NOWHERE = Path(os.devnull)
+"""A path below which nothing can be."""
+
+
 class NoCompiler(ToolError):
     """There is no C or C++ compiler."""
 
@@ -100,6 +104,15 @@ def find_toolchain(
         _find("cxx", "C++", (environment.get("CXX"), "c++", "g++", "clang++"), environment, noted),
         {name: compiler for name, compiler in others.items() if compiler is not None},
     )
+
+
+def toolchain_elsewhere(identities: tuple[str, ...], programs: Iterable[str] = ()) -> Toolchain:
+    """Return the toolchain of another machine: it decides keys, and compiling with it raises ``NoCompiler``.
+
+    ``identities`` are those of the C and the C++ compiler and of ``programs``, in this order.
+    """
+    c, cxx, *others = (Compiler(_NOWHERE / "compiler", identity, {}) for identity in identities)
+    return Toolchain(c, cxx, dict(zip(programs, others, strict=True)))
 
 
 def _other(name: str, environment: Mapping[str, str], noted: list[Mapping[str, Any]]) -> Compiler | None:

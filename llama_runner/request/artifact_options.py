@@ -314,6 +314,26 @@ BUILD = (
     ),
 )
 
+REMOTE = (
+    Option(
+        "remote_store",
+        ("--remote-store",),
+        "pipeline",
+        "Fetch what another machine made from this store, instead of making it: a directory, s3://BUCKET/PREFIX, "
+        "gs://…, abfs://…, sftp://… or https://….",
+        environment="LLAMA_RUNNER_REMOTE_STORE",
+        metavar="DIR|URL",
+    ),
+    Option(
+        "remote_push",
+        ("--remote-push",),
+        "pipeline",
+        "Put into the remote store what it does not have yet.",
+        kind="flag",
+        default=False,
+    ),
+)
+
 PIPELINE = (
     Option("force", ("--force",), "pipeline", "Run every step again.", kind="flag", default=()),
     Option(
@@ -363,4 +383,4 @@ PIPELINE = (
     ),
 )
 
-ARTIFACTS = (*MODEL, *HUB, *CONVERSION, *QUANTIZATION, *PROGRAMS, *BUILD, *PIPELINE)
+ARTIFACTS = (*MODEL, *HUB, *CONVERSION, *QUANTIZATION, *PROGRAMS, *BUILD, *PIPELINE, *REMOTE)

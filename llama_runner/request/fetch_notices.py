@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def announce(plan: Plan, graph: Pipeline | Programs, sink: Sink) -> None:
     """Say what will be fetched and compiled."""
     programs = graph.programs if isinstance(graph, Pipeline) else graph
-    if programs.why and any(planned.step is programs.node for planned in plan.pending):
+    if programs.why and any(planned.step is programs.node and planned.remote is None for planned in plan.pending):
         sink(Noticed("backend", programs.why))
     if not isinstance(graph, Pipeline):
         return
@@ -44,7 +44,7 @@ def _announce_script(plan: Plan, graph: Pipeline, sink: Sink) -> None:
         ConverterEnvironment,
     )
 
-    running = [planned.step for planned in plan.pending]
+    running = [planned.step for planned in plan.pending if planned.remote is None]
     made = [step.kind for step in running if isinstance(step, (OfficialConvert, OfficialAdapter))]
     if not made:
         return
@@ -74,7 +74,7 @@ def missing(plan: Plan) -> tuple[str, ...]:
 
 
 def _fetching(plan: Plan) -> list[Step]:
-    return [planned.step for planned in plan.pending if planned.step.estimate().fetch]
+    return [planned.step for planned in plan.pending if planned.remote is None and planned.step.estimate().fetch]
 
 
 def _what(step: Step) -> str:

@@ -125,7 +125,7 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
     """Return where everything is, and what was done for it."""
     record = None if graph.model is None else store.record(outcome.places[graph.model])
     build = store.records(programs_of(store, graph.binaries, outcome.places)).get(TREE)
-    quality = _quality(store, graph, outcome)
+    quality, done = _quality(store, graph, outcome), {**outcome.seconds, **outcome.fetched}
     return located(
         store, graph, outcome.places, header_facts(graph.source) if record is None else record.facts
     ).replace(
@@ -133,8 +133,9 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
         quality={file_of(store, step, outcome.places).name: found for step, found in quality.items()},
         build={} if build is None else build.facts,
         ran=tuple(step.kind for step in outcome.seconds),
-        skipped=tuple(planned.step.kind for planned in plan.steps if planned.step not in outcome.seconds),
-        step_seconds={step.kind: seconds for step, seconds in outcome.seconds.items()},
+        skipped=tuple(planned.step.kind for planned in plan.steps if planned.step not in done),
+        fetched=tuple(step.kind for step in outcome.fetched),
+        step_seconds={step.kind: seconds for step, seconds in done.items()},
     )
 
 
@@ -145,7 +146,8 @@ def made_of(store: Store, graph: Pipeline, outcome: Outcome) -> list[ModelFile]:
         record = store.record(outcome.places[step])
         assert record is not None, "what was just made or found has a record"
         path, ran = file_of(store, step, outcome.places), step in outcome.seconds
-        files.append(ModelFile(path, sha256_of(record), record.bytes, record.facts, ran, quality.get(step)))
+        made = ModelFile(path, sha256_of(record), record.bytes, record.facts, ran, quality.get(step))
+        files.append(made.replace(fetched=step in outcome.fetched))
     return files
 
 
@@ -154,7 +156,8 @@ def made_programs_of(store: Store, programs: Programs, outcome: Outcome) -> Buil
     path = programs_of(store, programs.node, outcome.places)
     record = store.records(path).get(TREE)
     facts = {} if record is None else record.facts
-    return BuildResult(path, facts, tuple(step.kind for step in outcome.seconds), sum(outcome.seconds.values()))
+    ran, fetched = tuple(step.kind for step in outcome.seconds), tuple(step.kind for step in outcome.fetched)
+    return BuildResult(path, facts, ran, sum({**outcome.seconds, **outcome.fetched}.values()), fetched)
 
 
 def _quality(store: Store, graph: Pipeline, outcome: Outcome) -> dict[Step, dict[str, float]]:

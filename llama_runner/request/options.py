@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.option_values import checked_value, texts, wrong_value_error
+from llama_runner.core.option_values import checked_value, texts, unexpected_keyword_error, wrong_value_error
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Step, topological_order
 from llama_runner.llama_cpp import cmake
@@ -101,6 +101,11 @@ class RunnerKeywords(TypedDict, total=False):
     """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
     fresh_tools: bool
     """Whether what another version of a tool made counts as out of date."""
+    remote_store: str | Path | None
+    """The store of artifacts that other machines made: a directory or a URL. An empty text: none, whatever
+    ``LLAMA_RUNNER_REMOTE_STORE`` says."""
+    remote_push: bool
+    """Whether to put into that store what it does not have yet."""
     locked: bool
     """Whether nothing may differ from the lock file."""
     lock_file: str | Path | None
@@ -137,15 +142,12 @@ class UnknownStep(UsageError):
 def checked(keywords: Mapping[str, Any]) -> RunnerKeywords:
     """Return the options with values of their kinds.
 
-    Raises ``TypeError`` for a name that no option has, as Python does, and ``UsageError`` for a value of another kind.
+    Raises ``UnexpectedKeyword`` for a name that no option has, and ``UsageError`` for a value of another kind.
     """
     found: dict[str, Any] = {}
     for name, value in keywords.items():
         if name not in RunnerKeywords.__annotations__:
-            import difflib  # noqa: PLC0415 - only for mistakes
-
-            near = difflib.get_close_matches(name, RunnerKeywords.__annotations__, 1)
-            raise TypeError(f"unexpected keyword argument {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            raise unexpected_keyword_error(name, RunnerKeywords.__annotations__)
         if name == "force":
             found[name] = _forced(value)
         else:
@@ -215,7 +217,7 @@ def binaries_options_of(keywords: RunnerKeywords) -> BinariesOptions:
     )
 
 
-def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords) -> Snapshot:
+def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords, *, remote: bool = False) -> Snapshot:
     """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
     forced = frozenset(keywords.get("force", ()))
     steps = [node.kind for node in topological_order(targets) if isinstance(node, Step)]
@@ -223,4 +225,5 @@ def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords) -> Snapshot:
         forced = frozenset(steps)
     for name in sorted(forced - set(steps)):
         raise UnknownStep(name, steps)
-    return Snapshot({}, forced, keywords.get("fresh_tools", False))
+    fresh_tools = keywords.get("fresh_tools", False)
+    return Snapshot({}, forced, fresh_tools, remote and not fresh_tools)

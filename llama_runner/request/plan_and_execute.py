@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_runner.core.errors import StepError
+from llama_runner.core.errors import Interrupted, StepError
 from llama_runner.core.events import StepProgress, Warned
 from llama_runner.core.record import TREE
+from llama_runner.core.remote_store import RemoteLost
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.outcome import Outcome, skip_up_to_date
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Place, Step
     from llama_runner.request.binaries_graph import Programs
+    from llama_runner.request.remote_stores import LazyRemoteStore
     from llama_runner.request.resolve import ProgramsRequest
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
@@ -50,8 +52,8 @@ class Preparation:
 
     def plan(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Plan:
         """Say what would run and why. Writes nothing."""
-        snapshot = snapshot_of(graph.targets, request.keywords)
-        observer = self._observer(graph, remember=False)
+        snapshot = snapshot_of(graph.targets, request.keywords, remote=request.remote is not None)
+        observer = self._observer(graph, request.remote, remember=False)
         plan = observer.plan(graph.targets, snapshot)
         self._check_locked(request, graph, plan, observer)
         self._announce(plan, graph)
@@ -76,7 +78,7 @@ class Preparation:
                 check_writes(graph.source)
             forced = snapshot_of(graph.targets, request.keywords).force
             if request.locked is not None:  # before any work
-                observer = self._observer(graph, remember=True)
+                observer = self._observer(graph, request.remote, remember=True)
                 whole = observer.plan(graph.targets, snapshot_of(graph.targets, request.keywords))
                 self._check_locked(request, graph, whole, observer)
             try:
@@ -99,7 +101,7 @@ class Preparation:
         """Return what was made, as an entry of the lock file has it."""
         from llama_runner.request.lock_entry import locked_form  # noqa: PLC0415 - only to lock
 
-        return locked_form(graph, plan, self._observer(graph, remember=True).sources, outcome.digests)
+        return locked_form(graph, plan, self._observer(graph, None, remember=True).sources, outcome.digests)
 
     def _check_locked(
         self,
@@ -119,51 +121,78 @@ class Preparation:
         check(request.locked, locked_form(graph, plan, observer.sources, made))
 
     def check_options(self, graph: Pipeline | Programs, plan: Plan, server: ServerOptions | None) -> None:
-        """Raise ``UsageError`` for options that are passed on and that the programs, which are there, would refuse."""
+        """Raise ``UsageError`` for options that are passed on and that the programs, if they are here, would refuse.
+
+        Writes nothing.
+        """
         if server is not None and server.passes_on:
-            places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
-            self._try_options(graph, places, server)
+            ready = [planned for planned in plan.steps if planned not in plan.pending]
+            places = {planned.step: planned.place for planned in ready if planned.place is not None}
+            self._try_options(graph, places, server, remember=False)
 
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
         targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.keywords)
-        plan = self._observer(graph, remember=True).plan(targets, snapshot)
+        plan = self._observer(graph, None, remember=True).plan(targets, snapshot)
         if plan.pending:
             return self._make(request, graph, targets)[1].places
         return {planned.step: planned.place for planned in plan.steps if planned.place is not None}
 
-    def _try_options(self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions) -> None:
+    def _try_options(
+        self, graph: Pipeline | Programs, places: Mapping[Any, Place], server: ServerOptions, *, remember: bool = True
+    ) -> None:
         """Raise ``UsageError`` for an option that llama-server would refuse."""
         from llama_runner.request.run_options import FLAGS  # noqa: PLC0415 - only with options
         from llama_runner.serving.llama_server.flag_check import check_options  # noqa: PLC0415
 
         programs = programs_of(self._store, _programs(graph).node, places)
         record = self._store.records(programs).get(TREE)
-        for text in (
-            () if record is None else check_options(server, programs, record.digest, self._store.private, FLAGS)
-        ):
+        if record is None:
+            return
+        for text in check_options(server, programs, record.digest, self._store.private, FLAGS, remember=remember):
             self._sink(Warned("option", text))
 
     def _make(
         self, request: ProgramsRequest, graph: Pipeline | Programs, targets: Iterable[Step]
     ) -> tuple[Plan, Outcome]:
         """Plan and execute until everything of the targets is there."""
-        observer, snapshot = self._observer(graph, remember=True), snapshot_of(graph.targets, request.keywords)
-        for attempt in range(_REPLANS):
+        remote, attempt, announced = request.remote, 0, False
+        observer = self._observer(graph, remote, remember=True)
+        snapshot = snapshot_of(graph.targets, request.keywords, remote=remote is not None)
+        while True:
             plan = observer.plan(targets, snapshot)
             if request.offline and plan.pending:
                 from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
                 check_offline(plan)
-            if not attempt:
+            if not announced:
                 self._announce(plan, graph)
+                announced = True
             try:
-                outcome = self._execute(observer, plan, _output_check(request, graph))
+                outcome = self._execute(observer, plan, remote, _output_check(request, graph))
                 break
             except InputVanished:  # another process evicted it in between; now the plan says that it is made again
-                if attempt == _REPLANS - 1:
+                attempt += 1
+                if attempt == _REPLANS:
                     raise
+            except RemoteLost:  # the remote store finds that key no more, so the plan makes the artifact here
+                announced = False
+        if remote is not None and remote.pushes:
+            self._push(plan, outcome, remote)
         return plan, outcome
+
+    def _push(self, plan: Plan, outcome: Outcome, remote: LazyRemoteStore) -> None:
+        """Put into the remote store what it lacks. Raises ``Interrupted``; a failure of the store is a warning."""
+        from llama_runner.engine.push import push  # noqa: PLC0415 - not on the warm path
+        from llama_runner.steps.compile import CompileLlama  # noqa: PLC0415
+
+        try:
+            push(plan, outcome, self._store, remote, self._sink)
+            for step in outcome.digests:
+                if isinstance(step, CompileLlama):
+                    remote.push_compilers(step)
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
     def _announce(self, plan: Plan, graph: Pipeline | Programs) -> None:
         if plan.pending:
@@ -171,7 +200,7 @@ class Preparation:
 
             announce(plan, graph, self._sink)
 
-    def _observer(self, graph: Pipeline | Programs, *, remember: bool) -> Observer:
+    def _observer(self, graph: Pipeline | Programs, remote: LazyRemoteStore | None, *, remember: bool) -> Observer:
         def inspect(source: LocalSafetensors) -> int | None:
             assert isinstance(graph, Pipeline), "programs are made of no model"
             return context_of(graph, source)
@@ -182,15 +211,22 @@ class Preparation:
             inspect=inspect,
             on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
         )
-        return Observer(self._store, from_disk)
+        return Observer(self._store, from_disk, remote)
 
-    def _execute(self, observer: Observer, plan: Plan, check_output: CheckOutput | None) -> Outcome:
+    def _execute(
+        self, observer: Observer, plan: Plan, remote: LazyRemoteStore | None, check_output: CheckOutput | None
+    ) -> Outcome:
         if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
-            return skip_up_to_date(plan, self._store, observer.sources, self._sink)
+            return skip_up_to_date(plan, self._store, observer.sources, self._sink, remote)
         from llama_runner.engine.executor import Executor  # noqa: PLC0415 - not on the warm path
 
         executor = Executor(
-            self._store, observer, self._sink, lock_timeout=self._lock_timeout, check_output=check_output
+            self._store,
+            observer,
+            self._sink,
+            lock_timeout=self._lock_timeout,
+            remote=remote,
+            check_output=check_output,
         )
         outcome = executor.execute(plan)
         executor.evict_transients()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.sizes import size_text
 from llama_runner.core.step import inputs
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def reason_text(reason: Reason, step: str) -> str:
     gone = "its file is gone"
     if reason.name == "intermediate":
         gone = "its file was removed after it was used" + ("; --keep-f16 keeps it" if step == "convert" else "")
+    if reason.name == "removed":
+        gone = f"removed by `models remove` ({time_text(old)})"
     return {
         "no_record": f"{reason.name} changed since {time_text(old)}" if reason.name else "not made yet",
         "payload_gone": gone,
@@ -53,6 +56,8 @@ def _brief(value: Any) -> str:  # noqa: ANN401 - JSON is anything
 def why_text(planned: PlannedStep) -> list[str]:
     """Return why a step runs, may run or does not."""
     found = [reason_text(reason, planned.step.kind) for reason in getattr(planned.decision, "reasons", ())]
+    if planned.remote is not None:
+        found.append(f"fetched from the remote store, {size_text(planned.remote.record.bytes)}")
     if on := getattr(planned.decision, "on", ()):
         kinds = [inputs(planned.step)[name].kind for name in on]
         found.append(f"runs if {' or '.join(kinds)} gives different bytes")

@@ -19,7 +19,7 @@ from llama_runner.llama_cpp import backends, cmake
 from llama_runner.llama_cpp.build_selection import open_chosen, open_programs
 from llama_runner.llama_cpp.gpu_detection import find_gpus
 from llama_runner.llama_cpp.pinned_source import load_pin
-from llama_runner.llama_cpp.toolchain import KEYED_ENVIRONMENT, find_toolchain
+from llama_runner.llama_cpp.toolchain import KEYED_ENVIRONMENT, NoCompiler, find_toolchain, toolchain_elsewhere
 from llama_runner.store import layout
 from llama_runner.system import hardware
 
@@ -97,6 +97,8 @@ class Wheel(Value):
 
 
 if TYPE_CHECKING:
+    KnownCompilers = Callable[[str, str, int, str], tuple[str, ...] | None]
+    """Returns the compilers of builds on other machines, for system, backend, build number and processor."""
     Present = InstalledPrograms | AdoptedPrograms | Archive | Release | Wheel
 
 
@@ -155,10 +157,12 @@ def find_program_facts(
     update: bool = False,
     offline: bool = False,
     notice: Callable[[str, str], None] = lambda _what, _text: None,
+    known_compilers: KnownCompilers | None = None,
 ) -> ProgramFacts:
     """Return what is known of the programs that are asked for, on this machine.
 
-    Which release is the newest is asked once, and again to ``update``.
+    Which release is the newest is asked once, and again to ``update``. ``known_compilers`` is asked where compilers are
+    missing.
     """
     facts = ProgramFacts(load_pin(layout.pin_file()), hardware.platform_tag())
     about = wanted.about_building()
@@ -174,7 +178,7 @@ def find_program_facts(
         present = _named(wanted, environment, store)
     if present is not None:
         return facts.replace(present=present)
-    return _of_build(wanted, facts, environment, store, offline=offline)
+    return _of_build(wanted, facts, environment, store, offline=offline, known_compilers=known_compilers)
 
 
 def _present(facts: ProgramFacts, environment: Mapping[str, str], store: Store) -> Present | None:
@@ -241,7 +245,13 @@ def _released(wanted: BinariesOptions, environment: Mapping[str, str], store: St
 
 
 def _of_build(
-    wanted: BinariesOptions, facts: ProgramFacts, environment: Mapping[str, str], store: Store, *, offline: bool
+    wanted: BinariesOptions,
+    facts: ProgramFacts,
+    environment: Mapping[str, str],
+    store: Store,
+    *,
+    offline: bool,
+    known_compilers: KnownCompilers | None,
 ) -> ProgramFacts:
     """Return the facts with all that decides how programs are compiled on this machine."""
     # what records of earlier builds know of compilers and GPUs is not asked again
@@ -250,9 +260,6 @@ def _of_build(
     choice = backends.choose_backend(facts.platform, environment) if wanted.device == AUTO else None
     backend = backends.check_backend(choice.name if choice else wanted.device, facts.platform)
     rejected = find_rejected(store)
-    portable = None
-    if choice is not None and backend != PORTABLE and rejected:
-        portable = _build_facts(wanted, PORTABLE, environment, noted)
     tree: NamedTree | None = None
     patches: tuple[PlainFile | str, ...] = ()
     if wanted.source is not None or wanted.patches:
@@ -260,23 +267,50 @@ def _of_build(
 
         tree = None if wanted.source is None else find_tree(wanted.source, offline=offline)
         patches = find_patches(wanted.patches)
+    cpu = " ".join(hardware.cpu_features())
+    build = facts.pin.build if tree is None else tree.build
+
+    def elsewhere(backend: str) -> tuple[str, ...] | None:
+        return known_compilers and known_compilers(facts.platform, backend, build, cpu)
+
+    portable = None
+    if choice is not None and backend != PORTABLE and rejected:
+        portable = _build_facts(wanted, PORTABLE, environment, noted, elsewhere)
     return facts.replace(
-        build=_build_facts(wanted, backend, environment, noted).replace(why=choice and choice.why),
+        build=_build_facts(wanted, backend, environment, noted, elsewhere).replace(why=choice and choice.why),
         portable=portable,
         rejected=rejected,
         tree=tree,
         patches=patches,
-        cpu=" ".join(hardware.cpu_features()),
+        cpu=cpu,
         project_include=hashlib.sha256(cmake.PROJECT_INCLUDE.read_bytes()).hexdigest(),
         environment=tuple(f"{name}={environment[name]}" for name in KEYED_ENVIRONMENT if environment.get(name)),
     )
 
 
 def _build_facts(
-    wanted: BinariesOptions, backend: str, environment: Mapping[str, str], noted: list[Mapping[str, Any]]
+    wanted: BinariesOptions,
+    backend: str,
+    environment: Mapping[str, str],
+    noted: list[Mapping[str, Any]],
+    elsewhere: Callable[[str], tuple[str, ...] | None],
 ) -> BuildFacts:
+    """Return what programs for a backend are compiled with.
+
+    Where compilers are missing these are those that ``elsewhere`` knows of: the programs can be fetched.
+    """
     about = backends.BACKENDS[backends.split_rpc(backend)[0]]
-    toolchain = find_toolchain(environment, noted, programs=about.programs)
+    try:
+        toolchain = find_toolchain(environment, noted, programs=about.programs)
+        missing = None
+    except NoCompiler as error:
+        missing = error
+    if missing is not None or len(toolchain.others) < len(about.programs):
+        identities = elsewhere(backend)
+        if identities is not None and len(identities) == 2 + len(about.programs):
+            toolchain = toolchain_elsewhere(identities, about.programs)
+        elif missing is not None:
+            raise missing
     told = about.architectures in wanted.compilation.definitions()
     gpus = None if told else find_gpus(backend, environment, [each["gpus"] for each in noted if "gpus" in each])
     return BuildFacts(backend, toolchain, gpus)

@@ -13,10 +13,11 @@ from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
 from llama_runner.request.options import binaries_options_of, checked, options_of, quantize_options_of
 from llama_runner.request.program_facts import find_program_facts
+from llama_runner.request.remote_stores import Opened, remote_store_of
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
-from llama_runner.sources.resolve_source import check_not_adapter, open_source
+from llama_runner.sources.resolve_source import check_not_adapter, open_named, open_source
 from llama_runner.steps.download import Hub
 from llama_runner.store import layout
 from llama_runner.system import hardware
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
+_SOURCES = ("hf_model", "gguf_path", "safetensors_dir", "demo")
+
+
 class OnlyForHub(UsageError):
     """Options that apply to a name on the Hub are given for a local model."""
 
@@ -59,13 +63,19 @@ class LockedUpdate(UsageError):
 class ProgramsRequest:
     """One call that asks for llama.cpp's programs: its options, and the facts that their graph is built from."""
 
-    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink) -> None:
-        """Find the facts: reads the disk, and may start processes and ask networks."""
+    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink, remotes: Opened | None = None) -> None:
+        """Find the facts: reads the disk, and may start processes and ask networks.
+
+        ``remotes`` are the remote stores of earlier requests.
+        """
         self.keywords = keywords = checked(keywords)
         self._store, self._sink = store, sink
         self.locked: LockedModel | None = None
         self.offline = keywords.get("offline", False) or is_offline(os.environ)
         self.wanted = binaries_options_of(keywords)
+        self.remote = remote_store_of(
+            keywords, os.environ, sink, offline=self.offline, opened={} if remotes is None else remotes
+        )
         self.program_facts = find_program_facts(
             self.wanted,
             environment=os.environ,
@@ -73,6 +83,7 @@ class ProgramsRequest:
             update=keywords.get("update", False),
             offline=self.offline,
             notice=lambda what, text: sink(Noticed(what, text)),
+            known_compilers=None if self.remote is None else self.remote.compilers,
         )
 
     def settle(self) -> None:
@@ -91,17 +102,18 @@ class Request(ProgramsRequest):
         sink: Sink,
         remember: bool,
         locked: LockedModel | None = None,
+        remotes: Opened | None = None,
     ) -> None:
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer.
 
         ``locked`` is the entry of a lock file that nothing may differ from; else the options name the file.
         """
         model, keywords = with_demo(model, keywords)
-        super().__init__(keywords, store=store, sink=sink)
+        super().__init__(keywords, store=store, sink=sink, remotes=remotes)
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
-        source = open_source(
+        source = self._stored(model) or open_source(
             model,
             hf_model=keywords.get("hf_model"),
             gguf_path=keywords.get("gguf_path"),
@@ -143,6 +155,13 @@ class Request(ProgramsRequest):
         if self.keywords.get("update"):
             raise LockedUpdate
         self._lock_file, self.locked = find_locked(source, self.keywords)
+
+    def _stored(self, model: str | Path | None) -> LocalSafetensors | LocalGguf | None:
+        """Return the model of the store that was imported under this name; None for a path and for other names."""
+        is_named = model is not None and not any(self.keywords.get(name) for name in _SOURCES)
+        if not is_named or self.keywords.get("update") or not layout.model_names(self._store.private).exists():
+            return None
+        return open_named(self._store, str(model))
 
     def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""

@@ -103,6 +103,8 @@ class Prepared(Value):
     """Of the binaries: version, build, backend."""
     ran: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    fetched: tuple[str, ...] = ()
+    """The steps whose artifacts were fetched from the remote store."""
     seconds: float = 0.0
     step_seconds: dict[str, float] = field(default_factory=dict)
     """What each step of this run took; a skipped one is not in it."""
@@ -124,6 +126,7 @@ class Prepared(Value):
             "quality": self.quality,
             "ran": list(self.ran),
             "skipped": list(self.skipped),
+            "fetched": list(self.fetched),
             "seconds": self.seconds,
         }
 
@@ -143,6 +146,8 @@ class ModelFile(Value):
     """What quantizing cost, where that was asked for: see ``steps.perplexity``."""
     copies: tuple[Path, ...] = ()
     """Where copies of it were put."""
+    fetched: bool = False
+    """Whether it was just fetched from the remote store."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""
@@ -158,6 +163,8 @@ class BuildResult(Value):
     ran: tuple[str, ...]
     """The steps that were run for it just now."""
     seconds: float
+    fetched: tuple[str, ...] = ()
+    """The steps whose artifacts were fetched from the remote store."""
 
     @property
     def name(self) -> str:
@@ -166,7 +173,13 @@ class BuildResult(Value):
 
     def to_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""
-        return {**self.__dict__, "name": self.name, "path": str(self.path), "ran": list(self.ran)}
+        return {
+            **self.__dict__,
+            "name": self.name,
+            "path": str(self.path),
+            "ran": list(self.ran),
+            "fetched": [*self.fetched],
+        }
 
 
 class OutputExists(UsageError):

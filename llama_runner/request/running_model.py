@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.errors import UsageError
 from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving.errors import AmbiguousName
 from llama_runner.serving.registry import running
@@ -24,13 +25,29 @@ _NEUTRAL = ("offline", "token_file", "update")
 """Keywords that do not decide which model is served."""
 
 
+def nothing_runs_error() -> UsageError:
+    """Return the error for a call without a model where no server runs either."""
+    return UsageError(
+        "no model given, and no server runs", hint="name a model, or start one: llama-runner run MODEL --detach"
+    )
+
+
+def address_of(model: str | Path | None) -> str | None:
+    """Return the model where it is the URL of a server."""
+    from llama_runner.sources.hub.names import is_other_address  # noqa: PLC0415 - not on the warm path
+
+    text = str(model or "")
+    return text if "://" in text and is_other_address(text, os.environ.get("HF_ENDPOINT")) else None
+
+
 def named_server(
     registry: Path, model: str | Path | None, keywords: RunnerKeywords, *, for_hub_names: bool = True
 ) -> dict[str, Any] | None:
     """Return the entry of the running server that ``model`` names; None where it means a model itself.
 
     A path that exists is a model. A name that the Hub may have is a server only if one is called exactly so, and with
-    ``for_hub_names``. No model at all is the server that runs. Raises ``AmbiguousName`` where several fit.
+    ``for_hub_names``. No model at all is the server that runs. Raises ``AmbiguousName`` where several fit, and
+    ``UsageError`` where there is neither a model nor a server.
     """
     asked = {name: value for name, value in keywords.items() if name not in _NEUTRAL}
     if run_arguments(None, None, asked):
@@ -46,6 +63,8 @@ def named_server(
 
         if "://" not in str(model) and looks_like_hub_name(str(model)):
             found = [about for about in found if for_hub_names and about["alias"] == str(model)]
+    if model is None and for_hub_names and not found:
+        raise nothing_runs_error()
     if len(found) > 1:
         raise AmbiguousName(str(model or ""), [str(about["url"]) for about in found])
     return found[0] if found else None

@@ -6,13 +6,14 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable import Value
 from llama_runner.core.printable import printable
 from llama_runner.core.url_redaction import redacted
 from llama_runner.request.options import checked
+from llama_runner.request.public_method import public_method
 from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving import system_service
 from llama_runner.store.errors import as_store_error
@@ -51,6 +52,10 @@ class Service(Value):
     advice: tuple[str, ...] = ()
     """What else has to be done for it to run, each with its command."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``service --json``."""
+        return {**self.__dict__, "path": str(self.path), "advice": list(self.advice)}
+
 
 class Services:
     """The services of the user who runs this, for servers of one root. ``Runner.services`` makes it.
@@ -61,6 +66,7 @@ class Services:
     def __init__(self, root: Path) -> None:
         self._root = root
 
+    @public_method
     def of_model(
         self,
         model: str | Path | None = None,
@@ -87,6 +93,7 @@ class Services:
         inherit = server is not None and server.inherit_environment
         return self.of_command(words, name=name or Path(source).name, inherit_environment=inherit)
 
+    @public_method
     def of_command(
         self, words: Sequence[str], *, name: str, inherit_environment: bool = False, system: bool = False
     ) -> Service:
@@ -117,6 +124,7 @@ class Services:
         path = Path("/etc/systemd/system") / system_service.where(name, os.environ).name
         return Service(name, path, text, *system_service.commands_of_system(path))
 
+    @public_method
     def install(self, service: Service, *, force: bool = False) -> Service:
         """Write the unit and return the service; ``ServiceRefused`` over another of the same name, unless ``force``.
 
@@ -134,13 +142,18 @@ class Services:
             raise as_store_error(error, service.path) from error
         return service
 
+    @public_method
     def find(self, name: str) -> Service:
         """Return the installed service of that name; ``ServiceRefused`` where there is none."""
         path = system_service.where(name, os.environ)
         if not path.exists():
-            raise ServiceRefused(f"no service called {name!r} is installed: there is no {path}")
+            raise ServiceRefused(
+                f"no service called {name!r} is installed: there is no {path}",
+                hint="llama-runner service install MODEL writes one",
+            )
         return self._at(name, read_bounded(path, _LARGEST_UNIT).decode("utf-8", "replace"))
 
+    @public_method
     def remove(self, name: str) -> Service:
         """Remove the unit of an installed service and return it. A server that it started goes on."""
         service = self.find(name)
@@ -157,6 +170,7 @@ class Services:
         paths = sorted(pattern.parent.glob(f"{prefix}*{suffix}"))
         return [self.find(path.name[len(prefix) : -len(suffix)]) for path in paths]
 
+    @public_method
     def state(self, name: str) -> str:
         """Return what the system says of an installed service: ``active``, ``inactive``, ``failed``, ``unknown``, …"""
         path = self.find(name).path

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from llama_runner.core.errors import ServerError, UsageError
+from llama_runner.core.printable import printable
 from llama_runner.core.sizes import size_text
 
 _NAMES = 3
@@ -47,7 +48,7 @@ class NoSuchServer(UsageError):
         what = "is registered by another container or machine" if elsewhere else "runs"
         super().__init__(
             f"no server called {name!r} {what}" if name else "no server has run here",
-            hint=f"{where}: {', '.join(running)}" if running else none,
+            hint=f"{where}: {', '.join(map(printable, running))}" if running else none,
         )
 
 

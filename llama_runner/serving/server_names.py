@@ -20,6 +20,7 @@ _LOCAL = ("localhost", "0.0.0.0", "[::]", "[::1]")  # noqa: S104 - what stands f
 def matching(entries: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Return the entries of the registry that a name means."""
     known = list(entries)
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # as the registry has it
     for is_called in (_is_registered_as, _is_at, _has_model, _begins_with):
         if found := [about for about in known if name and is_called(about, name)]:
             return found

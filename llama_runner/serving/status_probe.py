@@ -12,12 +12,13 @@ from typing import Any
 from llama_runner.core.errors import ServerError
 from llama_runner.serving.llama_server.launch_spec import first_key_in
 from llama_runner.serving.registry import failed, running
+from llama_runner.serving.server_entry import ServerEntry
 from llama_runner.system.gpu_memory import gpu_memory_of
 
 _SPEED = re.compile(rb"^llamacpp:predicted_tokens_seconds(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 
 
-def look_at_all(directory: Path) -> list[dict[str, Any]]:
+def look_at_all(directory: Path) -> list[ServerEntry]:
     """Return what the servers that are written down do now, then those whose state is ``failed``."""
     from llama_runner.serving.access import first_key  # noqa: PLC0415 - as light as what uses it
 
@@ -29,7 +30,7 @@ def look_at_all(directory: Path) -> list[dict[str, Any]]:
         file = about.get("api_key_file")
         key = first_key(file) if isinstance(file, str) else given
         found.append(look(about, key, on_gpus.get(int(about["pid"]))))
-    return [*found, *map(_look_at_failed, failed(directory))]
+    return list(map(ServerEntry, [*found, *map(_look_at_failed, failed(directory))]))
 
 
 def look(about: dict[str, Any], key: str | None = None, vram: dict[str, int] | None = None) -> dict[str, Any]:

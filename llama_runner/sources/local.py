@@ -71,12 +71,14 @@ class LocalGguf(LocalSource):
     path: Path
     shards: tuple[Path, ...]
     header: GgufHeader
+    given_name: str = ""
+    """The name of a model in the store; empty for a file elsewhere."""
     kind: ClassVar[str] = "gguf"
 
     @property
     def name(self) -> str:
-        """The file's name without its suffix."""
-        return printable_file_name(self.path.stem)
+        """The given name, or the file's name without its suffix."""
+        return self.given_name or printable_file_name(self.path.stem)
 
     def files(self) -> dict[str, Path]:
         """See ``LocalSource``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,11 @@ from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.sources.gguf_header import check_model
 from llama_runner.sources.local import LocalGguf, LocalSafetensors, open_directory
 from llama_runner.store.layout import user_path
-from llama_runner.store.local_sources import missing_source_error, unreadable_source_error
+from llama_runner.store.local_sources import missing_source_error, printable_file_name, unreadable_source_error
 
 if TYPE_CHECKING:
     from llama_runner.sources.hub.names import HubName
+    from llama_runner.store.artifacts import Store
 
 
 _ADAPTER_SETTINGS = "adapter_config.json"
@@ -87,6 +89,24 @@ def open_source(
     except OSError as error:  # a directory that may not be entered, a name too long for the file system
         named_path = model or gguf_path or safetensors_dir
         raise unreadable_source_error(error.filename or str(named_path), error.strerror or str(error)) from error
+
+
+def open_named(store: Store, name: str) -> LocalSafetensors | LocalGguf | None:
+    """Return the source in the store that was imported under a name; None if there is none, or if a path has the name.
+
+    Raises as ``find_named`` and ``open_gguf``.
+    """
+    from llama_runner.store.name_index import find_named  # noqa: PLC0415 - most models have a source elsewhere
+
+    with suppress(OSError, ValueError):  # no path can have the name
+        if user_path(name).exists():
+            return None
+    if (found := find_named(store, name)) is None:
+        return None
+    model, path = found
+    if not model.file:
+        return open_directory(path).replace(name=printable_file_name(model.name.rpartition("/")[2]))
+    return open_gguf(path).replace(given_name=model.title)
 
 
 def _demo() -> LocalSafetensors:

@@ -130,6 +130,12 @@ class CompileLlama(Step):
         for target in self.targets:
             shutil.copy2(build / "bin" / target, workspace.out / target)
         self._smoke_test(workspace)
+        if libc := hardware.libc_version():
+            workspace.add_facts(libc=libc)
+
+    def check_fetched(self, workspace: Workspace) -> None:
+        """Run the smoke test: a build of another machine may not run on this one."""
+        self._smoke_test(workspace)
 
     def _check_unknown(self, unused: list[str], workspace: Workspace) -> None:
         """Raise ``StepError`` for options that CMake does not use.

@@ -82,6 +82,12 @@ class Convert(Step):
             workspace.add_facts(not_finite=dict(converted.not_finite))
             workspace.warn("not_finite", _not_finite_text(converted.not_finite))
 
+    def check_fetched(self, workspace: Workspace) -> None:
+        """Read the header of the file, so that its facts are those of the bytes."""
+        from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path
+
+        workspace.add_facts(**read_header(workspace.target).facts())
+
 
 def converted_place(
     name: str, outtype: Outtype, digests: Mapping[str, Digest | None], places: Mapping[str, Place]

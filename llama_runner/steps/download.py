@@ -97,6 +97,15 @@ class Download(Step):
             files={name: digests[file.name] for name, file in zip(self._names, self.remote, strict=True)}
         )
 
+    def check_fetched(self, workspace: Workspace) -> None:
+        """Read the header of a GGUF file, so that its facts are those of the bytes."""
+        if self._names[0].endswith(".gguf"):
+            workspace.add_facts(**self._check(workspace.out / self._names[0]))
+        from llama_runner.store.digest_cache import hash_file  # noqa: PLC0415 - not on the warm path
+
+        files = zip(self._names, self.remote, strict=True)
+        workspace.add_facts(files={name: file.sha256 or hash_file(workspace.out / name) for name, file in files})
+
     def _fetch(self, workspace: Workspace) -> dict[str, Digest]:
         from llama_runner.sources.hub.download import download_files  # noqa: PLC0415
         from llama_runner.sources.hub.hf_cache import place_cached  # noqa: PLC0415 - not on the warm path

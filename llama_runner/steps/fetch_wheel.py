@@ -48,6 +48,7 @@ class FetchPackage(Step):
     size: int = unkeyed(0)
     kind: ClassVar[str] = "fetch"
     resource: ClassVar = "network"
+    sharing: ClassVar = "record"
 
     @property
     def expected_digest(self) -> Digest:

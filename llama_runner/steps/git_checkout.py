@@ -109,6 +109,7 @@ class CloneTree(Step):
     url: str = unkeyed("")
     kind: ClassVar[str] = "clone"
     resource: ClassVar = "network"
+    sharing: ClassVar = "record"
 
     @property
     def source(self) -> dict[str, object]:

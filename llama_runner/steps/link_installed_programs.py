@@ -40,6 +40,7 @@ class AdoptPrograms(Step):
     server: str
     os_and_arch: str = unkeyed("")
     kind: ClassVar[str] = "adopt"
+    sharing: ClassVar = "nothing"
 
     @property
     def platform(self) -> dict[str, object]:

@@ -60,6 +60,7 @@ class FetchPatch(Step):
     """URL with credentials; empty if there are none."""
     kind: ClassVar[str] = "fetch_patch"
     resource: ClassVar = "network"
+    sharing: ClassVar = "record"
 
     @property
     def source(self) -> dict[str, object]:
@@ -108,6 +109,7 @@ class PatchedTree(Step):
     patches: tuple[Node, ...]
     build: int = unkeyed(0)
     kind: ClassVar[str] = "patch"
+    sharing: ClassVar = "record"
 
     def place(self, key: Key | None, digests: Mapping[str, Digest | None], places: Mapping[str, Place]) -> Place | None:
         """Return a place with digits of the key."""

@@ -126,6 +126,7 @@ class ConverterEnvironment(Step):
     os_and_arch: str
     kind: ClassVar[str] = "environment"
     resource: ClassVar = "network"
+    sharing: ClassVar = "nothing"
 
     @property
     def source(self) -> dict[str, object]:

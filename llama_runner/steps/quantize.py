@@ -74,6 +74,13 @@ class Quantize(Step):
         digit = next((int(letter) for letter in self.type if letter.isdigit()), 8)
         return ResourceEstimate(disk=self.base_bytes * (digit + 1) // 16)
 
+    def check_fetched(self, workspace: Workspace) -> None:
+        """Read the header of the file, so that its facts are those of the bytes."""
+        from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path
+
+        made = workspace.out / self.entry if self.shards else workspace.target
+        workspace.add_facts(**read_header(made).facts())
+
     def run(self, workspace: Workspace) -> None:
         """Run llama-quantize and read the header of its output."""
         from llama_runner.sources.gguf_header import read_header  # noqa: PLC0415 - not on the warm path

@@ -12,7 +12,7 @@ from llama_runner.llama_cpp.executable_format import check_platform
 from llama_runner.steps.unpack import extract
 from llama_runner.store.layout import build_place
 from llama_runner.system import hardware
-from llama_runner.system.archives import BadArchive
+from llama_runner.system.member_paths import BadArchive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import PayloadState
     from llama_runner.core.step import Place
 
+_ATTEMPTS = 10
 LARGEST_STATE = 64 << 20
 """Bytes of a state file at most."""
 
@@ -59,6 +60,10 @@ class Store:
             path = self.root / place.directory / STATE_FILE
             self._sink(Warned("damaged_state", f"the record of {name} in {path} counts as absent: {problem}"))
         return state.records.get(name)
+
+    def is_unreadable(self, place: Place) -> bool:
+        """Whether this version cannot read the record of a place, as a newer one wrote it or it is damaged."""
+        return (place.name or TREE) in self._state(self.root / place.directory).problems
 
     def _state(self, directory: Path) -> StateFile:
         path = directory / STATE_FILE
@@ -136,25 +141,33 @@ class Store:
         final = self.path(place)
         if place.is_tree:
             write_atomically(staged / STATE_FILE, format_state({TREE: record}), durable=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
             with self._state_lock(final):
                 aside = staged.with_name("replaced")
                 if final.exists():
                     final.rename(aside)
-                staged.rename(final)
+                _rename_into(staged, final)
             sync_directory(final.parent)
             shutil.rmtree(aside, ignore_errors=True)
         else:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(final)
+            _rename_into(staged, final)
             sync_directory(final.parent)
-            self._write_record(place, record)
+            self.write_record(place, record)
         return record
+
+    def add_record(self, place: Place, record: Record) -> None:
+        """Write the record of an artifact whose bytes are not here. Raises ``OSError``."""
+        (self.root / place.directory).mkdir(parents=True, exist_ok=True)
+        self.write_record(place, record)
 
     def update(self, place: Place, record: Record) -> None:
         """Replace the record of unchanged bytes; does nothing in a read-only store."""
         with suppress(OSError):
-            self._write_record(place, record)
+            self.write_record(place, record)
+
+    def adopt(self, place: Place, record: Record) -> None:
+        """Write the record of an artifact whose bytes are not here; does nothing in a read-only store."""
+        with suppress(OSError):
+            self.add_record(place, record)
 
     def is_evictable(self, place: Place) -> bool:
         """Whether the bytes exist and the user has not asked to keep them."""
@@ -201,7 +214,8 @@ class Store:
         with suppress(OSError):  # something else is in it
             directory.rmdir()
 
-    def _write_record(self, place: Place, record: Record) -> None:
+    def write_record(self, place: Place, record: Record) -> None:
+        """Set the record of an artifact; raises ``OSError``."""
         directory = self.root / place.directory
         with self._state_lock(directory):
             state = self._state(directory).with_record(place.name or TREE, record)
@@ -228,3 +242,16 @@ class Store:
         path = layout.lock_file(self.private, layout.state_lock_name(directory.relative_to(self.root).as_posix()))
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
+
+
+def _rename_into(staged: Path, final: Path) -> None:
+    """Rename to a path whose directory may be missing; another process removes directories that are empty."""
+    for attempt in range(_ATTEMPTS):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            staged.replace(final)
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return

@@ -23,6 +23,12 @@ def disk_full_error(where: Path | str, *, need: int | None = None, free: int | N
     )
 
 
+def bad_root_error(root: Path) -> StoreError:
+    """Return the error for a root that is there and is not a directory."""
+    why = "is a link to nothing" if root.is_symlink() and not root.exists() else "is not a directory"
+    return StoreError(f"the root {root} {why}", hint="choose another --root (LLAMA_RUNNER_ROOT)")
+
+
 def as_store_error(error: OSError, where: Path) -> StoreError:
     """Return the ``StoreError`` for an operating system error while the store is written."""
     if error.errno in NO_ROOM:

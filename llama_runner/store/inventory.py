@@ -66,6 +66,10 @@ class Directory(Value):
     unrecorded: tuple[str, ...] = ()
     """Names of what lies there and no record names."""
 
+    def record_path(self, name: str) -> str:
+        """Return the path below the root that stands for a record that cannot be read."""
+        return f"{self.path}/{STATE_FILE if name in (STATE_FILE, TREE) else name}"
+
 
 class Entry(Value):
     """A file or directory that is no artifact: a log, a lock file, unfinished work."""
@@ -88,6 +92,7 @@ class Inventory:
 
     def __init__(self, root: Path) -> None:
         self.root, self.private = root, root / layout.PRIVATE
+        self._empty: list[str] = []
 
     @cached_property
     def directories(self) -> list[Directory]:
@@ -98,6 +103,15 @@ class Inventory:
     def models(self) -> list[Directory]:
         """The directories of models."""
         return list(self._below(layout.MODELS, 3))
+
+    @property
+    def empty(self) -> list[Entry]:
+        """Directories of models in which nothing is."""
+        found = []
+        for below in self._empty if self.models is not None else ():  # they are found on the way
+            with suppress(OSError):
+                found.append(Entry(below, 0, os.lstat(self.root / below).st_mtime, is_directory=True))
+        return [entry for entry in found if entry.path.startswith(f"{layout.MODELS}/")]
 
     @cached_property
     def programs(self) -> list[Directory]:
@@ -153,6 +167,8 @@ class Inventory:
         except OSError:
             return
         is_tree = False
+        if not entries:
+            self._empty.append(below)
         if STATE_FILE in entries:
             del entries[STATE_FILE]
             directory = self._directory(path, below, entries)

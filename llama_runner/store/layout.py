@@ -148,6 +148,16 @@ def kept_models(private: Path) -> Path:
     return private / "kept.json"
 
 
+def verified(private: Path) -> Path:
+    """Return the database of what ``verify`` has read, with the time."""
+    return private / "verified.sqlite"
+
+
+def model_names(private: Path) -> Path:
+    """Return the file with the names of models that were imported."""
+    return private / "names.json"
+
+
 def lock_files(private: Path) -> Path:
     """Return the file that says which ``llama-runner.lock`` files were used with this root."""
     return private / "lock_files.json"

@@ -32,8 +32,8 @@ class InUse(StoreError):
 def take_away(path: Path, home: Path, check: Callable[[], None], then: Callable[[Path], None] | None = None) -> None:
     """Delete a file or directory by way of ``home``, a directory in staging whose lock is held.
 
-    What ``check`` raises is raised after the path is back in its place. ``then`` is called before bytes are freed, with
-    a directory from which a rename to the path is possible. Raises ``OSError``.
+    ``then`` is called before bytes are freed, with a directory from which a rename to the path is possible. What
+    ``check`` and ``then`` raise is raised after the path is back in its place. Raises ``OSError``.
     """
     staging.discard(home)
     aside = staging.open_directory(home, path) / path.name
@@ -41,42 +41,40 @@ def take_away(path: Path, home: Path, check: Callable[[], None], then: Callable[
         path.rename(aside)
         try:
             check()
+            if then is not None:
+                then(aside.parent)
         except BaseException:
             aside.rename(path)
             raise
-        if then is not None:
-            then(aside.parent)
     finally:
         staging.discard(home)
 
 
 def remove(
-    store: Store, place: Place, record: Record, *, check: Callable[[], None] = lambda: None, keep_record: bool
+    store: Store, place: Place, record: Record, *, check: Callable[[], None] = lambda: None, keep: Record | None
 ) -> None:
-    """Delete the bytes of an artifact, and its record unless it is to be kept.
+    """Delete the bytes of an artifact. ``keep`` is what becomes of its record; None: it is deleted too.
 
     ``check`` raises ``InUse`` for what is in use. Raises ``InUse`` where another process works on the artifact, and
     ``OSError``.
     """
     path, lock = store.path(place), layout.lock_file(store.private, short_hash(record.key, 16))
 
-    def restore(beside: Path) -> None:
-        """Put back the directory with nothing but the record."""
-        write_atomically(beside / "record" / STATE_FILE, format_state({TREE: record}), durable=True)
-        (beside / "record").rename(path)
+    def keep_record(beside: Path) -> None:
+        """Write the record, where the artifact is a directory into an otherwise empty one."""
+        if keep is not None and place.is_tree:
+            write_atomically(beside / "record" / STATE_FILE, format_state({TREE: keep}), durable=True)
+            (beside / "record").rename(path)
+        elif keep is not None and keep != record:
+            store.write_record(place, keep)
 
     with locks.try_hold(lock) as held:
         if not held:
             raise InUse(f"{place} is being worked on by {locks.describe_holder(lock)}")
         check()
         with suppress(FileNotFoundError):
-            take_away(
-                path,
-                layout.staging(store.private) / lock.stem,
-                check,
-                restore if keep_record and place.is_tree else None,
-            )
-        if not keep_record:
+            take_away(path, layout.staging(store.private) / lock.stem, check, keep_record)
+        if keep is None:
             store.forget(place)
             lock.unlink(missing_ok=True)  # whoever waits for it notices that the file is gone
 

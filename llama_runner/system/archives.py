@@ -6,80 +6,37 @@ link; of its mode only the executable bit is kept. After an error the members wr
 
 from __future__ import annotations
 
-import errno
 import io
 import stat
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, ClassVar, Literal, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from llama_runner.core.errors import StepError
-from llama_runner.core.immutable import Value
 from llama_runner.core.sizes import size_text
 from llama_runner.system.files import open_regular, read_head
+from llama_runner.system.member_paths import (
+    MAX_PATH,
+    BadArchive,
+    Member,
+    MemberNames,
+    case_folded,
+    checked_target,
+    path_parts,
+    unsafe_member_error,
+)
+from llama_runner.system.tar_stream import BLOCK, HEADER, DamagedArchive, Limits, TarStream, library_errors, tar_entries
 
 if TYPE_CHECKING:
-    import tarfile
     import zipfile
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_BLOCK = 1 << 20
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-_HEADER = 512
-_MAX_HEADER = 16 << 20
-"""Maximum bytes of a tar header; ``tarfile`` reads one of any length into memory."""
-_MAX_FILE_NAME, _MAX_PATH = 255, 1024
-"""Maximum bytes of a file name and of a path on common file systems."""
 _EXECUTABLE = 0o100
-
-
-class Limits(Value):
-    """Limits of an archive: members, extracted bytes, and the ratio of extracted bytes to the archive's size.
-
-    The largest release (CUDA) has 60 members, 1.2 GB and a ratio of 3; a source tree has 3000 members.
-    """
-
-    members: int = 100_000
-    total: int = 16 << 30
-    ratio: int = 200
-    harmless: int = 64 << 20
-    """Extracted bytes up to which the ratio is not checked."""
-
-
-class BadArchive(StepError):
-    """The archive cannot be extracted, or is refused."""
-
-    resolution: ClassVar[str] = "nothing was kept"
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(f"unpack: {why}", hint=self.resolution)
-
-
-class DamagedArchive(BadArchive):
-    """The archive is truncated or corrupt."""
-
-    resolution = "nothing was kept; get the archive again and compare its sha256"
-
-
-def unsafe_member_error(member: str, why: str) -> BadArchive:
-    """Return the error for a member that is unsafe to extract."""
-    return BadArchive(f"member {member!r} {why}")
-
-
-class Member(Value):
-    """One member of an archive. ``target`` is that of a ``link``, or the earlier member whose bytes a ``copy`` has."""
-
-    name: str
-    kind: Literal["file", "directory", "link", "copy"]
-    size: int = 0
-    executable: bool = False
-    target: str = ""
 
 
 def check_is_archive(path: Path) -> None:
     """Raise ``BadArchive`` unless a file begins like an archive; reads only its first bytes."""
-    head = read_head(path, _HEADER)
+    head = read_head(path, HEADER)
     if not head.startswith(_ZIP):
         with _decompressed(io.BytesIO(head), head):
             pass
@@ -119,56 +76,44 @@ def extract(
 
 
 class _Writer:
-    """Writes members below a directory; refuses a second member of the same name."""
+    """Writes members below a directory."""
 
     def __init__(self, root: Path, progressed: Callable[[], None]) -> None:
-        self._root, self._progressed = root, progressed
-        self._leaves: dict[tuple[str, ...], Path] = {}
+        self._root, self._progressed, self._names = root, progressed, MemberNames()
+        self._written: dict[tuple[str, ...], Path] = {}
         """Files and links by their case-folded path."""
-        self._directories: set[tuple[str, ...]] = set()
 
     def write(self, member: Member, name: str, opened: Callable[[], IO[bytes]]) -> None:
-        parts = _parts(name, member.name)
+        parts = self._names.add(member, name)
         if not parts:
-            if member.kind != "directory":
-                raise unsafe_member_error(member.name, "has no name")
             return
-        key = _case_folded(parts)
-        above = [key[:length] for length in range(1, len(key))]
-        if member.kind == "directory":
-            above.append(key)
-        if key in self._leaves or (member.kind != "directory" and key in self._directories):
-            raise unsafe_member_error(member.name, "is there twice")
-        if any(directory in self._leaves for directory in above):
-            raise unsafe_member_error(member.name, "lies below a file or a link")
-        self._directories.update(above)
         path = self._root.joinpath(*parts)
         (path if member.kind == "directory" else path.parent).mkdir(parents=True, exist_ok=True)
         if member.kind == "link":
-            path.symlink_to(_checked_target(member, parts))
+            path.symlink_to(checked_target(member, parts))
         elif member.kind == "copy":
             self._copy(member, path)
         elif member.kind == "file":
             self._write_file(member, path, opened)
         if member.kind != "directory":
-            self._leaves[key] = path
+            self._written[case_folded(parts)] = path
 
     def _copy(self, member: Member, path: Path) -> None:
         import shutil  # noqa: PLC0415 - not on the warm path
 
-        original = self._leaves.get(_case_folded(_parts(member.target, member.name)))
+        original = self._written.get(case_folded(path_parts(member.target, member.name)))
         if original is None or original.is_symlink():
             raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which is no file before it")
         shutil.copy(original, path)
 
     def _write_file(self, member: Member, path: Path, opened: Callable[[], IO[bytes]]) -> None:
         written = 0
-        with _library_errors():
+        with library_errors():
             source = opened()
         with source, path.open("xb") as target:
             while True:
-                with _library_errors():
-                    block = source.read(_BLOCK)
+                with library_errors():
+                    block = source.read(BLOCK)
                 if not block:
                     break
                 written += len(block)
@@ -179,64 +124,21 @@ class _Writer:
         path.chmod(0o755 if member.executable else 0o644)
 
 
-def _parts(name: str, member: str) -> tuple[str, ...]:
-    """Return the parts of a name. Raises ``BadArchive`` if it would leave the directory on any system."""
-    parts = name.split("/")
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
-        raise unsafe_member_error(member, "would leave the directory")
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        raise unsafe_member_error(member, "has a name that is no text") from None
-    if not name.isprintable():
-        raise unsafe_member_error(member, "has a name that cannot be printed")
-    if len(encoded) > _MAX_PATH or any(len(part.encode()) > _MAX_FILE_NAME for part in parts):
-        raise unsafe_member_error(member, "has a name that is too long")
-    return tuple(part for part in parts if part not in ("", "."))
-
-
-def _case_folded(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a path so that paths are equal if macOS or Windows take them for the same one."""
-    import unicodedata  # noqa: PLC0415 - not on the warm path
-
-    return tuple(unicodedata.normalize("NFC", part.casefold()) for part in parts)
-
-
-def _checked_target(member: Member, parts: tuple[str, ...]) -> str:
-    """Return a link's target. Raises ``BadArchive`` if it would leave the directory.
-
-    ``..`` is allowed only at the beginning: after a component that may be a link itself it would lead to the parent of
-    that link's target.
-    """
-    steps = [step for step in member.target.split("/") if step != "."]
-    ups = next((index for index, step in enumerate(steps) if step != ".."), len(steps))
-    is_inside = (
-        member.target
-        and not member.target.startswith("/")
-        and not any(letter in member.target for letter in "\\:\0")
-        and ".." not in steps[ups:]
-        and ups < len(parts)
-    )
-    if not is_inside:
-        raise unsafe_member_error(member.name, f"is a link to {member.target!r}, which would leave the directory")
-    return member.target
-
-
 def _entries(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
     """Yield every member with a function that opens it, to be called before the next member is requested."""
-    head = file.read(_HEADER)
+    head = file.read(HEADER)
     file.seek(0)
     if head.startswith(_ZIP):
         yield from _zip_entries(file, limits)
         return
     with _decompressed(file, head) as plain:
-        yield from _tar_entries(_TarStream(plain, file, limits), limits)
+        yield from tar_entries(TarStream(plain, lambda total: _check_limits(limits, 0, total, file)), limits)
 
 
 def _zip_entries(file: IO[bytes], limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
     import zipfile  # noqa: PLC0415 - not on the warm path
 
-    with _library_errors():
+    with library_errors():
         archive = zipfile.ZipFile(file)
     with archive:
         _check_limits(limits, len(archive.infolist()), sum(info.file_size for info in archive.infolist()), file)
@@ -254,9 +156,9 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if info.is_dir():
         return Member(info.filename, "directory")
     if kind == stat.S_IFLNK:
-        if info.file_size > _MAX_PATH:
+        if info.file_size > MAX_PATH:
             raise unsafe_member_error(info.filename, f"is a link whose target has {info.file_size} bytes")
-        with _library_errors():
+        with library_errors():
             return Member(info.filename, "link", target=archive.read(info).decode())
     if kind not in (0, stat.S_IFREG):
         raise unsafe_member_error(info.filename, "is neither a file nor a link")
@@ -283,68 +185,6 @@ def _decompressed(file: IO[bytes], head: bytes) -> Iterator[IO[bytes]]:
         raise BadArchive(f"this is neither zip nor tar.gz nor tar.xz: it begins with {head[:8]!r}")
 
 
-class _TarStream:
-    """The uncompressed bytes of a tar archive for ``tarfile``, read forward only and with limits."""
-
-    def __init__(self, plain: IO[bytes], file: IO[bytes], limits: Limits) -> None:
-        self._plain, self._file, self._limits = plain, file, limits
-        self._at = 0
-        self.last = b""
-        """The block that was read last; at the end of an intact archive, zeros."""
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, to: int) -> int:
-        assert to >= self._at, "tarfile looks back"
-        while self._at < to and self.read(min(_BLOCK, to - self._at)):
-            pass
-        return self._at
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _MAX_HEADER:
-            raise BadArchive(f"the archive has a header of {size_text(size)}")
-        self.last = self._plain.read(size)
-        self._at += len(self.last)
-        _check_limits(self._limits, 0, self._at, self._file)
-        return self.last
-
-
-def _tar_entries(stream: _TarStream, limits: Limits) -> Iterator[tuple[Member, Callable[[], IO[bytes]]]]:
-    import tarfile  # noqa: PLC0415 - not on the warm path
-
-    with _library_errors():
-        archive = tarfile.TarFile(fileobj=cast("IO[bytes]", stream))
-    count = 0
-    while True:
-        with _library_errors():
-            info = archive.next()
-        if info is None:
-            break
-        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
-        count += 1
-        if count > limits.members:
-            raise BadArchive(f"the archive has more than {limits.members} members")
-        yield _tar_member(info), lambda info=info: archive.extractfile(info)  # type: ignore[misc]
-    if stream.last != bytes(_HEADER):  # tarfile takes a damaged or missing header for the end
-        raise DamagedArchive("the archive ends early, or one of its headers is damaged")
-    with _library_errors():  # reads up to the checksum of the compressed stream
-        while stream.read(_BLOCK):
-            pass
-
-
-def _tar_member(info: tarfile.TarInfo) -> Member:
-    if info.isdir():
-        return Member(info.name, "directory")
-    if info.issym():
-        return Member(info.name, "link", target=info.linkname)
-    if info.islnk():
-        return Member(info.name, "copy", target=info.linkname)
-    if not info.isreg() or info.issparse():
-        raise unsafe_member_error(info.name, "is neither a file nor a link")
-    return Member(info.name, "file", info.size, bool(info.mode & _EXECUTABLE))
-
-
 def _check_limits(limits: Limits, count: int, total: int, file: IO[bytes]) -> None:
     """Raise ``BadArchive`` if there are too many members, or too many extracted bytes."""
     if count > limits.members:
@@ -356,30 +196,6 @@ def _check_limits(limits: Limits, count: int, total: int, file: IO[bytes]) -> No
     size = os.fstat(file.fileno()).st_size
     if total > min(limits.total, limits.ratio * size):
         raise BadArchive(f"the archive of {size_text(size)} holds {size_text(total)} or more")
-
-
-@contextmanager
-def _library_errors() -> Iterator[None]:
-    """Turn the libraries' exceptions for invalid data into ``BadArchive``; errors of the disk are not changed."""
-    import lzma  # noqa: PLC0415 - not on the warm path
-    import struct  # noqa: PLC0415
-    import tarfile  # noqa: PLC0415
-    import zipfile  # noqa: PLC0415
-    import zlib  # noqa: PLC0415
-
-    damage = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError)
-    try:
-        yield
-    except damage as error:
-        raise DamagedArchive(f"the archive is damaged: {error}") from error
-    except NotImplementedError as error:  # an unsupported compression method or zip version
-        raise BadArchive(f"the archive cannot be read: {error}") from error
-    except (ValueError, OverflowError, IndexError, RuntimeError) as error:  # invalid numbers in headers
-        raise DamagedArchive(f"the archive is damaged: {error}") from error
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):
-            raise
-        raise DamagedArchive(f"the archive is damaged: {error}") from error
 
 
 def _remove_contents(directory: Path) -> None:

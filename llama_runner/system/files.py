@@ -33,11 +33,14 @@ def read_bounded(path: str | Path, limit: int) -> bytes:
     Raises ``OSError`` with a ``strerror`` for messages: if it is not a regular file (a FIFO would block, a device has
     no end), if it is larger, and for errors of the system.
     """
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size <= limit:
-            content = _read_start(file, limit + 1)  # the file may grow after it was opened
+    descriptor, size = _opened(path)
+    try:
+        if size <= limit:
+            content = _read_start(descriptor, size, limit + 1)  # the file may grow after it was opened
             if len(content) <= limit:
                 return content
+    finally:
+        os.close(descriptor)
     raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", str(path))
 
 
@@ -51,20 +54,30 @@ def read_json(path: str | Path, limit: int = LARGEST_JSON) -> Any:  # noqa: ANN4
 
 def read_head(path: str | Path, size: int) -> bytes:
     """Return the first ``size`` bytes of a regular file, or all of a smaller one. Raises ``OSError`` as above."""
-    with open_regular(path) as file:
-        return _read_start(file, size)
+    descriptor, there = _opened(path)
+    try:
+        return _read_start(descriptor, there, size)
+    finally:
+        os.close(descriptor)
 
 
-def _read_start(file: BufferedReader, size: int) -> bytes:
+def _read_start(descriptor: int, expected: int, size: int) -> bytes:
     """Return the first ``size`` bytes of a file, or all of a smaller one; allocates no more than it reads."""
-    content = file.read(min(size, os.fstat(file.fileno()).st_size + 1))
-    while len(content) < size and (more := file.read(min(size - len(content), 1 << 16))):  # it grew, or is in /proc
-        content += more
+    content = os.read(descriptor, min(size, expected + 1))
+    if len(content) == expected:  # one more was asked for
+        return content
+    while len(content) < size and (more := os.read(descriptor, min(size - len(content), 1 << 16))):
+        content += more  # it grew, or is in /proc
     return content
 
 
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading. Raises ``OSError`` as above for any other kind of file."""
+    return os.fdopen(_opened(path)[0], "rb")
+
+
+def _opened(path: str | Path) -> tuple[int, int]:
+    """Return a descriptor of a regular file, opened for reading, and its size in bytes. Raises ``OSError`` as above."""
     # O_NONBLOCK: opening a FIFO would wait for a writer; no effect on regular files
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
@@ -72,15 +85,23 @@ def open_regular(path: str | Path) -> BufferedReader:
     except ValueError as error:  # a NUL character, or a surrogate that encodes no byte
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     try:
-        mode = os.fstat(descriptor).st_mode
+        status = os.fstat(descriptor)
+        mode = status.st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor, status.st_size
+
+
+def forget_cached(path: str | Path) -> None:
+    """Drop what the system has cached of a file, so that the next read is one of the disk. Raises ``OSError``."""
+    if hasattr(os, "posix_fadvise"):
+        with open_regular(path) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def open_private_log(path: str | Path) -> IO[bytes]:

@@ -23,6 +23,14 @@ def platform_tag() -> str:
     return f"{systems.get(sys.platform, sys.platform)}-{machine}"
 
 
+def libc_version() -> str:
+    """Return name and version of the C library, ``glibc 2.36``; empty for another one than glibc."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (AttributeError, ValueError):  # Windows, macOS, musl
+        return ""
+
+
 def physical_cores() -> int:
     """Return how many physical cores this process may use: its affinity, and the quota of its cgroup.
 

@@ -79,7 +79,7 @@ def start(
         program = os.path.join(os.getcwd(), program)  # noqa: PTH109, PTH118
     prefix = parent_death_prefix() if bound else ()
     return subprocess.Popen(
-        [*prefix, program, *words],
+        [_encodable(word) for word in (*prefix, program, *words)],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -88,6 +88,15 @@ def start(
         bufsize=bufsize,
         start_new_session=own_group,
     )
+
+
+def _encodable(word: str) -> str | bytes:
+    """Return a word as the system takes it; in UTF-8 where the locale has no such character."""
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError:
+        return word.encode("utf-8", "surrogateescape")
+    return word
 
 
 def capture(

@@ -426,3 +426,38 @@ def test_nohup_is_respected(root: Path, children: list[subprocess.Popen[str]]) -
     assert ask(running.url, "who are you?").startswith("I am the demo model")
     running.process.terminate()
     assert running.finish() == 0
+
+
+READING = (
+    "status",
+    "plan --demo",
+    "ps",
+    "gc",
+    "models list",
+    "models keep",
+    "doctor",
+    "bins list",
+    "stop --all",
+    "logs",
+)
+
+
+@pytest.mark.parametrize("command", [*READING, "prepare --demo"])
+def test_13_13_a_root_that_is_no_directory_is_an_error_of_every_command(
+    llama_runner: Command, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nothing")
+    for name, why in (("file", "is not a directory"), ("dangling", "is a link to nothing")):
+        done = llama_runner(*command.split(), "--root", tmp_path / name)
+        says(done, 7, f"error: the root {tmp_path / name} {why}\nhint: choose another --root (LLAMA_RUNNER_ROOT)")
+
+
+@pytest.mark.parametrize("command", READING)
+def test_13_13_a_command_that_only_reads_writes_nothing_into_a_root(
+    llama_runner: Command, tmp_path: Path, root: Path, command: str
+) -> None:
+    llama_runner(*command.split(), "--root", root)
+    assert [entry.name for entry in root.iterdir()] == ["bins"]
+    llama_runner(*command.split(), "--root", tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()

@@ -109,3 +109,25 @@ def test_13_01_bins_path_answers_under_auto_too(root: Path, llama_runner: Comman
     build = next((root / "bins").glob("*/*/llama-server")).parent
     done = llama_runner("bins", "path", "--root", root)
     assert (done.code, Path(done.out.strip()).resolve()) == (0, build.resolve()), done
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-- -np", "-np needs N"),
+        ("--metrics=1", "--metrics takes no value, and '1' comes after it"),
+        ("--flash-attn=bogus", "--flash-attn bogus: it takes on, off, auto"),
+        ("--host=0.0.0.0", "whoever reaches 0.0.0.0 could use the server: it has no API key"),
+        ("--tls-cert=x", "--tls-cert and --tls-key belong together"),
+        ("-- --chat-template-file none.jinja", "none.jinja"),
+    ],
+)
+def test_13_01_plan_says_of_options_what_run_says_and_writes_nothing(
+    root: Path, llama_runner: Command, words: str, said: str
+) -> None:
+    planned = llama_runner(*PLAN, "--root", root, *words.split())
+    assert [entry.name for entry in root.iterdir()] == ["bins"]
+    ran = llama_runner("run", "--demo", "--root", root, *words.split())
+    assert (planned.code, planned.err) == (ran.code, ran.err)
+    assert planned.code == 2
+    assert said in planned.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -143,7 +144,7 @@ def says(done: Result, code: int, text: str) -> None:
 
 def test_13_03_what_is_no_prompt_and_no_server_is_told(llama_runner: Command, tmp_path: Path) -> None:
     at = ("--root", tmp_path)
-    says(llama_runner("infer", "what is it?", *at), 2, "error: no model given\n")
+    says(llama_runner("infer", "what is it?", *at), 2, "error: no model given, and no server runs\n")
     says(llama_runner("infer", "demo", "a", "--prompt", "b", *at), 2, "Error: two prompts: 'a' and --prompt\n")
     says(llama_runner("infer", "--demo", "model", "a", *at), 2, "error: 2 models given: MODEL model, --demo\n")
     says(llama_runner("infer", "--demo", *at, stdin=subprocess.DEVNULL), 2, "error: the prompt is empty\n")
@@ -219,3 +220,36 @@ def test_13_04_words_of_other_tools_are_in_no_list(llama_runner: Command) -> Non
         assert not re.search(rf"^  {word} ", shown, re.MULTILINE)
         assert word not in [line.partition(",")[2] for line in completed.out.splitlines()]
     assert subprocess.run([*MODULE, "serve", "--help"], check=True, capture_output=True, text=True).stdout
+
+
+def test_13_03_servers_with_odd_names_are_listed_in_columns_and_stopped_as_printed(
+    root: Path, llama_runner: Command, tmp_path: Path, stopped: None
+) -> None:
+    del stopped
+    names, printed = ["esc\x1b[31mape\nline", os.fsdecode(b"bytes\xff")], []
+    for name in names:
+        model = Path(shutil.copytree(MODEL_DIRECTORY, tmp_path / name))
+        done = llama_runner("run", model, "--detach", "--root", root)
+        assert done.code == 0, done
+        printed.append(re.search(r"^stop      llama-runner (.*)$", done.out, re.MULTILINE)[1])  # type: ignore[index]
+    lines = llama_runner("ps", "--root", root).out.splitlines()
+    column = lines[0].index("state")
+    assert [line[column:].split()[0] for line in lines] == ["state", "ready", "ready"]
+    none = llama_runner("stop", "x", "--root", root)
+    assert none.err.splitlines()[1].startswith("hint: running: esc\\x1b[31mape\\nline:q4_k_m, bytes"), none
+    assert shlex.split(printed[0])[1].startswith("http://127.0.0.1:"), "what is printed can be typed"
+    assert llama_runner(*shlex.split(printed[0])).code == 0
+    assert llama_runner("stop", names[1], "--root", root).out.startswith("stopped   bytes")
+
+
+def test_13_03_infer_and_chat_take_the_url_of_any_server_and_say_alike_what_is_missing(
+    llama_runner: Command, tmp_path: Path
+) -> None:
+    at, url = ("--root", tmp_path), "http://127.0.0.1:1"
+    words: tuple[str, ...]
+    for words in (("infer", url, "hi"), ("infer", "--url", url, "hi"), ("chat", url), ("chat", "--url", url)):
+        says(llama_runner(*words, *at, input=""), 8, f"error: cannot reach {url}")
+    for words in (("infer", "two words"), ("chat",)):
+        done = llama_runner(*words, *at, input="")
+        says(done, 2, "error: no model given, and no server runs\nhint: name a model, or start one:")
+    says(llama_runner("chat", "two words", *at, input=""), 2, "chat reads prompts from standard input")

@@ -149,3 +149,11 @@ def test_11_21_a_closed_standard_input_is_an_empty_one(words: tuple[str, ...], r
     done = subprocess.run(["sh", "-c", shell], check=False, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr
     assert done.returncode == (2 if words[0] == "infer" else 0), done
+
+
+def test_13_03_a_name_that_the_locale_cannot_write_is_served(root: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL_DIRECTORY, tmp_path / "née")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    at = ("--root", str(root))
+    assert run("run", str(model), *at, "--port", "0", "--detach", **ascii_only).code == 0
+    assert run("stop", "née", *at, **ascii_only).out.startswith("stopped   n\\xe9e:q4_k_m at ")

@@ -127,6 +127,6 @@ def test_13_13_detach_returns_what_runs_already(root: Path, llama_runner: Comman
         runner = Runner(root)
         again = runner.restart("demo")
         assert llama_runner(*run).code == 0, "also after it was restarted"
-        assert [each["pid"] for each in runner.running()] == [again["pid"]]
+        assert [each.pid for each in runner.running()] == [again.pid] == [again["pid"]]
     finally:
         llama_runner("stop", "--all", "--root", root)

@@ -359,3 +359,22 @@ def test_11_13_entries_of_containers_that_are_gone_can_be_forgotten(llama_runner
     assert llama_runner("ps", "--root", tmp_path).err == "none runs\n"
     again = llama_runner("stop", "--forget", "gone", "--root", tmp_path)
     assert (again.code, "is registered by another container or machine" in again.err) == (2, True)
+
+
+@linux
+def test_13_06_show_takes_the_name_of_an_installed_service_and_documents_are_json(
+    llama_runner: Command, tmp_path: Path
+) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "LLAMA_RUNNER_ROOT": str(tmp_path / "root")}
+    none = llama_runner("service", "show", "chat", env=env)
+    assert none.code == 2
+    assert "no service called 'chat' is installed" in none.err
+    made = llama_runner("service", "install", "--name", "chat", "--demo", "--port", "0", "--json", env=env).json
+    assert list(made) == ["name", "path", "text", "start", "stop", "advice"]
+    assert "--json" not in Path(made["path"]).read_text()
+    assert llama_runner("service", "show", "chat", env=env).out == made["text"] == Path(made["path"]).read_text()
+    assert llama_runner("service", "show", "chat", "--json", env=env).json["path"] == made["path"]
+    assert "run demo" in llama_runner("service", "show", "demo", env=env).out, "a model"
+    assert llama_runner("service", "uninstall", "chat", "--json", env=env).json["name"] == "chat"
+    refused = llama_runner("service", "uninstall", "chat", "--json", env=env)
+    assert (refused.code, json.loads(refused.err)["code"]) == (2, 2)

@@ -41,8 +41,9 @@ def lay(
         for name, data in content.items():
             (staged / name).write_bytes(data)
     digest, size = hash_payload(staged)
-    recipe: dict[str, object] = {"step": step, "version": 1, "params": params or {}, "inputs": inputs or {}}
-    key = Key(key_of({**recipe, "place": str(place)}))
+    unique = {**(params or {}), "place": str(place)}
+    recipe: dict[str, object] = {"step": step, "version": 1, "params": unique, "inputs": inputs or {}}
+    key = Key(key_of(recipe))
     given = {"facts": {}, "source": {}, "made": {"at": "2026-01-01T00:00:00Z", "kept": True}, **recorded}
     record = Record(key=key, recipe=recipe, digest=Digest(digest), bytes=size, stamp=Stamp(), **given)
     return store_in(root).publish(place, staged, record)

@@ -95,6 +95,19 @@ def test_14_04_what_is_kept_named_by_a_pin_or_used_lately_stays(tmp_path: Path) 
     assert pinned.exists()
 
 
+def test_14_04_the_locks_of_what_is_freed_go_with_it_and_those_that_are_held_stay(tmp_path: Path) -> None:
+    old, new = two_revisions(tmp_path)
+    private = tmp_path / layout.PRIVATE
+    held = layout.lock_file(private, "aaaabbbbccccdddd")
+    with locks.hold(held, "download", timeout=1):
+        freed(tmp_path)
+        assert held.exists(), "another process works on something of which there is no record yet"
+    state = layout.state_lock_name(new.parent.relative_to(tmp_path).as_posix())
+    assert not old.exists()
+    assert freed(tmp_path) == {held.relative_to(tmp_path).as_posix(): "lock"}
+    assert {path.stem for path in layout.locks(private).glob("*.lock")} == {"gc", state}
+
+
 def test_14_04_intermediates_go_and_their_records_stay(tmp_path: Path) -> None:
     bucket = f"org__model__{COMMIT[:12]}"
     source: dict[str, Any] = {"source": {"kind": "hf", "ref": "org/model", "revision": COMMIT}}
@@ -136,8 +149,11 @@ def test_14_04_what_is_no_artifact_goes_when_it_is_old(tmp_path: Path) -> None:
     for file in files.values():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("1234")
-    assert set(freed(tmp_path).values()) == {"staging"}, "the others are young"
-    old = ("unrecorded", "work", "log", "description", "stamp", "lock")
+    empty = tmp_path / "models" / "safetensors" / "org__killed__000000000000"
+    empty.mkdir(parents=True)
+    assert set(freed(tmp_path).values()) == {"staging", "lock"}, "the others are young"
+    old = ("unrecorded", "work", "log", "description", "stamp", "empty")
+    files["empty"] = empty
     for kind in old:
         age(files[kind])
         if kind in ("work", "description"):
@@ -148,6 +164,7 @@ def test_14_04_what_is_no_artifact_goes_when_it_is_old(tmp_path: Path) -> None:
     age(foreign / "mine.gguf")
     assert set(freed(tmp_path).values()) == {*old}
     assert not any(file.exists() for file in files.values())
+    assert not (tmp_path / "models" / "safetensors").exists(), "nor what held it"
     assert (foreign / "mine.gguf").exists(), "a directory without records is not ours"
     assert freed(tmp_path) == {}
     assert path.exists()
@@ -159,7 +176,7 @@ def test_14_04_sources_and_unused_builds_go(tmp_path: Path) -> None:
     old = lay_build(tmp_path, build=1, at="2026-01-01T00:00:00Z")
     new = lay_build(tmp_path, build=2, at="2026-01-02T00:00:00Z")
     lay(tmp_path, Place("vendor/llama.cpp-b1"), {"CMakeLists.txt": b"x"}, step="unpack")
-    assert sorted(freed(tmp_path).values()) == ["build", "source"]
+    assert sorted(kind for kind in freed(tmp_path).values() if kind != "lock") == ["build", "source"]
     assert (old.exists(), new.exists(), (tmp_path / "vendor" / "llama.cpp-b1").exists()) == (False, True, False)
     assert freed(tmp_path) == {}
 

@@ -19,7 +19,7 @@ from llama_runner.llama_cpp.installed_builds import BuildStore
 from llama_runner.serving.build_store import open_builds
 from llama_runner.serving.smoke_test_errors import Rejected
 from llama_runner.system import hardware
-from llama_runner.system.archives import BadArchive
+from llama_runner.system.member_paths import BadArchive
 from tests.llama_cpp.stored import HERE, lay, store_in
 
 Members = dict[str, bytes]

@@ -28,7 +28,7 @@ from llama_runner.request.program_facts import Release, find_archive
 from llama_runner.steps.fetch_url import FetchUrl
 from llama_runner.steps.unpack_programs import NoPrograms, UnpackPrograms
 from llama_runner.store.digest_cache import hash_file
-from llama_runner.system.archives import BadArchive
+from llama_runner.system.member_paths import BadArchive
 from tests.llama_cpp.executable_heads import HEADS
 from tests.llama_cpp.stored import HERE
 from tests.llama_cpp.tiny_llama import Bench

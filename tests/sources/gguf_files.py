@@ -29,10 +29,10 @@ def write(path: Path, *, shards: int = 0, index: int = 0, vocabulary: int = 3) -
     return path
 
 
-def split(file: Path, target: Path) -> list[Path]:
+def split(file: Path, target: Path, tensors: int = 10) -> list[Path]:
     """Write a model of 16-bit tensors again, in several files as llama-gguf-split does."""
     reader = gguf.GGUFReader(file)
-    writer = gguf.GGUFWriter(target, "llama", split_max_tensors=10)
+    writer = gguf.GGUFWriter(target, "llama", split_max_tensors=tensors)
     for name, field in reader.fields.items():
         if not name.startswith(("GGUF.", "general.architecture")):
             element = field.types[1] if field.types[0] == gguf.GGUFValueType.ARRAY else None

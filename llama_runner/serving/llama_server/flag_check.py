@@ -47,19 +47,25 @@ def not_understood_error(what: str, version: str, *, hint: str | None) -> UsageE
 
 
 def check_options(
-    server: ServerOptions, programs: Path, digest: Digest, private: Path, ours: Container[str] = ()
+    server: ServerOptions,
+    programs: Path,
+    digest: Digest,
+    private: Path,
+    ours: Container[str] = (),
+    *,
+    remember: bool = True,
 ) -> list[str]:
     """Check what is passed on to llama-server against the programs in hand, and return advice about it.
 
     ``digest`` is that of the programs, ``ours`` has the options of llama-runner. Raises ``UsageError``. Programs
-    that do not list their options are not checked.
+    that do not list their options are not checked. With ``remember`` what they list is kept.
     """
     from llama_runner.llama_cpp.capabilities import NoOptionsListed, capabilities_of  # noqa: PLC0415 - only with options
     from llama_runner.serving.llama_server.option_paths import check_files  # noqa: PLC0415 - only with options
 
     check_files(server.extra)
     try:
-        known = capabilities_of(programs, digest, private)
+        known = capabilities_of(programs, digest, private, remember=remember)
     except NoOptionsListed:
         return []
     advice = check_flags(server.extra, known, ours)

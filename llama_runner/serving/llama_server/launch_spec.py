@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.option_values import checked_value, texts, wrong_value_error
+from llama_runner.core.option_values import checked_value, texts, unexpected_keyword_error, wrong_value_error
 from llama_runner.llama_cpp.program_environment import MODEL_SOURCES, program_environment
 from llama_runner.serving.llama_server.server_options import SERVER
 from llama_runner.store import layout
@@ -80,6 +80,9 @@ class ServerOptions(Value):
                 own[name] = tuple(map(os.fspath, texts(own[name])))
             except TypeError:
                 raise wrong_value_error(name, "a list of texts", own[name]) from None
+
+    def _no_field_error(self, name: str) -> TypeError:
+        return unexpected_keyword_error(name, self.fields)
 
     @property
     def passes_on(self) -> bool:

@@ -85,6 +85,19 @@ def looks_like_hub_name(text: str) -> bool:
     return re.match(r"[^/\s@:]+/[^/\s@:]+(?=$|[@:])", text) is not None
 
 
+def is_other_address(text: str, endpoint: str | None) -> bool:
+    """Return whether a text is the URL of something else than the Hub, such as a server, without credentials."""
+    if re.match(r"(?i)unix://", text):
+        return True
+    if not re.match(r"(?i)https?://", text):
+        return False
+    try:
+        _without_host(text, endpoint)
+    except BadName:
+        return "@" not in text and not re.match(_NO_PORT, text.partition("://")[2])
+    return False
+
+
 def parse(text: str, *, endpoint: str | None = None) -> HubName:
     """Parse a name; raises ``BadName``. ``endpoint`` is the Hub's URL if it is not the default.
 

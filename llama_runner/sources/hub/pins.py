@@ -102,7 +102,7 @@ class PinStore:
         """Return the stored pins of a repository; an empty record, with a warning, if the file is damaged."""
         path = self._path(repo)
         try:
-            return _from_json(read_json(path), repo)
+            return pins_from_json(read_json(path), repo)
         except FileNotFoundError:
             return PinRecord({}, {})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -132,13 +132,14 @@ class PinStore:
                 pins[pin.commit] = pin
                 found |= dict.fromkeys(names, pin.commit)
             tags = tuple(sorted({*known.quantizations, *quantizations}))
-            write_json(path, _to_json(repo, PinRecord(pins, found, tags)), durable=True)
+            write_json(path, pins_to_json(repo, PinRecord(pins, found, tags)), durable=True)
 
     def _path(self, repo: str) -> Path:
         return self._directory / f"{artifact_directory(repo, '').removesuffix('__')}.json"
 
 
-def _to_json(repo: str, known: PinRecord) -> dict[str, Any]:
+def pins_to_json(repo: str, known: PinRecord) -> dict[str, Any]:
+    """Return the content of the file of a repository's pins."""
     pins = {
         commit: {
             "files": [[file.name, file.size, file.sha256, file.blob] for file in pin.files],
@@ -156,7 +157,8 @@ def _to_json(repo: str, known: PinRecord) -> dict[str, Any]:
     }
 
 
-def _from_json(value: dict[str, Any], repo: str) -> PinRecord:
+def pins_from_json(value: dict[str, Any], repo: str) -> PinRecord:
+    """Parse the content of such a file. Raises ``ValueError``, ``KeyError``, ``TypeError`` or ``AttributeError``."""
     if value["schema"] != SCHEMA:
         raise ValueError(f"schema {value['schema']}, this program knows {SCHEMA}")
     if value["repo"] != repo:

@@ -1,0 +1,138 @@
+"""Removes models that the user names: their bytes go, their records stay and say so."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.immutable import Value, field
+from llama_runner.core.step import Place
+from llama_runner.library.in_use import UseCheck
+from llama_runner.library.kept_models import kept_models
+from llama_runner.library.model_names import select
+from llama_runner.library.models import artifact_json, files_of, models_of, time_text
+from llama_runner.store import removal
+from llama_runner.store.errors import as_store_error
+from llama_runner.store.inventory import Inventory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from llama_runner.library.model_names import Selection
+    from llama_runner.library.models import Model
+    from llama_runner.store.artifacts import Store
+    from llama_runner.store.inventory import Artifact
+
+
+class Removal(Value):
+    """What ``models remove`` deletes, or has deleted."""
+
+    models: tuple[str, ...]
+    artifacts: tuple[Artifact, ...]
+    shared: int = 0
+    """Bytes of them that other names of the same files keep on the disk, such as those of the Hugging Face cache."""
+    removed: bool = False
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Why something was left after all, by path."""
+
+    @property
+    def bytes(self) -> int:
+        """What is freed, or would be."""
+        return sum(each.bytes or 0 for each in self.artifacts if each.path not in self.left) - self.shared
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``models remove --json``."""
+        return {
+            "models": list(self.models),
+            "removed": self.removed,
+            "bytes": self.bytes,
+            "shared": self.shared,
+            "artifacts": [artifact_json(each) for each in self.artifacts],
+            "left": dict(self.left),
+        }
+
+
+def used_by_server_error(model: Model, servers: Iterable[Mapping[str, Any]]) -> StoreError:
+    """A running server uses the model."""
+    who = " and ".join(f"{each.get('alias')} (process {each.get('pid')}, {each.get('url')})" for each in servers)
+    return StoreError(f"{model.title} is used by {who}", hint="stop it first: llama-runner stop NAME")
+
+
+def is_kept_error(model: Model) -> UsageError:
+    """The user wants to keep the model."""
+    hint = f"insist with --force, or end that: llama-runner models keep {model.name} --undo"
+    return UsageError(f"{model.name} is one of the models to keep", hint=hint)
+
+
+def nothing_left_error(model: Model) -> UsageError:
+    """Of the model only records are left."""
+    return UsageError(f"nothing of {model.title} is here but its records", hint="it was deleted before")
+
+
+def look(store: Store, names: Sequence[str], *, force: bool) -> Removal:
+    """Return what would be deleted. Writes nothing.
+
+    Raises ``UsageError`` for names that mean no model or several, and for models to keep without ``force``;
+    ``StoreError`` for what a server uses.
+    """
+    if not names:
+        raise UsageError("no model is named", hint="llama-runner models list shows what is there")
+    inventory = Inventory(store.root)
+    models, kept = models_of(inventory), kept_models(store.private)
+    found: dict[str, Artifact] = {}
+    titles: dict[str, None] = {}
+    left: dict[str, str] = {}
+    for name in names:
+        selection = select(models, name)
+        there = [each for each in selection.artifacts if each.bytes is not None]
+        _check_servers(selection, there)
+        for model in selection.models:
+            if kept.has(model) and not force:
+                raise is_kept_error(model)
+            if any(each in there for each in model.artifacts):
+                titles[model.title] = None
+            left |= {path: f"its record cannot be read: {why}" for path, why in model.problems.items()}
+        if not there:
+            raise nothing_left_error(selection.models[0])
+        found |= {each.path: each for each in there}
+    shared = sum(_shared(store, each) for each in found.values())
+    return Removal(tuple(titles), tuple(found.values()), shared, left=left)
+
+
+def _check_servers(selection: Selection, artifacts: Iterable[Artifact]) -> None:
+    paths = [each.path for each in artifacts]
+    for model in selection.models:
+        users = [
+            about
+            for about in model.servers
+            if any(f"/{path}/" in f"{file}/" for path in paths for file in files_of(about))
+        ]
+        if users:
+            raise used_by_server_error(model, users)
+
+
+def _shared(store: Store, artifact: Artifact) -> int:
+    """Return the bytes of a file that has other names, which deleting this one does not free."""
+    with suppress(OSError):
+        status = (store.root / artifact.path).stat()
+        if not artifact.is_tree and status.st_nlink > 1:
+            return status.st_size
+    return 0
+
+
+def remove(store: Store, names: Sequence[str], *, force: bool) -> Removal:
+    """Delete what ``look`` returns, and return it. What is in use by then is left. Raises as ``look``."""
+    found = look(store, names, force=force)
+    at, left = time_text(time.time()), dict(found.left)
+    for each in found.artifacts:
+        place = Place(each.directory, "" if each.is_tree else each.name)
+        marked = each.record.replace(made={**each.record.made, "removed": at})
+        try:
+            removal.remove(store, place, each.record, check=UseCheck(store, each), keep=marked)
+        except StoreError as error:
+            left[each.path] = str(error)
+        except OSError as error:
+            left[each.path] = str(as_store_error(error, store.root))
+    return found.replace(left=left, removed=True)

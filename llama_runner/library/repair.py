@@ -1,0 +1,262 @@
+"""Makes or fetches damaged artifacts again: exactly what their records describe, under the same key."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from llama_runner.core.digest import short_hash
+from llama_runner.core.errors import LlamaRunnerError, StoreError
+from llama_runner.core.events import Noticed, Sink, Warned
+from llama_runner.core.plan import Snapshot
+from llama_runner.core.step import Place, Step, step_key
+from llama_runner.engine.executor import Executor
+from llama_runner.engine.observer import Observer
+from llama_runner.library.models import LOCAL
+from llama_runner.library.verify_rules import find_remote, published_digests
+from llama_runner.request import binaries_graph
+from llama_runner.request.graph import Pipeline, graph_of
+from llama_runner.request.plan_and_execute import Preparation
+from llama_runner.request.resolve import ProgramsRequest, Request
+from llama_runner.sources.hub.access import find_access
+from llama_runner.sources.hub.client import HubClient
+from llama_runner.sources.hub.errors import offline_error
+from llama_runner.sources.hub.hf_cache import find_cached
+from llama_runner.sources.hub.pins import Pin, PinStore, RemoteFile
+from llama_runner.steps.download import Download, DownloadProjector, Hub
+from llama_runner.store import layout, locks, removal
+from llama_runner.store.local_sources import LocalSources
+from llama_runner.system.network_settings import is_offline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from llama_runner.core.record import Record
+    from llama_runner.request.binaries_graph import Programs
+    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.sources.hub.access import Access
+    from llama_runner.store.artifacts import Store
+    from llama_runner.store.inventory import Artifact
+
+_ORDER = ("fetch", "unpack", "download", "projector", "convert", "imatrix", "quantize")
+"""Steps whose output others read come first."""
+_FLAGS = ("--allow-requantize", "--leave-output-tensor", "--pure", "--keep-split")
+
+
+def unknown_recipe_error(artifact: Artifact) -> StoreError:
+    """The options that an artifact was made with do not follow from its record."""
+    return StoreError(
+        f"{artifact.path} cannot be made again from its record alone",
+        hint="run the command that made it with --force-step " + (artifact.step or "STEP"),
+    )
+
+
+def in_repair_order(artifacts: Iterable[Artifact]) -> list[Artifact]:
+    """Return artifacts in an order in which each is made from what is repaired already."""
+    return sorted(artifacts, key=lambda each: _ORDER.index(each.step) if each.step in _ORDER else len(_ORDER))
+
+
+class Repair:
+    """Repairs artifacts of one store."""
+
+    def __init__(self, store: Store, sink: Sink, lock_timeout: float, *, offline: bool = False) -> None:
+        self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
+        self._offline = offline or is_offline(os.environ)
+
+    def repair(self, artifact: Artifact, damaged: frozenset[str]) -> str:
+        """Make an artifact again, of which these files are damaged; return how. Raises a ``LlamaRunnerError``.
+
+        Other files of a download are used as they are. The damaged bytes stay until the new ones are complete.
+        """
+        if artifact.record.made.get("kept") is False:
+            place, record = _place(artifact), artifact.record
+            removal.remove(self._store, place, record, keep=record)
+            return "it was deleted; it is made again when needed"
+        is_download = bool(published_digests(artifact))
+        if is_download:
+            self._execute(self._download(artifact, damaged))
+        else:
+            self._make(artifact)
+        now = self._store.record(_place(artifact))
+        if now is None or now.key != artifact.record.key:
+            raise unknown_recipe_error(artifact)
+        what = "fetched" if is_download else "made"
+        same = "" if now.digest == artifact.record.digest else "; its bytes are others than before, as a tool changed"
+        return f"it was {what} again{same}"
+
+    def _execute(self, step: Step) -> None:
+        sources = LocalSources(self._store, remember=True, inspect=lambda _source: None)
+        observer = Observer(self._store, sources)
+        plan = observer.plan([step], Snapshot({}, frozenset({step.kind})))
+        Executor(self._store, observer, self._sink, lock_timeout=self._lock_timeout).execute(plan)
+
+    def _download(self, artifact: Artifact, damaged: frozenset[str]) -> Download:
+        """Return the step that fetches the damaged files of a download, and takes the others as they are."""
+        record, published = artifact.record, published_digests(artifact)
+        pin = self._pin(str(record.source.get("ref")), str(record.source.get("revision")))
+        found = {name: find_remote(pin, name, digest) for name, digest in published.items()}
+        remote = tuple(file for file in found.values() if file is not None)
+        if not remote or len(remote) < len(found):
+            raise unknown_recipe_error(artifact)
+        names = {file.name: name for name, file in found.items() if file is not None}
+        kind = Download if artifact.step == "download" else DownloadProjector
+        hub = Hub(pin, self._access, lambda file: self._candidates(pin, file, artifact, names[file.name], damaged))
+        name = "" if artifact.is_tree else artifact.name
+        step = kind(tuple(published.items()), name, artifact.directory, remote, hub)
+        if step_key(step, {}) != record.key:
+            raise unknown_recipe_error(artifact)
+        self._link_healthy(
+            artifact, {names[file.name]: file.name for file in remote if names[file.name] not in damaged}
+        )
+        return step
+
+    def _link_healthy(self, artifact: Artifact, names: Mapping[str, str]) -> None:
+        """Link files of a directory to where a download is resumed: they need no space there."""
+        key = artifact.record.key
+        work, lock = self._store.work(artifact.step, key), layout.lock_file(self._store.private, short_hash(key, 16))
+        for name, remote in names.items() if artifact.is_tree else ():
+            with suppress(OSError), locks.try_hold(lock) as held:  # else they are found while the step runs
+                if held:
+                    (work / remote).parent.mkdir(parents=True, exist_ok=True)
+                    os.link(self._store.root / artifact.path / name, work / remote)
+
+    def _candidates(
+        self, pin: Pin, file: RemoteFile, artifact: Artifact, name: str, damaged: frozenset[str]
+    ) -> Iterator[Path]:
+        """Yield files on this machine that may hold these bytes; each is hashed before it is used."""
+        path = self._store.root / artifact.path
+        if artifact.is_tree and name not in damaged:
+            yield path / name
+        described = layout.descriptions(self._store.private) / pin.artifact_directory / file.name
+        if described.is_file():
+            yield described
+        bad = {path / each if artifact.is_tree else path for each in damaged}
+        if file.sha256 is not None:
+            here = self._store.find_downloads(file.sha256, pin.revisions_pattern)
+            yield from (each for each in here if each not in bad)
+        if cached := find_cached(pin, file, os.environ):
+            yield cached
+
+    def _pin(self, repo: str, commit: str) -> Pin:
+        known = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+        if (pin := known.read(repo).pins.get(commit)) is not None:
+            return pin
+        if self._offline:
+            raise offline_error(f"{repo} at {commit[:12]}")
+        return HubClient(self._access(), notice=self._notice).pin(repo, commit)
+
+    def _access(self) -> Access:
+        if self._offline:
+            raise offline_error("what is damaged")
+        return find_access(os.environ, token_file=None, notice=self._notice)
+
+    def _notice(self, what: str, text: str) -> None:
+        self._sink(Noticed(what, text))
+
+    def _make(self, artifact: Artifact) -> None:
+        """Run the step of an artifact again, in the graph of a request that has it."""
+        preparation: Any = Preparation(self._store, self._sink, lock_timeout=self._lock_timeout)  # of either graph
+        for ask in self._requests(artifact):
+            try:
+                request, graph = ask(())
+                plan = Preparation(self._store, lambda _event: None, lock_timeout=0).plan(request, graph)
+            except LlamaRunnerError:
+                continue
+            wanted = [planned for planned in plan.steps if planned.key == artifact.record.key]
+            if not any(planned.place == _place(artifact) for planned in wanted):
+                continue
+            kind = wanted[0].step.kind
+            preparation.make(partial(ask, (kind,)), lambda graph: self._step(graph, artifact))
+            return
+        raise unknown_recipe_error(artifact)
+
+    def _step(self, graph: Pipeline | Programs, artifact: Artifact) -> list[Step]:
+        """Return the step of a graph that makes an artifact."""
+        request_plan = Observer(self._store, LocalSources(self._store, remember=False, inspect=lambda _source: None))
+        plan = request_plan.plan(graph.targets, Snapshot())
+        return [planned.step for planned in plan.steps if planned.place == _place(artifact)]
+
+    def _requests(
+        self, artifact: Artifact
+    ) -> Iterator[Callable[[tuple[str, ...]], tuple[ProgramsRequest, Pipeline | Programs]]]:
+        """Yield functions that resolve requests which may have made an artifact, with the steps to force."""
+        store, sink = self._store, self._sink
+        for keywords in _keywords(artifact, store):
+            given: Any = {**keywords, "offline": self._offline}
+
+            def ask(force: tuple[str, ...], given: Any = given) -> tuple[ProgramsRequest, Pipeline | Programs]:  # noqa: ANN401
+                asked = cast("RunnerKeywords", {**given, "force": force})
+                if artifact.directory.startswith(layout.MODELS):
+                    request = Request(None, asked, store=store, sink=sink, remember=True)
+                    return request, graph_of(request)
+                programs = ProgramsRequest(asked, store=store, sink=sink)
+                return programs, binaries_graph.build(programs.wanted, programs.program_facts)
+
+            yield ask
+
+
+def _place(artifact: Artifact) -> Place:
+    return Place(artifact.directory, "" if artifact.is_tree else artifact.name)
+
+
+def _keywords(artifact: Artifact, store: Store) -> Iterator[dict[str, Any]]:
+    """Yield the options that may have made an artifact, as far as records have them."""
+    recipe, params = artifact.record.recipe, _params(artifact.record)
+    if not artifact.directory.startswith(layout.MODELS):
+        yield {}
+        yield {"device": str(params.get("backend", "auto")), "binaries": "build"}
+        return
+    source = _source_keywords(artifact)
+    if artifact.step != "quantize":
+        found = {**source, "outtype": params.get("outtype", "auto"), "quantization": "auto"}
+        yield {**found, "pre_tokenizer": params.get("pre_tokenizer")}
+        yield {**found, "converter": "official", "trust_remote_code": bool(params.get("trusted"))}
+        return
+    found = {**source, "quantization": params.get("type"), **_tuning(params.get("tuning"))}
+    base = next(
+        (
+            record
+            for record in store.records(store.root / artifact.directory).values()
+            if record.digest == recipe.get("inputs", {}).get("model")
+        ),
+        None,
+    )
+    of_base = {} if base is None else _params(base)
+    found |= {name: of_base[name] for name in ("outtype", "pre_tokenizer") if of_base.get(name)}
+    yield found
+    yield {**found, "converter": "official", "trust_remote_code": bool(of_base.get("trusted"))}
+
+
+def _params(record: Record) -> dict[str, Any]:
+    found = record.recipe.get("params", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _source_keywords(artifact: Artifact) -> dict[str, Any]:
+    source = artifact.record.source
+    ref, kind = str(source.get("ref")), source.get("kind")
+    if kind == "hf":
+        return {"hf_model": f"{ref}@{source.get('revision')}"}
+    if f"/{LOCAL}demo__" in artifact.directory and Path(ref).parts[-2:] == ("demo", "model"):
+        return {"demo": True}
+    return {"gguf_path" if kind == "gguf" else "safetensors_dir": ref}
+
+
+def _tuning(words: object) -> dict[str, Any]:
+    """Return the options of quantization whose arguments a record has."""
+    left = [str(word) for word in words] if isinstance(words, list) else []
+    found: dict[str, Any] = {}
+    rules = []
+    while left:
+        word = left.pop(0)
+        name = word.removeprefix("--").replace("-", "_")
+        if word in _FLAGS:
+            found[name] = True
+        elif word == "--tensor-type" and left:
+            rules.append(left.pop(0))
+        elif left:
+            found[name] = left.pop(0)
+    return {**found, "tensor_types": tuple(rules)} if rules else found

@@ -1,0 +1,1 @@
+"""Remote stores: artifacts and records that several machines share."""

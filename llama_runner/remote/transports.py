@@ -1,0 +1,163 @@
+"""Reads and writes the objects of a remote store: in a directory, over HTTP (read-only), or with fsspec.
+
+An object is at most a few megabytes and is read and written as a whole. A reader never sees half of one. Nothing here
+has a time limit or tries again: see ``remote_store``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llama_runner.system.files import read_bounded, write_atomically
+from llama_runner.system.http_client import HttpFailed, get
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OK, _NOT_FOUND, _GONE = 200, 404, 410
+_DENIED = frozenset({401, 403, 407})
+_CONNECT_S, _READ_S = 10, 30
+_WRITES_WHOLE = frozenset({"s3", "gs", "gcs", "az", "abfs", "abfss"})
+"""Schemes where an object appears when all of it was sent."""
+
+
+class Transport(Protocol):
+    """Access to the objects of one remote store, by names with forward slashes."""
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """Return an object of at most ``limit`` bytes; None if there is none. May raise any exception."""
+
+    def size(self, name: str) -> int | None:
+        """Return the size of an object; None if there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object; readers see the old one or the new one."""
+
+
+class TooLong(Exception):
+    """An object is longer than it may be."""
+
+
+class DirectoryTransport:
+    """A directory, local or mounted."""
+
+    def __init__(self, root: Path, *, writable: bool) -> None:
+        self._root, self._writable = root, writable
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """See ``Transport``. A directory that does not exist is an error, unless it may be made."""
+        try:
+            return read_bounded(self._root / name, limit)
+        except FileNotFoundError:
+            if not self._writable and not self._root.is_dir():
+                raise
+            return None
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise TooLong(str(error)) from None
+            raise
+
+    def size(self, name: str) -> int | None:
+        """See ``Transport``."""
+        try:
+            return (self._root / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """See ``Transport``."""
+        write_atomically(self._root / name, content, durable=True)
+
+
+class HttpTransport:
+    """A web server that serves the objects as files; read-only. ``token`` is sent as a bearer token."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """See ``Transport``."""
+        with get(f"{self._url}/{name}", self._headers, same_host=bool(self._headers)) as response:
+            if response.status in {_NOT_FOUND, _GONE}:
+                return None
+            if response.status in _DENIED:
+                raise PermissionError(errno.EACCES, f"the server answers {response.status}")
+            if response.status != _OK:
+                raise HttpFailed(f"the server answers {response.status}")
+            body = bytearray()
+            for block in response.blocks():
+                body += block
+                if len(body) > limit:
+                    raise TooLong(f"{name} has more than {limit} bytes")
+            return bytes(body)
+
+    def size(self, name: str) -> int | None:
+        """See ``Transport``. Only who writes asks for sizes."""
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See ``Transport``."""
+        del content
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+
+class FsspecTransport:
+    """A file system of fsspec: S3, Google Cloud Storage, Azure, SFTP."""
+
+    def __init__(self, url: str, scheme: str) -> None:
+        self._url, self._scheme = url, scheme
+        self._opened: tuple[Any, str] | None = None
+
+    def _open(self) -> tuple[Any, str]:
+        """Return the file system and the path of the store in it."""
+        if self._opened is None:
+            from fsspec.core import url_to_fs  # noqa: PLC0415 - an extra, not on the warm path
+
+            options: dict[str, Any] = {"skip_instance_cache": True}
+            if self._scheme == "s3":
+                retries = {"max_attempts": 2, "mode": "standard"}
+                options["config_kwargs"] = {
+                    "connect_timeout": _CONNECT_S,
+                    "read_timeout": _READ_S,
+                    "retries": retries,
+                }
+                options["use_listings_cache"] = False
+            elif self._scheme in {"sftp", "ssh"}:
+                options["timeout"] = _CONNECT_S
+            self._opened = url_to_fs(self._url, **options)
+        return self._opened
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """See ``Transport``."""
+        files, root = self._open()
+        try:
+            content = bytes(files.cat_file(f"{root}/{name}", start=0, end=limit + 1))
+        except FileNotFoundError:
+            return None
+        if len(content) > limit:
+            raise TooLong(f"{name} has more than {limit} bytes")
+        return content
+
+    def size(self, name: str) -> int | None:
+        """See ``Transport``."""
+        files, root = self._open()
+        try:
+            found = files.info(f"{root}/{name}")
+        except FileNotFoundError:
+            return None
+        return int(found["size"]) if found.get("type") == "file" else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """See ``Transport``."""
+        files, root = self._open()
+        path = f"{root}/{name}"
+        if self._scheme in _WRITES_WHOLE:
+            files.pipe_file(path, content)
+            return
+        unfinished = f"{path.rpartition('/')[0]}/.{os.urandom(8).hex()}.tmp"
+        files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        files.pipe_file(unfinished, content)
+        files.mv(unfinished, path)

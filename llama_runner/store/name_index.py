@@ -1,0 +1,113 @@
+"""Names of models whose files are in the store and nowhere else: ``run NAME`` starts them.
+
+The names are in the records of the models (member ``name`` of ``source``). ``names.json`` is made from the records
+after each import, so that a start reads one small file. A name whose files are gone means nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.core.immutable import Value
+from llama_runner.core.record import TREE
+from llama_runner.core.step import Place
+from llama_runner.store import layout
+from llama_runner.system.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from llama_runner.store.artifacts import Store
+
+SCHEMA = 1
+DEFAULT_TAG = ":latest"
+"""What a name without a tag stands for in Ollama."""
+
+
+def ambiguous_name_error(name: str, fitting: Iterable[str]) -> UsageError:
+    """Return the error for a name that several models in the store have."""
+    return UsageError(f"{name!r} fits {', '.join(fitting)}", hint="give the quantization too")
+
+
+def changed_file_error(name: str, path: Path) -> StoreError:
+    """Return the error for a file that is not the one that was imported."""
+    return StoreError(
+        f"{path} has changed since {name} was imported",
+        hint="another program may have written to it, if it is a hard link; import the model again",
+    )
+
+
+class NamedModel(Value):
+    """A model in the store with its name."""
+
+    name: str
+    directory: str
+    """Below the root, with forward slashes."""
+    file: str
+    """The file in the directory that is opened; empty for a directory of safetensors."""
+    artifact: str
+    """The file, or ``.`` if the artifact is the directory itself."""
+    quantization: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name with the quantization."""
+        return f"{self.name}:{self.quantization}" if self.quantization else self.name
+
+    @property
+    def place(self) -> Place:
+        """The place of the artifact."""
+        return Place(self.directory, "" if self.artifact == TREE else self.artifact)
+
+
+def read_names(private: Path) -> list[NamedModel]:
+    """Return the named models, the newest first; none if the file is absent, damaged or of another version."""
+    try:
+        found = read_json(layout.model_names(private))
+        if found["schema"] != SCHEMA:
+            return []
+        return [NamedModel(*map(str, entry)) for entry in found["models"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def write_names(private: Path, models: Iterable[NamedModel]) -> None:
+    """Replace the named models, the newest first. Raises ``OSError``."""
+    entries = [[one.name, one.directory, one.file, one.artifact, one.quantization] for one in models]
+    write_json(layout.model_names(private), {"schema": SCHEMA, "models": entries}, durable=True)
+
+
+def find_named(store: Store, name: str) -> tuple[NamedModel, Path] | None:
+    """Return the model of a name and the path of its file or directory; None if there is none.
+
+    Case does not count. Raises ``UsageError`` if several quantizations have the name, ``StoreError`` if the bytes are
+    not those that were imported.
+    """
+    found: dict[str, NamedModel] = {}
+    for model in _fitting(read_names(store.private), name):
+        if model.title.lower() in found or (record := store.record(model.place)) is None:
+            continue
+        state = store.payload_state(model.place, record)
+        if state == "changed":
+            raise changed_file_error(model.title, store.path(model.place))
+        if state != "absent":
+            found[model.title.lower()] = model
+    if len(found) > 1:
+        raise ambiguous_name_error(name, sorted(found))
+    for model in found.values():
+        directory = store.root / model.directory
+        return model, directory / model.file if model.file else directory
+    return None
+
+
+def _fitting(models: list[NamedModel], name: str) -> list[NamedModel]:
+    """Return the models of exactly this name, or else those that have it with a quantization or the default tag."""
+    wanted = name.lower()
+    exact = [one for one in models if wanted == one.name.lower()]
+    return exact or [one for one in models if wanted in (one.title.lower(), *_other_spellings(one.name.lower()))]
+
+
+def _other_spellings(name: str) -> tuple[str, str]:
+    return name + DEFAULT_TAG, name.removesuffix(DEFAULT_TAG)
