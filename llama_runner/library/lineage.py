@@ -20,8 +20,9 @@ _DIGEST = r"sha256:[0-9a-f]{64}|tree1:[0-9a-f]{64}"
 class Lineage(Value):
     """An artifact and what it was made from, as far as records tell."""
 
+    model: Model
     name: str
-    """Of the model."""
+    """Of the model, without a path."""
     artifact: Artifact
     ancestors: tuple[Artifact, ...]
     """The artifacts that it was made from, directly or not, the first made first."""
@@ -75,7 +76,7 @@ def lineage_of(inventory: Inventory, model: Model, artifact: Artifact) -> Lineag
 
     follow(artifact)
     name = model.name if re.fullmatch(r"(?:[\w.-]+/)?[\w.-]+", model.name) else re.split(r"[/\\]", model.name)[-1]
-    return Lineage(name, artifact, tuple(ancestors.values()), tuple(tools.values()), tuple(missing))
+    return Lineage(model, name, artifact, tuple(ancestors.values()), tuple(tools.values()), tuple(missing))
 
 
 def file_name(artifact: Artifact) -> str:

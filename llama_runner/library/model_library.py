@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
+    from llama_runner.library.lineage import Lineage
     from llama_runner.library.model_details import Details
     from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
@@ -72,6 +73,15 @@ class Library:
             drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
         )
 
+    def lineage(self, name: str) -> tuple[Inventory, Lineage]:
+        """Return one model file with what it was made from, and the inventory that this was read from."""
+        from llama_runner.library.lineage import lineage_of  # noqa: PLC0415 - not for a list
+        from llama_runner.library.model_names import one_file  # noqa: PLC0415
+
+        inventory = Inventory(self._store.root)
+        model, artifact = one_file(self._select(inventory, name), name)
+        return inventory, lineage_of(inventory, model, artifact)
+
     @public_method
     def provenance(self, name: str, *, form: str = "in-toto") -> dict[str, Any]:
         """Return how a model file was made, from what and by what, as a document for other programs.
@@ -80,22 +90,18 @@ class Library:
         ``show``, with ``:QUANT`` where there are several files; ``UsageError``, and ``ToolError`` where the library for
         CycloneDX is not installed.
         """
-        from llama_runner.library.lineage import lineage_of  # noqa: PLC0415 - not for a list
-        from llama_runner.library.model_names import one_file  # noqa: PLC0415
-
         if form not in FORMS:
             raise wrong_value_error("form", " or ".join(map(repr, FORMS)), form)
-        inventory = Inventory(self._store.root)
-        model, artifact = one_file(self._select(inventory, name), name)
-        lineage = lineage_of(inventory, model, artifact)
+        inventory, lineage = self.lineage(name)
         if form == "in-toto":
             from llama_runner.library.provenance import statement_of  # noqa: PLC0415 - as above
 
             return statement_of(lineage)
+        from llama_runner.library.lineage import file_name  # noqa: PLC0415 - as above
         from llama_runner.library.ml_bom import ml_bom  # noqa: PLC0415 - as above
         from llama_runner.library.model_details import details_of  # noqa: PLC0415
 
-        chosen = Selection((model,), artifact.path.rpartition("/")[2].lower())
+        chosen = Selection((lineage.model,), file_name(lineage.artifact).lower())
         details = details_of(inventory, chosen, kept=False)
         return ml_bom(lineage, details.header, details.artifacts[0]["quality"])
 
