@@ -141,7 +141,7 @@ def test_14_03_what_cannot_be_fetched_is_said_and_the_others_are_repaired(hub: H
     assert "network" in str(offline.wrong[0].note)
 
 
-def test_14_03_models_made_here_are_made_again_and_intermediates_deleted(own_root: Path) -> None:
+def test_14_03_models_made_here_are_made_again_and_intermediates_deleted(own_root: Path, binaries: Path) -> None:
     assert found(own_root) == []
     (directory,) = (own_root / "models" / "gguf").iterdir()
     model, before = directory / "model.q4_k_m.gguf", state(directory)["artifacts"]["model.q4_k_m.gguf"]
@@ -152,7 +152,7 @@ def test_14_03_models_made_here_are_made_again_and_intermediates_deleted(own_roo
     assert [Path(each.path).name[:4] for each in wrong.problems] == ["cpu-", "mode"], "programs are verified too"
     assert found(own_root, "demo") == [("damaged", "model.q4_k_m.gguf")]
     shutil.rmtree(own_root / "bins")
-    shutil.copytree(Path(os.environ["LLAMA_RUNNER_TEST_ROOT"]) / "bins", own_root / "bins", symlinks=True)
+    shutil.copytree(binaries / "bins", own_root / "bins", symlinks=True)
     done = Runner(own_root).models.verify("demo", repair=True)
     assert [each.note for each in done.problems] == ["it was made again"]
     after = state(directory)["artifacts"]["model.q4_k_m.gguf"]
