@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-LOOK_UP_S = 30.0
+LOOK_UP_S = 20.0
 """Maximum seconds for a small object."""
 PART_S = 90.0
 """Maximum seconds for a part of 16 MiB: slower than 180 KiB/s is of no use."""
