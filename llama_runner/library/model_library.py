@@ -86,6 +86,7 @@ class Library:
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
 
+    @public_method
     def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
 
@@ -96,6 +97,7 @@ class Library:
 
         return (look if dry_run else remove)(self._store, names, force=force)
 
+    @public_method
     def verify(
         self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False
     ) -> Verification:
@@ -117,6 +119,7 @@ class Library:
             lock_timeout=self._lock_timeout,
         )
 
+    @public_method
     def export(self, *names: str, output: str | Path | IO[bytes], programs: bool = False) -> Exported:
         """Write models with their records and pins into a bundle, the same bytes each time; return what was written.
 
@@ -131,6 +134,7 @@ class Library:
             names, target, programs=self._builds().path() if programs else None
         )
 
+    @public_method
     def import_bundle(self, bundle: str | Path | IO[bytes]) -> Imported:
         """Import a bundle from a file or a stream; return what was written and what was here already.
 
