@@ -25,7 +25,7 @@ HEAVY = {
     "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.checkpoint",
-    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "fsspec", "s3fs",
+    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "fsspec", "s3fs", "cyclonedx", "packageurl",
 }  # fmt: skip
 
 
@@ -234,6 +234,8 @@ NAMES = {
 }
 """Parts of such paths, which nobody but the layout joins to a directory."""
 OTHER_PATHS = {
+    "library/foreign_stores.py": "LM Studio's directory is called models",
+    "library/ollama_store.py": "Ollama's too",
     "sources/hub/names.py": "addresses of the Hub have /models/ too",
     "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
 }
@@ -258,6 +260,7 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
 
 
 OF_CONFIG = {
+    "library/foreign_stores.py": "whether a directory is a model of safetensors",
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",
@@ -358,7 +361,12 @@ def test_nothing_listens_elsewhere_than_on_loopback_unless_asked() -> None:
     assert os.environ.get("LLAMA_ARG_HOST") is None
 
 
-DISTRIBUTIONS = {"cpuinfo": "py-cpuinfo", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cpuinfo": "py-cpuinfo",
+    "yaml": "pyyaml",
+    "cyclonedx": "cyclonedx-python-lib",
+    "packageurl": "packageurl-python",
+}
 """Of modules that are not called as their distributions are."""
 STARTED = ("tool_path", "python_module")
 """Functions whose argument names a package with a program in it."""
@@ -391,4 +399,4 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
     extras = {re.split(r"[>=\[]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert third_party() - extras == declared
-    assert third_party() & extras == {"fsspec"}
+    assert third_party() & extras == {"fsspec", "cyclonedx-python-lib", "packageurl-python"}

@@ -144,7 +144,9 @@ class UnblockedStream:
 def unblock_streams() -> None:
     """Make writes return at once from now on, whether or not they are read: a server must not wait for a terminal."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, PrintableStream) and hasattr(stream.raw, "buffer"):  # a text in memory never blocks
+        if not isinstance(stream, PrintableStream) or isinstance(stream.raw, UnblockedStream):
+            continue
+        if hasattr(stream.raw, "buffer"):  # a text in memory never blocks
             with suppress(OSError, ValueError):
                 stream.flush()
             stream.raw = UnblockedStream(cast("TextIO", stream.raw))

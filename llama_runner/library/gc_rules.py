@@ -234,7 +234,10 @@ class Collection:
         """Yield what was used longest ago, until the rest fits."""
         total = self._size(found.values())
         candidates = [
-            each for model in self._free_models for each in model.artifacts if each.bytes and each.path not in found
+            each
+            for model in self._free_models
+            for each in model.artifacts
+            if each.bytes and each.path not in found and each.step != "import"  # nothing could make it again
         ]
         for each in sorted(candidates, key=self._used):
             if total <= most:
@@ -274,8 +277,8 @@ def _entry(kind: Kind, entry: Entry, reason: str) -> Garbage:
 
 
 def _made(artifact: Artifact) -> float:
-    """Return when an artifact was made; infinity where its record does not tell, so that it is not old."""
-    text = str(artifact.record.made.get("at"))
+    """Return when an artifact was made, or imported; infinity where its record does not tell, so that it is not old."""
+    text = str(artifact.record.made.get("imported") or artifact.record.made.get("at"))
     try:
         return datetime.fromisoformat(f"{text.removesuffix('Z')}+00:00").timestamp()
     except (ValueError, OverflowError):

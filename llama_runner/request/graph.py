@@ -79,7 +79,12 @@ class Pipeline(Value):
     @property
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
-        every = (self.model, *self.others, self.projector, *self.measured, *self.adapters, self.binaries)
+        return (*self.of_the_model, self.binaries) if isinstance(self.binaries, Step) else self.of_the_model
+
+    @property
+    def of_the_model(self) -> tuple[Step, ...]:
+        """What has to be there of the model, without the programs."""
+        every = (self.model, *self.others, self.projector, *self.measured, *self.adapters)
         return tuple(step for step in every if isinstance(step, Step))
 
     @property

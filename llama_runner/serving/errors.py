@@ -151,6 +151,14 @@ class DoesNotFit(ServerError):
         super().__init__(f"{name} needs {' and '.join(needs)} ({told})", hint=f"{would}; --force-memory goes on")
 
 
+class ModelDeleted(ServerError):
+    """The model was deleted between its preparation and the start of the server, as ``gc`` may do."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} was deleted while its server started", hint="run again; it is made or fetched again")
+
+
 class ServerDied(ServerError):
     """llama-server ended before it was ready."""
 

@@ -261,7 +261,7 @@ def test_14_07_an_update_means_the_options_that_it_was_locked_with(new_root: Mak
     assert str(tmp_path) not in file.read_text()
     with pytest.raises(SourceError, match=r"demo:q2_k is not in .*, which has demo:q5_k_m, demo:q8_0"):
         runner.prepare("demo", quantization="q2_k", lock_file=file)
-    with pytest.raises(UsageError, match="demo:q5_k_m was locked with --quality, whose paths are not in the lock file"):
+    with pytest.raises(UsageError, match="demo:q5_k_m was locked with quality, whose paths are not in the lock file"):
         runner.lock("demo:q5_k_m", lock_file=file, update=True)
 
 
