@@ -214,6 +214,20 @@ def test_14_06_a_killed_import_leaves_staging_that_the_next_run_removes(
     assert llama_runner("models", "import", bundle, "--root", root).code == 0
 
 
+def test_14_06_four_processes_that_import_at_once_do_the_work_of_one(
+    demo: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    bundle, other = tmp_path / "bundle.tar", tmp_path / "other"
+    assert llama_runner("models", "export", "demo:q4_k_m", "-o", bundle, "--root", demo).code == 0
+    words = [*MODULE, "models", "import", str(bundle), "--json", "--root", str(other)]
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0, 0]
+    assert sorted(len(each["artifacts"]) for each in found) == [0, 0, 0, 1]
+    assert sorted(len(each["here"]) for each in found) == [0, 1, 1, 1]
+    assert not list((other / ".llama_runner" / "staging").iterdir())
+
+
 def test_14_06_a_full_disk_and_a_store_that_cannot_be_written(
     demo: Path, tmp_path: Path, llama_runner: Command, read_only: object, other_file_system: Path
 ) -> None:
