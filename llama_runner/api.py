@@ -22,6 +22,7 @@ from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Pre
 from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked
+from llama_runner.serving.model_deletion import checked_for_deletion, until_there
 from llama_runner.serving.port_check import check_launch, check_users
 from llama_runner.serving.server_log import new_name
 from llama_runner.serving.server_process import Server
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
@@ -178,6 +180,17 @@ class Runner(Root):
         return LockChecker(self.store, self._sink, self._preparation, offline=offline).check(lock, names)
 
     @public_method
+    def why(self, name: str) -> History:
+        """Return the history of a model file: how it was made, what was done since, what would make it run again.
+
+        ``name`` is as for ``models.show``, with ``:QUANT`` where there are several files. Uses no network.
+        """
+        from llama_runner.library.artifact_history import history_of  # noqa: PLC0415 - not on the warm path
+
+        inventory, lineage = self.models.lineage(name)
+        return history_of(inventory, lineage, self.plan, lambda text: self._sink(Warned("pins", text)))
+
+    @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
         """Make llama.cpp's programs, without a model."""
         began = time.monotonic()
@@ -206,16 +219,17 @@ class Runner(Root):
         """
         spec, log_name = self._checked(prepared, server), new_name()
         memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
-        running = Server(
-            spec,
-            log=self.root / log_name,
-            log_name=log_name,
-            registry=self.servers,
-            sink=self._sink,
-            terminal=terminal,
-            about={"build": prepared.build.get("version")} | (about or {}),
-        )
-        running.wait_ready(cancelled)
+        with checked_for_deletion(prepared.model, self.root):
+            running = Server(
+                spec,
+                log=self.root / log_name,
+                log_name=log_name,
+                registry=self.servers,
+                sink=self._sink,
+                terminal=terminal,
+                about={"build": prepared.build.get("version")} | (about or {}),
+            )
+            running.wait_ready(cancelled)
         return memory.remember(running)
 
     @public_method
@@ -235,15 +249,16 @@ class Runner(Root):
         """
         from llama_runner.serving.detached_server import detached_server  # noqa: PLC0415 - not on the warm path
 
-        return detached_server(
-            self._checked(prepared, server),
-            store=self.store,
-            sink=self._sink,
-            about={"build": prepared.build.get("version")},
-            policy=policy,
-            limit=limit,
-            cancelled=cancelled,
-        )
+        with checked_for_deletion(prepared.model, self.root):
+            return detached_server(
+                self._checked(prepared, server),
+                store=self.store,
+                sink=self._sink,
+                about={"build": prepared.build.get("version")},
+                policy=policy,
+                limit=limit,
+                cancelled=cancelled,
+            )
 
     def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
         if not isinstance(prepared, Prepared):
@@ -268,9 +283,13 @@ class Runner(Root):
         from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415 - not on the warm path
 
         check_users(server or ServerOptions())
-        prepared = self.prepare(model, server=server, **keywords)
-        spec = spec_for(prepared, server)
-        return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
+
+        def start() -> Server | RunningServer:
+            prepared = self.prepare(model, server=server, **keywords)
+            spec = spec_for(prepared, server)
+            return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
+
+        return until_there(start)
 
     @public_method
     def serve(
@@ -288,8 +307,12 @@ class Runner(Root):
         """
         options = server or ServerOptions()
         check_launch(options, self.servers)
-        prepared = self.prepare(model, server=server, **keywords)
-        return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
+
+        def start() -> Server:
+            prepared = self.prepare(model, server=server, **keywords)
+            return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
+
+        return until_there(start)
 
     @public_method
     def serve_async(

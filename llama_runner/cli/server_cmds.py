@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -58,7 +59,7 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
     row = (
         server["alias"],
         told(server["state"]),
-        server["url"],
+        "-" if re.search(r":0(?=/|$)", server["url"]) else server["url"],  # one that never had a port
         told(server["pid"]),
         told(server["age_s"], text_output.age),
         told(server["rss"], size_text),
@@ -184,7 +185,7 @@ def install(name: str | None, force: bool, as_json: bool, run_options: tuple[str
 @_service_json
 @_service_words
 def show(name: str | None, system: bool, as_json: bool, run_options: tuple[str, ...]) -> None:
-    """Print the unit that install would write, or an installed one by its name."""
+    """Print the unit of a server, before or after install.
     found = None if system else _installed(name, run_options)
     if found is None:
         _, found = _service(name, run_options, system=system)

@@ -48,10 +48,11 @@ def no_such_model_error(name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"no model of the store is called {name!r}", hint=hint)
 
 
-def ambiguous_model_error(name: str, fitting: Sequence[str]) -> UsageError:
-    """Several models have names that fit."""
+def ambiguous_model_error(name: str, fitting: Sequence[str], *, same: bool = False) -> UsageError:
+    """Several models have names that fit; ``same``: some have one name, and their paths are given."""
     more = f" and {len(fitting) - _SHOWN} more" if len(fitting) > _SHOWN else ""
-    return UsageError(f"{name!r} fits {', '.join(fitting[:_SHOWN])}{more}", hint="give more of the name")
+    hint = "name one by its path" if same else "give more of the name"
+    return UsageError(f"{name!r} fits {', '.join(fitting[:_SHOWN])}{more}", hint=hint)
 
 
 def no_such_revision_error(name: str, revision: str, there: Sequence[str]) -> UsageError:
@@ -79,7 +80,8 @@ def select(models: Sequence[Model], name: str) -> Selection:
     sources = {(model.name, model.source): model for model in fitting}
     if len(sources) > 1:
         same = len({name for name, _ in sources}) < len(sources)
-        raise ambiguous_model_error(name, sorted(source if same else name for name, source in sources))
+        fit = sorted(source if same else name for name, source in sources)
+        raise ambiguous_model_error(name, fit, same=same)
     found = sorted(fitting, key=lambda model: model.made, reverse=True)
     if revision is not None:
         there = [model.revision[:12] for model in found]
@@ -90,6 +92,22 @@ def select(models: Sequence[Model], name: str) -> Selection:
     if quantization is not None and not selection.artifacts:
         raise no_such_quantization_error(base, quantization, found[0].quantizations)
     return selection
+
+
+def one_file(selection: Selection, name: str) -> tuple[Model, Artifact]:
+    """Return the one model file that a name means; ``UsageError`` where it is none or several.
+
+    Files that are here come before those of which only a record is left.
+    """
+    model = selection.models[0]
+    found = [each for each in model.artifacts if each in selection.artifacts and role_of(each) == "model"]
+    found = [each for each in found if each.bytes is not None] or found
+    if not found:
+        raise no_such_quantization_error(name, "a GGUF model", ())
+    if len(found) > 1:
+        base = f"{model.name}:"
+        raise ambiguous_model_error(name, [base + each.path.rpartition("/")[2] for each in found])
+    return model, found[0]
 
 
 def _plain(name: str) -> str:

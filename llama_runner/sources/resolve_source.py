@@ -133,6 +133,10 @@ def _open(
         return _open_model(path)
     if path.is_file() or path.suffix.lower() == ".gguf":
         return open_gguf(path)
+    if path.exists():
+        raise SourceError(
+            f"{path} is neither a file nor a directory", hint="name a GGUF file or a directory of safetensors"
+        )
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
         raise missing_source_error(path.absolute())
     return _hub_name(str(model), bare=True)

@@ -27,6 +27,8 @@ COMMANDS = {
     "status": ["status", "--json"],
     "models list": ["models", "list", "--all", "--json"],
     "models show": ["models", "show", "demo", "--json"],
+    "models provenance": ["models", "provenance", "demo", "--json"],
+    "why": ["why", "demo", "--json"],
     "lock": ["lock", "demo", "--json"],
     "lock check": ["lock", "--check", "--json"],
     "gc": ["gc", "--json"],
@@ -82,7 +84,7 @@ def test_json_documents_keep_their_fields(name: str, binaries: Path, root: Path,
     del binaries
     if name in ("ps", "stop"):
         assert llama_runner("run", "--demo", "--port", 0, "--detach", "--root", root).code == 0
-    if name == "models show":
+    if name in ("models show", "models provenance", "why"):
         assert llama_runner("prepare", "--demo", "--root", root).code == 0
     if name == "lock check":
         assert llama_runner("lock", "demo", "--root", root).code == 0
