@@ -338,6 +338,26 @@ def test_14_05_gc_and_a_bundle_know_what_was_imported(tmp_path: Path, file: Path
     assert [entry[0] for entry in names] == ["tiny:1b"]
 
 
+def test_14_05_verify_and_remove_know_what_was_imported(
+    root: Path, tmp_path: Path, file: Path, llama_runner: Command
+) -> None:
+    (one,) = imported(llama_runner, root, file, "--copy")
+    assert llama_runner("verify", "--root", root).code == 0
+    placed = root / one["paths"][0]
+    content = bytearray(placed.read_bytes())
+    content[-1] ^= 1
+    placed.write_bytes(content)
+    found = llama_runner("verify", "--repair", "--root", root)
+    assert found.code == 7, found
+    assert "was imported, and cannot be made again" in found.out + found.err
+    imported(llama_runner, root, file, "--copy")
+    assert llama_runner("verify", "--root", root).code == 0
+    assert llama_runner("models", "remove", "tiny-Q8_0", "--yes", "--root", root).code == 0
+    assert llama_runner("models", "list", "--json", "--root", root).json == []
+    assert file.is_file()
+    says(llama_runner("plan", "tiny-Q8_0", "--root", root), 3, "not the name of a model")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema": 9, "models": []}', '{"schema": 1, "models": [[1]]}'])
 def test_14_05_a_damaged_list_of_names_counts_as_absent(tmp_path: Path, file: Path, content: str) -> None:
     runner = Runner(tmp_path / "root")
