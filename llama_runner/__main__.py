@@ -2,15 +2,15 @@
 
 import sys
 
-from llama_runner.system.python_path import remove_working_directory_from_path
-
 
 def main() -> int:
     """Run the command line."""
-    remove_working_directory_from_path()
-    try:
-        from llama_runner.cli.main import main as run  # noqa: PLC0415 - importing this module costs nothing
-    except KeyboardInterrupt:  # before the command line can report it
+    try:  # an interrupt before the command line can report it; importing this module itself costs nothing
+        from llama_runner.system.python_path import remove_working_directory_from_path  # noqa: PLC0415
+
+        remove_working_directory_from_path()
+        from llama_runner.cli.main import main as run  # noqa: PLC0415
+    except KeyboardInterrupt:
         return 130
     return run()
 

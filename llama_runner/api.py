@@ -22,6 +22,7 @@ from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Pre
 from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked
+from llama_runner.serving.model_deletion import checked_for_deletion, until_there
 from llama_runner.serving.port_check import check_launch, check_users
 from llama_runner.serving.server_log import new_name
 from llama_runner.serving.server_process import Server
@@ -218,16 +219,17 @@ class Runner(Root):
         """
         spec, log_name = self._checked(prepared, server), new_name()
         memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
-        running = Server(
-            spec,
-            log=self.root / log_name,
-            log_name=log_name,
-            registry=self.servers,
-            sink=self._sink,
-            terminal=terminal,
-            about={"build": prepared.build.get("version")} | (about or {}),
-        )
-        running.wait_ready(cancelled)
+        with checked_for_deletion(prepared.model, self.root):
+            running = Server(
+                spec,
+                log=self.root / log_name,
+                log_name=log_name,
+                registry=self.servers,
+                sink=self._sink,
+                terminal=terminal,
+                about={"build": prepared.build.get("version")} | (about or {}),
+            )
+            running.wait_ready(cancelled)
         return memory.remember(running)
 
     @public_method
@@ -247,15 +249,16 @@ class Runner(Root):
         """
         from llama_runner.serving.detached_server import detached_server  # noqa: PLC0415 - not on the warm path
 
-        return detached_server(
-            self._checked(prepared, server),
-            store=self.store,
-            sink=self._sink,
-            about={"build": prepared.build.get("version")},
-            policy=policy,
-            limit=limit,
-            cancelled=cancelled,
-        )
+        with checked_for_deletion(prepared.model, self.root):
+            return detached_server(
+                self._checked(prepared, server),
+                store=self.store,
+                sink=self._sink,
+                about={"build": prepared.build.get("version")},
+                policy=policy,
+                limit=limit,
+                cancelled=cancelled,
+            )
 
     def _checked(self, prepared: Prepared, server: ServerOptions | None) -> ServerSpec:
         if not isinstance(prepared, Prepared):
@@ -280,9 +283,13 @@ class Runner(Root):
         from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415 - not on the warm path
 
         check_users(server or ServerOptions())
-        prepared = self.prepare(model, server=server, **keywords)
-        spec = spec_for(prepared, server)
-        return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
+
+        def start() -> Server | RunningServer:
+            prepared = self.prepare(model, server=server, **keywords)
+            spec = spec_for(prepared, server)
+            return ensure_ready(spec, self.servers, lambda: self.launch(prepared, server=server), sink=self._sink)
+
+        return until_there(start)
 
     @public_method
     def serve(
@@ -300,8 +307,12 @@ class Runner(Root):
         """
         options = server or ServerOptions()
         check_launch(options, self.servers)
-        prepared = self.prepare(model, server=server, **keywords)
-        return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
+
+        def start() -> Server:
+            prepared = self.prepare(model, server=server, **keywords)
+            return self.launch(prepared, server=options, terminal=terminal, cancelled=cancelled)
+
+        return until_there(start)
 
     @public_method
     def serve_async(

@@ -55,7 +55,7 @@ class Root:
 
     @property
     def models(self) -> Library:
-        """The models under this root: list, show, remove, keep, verify, export, import."""
+        """The models under this root: list, show, add, remove, keep, verify, export, import."""
         from llama_runner.library.model_library import Library  # noqa: PLC0415 - not on the warm path
 
         return Library(self.store, self._sink, builds=lambda: self.bins, lock_timeout=self._lock_timeout)

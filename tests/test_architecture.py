@@ -234,6 +234,8 @@ NAMES = {
 }
 """Parts of such paths, which nobody but the layout joins to a directory."""
 OTHER_PATHS = {
+    "library/foreign_stores.py": "LM Studio's directory is called models",
+    "library/ollama_store.py": "Ollama's too",
     "sources/hub/names.py": "addresses of the Hub have /models/ too",
     "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
 }
@@ -258,6 +260,7 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
 
 
 OF_CONFIG = {
+    "library/foreign_stores.py": "whether a directory is a model of safetensors",
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",

@@ -58,7 +58,10 @@ def _servers(context: click.Context) -> list[str]:
     from llama_runner.serving import registry  # noqa: PLC0415
 
     directory = _root(context).servers
-    return [str(about.get("alias")) for about in (*registry.running(directory), *registry.failed(directory))]
+    found = [*registry.running(directory), *registry.failed(directory)]
+    if context.command.name in ("restart", "logs"):
+        found += registry.ended(directory)
+    return list(dict.fromkeys(str(about.get("alias")) for about in found))
 
 
 def _builds(context: click.Context) -> list[str]:

@@ -76,6 +76,9 @@ def _tell(found: Collected) -> None:
             say(f"{each.kind:<13} {each.path}   ({size_text(each.bytes)}; {each.reason})")
     for name, sizes in counted.items():
         say(f"{name:<13} {len(sizes)}   ({size_text(sum(sizes))})")
+    if found.over:
+        why = "builds, kept models and what is in use stay"
+        say(f"warning: {size_text(found.over)} more than --max-size is left: {why}", err=True)
     if not found.garbage:
         say("there is nothing to free", err=True)
     elif found.applied:

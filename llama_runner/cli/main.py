@@ -83,8 +83,9 @@ class _Commands(click.Group):
             cmd_name = ALIASES[cmd_name]
         from importlib import import_module  # noqa: PLC0415 - as said
 
+        cmd_name, _, below = cmd_name.partition(" ")
         command: click.Command = getattr(import_module(f"llama_runner.cli.{self.elsewhere[cmd_name]}"), cmd_name)
-        return command
+        return command.get_command(ctx, below) if isinstance(command, click.Group) and below else command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -93,7 +94,7 @@ class _Commands(click.Group):
         if args[0] not in self.elsewhere and not ctx.resilient_parsing:
             from llama_runner.cli.command_aliases import check_word  # noqa: PLC0415 - as above
 
-            check_word(args[0])
+            check_word(args[0], self.elsewhere)
         return super().resolve_command(ctx, args)
 
 

@@ -1,4 +1,4 @@
-"""Commands about the models of the store: list, show, provenance, remove, keep; see ``transfer_cmds`` too."""
+"""Commands about the models of the store: list, show, provenance, remove, keep; the others are in files of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.add_cmds import add
 from llama_runner.cli.safe_output import say
 from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.errors import StoreError, UsageError
@@ -33,9 +34,10 @@ _LOCK_TIMEOUT_S = 600.0
 
 @click.group()
 def models() -> None:
-    """List, show, remove, keep, export and import the models of the store."""
+    """List, show, add, remove, keep, export and import the models of the store."""
 
 
+models.add_command(add)
 models.add_command(export)
 models.add_command(import_)
 
@@ -86,7 +88,13 @@ def _filtered(found: list[Model], given: dict[str, Any]) -> list[Model]:
 def _table(found: Sequence[Model], *, everything: bool) -> list[str]:
     from llama_runner.core.printable import printable  # noqa: PLC0415 - not for --help
 
-    rows = [_COLUMNS, *((printable(row[0]), *row[1:]) for row in map(_row, found))]
+    sources: dict[str, set[str]] = {}
+    for model in found:
+        sources.setdefault(model.name, set()).add(model.source)
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for model in found:
+        name, *rest = _row(model)
+        rows.append((printable(name if len(sources[model.name]) == 1 else model.source), *rest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not everything:
@@ -224,8 +232,8 @@ def keep(**given: Any) -> None:
 
 @models.command()
 @shared.store
-@click.argument("names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
-@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep.")
+@click.argument("model_names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
+@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep, or if a lock file names it.")
 @shared.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def remove(**given: Any) -> None:
     """Delete models, or one quantization of each: NAME:QUANT.
@@ -233,11 +241,11 @@ def remove(**given: Any) -> None:
     What was made from or for a model goes with it. Its records stay; `run` makes or fetches it again.
     """
     library = root_of(given).models
-    found = library.remove(*given["names"], force=given["force"], dry_run=True)
+    found = library.remove(*given["model_names"], force=given["force"], dry_run=True)
     if not given["yes"] and not _confirmed(found):
         say("nothing was removed", err=True)
         return
-    done = library.remove(*given["names"], force=given["force"])
+    done = library.remove(*given["model_names"], force=given["force"])
     if given["as_json"]:
         click.echo(json.dumps(done.to_json()))
     else:

@@ -181,15 +181,17 @@ keeping = made_from(run_options.LIFE_CYCLE)
 
 PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
 """The keywords among the options ``programs``."""
+REMOTE = tuple(option.name for option in artifact_options.REMOTE)
+"""The keywords among the options ``remote``."""
 
 
 def keywords(options: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of ``Runner.prepare`` out of a command's options."""
     read = [option for option in artifact_options.ARTIFACTS if option.reader == "artifacts"]
-    asked = {option.name: options[option.argument] for option in read if option.name != "force_step"}
+    asked = {o.name: options[o.argument] for o in read if o.name != "force_step" and o.argument in options}
     asked["projector"] = not options["no_projector"]
     asked["force"] = ("all",) if options["force"] else options["force_step"]
-    return {"model": options["model"], **asked}
+    return {"model": options["model"], **asked} if "model" in options else asked
 
 
 INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from llama_runner.api import Runner
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.server_process import Server
     from llama_runner.serving.supervisor import Supervisor
 
@@ -52,18 +54,26 @@ def run(**given: Any) -> None:
     if not shared.INFORMATION.isdisjoint(extra):
         print_information(given, extra)
         return
-    from llama_runner.serving.port_check import check_launch  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.model_deletion import until_there  # noqa: PLC0415 - not for --help
+    from llama_runner.serving.port_check import check_launch  # noqa: PLC0415
 
     server_options = shared.server_options(given)
     runner = runner_for(given, events=given["as_json"])
     if given["detach"]:
-        from llama_runner.cli.detach import check_detach, detach  # noqa: PLC0415 - only then
+        from llama_runner.cli.detach import check_detach  # noqa: PLC0415 - only then
 
         check_detach(runner, server_options, given)
     else:
         check_launch(server_options, runner.servers)
+    until_there(lambda: _run(runner, server_options, given))
+
+
+def _run(runner: Runner, server_options: ServerOptions, given: dict[str, Any]) -> None:
+    """Prepare and serve, until the server ends or is in the background."""
     prepared = runner.prepare(server=server_options, **shared.keywords(given))
     if given["detach"]:
+        from llama_runner.cli.detach import detach  # noqa: PLC0415 - only then
+
         with _StopSignals() as wish:
             detach(runner, prepared, server_options, given, wish.is_set)
         return

@@ -65,8 +65,25 @@ class PrintableStream:
         shown = text if text.strip("\n") in _styled else printable_lines(text)
         if self._encoding != "utf-8":
             shown = shown.encode(self._encoding, "backslashreplace").decode(self._encoding)
-        self.raw.write(shown)
+        try:
+            self.raw.write(shown)
+        except OSError as error:
+            self._name(error)
+            raise
         return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        try:
+            self.raw.flush()
+        except OSError as error:
+            self._name(error)
+            raise
+
+    def _name(self, error: OSError) -> None:
+        """Name the stream in an error of the system, which knows its number only."""
+        names = {"<stdout>": "standard output", "<stderr>": "standard error"}
+        error.filename = error.filename or names.get(str(getattr(self.raw, "name", "")))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.raw, name)
@@ -127,7 +144,9 @@ class UnblockedStream:
 def unblock_streams() -> None:
     """Make writes return at once from now on, whether or not they are read: a server must not wait for a terminal."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, PrintableStream) and hasattr(stream.raw, "buffer"):  # a text in memory never blocks
+        if not isinstance(stream, PrintableStream) or isinstance(stream.raw, UnblockedStream):
+            continue
+        if hasattr(stream.raw, "buffer"):  # a text in memory never blocks
             with suppress(OSError, ValueError):
                 stream.flush()
             stream.raw = UnblockedStream(cast("TextIO", stream.raw))

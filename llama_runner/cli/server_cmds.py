@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -58,7 +59,7 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
     row = (
         server["alias"],
         told(server["state"]),
-        server["url"],
+        "-" if re.search(r":0(?=/|$)", server["url"]) else server["url"],  # one that never had a port
         told(server["pid"]),
         told(server["age_s"], text_output.age),
         told(server["rss"], size_text),

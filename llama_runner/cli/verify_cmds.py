@@ -12,7 +12,7 @@ from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.gc_cmds import Duration
 from llama_runner.cli.safe_output import say
-from llama_runner.core.errors import StoreError
+from llama_runner.core.errors import Interrupted, StoreError
 from llama_runner.core.sizes import size_text
 
 
@@ -41,7 +41,7 @@ class Since(Duration):
 
 @click.command()
 @shared.store
-@click.argument("names", nargs=-1, cls=shared.CompletedArgument, metavar="[NAME…]")
+@click.argument("model_names", nargs=-1, cls=shared.CompletedArgument, metavar="[NAME…]")
 @shared.option(
     "--since",
     type=Since(),
@@ -58,9 +58,13 @@ def verify(**given: Any) -> None:
     """
     if given["offline"] and not given["repair"]:
         raise click.UsageError("--offline is about --repair: nothing else uses the network")
-    found = runner_for(given).models.verify(
-        *given["names"], since=given["since"], repair=given["repair"], offline=given["offline"]
-    )
+    wishes = {name: given[name] for name in ("since", "repair", "offline")}
+    try:
+        found = runner_for(given).models.verify(*given["model_names"], **wishes)
+    except Interrupted:
+        if not given["as_json"]:
+            say("--since last goes on with this run", err=True)
+        raise
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))
     else:

@@ -102,13 +102,16 @@ def check_tokenizer(directory: Path) -> None:
 
 
 def check_adapter(directory: Path) -> None:
-    """Raise ``SourceError`` if a LoRA adapter has no settings or no safetensors."""
-    from llama_runner.convert.errors import MissingFile  # noqa: PLC0415 - few have any
+    """Raise ``SourceError`` if a LoRA adapter has no settings, or no safetensors that can be read."""
+    from llama_runner.convert import shards  # noqa: PLC0415 - few have any
+    from llama_runner.convert.errors import BrokenShard, MissingFile  # noqa: PLC0415
 
     source = ModelDirectory(directory)
     source.object("adapter_config.json", purpose="the adapter's settings")
     if not source.has(_ADAPTER):
         raise MissingFile(source.path(_ADAPTER), purpose="the adapter's weights", hint=_AS_SAFETENSORS)
+    if not shards.read(source.path(_ADAPTER)).tensors:
+        raise BrokenShard(source.path(_ADAPTER), "it has no tensors")
 
 
 def _need(source: ModelDirectory, architecture: str) -> str | None:

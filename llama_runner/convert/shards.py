@@ -36,7 +36,7 @@ def find_shards(source: ModelDirectory) -> tuple[Shard, ...]:
     """Return all shards, with their headers read and checked against the index."""
     index = _index(source)
     names = sorted(set(index.values())) if index is not None else _weights(source)
-    shards = tuple(_read(source.path(name)) for name in names)
+    shards = tuple(read(source.path(name)) for name in names)
     found: dict[str, Tensor] = {}
     for tensor in (tensor for shard in shards for tensor in shard.tensors):
         if tensor.name in found:
@@ -48,8 +48,8 @@ def find_shards(source: ModelDirectory) -> tuple[Shard, ...]:
     return shards
 
 
-def _read(path: Path) -> Shard:
-    """Read one header; the error for a rejected file includes the reason of the safetensors library."""
+def read(path: Path) -> Shard:
+    """Read one header; raises ``SourceError``, for a rejected file with the reason of the safetensors library."""
     try:
         with reading(path):
             return read_shard(path)

@@ -95,8 +95,8 @@ class Reason(Value):
     Kinds: ``no_record``, ``payload_gone``, ``payload_changed``, ``step_changed``, ``version_changed``,
     ``param_changed``, ``input_changed``, ``platform_changed``, ``tool_changed``, ``forced``. For ``no_record``,
     ``name`` is a file, or ``commit``, that changed since ``old``, the time at which an earlier state was made. For
-    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use, and ``removed`` for what the
-    user removed at the time ``old``.
+    ``payload_gone``, ``name`` is ``intermediate`` for a file that is deleted after use, and ``removed`` or ``freed``
+    for what the user or gc removed at the time ``old``.
     """
 
     kind: str
@@ -200,8 +200,9 @@ def _by_payload(record: Record, payload: PayloadState) -> Decision:
     if payload == "changed":
         return Run((Reason("payload_changed"),))
     if payload == "absent":
-        if removed := record.made.get("removed"):
-            return Run((Reason("payload_gone", "removed", removed),))
+        for how in ("removed", "freed"):
+            if at := record.made.get(how):
+                return Run((Reason("payload_gone", how, at),))
         return Run((Reason("payload_gone", "intermediate" if record.made.get("kept") is False else ""),))
     return Skip(record.digest, restamp=payload == "restamp")
 

@@ -14,7 +14,7 @@ from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
 from llama_runner.library.in_use import UseCheck, served_files
 from llama_runner.library.kept_models import kept_models
 from llama_runner.library.lock_roots import lock_roots
-from llama_runner.library.models import models_of
+from llama_runner.library.models import models_of, time_text
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.errors import as_store_error
@@ -37,6 +37,8 @@ class Collected(Value):
     applied: bool
     left: dict[str, str] = field(default_factory=dict)
     """Why something was left after all, by path."""
+    over: int = 0
+    """Bytes that the artifacts have more than ``max_size`` allows, where that cannot be reached."""
 
     @property
     def bytes(self) -> int:
@@ -50,6 +52,7 @@ class Collected(Value):
             "bytes": self.bytes,
             "garbage": [each.to_json() for each in self.garbage],
             "left": self.left,
+            **({"over": self.over} if self.over else {}),
         }
 
 
@@ -61,7 +64,8 @@ class Collector:
 
     def look(self, *, older_than: float, max_size: int | None) -> Collected:
         """Return what would be freed. Writes nothing."""
-        return Collected(tuple(self._garbage(older_than, max_size)), applied=False)
+        found = self._collection(older_than, max_size)
+        return Collected(tuple(found.garbage), applied=False, over=found.over)
 
     def collect(self, *, older_than: float, max_size: int | None) -> Collected:
         """Free it, and return what was freed and what was left. One process at a time does this.
@@ -78,17 +82,18 @@ class Collector:
         try:
             with locks.hold(path, "gc", timeout=self._lock_timeout, on_wait=wait):
                 registry.forget_ended(layout.servers(self._store.private))
-                garbage = self._garbage(older_than, max_size)
+                found = self._collection(older_than, max_size)
+                garbage, over = found.garbage, found.over
                 left = self._free(garbage)
                 taken = {each.path for each in garbage}  # locks that were taken for this are garbage too
-                more = [each for each in self._garbage(older_than, max_size) if each.kind == "lock"]
+                more = [each for each in self._collection(older_than, max_size).garbage if each.kind == "lock"]
                 left |= self._free(more)
                 garbage += [each for each in more if each.path not in taken]
         except OSError as error:
             raise as_store_error(error, self._store.root) from error
-        return Collected(tuple(garbage), applied=True, left=left)
+        return Collected(tuple(garbage), applied=True, left=left, over=over)
 
-    def _garbage(self, older_than: float, max_size: int | None) -> list[Garbage]:
+    def _collection(self, older_than: float, max_size: int | None) -> Collection:
         inventory, private = Inventory(self._store.root), self._store.private
         for warning in inventory.warnings(inventory.directories):
             self._sink(warning)
@@ -102,7 +107,7 @@ class Collector:
             is_busy=self._is_busy,
         )
         limits = Limits(time.time(), older_than, max_size)
-        return Collection(inventory, models_of(inventory), roots, limits).garbage
+        return Collection(inventory, models_of(inventory), roots, limits)
 
     def _current(self, repo: str) -> frozenset[str] | None:
         from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where there are two revisions
@@ -143,6 +148,8 @@ class Collector:
         elif (artifact := garbage.artifact) is not None:
             place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
             keep = artifact.record if garbage.keep_record else None
+            if keep is not None and garbage.kind == "evicted":
+                keep = keep.replace(made={**keep.made, "freed": time_text(time.time())})
             removal.remove(self._store, place, artifact.record, check=UseCheck(self._store, artifact), keep=keep)
             self._remove_empty(path.parent)  # what holds the shards of a model
         elif garbage.kind == "staging":

@@ -15,7 +15,7 @@ from llama_runner.library.models import role_of
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from llama_runner.library.kept_models import Kept
     from llama_runner.library.models import Model
@@ -91,6 +91,18 @@ class Collection:
         gone = {each.path for each in found.values() if each.artifact is not None and not each.keep_record}
         found |= {each.path: each for each in self._named_after_artifacts(gone)}
         return list(found.values())
+
+    @property
+    def over(self) -> int:
+        """How many bytes of artifacts are more than ``max_size`` once everything of the list is freed."""
+        if self._limits.max_size is None:
+            return 0
+        return max(0, self._size(self.garbage) - self._limits.max_size)
+
+    def _size(self, freed: Iterable[Garbage]) -> int:
+        """Return what the artifacts take on the disk once these are freed."""
+        total = sum(each.bytes or 0 for each in self._inventory.artifacts)
+        return total - sum(each.bytes for each in freed if each.artifact is not None)
 
     def _of_models(self) -> Iterator[Garbage]:
         old = {id(model): text for model, text in self._old_revisions()}
@@ -220,10 +232,12 @@ class Collection:
 
     def _evicted(self, found: Mapping[str, Garbage], most: int) -> Iterator[Garbage]:
         """Yield what was used longest ago, until the rest fits."""
-        total = sum(each.bytes or 0 for each in self._inventory.artifacts)
-        total -= sum(each.bytes for each in found.values() if each.artifact is not None)
+        total = self._size(found.values())
         candidates = [
-            each for model in self._free_models for each in model.artifacts if each.bytes and each.path not in found
+            each
+            for model in self._free_models
+            for each in model.artifacts
+            if each.bytes and each.path not in found and each.step != "import"  # nothing could make it again
         ]
         for each in sorted(candidates, key=self._used):
             if total <= most:
@@ -263,8 +277,8 @@ def _entry(kind: Kind, entry: Entry, reason: str) -> Garbage:
 
 
 def _made(artifact: Artifact) -> float:
-    """Return when an artifact was made; infinity where its record does not tell, so that it is not old."""
-    text = str(artifact.record.made.get("at"))
+    """Return when an artifact was made, or imported; infinity where its record does not tell, so that it is not old."""
+    text = str(artifact.record.made.get("imported") or artifact.record.made.get("at"))
     try:
         return datetime.fromisoformat(f"{text.removesuffix('Z')}+00:00").timestamp()
     except (ValueError, OverflowError):

@@ -32,6 +32,7 @@ _VERBS = {
     "imatrix": "importance matrix of {model}",
     "quality": "quality of {model}",
     "adapter": "adapter converted from {source}",
+    "import": "imported from {source}",
 }
 
 

@@ -16,17 +16,23 @@ from llama_runner.store.local_sources import source_read_errors
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Callable
     from pathlib import Path
 
+    from typing_extensions import Unpack
+
+    from llama_runner.library.add_models import AddedModel, Choice
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
+    from llama_runner.library.file_import import ForeignModel, How, ImportedModel
     from llama_runner.library.lineage import Lineage
     from llama_runner.library.model_details import Details
     from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
     from llama_runner.llama_cpp.installed_builds import BuildStore
+    from llama_runner.request.options import RunnerKeywords
     from llama_runner.store.artifacts import Store
 
 
@@ -52,7 +58,7 @@ class Library:
         inventory = Inventory(self._store.root)
         for warning in inventory.warnings(inventory.models):
             self._sink(warning)
-        return [model for model in models_of(inventory) if everything or model.files]
+        return [model for model in models_of(inventory) if everything or model.is_here]
 
     @public_method
     def show(self, name: str, *, check: bool = False) -> Details:
@@ -123,16 +129,38 @@ class Library:
 
         return tuple(sorted({name for name, _ in kept_models(self._store.private).names}))
 
+    @public_method
+    def add(self, *names: str, **keywords: Unpack[RunnerKeywords]) -> builtins.list[AddedModel]:
+        """Fetch or make models, without what serving them needs; return what came of each name.
+
+        A model that cannot be had has its ``error`` there, and the others are added. Raises ``Interrupted``.
+        """
+        from llama_runner.library.add_models import add  # noqa: PLC0415 - loads the pipeline
+
+        return add(self._store, self._sink, self._lock_timeout, names, keywords)
+
+    @public_method
+    def choices(self, name: str, **keywords: Unpack[RunnerKeywords]) -> builtins.list[Choice]:
+        """Return the quantizations that a name leaves open, the smallest first; none where there is no choice.
+
+        Asks the Hub about a name that is not known here. Raises as ``Runner.prepare``.
+        """
+        from llama_runner.library.add_models import choices  # noqa: PLC0415 - as above
+
+        return choices(self._store, self._sink, name, keywords)
+
+    @public_method
     def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
 
         Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
-        ``keep`` names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        ``keep`` or a lock file names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
         """
         from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
 
-        return (look if dry_run else remove)(self._store, names, force=force)
+        return (look if dry_run else remove)(self._store, names, force=force, sink=self._sink)
 
+    @public_method
     def verify(
         self, *names: str, since: float | str | None = None, repair: bool = False, offline: bool = False
     ) -> Verification:
@@ -154,6 +182,7 @@ class Library:
             lock_timeout=self._lock_timeout,
         )
 
+    @public_method
     def export(self, *names: str, output: str | Path | IO[bytes], programs: bool = False) -> Exported:
         """Write models with their records and pins into a bundle, the same bytes each time; return what was written.
 
@@ -168,6 +197,7 @@ class Library:
             names, target, programs=self._builds().path() if programs else None
         )
 
+    @public_method
     def import_bundle(self, bundle: str | Path | IO[bytes]) -> Imported:
         """Import a bundle from a file or a stream; return what was written and what was here already.
 
@@ -182,6 +212,50 @@ class Library:
         path = layout.user_path(bundle)
         with source_read_errors(path), open_regular(path) as file:
             return importer.run(file)
+
+    @public_method
+    def import_path(self, path: str | Path, *, name: str | None = None, how: How = "link") -> ImportedModel:
+        """Import a GGUF file with its other shards, or a directory of safetensors; return what was imported.
+
+        It is run by ``name``, by default that of the file or directory. With ``link`` the bytes are shared with the
+        file; with ``copy`` they are copied, with ``move`` the file is removed afterwards. Raises ``UsageError``,
+        ``SourceError``, ``StoreError``.
+        """
+        from llama_runner.library.file_import import FileImporter  # noqa: PLC0415 - not for a list
+        from llama_runner.library.foreign_stores import path_model  # noqa: PLC0415
+
+        found = layout.user_path(path)
+        with source_read_errors(found):
+            model = path_model(found, name)
+        return FileImporter(self._store, self._sink, self._lock_timeout).run(model, how)
+
+    @public_method
+    def found_in(self, tool: str, *, path: str | Path | None = None) -> tuple[ForeignModel, ...]:
+        """Return the models that another program keeps: ``ollama``, ``huggingface``, ``lm-studio``, ``llama.cpp``.
+
+        ``path`` is its directory, if that is not the usual one. Raises ``UsageError``, ``SourceError``.
+        """
+        from llama_runner.library.foreign_stores import find_foreign  # noqa: PLC0415 - not for a list
+
+        return tuple(find_foreign(tool, None if path is None else layout.user_path(path), os.environ))
+
+    @public_method
+    def import_from(
+        self, tool: str, *names: str, path: str | Path | None = None, how: How = "link"
+    ) -> tuple[ImportedModel, ...]:
+        """Import models that another program keeps, by the names of ``found_in``; its files are not changed.
+
+        Raises ``UsageError`` for names before anything is imported, ``SourceError`` and ``StoreError``.
+        """
+        from llama_runner.library.file_import import FileImporter, moved_from_tool_error  # noqa: PLC0415 - not for a list
+        from llama_runner.library.foreign_stores import choose  # noqa: PLC0415
+
+        if how == "move":
+            raise moved_from_tool_error(tool)
+        there = self.found_in(tool, path=path)
+        chosen = {(model := choose(tool, there, name)).name: model for name in names}
+        importer = FileImporter(self._store, self._sink, self._lock_timeout)
+        return tuple(importer.run(model, how) for model in chosen.values())
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)

@@ -48,10 +48,11 @@ def no_such_model_error(name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"no model of the store is called {name!r}", hint=hint)
 
 
-def ambiguous_model_error(name: str, fitting: Sequence[str]) -> UsageError:
-    """Several models have names that fit."""
+def ambiguous_model_error(name: str, fitting: Sequence[str], *, same: bool = False) -> UsageError:
+    """Several models have names that fit; ``same``: some have one name, and their paths are given."""
     more = f" and {len(fitting) - _SHOWN} more" if len(fitting) > _SHOWN else ""
-    return UsageError(f"{name!r} fits {', '.join(fitting[:_SHOWN])}{more}", hint="give more of the name")
+    hint = "name one by its path" if same else "give more of the name"
+    return UsageError(f"{name!r} fits {', '.join(fitting[:_SHOWN])}{more}", hint=hint)
 
 
 def no_such_revision_error(name: str, revision: str, there: Sequence[str]) -> UsageError:
@@ -79,7 +80,8 @@ def select(models: Sequence[Model], name: str) -> Selection:
     sources = {(model.name, model.source): model for model in fitting}
     if len(sources) > 1:
         same = len({name for name, _ in sources}) < len(sources)
-        raise ambiguous_model_error(name, sorted(source if same else name for name, source in sources))
+        fit = sorted(source if same else name for name, source in sources)
+        raise ambiguous_model_error(name, fit, same=same)
     found = sorted(fitting, key=lambda model: model.made, reverse=True)
     if revision is not None:
         there = [model.revision[:12] for model in found]

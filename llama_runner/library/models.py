@@ -52,6 +52,11 @@ class Model(Value):
         return [each for each in self.artifacts if role_of(each) == "model" and each.bytes is not None]
 
     @property
+    def is_here(self) -> bool:
+        """Whether a GGUF model is there, or weights that were imported."""
+        return bool(self.files) or any(each.step == "import" and each.bytes is not None for each in self.artifacts)
+
+    @property
     def quantizations(self) -> list[str]:
         """The types of the models that are there."""
         return list(dict.fromkeys(quantization_of(each) for each in self.files))
@@ -109,6 +114,8 @@ def role_of(artifact: Artifact) -> str:
     """Return what an artifact is: ``model``, ``intermediate``, ``weights``, ``projector``, ``adapter``, …"""
     if artifact.step in _OTHERS:
         return _OTHERS[artifact.step]
+    if artifact.step == "import" and artifact.record.recipe.get("params", {}).get("role") == "projector":
+        return "projector"
     if artifact.directory.startswith(layout.SAFETENSORS):
         return "weights"
     return "intermediate" if artifact.record.made.get("kept") is False else "model"

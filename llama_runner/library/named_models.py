@@ -42,4 +42,5 @@ def _named(store: Store, artifact: Artifact) -> Iterator[NamedModel]:
     if artifact.is_tree and not is_weights:
         file = min((path.name for path in (store.root / artifact.path).glob("*.gguf")), default="")
     tag = "" if is_weights or ":" in name else quantization_of(artifact).strip("?")
-    yield NamedModel(name, artifact.directory, file, artifact.name, tag)
+    alias = name if artifact.step == "import" or not tag else f"{name}:{tag}"
+    yield NamedModel(name, artifact.directory, file, artifact.name, tag, alias)

@@ -11,6 +11,7 @@ from llama_runner.core.immutable import Value, field
 from llama_runner.core.step import Place
 from llama_runner.library.in_use import UseCheck
 from llama_runner.library.kept_models import kept_models
+from llama_runner.library.lock_roots import lock_roots
 from llama_runner.library.model_names import select
 from llama_runner.library.models import artifact_json, files_of, models_of, time_text
 from llama_runner.store import removal
@@ -20,6 +21,7 @@ from llama_runner.store.inventory import Inventory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from llama_runner.core.events import Sink
     from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
     from llama_runner.store.artifacts import Store
@@ -66,21 +68,26 @@ def is_kept_error(model: Model) -> UsageError:
     return UsageError(f"{model.name} is one of the models to keep", hint=hint)
 
 
+def is_locked_error(model: Model) -> UsageError:
+    """A lock file names the model."""
+    return UsageError(f"a lock file names {model.name}", hint="insist with --force, or take it out of the lock file")
+
+
 def nothing_left_error(model: Model) -> UsageError:
     """Of the model only records are left."""
     return UsageError(f"nothing of {model.title} is here but its records", hint="it was deleted before")
 
 
-def look(store: Store, names: Sequence[str], *, force: bool) -> Removal:
+def look(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Removal:
     """Return what would be deleted. Writes nothing.
 
-    Raises ``UsageError`` for names that mean no model or several, and for models to keep without ``force``;
-    ``StoreError`` for what a server uses.
+    Raises ``UsageError`` for names that mean no model or several, and without ``force`` for models to keep or in a lock
+    file; ``StoreError`` for what a server uses.
     """
     if not names:
         raise UsageError("no model is named", hint="llama-runner models list shows what is there")
     inventory = Inventory(store.root)
-    models, kept = models_of(inventory), kept_models(store.private)
+    models, kept, locked = models_of(inventory), kept_models(store.private), lock_roots(store.private, sink)
     found: dict[str, Artifact] = {}
     titles: dict[str, None] = {}
     left: dict[str, str] = {}
@@ -91,6 +98,8 @@ def look(store: Store, names: Sequence[str], *, force: bool) -> Removal:
         for model in selection.models:
             if kept.has(model) and not force:
                 raise is_kept_error(model)
+            if locked.has(model) and not force:
+                raise is_locked_error(model)
             if any(each in there for each in model.artifacts):
                 titles[model.title] = None
             left |= {path: f"its record cannot be read: {why}" for path, why in model.problems.items()}
@@ -122,9 +131,9 @@ def _shared(store: Store, artifact: Artifact) -> int:
     return 0
 
 
-def remove(store: Store, names: Sequence[str], *, force: bool) -> Removal:
+def remove(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Removal:
     """Delete what ``look`` returns, and return it. What is in use by then is left. Raises as ``look``."""
-    found = look(store, names, force=force)
+    found = look(store, names, force=force, sink=sink)
     at, left = time_text(time.time()), dict(found.left)
     for each in found.artifacts:
         place = Place(each.directory, "" if each.is_tree else each.name)

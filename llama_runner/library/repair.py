@@ -54,6 +54,11 @@ def unknown_recipe_error(artifact: Artifact) -> StoreError:
     )
 
 
+def only_imported_error(artifact: Artifact) -> StoreError:
+    """An imported file has no other source than the one that it was imported from."""
+    return StoreError(f"{artifact.path} was imported, and cannot be made again", hint="import it again: models import")
+
+
 def in_repair_order(artifacts: Iterable[Artifact]) -> list[Artifact]:
     """Return artifacts in an order in which each is made from what is repaired already."""
     return sorted(artifacts, key=lambda each: _ORDER.index(each.step) if each.step in _ORDER else len(_ORDER))
@@ -75,6 +80,8 @@ class Repair:
             place, record = _place(artifact), artifact.record
             removal.remove(self._store, place, record, keep=record)
             return "it was deleted; it is made again when needed"
+        if artifact.step == "import":
+            raise only_imported_error(artifact)
         is_download = bool(published_digests(artifact))
         if is_download:
             self._execute(self._download(artifact, damaged))

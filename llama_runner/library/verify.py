@@ -20,7 +20,7 @@ from llama_runner.sources.hub.pins import PinStore, RemoteFile
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import file_stamp, hash_file, tree_files
 from llama_runner.system import hardware
-from llama_runner.system.files import forget_cached
+from llama_runner.system.files import forget_cached, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -118,7 +118,7 @@ class Verifier:
         start = self._log.last_began() if since == "last" else since
         seen = {} if start is None else self._log.since(float(start), now)
         subjects = [self._subject(each) for each in artifacts]
-        self._is_logged = bool(subjects) and self._log.begin(now if start is None else float(start))
+        self._is_logged = bool(subjects) and self._log.begin(now if start is None else min(now, float(start)))
         if subjects and not self._is_logged:
             self._sink(Noticed("verify", "the store cannot be written: --since will not know what was read"))
         try:
@@ -250,13 +250,14 @@ class Verifier:
             before = done
 
         try:
-            forget_cached(part.path)
             if part.published.startswith("blob:"):
                 file = RemoteFile(part.name, int(part.stamp["size"]), None, part.published)
+                with open_regular(part.path) as opened:
+                    forget_cached(opened.fileno())
                 hashes = hub_verify.hash_file(part.path, file, self._stopped.is_set)
                 progress(file.size)
                 return _content(part, hashes.sha256).replace(blob=hashes.blob)
-            return _content(part, hash_file(part.path, self._stopped.is_set, progress))
+            return _content(part, hash_file(part.path, self._stopped.is_set, progress, from_disk=True))
         except OSError as error:
             return FileContent(part.path, None, error=error.strerror or str(error))
 

@@ -115,7 +115,8 @@ def _repaired(
     for each in problems:
         by_path.setdefault(each.artifact, []).append(each)
     for artifact in in_repair_order(each for each in artifacts if each.path in by_path):
-        names = (each.path.removeprefix(f"{artifact.path}/") for each in by_path[artifact.path])
+        files = [each.path for each in by_path[artifact.path] if each.kind not in ("header", "record")]
+        names = [path.removeprefix(f"{artifact.path}/") for path in files]
         try:
             outcome[artifact.path] = True, repair.repair(artifact, frozenset(names))
         except Interrupted:

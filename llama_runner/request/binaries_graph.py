@@ -23,6 +23,7 @@ from llama_runner.request.program_facts import PORTABLE, Archive, Release, Wheel
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackSource
+from llama_runner.store.local_sources import MissingSource
 
 if TYPE_CHECKING:
     from llama_runner.core.step import Node
@@ -69,7 +70,7 @@ def build(wanted: BinariesOptions, facts: ProgramFacts) -> Programs:
 
 def _present(found: Present, wanted: BinariesOptions, facts: ProgramFacts) -> Node:
     """Return what gives programs that need not be built."""
-    if isinstance(found, InstalledPrograms):
+    if isinstance(found, (InstalledPrograms, MissingSource)):
         return found
     from llama_runner.request import prebuilt_graph  # noqa: PLC0415 - most programs are built
 

@@ -79,7 +79,12 @@ class Pipeline(Value):
     @property
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the launch."""
-        every = (self.model, *self.others, self.projector, *self.measured, *self.adapters, self.binaries)
+        return (*self.of_the_model, self.binaries) if isinstance(self.binaries, Step) else self.of_the_model
+
+    @property
+    def of_the_model(self) -> tuple[Step, ...]:
+        """What has to be there of the model, without the programs."""
+        every = (self.model, *self.others, self.projector, *self.measured, *self.adapters)
         return tuple(step for step in every if isinstance(step, Step))
 
     @property
@@ -221,7 +226,9 @@ def _wanted(options: Options) -> list[str]:
     """Return the quantizations that were asked for, each once, in their order."""
     if not options.quantization:
         return []
-    names = filter(None, (name.strip() for name in options.quantization.split(",")))
+    names = [name.strip() for name in options.quantization.split(",") if name.strip()]
+    if not names:
+        raise quantizations.unknown_quantization_error(options.quantization)
     known = {AS_IT_COMES: AS_IT_COMES}
     with_imatrix = options.tuning.has_imatrix
     return list(

@@ -47,11 +47,17 @@ def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: d
         binaries=programs_of(store, graph.binaries, places),
         facts=facts,
         others=tuple(file_of(store, step, places) for step in graph.others if step in places),
-        projector=None if graph.projector is None else file_of(store, graph.projector, places),
+        projector=_projector(store, graph, places),
         adapters=tuple(
             one.path if isinstance(one, LocalGguf) else file_of(store, one, places) for one in graph.adapters
         ),
     )
+
+
+def _projector(store: Store, graph: Pipeline, places: Mapping[Any, Place]) -> Path | None:
+    if graph.projector is not None:
+        return file_of(store, graph.projector, places)
+    return graph.source.projector if isinstance(graph.source, LocalGguf) else None
 
 
 def _completed(facts: Mapping[str, Any], model: Path) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def copied(store: Store, pipeline: Pipeline, made: list[ModelFile], wanted: str 
 
 def check_output(pipeline: Pipeline, wanted: str | Path, root: Path) -> None:
     """Raise a ``UsageError``, or ``OutputNotWritable``, if copies of the model cannot be put there."""
+    if not os.fspath(wanted):
+        raise UsageError("the output has no name", hint="say which file: --output FILE, or --output DIR/")
     output = output_file(pipeline, wanted)
     if output.is_dir():
         raise is_directory_error(output)

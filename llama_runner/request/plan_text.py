@@ -18,15 +18,15 @@ _LONGEST = 60
 def reason_text(reason: Reason, step: str) -> str:
     """Return a reason why a step of this kind runs, as a clause."""
     old, new = _brief(reason.old), _brief(reason.new)
-    gone = "its file is gone"
+    gone = "it is gone"
     if reason.name == "intermediate":
         gone = "its file was removed after it was used" + ("; --keep-f16 keeps it" if step == "convert" else "")
-    if reason.name == "removed":
-        gone = f"removed by `models remove` ({time_text(old)})"
+    elif reason.name in ("removed", "freed"):
+        gone = f"removed by `{'models remove' if reason.name == 'removed' else 'gc'}` ({time_text(old)})"
     return {
         "no_record": f"{reason.name} changed since {time_text(old)}" if reason.name else "not made yet",
         "payload_gone": gone,
-        "payload_changed": "the file is not what was made",
+        "payload_changed": "it was changed after it was made",
         "step_changed": "the way it is made changed",
         "version_changed": f"the step changed from version {old} to {new}",
         "param_changed": f"{reason.name} changed from {old} to {new}",

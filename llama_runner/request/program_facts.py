@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from llama_runner.core.errors import ToolError
     from llama_runner.llama_cpp.build_selection import InstalledPrograms
     from llama_runner.llama_cpp.gpu_detection import Gpus
     from llama_runner.llama_cpp.pinned_source import SourcePin
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from llama_runner.request.source_tree_facts import NamedTree
     from llama_runner.sources.local import PlainFile
     from llama_runner.store.artifacts import Store
+    from llama_runner.store.local_sources import MissingSource
 
 AUTO, BUILD = "auto", "build"
 PORTABLE = "cpu-portable"
@@ -99,7 +101,7 @@ class Wheel(Value):
 if TYPE_CHECKING:
     KnownCompilers = Callable[[str, str, int, str], tuple[str, ...] | None]
     """Returns the compilers of builds on other machines, for system, backend, build number and processor."""
-    Present = InstalledPrograms | AdoptedPrograms | Archive | Release | Wheel
+    Present = InstalledPrograms | AdoptedPrograms | Archive | Release | Wheel | MissingSource
 
 
 class BuildFacts(Value):
@@ -179,6 +181,13 @@ def find_program_facts(
     if present is not None:
         return facts.replace(present=present)
     return _of_build(wanted, facts, environment, store, offline=offline, known_compilers=known_compilers)
+
+
+def missing_programs(error: ToolError) -> ProgramFacts:
+    """Return the facts for a graph of what is made without programs, where there are none and none can be built."""
+    from llama_runner.store.local_sources import MissingSource  # noqa: PLC0415 - only then
+
+    return ProgramFacts(load_pin(layout.pin_file()), hardware.platform_tag(), MissingSource(error))
 
 
 def _present(facts: ProgramFacts, environment: Mapping[str, str], store: Store) -> Present | None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import ModelDirectory
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.llama_cpp.build_selection import other_platform_error
 from llama_runner.request.model_facts import find_model_facts
 from llama_runner.request.options import binaries_options_of, checked, options_of, quantize_options_of
-from llama_runner.request.program_facts import find_program_facts
+from llama_runner.request.program_facts import find_program_facts, missing_programs
 from llama_runner.request.remote_stores import Opened, remote_store_of
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
@@ -63,10 +63,19 @@ class LockedUpdate(UsageError):
 class ProgramsRequest:
     """One call that asks for llama.cpp's programs: its options, and the facts that their graph is built from."""
 
-    def __init__(self, keywords: RunnerKeywords, *, store: Store, sink: Sink, remotes: Opened | None = None) -> None:
+    def __init__(
+        self,
+        keywords: RunnerKeywords,
+        *,
+        store: Store,
+        sink: Sink,
+        remotes: Opened | None = None,
+        needs_programs: bool = True,
+    ) -> None:
         """Find the facts: reads the disk, and may start processes and ask networks.
 
-        ``remotes`` are the remote stores of earlier requests.
+        ``remotes`` are the remote stores of earlier requests. Without ``needs_programs`` a missing compiler is an error
+        only once something is made with the programs.
         """
         self.keywords = keywords = checked(keywords)
         self._store, self._sink = store, sink
@@ -76,15 +85,20 @@ class ProgramsRequest:
         self.remote = remote_store_of(
             keywords, os.environ, sink, offline=self.offline, opened={} if remotes is None else remotes
         )
-        self.program_facts = find_program_facts(
-            self.wanted,
-            environment=os.environ,
-            store=store,
-            update=keywords.get("update", False),
-            offline=self.offline,
-            notice=lambda what, text: sink(Noticed(what, text)),
-            known_compilers=None if self.remote is None else self.remote.compilers,
-        )
+        try:
+            self.program_facts = find_program_facts(
+                self.wanted,
+                environment=os.environ,
+                store=store,
+                update=keywords.get("update", False),
+                offline=self.offline,
+                notice=lambda what, text: sink(Noticed(what, text)),
+                known_compilers=None if self.remote is None else self.remote.compilers,
+            )
+        except ToolError as error:
+            if needs_programs:
+                raise
+            self.program_facts = missing_programs(error)
 
     def settle(self) -> None:
         """Remember what was found, now that everything is made."""
@@ -103,13 +117,14 @@ class Request(ProgramsRequest):
         remember: bool,
         locked: LockedModel | None = None,
         remotes: Opened | None = None,
+        needs_programs: bool = True,
     ) -> None:
         """Find the facts. Asks the Hub only about what is not known; writes only to ``remember`` the answer.
 
         ``locked`` is the entry of a lock file that nothing may differ from; else the options name the file.
         """
         model, keywords = with_demo(model, keywords)
-        super().__init__(keywords, store=store, sink=sink, remotes=remotes)
+        super().__init__(keywords, store=store, sink=sink, remotes=remotes, needs_programs=needs_programs)
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
@@ -161,7 +176,16 @@ class Request(ProgramsRequest):
         is_named = model is not None and not any(self.keywords.get(name) for name in _SOURCES)
         if not is_named or self.keywords.get("update") or not layout.model_names(self._store.private).exists():
             return None
-        return open_named(self._store, str(model))
+        found = open_named(self._store, str(model), exact=self._is_pinned(str(model)))
+        if isinstance(found, LocalGguf) and not self.keywords.get("projector", True):
+            return found.replace(projector=None)
+        return found
+
+    def _is_pinned(self, name: str) -> bool:
+        """Whether a name of the Hub was resolved before: without a tag it goes on to mean what it meant."""
+        from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where names were imported
+
+        return "/" in name and bool(PinStore(layout.pins(self._store.private), lambda _text: None).read(name).pins)
 
     def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""

@@ -82,8 +82,10 @@ def server_of_model(
     source = next((str(each) for each in sources if each), None)
     if source is None or keywords.get("quantization"):
         return None
-    name = Path(source.rstrip("/")).absolute().name.partition("@")[0].partition(":")[0]
-    similar = matching(_ready(registry), name)
+    name, _, tag = Path(source.rstrip("/")).absolute().name.partition(":")
+    if tag and not user_path(source).exists():  # a quantization, or a revision
+        return None
+    similar = matching(_ready(registry), name.partition("@")[0])
     if not similar:
         return None
     spec = plan()

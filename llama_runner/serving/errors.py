@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError, UsageError
 from llama_runner.core.printable import printable
 from llama_runner.core.sizes import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NAMES = 3
 
@@ -71,12 +74,13 @@ def cannot_restart_error(name: str, why: str, *, runs: bool, hint: str = "start 
 
 
 class AmbiguousName(UsageError):
-    """Several running servers have that name."""
+    """Several servers have that name; ``names`` are whole names that tell them apart, also after their end."""
 
-    def __init__(self, name: str, urls: list[str]) -> None:
+    def __init__(self, name: str, urls: list[str], names: Sequence[str] = ()) -> None:
         self.name, self.urls = name, urls
         what = f"servers are called {name!r}" if name else "servers run"
-        super().__init__(f"{len(urls)} {what}", hint=f"name one by its URL: {', '.join(urls)}")
+        how = f"whole name: {', '.join(map(printable, names))}" if names else f"URL: {', '.join(urls)}"
+        super().__init__(f"{len(urls)} {what}", hint=f"name one by its {how}")
 
 
 def launch_not_kept_error(name: str, log: str) -> UsageError:
@@ -145,6 +149,14 @@ class DoesNotFit(ServerError):
         told = ", ".join(f"{what} {size_text(count)}" for what, count in parts.items() if count)
         would = f"would fit: {'; or '.join(ways)}" if ways else "no smaller context or KV cache would fit"
         super().__init__(f"{name} needs {' and '.join(needs)} ({told})", hint=f"{would}; --force-memory goes on")
+
+
+class ModelDeleted(ServerError):
+    """The model was deleted between its preparation and the start of the server, as ``gc`` may do."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} was deleted while its server started", hint="run again; it is made or fetched again")
 
 
 class ServerDied(ServerError):

@@ -58,6 +58,9 @@ def known(directory: Path, name: str) -> dict[str, Any]:
     except (NoSuchServer, OutOfReach):
         past = matching(ended(directory), name)
         if len({(about["alias"], about.get("model")) for about in past}) > 1:
+            names = [str(about["alias"]) for about in past]
+            if len({*names}) == len(names):
+                raise AmbiguousName(name, [str(about["url"]) for about in past], names) from None
             raise AmbiguousName(name, [str(about["url"]) for about in past]) from None
         if not past:
             raise

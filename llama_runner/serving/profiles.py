@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
@@ -19,10 +20,8 @@ _THREADS = "--threads"
 
 def no_such_profile_error(name: str, known: list[str]) -> UsageError:
     """There is no profile of that name, or it cannot be read."""
-    return UsageError(
-        f"no profile called {name!r}",
-        hint=f"there are {', '.join(known)}" if known else "llama-runner tune MODEL makes one",
-    )
+    make = f"llama-runner tune MODEL --name {shlex.quote(name)} makes it"
+    return UsageError(f"no profile called {name!r}", hint=f"there are {', '.join(known)}" if known else make)
 
 
 class CannotKeep(StoreError):

@@ -162,7 +162,8 @@ class _Reader:
         # A pair takes at least 13 bytes, a tensor's entry 24: an impossible count is found before the loop.
         if pairs * 13 + tensors * 24 > self._size:
             raise NotGGUF(
-                self._path, f"its counts ({tensors} tensors, {pairs} values) do not fit into {self._size} bytes"
+                self._path,
+                f"it is truncated or damaged: {tensors} tensors and {pairs} values do not fit into {self._size} bytes",
             )
         if max(pairs, tensors) > _MAX_COUNT:  # a sparse file can have any size
             raise NotGGUF(self._path, f"it counts {tensors} tensors and {pairs} values")
@@ -226,8 +227,10 @@ class _Reader:
 
     def _skip_strings(self, count: int) -> None:
         """Skip an array of strings. A vocabulary has hundreds of thousands, so this loop is tight."""
-        if count * 8 > self._size - self._at or count > _MAX_STRINGS:
+        if count > _MAX_STRINGS:
             raise NotGGUF(self._path, f"an array of {count} strings at byte {self._at}")
+        if count * 8 > self._size - self._at:
+            raise NotGGUF(self._path, f"its header is truncated at byte {self._size}, or damaged")
         data, at, length = self._data, self._at, struct.Struct("<Q").unpack_from
         try:
             for _ in range(count):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError
 from llama_runner.core.model_files import READ_BY_CONVERSION, is_read_by_native_converter
+from llama_runner.core.record import STATE_FILE
 from llama_runner.store.layout import GGUF, safe_name, user_path
 from llama_runner.store.local_sources import (
     LocalSource,
@@ -55,7 +56,7 @@ class LocalSafetensors(LocalSource):
             for directory, below in (("", self.path), *self._known_folders()):
                 for entry in os.scandir(below):
                     name = f"{directory}{entry.name}"
-                    if any(fnmatchcase(name, pattern) for pattern in self.reads):
+                    if name != STATE_FILE and any(fnmatchcase(name, pattern) for pattern in self.reads):
                         found[name] = below / entry.name
         return {name: path for name, path in sorted(found.items()) if _may_be_read(name, path, found)}
 
@@ -73,6 +74,8 @@ class LocalGguf(LocalSource):
     header: GgufHeader
     given_name: str = ""
     """The name of a model in the store; empty for a file elsewhere."""
+    projector: Path | None = None
+    """The multimodal projector that was imported with a model in the store."""
     kind: ClassVar[str] = "gguf"
 
     @property

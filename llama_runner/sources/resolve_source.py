@@ -91,22 +91,22 @@ def open_source(
         raise unreadable_source_error(error.filename or str(named_path), error.strerror or str(error)) from error
 
 
-def open_named(store: Store, name: str) -> LocalSafetensors | LocalGguf | None:
+def open_named(store: Store, name: str, *, exact: bool = False) -> LocalSafetensors | LocalGguf | None:
     """Return the source in the store that was imported under a name; None if there is none, or if a path has the name.
 
-    Raises as ``find_named`` and ``open_gguf``.
+    ``exact`` is that of ``find_named``. Raises as ``find_named`` and ``open_gguf``.
     """
-    from llama_runner.store.name_index import find_named  # noqa: PLC0415 - most models have a source elsewhere
+    from llama_runner.store.name_index import find_named, find_projector  # noqa: PLC0415 - most models have a source elsewhere
 
     with suppress(OSError, ValueError):  # no path can have the name
         if user_path(name).exists():
             return None
-    if (found := find_named(store, name)) is None:
+    if (found := find_named(store, name, exact=exact)) is None:
         return None
     model, path = found
     if not model.file:
         return open_directory(path).replace(name=printable_file_name(model.name.rpartition("/")[2]))
-    return open_gguf(path).replace(given_name=model.title)
+    return open_gguf(path).replace(given_name=model.alias, projector=find_projector(store, model))
 
 
 def _demo() -> LocalSafetensors:
@@ -132,6 +132,10 @@ def _open(
         return _open_model(path)
     if path.is_file() or path.suffix.lower() == ".gguf":
         return open_gguf(path)
+    if path.exists():
+        raise SourceError(
+            f"{path} is neither a file nor a directory", hint="name a GGUF file or a directory of safetensors"
+        )
     if str(model).startswith(("/", "./", "../", "~")) or str(model) in (".", ".."):
         raise missing_source_error(path.absolute())
     return _hub_name(str(model), bare=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.digest import Digest, file_digest, tree_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.record import STATE_FILE, Stamp
-from llama_runner.system.files import open_regular
+from llama_runner.system.files import forget_cached, open_regular
 
 if TYPE_CHECKING:
     import sqlite3
@@ -88,13 +88,18 @@ def hash_file(
     path: Path,
     cancelled: Callable[[], bool] | None = None,
     on_progress: Callable[[int], object] | None = None,
+    *,
+    from_disk: bool = False,
 ) -> Digest:
     """Return the digest of a file. Raises ``Interrupted`` when ``cancelled`` returns True.
 
-    ``on_progress`` gets the number of bytes read so far, after each block.
+    ``on_progress`` gets the number of bytes read so far, after each block. ``from_disk``: what the system has cached of
+    the file is not used.
     """
     sha, done = hashlib.sha256(), 0
     with open_regular(path) as file:
+        if from_disk:
+            forget_cached(file.fileno())
         block = memoryview(bytearray(min(BLOCK, max(1, os.fstat(file.fileno()).st_size))))
         while size := file.raw.readinto(block):
             if cancelled is not None and cancelled():

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short_hash
-from llama_runner.core.errors import SourceError, StepError
+from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
 from llama_runner.core.immutable import Value
 from llama_runner.core.model_files import is_read_by_native_converter, native_converter_inputs
 from llama_runner.core.source import Source
@@ -82,6 +82,12 @@ class StoredSource(Source):
     def verify(self) -> None:
         """Raise a ``StoreError`` if the bytes no longer have the digest."""
         raise NotImplementedError
+
+
+class MissingSource(Source):
+    """What cannot be had on this machine: the error is raised once something is made with it."""
+
+    error: LlamaRunnerError
 
 
 class LocalSource(Source):
@@ -167,6 +173,8 @@ class LocalSources:
         """See ``Sources``. The digest of a single file is its own, that of a directory covers its relevant files."""
         if isinstance(source, StoredSource):
             return source.digest
+        if isinstance(source, MissingSource):
+            raise source.error
         assert isinstance(source, LocalSource)
         files = source.files()
         stamps = {name: _stamp(path) for name, path in files.items()}

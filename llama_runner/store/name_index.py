@@ -50,6 +50,8 @@ class NamedModel(Value):
     artifact: str
     """The file, or ``.`` if the artifact is the directory itself."""
     quantization: str = ""
+    alias: str = ""
+    """The name in the server's API, and of what is made of the model."""
 
     @property
     def title(self) -> str:
@@ -75,25 +77,30 @@ def read_names(private: Path) -> list[NamedModel]:
 
 def write_names(private: Path, models: Iterable[NamedModel]) -> None:
     """Replace the named models, the newest first. Raises ``OSError``."""
-    entries = [[one.name, one.directory, one.file, one.artifact, one.quantization] for one in models]
+    entries = [[one.name, one.directory, one.file, one.artifact, one.quantization, one.alias] for one in models]
     write_json(layout.model_names(private), {"schema": SCHEMA, "models": entries}, durable=True)
 
 
-def find_named(store: Store, name: str) -> tuple[NamedModel, Path] | None:
+def find_named(store: Store, name: str, *, exact: bool = False) -> tuple[NamedModel, Path] | None:
     """Return the model of a name and the path of its file or directory; None if there is none.
 
-    Case does not count. Raises ``UsageError`` if several quantizations have the name, ``StoreError`` if the bytes are
-    not those that were imported.
+    Case does not count. A name without a tag stands for the only one that has a tag, unless ``exact``. Raises
+    ``UsageError`` if it fits several models, ``StoreError`` if the bytes are not those that were imported.
     """
     found: dict[str, NamedModel] = {}
-    for model in _fitting(read_names(store.private), name):
-        if model.title.lower() in found or (record := store.record(model.place)) is None:
+    changed: dict[str, StoreError] = {}
+    for model in _fitting(read_names(store.private), name, exact=exact):
+        title = model.title.lower()
+        if title in found or (record := store.record(model.place)) is None:
             continue
         state = store.payload_state(model.place, record)
         if state == "changed":
-            raise changed_file_error(model.title, store.path(model.place))
-        if state != "absent":
-            found[model.title.lower()] = model
+            changed.setdefault(title, changed_file_error(model.title, store.path(model.place)))
+        elif state != "absent":
+            found[title] = model
+    for title, error in changed.items():
+        if title not in found:
+            raise error
     if len(found) > 1:
         raise ambiguous_name_error(name, sorted(found))
     for model in found.values():
@@ -102,12 +109,22 @@ def find_named(store: Store, name: str) -> tuple[NamedModel, Path] | None:
     return None
 
 
-def _fitting(models: list[NamedModel], name: str) -> list[NamedModel]:
-    """Return the models of exactly this name, or else those that have it with a quantization or the default tag."""
+def find_projector(store: Store, model: NamedModel) -> Path | None:
+    """Return the multimodal projector that was imported with a model, None if there is none."""
+    directory = store.root / "/".join(model.directory.split("/")[:3])
+    for name, record in store.records(directory).items():
+        role = record.recipe.get("params", {}).get("role", record.recipe.get("step"))
+        if role == "projector" and (directory / name).is_file():
+            return directory / name
+    return None
+
+
+def _fitting(models: list[NamedModel], name: str, *, exact: bool) -> list[NamedModel]:
+    """Return the models of exactly this name, or else those that have it with a quantization or a tag."""
     wanted = name.lower()
-    exact = [one for one in models if wanted == one.name.lower()]
-    return exact or [one for one in models if wanted in (one.title.lower(), *_other_spellings(one.name.lower()))]
-
-
-def _other_spellings(name: str) -> tuple[str, str]:
-    return name + DEFAULT_TAG, name.removesuffix(DEFAULT_TAG)
+    named = [(one.name.lower(), one) for one in models]
+    whole = [one for own, one in named if wanted == own]
+    other = [
+        one for own, one in named if wanted in (one.title.lower(), own + DEFAULT_TAG, own.removesuffix(DEFAULT_TAG))
+    ]
+    return whole or other or ([] if exact else [one for own, one in named if wanted == own.rpartition(":")[0]])

@@ -97,11 +97,10 @@ def _opened(path: str | Path) -> tuple[int, int]:
     return descriptor, status.st_size
 
 
-def forget_cached(path: str | Path) -> None:
-    """Drop what the system has cached of a file, so that the next read is one of the disk. Raises ``OSError``."""
+def forget_cached(descriptor: int) -> None:
+    """Drop what the system has cached of an open file, so that the next read is one of the disk."""
     if hasattr(os, "posix_fadvise"):
-        with open_regular(path) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def open_private_log(path: str | Path) -> IO[bytes]:

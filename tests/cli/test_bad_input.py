@@ -461,3 +461,33 @@ def test_13_13_a_command_that_only_reads_writes_nothing_into_a_root(
     assert [entry.name for entry in root.iterdir()] == ["bins"]
     llama_runner(*command.split(), "--root", tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("rnu", 2, "error: there is no command 'rnu'\nhint: did you mean run?\n"),
+        ("serv", 2, "hint: did you mean serve?\n"),
+        ("plan --demo --host=", 2, "host: expected an address, got ''\nhint: leave it out for 127.0.0.1\n"),
+        ("plan --demo --profile fast", 2, "hint: llama-runner tune MODEL --name fast makes it\n"),
+        ("plan /dev/null", 3, "/dev/null is neither a file nor a directory"),
+        ("convert --demo --output=", 2, "the output has no name\n"),
+        ("quantize --demo -q ,", 2, "there is no quantization called ','"),
+        ("plan cut.gguf", 3, "its header is truncated at byte 5000, or damaged"),
+    ],
+)
+def test_13_13_odd_words_are_told_as_what_they_are(
+    llama_runner: Command, root: Path, tmp_path: Path, words: str, code: int, said: str
+) -> None:
+    if "cut.gguf" in words:
+        (tmp_path / "cwd" / "cut.gguf").write_bytes(Runner(root).prepare(demo=True).model.read_bytes()[:5000])
+    says(llama_runner(*words.split(), env={"LLAMA_RUNNER_ROOT": str(root)}), code, said)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_13_13_an_output_that_is_full_is_named(root: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*MODULE, "status", "--root", root], check=False, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (7, "error: standard output: No space left on device\n")

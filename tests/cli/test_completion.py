@@ -44,6 +44,7 @@ def root(tmp_path: Path) -> Path:
         "binary": "b",
     }
     assert registry.register(servers, os.getpid(), about) is not None
+    registry.retire(servers / "1.json", {**about, "alias": "ended:q8_0", "machine": registry.machine()})
     profiles = layout.profiles(root)
     profiles.mkdir(parents=True)
     (profiles / "fastest.json").write_text("{}")
@@ -120,6 +121,7 @@ def read(terminal: int, end: str, after: str = "") -> str:
         ("llama-runner stop ti", "tiny-model:q4_k_m"),
         ("llama-runner stop tiny-model:q", "tiny-model:q4_k_m"),
         ("llama-runner logs tin", "tiny-model:q4_k_m"),
+        ("llama-runner restart end", "ended:q8_0"),
         ("llama-runner run --demo -q q8", "q8_0"),
         ("llama-runner run --demo -q q8_0,q6", "q8_0,q6_k"),
         ("llama-runner run --demo --profile fas", "fastest"),

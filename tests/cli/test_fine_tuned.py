@@ -56,3 +56,16 @@ def test_13_10_a_model_without_a_tokenizer_says_how_to_save_one(tmp_path: Path, 
     done = llama_runner("plan", model, "--root", tmp_path / "root")
     says(done, 3, f"no tokenizer in {model}")
     assert f'hint: save it there: tokenizer.save_pretrained("{model}")' in done.err
+
+
+def test_13_10_an_adapter_with_empty_weights_is_refused_before_any_work(
+    root: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base", "r": 8, "lora_alpha": 16}')
+    for content, said in ((b"", "only 0 bytes long"), (b"\x02" + b"\0" * 7 + b"{}", "it has no tensors")):
+        (adapter / "adapter_model.safetensors").write_bytes(content)
+        for command in ("plan", "run"):
+            says(llama_runner(command, "--demo", "--lora", adapter, "--root", root), 3, said)
+    assert not (root / "vendor").exists()

@@ -15,6 +15,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
+from llama_runner.serving.registry import machine, retire
 from tests.conftest import Command, Result
 from tests.e2e.serving import MODULE, Running
 
@@ -173,6 +174,18 @@ def test_13_04_serve_pull_and_demo_mean_what_they_mean_elsewhere(root: Path, lla
     assert llama_runner("stop", "demo", *at).code == 0
 
 
+def test_13_04_list_show_and_rm_are_about_models(root: Path, llama_runner: Command) -> None:
+    at = ("--root", root)
+    llama_runner("prepare", "--demo", *at)
+    for word, ours in (("list", "list"), ("ls", "list"), ("show", "show"), ("rm", "remove")):
+        name = () if ours == "list" else ("demo",)
+        said, meant = (llama_runner(*words, *name, *at, input="n\n") for words in ((word,), ("models", ours)))
+        assert (said.code, said.out) == (meant.code, meant.out), said
+        assert "demo" in said.out + said.err
+    assert llama_runner("rm", "demo", "--yes", *at).code == 0
+    assert llama_runner("ls", *at).out == ""
+
+
 def test_13_04_a_directory_called_demo_is_that_directory(root: Path, llama_runner: Command, tmp_path: Path) -> None:
     (tmp_path / "cwd" / "demo").mkdir()
     says(llama_runner("prepare", "demo", "--root", root), 3, "demo")
@@ -181,10 +194,7 @@ def test_13_04_a_directory_called_demo_is_that_directory(root: Path, llama_runne
 @pytest.mark.parametrize(
     ("word", "ours"),
     [
-        ("list", "`llama-runner models list`"),
-        ("ls", "`llama-runner models list`"),
-        ("rm", "`llama-runner gc` frees what nothing needs"),
-        ("show", "`llama-runner inspect`"),
+        ("delete", "`llama-runner gc` frees what nothing needs"),
         ("create", "`llama-runner quantize`"),
     ],
 )
@@ -253,3 +263,30 @@ def test_13_03_infer_and_chat_take_the_url_of_any_server_and_say_alike_what_is_m
         done = llama_runner(*words, *at, input="")
         says(done, 2, "error: no model given, and no server runs\nhint: name a model, or start one:")
     says(llama_runner("chat", "two words", *at, input=""), 2, "chat reads prompts from standard input")
+
+
+def test_13_12_ended_servers_are_told_apart_by_their_whole_names(llama_runner: Command, tmp_path: Path) -> None:
+    servers = Runner(tmp_path).servers
+    for name in ("demo:q8_0", "demo:q4_k_m"):
+        about = {
+            "alias": name,
+            "url": "http://127.0.0.1:8080",
+            "log": "logs/x.log",
+            "machine": machine(),
+            "model": name,
+        }
+        retire(servers / "1.json", about)
+    for command in ("logs", "restart"):
+        refused = llama_runner(command, "demo", "--root", tmp_path)
+        says(refused, 2, "error: 2 servers are called 'demo'\nhint: name one by its whole name: demo:q")
+        assert "http" not in refused.err
+
+
+def test_13_03_a_model_named_with_its_quantization_is_not_asked_of_another_one(
+    root: Path, llama_runner: Command, children: Children
+) -> None:
+    Running(children, "--demo", "--root", root, "-q", "q8_0")
+    done = llama_runner("infer", "demo:q4_k_m", QUESTION, *GREEDY, "--root", root)
+    assert done.out == ANSWER + "\n"
+    assert "demo:q8_0" not in done.err
+    assert started(root) == 2

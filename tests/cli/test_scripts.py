@@ -51,7 +51,7 @@ def test_13_13_what_cannot_be_reached_has_its_exit_status(
         (("restart", "x"), 2, "no server called 'x' runs"),
         (("inspect", "none"), 3, "none"),
         (("infer", "--demo", " "), 2, "the prompt is empty"),
-        (("list",), 2, "there is no command 'list'"),
+        (("create",), 2, "there is no command 'create'"),
         (("bins", "remove", "none"), 2, "none"),
     ],
 )

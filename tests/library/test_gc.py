@@ -354,3 +354,23 @@ def test_14_04_only_true_deletes(tmp_path: Path) -> None:
     apply: Any = "no"
     with pytest.raises(UsageError, match="apply: expected True or False, got 'no'"):
         Runner(tmp_path).gc(apply=apply)
+
+
+def test_14_04_a_size_that_cannot_be_reached_is_told(tmp_path: Path, llama_runner: Command) -> None:
+    hub_model(tmp_path, "org/kept", content=b"x" * 100)
+    Runner(tmp_path).models.keep("org/kept")
+    assert Runner(tmp_path).gc(max_size=40).over == 60
+    assert Runner(tmp_path).gc(max_size=100).over == Runner(tmp_path).gc().over == 0
+    said = llama_runner("gc", "--apply", "--max-size", "40", "--root", tmp_path)
+    assert "warning: 60 B more than --max-size is left: builds, kept models and what is in use stay\n" in said.err
+    assert llama_runner("gc", "--max-size", "40", "--json", "--root", tmp_path).json["over"] == 60
+
+
+def test_13_08_a_model_that_gc_evicted_says_so_in_the_next_plan(root: Path) -> None:
+    runner = Runner(root)
+    made = runner.prepare(demo=True).model
+    runner.gc(apply=True, older_than=0.0, max_size=0)
+    assert not made.exists()
+    assert "removed by `gc` (" in repr(runner.plan(demo=True))
+    assert runner.prepare(demo=True).model == made
+    assert not runner.plan(demo=True).plan.pending

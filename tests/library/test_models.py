@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -187,3 +188,20 @@ def test_14_02_a_store_that_cannot_be_written_is_listed(tmp_path: Path, llama_ru
 def test_14_02_an_unknown_user_of_a_name_is_no_crash() -> None:
     with pytest.raises(UsageError, match="no model of the store"):
         Runner("/nonexistent").models.show("~nobody-here/x")
+
+
+def test_14_02_models_of_one_name_are_told_apart_by_their_paths(
+    root: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    paths = []
+    for parent, epsilon in (("a", 1e-5), ("b", 2e-5)):
+        model = Path(shutil.copytree(MODEL_DIRECTORY, tmp_path / parent / "checkpoint-500"))
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"rms_norm_eps": epsilon}))
+        Runner(root).prepare(model)
+        paths.append(str(model))
+    shown = llama_runner("models", "list", "--root", root).out.splitlines()
+    assert [line.split()[0] for line in shown[1:]] == paths
+    refused = llama_runner("models", "show", "checkpoint-500", "--root", root)
+    says(refused, 2, f"'checkpoint-500' fits {paths[0]}, {paths[1]}\nhint: name one by its path\n")
+    assert llama_runner("models", "show", paths[1], "--root", root, "--json").json["source"] == paths[1]

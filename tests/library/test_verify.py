@@ -24,6 +24,7 @@ from llama_runner.library.verify import Verifier
 from llama_runner.library.verify_log import VerifyLog
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
+from tests.cli.terminal import Session
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub
 from tests.library.stored import COMMIT, hub_model, lay, store_in
@@ -351,3 +352,32 @@ def test_14_03_warnings_come_while_others_are_read(tmp_path: Path) -> None:
 def test_14_03_the_module_is_run_as_a_command(tmp_path: Path) -> None:
     done = subprocess.run([*MODULE, "verify", "--help"], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert "--repair" in done.stdout
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_14_03_a_record_that_was_edited_is_written_again_without_a_download(hub: Hub, tmp_path: Path) -> None:
+    root, model = tmp_path / "root", write(tmp_path / "tiny.gguf")
+    hub.repo("acme/one", {"one-Q4_K_M.gguf": model.read_bytes()})
+    path = Runner(root).make("acme/one")[0].path
+    file = path.parent / STATE_FILE
+    before = file.read_text()
+    file.write_text(before.replace('"context_length": 512', '"context_length": 4096'))
+    hub.reset_log()
+    (problem,) = Runner(root).models.verify(repair=True).problems
+    assert (problem.kind, problem.repaired) == ("header", True), problem
+    assert hub.requests == []
+    assert state(path.parent)["artifacts"][path.name]["facts"]["context_length"] == 512
+    assert found(root) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
+def test_14_03_a_terminal_shows_a_bar_with_rate_and_time_left_and_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    path = plain(tmp_path, "org/model")
+    with path.open("wb") as file:
+        file.truncate(64 << 30)  # takes up no space, and longer to read than this test
+    session = Session(*MODULE, "verify", "--root", tmp_path)
+    session.read_until(lambda text: "verify " in text and "/s, " in text and " left" in text)
+    os.write(session.master, b"\x03")
+    code, screen = session.finish()
+    assert code == 130
+    assert any("--since last goes on with this run" in line for line in screen.text), screen.text

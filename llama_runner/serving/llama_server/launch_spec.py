@@ -75,6 +75,8 @@ class ServerOptions(Value):
             own[option.name] = checked_value(option, own[option.name])
             if option.kind == "file" and own[option.name] is not None:
                 own[option.name] = layout.user_path(own[option.name]).absolute()
+        if not self.host:
+            raise wrong_value_error("host", "an address", self.host, hint="leave it out for 127.0.0.1")
         for name in ("extra", "fixed"):
             try:
                 own[name] = tuple(map(os.fspath, texts(own[name])))

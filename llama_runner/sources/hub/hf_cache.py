@@ -8,7 +8,6 @@ and times never be changed; it may be renamed or removed.
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub.verify import BLOCK, INCOMPLETE, FileHasher, hash_file
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular
+from llama_runner.system.share_file import clone, link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,15 +26,13 @@ if TYPE_CHECKING:
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.verify import FileHashes
 
-_FICLONE = 0x40049409  # from linux/fs.h; the fcntl module has it from Python 3.12 on
-
 
 def find_cached(pin: Pin, file: RemoteFile, environment: Mapping[str, str]) -> Path | None:
     """Return the path of a file in the user's Hugging Face cache, judged by name and size; None if there is none.
 
     A blob is named by its ETag: the SHA-256 of a file in LFS, the SHA-1 of a small one's git blob.
     """
-    repo = _cache(environment) / f"models--{pin.repo.replace('/', '--')}"
+    repo = cache_directory(environment) / f"models--{pin.repo.replace('/', '--')}"
     etag = file.sha256.rpartition(":")[2] if file.sha256 is not None else file.blob
     candidates = [repo / "blobs" / name for name in (etag, file.blob) if name]
     candidates.append(repo / "snapshots" / pin.commit / file.name)
@@ -46,7 +44,7 @@ def find_cached(pin: Pin, file: RemoteFile, environment: Mapping[str, str]) -> P
     return None
 
 
-def _cache(environment: Mapping[str, str]) -> Path:
+def cache_directory(environment: Mapping[str, str]) -> Path:
     """Return the cache's directory, by the rules of huggingface_hub."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if chosen := environment.get(name):
@@ -77,12 +75,12 @@ def place_cached(source: Path, target: Path, file: RemoteFile, cancelled: Callab
         if before.st_size != file.size:
             return None
         hashes: FileHashes | None = None
-        if _clone(opened, ours):
+        if clone(opened, ours):
             hashes = hash_file(ours, file, cancelled)  # nothing else changes a clone
         elif before.st_dev == target.parent.stat().st_dev:
             with suppress(OSError):
                 hashes = hash_file(source, file, cancelled)
-            if hashes is not None and hashes.difference(file) is None and not _link(source, ours, before):
+            if hashes is not None and hashes.difference(file) is None and not link(source, ours, before):
                 hashes = _copy(opened, ours, file, cancelled)
         else:
             hashes = _copy(opened, ours, file, cancelled)
@@ -93,34 +91,6 @@ def place_cached(source: Path, target: Path, file: RemoteFile, cancelled: Callab
     ours.unlink(missing_ok=True)  # rename(2) does nothing if both names are links to the same file
     target.with_name(target.name + INCOMPLETE).unlink(missing_ok=True)
     return hashes.sha256
-
-
-def _clone(source: BufferedReader, target: Path) -> bool:
-    """Make a copy-on-write clone; return False if that is not possible."""
-    if sys.platform != "linux":
-        return False
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    with target.open("xb", buffering=0) as new:
-        try:
-            fcntl.ioctl(new.fileno(), _FICLONE, source.fileno())
-        except OSError:  # another device, or a file system that cannot do it
-            target.unlink()
-            return False
-    return True
-
-
-def _link(source: Path, target: Path, seen: os.stat_result) -> bool:
-    """Make a hard link; return False if that is not possible, or if the file has changed since ``seen``."""
-    try:
-        os.link(source, target)  # not allowed for files of others, nor everywhere
-    except OSError:
-        return False
-    now = target.stat()
-    if (now.st_ino, now.st_size, now.st_mtime_ns) == (seen.st_ino, seen.st_size, seen.st_mtime_ns):
-        return True
-    target.unlink()
-    return False
 
 
 def _copy(source: BufferedReader, target: Path, file: RemoteFile, cancelled: Callable[[], bool]) -> FileHashes | None:

@@ -1,0 +1,45 @@
+"""Gives a file a second name or a copy-on-write copy, so that its bytes are on the disk once.
+
+A clone (reflink) is a separate file. A hard link is another name of the same file: it must never be opened for writing,
+and its mode and times never be changed; it may be renamed or removed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+    from pathlib import Path
+
+_FICLONE = 0x40049409  # from linux/fs.h; the fcntl module has it from Python 3.12 on
+
+
+def clone(source: BufferedReader, target: Path) -> bool:
+    """Make a copy-on-write clone; return False if that is not possible."""
+    if sys.platform != "linux":
+        return False
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    with target.open("xb", buffering=0) as new:
+        try:
+            fcntl.ioctl(new.fileno(), _FICLONE, source.fileno())
+        except OSError:  # another device, or a file system that cannot do it
+            target.unlink()
+            return False
+    return True
+
+
+def link(source: Path, target: Path, seen: os.stat_result) -> bool:
+    """Make a hard link; return False if that is not possible, or if the file has changed since ``seen``."""
+    try:
+        os.link(source, target)  # not allowed for files of others, nor everywhere
+    except OSError:
+        return False
+    now = target.stat()
+    if (now.st_ino, now.st_size, now.st_mtime_ns) == (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+        return True
+    target.unlink()
+    return False
