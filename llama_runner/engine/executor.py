@@ -224,7 +224,7 @@ class Executor:
             try:
                 self._check_output(step, theirs.digest)
             except LlamaRunnerError as error:
-                self._remote.reject(key, str(error))
+                self._remote.reject(key, f"{step.kind} is another one there: {error}")
         with self._workspace(step, key, place, inputs={}) as workspace:
             self._remote.fetch(found, workspace)
             try:
