@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
@@ -75,6 +76,7 @@ __all__ = [
     "DownloadError",
     "Event",
     "ExitCode",
+    "History",
     "Inspection",
     "Interrupted",
     "KeyRefused",
@@ -154,6 +156,7 @@ _WHERE = {
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
+    "llama_runner.library.artifact_history": ("History",),
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
@@ -177,6 +178,17 @@ class Runner(Root):
 
         lock = opened(lock_file_path({"lock_file": lock_file}))
         return LockChecker(self.store, self._sink, self._preparation, offline=offline).check(lock, names)
+
+    @public_method
+    def why(self, name: str) -> History:
+        """Return the history of a model file: how it was made, what was done since, what would make it run again.
+
+        ``name`` is as for ``models.show``, with ``:QUANT`` where there are several files. Uses no network.
+        """
+        from llama_runner.library.artifact_history import history_of  # noqa: PLC0415 - not on the warm path
+
+        inventory, lineage = self.models.lineage(name)
+        return history_of(inventory, lineage, self.plan, lambda text: self._sink(Warned("pins", text)))
 
     @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:

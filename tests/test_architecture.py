@@ -25,7 +25,7 @@ HEAVY = {
     "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.checkpoint",
-    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "fsspec", "s3fs",
+    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "fsspec", "s3fs", "cyclonedx", "packageurl",
 }  # fmt: skip
 
 
@@ -361,7 +361,12 @@ def test_nothing_listens_elsewhere_than_on_loopback_unless_asked() -> None:
     assert os.environ.get("LLAMA_ARG_HOST") is None
 
 
-DISTRIBUTIONS = {"cpuinfo": "py-cpuinfo", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cpuinfo": "py-cpuinfo",
+    "yaml": "pyyaml",
+    "cyclonedx": "cyclonedx-python-lib",
+    "packageurl": "packageurl-python",
+}
 """Of modules that are not called as their distributions are."""
 STARTED = ("tool_path", "python_module")
 """Functions whose argument names a package with a program in it."""
@@ -394,4 +399,4 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
     extras = {re.split(r"[>=\[]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert third_party() - extras == declared
-    assert third_party() & extras == {"fsspec"}
+    assert third_party() & extras == {"fsspec", "cyclonedx-python-lib", "packageurl-python"}

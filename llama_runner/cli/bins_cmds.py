@@ -43,6 +43,7 @@ bins.add_command(update)
 @shared.store
 @shared.device
 @shared.building
+@shared.remote
 @waiting
 @networking
 @shared.option("--force", is_flag=True, help="Compile again, also where the build exists.")
@@ -51,7 +52,7 @@ def build(**given: Any) -> None:
 
     No model is needed.
     """
-    keywords = {name: given[name] for name in shared.PROGRAMS if name in given}
+    keywords = {name: given[name] for name in (*shared.PROGRAMS, *shared.REMOTE) if name in given}
     forced = ("compile",) if given["force"] else ()
     _tell_made(
         given, _runner(given).make_programs(**keywords, binaries="build", offline=given["offline"], force=forced)
@@ -62,6 +63,7 @@ def build(**given: Any) -> None:
 @shared.store
 @shared.device
 @shared.sha256
+@shared.remote
 @waiting
 @networking
 @shared.option("--release", metavar="TAG|latest", help="Install this release of llama.cpp.")
@@ -79,7 +81,7 @@ def install(**given: Any) -> None:
     """
     if (given["archive"] is None) == (given["release"] is None):
         raise click.UsageError("name an archive, or a release with --release")
-    keywords = {name: given[name] for name in ("device", "sha256", "platform", "offline")}
+    keywords = {name: given[name] for name in ("device", "sha256", "platform", "offline", *shared.REMOTE)}
     newest = given["release"] == "latest"
     binaries = given["archive"] or ("prebuilt" if newest else f"prebuilt:{given['release']}")
     made = _runner(given).make_programs(binaries=binaries, update=newest and not given["offline"], **keywords)

@@ -29,7 +29,7 @@ OTHER = "Options"
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("run", "infer", "chat"),
     "Models": ("models", "search", "convert", "quantize", "inspect"),
-    "Plan": ("plan", "prepare", "lock", "gc", "verify", "status"),
+    "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
     "Programs": ("bins", "doctor"),
 }

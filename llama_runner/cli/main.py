@@ -53,6 +53,7 @@ class _Commands(click.Group):
         "gc": "gc_cmds",
         "verify": "verify_cmds",
         "lock": "lock_cmds",
+        "why": "why_cmd",
         "bins": "bins_cmds",
         "doctor": "doctor_cmds",
     }

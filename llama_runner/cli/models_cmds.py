@@ -1,4 +1,4 @@
-"""Commands about the models of the store: list, show, remove, keep. ``add_cmds`` and ``transfer_cmds`` have others."""
+"""Commands about the models of the store: list, show, provenance, remove, keep. The others are in ``*_cmds.py``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from llama_runner.cli.safe_output import say
 from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
+from llama_runner.library.model_library import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,6 +189,24 @@ def _drift(drift: dict[str, Any] | None) -> list[str]:
     for how, names in (drift["files"] or {}).items():
         lines += [f"          {how:<8} {name}" for name in names]
     return lines
+
+
+@models.command()
+@shared.store
+@click.argument("model_name", cls=shared.CompletedArgument, metavar="NAME")
+@shared.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    default="in-toto",
+    help="The document: an in-toto statement with SLSA provenance, or a CycloneDX ML-BOM.",
+)
+def provenance(**given: Any) -> None:
+    """Print how a model file was made, as JSON for other programs.
+
+    NAME is as for `models show`, with :QUANT or :FILE where there are several files.
+    """
+    click.echo(json.dumps(root_of(given).models.provenance(given["model_name"], form=given["form"]), indent=1))
 
 
 @models.command()

@@ -181,6 +181,8 @@ keeping = made_from(run_options.LIFE_CYCLE)
 
 PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
 """The keywords among the options ``programs``."""
+REMOTE = tuple(option.name for option in artifact_options.REMOTE)
+"""The keywords among the options ``remote``."""
 
 
 def keywords(options: dict[str, Any]) -> dict[str, Any]:

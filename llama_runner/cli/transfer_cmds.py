@@ -93,7 +93,7 @@ def _tell_export(found: Exported) -> None:
 @shared.option("--copy", is_flag=True, help="Copy the bytes instead of sharing them with the file.")
 @shared.option("--move", is_flag=True, help="Remove the file after it was imported.")
 def import_(**given: Any) -> None:
-    """Take models into the store: a bundle, a GGUF file, a directory, or what another program keeps.
+    """Take models from a bundle, a file or another tool.
 
     PATH is a file of `models export` (- is standard input), a GGUF file, or a directory of safetensors. Bytes are
     shared with the file by a clone (reflink) or a hard link. `run NAME` starts an imported model.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.library.model_names import select
+from llama_runner.core.option_values import wrong_value_error
+from llama_runner.library.model_names import Selection, select
 from llama_runner.library.models import models_of
 from llama_runner.request.public_method import public_method
 from llama_runner.store import layout
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
     from llama_runner.library.file_import import ForeignModel, How, ImportedModel
+    from llama_runner.library.lineage import Lineage
     from llama_runner.library.model_details import Details
-    from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
     from llama_runner.library.verify import Verification
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.store.artifacts import Store
+
+
+FORMS = ("in-toto", "cyclonedx")
+"""The documents that ``provenance`` gives."""
 
 
 class Library:
@@ -73,6 +78,38 @@ class Library:
         return found.replace(
             drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
         )
+
+    def lineage(self, name: str) -> tuple[Inventory, Lineage]:
+        """Return one model file with what it was made from, and the inventory that this was read from."""
+        from llama_runner.library.lineage import lineage_of  # noqa: PLC0415 - not for a list
+        from llama_runner.library.model_names import one_file  # noqa: PLC0415
+
+        inventory = Inventory(self._store.root)
+        model, artifact = one_file(self._select(inventory, name), name)
+        return inventory, lineage_of(inventory, model, artifact)
+
+    @public_method
+    def provenance(self, name: str, *, form: str = "in-toto") -> dict[str, Any]:
+        """Return how a model file was made, from what and by what, as a document for other programs.
+
+        ``form`` is ``in-toto``, a statement with SLSA's provenance, or ``cyclonedx``, an ML-BOM. ``name`` is as for
+        ``show``, with ``:QUANT`` where there are several files; ``UsageError``, and ``ToolError`` where the library for
+        CycloneDX is not installed.
+        """
+        if form not in FORMS:
+            raise wrong_value_error("form", " or ".join(map(repr, FORMS)), form)
+        inventory, lineage = self.lineage(name)
+        if form == "in-toto":
+            from llama_runner.library.provenance import statement_of  # noqa: PLC0415 - as above
+
+            return statement_of(lineage)
+        from llama_runner.library.lineage import file_name  # noqa: PLC0415 - as above
+        from llama_runner.library.ml_bom import ml_bom  # noqa: PLC0415 - as above
+        from llama_runner.library.model_details import details_of  # noqa: PLC0415
+
+        chosen = Selection((lineage.model,), file_name(lineage.artifact).lower())
+        details = details_of(inventory, chosen, kept=False)
+        return ml_bom(lineage, details.header, details.artifacts[0]["quality"])
 
     @public_method
     def keep(self, name: str, *, wanted: bool = True) -> Model:

@@ -98,6 +98,22 @@ def select(models: Sequence[Model], name: str, *, beginnings: bool = True) -> Se
     return selection
 
 
+def one_file(selection: Selection, name: str) -> tuple[Model, Artifact]:
+    """Return the one model file that a name means; ``UsageError`` where it is none or several.
+
+    Files that are here come before those of which only a record is left.
+    """
+    model = selection.models[0]
+    found = [each for each in model.artifacts if each in selection.artifacts and role_of(each) == "model"]
+    found = [each for each in found if each.bytes is not None] or found
+    if not found:
+        raise no_such_quantization_error(name, "a GGUF model", ())
+    if len(found) > 1:
+        base = f"{model.name}:"
+        raise ambiguous_model_error(name, [base + each.path.rpartition("/")[2] for each in found])
+    return model, found[0]
+
+
 def _plain(name: str) -> str:
     """Return a name without the address of the Hub before it."""
     return re.sub(r"^(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)", "", name)

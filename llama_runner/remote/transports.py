@@ -118,7 +118,7 @@ class FsspecTransport:
 
             options: dict[str, Any] = {"skip_instance_cache": True}
             if self._scheme == "s3":
-                retries = {"max_attempts": 2, "mode": "standard"}
+                retries = {"max_attempts": 1, "mode": "standard"}
                 options["config_kwargs"] = {
                     "connect_timeout": _CONNECT_S,
                     "read_timeout": _READ_S,
@@ -128,6 +128,8 @@ class FsspecTransport:
             elif self._scheme in {"sftp", "ssh"}:
                 options["timeout"] = _CONNECT_S
             self._opened = url_to_fs(self._url, **options)
+            if self._scheme == "s3":
+                self._opened[0].retries = 1  # of s3fs, on top of those of botocore; who calls this tries again
         return self._opened
 
     def read(self, name: str, limit: int) -> bytes | None:

@@ -1,0 +1,85 @@
+"""What an artifact was made from: the artifacts, tools and source files that its record and theirs name by digest."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.immutable import Value
+from llama_runner.library.models import LOCAL, role_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llama_runner.library.models import Model
+    from llama_runner.store.inventory import Artifact, Inventory
+
+_DIGEST = r"sha256:[0-9a-f]{64}|tree1:[0-9a-f]{64}"
+
+
+class Lineage(Value):
+    """An artifact and what it was made from, as far as records tell."""
+
+    model: Model
+    name: str
+    """Of the model, without a path."""
+    artifact: Artifact
+    ancestors: tuple[Artifact, ...]
+    """The artifacts that it was made from, directly or not, the first made first."""
+    tools: tuple[Artifact, ...]
+    """Builds that made it or them, where their records are here."""
+    missing: tuple[tuple[str, str], ...]
+    """Name and digest of each input without a record: files of the user, or artifacts whose record is gone."""
+
+    @property
+    def chain(self) -> tuple[Artifact, ...]:
+        """The ancestors and the artifact."""
+        return (*self.ancestors, self.artifact)
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """The origin of the first of the chain."""
+        return self.chain[0].record.source
+
+
+def is_digest(value: object) -> bool:
+    """Whether a value is a digest; records may have been edited."""
+    return isinstance(value, str) and re.fullmatch(_DIGEST, value) is not None
+
+
+def lineage_of(inventory: Inventory, model: Model, artifact: Artifact) -> Lineage:
+    """Return what an artifact was made from. Of several records of the same bytes, the model's own is taken."""
+    mine = {id(each) for each in model.artifacts}
+    known: dict[str, Artifact] = {}
+    for each in sorted(inventory.artifacts, key=lambda one: (id(one) not in mine, one.path)):
+        known.setdefault(str(each.record.digest), each)
+    ancestors: dict[str, Artifact] = {}
+    tools: dict[str, Artifact] = {}
+    missing: dict[tuple[str, str], None] = {}
+    seen = {str(artifact.record.digest)}
+
+    def follow(one: Artifact) -> None:
+        for name, digest in sorted(one.record.recipe.get("inputs", {}).items()):
+            if not is_digest(digest):
+                continue
+            found = known.get(digest)
+            if found is None:
+                missing[name, digest] = None
+            elif digest not in seen:  # an edited record may name itself
+                seen.add(digest)
+                follow(found)
+                ancestors[digest] = found
+        for value in one.record.noted.values():
+            digest = value.get("digest") if isinstance(value, dict) else None
+            if is_digest(digest) and digest in known:
+                tools[digest] = known[digest]
+
+    follow(artifact)
+    name = model.name if re.fullmatch(r"(?:[\w.-]+/)?[\w.-]+", model.name) else re.split(r"[/\\]", model.name)[-1]
+    return Lineage(model, name, artifact, tuple(ancestors.values()), tuple(tools.values()), tuple(missing))
+
+
+def file_name(artifact: Artifact) -> str:
+    """Return the name of a file, or of the directory of an artifact in several files, without its path."""
+    name = artifact.path.rpartition("/")[2]
+    return name.removeprefix(LOCAL) if role_of(artifact) == "weights" else name
