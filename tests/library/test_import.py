@@ -76,6 +76,7 @@ def test_14_05_a_file_is_imported_without_a_copy_and_runs_by_its_name(
     assert again["how"] == "here"
     shown = llama_runner("models", "show", "tiny", "--root", root).out
     assert "imported from" in shown
+    assert "Nothing makes it again" in llama_runner("why", "tiny-Q8_0:q8_0", "--root", root).out
 
 
 def test_14_05_copy_move_and_a_name(tmp_path: Path, file: Path, llama_runner: Command) -> None:
