@@ -127,6 +127,19 @@ def test_14_05_on_another_file_system_a_copy_must_be_asked_for(
     assert not file.exists()
 
 
+def test_14_05_a_linked_file_that_another_program_touches_is_hashed_once(root: Path, file: Path) -> None:
+    runner = Runner(root)
+    (placed,) = (root / path for path in runner.models.import_path(file).paths)
+    state = placed.with_name(".state.json")
+    os.utime(placed)
+    before = state.read_bytes()
+    runner.plan("tiny-Q8_0")
+    assert state.read_bytes() == before, "a plan writes nothing"
+    runner.prepare("tiny-Q8_0")
+    record = json.loads(state.read_text())["artifacts"][placed.name]
+    assert record["output"]["stamp"]["mtime_ns"] == placed.stat().st_mtime_ns
+
+
 def test_14_05_a_linked_file_that_another_program_changes_is_found(
     root: Path, file: Path, llama_runner: Command
 ) -> None:
