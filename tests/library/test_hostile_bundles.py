@@ -189,6 +189,17 @@ def _below(manifest: Manifest) -> None:
     manifest["artifacts"].append(other)
 
 
+def _within(manifest: Manifest) -> None:
+    """Put a model into the directory of another one."""
+    other = copy.deepcopy(model_of(manifest))
+    _, _, size, digest = other["files"][0]
+    other["directory"] += "/sharded"
+    inner = copy.deepcopy(other)
+    other["name"], other["files"] = ".", [["x.gguf", "f", size, digest]]
+    other["record"]["output"]["digest"] = tree_digest([("x.gguf", "f", digest)])
+    manifest["artifacts"] += [other, inner]
+
+
 def _programs(manifest: Manifest) -> None:
     """Call the model a tree with a program in it."""
     entry = model_of(manifest)
@@ -231,6 +242,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "the same twice": (lambda m: m["artifacts"].append(model_of(m)), "is there twice"),
     "the same but for case": (_twice, "is there twice"),
     "a file below a file": (_below, "lies below a file"),
+    "an artifact in another": (_within, "lies in another artifact"),
     "a pin of no repository": (_pin(repo="../x"), "not the name of a model"),
     "a pin with a file above": (_pin(pins={40 * "a": FILES}), "org/model"),
     "a pin of no commit": (_pin(pins={"main": FILES}), "'main' is no commit"),
