@@ -285,6 +285,45 @@ def test_14_06_records_of_another_machine_bring_no_stamps_and_paths(bundle: byte
     assert "c" not in record["noted"]
 
 
+def test_14_06_a_bundle_replaces_nothing_that_is_here(bundle: bytes, tmp_path: Path) -> None:
+    def as_tree(manifest: Manifest) -> None:
+        """Call the directory of the model an artifact."""
+        entry = model_of(manifest)
+        name, _, size, digest = entry["files"][0]
+        entry["name"], entry["files"] = ".", [[name, "f", size, digest]]
+        entry["record"]["output"]["digest"] = tree_digest([(name, "f", digest)])
+        manifest["artifacts"] = [entry]
+
+    for first, second in ((lambda _m: None, as_tree), (as_tree, lambda _m: None)):
+        root = tmp_path / first.__name__
+        runner = Runner(root)
+        runner.models.import_bundle(io.BytesIO(with_manifest(bundle, first)))
+        (model,) = root.glob("models/gguf/*/model.q4_k_m.gguf")
+        before = model.stat()
+        state = model.with_name(".state.json").read_bytes()
+        found = runner.models.import_bundle(io.BytesIO(with_manifest(bundle, second)))
+        assert found.artifacts == ()
+        assert model.stat() == before
+        assert model.with_name(".state.json").read_bytes() == state
+
+
+def test_14_06_a_directory_without_records_stays(bundle: bytes, tmp_path: Path) -> None:
+    def as_tree(manifest: Manifest) -> None:
+        entry = model_of(manifest)
+        name, _, size, digest = entry["files"][0]
+        entry["directory"], entry["name"] = "models/gguf/mine", "."
+        entry["files"] = [[name, "f", size, digest]]
+        entry["record"]["output"]["digest"] = tree_digest([(name, "f", digest)])
+
+    mine = tmp_path / "models" / "gguf" / "mine" / "precious.gguf"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    first, (info, content) = members_of(with_manifest(bundle, as_tree))
+    info.name = "models/gguf/mine/model.q4_k_m.gguf"
+    Runner(tmp_path).models.import_bundle(io.BytesIO(packed([first, (info, content)])))
+    assert [path.name for path in mine.parent.iterdir()] == ["precious.gguf"]
+
+
 def test_14_06_what_a_newer_version_wrote_is_left_as_it_is(
     bundle: bytes, binaries: Path, tmp_path: Path, llama_runner: Command
 ) -> None:
