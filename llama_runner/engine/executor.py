@@ -220,6 +220,11 @@ class Executor:
         """
         assert self._remote is not None, "only a remote store gives remote artifacts"
         began, theirs = time.monotonic(), found.record
+        if self._check_output is not None:
+            try:
+                self._check_output(step, theirs.digest)
+            except LlamaRunnerError as error:
+                self._remote.reject(key, f"{step.kind} is another one there: {error}")
         with self._workspace(step, key, place, inputs={}) as workspace:
             self._remote.fetch(found, workspace)
             try:

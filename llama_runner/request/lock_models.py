@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable import Value
 from llama_runner.core.portable_values import PATH, without_paths
 from llama_runner.request.artifact_options import ARTIFACTS, BUILD, CONVERSION, HUB, MODEL, PROGRAMS, QUANTIZATION
@@ -21,13 +22,13 @@ from llama_runner.request.resolve import Request, with_demo
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source
 from llama_runner.store import layout
-from llama_runner.store.errors import as_store_error
+from llama_runner.store.errors import NO_ROOM, as_store_error
 from llama_runner.store.lock_files import remember_lock_file
 from llama_runner.system import hardware
-from llama_runner.system.files import write_atomically
+from llama_runner.system.files import try_writing, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from llama_runner.core.events import Sink
     from llama_runner.engine.outcome import Outcome
@@ -165,7 +166,9 @@ class Locker:
         return checked({**kept, **given})
 
     def _make(self, model: str | Path, keywords: RunnerKeywords, locked: LockedModel | None = None) -> dict[str, Any]:
-        """Prepare a model and return its entry."""
+        """Prepare a model and return its entry. Where the file could not be written, nothing is made."""
+        with _write_errors(self.file):
+            try_writing(self.file.resolve().parent)
         requests: list[Request] = []
 
         def ask() -> tuple[Request, Pipeline]:
@@ -209,14 +212,26 @@ class Locker:
         model = LockedModel(model.name, in_order(model.entry))
         digits = hashlib.sha256(os.fsencode(self.file)).hexdigest()[:16]
         lock = layout.lock_file(self._store.private, f"lock-file-{digits}")
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(lock):
-                content = self._read().with_model(model, instead_of=instead_of).format()
-                write_atomically(self.file, content, durable=True)
-        except OSError as error:
-            raise as_store_error(error, self.file) from error
+        with ExitStack() as stack:
+            with suppress(OSError):  # a root that cannot be written has no locks
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(lock))
+            content = self._read().with_model(model, instead_of=instead_of).format()
+            with _write_errors(self.file):
+                write_atomically(self.file.resolve(), content, durable=True)
         remember_lock_file(self._store.private, self.file)
+
+
+@contextmanager
+def _write_errors(file: Path) -> Iterator[None]:
+    """Turn an ``OSError`` while a lock file is written into a ``StoreError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise as_store_error(error, file) from error
+        why = error.strerror or str(error)
+        raise StoreError(f"cannot write {file}: {why}", hint="name another place with --lock-file") from error
 
 
 def _known(form: Any) -> Any:  # noqa: ANN401 - JSON

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from llama_runner import LockDiffers, LockResult, Runner, ServerOptions, SourceError, StoreError, UsageError
+from llama_runner.core.events import Event, Warned
 from llama_runner.core.portable_values import without_paths
 from llama_runner.core.record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
+from llama_runner.store.digest_cache import payload_stamp
 from llama_runner.store.lock_files import known_lock_files
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub
@@ -177,6 +179,26 @@ def test_14_07_an_output_that_differs_is_not_kept(new_root: Make, file: Path) ->
     with pytest.raises(LockDiffers, match=r"steps\.convert\.digest: locked sha256:0000.*, here sha256:6179"):
         Runner(root).prepare("demo", lock_file=file)
     assert not list(root.glob("models/gguf/*/*")), "neither it nor what would have been made of it"
+
+
+def test_14_07_what_a_remote_store_has_otherwise_is_made_here(new_root: Make, file: Path, tmp_path: Path) -> None:
+    other, remote = Runner(new_root("other")), str(tmp_path / "remote")
+    locked = Runner(new_root("here"))
+    locked.lock("demo", lock_file=file)
+    made = other.prepare("demo").model
+    shutil.copyfile(other.prepare("demo", quantization="q8_0").model, made)
+    state = made.with_name(STATE_FILE)
+    whole = json.loads(state.read_text())
+    output = dict(whole["artifacts"]["model.q8_0.gguf"]["output"], stamp=payload_stamp(made))
+    whole["artifacts"][made.name]["output"] = output
+    state.write_text(json.dumps(whole))
+    other.prepare("demo", remote_store=remote, remote_push=True)
+    events: list[Event] = []
+    there = Runner(new_root("there"), on_event=events.append)
+    prepared = there.prepare("demo", lock_file=file, remote_store=remote)
+    assert prepared.model.read_bytes() == locked.prepare("demo").model.read_bytes()
+    assert "quantize" in prepared.ran
+    assert [each.text for each in events if isinstance(each, Warned) and "steps.quantize.digest: locked" in each.text]
 
 
 def test_14_07_another_local_model_of_the_same_name_is_refused(new_root: Make, file: Path, tmp_path: Path) -> None:
@@ -344,7 +366,8 @@ def test_14_07_bad_places_of_a_lock_file(new_root: Make, tmp_path: Path, llama_r
     says(llama_runner("plan", "demo", "--lock-file", tmp_path / "no", "--root", root), 2, "does not exist")
     blocked = tmp_path / "a file" / NAME
     blocked.parent.write_text("")
-    says(llama_runner("lock", "demo", "--lock-file", blocked, "--root", root), 7, "in the way")
+    says(llama_runner("lock", "demo", "--lock-file", blocked, "--root", root), 7, "cannot write", "--lock-file")
+    assert not (root / "models").exists(), "that is tried before anything is made"
     says(llama_runner("lock", "--root", root), 2, "name the models to lock")
 
 
