@@ -458,6 +458,7 @@ def test_14_04_gc_keeps_what_a_lock_file_names(
     repo.commit({"demo-Q8_0.gguf": write_gguf(tmp_path / "b.gguf", 20_000, seed=8)})
     runner.prepare("acme/demo", update=True)
     assert not [each for each in runner.gc(older_than=0).garbage if each.artifact], "the old revision is locked"
+    says(llama_runner("models", "remove", "acme/demo", "--yes", "--root", root), 2, "a lock file names acme/demo")
     content = file.read_bytes()
     file.write_text("{")
     says(llama_runner("gc", "--root", root), 7, f"what {file} locks is not known")
