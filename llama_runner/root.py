@@ -38,7 +38,7 @@ class Root:
         lock_timeout: float = 6 * 3600,
     ) -> None:
         self.root = layout.find_root(root)
-        if not self.root.is_dir() and os.path.lexists(self.root):
+        if not os.path.isdir(self.root) and os.path.lexists(self.root):  # noqa: PTH112 - an error is False
             from llama_runner.store.errors import bad_root_error  # noqa: PLC0415 - not on the warm path
 
             raise bad_root_error(self.root)

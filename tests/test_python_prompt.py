@@ -157,12 +157,14 @@ WRONG_ARGUMENTS: list[tuple[Callable[[Any], object], str]] = [
     (lambda runner: runner.plan(demo=True, server=ServerOptions), "server: expected a ServerOptions, got type"),
     (lambda runner: runner.launch("demo"), "prepared: expected what Runner.prepare returns, got 'demo'"),
     (lambda runner: runner.models.show(5), "name: expected text, got 5"),
+    (lambda runner: runner.models.remove("a", 5), "names: expected text, got 5"),
     (lambda runner: runner.models.keep(None), "name: expected text, got None"),
     (lambda runner: runner.stop(5.5), "name: expected text or a whole number, got 5.5"),
     (lambda runner: runner.inspect(5), "path: expected text or a path, got 5"),
     (lambda runner: runner.search(5), "words: expected text, got 5"),
     (lambda runner: runner.make(demo=True, output=5), "output: expected text or a path, got 5"),
     (lambda runner: runner.gc(older_than="a week"), "older_than: expected a number, got 'a week'"),
+    (lambda runner: runner.gc(max_size=True), "max_size: expected a whole number, got True"),
     (lambda runner: runner.gc(apply="no"), "apply: expected True or False, got 'no'"),
     (lambda runner: runner.services.find(5), "name: expected text, got 5"),
     (lambda runner: runner.benchmarks.bench(5), "model: expected text or a path, got 5"),
@@ -218,7 +220,7 @@ def test_13_05_hints_name_keywords_instead_of_flags(text: str, said: str) -> Non
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
 def test_13_05_errors_in_python_name_keywords_and_those_of_commands_flags(
-    tmp_path: Path, llama_runner: Command
+    tmp_path: Path, llama_runner: Command, binaries: Path
 ) -> None:
     with pytest.raises(UsageError) as caught:
         Runner(tmp_path).plan()
@@ -226,6 +228,8 @@ def test_13_05_errors_in_python_name_keywords_and_those_of_commands_flags(
     assert getattr(caught.value, "__notes__", None) == [f"hint: {caught.value.hint}"]
     with pytest.raises(UsageError, match=r"^both imatrix and calibration are given"):
         Runner(tmp_path).plan(demo=True, imatrix="a", calibration="b")
+    with pytest.raises(UsageError, match=r"^--threads needs N ") as caught:
+        Runner(binaries).plan(demo=True, server=ServerOptions(extra=("--threads",)))
     assert "or --demo for" in llama_runner("plan", "--root", str(tmp_path)).err
 
 

@@ -1,4 +1,4 @@
-"""Commands about models of the store: list, show, provenance, remove, keep; the others are in files of their own."""
+"""Commands about the models of the store: list, show, provenance, remove, keep. The others are in ``*_cmds.py``."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def install(name: str | None, force: bool, as_json: bool, run_options: tuple[str
 @_service_json
 @_service_words
 def show(name: str | None, system: bool, as_json: bool, run_options: tuple[str, ...]) -> None:
-    """Print the unit that install would write, or an installed one by its name."""
+    """Print the unit that install would write, or an installed one."""
     found = None if system else _installed(name, run_options)
     if found is None:
         _, found = _service(name, run_options, system=system)

@@ -72,6 +72,8 @@ class Printer:
                 event, (events.StepFinished, events.StepFetched, events.StepSkipped)
             ):
                 self._bars.close(event.step)
+            if self._bars is not None and isinstance(event, events.StepPushed):
+                self._bars.close(f"push {event.step}")
             if text := line(event):
                 self._say(printable_message(text))
 

@@ -56,9 +56,9 @@ def export(**given: Any) -> None:
 def _standard_output(given: dict[str, Any]) -> IO[bytes]:
     if given["as_json"]:
         raise click.UsageError("--json and --output - both write to standard output; give one")
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         raise click.UsageError("a bundle is not written to a terminal; give --output FILE, or a pipe")
-    return _bytes_of(terminal_of(sys.stdout))
+    return _bytes_of(sys.stdout and terminal_of(sys.stdout))
 
 
 def _bytes_of(stream: IO[str] | None) -> IO[bytes]:
@@ -93,7 +93,7 @@ def _tell_export(found: Exported) -> None:
 @shared.option("--copy", is_flag=True, help="Copy the bytes instead of sharing them with the file.")
 @shared.option("--move", is_flag=True, help="Remove the file after it was imported.")
 def import_(**given: Any) -> None:
-    """Take models into the store: a bundle, a GGUF file, a directory, or what another program keeps.
+    """Take models from a bundle, a file or another tool.
 
     PATH is a file of `models export` (- is standard input), a GGUF file, or a directory of safetensors. Bytes are
     shared with the file by a clone (reflink) or a hard link. `run NAME` starts an imported model.
@@ -135,6 +135,8 @@ def _is_bundle(path: str) -> bool:
 
 
 def _import_bundle(given: dict[str, Any], path: str) -> None:
+    if path == _STREAM and sys.stdin is not None and sys.stdin.isatty():
+        raise click.UsageError("a bundle is not read from a terminal; give a file, or a pipe")
     found = _root_of(given).models.import_bundle(_bytes_of(sys.stdin) if path == _STREAM else path)
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))

@@ -89,7 +89,7 @@ def _tests(root: Path, open_runner: Callable[[Path], Pipeline]) -> Iterator[Self
     try:
         there = _link_programs(root, place)
         runner = open_runner(place)
-        keywords: dict[str, Any] = {"demo": True, "offline": True}
+        keywords: dict[str, Any] = {"demo": True, "offline": True, "remote_store": ""}
         if there is None:
             yield _run_test("compile", lambda: _compile(place))
         else:

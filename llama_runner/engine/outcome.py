@@ -76,7 +76,14 @@ def _adopt_record(
     digests = {name: digest for name, digest in planned.digests.items() if digest is not None}
     theirs = found.record
     record = fetched_record(
-        planned.step, planned.key, digests, theirs, theirs.facts, sources, remote=remote.name, kept=False
+        planned.step,
+        planned.key,
+        digests,
+        theirs,
+        theirs.facts,
+        sources,
+        remote=remote.name,
+        kept=not planned.step.transient,
     )
     store.adopt(place, record)
 

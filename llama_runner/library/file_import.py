@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.digest import Digest, key_of, short_hash, tree_digest
 from llama_runner.core.errors import SourceError, StoreError, UsageError
-from llama_runner.core.events import LockWaiting, Noticed, Sink, StepProgress
+from llama_runner.core.events import LockWaiting, Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.sizes import size_text
@@ -147,7 +147,8 @@ def wrong_digest_error(path: Path, expected: str, found: str) -> SourceError:
 
 def check_name(name: str) -> None:
     """Raise ``UsageError`` for a name that ``run`` could not take, or that cannot be printed."""
-    ends = name[:1] in ("/", ".", "~", "-") or name.endswith(("/", ":")) or name.lower().endswith(".gguf")
+    is_demo = name.lower().partition(":")[0] == "demo"  # which `run` takes for the demo model
+    ends = is_demo or name[:1] in ("/", ".", "~", "-") or name.endswith(("/", ":")) or name.lower().endswith(".gguf")
     if not name or len(name) > _LONGEST_NAME or not name.isprintable() or ends or "\\" in name or "//" in name:
         raise bad_name_error(name)
 
@@ -178,8 +179,10 @@ class FileImporter:
             raise as_store_error(error, self._store.root) from error
         if how == "move":
             for file in (*model.files, *([model.projector] if model.projector else [])):
-                with source_read_errors(file.path):
+                try:
                     file.path.unlink(missing_ok=True)
+                except OSError as error:
+                    self._sink(Warned("move", f"{file.path} is imported, and not removed: {error.strerror or error}"))
         return found
 
     def _hold(self, lock: Path) -> AbstractContextManager[None]:

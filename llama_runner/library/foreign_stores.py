@@ -83,6 +83,12 @@ def find_foreign(tool: str, path: Path | None, environment: Mapping[str, str]) -
     return list(found.values())
 
 
+def missing_path_error(path: Path) -> SourceError:
+    """Return the error for a path that does not exist; it may be a name that another program has."""
+    hint = f"name a path, or a program: models import --from {'|'.join(TOOLS)} NAME"
+    return SourceError(f"{path} does not exist", hint=hint)
+
+
 def choose(tool: str, models: Sequence[ForeignModel], name: str) -> ForeignModel:
     """Return the model that a name means: a whole one, one without its tag, or a unique beginning."""
     wanted = name.lower()
@@ -105,6 +111,8 @@ def path_model(path: Path, name: str | None) -> ForeignModel:
 
     Raises ``SourceError``.
     """
+    if not os.path.lexists(path):
+        raise missing_path_error(path)
     if not path.is_dir():
         _, files = check_model(path)
         listed = tuple(ForeignFile(file, stored_name(file.name)) for file in files)
@@ -209,7 +217,8 @@ def _file(directory: Path, name: str) -> ForeignFile:
 
 
 def _safetensors(name: str, directory: Path, origin: str) -> ForeignModel:
-    files = LocalSafetensors(directory, name).files()
+    every = LocalSafetensors(directory, name).files()
+    files = {file: path for file, path in every.items() if not any(part.startswith(".") for part in file.split("/"))}
     listed = tuple(ForeignFile(path, file) for file, path in files.items())
     missing = sorted((indexed_shards(files) or frozenset()) - files.keys())
     problem = f"{missing[0]} is missing" if missing else None

@@ -42,6 +42,7 @@ def no_such_model_error(name: str, known: Iterable[str]) -> UsageError:
     names = {each.lower(): each for each in known}
     parts = {each.rpartition("/")[2]: full for each, full in names.items()}
     close = get_close_matches(name.lower(), [*names, *parts], 1, 0.6)
+    close = close or [each for each in (*names, *parts) if name and each.startswith(name.lower())]
     hint = "llama-runner models list shows what is there"
     if close:
         hint = f"did you mean {names.get(close[0]) or parts[close[0]]}?"
@@ -66,15 +67,18 @@ def no_such_quantization_error(name: str, quantization: str, there: Sequence[str
     return UsageError(f"{name} is not here as {quantization!r}", hint=what)
 
 
-def select(models: Sequence[Model], name: str) -> Selection:
-    """Return what a name means; ``UsageError`` where it means nothing, or models of several sources."""
+def select(models: Sequence[Model], name: str, *, beginnings: bool = True) -> Selection:
+    """Return what a name means; ``UsageError`` where it means nothing, or models of several sources.
+
+    Without ``beginnings`` the beginning of a name does not stand for it.
+    """
     if not name or "\0" in name:
         raise no_such_model_error(name, [])
     base, revision, quantization = name, None, None
-    fitting = _fitting(models, base)
+    fitting = _fitting(models, base, beginnings=beginnings)
     if not fitting and (match := re.fullmatch(r"(.+?)(?:@([^:@]*))?(?::([^:/@]*))?", _plain(name), re.DOTALL)):
         base, revision, quantization = match[1], match[2] or None, match[3] or None
-        fitting = _fitting(models, base)
+        fitting = _fitting(models, base, beginnings=beginnings)
     if not fitting:
         raise no_such_model_error(name, (model.name for model in models))
     sources = {(model.name, model.source): model for model in fitting}
@@ -115,14 +119,16 @@ def _plain(name: str) -> str:
     return re.sub(r"^(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)", "", name)
 
 
-def _fitting(models: Sequence[Model], name: str) -> list[Model]:
+def _fitting(models: Sequence[Model], name: str, *, beginnings: bool) -> list[Model]:
     """Return the models of exactly this name, of this path, or else those whose names begin so."""
     wanted = name.lower()
     whole = [model for model in models if wanted in {each.lower() for each in _names(model)}]
     if not whole and os.path.exists(name):  # noqa: PTH110 - may be no path
         path = os.path.realpath(name)
         whole = [model for model in models if os.path.realpath(model.source) == path]
-    return whole or [model for model in models if any(each.lower().startswith(wanted) for each in _names(model))]
+    if whole or not beginnings:
+        return whole
+    return [model for model in models if any(each.lower().startswith(wanted) for each in _names(model))]
 
 
 def _names(model: Model) -> set[str]:

@@ -68,6 +68,13 @@ def is_kept_error(model: Model) -> UsageError:
     return UsageError(f"{model.name} is one of the models to keep", hint=hint)
 
 
+def unfinished_name_error(name: str) -> UsageError:
+    """A variable of a script may have been empty; without it, all of the model would be deleted."""
+    return UsageError(
+        f"nothing stands after the last character of {name!r}", hint="leave it out, or name what to remove"
+    )
+
+
 def is_locked_error(model: Model) -> UsageError:
     """A lock file names the model."""
     return UsageError(f"a lock file names {model.name}", hint="insist with --force, or take it out of the lock file")
@@ -92,7 +99,9 @@ def look(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Remo
     titles: dict[str, None] = {}
     left: dict[str, str] = {}
     for name in names:
-        selection = select(models, name)
+        if name.endswith((":", "@")):
+            raise unfinished_name_error(name)
+        selection = select(models, name, beginnings=False)
         there = [each for each in selection.artifacts if each.bytes is not None]
         _check_servers(selection, there)
         for model in selection.models:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llama_runner.core.digest import key_of, short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.immutable import Value
-from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, Stamp, format_state, parse_state
+from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, format_state, parse_state
 from llama_runner.core.step import Place, Step
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.llama_cpp.build_selection import damaged_build_error, find_anywhere, open_directory
@@ -122,7 +122,7 @@ def export(store: Store, name: str, output: Path | None = None) -> Path:
         raise damaged_build_error(programs.name, "its files are not those that were made")
     try:
         with new_file(target) as unfinished:
-            _pack(programs.path, _portable_record(programs.record), unfinished)
+            _pack(programs.path, programs.record.portable(), unfinished)
     except OSError as error:
         raise as_store_error(error, target) from error
     return target
@@ -139,15 +139,6 @@ def _stays_inside(link: Path) -> bool:
     """Return whether a link's target is a name in the same directory."""
     target = os.fspath(link.readlink())
     return os.path.basename(target) == target  # noqa: PTH119 - the text, not a path
-
-
-def _portable_record(record: Record) -> Record:
-    """Return a record without the facts of the machine and the run that made it."""
-    source = {name: record.source[name] for name in ("kind", "ref", "revision", "digest") if name in record.source}
-    if not re.fullmatch(r"[\w.+-]+(==[\w.+-]+)?", str(source.get("ref", ""))):  # a path of that machine, or a URL
-        source.pop("ref", None)
-    made = {name: record.made[name] for name in ("at", "seconds", "by") if name in record.made}
-    return record.replace(stamp=Stamp(), noted={}, source=source, made=made)
 
 
 def _pack(directory: Path, record: Record, file: Path) -> None:
@@ -315,11 +306,11 @@ def publish_build(
             build.rename(workspace.out)
             smoke_test(workspace, record.recipe.get("params", {}))
             made = {
-                **_portable_record(record).made,
+                **record.portable().made,
                 "kept": True,
                 "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "imported_by": f"llama_runner {__version__}",
             }
             facts = {**record.facts, **workspace.facts}
-            store.publish(place, workspace.out, _portable_record(record).replace(facts=facts, made=made))
+            store.publish(place, workspace.out, record.portable().replace(facts=facts, made=made))
     return ImportResult(path, True, facts)

@@ -1,7 +1,7 @@
 """The remote store at one address: looks up, fetches and pushes artifacts. Implements ``core.remote_store``.
 
 A failure is a warning, once for each kind. Each operation has a time limit; after a failure that the next operation
-would have too, such as a server that cannot be reached, the store is not asked again by this process.
+would have too, such as a server that cannot be reached, the store is not asked for some minutes.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-LOOK_UP_S = 30.0
+LOOK_UP_S = 20.0
 """Maximum seconds for a small object."""
 PART_S = 90.0
 """Maximum seconds for a part of 16 MiB: slower than 180 KiB/s is of no use."""
+GIVEN_UP_S = 300.0
+"""Seconds for which a store that failed is not asked, in a process that lives on."""
 _TRIES = 4
 _PAUSE_S = 0.5
 """Seconds before the second try, for servers that are busy; doubled before each further one."""
 _LASTING = frozenset({"unreachable", "slow", "denied", "failed"})
-"""Failures after which the store is not asked again."""
+"""Failures after which the store is not asked for some minutes."""
 _LARGEST_HINT = 64 << 10
 
 
@@ -73,11 +75,13 @@ class SharedStore:
         self._look_up_s, self._part_s = look_up_s, part_s
         self._warned: set[str] = set()
         self._rejected: set[str] = set()
-        self._reads, self._writes = reads, pushes and reads
+        self._used = reads
+        self._reads_from = self._writes_from = 0.0
+        """The monotonic times from which the store is asked again."""
 
     def find(self, step: Step, key: Key, place: Place) -> RemoteArtifact | None:
         """See ``RemoteStore``."""
-        if not self._reads or key in self._rejected:
+        if not self._is_read or key in self._rejected:
             return None
         try:
             found = self._read_manifest(step, key, place)
@@ -91,6 +95,14 @@ class SharedStore:
         if found is not None and found.has_bytes and not self._runs_here(found.record.facts.get("libc"), step):
             return found.replace(files=())
         return found
+
+    @property
+    def _is_read(self) -> bool:
+        return self._used and time.monotonic() >= self._reads_from
+
+    @property
+    def _is_written(self) -> bool:
+        return self._used and self.pushes and time.monotonic() >= self._writes_from
 
     def _read_manifest(self, step: Step, key: Key, place: Place) -> RemoteArtifact | None:
         content = self._call(
@@ -164,7 +176,7 @@ class SharedStore:
         self, step: Step, path: Path | None, record: Record, on_progress: Callable[[int, int], None]
     ) -> int | None:
         """See ``RemoteStore``. An artifact that another machine put there stays, also if it has other bytes."""
-        if not self._writes:
+        if not self._is_written:
             return None
         try:
             if record.key not in self._rejected and self._has(record, with_bytes=path is not None):
@@ -215,7 +227,7 @@ class SharedStore:
 
         They are a hint: with them a machine without compilers knows which key to look for.
         """
-        if not self._reads:
+        if not self._is_read:
             return None
         name = _hint_name(about)
         try:
@@ -233,7 +245,7 @@ class SharedStore:
 
     def push_compilers(self, about: Mapping[str, Any], identities: tuple[str, ...]) -> None:
         """Put the identities of compilers there, for ``compilers``."""
-        if not self._writes or self.compilers(about) == identities:
+        if not self._is_written or self.compilers(about) == identities:
             return
         content = json.dumps({"schema": manifest.SCHEMA, "compilers": list(identities)}).encode()
         try:
@@ -291,13 +303,12 @@ class SharedStore:
             "failed": f"cannot be {'read' if doing == 'read' else 'written'}",
         }[failure.kind]
         then = more
-        if failure.kind in _LASTING or doing == "write":
-            self._writes = False
-            if doing == "read" and failure.kind in _LASTING:
-                self._reads = False
-                then = "; going on without it"
-            elif failure.kind in {"unreachable", "slow"}:
-                self._reads = False
+        later = time.monotonic() + GIVEN_UP_S
+        if doing == "write":
+            self._writes_from = later
+        elif failure.kind in _LASTING:
+            self._reads_from = self._writes_from = later
+            then = "; going on without it"
         self._tell(f"{failure.kind} {doing}", f"it {how}: {failure.why}{then}")
 
     def _tell(self, kind: str, text: str) -> None:

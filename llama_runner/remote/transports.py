@@ -61,10 +61,8 @@ class DirectoryTransport:
 
     def size(self, name: str) -> int | None:
         """See ``Transport``."""
-        try:
-            return (self._root / name).stat().st_size
-        except FileNotFoundError:
-            return None
+        path = self._root / name
+        return path.stat().st_size if path.is_file() else None
 
     def write(self, name: str, content: bytes) -> None:
         """See ``Transport``."""

@@ -28,8 +28,8 @@ _WORDS = frozenset(("auto", "build", "prebuilt", "system", "environment"))
 
 
 def name_keywords(error: LlamaRunnerError) -> None:
-    """Replace flags in the hint of an error by keywords, and in the message of a ``UsageError`` too."""
-    if isinstance(error, UsageError) and error.args:
+    """Replace flags in the hint of an error by keywords, and in the message of a ``UsageError`` about ours too."""
+    if isinstance(error, UsageError) and error.args and not re.search(r"llama-server|after --", str(error)):
         first, *rest = str(error.args[0]).split("\n")
         error.args = ("\n".join([keywords_in(first), *rest]), *error.args[1:])
     if error.hint is None:

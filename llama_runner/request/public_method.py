@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, TypeVar, cast
 
 from llama_runner.core.errors import LlamaRunnerError, Wording
 from llama_runner.core.option_values import unexpected_keyword_error, wrong_value_error
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
-_VAR_KEYWORDS = 0x08
-"""Bit of ``co_flags``: the function has ``**keywords``."""
+_VAR_POSITIONAL, _VAR_KEYWORDS = 0x04, 0x08
+"""Bits of ``co_flags``: the function has ``*positional``, ``**keywords``."""
 
 _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "str": ((str,), "text"),
     "Path": ((os.PathLike,), "a path"),
     "os.PathLike[str]": ((os.PathLike,), "a path"),
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
+    "int": ((SupportsIndex,), "a whole number"),
+    "float": ((SupportsFloat,), "a number"),
     "bool": ((bool,), "True or False"),
     "Sink": ((Callable,), "a function that takes an event"),
 }
@@ -49,8 +49,12 @@ class PublicMethod:
         self.__wrapped__ = function
         code = function.__code__
         self._positional = code.co_varnames[1 : code.co_argcount]
-        self._named = frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+        count = code.co_argcount + code.co_kwonlyargcount
+        self._named = frozenset(code.co_varnames[1:count])
         self._has_keywords = bool(code.co_flags & _VAR_KEYWORDS)
+        self._rest = (
+            code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & _VAR_POSITIONAL else ""
+        )
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:  # noqa: ANN401 - as of functions
         """Bind it, as a function."""
@@ -81,9 +85,9 @@ class PublicMethod:
         for name in named:
             if name not in known:
                 raise unexpected_keyword_error(name, known)
-        for name, value in {**dict(zip(self._positional, positional, strict=False)), **named}.items():
-            if name in self._named:
-                _check_kind(name, value, str(self.__annotations__.get(name, "")))
+        names = (*self._positional, *[self._rest] * (len(positional) - len(self._positional)))
+        for name, value in (*zip(names, positional, strict=False), *named.items()):
+            _check_kind(name, value, str(self.__annotations__.get(name, "")))
 
 
 def _check_kind(name: str, value: object, annotation: str) -> None:

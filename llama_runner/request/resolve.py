@@ -17,7 +17,7 @@ from llama_runner.request.remote_stores import Opened, remote_store_of
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
-from llama_runner.sources.resolve_source import check_not_adapter, open_named, open_source
+from llama_runner.sources.resolve_source import NotAModel, check_not_adapter, open_named, open_source
 from llama_runner.steps.download import Hub
 from llama_runner.store import layout
 from llama_runner.system import hardware
@@ -128,13 +128,7 @@ class Request(ProgramsRequest):
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
-        source = self._stored(model) or open_source(
-            model,
-            hf_model=keywords.get("hf_model"),
-            gguf_path=keywords.get("gguf_path"),
-            safetensors_dir=keywords.get("safetensors_dir"),
-            demo=keywords.get("demo", False),
-        )
+        source = self._stored(model) or self._opened(model)
         check_not_adapter(source)
         self.locked = locked
         self._lock_file: Path | None = None
@@ -170,6 +164,21 @@ class Request(ProgramsRequest):
         if self.keywords.get("update"):
             raise LockedUpdate
         self._lock_file, self.locked = find_locked(source, self.keywords)
+
+    def _opened(self, model: str | Path | None) -> LocalSafetensors | LocalGguf | HubName:
+        keywords = self.keywords
+        try:
+            return open_source(
+                model,
+                hf_model=keywords.get("hf_model"),
+                gguf_path=keywords.get("gguf_path"),
+                safetensors_dir=keywords.get("safetensors_dir"),
+                demo=keywords.get("demo", False),
+            )
+        except NotAModel as error:
+            from llama_runner.store.name_index import nearest_name  # noqa: PLC0415 - only for mistakes
+
+            raise NotAModel(error.name, nearest_name(self._store.private, error.name)) from None
 
     def _stored(self, model: str | Path | None) -> LocalSafetensors | LocalGguf | None:
         """Return the model of the store that was imported under this name; None for a path and for other names."""

@@ -46,12 +46,13 @@ def adapter_only_error(path: Path, base: str | None) -> SourceError:
 class NotAModel(SourceError):
     """The name is neither an existing path nor a possible name on the Hub."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, nearest: str | None = None) -> None:
         self.name = name
         words = " ".join(re.findall(r"[\w.-]+", name))
+        hint = f"check the path, or name a model as ORG/MODEL; `llama-runner search {words or 'WORDS'}` finds names"
         super().__init__(
             f"{name} is not a file or directory here, and not the name of a model on the Hugging Face Hub",
-            hint=f"check the path, or name a model as ORG/MODEL; `llama-runner search {words or 'WORDS'}` finds names",
+            hint=hint if nearest is None else f"did you mean {nearest}, which was imported?",
         )
 
 

@@ -165,8 +165,11 @@ class Store:
             self.write_record(place, record)
 
     def adopt(self, place: Place, record: Record) -> None:
-        """Write the record of an artifact whose bytes are not here; does nothing in a read-only store."""
+        """Write the record of an artifact without its bytes, unless bytes are here or the store is read-only."""
         with suppress(OSError):
+            path = self.path(place)
+            if path.exists() and not (place.is_tree and {child.name for child in path.iterdir()} <= {STATE_FILE}):
+                return
             self.add_record(place, record)
 
     def is_evictable(self, place: Place) -> bool:

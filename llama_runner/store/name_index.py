@@ -109,6 +109,15 @@ def find_named(store: Store, name: str, *, exact: bool = False) -> tuple[NamedMo
     return None
 
 
+def nearest_name(private: Path, name: str) -> str | None:
+    """Return the name of an imported model that is most like another one; None if none is."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+    names = {one.name.lower(): one.name for one in read_names(private)}
+    close = get_close_matches(name.lower(), names, 1, 0.6)
+    return names[close[0]] if close else None
+
+
 def find_projector(store: Store, model: NamedModel) -> Path | None:
     """Return the multimodal projector that was imported with a model, None if there is none."""
     directory = store.root / "/".join(model.directory.split("/")[:3])

@@ -359,7 +359,7 @@ def test_a_pipe_among_the_files_is_not_waited_for(llama_runner: Command, root: P
 
 def test_a_root_that_is_a_file(llama_runner: Command, tmp_path: Path, binaries: Path) -> None:
     (tmp_path / "file").touch()
-    says(llama_runner("prepare", "--demo", "--root", tmp_path / "file"), 7, "in the way")
+    says(llama_runner("prepare", "--demo", "--root", tmp_path / "file"), 7, "is not a directory")
 
 
 def test_something_where_the_artifact_belongs(llama_runner: Command, root: Path) -> None:

@@ -29,6 +29,9 @@ COMMANDS = {
     "models show": ["models", "show", "demo", "--json"],
     "models provenance": ["models", "provenance", "demo", "--json"],
     "why": ["why", "demo", "--json"],
+    "models add": ["models", "add", "demo:bf16", "--json"],
+    "models remove": ["models", "remove", "demo", "--yes", "--json"],
+    "verify": ["verify", "--json"],
     "lock": ["lock", "demo", "--json"],
     "lock check": ["lock", "--check", "--json"],
     "gc": ["gc", "--json"],
@@ -84,7 +87,7 @@ def test_json_documents_keep_their_fields(name: str, binaries: Path, root: Path,
     del binaries
     if name in ("ps", "stop"):
         assert llama_runner("run", "--demo", "--port", 0, "--detach", "--root", root).code == 0
-    if name in ("models show", "models provenance", "why"):
+    if name in ("models show", "models remove", "models provenance", "why"):
         assert llama_runner("prepare", "--demo", "--root", root).code == 0
     if name == "lock check":
         assert llama_runner("lock", "demo", "--root", root).code == 0

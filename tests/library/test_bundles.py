@@ -15,9 +15,11 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
+from llama_runner.library.bundle_export import Exporter
 from tests.conftest import MODULE, Command, says
 from tests.e2e.serving import Running, ask
 from tests.fakehub.hub import Hub
+from tests.llama_cpp.stored import lay
 
 Children = list["subprocess.Popen[str]"]
 QUESTION, ANSWER = EXAMPLES[0]
@@ -212,6 +214,48 @@ def test_14_06_a_killed_import_leaves_staging_that_the_next_run_removes(
     assert llama_runner("prepare", "--demo", "--root", root).code == 0
     assert not list(staging.iterdir())
     assert llama_runner("models", "import", bundle, "--root", root).code == 0
+
+
+@pytest.mark.parametrize(
+    ("laid", "why"),
+    [
+        ({"platform": "windows-arm64"}, "is for windows-arm64"),
+        ({"cpu": "sse2 avx512_bitalg_of_2099"}, "was built for a processor with avx512_bitalg_of_2099"),
+        ({"backend": "cpu"}, "cpu-b1-"),
+    ],
+)
+def test_14_06_programs_that_do_not_work_here_are_left_out_and_the_models_are_imported(
+    demo: Path, tmp_path: Path, laid: dict[str, str], why: str
+) -> None:
+    there = tmp_path / "there"
+    Runner(demo).models.export("demo:q4_k_m", output=tmp_path / "first.tar")
+    Runner(there).models.import_bundle(tmp_path / "first.tar")
+    programs = lay(there, **laid)  # type: ignore[arg-type]
+    exporter = Exporter(Runner(there).store, lambda _event: None)
+    exporter.export(["demo"], tmp_path / "second.tar", programs=programs)
+    told: list[str] = []
+    other = Runner(tmp_path / "other", on_event=lambda event: told.append(getattr(event, "text", "")))
+    found = other.models.import_bundle(tmp_path / "second.tar")
+    assert found.programs is None or why.startswith("cpu-b1")
+    assert len(found.artifacts) == 1
+    assert not list((tmp_path / "other").glob("bins/*/*"))
+    assert any("the models are imported without programs" in text for text in told)
+    if not why.startswith("cpu-b1"):
+        assert why in str(found.left_out)
+
+
+def test_14_06_four_processes_that_import_at_once_do_the_work_of_one(
+    demo: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    bundle, other = tmp_path / "bundle.tar", tmp_path / "other"
+    assert llama_runner("models", "export", "demo:q4_k_m", "-o", bundle, "--root", demo).code == 0
+    words = [*MODULE, "models", "import", str(bundle), "--json", "--root", str(other)]
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0, 0]
+    assert sorted(len(each["artifacts"]) for each in found) == [0, 0, 0, 1]
+    assert sorted(len(each["here"]) for each in found) == [0, 1, 1, 1]
+    assert not list((other / ".llama_runner" / "staging").iterdir())
 
 
 def test_14_06_a_full_disk_and_a_store_that_cannot_be_written(

@@ -180,6 +180,7 @@ def test_14_05_a_model_of_ollama_runs_by_the_name_that_it_has_there(
         "llama3.2:1b",
         "me/own:latest",
     ]
+    says(llama_runner("plan", "llama3.2:2b", "--root", root), 3, "did you mean llama3.2:1b, which was imported?")
     for name in ("me/own", "me/own:latest"):
         assert llama_runner("prepare", name, "--offline", "--root", root).code == 0
 
@@ -282,7 +283,7 @@ def test_14_05_what_cannot_be_imported_is_an_error_and_nothing_is_kept(
     )
     for words in (["--copy", "--move", file], ["--all", file], [], [file, file], ["--from", "ollama", "--name", "x"]):
         assert llama_runner("models", "import", *words, "--root", root).code == 2
-    for name in ("a\x1b[31m", "/x", "../x", "x.gguf", "", "a\\b", "-x", "a" * 300):
+    for name in ("a\x1b[31m", "/x", "../x", "x.gguf", "", "a\\b", "-x", "Demo:1b", "a" * 300):
         done = llama_runner("models", "import", file, f"--name={name}", "--root", root)
         says(done, 2, "cannot be the name of a model")
         assert "\x1b" not in done.err
@@ -295,6 +296,7 @@ def test_14_05_what_cannot_be_imported_is_an_error_and_nothing_is_kept(
     empty = tmp_path / "empty"
     empty.mkdir()
     says(llama_runner("models", "import", empty, "--root", root), 3, "neither a GGUF file nor safetensors")
+    says(llama_runner("models", "import", "llama3.2:1b", "--root", root), 3, "does not exist", "models import --from")
     pipe = tmp_path / "pipe.gguf"
     os.mkfifo(pipe)
     says(llama_runner("models", "import", pipe, "--root", root), 3)
@@ -334,6 +336,26 @@ def test_14_05_gc_and_a_bundle_know_what_was_imported(tmp_path: Path, file: Path
     assert "tiny" in plan.out + plan.err
     names = json.loads((other / ".llama_runner" / "names.json").read_text())["models"]
     assert [entry[0] for entry in names] == ["tiny:1b"]
+
+
+def test_14_05_verify_and_remove_know_what_was_imported(
+    root: Path, tmp_path: Path, file: Path, llama_runner: Command
+) -> None:
+    (one,) = imported(llama_runner, root, file, "--copy")
+    assert llama_runner("verify", "--root", root).code == 0
+    placed = root / one["paths"][0]
+    content = bytearray(placed.read_bytes())
+    content[-1] ^= 1
+    placed.write_bytes(content)
+    found = llama_runner("verify", "--repair", "--root", root)
+    assert found.code == 7, found
+    assert "was imported, and cannot be made again" in found.out + found.err
+    imported(llama_runner, root, file, "--copy")
+    assert llama_runner("verify", "--root", root).code == 0
+    assert llama_runner("models", "remove", "tiny-Q8_0", "--yes", "--root", root).code == 0
+    assert llama_runner("models", "list", "--json", "--root", root).json == []
+    assert file.is_file()
+    says(llama_runner("plan", "tiny-Q8_0", "--root", root), 3, "not the name of a model")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema": 9, "models": []}', '{"schema": 1, "models": [[1]]}'])

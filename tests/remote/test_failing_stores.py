@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from llama_runner.core.digest import Key
+from llama_runner.core.step import Place, Step, step_key
 from llama_runner.remote import manifest, shared_store
 from tests.conftest import REPOSITORY
 from tests.remote.conftest import SECRET
@@ -339,3 +341,27 @@ def test_a_store_that_dies_in_mid_fetch_leaves_a_run_that_ends(tmp_path: Path, s
     user = Machine(tmp_path / "user", s3)
     assert made_everything(user)
     assert len(user.warnings()) == 1
+
+
+def test_a_store_that_is_back_is_asked_again(
+    tmp_path: Path, s3: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process that lives on, such as one that serves many models."""
+    maker = Machine(tmp_path / "maker", s3, pushes=True)
+    maker.execute(graph(maker))
+    monkeypatch.setattr(shared_store, "GIVEN_UP_S", 0.0)
+    proxy.misbehave = lambda _method, _path, _forward: None
+    user = Machine(tmp_path / "user", s3)
+    assert user.remote.find(*_first_step(user)) is None
+    proxy.misbehave = lambda _method, _path, forward: forward()
+    user.execute(graph(user))
+    assert user.ran() == []
+    assert len(user.warnings()) == 1
+
+
+def _first_step(machine: Machine) -> tuple[Step, Key, Place]:
+    step = graph(machine)[1]
+    key = step_key(step, {})
+    place = step.place(key, {}, {})
+    assert place is not None
+    return step, key, place

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from llama_runner.core.errors import StepError
 from llama_runner.core.plan import Run
 from llama_runner.core.step import Step
 from llama_runner.core.step_protocols import Workspace
@@ -74,6 +75,37 @@ def test_the_record_says_where_the_artifact_is_from(tmp_path: Path, shared: Path
         record = user.store.record(place)
         assert record is not None
         assert record.made["fetched"]["from"] == str(shared)
+
+
+def test_a_record_is_not_written_over_other_bytes_that_are_here(tmp_path: Path, shared: Path) -> None:
+    alone = World(tmp_path / "user")
+    alone.root.mkdir()
+    (alone.root / "source").write_text("a")
+    older = Toy("first", 7, (File(alone.root / "source"),), alone.journal)
+    place = alone.execute([older]).places[older]
+    user = Machine(tmp_path / "user", shared)
+    user.execute(graph(user))
+    record = user.store.record(place)
+    assert record is not None
+    assert user.store.payload_state(place, record) == "present"
+    assert user.ran() == ["first"]  # before
+
+
+def test_a_fetch_is_refused_by_whoever_checks_outputs_and_the_step_runs_here(tmp_path: Path, shared: Path) -> None:
+    """As a lock file does: what it does not name is neither fetched nor kept."""
+    user = Machine(tmp_path / "user", shared)
+    asked: list[str] = []
+
+    def refuse_first(step: Step, _digest: str) -> None:
+        asked.append(step.kind)
+        if len(asked) == 1:
+            raise StepError("it is not the locked one")
+
+    user.check_output = refuse_first
+    user.execute([ToyTree(1, user.journal)])
+    assert user.ran() == ["tree"]
+    assert asked == ["toy_tree", "toy_tree"]
+    assert "it is not the locked one; it is made here" in user.warnings()[0]
 
 
 def test_a_forced_step_runs_here(tmp_path: Path, shared: Path) -> None:
@@ -190,8 +222,6 @@ class Checked(ToyTree):
     kind: ClassVar[str] = "checked"
 
     def check_fetched(self, workspace: Workspace) -> None:
-        from llama_runner.core.errors import StepError
-
         raise StepError("it is refused")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +223,29 @@ def test_what_is_converted_from_the_hub_needs_no_weights(
     second = llama_runner("prepare", "acme/demo", "--root", user, "--remote-store", shared, "--json")
     assert (second.json["ran"], second.json["fetched"]) == ([], ["quantize"]), second
     assert not [request.path for request in hub.requests if request.path.endswith(".safetensors")]
+
+
+WARM = """
+import socket, sys
+from llama_runner import Runner
+def refuse(*arguments, **options): raise AssertionError("a socket was connected")
+socket.socket.connect = refuse
+prepared = Runner(sys.argv[1]).prepare(demo=True, **({"remote_store": sys.argv[2]} if len(sys.argv) > 2 else {}))
+assert prepared.ran == ()
+heavy = ("llama_runner.remote.transports", "llama_runner.remote.shared_store", "fsspec", "s3fs", "aiohttp", "botocore")
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("given", ["variable", "option"])
+def test_a_warm_start_loads_nothing_of_a_remote_store(binaries: Path, given: str) -> None:
+    address = "s3://artifacts/nothing"
+    words = [address] if given == "option" else []
+    done = subprocess.run(
+        [sys.executable, "-c", WARM, str(binaries), *words],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LLAMA_RUNNER_REMOTE_STORE": address},
+    )
+    assert done.stdout.strip() == "[]"

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from llama_runner.core.digest import Digest
 from llama_runner.core.events import StepFetched, StepPushed, Warned
 from llama_runner.core.plan import Plan, Snapshot
 from llama_runner.core.remote_store import RemoteLost
@@ -30,6 +31,7 @@ class Machine(World):
         super().__init__(root)
         self.address, self.pushes, self.times = parse_address(address), pushes, times
         self.remote = self.opened()
+        self.check_output: Callable[[Step, Digest], None] | None = None
 
     def opened(self) -> SharedStore:
         """Return the remote store as a new process has it."""
@@ -50,7 +52,14 @@ class Machine(World):
         while True:
             plan = self.plan(targets, **keywords)
             observer = Observer(self.store, self, self.remote)
-            executor = Executor(self.store, observer, self.events.append, lock_timeout=lock_timeout, remote=self.remote)
+            executor = Executor(
+                self.store,
+                observer,
+                self.events.append,
+                lock_timeout=lock_timeout,
+                remote=self.remote,
+                check_output=self.check_output,
+            )
             try:
                 outcome = executor.execute(plan)
             except RemoteLost:
