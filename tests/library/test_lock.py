@@ -18,6 +18,7 @@ from llama_runner.core.events import Event, Warned
 from llama_runner.core.portable_values import without_paths
 from llama_runner.core.record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
 from llama_runner.store.digest_cache import payload_stamp
@@ -470,3 +471,15 @@ def test_14_04_gc_keeps_what_a_lock_file_names(
     (root / ".llama_runner" / "lock_files.json").write_text('{"schema": 9}')
     with pytest.raises(StoreError, match="does not say which lock files to respect"):
         runner.gc()
+
+
+def test_14_07_a_difference_is_told_once_and_as_small_as_it_is() -> None:
+    locked = {"build": {"here": {"step": "compile", "params": {"options": ["-DA=1", "-DB=2"], "build": 1}}}}
+    options = {"build": {"here": {"step": "compile", "params": {"options": ["-DA=1", "-DB=3"], "build": 1}}}}
+    assert [*map(str, differences(locked, options))] == ["build.here.params.options: locked -DB=2, here -DB=3"]
+    more = {"build": {"here": {"step": "compile", "params": {"options": ["-DA=1", "-DB=2", "-DC=/x"], "build": 1}}}}
+    assert [*map(str, differences(locked, more))] == ["build.here.params.options: locked nothing, here -DC=/x"]
+    other = {"build": {"here": {"step": "adopt", "inputs": {"programs": "tree1:a"}}}}
+    assert [*map(str, differences(locked, other))] == ["build.here.step: locked compile, here adopt"]
+    assert not [*differences(locked, {"build": UNKNOWN})]
+    assert not [*differences({**locked, "options": {"a": 1}, "tools": {}}, {**locked, "options": {}})]
