@@ -21,6 +21,7 @@ from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
+from llama_runner.request.lock_models import KEPT
 from llama_runner.store.digest_cache import payload_stamp
 from llama_runner.store.lock_files import known_lock_files
 from tests.conftest import MODULE, Command, says
@@ -254,6 +255,8 @@ def test_14_07_update_moves_one_and_leaves_the_others_byte_for_byte(
     assert checked.json["models"][0]["hub"]["now"] == repos["one"].head
     hub.reset_log()
     assert llama_runner("lock", "--check", "--offline", "--lock-file", file, "--root", root).code == 0
+    offline = {"HF_HUB_OFFLINE": "1"}
+    assert llama_runner("lock", "--check", "--lock-file", file, "--root", root, env=offline).code == 0
     assert not hub.requests
     moved = llama_runner("lock", "--update", "acme/one", "--lock-file", file, "--root", root)
     assert moved.code == 0, moved
@@ -276,6 +279,7 @@ def test_14_07_an_update_means_the_options_that_it_was_locked_with(new_root: Mak
     runner.lock("demo", quantization="q8_0", outtype="f16", lock_file=file)
     entry = read_lock_file(file).models["demo:q8_0"].entry
     assert entry["options"] == {"quantization": "q8_0", "outtype": "f16"}
+    assert "trust_remote_code" not in KEPT, "a file gives no consent"
     assert runner.lock("demo", lock_file=file, update=True).models[0].action == "unchanged", (
         "the only one of this source"
     )
