@@ -5,6 +5,7 @@ It never prints and never exits: events go to ``on_event``, and what goes wrong 
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
@@ -175,8 +176,10 @@ class Runner(Root):
         """
         from llama_runner.library.lock_check import LockChecker  # noqa: PLC0415 - not on the warm path
         from llama_runner.request.lock_names import lock_file_path, opened  # noqa: PLC0415
+        from llama_runner.system.network_settings import is_offline  # noqa: PLC0415
 
         lock = opened(lock_file_path({"lock_file": lock_file}))
+        offline = offline or is_offline(os.environ)
         return LockChecker(self.store, self._sink, self._preparation, offline=offline).check(lock, names)
 
     @public_method

@@ -98,11 +98,14 @@ def _differences(where: str, locked: Any, here: Any) -> Iterator[Difference]:  #
     if here is UNKNOWN or locked is UNKNOWN or locked == here:
         return
     if isinstance(locked, dict) and isinstance(here, dict):
+        if locked.get("step") != here.get("step"):  # programs of another kind: no other field can be compared
+            yield Difference(f"{where}.step", locked.get("step"), here.get("step"))
+            return
         for name in sorted({*locked, *here}):
             yield from _differences(f"{where}.{name}", locked.get(name), here.get(name))
     elif isinstance(locked, list) and isinstance(here, list) and sorted(map(str, locked)) != sorted(map(str, here)):
         gone, new = [each for each in locked if each not in here], [each for each in here if each not in locked]
-        yield Difference(where, gone or locked, new or here)
+        yield Difference(where, gone or None, new or None)
     else:
         yield Difference(where, locked, _known(here))
 

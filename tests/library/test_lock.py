@@ -18,8 +18,10 @@ from llama_runner.core.events import Event, Warned
 from llama_runner.core.portable_values import without_paths
 from llama_runner.core.record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
+from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
+from llama_runner.request.lock_models import KEPT
 from llama_runner.store.digest_cache import payload_stamp
 from llama_runner.store.lock_files import known_lock_files
 from tests.conftest import MODULE, Command, says
@@ -253,6 +255,8 @@ def test_14_07_update_moves_one_and_leaves_the_others_byte_for_byte(
     assert checked.json["models"][0]["hub"]["now"] == repos["one"].head
     hub.reset_log()
     assert llama_runner("lock", "--check", "--offline", "--lock-file", file, "--root", root).code == 0
+    offline = {"HF_HUB_OFFLINE": "1"}
+    assert llama_runner("lock", "--check", "--lock-file", file, "--root", root, env=offline).code == 0
     assert not hub.requests
     moved = llama_runner("lock", "--update", "acme/one", "--lock-file", file, "--root", root)
     assert moved.code == 0, moved
@@ -275,6 +279,7 @@ def test_14_07_an_update_means_the_options_that_it_was_locked_with(new_root: Mak
     runner.lock("demo", quantization="q8_0", outtype="f16", lock_file=file)
     entry = read_lock_file(file).models["demo:q8_0"].entry
     assert entry["options"] == {"quantization": "q8_0", "outtype": "f16"}
+    assert "trust_remote_code" not in KEPT, "a file gives no consent"
     assert runner.lock("demo", lock_file=file, update=True).models[0].action == "unchanged", (
         "the only one of this source"
     )
@@ -458,6 +463,7 @@ def test_14_04_gc_keeps_what_a_lock_file_names(
     repo.commit({"demo-Q8_0.gguf": write_gguf(tmp_path / "b.gguf", 20_000, seed=8)})
     runner.prepare("acme/demo", update=True)
     assert not [each for each in runner.gc(older_than=0).garbage if each.artifact], "the old revision is locked"
+    says(llama_runner("models", "remove", "acme/demo", "--yes", "--root", root), 2, "a lock file names acme/demo")
     content = file.read_bytes()
     file.write_text("{")
     says(llama_runner("gc", "--root", root), 7, f"what {file} locks is not known")
@@ -469,3 +475,15 @@ def test_14_04_gc_keeps_what_a_lock_file_names(
     (root / ".llama_runner" / "lock_files.json").write_text('{"schema": 9}')
     with pytest.raises(StoreError, match="does not say which lock files to respect"):
         runner.gc()
+
+
+def test_14_07_a_difference_is_told_once_and_as_small_as_it_is() -> None:
+    locked = {"build": {"here": {"step": "compile", "params": {"options": ["-DA=1", "-DB=2"], "build": 1}}}}
+    options = {"build": {"here": {"step": "compile", "params": {"options": ["-DA=1", "-DB=3"], "build": 1}}}}
+    assert [*map(str, differences(locked, options))] == ["build.here.params.options: locked -DB=2, here -DB=3"]
+    more = {"build": {"here": {"step": "compile", "params": {"options": ["-DA=1", "-DB=2", "-DC=/x"], "build": 1}}}}
+    assert [*map(str, differences(locked, more))] == ["build.here.params.options: locked nothing, here -DC=/x"]
+    other = {"build": {"here": {"step": "adopt", "inputs": {"programs": "tree1:a"}}}}
+    assert [*map(str, differences(locked, other))] == ["build.here.step: locked compile, here adopt"]
+    assert not [*differences(locked, {"build": UNKNOWN})]
+    assert not [*differences({**locked, "options": {"a": 1}, "tools": {}}, {**locked, "options": {}})]
