@@ -399,4 +399,4 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
     extras = {re.split(r"[>=\[]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert third_party() - extras == declared
-    assert third_party() & extras == {"fsspec", "cyclonedx-python-lib", "packageurl-python"}
+    assert third_party() & extras == {"fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python"}

@@ -39,6 +39,8 @@ def _told(found: History) -> list[str]:
         lines += ["", f"What a run would do now is not known: {found.not_planned}."]
     if found.changed:
         lines += ["", "Changed since", *(f"  {each}" for each in found.changed)]
+    if not found.again_if:
+        return [*lines, "", "Nothing makes it again; `models import` imports it again."]
     lines += ["", "It would be made again if", *(f"  {each}" for each in dict.fromkeys(found.again_if))]
     return [*lines, "A new llama.cpp or llama_runner alone makes nothing run again; --fresh-tools does."]
 

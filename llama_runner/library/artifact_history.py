@@ -213,6 +213,8 @@ def _again_if(artifact: Artifact, lineage: Lineage) -> Iterator[str]:
     """Yield what would make an artifact run again, as clauses."""
     record, name = artifact.record, file_name(artifact)
     step = str(record.recipe.get("step"))
+    if step == "import":  # no step of a graph
+        return
     if step in ("download", "projector"):
         yield f"the files that the Hub publishes for commit {str(record.source.get('revision'))[:12]} change"
     files = lineage.source.get("files")

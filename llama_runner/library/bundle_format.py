@@ -301,3 +301,7 @@ def _check_collisions(manifest: Manifest) -> None:
         folded = case_folded(tuple(name.split("/")))
         if any(folded[:length] in seen - trees for length in range(1, len(folded))):
             raise BadBundle(f"{name!r} lies below a file")
+    for artifact in manifest.artifacts:
+        folded = case_folded(tuple(str(artifact.place).rstrip("/").split("/")))
+        if any(folded[:length] in trees for length in range(1, len(folded))):
+            raise BadBundle(f"{artifact.place} lies in another artifact")

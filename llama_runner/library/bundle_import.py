@@ -15,6 +15,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError
 from llama_runner.core.events import LockWaiting, Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable import Value, field
+from llama_runner.core.record import TREE
 from llama_runner.library.bundle_reader import BundleReader
 from llama_runner.library.named_models import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.record import Record
+    from llama_runner.core.step import Place
     from llama_runner.library.bundle_format import BundledArtifact, BundledFile, Manifest
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
@@ -162,6 +164,9 @@ class Importer:
         if self._store.is_unreadable(place):
             self._sink(Warned("left", f"{place} is left as it is: this version cannot read its record"))
             return True
+        if self._is_taken(place):
+            self._sink(Warned("left", f"{place} is left out: something else is at its path"))
+            return True
         record = self._store.record(place)
         if record is None:
             return False
@@ -172,6 +177,17 @@ class Importer:
         if (record.key, record.digest) != (artifact.record.key, artifact.record.digest):
             self._sink(Warned("left", f"{place} is here with other bytes or options, and is left as it is"))
         return True
+
+    def _is_taken(self, place: Place) -> bool:
+        """Whether to publish would put a directory in the place of other artifacts, or a file into one of them."""
+        directory = self._store.root / place.directory
+        if not place.is_tree:
+            parts = place.directory.split("/")
+            above = ("/".join(parts[:length]) for length in range(1, len(parts) + 1))
+            return any(TREE in self._store.records(self._store.root / each) for each in above)
+        names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+        records = self._store.records(directory)
+        return bool(records.keys() - {TREE}) or (TREE not in records and bool(names))
 
     def _check_space(self, need: int) -> None:
         import shutil  # noqa: PLC0415 - rarely wanted

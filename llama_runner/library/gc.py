@@ -120,12 +120,10 @@ class Collector:
         return frozenset(build.path.relative_to(self._store.root).as_posix() for build in unused)
 
     def _is_busy(self, name: str) -> bool:
-        lock = layout.lock_file(self._store.private, name)
-        if not lock.exists():
-            return False
         try:
-            with locks.try_hold(lock) as held:
-                return not held
+            return locks.is_held(layout.lock_file(self._store.private, name))
+        except FileNotFoundError:
+            return False
         except OSError:  # not ours to lock
             return True
 

@@ -120,7 +120,9 @@ def recipe_text(record: Record, known: dict[str, Artifact]) -> str:
     tools += [_tool("llama_runner", record.made, known)] if not tools and record.made.get("by") else []
     text = f"{text}, by {' and '.join(tools)}" if tools else text
     fetched = record.made.get("fetched")
-    return f"{text}; fetched from {fetched.get('from')}" if isinstance(fetched, dict) else text
+    if isinstance(fetched, dict):
+        text += f", on another machine (from the remote store {fetched.get('from')})"
+    return text
 
 
 def _texts(params: dict[str, Any]) -> dict[str, str]:

@@ -223,18 +223,12 @@ def _keywords(artifact: Artifact, store: Store) -> Iterator[dict[str, Any]]:
         yield {**found, "converter": "official", "trust_remote_code": bool(params.get("trusted"))}
         return
     found = {**source, "quantization": params.get("type"), **_tuning(params.get("tuning"))}
-    base = next(
-        (
-            record
-            for record in store.records(store.root / artifact.directory).values()
-            if record.digest == recipe.get("inputs", {}).get("model")
-        ),
-        None,
-    )
-    of_base = {} if base is None else _params(base)
-    found |= {name: of_base[name] for name in ("outtype", "pre_tokenizer") if of_base.get(name)}
-    yield found
-    yield {**found, "converter": "official", "trust_remote_code": bool(of_base.get("trusted"))}
+    records = store.records(store.root / artifact.directory).values()
+    bases = [_params(each) for each in records if each.digest == recipe.get("inputs", {}).get("model")]
+    for base in bases or [{}]:  # several conversions may have given the same bytes
+        named = {name: base[name] for name in ("outtype", "pre_tokenizer") if base.get(name)}
+        yield {**found, **named}
+        yield {**found, **named, "converter": "official", "trust_remote_code": bool(base.get("trusted"))}
 
 
 def _params(record: Record) -> dict[str, Any]:

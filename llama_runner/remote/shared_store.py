@@ -306,6 +306,7 @@ class SharedStore:
         later = time.monotonic() + GIVEN_UP_S
         if doing == "write":
             self._writes_from = later
+            then = "; nothing more is put there"
         elif failure.kind in _LASTING:
             self._reads_from = self._writes_from = later
             then = "; going on without it"

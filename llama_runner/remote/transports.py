@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
 
 from llama_runner.system.files import read_bounded, write_atomically
 from llama_runner.system.http_client import HttpFailed, get
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _OK, _NOT_FOUND, _GONE = 200, 404, 410
 _DENIED = frozenset({401, 403, 407})
 _CONNECT_S, _READ_S = 10, 30
 _WRITES_WHOLE = frozenset({"s3", "gs", "gcs", "az", "abfs", "abfss"})
 """Schemes where an object appears when all of it was sent."""
+
+
+_ONE_AT_A_TIME = frozenset({"sftp", "ssh"})
+"""Schemes whose library waits for ever if two threads use one connection."""
 
 
 class Transport(Protocol):
@@ -108,6 +112,7 @@ class FsspecTransport:
     def __init__(self, url: str, scheme: str) -> None:
         self._url, self._scheme = url, scheme
         self._opened: tuple[Any, str] | None = None
+        self._one_at_a_time = threading.Lock() if scheme in _ONE_AT_A_TIME else nullcontext()
 
     def _open(self) -> tuple[Any, str]:
         """Return the file system and the path of the store in it."""
@@ -124,7 +129,7 @@ class FsspecTransport:
                 }
                 options["use_listings_cache"] = False
             elif self._scheme in {"sftp", "ssh"}:
-                options["timeout"] = _CONNECT_S
+                options |= {"timeout": _CONNECT_S, "host_key_policy": _known_hosts_only()}
             self._opened = url_to_fs(self._url, **options)
             if self._scheme == "s3":
                 self._opened[0].retries = 1  # of s3fs, on top of those of botocore; who calls this tries again
@@ -132,32 +137,52 @@ class FsspecTransport:
 
     def read(self, name: str, limit: int) -> bytes | None:
         """See ``Transport``."""
-        files, root = self._open()
-        try:
-            content = bytes(files.cat_file(f"{root}/{name}", start=0, end=limit + 1))
-        except FileNotFoundError:
-            return None
-        if len(content) > limit:
-            raise TooLong(f"{name} has more than {limit} bytes")
-        return content
+        with self._one_at_a_time:
+            files, root = self._open()
+            try:
+                content = bytes(files.cat_file(f"{root}/{name}", start=0, end=limit + 1))
+            except FileNotFoundError:
+                return None
+            if len(content) > limit:
+                raise TooLong(f"{name} has more than {limit} bytes")
+            return content
 
     def size(self, name: str) -> int | None:
         """See ``Transport``."""
-        files, root = self._open()
-        try:
-            found = files.info(f"{root}/{name}")
-        except FileNotFoundError:
-            return None
-        return int(found["size"]) if found.get("type") == "file" else None
+        with self._one_at_a_time:
+            files, root = self._open()
+            try:
+                found = files.info(f"{root}/{name}")
+            except FileNotFoundError:
+                return None
+            return int(found["size"]) if found.get("type") == "file" else None
 
     def write(self, name: str, content: bytes) -> None:
         """See ``Transport``."""
-        files, root = self._open()
-        path = f"{root}/{name}"
-        if self._scheme in _WRITES_WHOLE:
-            files.pipe_file(path, content)
-            return
-        unfinished = f"{path.rpartition('/')[0]}/.{os.urandom(8).hex()}.tmp"
-        files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        files.pipe_file(unfinished, content)
-        files.mv(unfinished, path)
+        with self._one_at_a_time:
+            files, root = self._open()
+            path = f"{root}/{name}"
+            if self._scheme in _WRITES_WHOLE:
+                files.pipe_file(path, content)
+                return
+            unfinished = f"{path.rpartition('/')[0]}/.{os.urandom(8).hex()}.tmp"
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files.pipe_file(unfinished, content)
+            files.mv(unfinished, path)
+
+
+def _known_hosts_only() -> Any:  # noqa: ANN401 - of paramiko
+    """Return a policy that accepts the hosts of ``known_hosts``; by default fsspec accepts every host."""
+    import paramiko  # noqa: PLC0415 - an extra, not on the warm path
+
+    class KnownHostsOnly(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # of a library without types
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ANN401 - of paramiko
+            del client
+            known = paramiko.HostKeys()
+            for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
+                if path.is_file():
+                    known.load(str(path))
+            if not known.check(hostname, key):
+                raise PermissionError(errno.EACCES, f"the host key of {hostname} is not in known_hosts, or differs")
+
+    return KnownHostsOnly()

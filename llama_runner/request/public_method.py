@@ -52,9 +52,7 @@ class PublicMethod:
         count = code.co_argcount + code.co_kwonlyargcount
         self._named = frozenset(code.co_varnames[1:count])
         self._has_keywords = bool(code.co_flags & _VAR_KEYWORDS)
-        self._rest = (
-            code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & _VAR_POSITIONAL else ""
-        )
+        self._rest = code.co_varnames[count] if code.co_flags & _VAR_POSITIONAL else ""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:  # noqa: ANN401 - as of functions
         """Bind it, as a function."""

@@ -128,13 +128,13 @@ class Request(ProgramsRequest):
         keywords = self.keywords
         if keywords.get("platform") not in (None, hardware.platform_tag()):
             raise other_platform_error("what is to be run here", str(keywords["platform"]))
+        self._remember = remember
         source = self._stored(model) or self._opened(model)
         check_not_adapter(source)
         self.locked = locked
         self._lock_file: Path | None = None
         if keywords.get("locked") or keywords.get("lock_file"):
             self._find_locked(source)
-        self._remember = remember
         self._resolver: Resolver | None = None
         found, hub = self._resolved(source)
         self.facts: ModelFacts = find_model_facts(
@@ -185,7 +185,7 @@ class Request(ProgramsRequest):
         is_named = model is not None and not any(self.keywords.get(name) for name in _SOURCES)
         if not is_named or self.keywords.get("update") or not layout.model_names(self._store.private).exists():
             return None
-        found = open_named(self._store, str(model), exact=self._is_pinned(str(model)))
+        found = open_named(self._store, str(model), exact=self._is_pinned(str(model)), remember=self._remember)
         if isinstance(found, LocalGguf) and not self.keywords.get("projector", True):
             return found.replace(projector=None)
         return found

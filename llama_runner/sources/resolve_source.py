@@ -92,17 +92,19 @@ def open_source(
         raise unreadable_source_error(error.filename or str(named_path), error.strerror or str(error)) from error
 
 
-def open_named(store: Store, name: str, *, exact: bool = False) -> LocalSafetensors | LocalGguf | None:
+def open_named(
+    store: Store, name: str, *, exact: bool = False, remember: bool = False
+) -> LocalSafetensors | LocalGguf | None:
     """Return the source in the store that was imported under a name; None if there is none, or if a path has the name.
 
-    ``exact`` is that of ``find_named``. Raises as ``find_named`` and ``open_gguf``.
+    ``exact`` and ``remember`` are those of ``find_named``. Raises as ``find_named`` and ``open_gguf``.
     """
     from llama_runner.store.name_index import find_named, find_projector  # noqa: PLC0415 - most models have a source elsewhere
 
     with suppress(OSError, ValueError):  # no path can have the name
         if user_path(name).exists():
             return None
-    if (found := find_named(store, name, exact=exact)) is None:
+    if (found := find_named(store, name, exact=exact, remember=remember)) is None:
         return None
     model, path = found
     if not model.file:

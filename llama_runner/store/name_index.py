@@ -13,6 +13,7 @@ from llama_runner.core.immutable import Value
 from llama_runner.core.record import TREE
 from llama_runner.core.step import Place
 from llama_runner.store import layout
+from llama_runner.store.digest_cache import payload_stamp
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -81,10 +82,13 @@ def write_names(private: Path, models: Iterable[NamedModel]) -> None:
     write_json(layout.model_names(private), {"schema": SCHEMA, "models": entries}, durable=True)
 
 
-def find_named(store: Store, name: str, *, exact: bool = False) -> tuple[NamedModel, Path] | None:
+def find_named(
+    store: Store, name: str, *, exact: bool = False, remember: bool = False
+) -> tuple[NamedModel, Path] | None:
     """Return the model of a name and the path of its file or directory; None if there is none.
 
-    Case does not count. A name without a tag stands for the only one that has a tag, unless ``exact``. Raises
+    Case does not count. A name without a tag stands for the only one that has a tag, unless ``exact``. With
+    ``remember``, the record of a file whose times or mode another program changed gets its new stamp. Raises
     ``UsageError`` if it fits several models, ``StoreError`` if the bytes are not those that were imported.
     """
     found: dict[str, NamedModel] = {}
@@ -98,6 +102,8 @@ def find_named(store: Store, name: str, *, exact: bool = False) -> tuple[NamedMo
             changed.setdefault(title, changed_file_error(model.title, store.path(model.place)))
         elif state != "absent":
             found[title] = model
+            if state == "restamp" and remember:
+                store.update(model.place, record.replace(stamp=payload_stamp(store.path(model.place))))
     for title, error in changed.items():
         if title not in found:
             raise error

@@ -189,6 +189,17 @@ def _below(manifest: Manifest) -> None:
     manifest["artifacts"].append(other)
 
 
+def _within(manifest: Manifest) -> None:
+    """Put a model into the directory of another one."""
+    other = copy.deepcopy(model_of(manifest))
+    _, _, size, digest = other["files"][0]
+    other["directory"] += "/sharded"
+    inner = copy.deepcopy(other)
+    other["name"], other["files"] = ".", [["x.gguf", "f", size, digest]]
+    other["record"]["output"]["digest"] = tree_digest([("x.gguf", "f", digest)])
+    manifest["artifacts"] += [other, inner]
+
+
 def _programs(manifest: Manifest) -> None:
     """Call the model a tree with a program in it."""
     entry = model_of(manifest)
@@ -231,6 +242,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "the same twice": (lambda m: m["artifacts"].append(model_of(m)), "is there twice"),
     "the same but for case": (_twice, "is there twice"),
     "a file below a file": (_below, "lies below a file"),
+    "an artifact in another": (_within, "lies in another artifact"),
     "a pin of no repository": (_pin(repo="../x"), "not the name of a model"),
     "a pin with a file above": (_pin(pins={40 * "a": FILES}), "org/model"),
     "a pin of no commit": (_pin(pins={"main": FILES}), "'main' is no commit"),
@@ -271,6 +283,45 @@ def test_14_06_records_of_another_machine_bring_no_stamps_and_paths(bundle: byte
     assert record["source"]["files"] == {"a": {"digest": "sha256:0", "stamp": None}}
     assert not {"log", "kept"} & record["made"].keys()
     assert "c" not in record["noted"]
+
+
+def test_14_06_a_bundle_replaces_nothing_that_is_here(bundle: bytes, tmp_path: Path) -> None:
+    def as_tree(manifest: Manifest) -> None:
+        """Call the directory of the model an artifact."""
+        entry = model_of(manifest)
+        name, _, size, digest = entry["files"][0]
+        entry["name"], entry["files"] = ".", [[name, "f", size, digest]]
+        entry["record"]["output"]["digest"] = tree_digest([(name, "f", digest)])
+        manifest["artifacts"] = [entry]
+
+    for first, second in ((lambda _m: None, as_tree), (as_tree, lambda _m: None)):
+        root = tmp_path / first.__name__
+        runner = Runner(root)
+        runner.models.import_bundle(io.BytesIO(with_manifest(bundle, first)))
+        (model,) = root.glob("models/gguf/*/model.q4_k_m.gguf")
+        before = model.stat()
+        state = model.with_name(".state.json").read_bytes()
+        found = runner.models.import_bundle(io.BytesIO(with_manifest(bundle, second)))
+        assert found.artifacts == ()
+        assert model.stat() == before
+        assert model.with_name(".state.json").read_bytes() == state
+
+
+def test_14_06_a_directory_without_records_stays(bundle: bytes, tmp_path: Path) -> None:
+    def as_tree(manifest: Manifest) -> None:
+        entry = model_of(manifest)
+        name, _, size, digest = entry["files"][0]
+        entry["directory"], entry["name"] = "models/gguf/mine", "."
+        entry["files"] = [[name, "f", size, digest]]
+        entry["record"]["output"]["digest"] = tree_digest([(name, "f", digest)])
+
+    mine = tmp_path / "models" / "gguf" / "mine" / "precious.gguf"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    first, (info, content) = members_of(with_manifest(bundle, as_tree))
+    info.name = "models/gguf/mine/model.q4_k_m.gguf"
+    Runner(tmp_path).models.import_bundle(io.BytesIO(packed([first, (info, content)])))
+    assert [path.name for path in mine.parent.iterdir()] == ["precious.gguf"]
 
 
 def test_14_06_what_a_newer_version_wrote_is_left_as_it_is(

@@ -76,6 +76,7 @@ def test_14_05_a_file_is_imported_without_a_copy_and_runs_by_its_name(
     assert again["how"] == "here"
     shown = llama_runner("models", "show", "tiny", "--root", root).out
     assert "imported from" in shown
+    assert "Nothing makes it again" in llama_runner("why", "tiny-Q8_0:q8_0", "--root", root).out
 
 
 def test_14_05_copy_move_and_a_name(tmp_path: Path, file: Path, llama_runner: Command) -> None:
@@ -124,6 +125,19 @@ def test_14_05_on_another_file_system_a_copy_must_be_asked_for(
     (two,) = imported(llama_runner, other_file_system / "two", file, "--move")
     assert two["how"] == "move"
     assert not file.exists()
+
+
+def test_14_05_a_linked_file_that_another_program_touches_is_hashed_once(root: Path, file: Path) -> None:
+    runner = Runner(root)
+    (placed,) = (root / path for path in runner.models.import_path(file).paths)
+    state = placed.with_name(".state.json")
+    os.utime(placed)
+    before = state.read_bytes()
+    runner.plan("tiny-Q8_0")
+    assert state.read_bytes() == before, "a plan writes nothing"
+    runner.prepare("tiny-Q8_0")
+    record = json.loads(state.read_text())["artifacts"][placed.name]
+    assert record["output"]["stamp"]["mtime_ns"] == placed.stat().st_mtime_ns
 
 
 def test_14_05_a_linked_file_that_another_program_changes_is_found(

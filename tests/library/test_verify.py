@@ -381,3 +381,21 @@ def test_14_03_a_terminal_shows_a_bar_with_rate_and_time_left_and_ctrl_c_says_ho
     code, screen = session.finish()
     assert code == 130
     assert any("--since last goes on with this run" in line for line in screen.text), screen.text
+
+
+def test_14_03_conversions_and_quantizations_with_options_are_made_again_from_their_records(own_root: Path) -> None:
+    runner = Runner(own_root)
+    paths = [
+        runner.make(demo=True, quantization="bf16")[0].path,  # the same bytes as the intermediate of the others
+        runner.make(demo=True, outtype="q8_0")[0].path,
+        runner.make(demo=True, quantization="q4_0", pure=True, tensor_types=["attn_v=q8_0"])[0].path,
+    ]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        rot(path)
+    done = runner.models.verify("demo", repair=True)
+    assert [(Path(each.path).name, each.note) for each in done.problems] == [
+        (path.name, "it was made again") for path in sorted(paths)
+    ]
+    assert [path.read_bytes() for path in paths] == before
+    assert found(own_root, "demo") == []

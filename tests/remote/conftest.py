@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.remote.sftp_server import SftpServer
 from tests.remote.worlds import Files, Proxy
 
 BUCKET = "artifacts"
@@ -42,6 +43,16 @@ def s3(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     return f"s3://{BUCKET}/{tmp_path.name}"
+
+
+@pytest.fixture
+def sftp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SftpServer]:
+    """Return an SFTP server on loopback; the home directory of the user is that of the test."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    server = SftpServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

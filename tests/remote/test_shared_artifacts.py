@@ -15,6 +15,7 @@ from llama_runner.core.step import Step
 from llama_runner.core.step_protocols import Workspace
 from llama_runner.remote import manifest
 from tests.engine.toys import File, Toy, ToyTree, World
+from tests.remote.sftp_server import SftpServer
 from tests.remote.worlds import Files, Machine, Proxy, graph
 
 
@@ -232,6 +233,27 @@ def test_an_s3_server_is_a_remote_store(tmp_path: Path, s3: str) -> None:
     user.execute(graph(user))
     assert user.ran() == []
     assert maker.warnings() + user.warnings() == []
+
+
+def test_an_sftp_server_is_a_remote_store(tmp_path: Path, sftp: SftpServer) -> None:
+    sftp.write_user(tmp_path / "home", knows_host=True)
+    address = f"sftp://me@127.0.0.1:{sftp.port}{tmp_path}/shared"
+    maker = Machine(tmp_path / "maker", address, pushes=True)
+    maker.execute(graph(maker))
+    user = Machine(tmp_path / "user", address)
+    user.execute(graph(user))
+    assert user.ran() == []
+    assert maker.warnings() + user.warnings() == []
+    assert not list((tmp_path / "shared").rglob("*.tmp"))
+
+
+def test_an_sftp_server_with_an_unknown_host_key_is_not_used(tmp_path: Path, sftp: SftpServer) -> None:
+    sftp.write_user(tmp_path / "home", knows_host=False)
+    user = Machine(tmp_path / "user", f"sftp://me@127.0.0.1:{sftp.port}{tmp_path}/shared")
+    user.execute(graph(user))
+    assert sorted(user.ran()) == ["first", "second", "third", "tree"]
+    [warning] = user.warnings()
+    assert "is not in known_hosts" in warning
 
 
 def test_a_web_server_is_a_remote_store_that_is_read(tmp_path: Path, shared: Path, files: Files) -> None:

@@ -87,7 +87,7 @@ def test_events_and_the_record_tell_what_was_fetched(tmp_path: Path, maker: Path
     assert sorted(event["step"] for event in fetched) == ["compile", "quantize"]
     assert {event["remote"] for event in fetched} == {str(shared)}
     shown = llama_runner("models", "show", "demo", "--root", tmp_path / "user")
-    assert f"fetched from {shared}" in shown.out
+    assert f"on another machine (from the remote store {shared})" in shown.out
 
 
 def test_the_variable_names_the_store_and_an_empty_option_none(
