@@ -89,6 +89,8 @@ class Record(Value):
                 _member(file, "digest", str)
         if "context_length" in facts:
             _member(facts, "context_length", int)
+        if "digest" in source:
+            _member(source, "digest", str)
         key, digest = _member(value, "key", str), _member(output, "digest", str)
         if not key.startswith("k1:"):
             raise InvalidRecord(f"unknown key scheme {key[:12]!r}")

@@ -43,10 +43,10 @@ def statement_of(lineage: Lineage) -> dict[str, Any]:
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": {
-                "buildType": BUILD_TYPE.format(step=_word(recipe.get("step")), version=_word(recipe.get("version"))),
+                "buildType": BUILD_TYPE.format(step=_word(_step_name(record)), version=_word(recipe.get("version"))),
                 "externalParameters": {
                     "source": _source(lineage),
-                    "step": str(recipe.get("step")),
+                    "step": _step_name(record),
                     "params": _portable(recipe.get("params", {})),
                 },
                 "internalParameters": {"steps": [_step(each) for each in lineage.chain]},
@@ -152,7 +152,7 @@ def _step(artifact: Artifact) -> dict[str, Any]:
     """Return the recipe of one artifact, what came of it and what made it."""
     record, recipe = artifact.record, artifact.record.recipe
     found = {
-        "step": str(recipe.get("step")),
+        "step": _step_name(record),
         "version": _portable(recipe.get("version")),
         "params": _portable(recipe.get("params", {})),
         "inputs": {str(name): digest for name, digest in recipe.get("inputs", {}).items() if is_digest(digest)},
@@ -164,6 +164,10 @@ def _step(artifact: Artifact) -> dict[str, Any]:
     if recipe.get("platform"):
         found["platform"] = _portable(recipe["platform"])
     return found if finished is None else {**found, "finishedOn": _text(finished)}
+
+
+def _step_name(record: Record) -> str:
+    return str(_portable(str(record.recipe.get("step"))))
 
 
 def _materials(lineage: Lineage) -> Iterator[dict[str, Any]]:

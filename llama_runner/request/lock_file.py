@@ -171,6 +171,8 @@ def _problem(entry: object) -> str | None:
     for label, step in entry["steps"].items():
         if not isinstance(step, dict) or not isinstance(step.get("digest"), str):
             return f"steps.{label}.digest is not a text"
+        if not all(isinstance(step.get(name, {}), dict) for name in ("params", "inputs")):
+            return f"steps.{label} has parameters or inputs that are not an object"
     for platform, build in entry["build"].items():
         if not isinstance(build, dict):
             return f"build.{platform} is not an object"

@@ -349,6 +349,7 @@ def test_14_07_a_damaged_lock_file_is_named_with_the_reason(
         (lambda entry: entry["source"].pop("ref"), "source.ref is not a text"),
         (lambda entry: entry["source"].update(kind="hf", commit="main"), "source.commit is not the full hash"),
         (lambda entry: entry["steps"].update(convert=7), "steps.convert.digest is not a text"),
+        (lambda entry: entry["steps"]["quantize"].update(inputs=["a"]), "steps.quantize has parameters or inputs"),
         (lambda entry: entry["build"].update({"linux-x86_64": "x"}), "build.linux-x86_64 is not an object"),
         (lambda entry: entry.update(options=[]), "options is not an object"),
     ],

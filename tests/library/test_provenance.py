@@ -184,6 +184,7 @@ def test_14_08_a_name_means_one_file(name: str, texts: tuple[str, ...], tmp_path
             {"a": float("inf"), "/home/eve": ["/home/eve"], "\x1b": "\ud800"}
         ),
         lambda record: record["recipe"].update(step="../\n", version={"a": 1}),
+        lambda record: record["recipe"].update(step="/home/eve/x"),
         lambda record: record["source"].update(kind="safetensors", ref="/home/eve/m", revision=None),
         lambda record: record["source"].update(kind="hf", ref="a b/\x1b<>", revision="/home/eve"),
         lambda record: record["source"].update(files={"/home/eve": {"digest": "sha256:zz"}}),

@@ -154,3 +154,18 @@ def test_14_10_edited_records_are_told_without_a_crash(
     assert (told.code, "\x1b" in told.out) == (0, False), told
     assert "It would be made again if" in told.out
     assert llama_runner("why", model.name, "--json", "--root", tmp_path).json["not_planned"]
+
+
+@pytest.mark.parametrize("digest", [True, None, 1.5])
+def test_14_10_a_record_whose_source_has_no_true_digest_counts_as_absent(
+    digest: object, root: Path, model: Path, llama_runner: Command
+) -> None:
+    path = Runner(root).prepare(model, quantization="q8_0").model
+    state = path.with_name(STATE_FILE)
+    whole = json.loads(state.read_text())
+    for record in whole["artifacts"].values():
+        record["source"]["digest"] = digest
+    state.write_text(json.dumps(whole))
+    says(llama_runner("why", "my-model", "--root", root), 2, "my-model")
+    again = llama_runner("prepare", model, "-q", "q8_0", "--json", "--root", root)
+    assert again.json["ran"] == ["convert", "quantize"], again
