@@ -40,7 +40,7 @@ OURS = """
 import json, sys
 from pathlib import Path
 from llama_runner.core.digest import file_digest
-from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from llama_runner.sources.hub.download import transfer
 url, repo, commit, directory, files = sys.argv[1:]

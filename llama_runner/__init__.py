@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
+    from llama_runner.request.install_services import Service
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
-    from llama_runner.request.service_units import Service
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.errors import AmbiguousName, NoSuchServer, PortTaken
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
@@ -164,7 +164,7 @@ _WHERE = {
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),
     "llama_runner.request.results": ("BuildResult", "ModelFile", "PlanResult", "Prepared"),
-    "llama_runner.request.service_units": ("Service",),
+    "llama_runner.request.install_services": ("Service",),
     "llama_runner.serving.async_server": ("AsyncServer",),
     "llama_runner.serving.errors": ("AmbiguousName", "NoSuchServer", "PortTaken"),
     "llama_runner.serving.llama_server.launch_spec": ("ServerOptions",),

@@ -14,12 +14,12 @@ from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request import binaries_graph
 from llama_runner.request.graph import NothingToMake, graph_of
-from llama_runner.request.locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
+from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
 from llama_runner.request.output_copies import check_output, copied
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.public_method import public_method
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
+from llama_runner.request.runner_methods import public_method
 from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
+    from llama_runner.serving.crash_restart import Policy
     from llama_runner.serving.running_server import RunningServer
-    from llama_runner.serving.supervisor import Policy
 
 
 class Runner(Root):

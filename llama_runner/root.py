@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.request.public_method import public_method
+from llama_runner.request.runner_methods import public_method
 from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from llama_runner.library.gc import Collected
     from llama_runner.library.model_library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
+    from llama_runner.request.install_services import Services
     from llama_runner.request.model_inspection import Inspection
     from llama_runner.request.remote_stores import Opened
-    from llama_runner.request.service_units import Services
     from llama_runner.serving.log_reader import ServerLog
     from llama_runner.serving.server_entry import ServerEntry
     from llama_runner.sources.hub.search import SearchResult
@@ -63,7 +63,7 @@ class Root:
     @property
     def services(self) -> Services:
         """The services of the system that start servers: install, find, remove."""
-        from llama_runner.request.service_units import Services  # noqa: PLC0415 - not on the warm path
+        from llama_runner.request.install_services import Services  # noqa: PLC0415 - not on the warm path
 
         return Services(self.root)
 
@@ -119,7 +119,7 @@ class Root:
         One that runs is not ended where it could not be started again: then there is a ``ServerError`` or another
         ``LlamaRunnerError`` that says why.
         """
-        from llama_runner.serving.restart import restart  # noqa: PLC0415 - not on the warm path
+        from llama_runner.serving.restart_detached import restart  # noqa: PLC0415 - not on the warm path
 
         return _entries([restart(self.store, str(name), self._sink)])[0]
 

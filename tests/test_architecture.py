@@ -24,7 +24,7 @@ HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
     "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
-    "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.checkpoint",
+    "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
     "llama_runner.status", "llama_runner.client", "llama_runner.remote", "fsspec", "s3fs", "cyclonedx", "packageurl",
 }  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_11_20_files_are_read_through_the_one_module_that_refuses_fifos_and_devi
 MOVING = {
     "remote/shared_store.py": "a file that was fetched part by part, into staging",
     "system/files.py": "replaces a file by its new content",
-    "system/output_file.py": "a file that the user asked for",
+    "system/atomic_output.py": "a file that the user asked for",
     "store/artifacts.py": "publishes what was staged",
     "store/removal.py": "an artifact is moved away before it is deleted",
     "store/staging.py": "asks whether a rename is possible",
@@ -203,7 +203,7 @@ MOVING = {
     "steps/unpack_programs.py": "what was unpacked becomes an artifact",
 }
 """What renames files and directories. Small files of ours are written by ``system/files.py`` alone."""
-SYNCING = {"system/files.py", "system/output_file.py"}
+SYNCING = {"system/files.py", "system/atomic_output.py"}
 
 
 def test_12_04_small_files_of_ours_are_replaced_by_the_one_module_that_does_it_atomically() -> None:

@@ -19,7 +19,7 @@ import pytest
 from llama_runner import LlamaRunnerError, Runner, ServerOptions
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Event
-from llama_runner.request.keyword_names import keywords_in
+from llama_runner.request.flags_to_keywords import keywords_in
 from llama_runner.request.options import RunnerKeywords
 from llama_runner.serving.server_entry import ServerEntry
 from tests.conftest import REPOSITORY, Command

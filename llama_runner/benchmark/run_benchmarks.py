@@ -11,7 +11,7 @@ from llama_runner.benchmark.results import BenchTest, Level, ProgramFigures, Ser
 from llama_runner.benchmark.statistics import figures
 from llama_runner.benchmark.tune import axes, search
 from llama_runner.core.errors import ServerError
-from llama_runner.request.public_method import public_method
+from llama_runner.request.runner_methods import public_method
 from llama_runner.request.running_model import named_server
 from llama_runner.serving import profiles
 from llama_runner.serving.client_for_model import NOT_SHARED, client_at, client_of, may_share, text_server

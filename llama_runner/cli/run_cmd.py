@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llama_runner.api import Runner
+    from llama_runner.serving.crash_restart import Supervisor
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.server_process import Server
-    from llama_runner.serving.supervisor import Supervisor
 
 
 EXAMPLES = (
@@ -88,7 +88,7 @@ def _run(runner: Runner, server_options: ServerOptions, given: dict[str, Any]) -
             keeper = _keeper(server, given)
             wish.hand_to(keeper)
             if "NOTIFY_SOCKET" in os.environ:
-                from llama_runner.serving.system_service import notify_ready  # noqa: PLC0415 - only for a service of the system
+                from llama_runner.serving.unit_files import notify_ready  # noqa: PLC0415 - only for a service of the system
 
                 notify_ready(os.environ)
             from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help
@@ -108,7 +108,7 @@ def _about(given: dict[str, Any]) -> dict[str, Any]:
     """Return what is written down of who looks after a server."""
     if given["restart"] == "no":
         return {}
-    from llama_runner.serving.supervisor import looked_after  # noqa: PLC0415 - only then
+    from llama_runner.serving.crash_restart import looked_after  # noqa: PLC0415 - only then
 
     return looked_after(detached=False)
 
@@ -117,7 +117,7 @@ def _keeper(server: Server, given: dict[str, Any]) -> Server | Supervisor:
     """Return what waits for the end of a server: it itself, or who starts it again."""
     if given["restart"] == "no":
         return server
-    from llama_runner.serving.supervisor import Supervisor  # noqa: PLC0415 - only then
+    from llama_runner.serving.crash_restart import Supervisor  # noqa: PLC0415 - only then
 
     return Supervisor(server, given["restart"], limit=given["restart_limit"])
 

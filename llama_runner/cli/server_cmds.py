@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from llama_runner.api import Runner
-    from llama_runner.request.service_units import Service, Services
+    from llama_runner.request.install_services import Service, Services
 
 _COLUMNS = ("name", "state", "url", "pid", "age", "memory", "VRAM", "slots", "tokens/s", "llama.cpp")
 
@@ -200,7 +200,7 @@ def show(name: str | None, system: bool, as_json: bool, run_options: tuple[str, 
 def _installed(name: str | None, words: tuple[str, ...]) -> Service | None:
     """Return the installed service that ``service show`` names; None where the words are those of ``run``."""
     from llama_runner.core.errors import SourceError  # noqa: PLC0415 - not for --help
-    from llama_runner.request.service_units import ServiceRefused  # noqa: PLC0415
+    from llama_runner.request.install_services import ServiceRefused  # noqa: PLC0415
     from llama_runner.sources.resolve_source import open_source  # noqa: PLC0415
 
     if name is not None:

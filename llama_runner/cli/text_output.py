@@ -18,7 +18,7 @@ from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
 from llama_runner.request.plan_text import reason_text, why_text
-from llama_runner.serving.llama_server.purpose import described, purpose_of
+from llama_runner.serving.llama_server.served_task import described, purpose_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from llama_runner.convert.checkpoint import Checkpoint, Description
+    from llama_runner.convert.prepare_checkpoint import Checkpoint, Description
 
 Outtype = Literal["auto", "bf16", "f16", "f32", "q8_0"]
 
@@ -58,9 +58,11 @@ def inspect(directory: Path, *, pre_tokenizer: str | None = None) -> Checkpoint:
 
     Raises a subclass of ``SourceError`` for everything that would stop the conversion.
     """
-    from llama_runner.convert import checkpoint  # noqa: PLC0415
+    from llama_runner.convert import prepare_checkpoint  # noqa: PLC0415
 
-    return checkpoint.prepare(directory, name=directory.name, outtype="auto", pre_tokenizer=pre_tokenizer).checkpoint
+    return prepare_checkpoint.prepare(
+        directory, name=directory.name, outtype="auto", pre_tokenizer=pre_tokenizer
+    ).checkpoint
 
 
 def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | None = None) -> Description:
@@ -69,9 +71,9 @@ def describe(directory: Path, *, vocabulary: bool = True, pre_tokenizer: str | N
     ``pre_tokenizer`` is as in `convert`. Raises a subclass of ``SourceError`` for anything that would stop the
     conversion.
     """
-    from llama_runner.convert import checkpoint  # noqa: PLC0415
+    from llama_runner.convert import prepare_checkpoint  # noqa: PLC0415
 
-    return checkpoint.describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
+    return prepare_checkpoint.describe(directory, vocabulary=vocabulary, pre_tokenizer=pre_tokenizer)
 
 
 def convert(
@@ -92,9 +94,9 @@ def convert(
     is llama.cpp's name of the pre-tokenizer (``tokenizer.ggml.pre``), for one that is not recognised; only byte-level
     BPE uses it. Raises a subclass of ``SourceError`` for a bad source, ``OSError`` for the file system (a full disk).
     """
-    from llama_runner.convert import checkpoint, gguf_writer  # noqa: PLC0415
+    from llama_runner.convert import gguf_writer, prepare_checkpoint  # noqa: PLC0415
 
-    prepared = checkpoint.prepare(directory, name=name, outtype=outtype, pre_tokenizer=pre_tokenizer)
+    prepared = prepare_checkpoint.prepare(directory, name=name, outtype=outtype, pre_tokenizer=pre_tokenizer)
     start = gguf_writer.encode_header(prepared.values, prepared.planned)
     written = gguf_writer.write(
         destination,

@@ -1,6 +1,6 @@
 """Decides which models need llama.cpp's own script, and describes them beforehand.
 
-Only the small files of a model are looked at here. Nothing here runs the script: see ``steps.official``.
+Only the small files of a model are looked at here. Nothing here runs the script: see ``steps.convert_official``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert.converter_corrections import revision_of
 from llama_runner.convert.families import ARCHITECTURES, TEXT_PARTS
 from llama_runner.convert.model_directory import ModelDirectory, architecture_of
-from llama_runner.core.converter import Converter, ConverterChoice
+from llama_runner.core.converter_choice import Converter, ConverterChoice
 from llama_runner.core.errors import SourceError
 from llama_runner.core.model_files import CODE, READ_BY_SCRIPT
 

@@ -118,7 +118,7 @@ def _size(directory: Path) -> Document:
 
 def binaries(store: Store) -> list[Document]:
     """Return the installed builds with some members of ``bins list --json``."""
-    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - only with a store
+    from llama_runner.serving.builds_in_use import open_builds  # noqa: PLC0415 - only with a store
 
     names = ("name", "platform", "backend", "build", "commit", "proven", "in_use", "bytes", "problem")
     return [{name: each.to_json()[name] for name in names} for each in open_builds(store).builds()]

@@ -127,7 +127,7 @@ def _since(began: float) -> float:
 
 def _link_programs(root: Path, place: Path) -> str | None:
     """Link an installed build into the root ``place`` and return its name; None without a build."""
-    from llama_runner.serving.build_store import open_builds  # noqa: PLC0415 - only where it is tried
+    from llama_runner.serving.builds_in_use import open_builds  # noqa: PLC0415 - only where it is tried
     from llama_runner.store.artifacts import Store  # noqa: PLC0415
     from llama_runner.store.layout import build_place  # noqa: PLC0415
     from llama_runner.system.hardware import platform_tag  # noqa: PLC0415

@@ -153,7 +153,7 @@ def settings(machine: Machine) -> Document:
 
 def _hub(machine: Machine) -> Document:
     """Return the endpoint of the Hub and the origin of the token, not the token itself."""
-    from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not for --help
+    from llama_runner.sources.hub.endpoint_and_token import find_access  # noqa: PLC0415 - not for --help
 
     notices: list[str] = []
     found = find_access(machine.environment, token_file=None, notice=lambda _, text: notices.append(text))
@@ -168,7 +168,7 @@ def _hub(machine: Machine) -> Document:
 
 def hub_tokens(machine: Machine) -> list[str]:
     """Return the token for the Hub, if any, so that it can be redacted."""
-    from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not for --help
+    from llama_runner.sources.hub.endpoint_and_token import find_access  # noqa: PLC0415 - not for --help
 
     found = try_probe(lambda: find_access(machine.environment, token_file=None, notice=lambda *_: None).token)
     return [found] if isinstance(found, str) else []

@@ -31,7 +31,7 @@ from llama_runner.core.remote_store import RemoteLost
 from llama_runner.core.source import Source
 from llama_runner.core.step import Place, Resource, Step, all_inputs, inputs, step_key
 from llama_runner.engine.new_record import fetched_record, made_record
-from llama_runner.engine.outcome import Outcome, skip_up_to_date
+from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.engine.run_program import Cancellation
 from llama_runner.engine.step_workspace import StagedWorkspace
 from llama_runner.store import layout, locks, staging

@@ -8,7 +8,7 @@ from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.immutable import Value
 from llama_runner.request.graph import NothingToMake, Pipeline, graph_of
-from llama_runner.request.locations import made_of, path_of
+from llama_runner.request.graph_locations import made_of, path_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import Request
 from llama_runner.sources.hub import file_names

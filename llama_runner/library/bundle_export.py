@@ -26,8 +26,8 @@ from llama_runner.store import layout
 from llama_runner.store.digest_cache import hash_file, tree_files
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
+from llama_runner.system.atomic_output import new_file
 from llama_runner.system.files import open_regular
-from llama_runner.system.output_file import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

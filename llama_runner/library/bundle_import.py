@@ -17,7 +17,7 @@ from llama_runner.core.events import LockWaiting, Noticed, Sink, StepProgress, W
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import TREE
 from llama_runner.library.bundle_reader import BundleReader
-from llama_runner.library.named_models import update_names
+from llama_runner.library.write_name_index import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name
 from llama_runner.llama_cpp.build_selection import chosen_name
 from llama_runner.sources.hub.pins import PinStore

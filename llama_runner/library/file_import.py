@@ -20,14 +20,14 @@ from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.sizes import size_text
 from llama_runner.core.step import Place
-from llama_runner.library.named_models import update_names
+from llama_runner.library.write_name_index import update_names
 from llama_runner.sources.gguf_header import read_header
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.store.local_sources import source_read_errors
 from llama_runner.system.files import open_regular
-from llama_runner.system.share_file import clone, link
+from llama_runner.system.link_or_clone import clone, link
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from llama_runner.core.immutable import Value, field
 from llama_runner.core.step import Place
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
 from llama_runner.library.in_use import UseCheck, served_files
+from llama_runner.library.kept_by_lock_files import lock_roots
 from llama_runner.library.kept_models import kept_models
-from llama_runner.library.lock_roots import lock_roots
 from llama_runner.library.models import models_of, time_text
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal

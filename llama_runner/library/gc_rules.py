@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.core.digest import short_hash
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.sizes import size_text
-from llama_runner.library.lock_roots import LockRoots
+from llama_runner.library.kept_by_lock_files import LockRoots
 from llama_runner.library.models import role_of
 from llama_runner.store import layout
 

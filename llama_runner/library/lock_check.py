@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value
-from llama_runner.core.portable_values import PATH, without_paths
+from llama_runner.core.machine_path_removal import PATH, without_paths
 from llama_runner.request import binaries_graph
 from llama_runner.request.lock_differences import Difference, differences
 from llama_runner.request.lock_entry import build_of, local_files
@@ -122,8 +122,8 @@ class LockChecker:
         if self._offline or locked.commit is None or revision is None or locked.commit.startswith(revision):
             return None
         from llama_runner.core.events import Noticed  # noqa: PLC0415 - only for the Hub
-        from llama_runner.sources.hub.access import find_access  # noqa: PLC0415
         from llama_runner.sources.hub.client import HubClient  # noqa: PLC0415
+        from llama_runner.sources.hub.endpoint_and_token import find_access  # noqa: PLC0415
 
         def notice(what: str, text: str) -> None:
             self._sink(Noticed(what, text))

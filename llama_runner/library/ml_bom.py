@@ -21,7 +21,7 @@ from llama_runner.library.provenance import (
     statement_of,
     tool_texts,
 )
-from llama_runner.serving.llama_server.purpose import is_encoder
+from llama_runner.serving.llama_server.served_task import is_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

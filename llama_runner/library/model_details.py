@@ -196,8 +196,8 @@ def capabilities(template: str | None, *, vision: bool) -> list[str]:
 
 def drift_of(store: Store, model: Model, notice: Callable[[str, str], None]) -> dict[str, Any]:
     """Ask the Hub what the model's branch means now, and return how that differs. Writes nothing."""
-    from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - only when asked for
     from llama_runner.sources.hub.client import HubClient  # noqa: PLC0415
+    from llama_runner.sources.hub.endpoint_and_token import find_access  # noqa: PLC0415 - only when asked for
     from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415
     from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415
     from llama_runner.sources.hub.resolver import drift  # noqa: PLC0415

@@ -9,7 +9,7 @@ from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.library.model_names import Selection, select
 from llama_runner.library.models import models_of
-from llama_runner.request.public_method import public_method
+from llama_runner.request.runner_methods import public_method
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.local_sources import source_read_errors

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from llama_runner.core.portable_values import without_paths
+from llama_runner.core.machine_path_removal import without_paths
 from llama_runner.library.lineage import file_name, is_digest
 from llama_runner.library.models import role_of
 

@@ -10,8 +10,8 @@ from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.step import Place
 from llama_runner.library.in_use import UseCheck
+from llama_runner.library.kept_by_lock_files import lock_roots
 from llama_runner.library.kept_models import kept_models
-from llama_runner.library.lock_roots import lock_roots
 from llama_runner.library.model_names import select
 from llama_runner.library.models import artifact_json, files_of, models_of, time_text
 from llama_runner.store import removal

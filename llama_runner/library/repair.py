@@ -21,8 +21,8 @@ from llama_runner.request import binaries_graph
 from llama_runner.request.graph import Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
-from llama_runner.sources.hub.access import find_access
 from llama_runner.sources.hub.client import HubClient
+from llama_runner.sources.hub.endpoint_and_token import find_access
 from llama_runner.sources.hub.errors import offline_error
 from llama_runner.sources.hub.hf_cache import find_cached
 from llama_runner.sources.hub.pins import Pin, PinStore, RemoteFile
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llama_runner.core.record import Record
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.options import RunnerKeywords
-    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact
 

@@ -10,8 +10,8 @@ from llama_runner.core.record import OTHER_VERSION
 from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of
 from llama_runner.library.verify import Verification, Verifier
-from llama_runner.library.verify_descriptions import damaged_descriptions, delete
 from llama_runner.library.verify_rules import Problem
+from llama_runner.library.verify_small_files import damaged_descriptions, delete
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
 

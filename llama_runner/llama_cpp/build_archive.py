@@ -26,8 +26,8 @@ from llama_runner.store.digest_cache import hash_file, hash_tree
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.local_sources import LocalSources, unreadable_source_error
 from llama_runner.system import hardware
+from llama_runner.system.atomic_output import new_file
 from llama_runner.system.files import open_regular, read_bounded
-from llama_runner.system.output_file import new_file
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:

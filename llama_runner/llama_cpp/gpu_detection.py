@@ -1,4 +1,4 @@
-"""Detects the GPU architectures to compile for."""
+"""Detects GPUs (CUDA, ROCm) and the architectures to compile for."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""The programs that a run takes when nothing is said about them, if they are here."""
+"""The programs that a run takes under ``auto``, which is when nothing is said about them, if they are here."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from llama_runner.request import binaries_graph
-from llama_runner.request.locations import programs_of
+from llama_runner.request.graph_locations import programs_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest
-from llama_runner.serving.build_store import open_builds
+from llama_runner.serving.builds_in_use import open_builds
 
 if TYPE_CHECKING:
     from pathlib import Path

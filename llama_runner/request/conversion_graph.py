@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.convert import Outtype
-    from llama_runner.core.converter import ConverterChoice
+    from llama_runner.core.converter_choice import ConverterChoice
     from llama_runner.core.step import Node
     from llama_runner.steps.convert_official import OfficialAdapter, OfficialConvert, OfficialProjector
     from llama_runner.steps.python_environment import ConverterEnvironment

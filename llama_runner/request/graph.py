@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llama_runner.convert import Outtype
-    from llama_runner.core.converter import ConverterChoice
+    from llama_runner.core.converter_choice import ConverterChoice
     from llama_runner.core.step import Node
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.conversion_graph import Adapter

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.machine_path_removal import without_paths
 from llama_runner.core.model_files import native_converter_inputs
 from llama_runner.core.plan import Skip
-from llama_runner.core.portable_values import without_paths
 from llama_runner.core.step import Step, inputs, params
 from llama_runner.llama_cpp.backends import BACKENDS
 from llama_runner.llama_cpp.build_selection import InstalledPrograms

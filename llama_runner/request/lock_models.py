@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable import Value
-from llama_runner.core.portable_values import PATH, without_paths
+from llama_runner.core.machine_path_removal import PATH, without_paths
 from llama_runner.request.artifact_options import ARTIFACTS, BUILD, CONVERSION, HUB, MODEL, PROGRAMS, QUANTIZATION
 from llama_runner.request.graph import graph_of
 from llama_runner.request.lock_differences import UNKNOWN, differences
@@ -23,7 +23,7 @@ from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source
 from llama_runner.store import layout
 from llama_runner.store.errors import NO_ROOM, as_store_error
-from llama_runner.store.lock_files import remember_lock_file
+from llama_runner.store.used_lock_files import remember_lock_file
 from llama_runner.system import hardware
 from llama_runner.system.files import try_writing, write_atomically
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from llama_runner.core.events import Sink
-    from llama_runner.engine.outcome import Outcome
+    from llama_runner.engine.plan_outcome import Outcome
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_differences import Difference
     from llama_runner.request.lock_names import NamedSource

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert import official_script
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.immutable import Value
-from llama_runner.serving.llama_server.purpose import check_text
+from llama_runner.serving.llama_server.served_task import check_text
 from llama_runner.sources.checkpoint_quantization import read_quantization
 from llama_runner.sources.gguf_header import POOLING
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from llama_runner.core.converter import Converter, ConverterChoice
+    from llama_runner.core.converter_choice import Converter, ConverterChoice
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
     from llama_runner.sources.local import PlainFile
     from llama_runner.sources.quantize_options import QuantizeOptions

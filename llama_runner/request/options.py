@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     from llama_runner.convert import Outtype
-    from llama_runner.core.converter import Converter
+    from llama_runner.core.converter_choice import Converter
 
 
 if not TYPE_CHECKING:

@@ -14,10 +14,10 @@ from llama_runner.core.record import TREE
 from llama_runner.core.remote_store import RemoteLost
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
-from llama_runner.engine.outcome import Outcome, skip_up_to_date
+from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.request.graph import Pipeline
-from llama_runner.request.locations import context_of, programs_of
+from llama_runner.request.graph_locations import context_of, programs_of
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.program_facts import PORTABLE, find_rejected
@@ -183,7 +183,7 @@ class Preparation:
 
     def _push(self, plan: Plan, outcome: Outcome, remote: LazyRemoteStore) -> None:
         """Put into the remote store what it lacks. Raises ``Interrupted``; a failure of the store is a warning."""
-        from llama_runner.engine.push import push  # noqa: PLC0415 - not on the warm path
+        from llama_runner.engine.push_to_remote import push  # noqa: PLC0415 - not on the warm path
         from llama_runner.steps.compile import CompileLlama  # noqa: PLC0415
 
         try:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llama_runner.core.converter import ConverterChoice
+    from llama_runner.core.converter_choice import ConverterChoice
     from llama_runner.request.lock_file import LockedModel
     from llama_runner.request.model_facts import AnySource, ModelFacts
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
-    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.file_selection import FileCriteria
     from llama_runner.sources.hub.names import HubName
     from llama_runner.sources.hub.pins import Pin, RemoteFile
@@ -154,7 +154,7 @@ class Request(ProgramsRequest):
         if self._resolver is not None:
             self._resolver.record_names()
         if self._lock_file is not None:
-            from llama_runner.store.lock_files import remember_lock_file  # noqa: PLC0415 - only with --locked
+            from llama_runner.store.used_lock_files import remember_lock_file  # noqa: PLC0415 - only with --locked
 
             remember_lock_file(self._store.private, self._lock_file)
 
@@ -272,7 +272,7 @@ class Request(ProgramsRequest):
         )
 
     def _access(self) -> Access:
-        from llama_runner.sources.hub.access import find_access  # noqa: PLC0415 - not on the warm path
+        from llama_runner.sources.hub.endpoint_and_token import find_access  # noqa: PLC0415 - not on the warm path
 
         file = self.keywords.get("token_file")
         return find_access(

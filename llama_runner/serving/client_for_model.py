@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
 from llama_runner.serving.errors import AmbiguousName
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, first_key_in
-from llama_runner.serving.llama_server.purpose import purpose_of
+from llama_runner.serving.llama_server.served_task import purpose_of
 from llama_runner.serving.registry import running
 from llama_runner.serving.running_server import answering_alike
 from llama_runner.serving.server_names import matching
@@ -95,7 +95,7 @@ def client_of(about: dict[str, Any]) -> Iterator[Client]:
     certificate, file = about.get("tls_cert"), about.get("api_key_file")
     keys = [first_key_in(os.environ)]
     if isinstance(file, str):
-        from llama_runner.serving.access import first_key  # noqa: PLC0415 - not for the usual server
+        from llama_runner.serving.keys_and_certificates import first_key  # noqa: PLC0415 - not for the usual server
 
         keys = [first_key(file), *keys]  # the file may have changed since the server started
     for key in dict.fromkeys(keys):

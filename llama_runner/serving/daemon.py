@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.core import events
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
 from llama_runner.llama_cpp.program_environment import absolute_variables
+from llama_runner.serving.crash_restart import LIMIT, Policy, Supervisor, looked_after
 from llama_runner.serving.llama_server.launch_spec import ServerSpec
 from llama_runner.serving.registry import (
     began,
@@ -29,7 +30,6 @@ from llama_runner.serving.registry import (
     register_failed,
     running,
 )
-from llama_runner.serving.supervisor import LIMIT, Policy, Supervisor, looked_after
 from llama_runner.system.processes import start
 from llama_runner.system.python_path import safe_module_path
 

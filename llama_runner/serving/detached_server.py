@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.serving.access import key_for
 from llama_runner.serving.daemon import detach, restarts_as
+from llama_runner.serving.keys_and_certificates import key_for
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.running_server import RunningServer, ensure_ready
 from llama_runner.serving.server_log import new_name
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.core.events import Sink
+    from llama_runner.serving.crash_restart import Policy
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
-    from llama_runner.serving.supervisor import Policy
     from llama_runner.store.artifacts import Store
 
 

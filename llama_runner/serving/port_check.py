@@ -27,12 +27,12 @@ def check_launch(options: ServerOptions, registry: Path) -> None:
 def check_users(options: ServerOptions) -> ServerOptions:
     """Raise what is wrong with who may use such a server; return the options with those of variables."""
     if options.inherit_environment:
-        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
+        from llama_runner.serving.llama_server.environment_variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
         options = with_variables(options, os.environ)
     check_own_options(options.extra)
     if needs_care(options, os.environ):
-        from llama_runner.serving.access import check_access  # noqa: PLC0415 - not for the usual server
+        from llama_runner.serving.keys_and_certificates import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(options, os.environ)
     return options

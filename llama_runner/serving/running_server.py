@@ -43,7 +43,7 @@ class RunningServer(Talks):
         self.url = str(about["url"])
         file_key, file = spec.api_key_in(spec.environment(os.environ))
         if key is None and file_key is None and file is not None:
-            from llama_runner.serving.access import first_key  # noqa: PLC0415 - only then
+            from llama_runner.serving.keys_and_certificates import first_key  # noqa: PLC0415 - only then
 
             file_key = first_key(file)
         self.api_key = key or file_key

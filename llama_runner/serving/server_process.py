@@ -88,11 +88,11 @@ class Server(Talks):
         self._mark, self._owner = os.urandom(8).hex(), os.getpid()
         self._environment["LLAMA_RUNNER_SERVER"] = self._mark
         if needs_care(spec, self._environment):
-            from llama_runner.serving import access  # noqa: PLC0415 - not for the usual server
+            from llama_runner.serving import keys_and_certificates  # noqa: PLC0415 - not for the usual server
 
-            access.check_access(spec, self._environment)
-            if (own := access.key_for(spec, key)) is not None:
-                self._environment.update(access.variable_with(own))
+            keys_and_certificates.check_access(spec, self._environment)
+            if (own := keys_and_certificates.key_for(spec, key)) is not None:
+                self._environment.update(keys_and_certificates.variable_with(own))
         self.api_key = self._find_key()
         self._sink, self._output = sink, Output()
         self._terminal = None if terminal is None else BackgroundWriter.over(terminal)
@@ -320,7 +320,7 @@ class Server(Talks):
         """Return a key that the server accepts, if it was told to ask for one: its list of models is not public."""
         key, file = self.spec.api_key_in(self._environment)
         if key is None and file is not None:
-            from llama_runner.serving.access import first_key  # noqa: PLC0415 - not for the usual server
+            from llama_runner.serving.keys_and_certificates import first_key  # noqa: PLC0415 - not for the usual server
 
             key = first_key(file)
         return key

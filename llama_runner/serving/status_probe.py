@@ -20,7 +20,7 @@ _SPEED = re.compile(rb"^llamacpp:predicted_tokens_seconds(?:\{[^}]*\})? (\S+)", 
 
 def look_at_all(directory: Path) -> list[ServerEntry]:
     """Return what the servers that are written down do now, then those whose state is ``failed``."""
-    from llama_runner.serving.access import first_key  # noqa: PLC0415 - as light as what uses it
+    from llama_runner.serving.keys_and_certificates import first_key  # noqa: PLC0415 - as light as what uses it
 
     given = first_key_in(os.environ)
     found = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Key
     from llama_runner.core.step_protocols import Workspace
-    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 

@@ -194,7 +194,7 @@ class Store:
         import shutil  # noqa: PLC0415 - only to write
         from contextlib import ExitStack  # noqa: PLC0415
 
-        from llama_runner.system.output_file import new_file  # noqa: PLC0415
+        from llama_runner.system.atomic_output import new_file  # noqa: PLC0415
 
         try:
             with ExitStack() as stack:  # left in the reverse order

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_runner.convert import convert
-from llama_runner.core.converter import ConverterChoice
+from llama_runner.core.converter_choice import ConverterChoice
 from llama_runner.core.model_files import MODULES, UNREAD, is_read_by_native_converter, relevant_card_digest
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.conversion_graph import Conversion

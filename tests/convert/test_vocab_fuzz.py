@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.convert.checkpoint import describe
 from llama_runner.convert.errors import BadVocabulary, UnreadableFile
+from llama_runner.convert.prepare_checkpoint import describe
 from llama_runner.convert.vocab import protobuf
 from llama_runner.core.errors import SourceError
 from tests.convert.checkpoints import DATA, llama, write_json

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from llama_runner.sources.gguf_header import read_header
-from llama_runner.sources.hub.access import ENDPOINT
+from llama_runner.sources.hub.endpoint_and_token import ENDPOINT
 from tests.conftest import Command
 
 REPO = "ggml-org/test-model-stories260K"

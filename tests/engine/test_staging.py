@@ -12,7 +12,7 @@ import pytest
 from llama_runner.core.errors import StepError, StoreError
 from llama_runner.core.step_protocols import Workspace
 from llama_runner.demo import MODEL_DIRECTORY
-from llama_runner.serving.build_store import open_builds
+from llama_runner.serving.builds_in_use import open_builds
 from llama_runner.store import staging
 from tests.conftest import Command
 from tests.engine.drive import link_elsewhere

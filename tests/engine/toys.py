@@ -12,7 +12,7 @@ from llama_runner.core.step import Node, Place, Step, all_inputs, noted, unkeyed
 from llama_runner.core.step_protocols import Workspace
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
-from llama_runner.engine.outcome import Outcome
+from llama_runner.engine.plan_outcome import Outcome
 from llama_runner.store.artifacts import Store
 from llama_runner.store.digest_cache import hash_file
 

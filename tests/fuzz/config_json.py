@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 import llama_runner.convert
-from llama_runner.convert import checkpoint, convert, official_script
+from llama_runner.convert import convert, official_script, prepare_checkpoint
 from llama_runner.convert.model_directory import ModelDirectory
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.request.model_inspection import inspect
@@ -192,11 +192,11 @@ def _inspect(model: Path) -> None:
 
 
 def _describe(model: Path) -> None:
-    _check_context(checkpoint.describe(model, vocabulary=False).context_length)
+    _check_context(prepare_checkpoint.describe(model, vocabulary=False).context_length)
 
 
 def _prepare(model: Path) -> None:
-    prepared = checkpoint.prepare(model, name="model", outtype="f16")
+    prepared = prepare_checkpoint.prepare(model, name="model", outtype="f16")
     _check_context(prepared.checkpoint.context_length)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llama_runner.convert import checkpoint, convert
+from llama_runner.convert import convert, prepare_checkpoint
 from llama_runner.convert.errors import BadHyperparameter, UnreadableFile
 from llama_runner.convert.gguf_metadata import KeyValues
 from llama_runner.convert.model_directory import ModelDirectory
@@ -60,7 +60,7 @@ def test_11_19_a_number_above_its_limit_is_refused_at_once(
     group: str, case: str, changes: dict[str, Any], text: str, tmp_path: Path
 ) -> None:
     directory = model(tmp_path / "m", group, case, **changes)
-    for look in (checkpoint.describe, lambda path: checkpoint.prepare(path, name="m", outtype="f16")):
+    for look in (prepare_checkpoint.describe, lambda path: prepare_checkpoint.prepare(path, name="m", outtype="f16")):
         with pytest.raises(BadHyperparameter) as caught:
             look(directory)
         assert text in str(caught.value)
@@ -99,7 +99,7 @@ def test_11_19_a_value_of_another_type_is_a_typed_error(
 ) -> None:
     directory = model(tmp_path / "m", group, case, **changes)
     with suppress(SourceError):
-        checkpoint.describe(directory)
+        prepare_checkpoint.describe(directory)
     with pytest.raises(SourceError) as caught:
         convert(directory, tmp_path / "out.gguf", name="m")
     assert "unexpected structure" not in str(caught.value), "the key is named"
@@ -108,7 +108,7 @@ def test_11_19_a_value_of_another_type_is_a_typed_error(
 def test_11_19_what_nobody_foresaw_is_a_typed_error_too(tmp_path: Path) -> None:
     directory = model(tmp_path / "m", "phi", "phi3-long", hidden_size="x")
     with pytest.raises(SourceError, match=r"config\.json has an unexpected structure \(TypeError: unsupported"):
-        checkpoint.describe(directory)
+        prepare_checkpoint.describe(directory)
 
 
 @pytest.mark.parametrize("context", [True, 10**30, -1, 0, "x"])

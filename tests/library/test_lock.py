@@ -15,7 +15,7 @@ import pytest
 
 from llama_runner import LockDiffers, LockResult, Runner, ServerOptions, SourceError, StoreError, UsageError
 from llama_runner.core.events import Event, Warned
-from llama_runner.core.portable_values import without_paths
+from llama_runner.core.machine_path_removal import without_paths
 from llama_runner.core.record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.lock_differences import UNKNOWN, differences
@@ -23,7 +23,7 @@ from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
 from llama_runner.request.lock_models import KEPT
 from llama_runner.store.digest_cache import payload_stamp
-from llama_runner.store.lock_files import known_lock_files
+from llama_runner.store.used_lock_files import known_lock_files
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf

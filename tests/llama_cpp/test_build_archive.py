@@ -16,7 +16,7 @@ import pytest
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StoreError, UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.llama_cpp.installed_builds import BuildStore
-from llama_runner.serving.build_store import open_builds
+from llama_runner.serving.builds_in_use import open_builds
 from llama_runner.serving.smoke_test_errors import Rejected
 from llama_runner.system import hardware
 from llama_runner.system.member_paths import BadArchive

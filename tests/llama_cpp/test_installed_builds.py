@@ -23,7 +23,7 @@ from llama_runner.llama_cpp.build_selection import (
     read_choice,
 )
 from llama_runner.llama_cpp.installed_builds import BuildIsChosen, BuildStore
-from llama_runner.serving.build_store import open_builds
+from llama_runner.serving.builds_in_use import open_builds
 from llama_runner.serving.registry import register
 from llama_runner.store import locks
 from llama_runner.store.artifacts import Store
@@ -166,7 +166,7 @@ def test_a_damaged_choice_is_reported_and_replaced_by_the_next(shelf: BuildStore
 CHOOSE = """
 import sys
 from pathlib import Path
-from llama_runner.serving.build_store import open_builds
+from llama_runner.serving.builds_in_use import open_builds
 from llama_runner.store.artifacts import Store
 shelf = open_builds(Store(Path(sys.argv[1]), print))
 print("ready", flush=True)

@@ -20,7 +20,7 @@ from llama_runner.core.step import Node, Step
 from llama_runner.demo import ANSWER
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
-from llama_runner.engine.outcome import Outcome
+from llama_runner.engine.plan_outcome import Outcome
 from llama_runner.llama_cpp.toolchain import find_toolchain
 from llama_runner.steps.compile import CompileLlama
 from llama_runner.store.artifacts import Store

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from llama_runner.core.converter import ConverterChoice
+from llama_runner.core.converter_choice import ConverterChoice
 from llama_runner.core.digest import Digest
 from llama_runner.core.step import Step, topological_order
 from llama_runner.llama_cpp.pinned_source import SourcePin

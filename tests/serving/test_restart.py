@@ -14,7 +14,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.core.errors import LlamaRunnerError, ServerError, UsageError
-from llama_runner.serving import find_and_stop, supervisor
+from llama_runner.serving import crash_restart, find_and_stop
 from llama_runner.serving.daemon import detach
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.registry import running
@@ -154,10 +154,10 @@ def test_13_12_what_one_command_started_for_itself_is_not_kept_by_name(rooted: R
 def test_13_12_a_signal_right_after_a_restart_asks_the_new_server_and_does_not_kill_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, signalled: str
 ) -> None:
-    monkeypatch.setattr(supervisor, "PAUSES_S", (0.001,))
+    monkeypatch.setattr(crash_restart, "PAUSES_S", (0.001,))
     (stage.root / "model.gguf").touch()
 
-    class Signalled(supervisor.Supervisor):
+    class Signalled(crash_restart.Supervisor):
         """Gets one signal at the moment that the first new server is there."""
 
         def __setattr__(self, name: str, value: object) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from llama_runner.core.events import ServerRestarting
-from llama_runner.serving import supervisor as module
+from llama_runner.serving import crash_restart as module
+from llama_runner.serving.crash_restart import Policy, Supervisor
 from llama_runner.serving.errors import GaveUp, ModelGone, ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.registry import running
-from llama_runner.serving.supervisor import Policy, Supervisor
 from tests.serving.play import PATIENCE_S, Stage, get, until
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.errors import NO_WAY, BadVocabulary, UnsupportedOption
-from llama_runner.convert.vocab import legacy_files
+from llama_runner.convert.vocab import without_tokenizer_json
 from llama_runner.convert.vocab.tokenizer_classes import (
     CLASS_OF_MODEL_TYPE,
     CLASSES,
@@ -90,7 +90,9 @@ class Tokenizer:
         settings = source.optional_object("tokenizer_config.json")
         own_class = _class_of(settings, config)
         defaults = CLASSES[own_class]
-        document = source.optional_object("tokenizer.json") or legacy_files.tokenizer_document(source, own_class)
+        document = source.optional_object("tokenizer.json") or without_tokenizer_json.tokenizer_document(
+            source, own_class
+        )
         model = document.get("model")
         if not isinstance(model, dict) or "vocab" not in model:
             raise BadVocabulary("tokenizer.json has no vocabulary")

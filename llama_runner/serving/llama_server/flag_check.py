@@ -71,7 +71,7 @@ def check_options(
     advice = check_flags(server.extra, known, ours)
     if not server.inherit_environment:
         return advice
-    from llama_runner.serving.llama_server.variables import overridden  # noqa: PLC0415 - only with --llama-env
+    from llama_runner.serving.llama_server.environment_variables import overridden  # noqa: PLC0415 - only with --llama-env
 
     return [*advice, *check_variables(os.environ, known), *overridden(server, os.environ, known)]
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value
-from llama_runner.serving.llama_server.purpose import purpose_of
+from llama_runner.serving.llama_server.served_task import purpose_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

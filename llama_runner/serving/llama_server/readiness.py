@@ -1,4 +1,7 @@
-"""What answers at a server's address says about itself. Imported while the server loads its model, not before."""
+"""Whether a server is ready: what answers at its address says about itself.
+
+Imported while the server loads its model, not before.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.client.address import ServerAddress, trust_only
 from llama_runner.client.errors import KeyRefused
 from llama_runner.serving.errors import another_model_error, answers_without_key_error, canary_failed_error
-from llama_runner.serving.llama_server.purpose import purpose_of
+from llama_runner.serving.llama_server.served_task import purpose_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
-    from llama_runner.serving.llama_server.purpose import Purpose
+    from llama_runner.serving.llama_server.served_task import Purpose
 
 TIMEOUT_S = 5.0
 _CANARY_S = 300.0

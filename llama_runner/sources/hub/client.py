@@ -17,15 +17,15 @@ from urllib.parse import quote
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.immutable import Value
 from llama_runner.sources.hub import api_schema
-from llama_runner.sources.hub.access import ANSWER_TIMEOUT, timeout_s
+from llama_runner.sources.hub.endpoint_and_token import ANSWER_TIMEOUT, timeout_s
 from llama_runner.sources.hub.error_mapping import is_transient, map_error, retry_after
 from llama_runner.sources.hub.errors import NoSuchRepository, bad_answer_error, bad_repository_name_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.api_schema import Refs, RepositoryEntry
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.pins import Pin
 
 T = TypeVar("T")

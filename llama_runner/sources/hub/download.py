@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.pins import Pin, RemoteFile
 
 _TICK_S = 0.1

@@ -48,7 +48,7 @@ from llama_runner.system.http_failure import (
 )
 
 if TYPE_CHECKING:
-    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.system.http_failure import HttpFailure
 
 

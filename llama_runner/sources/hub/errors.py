@@ -13,7 +13,7 @@ from llama_runner.core.errors import DownloadError, ExitCode, SourceError
 from llama_runner.system.http_failure import CERTIFICATE_HINT
 
 if TYPE_CHECKING:
-    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.endpoint_and_token import Access
 
 _SETTINGS = "settings/tokens"
 

@@ -16,7 +16,7 @@ from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub.verify import BLOCK, INCOMPLETE, FileHasher, hash_file
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import open_regular
-from llama_runner.system.share_file import clone, link
+from llama_runner.system.link_or_clone import clone, link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

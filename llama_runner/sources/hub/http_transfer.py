@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
-    from llama_runner.sources.hub.access import Access
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.sources.hub.verify import TailHasher
 

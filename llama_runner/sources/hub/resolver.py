@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llama_runner.core.converter import ConverterChoice
+    from llama_runner.core.converter_choice import ConverterChoice
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
-    from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.client import HubClient
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.file_selection import FileCriteria
     from llama_runner.sources.hub.names import HubName
 

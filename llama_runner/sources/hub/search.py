@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable import Value
 from llama_runner.sources.hub import file_names, file_selection
-from llama_runner.sources.hub.access import find_access
+from llama_runner.sources.hub.endpoint_and_token import find_access
 from llama_runner.sources.hub.errors import offline_error
 from llama_runner.system import hardware
 from llama_runner.system.network_settings import is_offline
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from llama_runner.sources.hub.access import Access
     from llama_runner.sources.hub.api_schema import RepositoryEntry
     from llama_runner.sources.hub.client import HubClient
+    from llama_runner.sources.hub.endpoint_and_token import Access
     from llama_runner.sources.hub.pins import RemoteFile
 
 DEFAULT_LIMIT = 10

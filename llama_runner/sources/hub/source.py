@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llama_runner.core.immutable import Value
 
 if TYPE_CHECKING:
-    from llama_runner.core.converter import ConverterChoice
+    from llama_runner.core.converter_choice import ConverterChoice
     from llama_runner.sources.checkpoint_quantization import CheckpointQuantization
     from llama_runner.sources.hub.file_selection import FileSelection
     from llama_runner.sources.hub.pins import Pin, RemoteFile

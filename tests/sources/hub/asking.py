@@ -7,8 +7,8 @@ import traceback
 import pytest
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, RequestLimits
+from llama_runner.sources.hub.endpoint_and_token import Access
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
 REPO = "acme/tiny"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llama_runner.core.digest import Digest, file_digest
-from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.download import download_files
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.http_transfer import TransferLimits
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from tests.fakehub.hub import Hub

@@ -10,9 +10,9 @@ import pytest
 from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.sources.hub import errors
-from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, RequestLimits
 from llama_runner.sources.hub.download import download_files
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.errors import HubError, HubUnavailable
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from tests.fakehub.hub import Hub

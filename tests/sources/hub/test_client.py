@@ -13,9 +13,9 @@ import pytest
 from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import Interrupted
 from llama_runner.sources.hub import client, errors
-from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.api_schema import RepositoryEntry
 from llama_runner.sources.hub.client import HubClient, RequestLimits
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.errors import HubUnavailable
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from tests.sources.hub.answering import Answering, answer, answering, dripping, endless

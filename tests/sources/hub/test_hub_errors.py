@@ -11,8 +11,8 @@ import pytest
 
 from llama_runner.core.errors import DownloadError, ExitCode, Interrupted, LlamaRunnerError, SourceError
 from llama_runner.sources.hub import error_mapping, errors
-from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.errors import HubError, HubUnavailable
 from tests.sources.hub.answering import Answer, answer, answering, half, hang_up, silent
 from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked

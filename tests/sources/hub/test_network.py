@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import close_session
 
 from llama_runner.sources.hub import error_mapping, errors
-from llama_runner.sources.hub.access import Access
 from llama_runner.sources.hub.client import HubClient, RequestLimits
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.errors import HubUnavailable, NotReached
 from tests.sources.hub.answering import answer, answering, dripping, half, hang_up, nonsense, silent, tunnel
 from tests.sources.hub.asking import COMMIT, REPO, TOKEN, asked

@@ -12,7 +12,7 @@ import pytest
 
 from llama_runner.cli.search_cmds import table
 from llama_runner.core.errors import ExitCode, SourceError
-from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.errors import HubError
 from llama_runner.sources.hub.search import Quantization, SearchResult, search, search_with
 from llama_runner.system import hardware

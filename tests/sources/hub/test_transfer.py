@@ -207,7 +207,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from llama_runner.core.digest import Digest
-from llama_runner.sources.hub.access import Access
+from llama_runner.sources.hub.endpoint_and_token import Access
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 from llama_runner.sources.hub.download import download_files
 if len(sys.argv) > 7:

@@ -13,9 +13,9 @@ from llama_runner.core.immutable import Value
 from llama_runner.core.printable import printable
 from llama_runner.core.url_redaction import redacted
 from llama_runner.request.options import checked
-from llama_runner.request.public_method import public_method
 from llama_runner.request.run_arguments import run_arguments
-from llama_runner.serving import system_service
+from llama_runner.request.runner_methods import public_method
+from llama_runner.serving import unit_files
 from llama_runner.store.errors import as_store_error
 from llama_runner.system.files import read_bounded
 from llama_runner.system.processes import capture, python_module
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from llama_runner.request.options import RunnerKeywords
+    from llama_runner.serving.crash_restart import Policy
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
-    from llama_runner.serving.supervisor import Policy
 
 _SOURCES = ("hf_model", "gguf_path", "safetensors_dir")
 _LARGEST_UNIT = 1 << 20
@@ -110,19 +110,19 @@ class Services:
         script = Path(sys.executable).with_name("llama-runner")
         program = [str(script)] if script.exists() else list(python_module("llama_runner"))
         argv = [*program, "run", *words]
-        variables = system_service.variables(os.environ, self._root, llama_env=inherit_environment)
+        variables = unit_files.variables(os.environ, self._root, llama_env=inherit_environment)
         for word in (name, *argv, str(Path.cwd()), *variables.values()):
             if printable(word) != word:
                 raise ServiceRefused(
                     f"a service cannot have control characters or other than UTF-8 in its command: {word!a}"
                 )
         if not system:
-            return self._at(name, system_service.unit(name, argv, Path.cwd(), variables))
+            return self._at(name, unit_files.unit(name, argv, Path.cwd(), variables))
         if sys.platform == "darwin":
             raise ServiceRefused("a unit of the system is for systemd")
-        text = system_service.systemd(name, argv, Path.cwd(), variables, user=getpass.getuser())
-        path = Path("/etc/systemd/system") / system_service.where(name, os.environ).name
-        return Service(name, path, text, *system_service.commands_of_system(path))
+        text = unit_files.systemd(name, argv, Path.cwd(), variables, user=getpass.getuser())
+        path = Path("/etc/systemd/system") / unit_files.where(name, os.environ).name
+        return Service(name, path, text, *unit_files.commands_of_system(path))
 
     @public_method
     def install(self, service: Service, *, force: bool = False) -> Service:
@@ -145,7 +145,7 @@ class Services:
     @public_method
     def find(self, name: str) -> Service:
         """Return the installed service of that name; ``ServiceRefused`` where there is none."""
-        path = system_service.where(name, os.environ)
+        path = unit_files.where(name, os.environ)
         if not path.exists():
             raise ServiceRefused(
                 f"no service called {name!r} is installed: there is no {path}",
@@ -165,7 +165,7 @@ class Services:
 
     def installed(self) -> list[Service]:
         """Return the services that are installed, by name, for whatever root they are."""
-        pattern = system_service.where("NAME", os.environ)
+        pattern = unit_files.where("NAME", os.environ)
         prefix, suffix = pattern.name.split("NAME")
         paths = sorted(pattern.parent.glob(f"{prefix}*{suffix}"))
         return [self.find(path.name[len(prefix) : -len(suffix)]) for path in paths]
@@ -186,9 +186,9 @@ class Services:
 
     @staticmethod
     def _at(name: str, text: str) -> Service:
-        path = system_service.where(name, os.environ)
-        advice = system_service.advice(os.environ, lingers=_lingers(), user=getpass.getuser())
-        return Service(name, path, text, *system_service.commands(path), tuple(advice))
+        path = unit_files.where(name, os.environ)
+        advice = unit_files.advice(os.environ, lingers=_lingers(), user=getpass.getuser())
+        return Service(name, path, text, *unit_files.commands(path), tuple(advice))
 
 
 def _lingers() -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llama_runner.core.errors import UsageError
-from llama_runner.sources.hub import access
-from llama_runner.sources.hub.access import Access, find_access
+from llama_runner.sources.hub import endpoint_and_token
+from llama_runner.sources.hub.endpoint_and_token import Access, find_access
 from llama_runner.system.network_settings import is_offline
 
 TOKEN = "hf_ThisMustNotBeSeenAnywhere"
@@ -175,7 +175,7 @@ def test_huggingface_hub_keeps_it_in_the_same_place(home: dict[str, str], tmp_pa
     variables: list[dict[str, str]] = [{}, {"HF_HOME": "h"}, {"XDG_CACHE_HOME": "x"}, {"HF_TOKEN_PATH": "p/t"}]
     environments = [home | {name: str(tmp_path / value) for name, value in given.items()} for given in variables]
     theirs = huggingface_hub_reads("HF_TOKEN_PATH", environments)
-    assert theirs == [str(access.token_file_path(environment)) for environment in environments]
+    assert theirs == [str(endpoint_and_token.token_file_path(environment)) for environment in environments]
 
 
 def test_the_kept_token_is_not_used_unasked_where_the_user_said_so(

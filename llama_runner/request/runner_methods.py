@@ -66,7 +66,7 @@ class PublicMethod:
         except LlamaRunnerError as error:
             if Wording.flags:
                 raise
-            from llama_runner.request.keyword_names import name_keywords  # noqa: PLC0415 - only for an error
+            from llama_runner.request.flags_to_keywords import name_keywords  # noqa: PLC0415 - only for an error
 
             name_keywords(error)
             raise

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
     from llama_runner.core.remote_store import RemoteStore
     from llama_runner.core.step import Step
-    from llama_runner.engine.outcome import Outcome
+    from llama_runner.engine.plan_outcome import Outcome
     from llama_runner.store.artifacts import Store
 
 

@@ -9,7 +9,7 @@ from llama_runner.core.events import Noticed
 from llama_runner.core.immutable import Value
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import read_lock_file
-from llama_runner.store.lock_files import known_lock_files
+from llama_runner.store.used_lock_files import known_lock_files
 
 if TYPE_CHECKING:
     from pathlib import Path

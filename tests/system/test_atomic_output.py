@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_runner.system.output_file import new_file, unfinished_name
+from llama_runner.system.atomic_output import new_file, unfinished_name
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from llama_runner.system.output_file import new_file
+from llama_runner.system.atomic_output import new_file
 with new_file(Path(sys.argv[1])) as path:
     path.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -11,7 +11,7 @@ from llama_runner.core.step import Step
 from llama_runner.request.model_facts import context_length, directory_facts
 from llama_runner.request.results import BuildResult, ModelFile, Prepared
 from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
-from llama_runner.serving.llama_server.purpose import check_text, is_encoder, purpose_words
+from llama_runner.serving.llama_server.served_task import check_text, is_encoder, purpose_words
 from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
     from llama_runner.core.record import Record
     from llama_runner.core.step import Node, Place
-    from llama_runner.engine.outcome import Outcome
+    from llama_runner.engine.plan_outcome import Outcome
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.model_facts import AnySource
@@ -183,7 +183,7 @@ def spec_for(prepared: Prepared, options: ServerOptions | None) -> ServerSpec:
     """Return what to launch."""
     options = options or ServerOptions()
     if options.inherit_environment:
-        from llama_runner.serving.llama_server.variables import with_variables  # noqa: PLC0415 - only with --llama-env
+        from llama_runner.serving.llama_server.environment_variables import with_variables  # noqa: PLC0415 - only with --llama-env
 
         options = with_variables(options, os.environ)
     trained = prepared.facts.get("context_length")
