@@ -63,11 +63,11 @@ def test_14_10_what_changed_since_is_named_with_the_step_that_would_run(
     shutil.copyfile(MODEL_DIRECTORY / "generation_config.json", model / "generation_config.json")
     path = root / runner.why("my-model").path
     path.write_bytes(b"GGUF")
-    assert reasons(runner.why("my-model"))["model.q4_k_m.gguf"] == ("it was changed after it was made",)
+    assert "changed" in reasons(runner.why("my-model"))["model.q4_k_m.gguf"][0]
     path.unlink()
     gone = runner.why("my-model")
     assert (gone.is_here, gone.is_up_to_date) == (False, False)
-    assert reasons(gone)["model.q4_k_m.gguf"] == ("its file is gone",)
+    assert "gone" in reasons(gone)["model.q4_k_m.gguf"][0]
     shutil.rmtree(model)
     assert "does not exist" in str(runner.why("my-model").not_planned)
 
