@@ -160,11 +160,15 @@ class Proxy:
 
 
 class Files:
-    """Serves a directory over HTTP, read-only."""
+    """Serves a directory over HTTP, read-only. ``tokens`` has the ``Authorization`` of each request."""
 
     def __init__(self, directory: Path) -> None:
+        self.tokens: list[str | None] = []
+        tokens = self.tokens
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                tokens.append(self.headers["Authorization"])
                 path = directory / self.path.lstrip("/")
                 content = path.read_bytes() if path.is_file() else b"not found"
                 self.send_response(200 if path.is_file() else 404)
