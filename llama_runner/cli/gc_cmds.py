@@ -1,4 +1,4 @@
-"""The command that frees what nothing needs."""
+"""``gc``: lists and deletes files that are safe to remove."""
 
 from __future__ import annotations
 

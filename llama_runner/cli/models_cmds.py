@@ -214,7 +214,7 @@ def provenance(**given: Any) -> None:
 @click.argument("model_name", cls=shared.CompletedArgument, required=False, metavar="[NAME]")
 @shared.option("--undo", is_flag=True, help="Keep it no longer.")
 def keep(**given: Any) -> None:
-    """Keep a model whatever `gc` finds, or list those that are kept."""
+    """Protect a model from `gc`, or list the protected models."""
     library, name = root_of(given).models, given["model_name"]
     if name is None:
         if given["undo"]:

@@ -1,4 +1,4 @@
-"""Commands that carry models from one machine or program to another: ``models export`` and ``models import``."""
+"""``models export`` and ``models import``: transfer models between machines and from other programs."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _is_bundle(path: str) -> bool:
     file = user_path(path)
     try:
         head = read_head(file, 512)
-    except OSError:  # a directory; for what cannot be read, whoever opens it says why
+    except OSError:  # a directory, or an unreadable file: the error is raised where it is opened
         return False
     return is_bundle(head) or (not head.startswith(b"GGUF") and file.suffix.lower() != ".gguf")
 

@@ -1,6 +1,6 @@
-"""The history of a model file: how it was made, what was done with it since, and what would make it run again.
+"""The history of a model file: how it was made, which steps and servers used it, what would make its steps run again.
 
-The past is what records and stamps of use tell; the present is a plan of the same request, which uses no network.
+The past comes from records and stamps of use, the present from a plan of the same request, which uses no network.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _SHOWN = 4
 
 
 class Past(Value):
-    """One thing that happened."""
+    """One event in the past."""
 
     kind: str
     """``made``, ``read`` by another step, or ``started``: a server."""
     at: str | None
-    """In UTC; None where the record does not tell."""
+    """In UTC; None if the record has no time."""
     path: str
     text: str
     seconds: float | None = None
     """How long it took."""
     is_gone: bool = False
-    """Whether the file was removed afterwards, and only its record is here."""
+    """Whether the file was removed since, so that only its record is left."""
 
 
 class Present(Value):
@@ -66,15 +66,15 @@ class History(Value):
     present: tuple[Present, ...]
     """For it and what it is made from, that first; for what a run makes instead where its source changed."""
     not_planned: str | None
-    """Why no plan could be made, where that is so."""
+    """Why no plan could be made; None if one was made."""
     changed: tuple[str, ...]
-    """What is otherwise now than when it was made."""
+    """Differences to the time when it was made that make no step run again."""
     again_if: tuple[str, ...]
-    """What would make it run again."""
+    """Changes that would make its steps run again."""
 
     @property
     def is_up_to_date(self) -> bool | None:
-        """Whether a run would leave it as it is; None where that is not known."""
+        """Whether a run would change nothing; None if that is unknown."""
         return all(each.action == "skip" for each in self.present) if self.present else None
 
     def to_json(self) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _pins(inventory: Inventory, lineage: Lineage, warn: Callable[[str], None]) -
 
 
 def _changed(inventory: Inventory, lineage: Lineage, pins: PinRecord | None) -> Iterator[str]:
-    """Yield what is otherwise now, although it makes nothing run again."""
+    """Yield differences to the time when it was made that make no step run again."""
     commit = str(lineage.source.get("revision"))
     for name, now in sorted(pins.names.items() if pins is not None else ()):
         if now != commit and not now.startswith(name):
@@ -210,7 +210,7 @@ def _changed(inventory: Inventory, lineage: Lineage, pins: PinRecord | None) -> 
 
 
 def _again_if(artifact: Artifact, lineage: Lineage) -> Iterator[str]:
-    """Yield what would make an artifact run again, as clauses."""
+    """Yield the changes that would make an artifact's step run again, as clauses."""
     record, name = artifact.record, file_name(artifact)
     step = str(record.recipe.get("step"))
     if step == "import":  # no step of a graph

@@ -166,8 +166,7 @@ class Exporter:
                         yield above, False
 
     def _bundled(self, artifact: Artifact, model: Model, *, with_files: bool) -> BundledArtifact:
-        place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
-        record = artifact.record
+        place, record = artifact.place, artifact.record
         if record.source.get("kind") != "hf" and artifact in model.artifacts:
             record = record.replace(source={**record.source, "name": model.name})
         if not with_files:

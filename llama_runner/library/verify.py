@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import TREE
-from llama_runner.core.step import Place
 from llama_runner.library.verify_log import Entry, VerifyLog, stamp_text
 from llama_runner.library.verify_rules import FileContent, Problem, problems_of, published_digests
 from llama_runner.sources.hub import verify as hub_verify
@@ -276,9 +274,8 @@ class Verifier:
     def _changed_since(self, subject: _Subject) -> list[_Subject] | None:
         """Return what is there now of an artifact that was replaced, changed or deleted since its files were listed."""
         artifact = subject.artifact
-        place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
-        record = self._store.records(self._store.root / artifact.directory).get(place.name or TREE)
-        path = self._store.path(place)
+        record = self._store.records(self._store.root / artifact.directory).get(artifact.name)
+        path = self._store.path(artifact.place)
         if record is None or not path.exists() or (artifact.is_tree and not any(tree_files(path))):
             return []
         now = self._subject(artifact.replace(record=record))

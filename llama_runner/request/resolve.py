@@ -1,4 +1,4 @@
-"""What one call asks for: the source is found, names on the Hub are resolved, all facts for the graph are gathered."""
+"""Resolves one call: finds the source, resolves names on the Hub, and gathers all facts for the graph."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class OnlyForHub(UsageError):
 
 
 class LockedUpdate(UsageError):
-    """A name is to mean what the lock file says, and what the Hub says now."""
+    """``--locked`` and ``--update`` are given together."""
 
     def __init__(self) -> None:
         super().__init__(
