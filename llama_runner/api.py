@@ -191,7 +191,7 @@ class Runner(Root):
         from llama_runner.library.artifact_history import history_of  # noqa: PLC0415 - not on the warm path
 
         inventory, lineage = self.models.lineage(name)
-        return history_of(inventory, lineage, self.plan, lambda text: self._sink(Warned("pins", text)))
+        return history_of(inventory, lineage, self.plan, self._sink)
 
     @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:

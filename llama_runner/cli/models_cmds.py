@@ -11,6 +11,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.add_cmds import add
+from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say
 from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.errors import StoreError, UsageError
@@ -20,16 +21,13 @@ from llama_runner.library.model_library import FORMS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.core.events import Event
     from llama_runner.library.model_details import Details
     from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
-    from llama_runner.root import Root
 
 _COLUMNS = ("name", "revision", "quantizations", "size", "context", "last used", "in use by")
 _SHORT = 12
 _DAY = 86400.0
-_LOCK_TIMEOUT_S = 600.0
 
 
 @click.group()
@@ -273,17 +271,3 @@ def _shared(found: Removal) -> str:
     if not found.shared:
         return ""
     return f"; {size_text(found.shared)} stay on the disk, as the files have other names elsewhere"
-
-
-def root_of(given: dict[str, Any]) -> Root:
-    """Return the root that a command works on. Events are printed."""
-    from llama_runner.root import Root  # noqa: PLC0415 - not for --help
-
-    return Root(given["root"], on_event=_tell, lock_timeout=_LOCK_TIMEOUT_S)
-
-
-def _tell(event: Event) -> None:
-    """Print an event; what that takes is loaded only when there is one."""
-    from llama_runner.cli.text_output import Printer  # noqa: PLC0415 - as said
-
-    Printer()(event)

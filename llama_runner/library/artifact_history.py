@@ -14,12 +14,13 @@ from llama_runner.library.model_details import recipe_text
 from llama_runner.library.models import time_text
 from llama_runner.library.provenance import finish_time, seconds_of
 from llama_runner.request.plan_text import why_text
-from llama_runner.sources.hub.pins import PinStore
+from llama_runner.sources.hub.pins import open_pins
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from llama_runner.core.events import Sink
     from llama_runner.core.plan import PlannedStep
     from llama_runner.library.lineage import Lineage
     from llama_runner.request.results import PlanResult
@@ -93,12 +94,10 @@ class History(Value):
         }
 
 
-def history_of(
-    inventory: Inventory, lineage: Lineage, plan: Callable[..., PlanResult], warn: Callable[[str], None]
-) -> History:
-    """Return the history of an artifact. ``plan`` is that of ``Runner``; ``warn`` is told of damaged pins."""
+def history_of(inventory: Inventory, lineage: Lineage, plan: Callable[..., PlanResult], sink: Sink) -> History:
+    """Return the history of an artifact. ``plan`` is that of ``Runner``; ``sink`` gets warnings."""
     artifact = lineage.artifact
-    pins = _pins(inventory, lineage, warn)
+    pins = _pins(inventory, lineage, sink)
     present, not_planned = _present(lineage, pins, plan)
     return History(
         name=lineage.name,
@@ -187,10 +186,10 @@ def _is_file(digest: str | None, artifact: Artifact) -> bool:
     return digest is not None and isinstance(files, dict) and digest in files.values()
 
 
-def _pins(inventory: Inventory, lineage: Lineage, warn: Callable[[str], None]) -> PinRecord | None:
+def _pins(inventory: Inventory, lineage: Lineage, sink: Sink) -> PinRecord | None:
     if lineage.source.get("kind") != "hf":
         return None
-    return PinStore(layout.pins(inventory.private), warn).read(str(lineage.source.get("ref")))
+    return open_pins(inventory.private, sink).read(str(lineage.source.get("ref")))
 
 
 def _changed(inventory: Inventory, lineage: Lineage, pins: PinRecord | None) -> Iterator[str]:

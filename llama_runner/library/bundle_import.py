@@ -19,7 +19,7 @@ from llama_runner.library.bundle_reader import BundleReader
 from llama_runner.library.write_name_index import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name
 from llama_runner.llama_cpp.build_selection import chosen_name
-from llama_runner.sources.hub.pins import PinStore
+from llama_runner.sources.hub.pins import open_pins
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.system.files import read_bounded, write_atomically
@@ -252,7 +252,7 @@ class Importer:
         self._sink(Noticed("programs", f"later runs use {name}; `bins use` chooses others"))
 
     def _add_pins(self, manifest: Manifest) -> None:
-        store = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+        store = open_pins(self._store.private, self._sink)
         for repo, arrived in manifest.pins.items():
             known = store.read(repo)
             for commit, pin in arrived.pins.items():

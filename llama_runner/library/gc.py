@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
-from llama_runner.core.events import Sink, Warned
 from llama_runner.core.immutable import Value, field
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
 from llama_runner.library.in_use import UseCheck, served_files
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from llama_runner.core.events import Sink
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
 
@@ -106,9 +106,9 @@ class Collector:
         return Collection(inventory, models_of(inventory), roots, limits)
 
     def _current(self, repo: str) -> frozenset[str] | None:
-        from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where there are two revisions
+        from llama_runner.sources.hub.pins import open_pins  # noqa: PLC0415 - only where there are two revisions
 
-        pins = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("pins", text)))
+        pins = open_pins(self._store.private, self._sink)
         return frozenset(pins.read(repo).names.values()) or None
 
     def _unused_builds(self) -> frozenset[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import LlamaRunnerError, StoreError
-from llama_runner.core.events import Noticed, Sink, Warned
+from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Step, step_key
 from llama_runner.engine.executor import Executor
@@ -25,7 +25,7 @@ from llama_runner.sources.hub.client import HubClient
 from llama_runner.sources.hub.endpoint_and_token import find_access
 from llama_runner.sources.hub.errors import offline_error
 from llama_runner.sources.hub.hf_cache import find_cached
-from llama_runner.sources.hub.pins import Pin, PinStore, RemoteFile
+from llama_runner.sources.hub.pins import Pin, RemoteFile, open_pins
 from llama_runner.steps.download import Download, DownloadProjector, Hub
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.local_sources import LocalSources
@@ -146,7 +146,7 @@ class Repair:
             yield cached
 
     def _pin(self, repo: str, commit: str) -> Pin:
-        known = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+        known = open_pins(self._store.private, self._sink)
         if (pin := known.read(repo).pins.get(commit)) is not None:
             return pin
         if self._offline:

@@ -14,7 +14,7 @@ from llama_runner.core.immutable import Value, field
 from llama_runner.library.verify_log import Entry, VerifyLog, stamp_text
 from llama_runner.library.verify_rules import FileContent, Problem, problems_of, published_digests
 from llama_runner.sources.hub import verify as hub_verify
-from llama_runner.sources.hub.pins import PinStore, RemoteFile
+from llama_runner.sources.hub.pins import RemoteFile, open_pins
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import file_stamp, hash_file, tree_files
 from llama_runner.system import hardware
@@ -267,7 +267,7 @@ class Verifier:
 
     def _pin(self, repo: str, commit: str) -> Pin | None:
         if repo not in self._pins:
-            store = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+            store = open_pins(self._store.private, self._sink)
             self._pins[repo] = store.read(repo).pins
         return self._pins[repo].get(commit)
 
