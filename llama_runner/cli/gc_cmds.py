@@ -50,7 +50,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
     "--max-size",
     type=shared.Size(),
     metavar="SIZE",
-    help="Also delete models, those used longest ago first, until artifacts take no more than SIZE.",
+    help="Also delete models, least recently used first, until artifacts take no more than SIZE.",
 )
 def gc(**given: Any) -> None:
     """List what nothing needs, with the reason for each; --apply deletes it.

@@ -44,7 +44,7 @@ models.add_command(import_)
 @shared.store
 @click.argument("words", nargs=-1, metavar="[WORD…]")
 @shared.option(
-    "--all", "everything", is_flag=True, help="List every artifact, also those that only a record is left of."
+    "--all", "everything", is_flag=True, help="List every artifact, also those of which only the record is left."
 )
 @shared.option(
     "--sort",
@@ -52,7 +52,7 @@ models.add_command(import_)
     default="name",
     help="What to sort by; the largest or latest first.",
 )
-@shared.option("--quantization", "-q", metavar="TYPE", help="List models only that are there in this quantization.")
+@shared.option("--quantization", "-q", metavar="TYPE", help="List only models with a file of this quantization.")
 def list_(**given: Any) -> None:
     """List the models, one line for each source and revision.
 
@@ -133,7 +133,7 @@ def _age(since: float) -> str:
 @models.command()
 @shared.store
 @click.argument("model_name", cls=shared.CompletedArgument, metavar="NAME")
-@shared.option("--check", is_flag=True, help="Ask the Hub what it has now, and show how that differs.")
+@shared.option("--check", is_flag=True, help="Compare the model with what the Hub has now.")
 def show(**given: Any) -> None:
     """Show what is known of a model.
 
@@ -210,7 +210,7 @@ def provenance(**given: Any) -> None:
 @models.command()
 @shared.store
 @click.argument("model_name", cls=shared.CompletedArgument, required=False, metavar="[NAME]")
-@shared.option("--undo", is_flag=True, help="Keep it no longer.")
+@shared.option("--undo", is_flag=True, help="End the protection.")
 def keep(**given: Any) -> None:
     """Protect a model from `gc`, or list the protected models."""
     library, name = root_of(given).models, given["model_name"]
@@ -231,8 +231,8 @@ def keep(**given: Any) -> None:
 @models.command()
 @shared.store
 @click.argument("model_names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
-@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep, or if a lock file names it.")
-@shared.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@shared.option("--force", is_flag=True, help="Remove models also if `models keep` or a lock file names them.")
+@shared.option("--yes", "-y", is_flag=True, help="Delete without asking.")
 def remove(**given: Any) -> None:
     """Delete models, or one quantization of each: NAME:QUANT.
 

@@ -82,7 +82,7 @@ def _tell_export(found: Exported) -> None:
     "--from",
     "tool",
     type=click.Choice(TOOLS),
-    help="Import what this program keeps, by its names; without NAME list what there is.",
+    help="Import models of this program by name; without NAME, list them.",
 )
 @shared.option(
     "--path", metavar="DIR", help="With --from: the directory of that program.", default_text="its usual one"
