@@ -142,7 +142,7 @@ def models_of(inventory: Inventory) -> list[Model]:
     for bucket, directories in grouped.items():
         mine = tuple({about["pid"]: about for path, about in used.items() if _is_in(path, directories)}.values())
         found.append(_model(bucket, directories, mine))
-    return sorted(found, key=lambda model: (model.name.lower(), model.made))
+    return sorted(found, key=lambda model: (model.name.lower(), model.made, model.source))
 
 
 def files_of(about: Mapping[str, Any]) -> list[str]:
