@@ -14,6 +14,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from tests.conftest import Command, says
+from tests.library import foreign
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
 from tests.sources.gguf_files import write
 
@@ -92,3 +93,21 @@ def test_14_04_gc_and_remove_free_something_on_a_full_disk(tmp_path: Path) -> No
     assert not abandoned.exists()
     assert [path.name for path in store_in(tmp_path).path(weights).iterdir()] == [STATE_FILE]
     assert store_in(tmp_path).record(weights) is not None
+
+
+def test_14_05_one_model_that_cannot_be_imported_does_not_keep_the_others_from_it(
+    tmp_path: Path, file: Path, llama_runner: Command
+) -> None:
+    there, content = tmp_path / "ollama", file.read_bytes()
+    for name in ("-x:1b", "@x:1b", "demo:1b", "good:1b"):
+        foreign.ollama_model(there, name, {"model": content})
+    words = ("models", "import", "--from", "ollama", "--path", there, "--root", tmp_path / "root")
+    done = llama_runner(*words, "--all", "--json")
+    assert (done.code, [each["name"] for each in done.json["imported"]]) == (0, ["good:1b"]), done
+    assert done.err.count("a model cannot have this name here") == 3
+    says(llama_runner(*words, "demo:1b"), 3, "a model cannot have this name here", "hint: models import --from")
+    foreign.ollama_model(there, "damaged:1b", {"model": foreign.ollama_blob(there, content, "a" * 64)})
+    done = llama_runner(*words, "--all", "--json")
+    assert (done.code, [each["name"] for each in done.json["imported"]]) == (3, ["good:1b"]), done
+    assert "failed    damaged:1b: " in done.err
+    assert "1 of 2 models were not imported" in done.err
