@@ -168,7 +168,8 @@ def _import_from(given: dict[str, Any]) -> None:
     if not given["everything"]:
         _tell_models(given, library.import_from(tool, *names, path=where, how=_how(given)), settings)
         return
-    found, damaged = [], []
+    found: list[ImportedModel] = []
+    damaged: list[str] = []
     for name in names:
         try:
             found += library.import_from(tool, name, path=where, how=_how(given))

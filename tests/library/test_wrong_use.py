@@ -111,3 +111,25 @@ def test_14_05_one_model_that_cannot_be_imported_does_not_keep_the_others_from_i
     assert (done.code, [each["name"] for each in done.json["imported"]]) == (3, ["good:1b"]), done
     assert "failed    damaged:1b: " in done.err
     assert "1 of 2 models were not imported" in done.err
+
+
+def test_14_06_the_hint_for_a_bundle_that_cannot_be_written_is_about_the_output(
+    tmp_path: Path, llama_runner: Command
+) -> None:
+    hub_model(tmp_path, "org/model")
+    output = tmp_path / "absent" / "bundle.tar"
+    done = llama_runner("models", "export", "org/model", "-o", output, "--root", tmp_path)
+    says(done, 7, f"cannot write to {output}: No such file or directory", "hint: choose another --output")
+
+
+def test_14_05_an_imported_model_that_was_removed_is_not_suggested(
+    tmp_path: Path, file: Path, llama_runner: Command
+) -> None:
+    root = tmp_path / "root"
+    Runner(root).models.import_path(file, name="foo:bar")
+    done = llama_runner("plan", "foo:baz", "--offline", "--root", root)
+    says(done, 3, "hint: did you mean foo:bar, which was imported?")
+    Runner(root).models.remove("foo:bar")
+    for name in ("foo:bar", "foo:baz"):
+        done = llama_runner("plan", name, "--offline", "--root", root)
+        assert (done.code, "did you mean" in done.err) == (3, False), done
