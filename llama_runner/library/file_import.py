@@ -194,8 +194,8 @@ class FileImporter:
         return found
 
     def _check_movable(self, model: ForeignModel) -> None:
-        """Raise ``UsageError`` for a file below the root, or below a directory of models elsewhere."""
-        tops = [os.path.realpath(path) for path in (self._store.root, self._store.root / layout.MODELS)]
+        """Raise ``UsageError`` for a file below the directories of models, also where these are links."""
+        tops = [os.path.realpath(self._store.root / name) for name in (layout.MODELS, layout.GGUF, layout.SAFETENSORS)]
         for file in (*model.files, *([model.projector] if model.projector else [])):
             parents = Path(os.path.realpath(file.path.parent), file.path.name).parents
             if any(Path(top) in parents for top in tops):

@@ -39,6 +39,9 @@ def test_14_05_a_file_of_the_store_itself_is_not_moved(
         says(done, 2, "is a file of the store", "hint: leave --move out")
     assert (root / imported).read_bytes() == file.read_bytes()
     assert [model.name for model in Runner(root).models.list()] == ["tiny-Q4_K_M"]
+    beside = write(root / "other-Q4_K_M.gguf")
+    assert llama_runner("models", "import", beside, "--move", "--root", root).code == 0
+    assert not beside.exists()
 
 
 def test_14_05_an_empty_path_is_not_the_working_directory(tmp_path: Path, llama_runner: Command) -> None:
