@@ -114,7 +114,7 @@ class Library:
 
     @public_method
     def keep(self, name: str, *, wanted: bool = True) -> Model:
-        """Let ``gc`` keep a model whatever it finds, or with ``wanted=False`` no longer; return the model.
+        """Protect a model from ``gc``, or with ``wanted=False`` end that; return the model.
 
         All revisions of it are kept. Of a model that is no longer here only the name and the source are returned.
         Raises as ``show``, and ``StoreError``.
@@ -139,9 +139,9 @@ class Library:
 
     @public_method
     def add(self, *names: str, **keywords: Unpack[RunnerKeywords]) -> builtins.list[AddedModel]:
-        """Fetch or make models, without what serving them needs; return what came of each name.
+        """Fetch or make models, without the programs; return the result of each name.
 
-        A model that cannot be had has its ``error`` there, and the others are added. Raises ``Interrupted``.
+        A model that fails has its ``error``, and the others are added. Raises ``Interrupted``.
         """
         from llama_runner.library.add_models import add  # noqa: PLC0415 - loads the pipeline
 

@@ -43,7 +43,7 @@ _OF_LOCK = ("update", "locked", "lock_file")
 _NOT_KEPT = {
     *("hf_model", "gguf_path", "safetensors_dir", "demo"),  # the name says it
     *("update", "offline", "token_file"),  # about this call
-    "trust_remote_code",  # nobody consents by a file
+    "trust_remote_code",  # consent is not stored
     *("keep_f16", "jobs"),  # they change no bytes
 }
 KEPT = tuple(
@@ -56,7 +56,7 @@ _DEFAULTS = {option.name: option.default for option in ARTIFACTS}
 
 
 class LockedNow(Value):
-    """What was done for one model."""
+    """The result of locking one model."""
 
     name: str
     action: str
@@ -70,7 +70,7 @@ class LockedNow(Value):
 
 
 class LockResult(Value):
-    """What ``lock`` did."""
+    """The result of ``lock``."""
 
     file: Path
     models: tuple[LockedNow, ...]

@@ -1,8 +1,8 @@
-"""Deletes artifacts that others may want at the same moment.
+"""Deletes artifacts that other processes may begin to use at the same moment.
 
-An artifact is moved into staging first, under the lock of its key, and then everybody who may use it is asked. Whoever
-begins to use it either says so before, and it is moved back, or finds it absent and makes it again. A process that is
-killed leaves staging, which the next run removes.
+An artifact is moved into staging first, under the lock of its key, and then the registry and the locks are checked. A
+process that begins to use it has either registered before, and the artifact is moved back, or it finds it absent and
+makes it again. A killed process leaves staging, which the next run removes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def remove(
             take_away(path, layout.staging(store.private) / lock.stem, check, keep_record)
         if keep is None:
             store.forget(place)
-            lock.unlink(missing_ok=True)  # whoever waits for it notices that the file is gone
+            lock.unlink(missing_ok=True)  # a waiting process detects that the file is gone
         elif not is_written:
             with suppress(OSError):
                 store.write_record(place, keep)
@@ -112,7 +112,7 @@ def discard_locked(path: Path, lock: Path) -> bool:
 
 
 def unlink_lock(lock: Path) -> bool:
-    """Delete a lock file that nobody holds, with what names its last holder; return whether it is gone."""
+    """Delete a lock file that is not held, with the description of its last holder; return whether it is gone."""
     with locks.try_hold(lock) as held:
         if held:
             locks.holder_file(lock).unlink(missing_ok=True)
