@@ -12,6 +12,7 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say, terminal_of
+from llama_runner.core.errors import SourceError
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -163,7 +164,20 @@ def _import_from(given: dict[str, Any]) -> None:
     for each in left:
         say(f"left      {each.name}   ({each.problem})", err=True)
     settings = {each.name: each for each in library.found_in(tool, path=where)} if tool == "ollama" else {}
-    _tell_models(given, library.import_from(tool, *names, path=where, how=_how(given)), settings)
+    if not given["everything"]:
+        _tell_models(given, library.import_from(tool, *names, path=where, how=_how(given)), settings)
+        return
+    found: list[ImportedModel] = []
+    damaged: list[str] = []
+    for name in names:
+        try:
+            found += library.import_from(tool, name, path=where, how=_how(given))
+        except SourceError as error:  # the others are imported; an error of the store concerns them too
+            damaged.append(name)
+            say(f"failed    {name}: {error}", err=True)
+    _tell_models(given, found, settings)
+    if damaged:
+        raise SourceError(f"{len(damaged)} of {len(names)} models were not imported", hint="the others were")
 
 
 def _tell_found(given: dict[str, Any], found: Sequence[ForeignModel]) -> None:

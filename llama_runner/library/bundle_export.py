@@ -24,7 +24,7 @@ from llama_runner.sources.hub.file_names import parse_quantization
 from llama_runner.sources.hub.pins import PinRecord, artifact_directory, open_pins
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import hash_file, tree_files
-from llama_runner.store.errors import as_store_error
+from llama_runner.store.errors import NO_ROOM, as_store_error
 from llama_runner.store.inventory import Inventory
 from llama_runner.system.atomic_output import new_file
 from llama_runner.system.files import open_regular
@@ -50,6 +50,15 @@ def nothing_to_export_error(name: str) -> UsageError:
 def output_exists_error(path: Path) -> UsageError:
     """Return the error for an existing output file."""
     return UsageError(f"{path} exists", hint="choose another --output, or remove it")
+
+
+def output_error(error: OSError, output: Path) -> StoreError:
+    """Return the error for an output file that cannot be written; of a file of the store, as elsewhere."""
+    if error.filename is not None and Path(error.filename).parent != output.parent:
+        return as_store_error(error, output)
+    if error.errno in NO_ROOM:
+        return StoreError(f"no space left in {output}", hint="free some space, or choose another --output")
+    return StoreError(f"cannot write to {output}: {error.strerror or error}", hint="choose another --output")
 
 
 def changed_error(path: Path) -> StoreError:
@@ -109,7 +118,7 @@ class Exporter:
                 else:
                     self._write(manifest, stream)
         except OSError as error:
-            raise as_store_error(error, output) from error
+            raise output_error(error, output) from error
         return Exported(manifest.models, name, len(manifest.members()), stream.at, stream.sha256, str(output))
 
     def _manifest(self, names: list[str], programs: Path | None) -> Manifest:

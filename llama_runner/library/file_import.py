@@ -153,7 +153,8 @@ def wrong_digest_error(path: Path, expected: str, found: str) -> SourceError:
 def check_name(name: str) -> None:
     """Raise ``UsageError`` for a name that ``run`` could not take, or that cannot be printed."""
     is_demo = name.lower().partition(":")[0] == "demo"  # which `run` takes for the demo model
-    ends = is_demo or name[:1] in ("/", ".", "~", "-") or name.endswith(("/", ":")) or name.lower().endswith(".gguf")
+    begins, last = name.startswith(tuple("/.~-:@")), name.endswith(("/", ":", "@"))
+    ends = is_demo or begins or last or name.lower().endswith(".gguf")
     if not name or len(name) > _LONGEST_NAME or not name.isprintable() or ends or "\\" in name or "//" in name:
         raise bad_name_error(name)
 
@@ -166,9 +167,9 @@ class FileImporter:
 
     def run(self, model: ForeignModel, how: How = "link") -> ImportedModel:
         """Import one model. Raises ``UsageError``, ``SourceError``, ``StoreError``; nothing of it is kept then."""
-        check_name(model.name)
         if model.problem is not None:
             raise not_importable_error(model.name, model.problem)
+        check_name(model.name)
         if how == "move":
             self._check_movable(model)
         home = layout.staging(self._store.private) / _LOCK
@@ -193,8 +194,8 @@ class FileImporter:
         return found
 
     def _check_movable(self, model: ForeignModel) -> None:
-        """Raise ``UsageError`` for a file below the root, or below a directory of models elsewhere."""
-        tops = [os.path.realpath(path) for path in (self._store.root, self._store.root / layout.MODELS)]
+        """Raise ``UsageError`` for a file below the directories of models, also where these are links."""
+        tops = [os.path.realpath(self._store.root / name) for name in (layout.MODELS, layout.GGUF, layout.SAFETENSORS)]
         for file in (*model.files, *([model.projector] if model.projector else [])):
             parents = Path(os.path.realpath(file.path.parent), file.path.name).parents
             if any(Path(top) in parents for top in tops):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.library import ollama_store
-from llama_runner.library.file_import import ForeignFile, ForeignModel
+from llama_runner.library.file_import import ForeignFile, ForeignModel, check_name
 from llama_runner.sources.gguf_header import check_model
 from llama_runner.sources.hub.file_names import group_variants
 from llama_runner.sources.hub.hf_cache import cache_directory
@@ -77,10 +77,19 @@ def find_foreign(tool: str, path: Path | None, environment: Mapping[str, str]) -
     found: dict[str, ForeignModel] = {}
     for directory in there:
         for model in _READERS[tool](directory):
-            if not model.name.isprintable() and model.problem is None:
-                model = model.replace(problem="its name has control characters")  # noqa: PLW2901
-            found.setdefault(model.name, model)
+            problem = model.problem or _name_problem(model.name)
+            found.setdefault(model.name, model.replace(problem=problem))
     return list(found.values())
+
+
+def _name_problem(name: str) -> str | None:
+    if not name.isprintable():
+        return "its name has control characters"
+    try:
+        check_name(name)
+    except UsageError:
+        return "a model cannot have this name here"
+    return None
 
 
 def missing_path_error(path: Path) -> SourceError:

@@ -116,10 +116,11 @@ def find_named(
 
 
 def nearest_name(private: Path, name: str) -> str | None:
-    """Return the name of an imported model that is most like another one; None if none is."""
+    """Return the name of an imported model that is here and most like another one; None if none is."""
     from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
 
-    names = {one.name.lower(): one.name for one in read_names(private)}
+    there = (one for one in read_names(private) if (private.parent / one.directory / one.file).exists())
+    names = {one.name.lower(): one.name for one in there}
     close = get_close_matches(name.lower(), names, 1, 0.6)
     return names[close[0]] if close else None
 

@@ -14,6 +14,7 @@ from llama_runner.core.errors import UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from tests.conftest import Command, says
+from tests.library import foreign
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
 from tests.sources.gguf_files import write
 
@@ -38,6 +39,9 @@ def test_14_05_a_file_of_the_store_itself_is_not_moved(
         says(done, 2, "is a file of the store", "hint: leave --move out")
     assert (root / imported).read_bytes() == file.read_bytes()
     assert [model.name for model in Runner(root).models.list()] == ["tiny-Q4_K_M"]
+    beside = write(root / "other-Q4_K_M.gguf")
+    assert llama_runner("models", "import", beside, "--move", "--root", root).code == 0
+    assert not beside.exists()
 
 
 def test_14_05_an_empty_path_is_not_the_working_directory(tmp_path: Path, llama_runner: Command) -> None:
@@ -92,3 +96,43 @@ def test_14_04_gc_and_remove_free_something_on_a_full_disk(tmp_path: Path) -> No
     assert not abandoned.exists()
     assert [path.name for path in store_in(tmp_path).path(weights).iterdir()] == [STATE_FILE]
     assert store_in(tmp_path).record(weights) is not None
+
+
+def test_14_05_one_model_that_cannot_be_imported_does_not_keep_the_others_from_it(
+    tmp_path: Path, file: Path, llama_runner: Command
+) -> None:
+    there, content = tmp_path / "ollama", file.read_bytes()
+    for name in ("-x:1b", "@x:1b", "demo:1b", "good:1b"):
+        foreign.ollama_model(there, name, {"model": content})
+    words = ("models", "import", "--from", "ollama", "--path", there, "--root", tmp_path / "root")
+    done = llama_runner(*words, "--all", "--json")
+    assert (done.code, [each["name"] for each in done.json["imported"]]) == (0, ["good:1b"]), done
+    assert done.err.count("a model cannot have this name here") == 3
+    says(llama_runner(*words, "demo:1b"), 3, "a model cannot have this name here", "hint: models import --from")
+    foreign.ollama_model(there, "damaged:1b", {"model": foreign.ollama_blob(there, content, "a" * 64)})
+    done = llama_runner(*words, "--all", "--json")
+    assert (done.code, [each["name"] for each in done.json["imported"]]) == (3, ["good:1b"]), done
+    assert "failed    damaged:1b: " in done.err
+    assert "1 of 2 models were not imported" in done.err
+
+
+def test_14_06_the_hint_for_a_bundle_that_cannot_be_written_is_about_the_output(
+    tmp_path: Path, llama_runner: Command
+) -> None:
+    hub_model(tmp_path, "org/model")
+    output = tmp_path / "absent" / "bundle.tar"
+    done = llama_runner("models", "export", "org/model", "-o", output, "--root", tmp_path)
+    says(done, 7, f"cannot write to {output}: No such file or directory", "hint: choose another --output")
+
+
+def test_14_05_an_imported_model_that_was_removed_is_not_suggested(
+    tmp_path: Path, file: Path, llama_runner: Command
+) -> None:
+    root = tmp_path / "root"
+    Runner(root).models.import_path(file, name="foo:bar")
+    done = llama_runner("plan", "foo:baz", "--offline", "--root", root)
+    says(done, 3, "hint: did you mean foo:bar, which was imported?")
+    Runner(root).models.remove("foo:bar")
+    for name in ("foo:bar", "foo:baz"):
+        done = llama_runner("plan", name, "--offline", "--root", root)
+        assert (done.code, "did you mean" in done.err) == (3, False), done
