@@ -221,7 +221,7 @@ class Locker:
         for step, label in step_labels(graph).items():
             record = self._store.record(outcome.places[step]) if step in outcome.places else None
             if record is not None:
-                found[label] = {"by": str(record.made.get("by")), **_noted(record.noted)}
+                found[label] = without_paths({"by": str(record.made.get("by")), **_noted(record.noted)})
         return found
 
     def _read(self) -> LockFile:

@@ -203,6 +203,19 @@ def test_14_07_what_a_remote_store_has_otherwise_is_made_here(new_root: Make, fi
     assert [each.text for each in events if isinstance(each, Warned) and "steps.quantize.digest: locked" in each.text]
 
 
+def test_14_07_what_a_record_of_somebody_else_tells_of_tools_brings_no_path_into_the_file(
+    new_root: Make, file: Path
+) -> None:
+    root = new_root("root")
+    state = Runner(root).prepare("demo").model.with_name(STATE_FILE)
+    whole = json.loads(state.read_text())
+    whole["artifacts"]["model.q4_k_m.gguf"]["noted"] = {"tool": {"name": "/home/eve/quantize", "version": "1"}}
+    whole["artifacts"]["model.q4_k_m.gguf"]["made"].update(by="/home/eve/llama_runner")
+    state.write_text(json.dumps(whole))
+    Runner(root).lock("demo", lock_file=file)
+    assert read_lock_file(file).models["demo"].entry["tools"]["quantize"] == {"by": "<path>", "tool": "<path>"}
+
+
 def test_14_07_another_local_model_of_the_same_name_is_refused(new_root: Make, file: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         shutil.copytree(MODEL_DIRECTORY, tmp_path / name / "model")
@@ -461,6 +474,10 @@ def test_14_07_a_native_build_is_pinned_by_source_and_options_any_other_by_its_d
         ("-march=native", "-march=native"),
         ("org/model", "org/model"),
         ("sha256:00", "sha256:00"),
+        ("-include/home/eve/x.h -O2", "-include<path> -O2"),
+        ("-isysroot/home/eve/sdk", "-isysroot<path>"),
+        ("-iquote/home/eve -idirafter/home/eve", "-iquote<path> -idirafter<path>"),
+        ("-MF/home/eve/x.d", "-MF<path>"),
     ],
 )
 def test_14_07_paths_and_users_are_taken_out_of_texts(text: str, portable: str) -> None:
