@@ -73,7 +73,7 @@ class Runner(Root):
         server: ServerOptions | None = None,
         **keywords: Unpack[RunnerKeywords],
     ) -> PlanResult:
-        """Say what ``serve`` would run and why. Writes nothing.
+        """Return which steps ``serve`` would run, and why. Writes nothing.
 
         Raises what ``serve`` would say of the options of ``server`` before any work, where the programs are here.
         """
@@ -98,7 +98,7 @@ class Runner(Root):
         server: ServerOptions | None = None,
         **keywords: Unpack[RunnerKeywords],
     ) -> PlanResult:
-        """Raise what would keep ``serve`` from working, as far as it is known before any work; return the plan.
+        """Raise the error that ``serve`` would end with, as far as it is known before any work; return the plan.
 
         These are: what ``plan`` raises, what is missing offline, and, where all is here, whether memory suffices. The
         port is not tried.
@@ -158,7 +158,7 @@ class Runner(Root):
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
-        """Prepare models and write down in a lock file what each resolved to, was made by and became.
+        """Prepare models and write commit, recipes, tools and digests of each into a lock file.
 
         ``lock_file`` defaults to ``llama-runner.lock`` in the working directory. A model that is locked already stays
         as it is; with ``update`` it is resolved and made anew. The keywords are for each of the models; without
@@ -185,14 +185,14 @@ class Runner(Root):
 
     @public_method
     def why(self, name: str) -> History:
-        """Return the history of a model file: how it was made, what was done since, what would make it run again.
+        """Return the history of a model file: how it was made, what used it, what would make its steps run again.
 
         ``name`` is as for ``models.show``, with ``:QUANT`` where there are several files. Uses no network.
         """
         from llama_runner.library.artifact_history import history_of  # noqa: PLC0415 - not on the warm path
 
         inventory, lineage = self.models.lineage(name)
-        return history_of(inventory, lineage, self.plan, lambda text: self._sink(Warned("pins", text)))
+        return history_of(inventory, lineage, self.plan, self._sink)
 
     @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
@@ -218,8 +218,8 @@ class Runner(Root):
     ) -> Server:
         """Launch what was prepared and return the server once it answers.
 
-        ``terminal`` gets what the server says, as its log does. Once ``cancelled`` says so, a server that still
-        loads is stopped and ``Interrupted`` raised. ``about`` is written down with the running server.
+        ``terminal`` gets the output of the server, like its log. Once ``cancelled`` returns True, a server that still
+        loads is stopped and ``Interrupted`` raised. ``about`` has further members of the registry entry.
         """
         spec, log_name = self._checked(prepared, server), new_name()
         memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
@@ -248,7 +248,7 @@ class Runner(Root):
     ) -> RunningServer:
         """Launch what was prepared in a process of its own, and return the server once it answers.
 
-        It goes on when we end. ``policy`` says whether it is started again when it ends, ``limit`` how many starts
+        It continues after this process. ``policy`` says whether it is restarted when it ends, ``limit`` how many starts
         in a row may fail. A detached server of the same launch that runs already is returned instead.
         """
         from llama_runner.serving.detached_server import detached_server  # noqa: PLC0415 - not on the warm path
@@ -326,7 +326,7 @@ class Runner(Root):
         server: ServerOptions | None = None,
         **keywords: Unpack[RunnerKeywords],
     ) -> AsyncServer:
-        """Return what ``serve`` does, for ``async with``: its calls are awaited, the event loop goes on meanwhile."""
+        """Return the server of ``serve`` for ``async with``; its calls are awaited and do not block the event loop."""
         from llama_runner.serving.async_server import AsyncServer  # noqa: PLC0415 - not on the warm path
 
         return AsyncServer(lambda cancelled: self.serve(model, server=server, cancelled=cancelled, **keywords))

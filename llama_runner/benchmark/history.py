@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,11 +81,6 @@ def latest_comparable(store: Store, result: Result) -> Result | None:
         and kept.get("model", {}).get("digest") == result["model"]["digest"]
     ]
     return max(alike, key=lambda kept: str(kept.get("at")), default=None)
-
-
-def utc_now() -> str:
-    """Return the time, as results have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _all(store: Store) -> Iterator[Result]:

@@ -17,6 +17,7 @@ from llama_runner.serving import profiles
 from llama_runner.serving.client_for_model import NOT_SHARED, client_at, client_of, may_share, text_server
 from llama_runner.store import layout
 from llama_runner.system import hardware
+from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -123,7 +124,7 @@ class Benchmarks:
         on_level: Callable[[Level], object],
     ) -> ServerFigures:
         send_request(server, load, 0)  # the first request pays for what all others find ready
-        at, levels = history.utc_now(), []
+        at, levels = utc_text(), []
         for clients in concurrency:
             samples, seconds = run_load(server, load, clients)
             levels.append(Level(**figures(samples, clients, seconds)))
@@ -151,7 +152,7 @@ class Benchmarks:
         prepared = self._prepare(model, **keywords)
         named, binary = self._identity(prepared)
         program = prepared.server.with_name(f"llama-bench{prepared.server.suffix}")
-        at = history.utc_now()
+        at = utc_text()
         tests = llama_bench.measure(
             program,
             prepared.model,
@@ -203,7 +204,7 @@ class Benchmarks:
             named,
             binary,
             history.describe_machine(),
-            history.utc_now(),
+            utc_text(),
         )
         try:
             path = profiles.write(directory, result.name, result.settings, result.about())

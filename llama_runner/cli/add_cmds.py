@@ -1,4 +1,4 @@
-"""``models add``: models are fetched or made, and on a terminal it is asked which quantization."""
+"""``models add``: fetches or makes models; on a terminal it asks for the quantization."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _NAMING = ("hf_model", "gguf_path", "safetensors_dir", "demo")
-"""Options that name the model, instead of an argument."""
+"""Options that name the model; ``models add`` takes arguments instead."""
 
 
 @click.command(cls=GroupedCommand)
@@ -36,7 +36,7 @@ def add(**given: Any) -> None:
     """Fetch or make models, without the programs that serve them.
 
     NAME is what `run` takes. On a terminal a NAME that leaves the quantization open is asked about, with sizes and
-    what fits this machine. A model that fails does not keep the others from coming; the exit status is the highest.
+    what fits this machine. After a failure the other models are still added; the exit status is the highest.
     """
     runner, keywords = runner_for(given), shared.keywords(given)
     asks = not (given["yes"] or given["as_json"]) and bool(sys.stdin) and sys.stdin.isatty() and sys.stderr.isatty()
@@ -56,7 +56,7 @@ def add(**given: Any) -> None:
 
 
 def _report(found: Sequence[AddedModel], *, quiet: bool) -> None:
-    """Print what came of each name, and raise the error with the highest status."""
+    """Print the result of each name, and raise the error with the highest exit status."""
     for each in found:
         if each.error is None:
             for file in () if quiet else each.files:

@@ -1,4 +1,4 @@
-"""Commands as other tools call them: those that mean one of ours, and where to find the others."""
+"""Command names of other tools: aliases of our commands, and hints for the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands share: a `Runner` that prints its events, and the signals that end a command."""
+"""Shared by commands: a `Runner` or a `Root` that prints its events, and the signals that end a command."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama_runner.api import Runner
+    from llama_runner.core.events import Event
+    from llama_runner.root import Root
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_LOCK_TIMEOUT_S = 600.0
+"""Seconds that commands about the store wait for another process."""
 
 
 def runner_for(given: dict[str, Any], *, events: bool = False) -> Runner:
@@ -21,3 +25,20 @@ def runner_for(given: dict[str, Any], *, events: bool = False) -> Runner:
     gc.enable()
     sink = text_output.print_event if events else text_output.Printer()
     return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0))
+
+
+def root_of(given: dict[str, Any]) -> Root:
+    """Return a root that prints progress on stderr. Loads the printer at the first event, and not the pipeline."""
+    from llama_runner.root import Root  # noqa: PLC0415 - not for --help
+
+    printer = None
+
+    def tell(event: Event) -> None:
+        nonlocal printer
+        if printer is None:
+            from llama_runner.cli.text_output import Printer  # noqa: PLC0415 - not where nothing is printed
+
+            printer = Printer()
+        printer(event)
+
+    return Root(given["root"], on_event=tell, lock_timeout=_LOCK_TIMEOUT_S)

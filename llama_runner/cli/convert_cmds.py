@@ -1,4 +1,4 @@
-"""Commands that make one model file, and one that looks into it."""
+"""``convert`` and ``quantize``, which make model files, and ``inspect``, which reads their headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``doctor``: what this machine is and has, what stands in the way, and whether it works."""
+"""``doctor``: reports hardware, software and problems of this machine, and tests the pipeline."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _size(found: object) -> str:
 
 
 def _text(document: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines, what stands in the way first."""
+    """Yield the lines of the report, problems first."""
     yield "what stands in the way" if document["problems"] else "nothing stands in the way"
     for problem in document["problems"]:
         yield f"  {'! ' if problem['blocks'] else '- '}{problem['what']}"

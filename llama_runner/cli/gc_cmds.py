@@ -1,4 +1,4 @@
-"""The command that frees what nothing needs."""
+"""``gc``: lists and deletes files that are safe to remove."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.models_cmds import root_of
+from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say
 from llama_runner.core.sizes import size_text
 
@@ -50,7 +50,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
     "--max-size",
     type=shared.Size(),
     metavar="SIZE",
-    help="Also delete models, those used longest ago first, until artifacts take no more than SIZE.",
+    help="Also delete models, least recently used first, until artifacts take no more than SIZE.",
 )
 def gc(**given: Any) -> None:
     """List what nothing needs, with the reason for each; --apply deletes it.

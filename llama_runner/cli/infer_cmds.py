@@ -1,4 +1,4 @@
-"""Commands that ask a model themselves: once, or turn by turn."""
+"""``infer`` and ``chat``: send prompts to a model, once or turn by turn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HELP = "/reset begins anew, /quit ends"
 
 
 def bad_schema_error(path: str, why: str) -> UsageError:
-    """What should be a JSON schema is none."""
+    """The value is not a JSON schema."""
     return UsageError(f"{path} is no JSON schema: {why}", hint='a file with {"type": "object", …}')
 
 
@@ -204,7 +204,7 @@ def _asking(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(said: bytes) -> str:
-    """Return what is said to a model; bytes that are not UTF-8 become question marks."""
+    """Return the text of a prompt; bytes that are not UTF-8 become question marks."""
     return said.decode("utf-8", "replace")
 
 
@@ -245,7 +245,7 @@ def _document(reply: Reply) -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
-    """Return what is said, line by line: asked for at a terminal, read from a pipe."""
+    """Yield the lines of the user, from a prompt at a terminal or from a pipe."""
     if sys.stdin is None:  # closed
         return
     if not sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""Options of llama-server among our own: taken where they are known, named where they belong after ``--``."""
+"""Accepts known options of llama-server among our own; for others, the error says to put them after ``--``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from llama_runner.llama_cpp.capabilities import Capabilities
 
 _CLOSE = 0.75
-"""How alike two names of options are, from 0 to 1, when one is suggested for the other."""
+"""Minimum similarity of two option names, from 0 to 1, for a suggestion."""
 
 
 class ServerCommand(GroupedCommand):
-    """A command that starts a server, and passes llama-server's options on without ``--`` where it knows them."""
+    """A command that starts a server, and passes known options of llama-server on without ``--``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click. What is taken comes before the options after ``--``, which are in ``ctx.obj``."""
@@ -102,7 +102,7 @@ def closest(name: str, names: Iterable[str]) -> list[str]:
 
 
 def _in_hand(args: list[str]) -> Capabilities | None:
-    """Return what the installed programs can do: those that are chosen, or the newest; None where there are none."""
+    """Return the capabilities of the chosen or newest installed programs; None without any."""
     from llama_runner.core.errors import LlamaRunnerError  # noqa: PLC0415 - only for a word that is not ours
     from llama_runner.llama_cpp.build_selection import newest  # noqa: PLC0415
     from llama_runner.llama_cpp.capabilities import capabilities_of  # noqa: PLC0415

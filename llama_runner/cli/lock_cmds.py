@@ -35,7 +35,7 @@ _SHORT = 12
 @shared.store
 @click.argument("model_names", nargs=-1, cls=shared.CompletedArgument, metavar="NAME…")
 @shared.option("--check", is_flag=True, help="Compare the lock file with the store, the programs and the Hub.")
-@shared.option("--update", is_flag=True, help="Resolve and make these models anew, and replace what is locked of them.")
+@shared.option("--update", is_flag=True, help="Resolve and make the models again, and replace their entries.")
 @shared.made_from(_OPTIONS)
 def lock(**given: Any) -> None:
     """Prepare models and write llama-runner.lock, which `run --locked` obeys.

@@ -11,6 +11,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.add_cmds import add
+from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say
 from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.errors import StoreError, UsageError
@@ -20,16 +21,13 @@ from llama_runner.library.model_library import FORMS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.core.events import Event
     from llama_runner.library.model_details import Details
     from llama_runner.library.models import Model
     from llama_runner.library.remove_models import Removal
-    from llama_runner.root import Root
 
 _COLUMNS = ("name", "revision", "quantizations", "size", "context", "last used", "in use by")
 _SHORT = 12
 _DAY = 86400.0
-_LOCK_TIMEOUT_S = 600.0
 
 
 @click.group()
@@ -46,7 +44,7 @@ models.add_command(import_)
 @shared.store
 @click.argument("words", nargs=-1, metavar="[WORD…]")
 @shared.option(
-    "--all", "everything", is_flag=True, help="List every artifact, also those that only a record is left of."
+    "--all", "everything", is_flag=True, help="List every artifact, also those of which only the record is left."
 )
 @shared.option(
     "--sort",
@@ -54,7 +52,7 @@ models.add_command(import_)
     default="name",
     help="What to sort by; the largest or latest first.",
 )
-@shared.option("--quantization", "-q", metavar="TYPE", help="List models only that are there in this quantization.")
+@shared.option("--quantization", "-q", metavar="TYPE", help="List only models with a file of this quantization.")
 def list_(**given: Any) -> None:
     """List the models, one line for each source and revision.
 
@@ -135,7 +133,7 @@ def _age(since: float) -> str:
 @models.command()
 @shared.store
 @click.argument("model_name", cls=shared.CompletedArgument, metavar="NAME")
-@shared.option("--check", is_flag=True, help="Ask the Hub what it has now, and show how that differs.")
+@shared.option("--check", is_flag=True, help="Compare the model with what the Hub has now.")
 def show(**given: Any) -> None:
     """Show what is known of a model.
 
@@ -212,9 +210,9 @@ def provenance(**given: Any) -> None:
 @models.command()
 @shared.store
 @click.argument("model_name", cls=shared.CompletedArgument, required=False, metavar="[NAME]")
-@shared.option("--undo", is_flag=True, help="Keep it no longer.")
+@shared.option("--undo", is_flag=True, help="End the protection.")
 def keep(**given: Any) -> None:
-    """Keep a model whatever `gc` finds, or list those that are kept."""
+    """Protect a model from `gc`, or list the protected models."""
     library, name = root_of(given).models, given["model_name"]
     if name is None:
         if given["undo"]:
@@ -233,8 +231,8 @@ def keep(**given: Any) -> None:
 @models.command()
 @shared.store
 @click.argument("model_names", nargs=-1, required=True, cls=shared.CompletedArgument, metavar="NAME…")
-@shared.option("--force", is_flag=True, help="Remove a model also if it is one to keep, or if a lock file names it.")
-@shared.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@shared.option("--force", is_flag=True, help="Remove models also if `models keep` or a lock file names them.")
+@shared.option("--yes", "-y", is_flag=True, help="Delete without asking.")
 def remove(**given: Any) -> None:
     """Delete models, or one quantization of each: NAME:QUANT.
 
@@ -273,17 +271,3 @@ def _shared(found: Removal) -> str:
     if not found.shared:
         return ""
     return f"; {size_text(found.shared)} stay on the disk, as the files have other names elsewhere"
-
-
-def root_of(given: dict[str, Any]) -> Root:
-    """Return the root that a command works on. Events are printed."""
-    from llama_runner.root import Root  # noqa: PLC0415 - not for --help
-
-    return Root(given["root"], on_event=_tell, lock_timeout=_LOCK_TIMEOUT_S)
-
-
-def _tell(event: Event) -> None:
-    """Print an event; what that takes is loaded only when there is one."""
-    from llama_runner.cli.text_output import Printer  # noqa: PLC0415 - as said
-
-    Printer()(event)

@@ -25,7 +25,7 @@ _ERASE = "\r\x1b[K"
 
 class _Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
     monitor_interval = 0
-    """No thread that looks after slow bars."""
+    """No monitor thread."""
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:

@@ -105,7 +105,7 @@ def _run(runner: Runner, server_options: ServerOptions, given: dict[str, Any]) -
 
 
 def _about(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what is written down of who looks after a server."""
+    """Return the registry members that describe the supervising process."""
     if given["restart"] == "no":
         return {}
     from llama_runner.serving.crash_restart import looked_after  # noqa: PLC0415 - only then
@@ -114,7 +114,7 @@ def _about(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keeper(server: Server, given: dict[str, Any]) -> Server | Supervisor:
-    """Return what waits for the end of a server: it itself, or who starts it again."""
+    """Return the object that waits for the end of a server: the server itself, or its supervisor."""
     if given["restart"] == "no":
         return server
     from llama_runner.serving.crash_restart import Supervisor  # noqa: PLC0415 - only then
@@ -123,7 +123,7 @@ def _keeper(server: Server, given: dict[str, Any]) -> Server | Supervisor:
 
 
 class _StopSignals:
-    """While a server starts and runs, a signal is a wish that is noted, not an exception that may hit anywhere.
+    """Signal handlers for the time that a server starts and runs; a signal sets a flag and raises no exception.
 
     Once there is a server, it is asked to end; a second signal kills it.
     """
@@ -157,7 +157,7 @@ class _StopSignals:
         return self.number is not None
 
     def hand_to(self, server: Server | Supervisor) -> None:
-        """Let this server hear of the wish, also of one that came before."""
+        """Pass stop requests to this server, also one that came before."""
         self._server = server
         if self.number is not None and not self._asked:  # a signal in between has asked; twice would kill it
             server.request_stop()

@@ -1,4 +1,4 @@
-"""Standard output and standard error of the command line: whatever is written to them is safe to print.
+"""Standard output and standard error of the command line: foreign control characters are escaped.
 
 Names of files, metadata of models, answers of servers and the output of programs come from elsewhere. Their control
 characters could move the cursor, hide lines or forge them. They are written as escapes, also where the output is a
@@ -37,7 +37,7 @@ _styled: set[str] = set()
 
 
 def styled(text: str) -> str:
-    """Let a text with colours pass as it is; whatever is foreign in it has been made printable."""
+    """Mark a text with colours as safe; its foreign parts must have been made printable."""
     _styled.add(text.strip("\n"))
     return text
 
@@ -81,7 +81,7 @@ class PrintableStream:
             raise
 
     def _name(self, error: OSError) -> None:
-        """Name the stream in an error of the system, which knows its number only."""
+        """Add the name of the stream to an error of the system."""
         names = {"<stdout>": "standard output", "<stderr>": "standard error"}
         error.filename = error.filename or names.get(str(getattr(self.raw, "name", "")))
 

@@ -162,7 +162,7 @@ _AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": ["-h", "--h
 
 @service.command(context_settings=_AS_THEY_ARE)
 @_service_name
-@shared.option("--force", is_flag=True, help="Write over a unit of that name, and though the port is taken now.")
+@shared.option("--force", is_flag=True, help="Overwrite a unit of that name; accept a port that is in use.")
 @_service_json
 @_service_words
 def install(name: str | None, force: bool, as_json: bool, run_options: tuple[str, ...]) -> None:

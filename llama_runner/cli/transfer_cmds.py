@@ -1,4 +1,4 @@
-"""Commands that carry models from one machine or program to another: ``models export`` and ``models import``."""
+"""``models export`` and ``models import``: transfer models between machines and from other programs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say, terminal_of
 from llama_runner.core.sizes import size_text
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.file_import import ForeignModel, ImportedModel
-    from llama_runner.root import Root
 
-_LOCK_TIMEOUT_S = 600.0
 _STREAM = "-"
 TOOLS = ("ollama", "huggingface", "lm-studio", "llama.cpp")
 """Those of ``library.foreign_stores``, which is not loaded for --help."""
@@ -44,7 +43,7 @@ def export(**given: Any) -> None:
     takes it, and `run NAME --offline` starts the model.
     """
     stream = _standard_output(given) if given["output"] == _STREAM else None
-    found = _root_of(given).models.export(
+    found = root_of(given).models.export(
         *given["model_names"], output=stream or given["output"], programs=given["programs"]
     )
     if given["as_json"]:
@@ -83,7 +82,7 @@ def _tell_export(found: Exported) -> None:
     "--from",
     "tool",
     type=click.Choice(TOOLS),
-    help="Import what this program keeps, by its names; without NAME list what there is.",
+    help="Import models of this program by name; without NAME, list them.",
 )
 @shared.option(
     "--path", metavar="DIR", help="With --from: the directory of that program.", default_text="its usual one"
@@ -113,7 +112,7 @@ def import_(**given: Any) -> None:
             raise click.UsageError("a bundle has its own names, and is read once; leave --name, --copy and --move out")
         _import_bundle(given, path)
     else:
-        found = _root_of(given).models.import_path(path, name=given["name"], how=_how(given))
+        found = root_of(given).models.import_path(path, name=given["name"], how=_how(given))
         _tell_models(given, [found])
 
 
@@ -129,7 +128,7 @@ def _is_bundle(path: str) -> bool:
     file = user_path(path)
     try:
         head = read_head(file, 512)
-    except OSError:  # a directory; for what cannot be read, whoever opens it says why
+    except OSError:  # a directory, or an unreadable file: the error is raised where it is opened
         return False
     return is_bundle(head) or (not head.startswith(b"GGUF") and file.suffix.lower() != ".gguf")
 
@@ -137,7 +136,7 @@ def _is_bundle(path: str) -> bool:
 def _import_bundle(given: dict[str, Any], path: str) -> None:
     if path == _STREAM and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("a bundle is not read from a terminal; give a file, or a pipe")
-    found = _root_of(given).models.import_bundle(_bytes_of(sys.stdin) if path == _STREAM else path)
+    found = root_of(given).models.import_bundle(_bytes_of(sys.stdin) if path == _STREAM else path)
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))
         return
@@ -151,7 +150,7 @@ def _import_from(given: dict[str, Any]) -> None:
     """Import what another program keeps, or list it."""
     if given["name"] is not None:
         raise click.UsageError("--name is for a PATH; the models of a program keep their names")
-    library, tool, where = _root_of(given).models, given["tool"], given["path"]
+    library, tool, where = root_of(given).models, given["tool"], given["path"]
     if not given["words"] and not given["everything"]:
         _tell_found(given, library.found_in(tool, path=where))
         return
@@ -195,11 +194,3 @@ def _words(name: str, there: Mapping[str, ForeignModel] | None) -> list[str]:
     from llama_runner.library.ollama_store import launch_words  # noqa: PLC0415 - not for --help
 
     return launch_words(there[name].settings) if there and name in there else []
-
-
-def _root_of(given: dict[str, Any]) -> Root:
-    """Return the root that a command works on, with progress on stderr."""
-    from llama_runner.cli.text_output import Printer  # noqa: PLC0415 - not for --help
-    from llama_runner.root import Root  # noqa: PLC0415 - as above
-
-    return Root(given["root"], on_event=Printer(), lock_timeout=_LOCK_TIMEOUT_S)

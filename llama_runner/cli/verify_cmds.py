@@ -1,4 +1,4 @@
-"""The command that reads what the store has and compares it with what it should be."""
+"""``verify``: reads the files of the store and compares them with their records."""
 
 from __future__ import annotations
 

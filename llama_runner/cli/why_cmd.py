@@ -1,4 +1,4 @@
-"""``why``: the history of a model file, as a short story."""
+"""``why``: the history of a model file, as text."""
 
 from __future__ import annotations
 

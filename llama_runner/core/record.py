@@ -29,6 +29,9 @@ TREE = "."
 OTHER_VERSION = "schema "
 """How the reason begins why a record cannot be read that another version of this program has written."""
 
+_REPOSITORY = r"(?:[\w.-]+/)?[\w.-]+"
+_PACKAGE = r"[\w.+-]+(==[\w.+-]+)?"
+
 Stamp = dict[str, Any]
 """File system attributes of a payload when it was hashed; compared for equality as a whole.
 
@@ -67,13 +70,24 @@ class Record(Value):
             "made": self.made,
         }
 
-    def portable(self) -> Record:
-        """Return the record without what concerns only this machine: paths, stamps, the log, compilers."""
-        source = {name: self.source[name] for name in ("kind", "ref", "revision", "digest") if name in self.source}
-        is_name = r"[\w.+-]+(==[\w.+-]+)?" if source.get("kind") != "hf" else r"[\w.-]+/[\w.-]+"
-        if not re.fullmatch(is_name, str(source.get("ref", ""))):  # a path, or a URL
-            source.pop("ref", None)
-        made = {name: self.made[name] for name in ("at", "seconds", "by") if name in self.made}
+    def portable(self, *, with_model: bool = False) -> Record:
+        """Return the record without what concerns only this machine: paths, stamps, the log, compilers.
+
+        ``with_model`` is for a bundle: it keeps the model's name and the digests of its source files. What has another
+        type than this version writes is left out, so the method can also be applied to a record that arrives.
+        """
+        found, names = self.source, ["kind", "ref", "revision", "digest"]
+        kinds: dict[str, type | tuple[type, ...]] = {"at": str, "seconds": (int, float), "by": str}
+        if with_model:
+            names, kinds = [*names, "name", "from"], {**kinds, "kept": bool}
+        source: dict[str, Any] = {name: found[name] for name in names if isinstance(found.get(name), str)}
+        if not re.fullmatch(_REPOSITORY if source.get("kind") == "hf" else _PACKAGE, source.get("ref", "")):
+            source.pop("ref", None)  # a path, or a URL
+        if with_model and isinstance(found.get("files"), dict):
+            source["files"] = {name: {"digest": file["digest"], "stamp": None} for name, file in found["files"].items()}
+        if with_model and isinstance(found.get("parts"), dict):
+            source["parts"] = {str(name): str(digest) for name, digest in found["parts"].items()}
+        made = {name: self.made[name] for name, kind in kinds.items() if isinstance(self.made.get(name), kind)}
         return self.replace(stamp=Stamp(), noted=portable_noted(self.noted), source=source, made=made)
 
     @classmethod

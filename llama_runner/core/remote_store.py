@@ -62,17 +62,17 @@ class RemoteStore(Protocol):
     """Whether artifacts that are made here are put there."""
 
     def find(self, step: Step, key: Key, place: Place) -> RemoteArtifact | None:
-        """Return what the store has for a key. None if it has nothing, nothing that can be believed, or fails."""
+        """Return what the store has for a key. None if it has nothing, nothing valid, or fails."""
 
     def fetch(self, found: RemoteArtifact, workspace: Workspace) -> None:
         """Write the files of an artifact into ``workspace.out``, or to ``workspace.target``.
 
         Every part and file is checked against its digest. An interrupted fetch is resumed. Raises ``RemoteLost``;
-        then ``find`` finds nothing for this key any more.
+        then ``find`` returns None for this key from now on.
         """
 
     def reject(self, key: Key, why: str) -> NoReturn:
-        """Warn that what was fetched for a key is of no use, and raise ``RemoteLost``; ``find`` finds it no more."""
+        """Warn that a fetched artifact is unusable, and raise ``RemoteLost``; ``find`` then returns None."""
 
     def push(
         self, step: Step, path: Path | None, record: Record, on_progress: Callable[[int, int], None]

@@ -18,7 +18,6 @@ from llama_runner.core.digest import Digest, Key, short_hash
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, StepError
 from llama_runner.core.events import (
     Evicted,
-    LockWaiting,
     Sink,
     StepFetched,
     StepFinished,
@@ -162,8 +161,8 @@ class Executor:
         with locks.hold(
             self._lock_path(key),
             step.kind,
+            self._sink,
             timeout=self._lock_timeout,
-            on_wait=lambda holder: self._sink(LockWaiting(step.kind, holder)),
             check_cancelled=self._cancellation.check,
         ):
             decision = self._observer.decide_again(step, place, digests, plan.snapshot)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.record import Record, Stamp, portable_noted
 from llama_runner.core.source import Source
 from llama_runner.core.step import all_inputs, first_node, inputs, noted_inputs, recipe_of
+from llama_runner.system.utc_time import utc_text
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def made_record(
 ) -> Record:
     """Return the record of an artifact that a step just made; ``output`` is its digest and size."""
     made = {
-        "at": _now(),
+        "at": utc_text(),
         "seconds": seconds,
         "kept": not step.transient,
         "by": f"llama_runner {__version__}",
@@ -61,7 +61,7 @@ def fetched_record(
     What decides its key and where its source is comes from this machine; when and by which tools it was made, from
     theirs.
     """
-    made: dict[str, Any] = {"fetched": {"at": _now(), "from": remote}, "kept": kept, "log": None}
+    made: dict[str, Any] = {"fetched": {"at": utc_text(), "from": remote}, "kept": kept, "log": None}
     for name, kinds in (("at", str), ("by", str), ("seconds", (int, float))):
         value = theirs.made.get(name)
         if isinstance(value, kinds) and not isinstance(value, bool):
@@ -98,7 +98,3 @@ def _noted_inputs(step: Step, digests: Mapping[str, Digest]) -> dict[str, Any]:
 
 def _members(value: object) -> Iterable[str]:
     return value if isinstance(value, dict) else ()
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,4 +1,4 @@
-"""Adds models to the store: fetched or made, without the programs that serve them; and what there is to choose from."""
+"""Adds models to the store without the programs that serve them, and lists the quantizations to choose from."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 _CLOSING = ("quantization", "filename", "pattern", "max_size", "fit_memory", "outtype")
-"""Options that leave nothing to choose."""
+"""Options that select the file or the quantization."""
 
 
 class AddedModel(Value):
-    """What came of one name."""
+    """The result of adding one name."""
 
     name: str
     files: tuple[ModelFile, ...] = ()
@@ -47,22 +47,22 @@ class AddedModel(Value):
 
 
 class Choice(Value):
-    """One of the quantizations that a model is there in, or can be made in."""
+    """A quantization that a repository has, or that can be made."""
 
     quantization: str
     bytes: int
-    """About, where it is made here."""
+    """Approximate if the file is made here."""
     fits: bool
     """Whether the memory of this machine suffices."""
     is_default: bool
     file: str | None = None
-    """The file in the repository; None where it is made here."""
+    """The file in the repository; None if it is made here."""
 
 
 def add(
     store: Store, sink: Sink, lock_timeout: float, names: Sequence[str], keywords: RunnerKeywords
 ) -> list[AddedModel]:
-    """Fetch or make each model; one that fails does not keep the others from coming. Raises ``Interrupted``."""
+    """Fetch or make each model; after a failure the others are still added. Raises ``Interrupted``."""
     if not names:
         raise UsageError("no model is named", hint="llama-runner search WORDS finds some")
     preparation, found = Preparation(store, sink, lock_timeout=lock_timeout), []
@@ -94,9 +94,9 @@ def _added(
 
 
 def choices(store: Store, sink: Sink, name: str, keywords: RunnerKeywords) -> list[Choice]:
-    """Return what a name leaves open: the quantizations of a model; nothing where it says which, or there is one only.
+    """Return the quantizations that a name leaves open; none if the name selects one, or there is only one.
 
-    Asks the Hub about a name that is not known. Raises as ``prepare``.
+    Asks the Hub about an unknown name. Raises as ``prepare``.
     """
     if any(keywords.get(each) for each in _CLOSING if keywords.get(each) != "auto") or name.partition(":")[0] == "demo":
         return []

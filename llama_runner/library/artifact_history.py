@@ -1,6 +1,6 @@
-"""The history of a model file: how it was made, what was done with it since, and what would make it run again.
+"""The history of a model file: how it was made, which steps and servers used it, what would make its steps run again.
 
-The past is what records and stamps of use tell; the present is a plan of the same request, which uses no network.
+The past comes from records and stamps of use, the present from a plan of the same request, which uses no network.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from llama_runner.library.model_details import recipe_text
 from llama_runner.library.models import time_text
 from llama_runner.library.provenance import finish_time, seconds_of
 from llama_runner.request.plan_text import why_text
-from llama_runner.sources.hub.pins import PinStore
+from llama_runner.sources.hub.pins import open_pins
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from llama_runner.core.events import Sink
     from llama_runner.core.plan import PlannedStep
     from llama_runner.library.lineage import Lineage
     from llama_runner.request.results import PlanResult
@@ -30,18 +31,18 @@ _SHOWN = 4
 
 
 class Past(Value):
-    """One thing that happened."""
+    """One event in the past."""
 
     kind: str
     """``made``, ``read`` by another step, or ``started``: a server."""
     at: str | None
-    """In UTC; None where the record does not tell."""
+    """In UTC; None if the record has no time."""
     path: str
     text: str
     seconds: float | None = None
     """How long it took."""
     is_gone: bool = False
-    """Whether the file was removed afterwards, and only its record is here."""
+    """Whether the file was removed since, so that only its record is left."""
 
 
 class Present(Value):
@@ -66,15 +67,15 @@ class History(Value):
     present: tuple[Present, ...]
     """For it and what it is made from, that first; for what a run makes instead where its source changed."""
     not_planned: str | None
-    """Why no plan could be made, where that is so."""
+    """Why no plan could be made; None if one was made."""
     changed: tuple[str, ...]
-    """What is otherwise now than when it was made."""
+    """Differences to the time when it was made that make no step run again."""
     again_if: tuple[str, ...]
-    """What would make it run again."""
+    """Changes that would make its steps run again."""
 
     @property
     def is_up_to_date(self) -> bool | None:
-        """Whether a run would leave it as it is; None where that is not known."""
+        """Whether a run would change nothing; None if that is unknown."""
         return all(each.action == "skip" for each in self.present) if self.present else None
 
     def to_json(self) -> dict[str, Any]:
@@ -93,12 +94,10 @@ class History(Value):
         }
 
 
-def history_of(
-    inventory: Inventory, lineage: Lineage, plan: Callable[..., PlanResult], warn: Callable[[str], None]
-) -> History:
-    """Return the history of an artifact. ``plan`` is that of ``Runner``; ``warn`` is told of damaged pins."""
+def history_of(inventory: Inventory, lineage: Lineage, plan: Callable[..., PlanResult], sink: Sink) -> History:
+    """Return the history of an artifact. ``plan`` is that of ``Runner``; ``sink`` gets warnings."""
     artifact = lineage.artifact
-    pins = _pins(inventory, lineage, warn)
+    pins = _pins(inventory, lineage, sink)
     present, not_planned = _present(lineage, pins, plan)
     return History(
         name=lineage.name,
@@ -187,14 +186,14 @@ def _is_file(digest: str | None, artifact: Artifact) -> bool:
     return digest is not None and isinstance(files, dict) and digest in files.values()
 
 
-def _pins(inventory: Inventory, lineage: Lineage, warn: Callable[[str], None]) -> PinRecord | None:
+def _pins(inventory: Inventory, lineage: Lineage, sink: Sink) -> PinRecord | None:
     if lineage.source.get("kind") != "hf":
         return None
-    return PinStore(layout.pins(inventory.private), warn).read(str(lineage.source.get("ref")))
+    return open_pins(inventory.private, sink).read(str(lineage.source.get("ref")))
 
 
 def _changed(inventory: Inventory, lineage: Lineage, pins: PinRecord | None) -> Iterator[str]:
-    """Yield what is otherwise now, although it makes nothing run again."""
+    """Yield differences to the time when it was made that make no step run again."""
     commit = str(lineage.source.get("revision"))
     for name, now in sorted(pins.names.items() if pins is not None else ()):
         if now != commit and not now.startswith(name):
@@ -210,7 +209,7 @@ def _changed(inventory: Inventory, lineage: Lineage, pins: PinRecord | None) -> 
 
 
 def _again_if(artifact: Artifact, lineage: Lineage) -> Iterator[str]:
-    """Yield what would make an artifact run again, as clauses."""
+    """Yield the changes that would make an artifact's step run again, as clauses."""
     record, name = artifact.record, file_name(artifact)
     step = str(record.recipe.get("step"))
     if step == "import":  # no step of a graph

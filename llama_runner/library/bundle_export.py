@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.events import Sink, StepProgress, Warned
+from llama_runner.core.events import Sink, StepProgress
 from llama_runner.core.immutable import Value
 from llama_runner.core.record import TREE, Record
 from llama_runner.core.step import Place
@@ -21,7 +21,7 @@ from llama_runner.library.bundle_format import MANIFEST, BundledArtifact, Bundle
 from llama_runner.library.model_names import select
 from llama_runner.library.models import models_of, role_of
 from llama_runner.sources.hub.file_names import parse_quantization
-from llama_runner.sources.hub.pins import PinRecord, PinStore, artifact_directory
+from llama_runner.sources.hub.pins import PinRecord, artifact_directory, open_pins
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import hash_file, tree_files
 from llama_runner.store.errors import as_store_error
@@ -166,8 +166,7 @@ class Exporter:
                         yield above, False
 
     def _bundled(self, artifact: Artifact, model: Model, *, with_files: bool) -> BundledArtifact:
-        place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
-        record = artifact.record
+        place, record = artifact.place, artifact.record
         if record.source.get("kind") != "hf" and artifact in model.artifacts:
             record = record.replace(source={**record.source, "name": model.name})
         if not with_files:
@@ -192,7 +191,7 @@ class Exporter:
 
     def _pin(self, model: Model, quantization: str | None) -> tuple[PinRecord, list[Description]]:
         """Return the pin of a model's commit with the names that mean it, and the small files beside it."""
-        store = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+        store = open_pins(self._store.private, self._sink)
         known = store.read(model.source)
         pin = known.pins.get(model.revision)
         names = {name: commit for name, commit in known.names.items() if commit == model.revision}

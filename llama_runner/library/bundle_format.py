@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.core.digest import Digest, tree_digest
 from llama_runner.core.errors import SourceError
 from llama_runner.core.immutable import Value
-from llama_runner.core.record import TREE, InvalidRecord, Record, Stamp
+from llama_runner.core.record import TREE, InvalidRecord, Record
 from llama_runner.core.step import Place
 from llama_runner.sources.hub import names
 from llama_runner.sources.hub.file_names import UnsafeListing, check_names
@@ -31,9 +31,6 @@ SCHEMA = 1
 FORMAT = "llama_runner bundle"
 MANIFEST = "bundle.json"
 LARGEST_MANIFEST = 64 << 20
-_MADE: dict[str, type | tuple[type, ...]] = {"at": str, "seconds": (int, float), "by": str, "kept": bool}
-_NOTED = frozenset({"digest", "name", "version", "by"})
-_PACKAGE = re.compile(r"[\w.+-]+(==[\w.+-]+)?")
 _LONGEST_NAME = 300
 
 
@@ -72,7 +69,7 @@ class BundledArtifact(Value):
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the manifest."""
-        record = portable_record(self.record).to_json()
+        record = self.record.portable(with_model=True).to_json()
         files = [[file.path, file.kind, file.size, file.content] for file in self.files]
         return {"directory": self.place.directory, "name": self.place.name or TREE, "record": record, "files": files}
 
@@ -118,27 +115,6 @@ class Manifest(Value):
             "descriptions": [[each.directory, each.name, each.size, each.digest] for each in self.descriptions],
         }
         return json.dumps(value, sort_keys=True, indent=1).encode() + b"\n"
-
-
-def portable_record(record: Record) -> Record:
-    """Return a record without the facts of the machine that made it: paths, stamps, logs, compilers.
-
-    It is applied to what arrives too.
-    """
-    found, source = record.source, {}
-    for name in ("kind", "revision", "digest", "name", "from"):
-        if isinstance(found.get(name), str):
-            source[name] = found[name]
-    is_public = found.get("kind") == "hf" or _PACKAGE.fullmatch(str(found.get("ref", "")))
-    if is_public and isinstance(found.get("ref"), str):
-        source["ref"] = found["ref"]
-    if isinstance(found.get("files"), dict):
-        source["files"] = {name: {"digest": file["digest"], "stamp": None} for name, file in found["files"].items()}
-    if isinstance(found.get("parts"), dict):
-        source["parts"] = {str(name): str(digest) for name, digest in found["parts"].items()}
-    made = {name: record.made[name] for name, kind in _MADE.items() if isinstance(record.made.get(name), kind)}
-    noted = {name: of for name, of in record.noted.items() if isinstance(of, dict) and of.keys() <= _NOTED}
-    return record.replace(stamp=Stamp(), source=source, made=made, noted=noted)
 
 
 def parse_manifest(content: bytes) -> Manifest:
@@ -193,7 +169,7 @@ def _safe(path: object) -> str:
 
 
 def _artifact(entry: Mapping[str, Any]) -> BundledArtifact:
-    record = portable_record(Record.from_json(entry["record"]))
+    record = Record.from_json(entry["record"]).portable(with_model=True)
     directory, name = _safe(entry["directory"]), entry["name"]
     place = Place(directory, "" if name == TREE else _safe(name))
     try:

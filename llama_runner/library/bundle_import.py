@@ -7,23 +7,23 @@ already are not written again, and never replaced.
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError
-from llama_runner.core.events import LockWaiting, Noticed, Sink, StepProgress, Warned
+from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import TREE
 from llama_runner.library.bundle_reader import BundleReader
 from llama_runner.library.write_name_index import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name
 from llama_runner.llama_cpp.build_selection import chosen_name
-from llama_runner.sources.hub.pins import PinStore
+from llama_runner.sources.hub.pins import open_pins
 from llama_runner.store import layout, locks, staging
 from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.system.files import read_bounded, write_atomically
+from llama_runner.system.utc_time import utc_text
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -100,12 +100,7 @@ class Importer:
             raise as_store_error(error, self._store.root) from error
 
     def _hold(self, lock: Path) -> AbstractContextManager[None]:
-        return locks.hold(
-            lock,
-            "import",
-            timeout=self._lock_timeout,
-            on_wait=lambda holder: self._sink(LockWaiting("import", holder)),
-        )
+        return locks.hold(lock, "import", self._sink, timeout=self._lock_timeout)
 
     def _stage(self, reader: BundleReader, homes: dict[str, Path]) -> _Staged:
         """Read the whole bundle, and write what is not here into staging."""
@@ -243,7 +238,7 @@ class Importer:
         return programs, left_out
 
     def _use(self, name: str) -> None:
-        """Choose a build for later runs unless another one is chosen or would be taken.
+        """Select a build for later runs unless another one is selected or would be used.
 
         It is chosen even if a run would take it anyway: without its compiler that could not be found out.
         """
@@ -257,7 +252,7 @@ class Importer:
         self._sink(Noticed("programs", f"later runs use {name}; `bins use` chooses others"))
 
     def _add_pins(self, manifest: Manifest) -> None:
-        store = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+        store = open_pins(self._store.private, self._sink)
         for repo, arrived in manifest.pins.items():
             known = store.read(repo)
             for commit, pin in arrived.pins.items():
@@ -272,6 +267,6 @@ class Importer:
 
 
 def _arrived(record: Record) -> Record:
-    """Return a record that says when it was imported."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    """Return a record with the time of the import."""
+    now = utc_text()
     return record.replace(made={**record.made, "imported": now, "imported_by": f"llama_runner {__version__}"})

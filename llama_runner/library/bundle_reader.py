@@ -129,7 +129,7 @@ def _bad_archives() -> Iterator[None]:
 
 
 class _Counted:
-    """A stream that is read forward only; knows how many bytes were read."""
+    """A stream that is read forward only and counts the bytes read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._head, self.at = file, b"", 0

@@ -1,4 +1,4 @@
-"""Puts models that lie elsewhere on this machine into the store, without a copy of their bytes where that is possible.
+"""Imports models from other places on this machine, without a copy of their bytes where that is possible.
 
 A file is cloned (reflink), or else linked (hard link). A hard link is another name of the user's file: it is never
 written, and its mode and times stay. Where neither is possible, as on another file system, a copy must be asked for.
@@ -8,14 +8,13 @@ Digests are computed while the files are imported; one that another program clai
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.digest import Digest, key_of, short_hash, tree_digest
 from llama_runner.core.errors import SourceError, StoreError, UsageError
-from llama_runner.core.events import LockWaiting, Noticed, Sink, StepProgress, Warned
+from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import Record, Stamp
 from llama_runner.core.sizes import size_text
@@ -28,6 +27,7 @@ from llama_runner.store.errors import as_store_error, disk_full_error
 from llama_runner.store.local_sources import source_read_errors
 from llama_runner.system.files import open_regular
 from llama_runner.system.link_or_clone import clone, link
+from llama_runner.system.utc_time import utc_text
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ForeignFile(Value):
     path: Path
     name: str
     digest: Digest | None = None
-    """What the program says that its digest is."""
+    """The digest according to the other program."""
 
 
 class ForeignModel(Value):
@@ -117,6 +117,11 @@ def moved_from_tool_error(tool: str) -> UsageError:
     return UsageError(f"the models of {tool} are not moved: it would miss them", hint="leave --move out")
 
 
+def moved_from_store_error(path: Path) -> UsageError:
+    """Return the error for moving a file of the store: it may be the very file that the import finds there."""
+    return UsageError(f"{path} is a file of the store, and is not moved", hint="leave --move out")
+
+
 def bad_name_error(name: str) -> UsageError:
     """Return the error for a name that a model must not have."""
     return UsageError(f"{name!r} cannot be the name of a model", hint="give another one with --name")
@@ -138,7 +143,7 @@ def changed_meanwhile_error(path: Path) -> SourceError:
 
 
 def wrong_digest_error(path: Path, expected: str, found: str) -> SourceError:
-    """Return the error for a file that is not what the other program says."""
+    """Return the error for a file with another digest than the other program recorded."""
     return SourceError(
         f"{path} is damaged: it has the digest {found}, and should have {expected}",
         hint="fetch the model again with the program that keeps it; nothing was kept",
@@ -164,6 +169,8 @@ class FileImporter:
         check_name(model.name)
         if model.problem is not None:
             raise not_importable_error(model.name, model.problem)
+        if how == "move":
+            self._check_movable(model)
         home = layout.staging(self._store.private) / _LOCK
         try:
             with ExitStack() as stack:
@@ -185,13 +192,16 @@ class FileImporter:
                     self._sink(Warned("move", f"{file.path} is imported, and not removed: {error.strerror or error}"))
         return found
 
+    def _check_movable(self, model: ForeignModel) -> None:
+        """Raise ``UsageError`` for a file below the root, or below a directory of models elsewhere."""
+        tops = [os.path.realpath(path) for path in (self._store.root, self._store.root / layout.MODELS)]
+        for file in (*model.files, *([model.projector] if model.projector else [])):
+            parents = Path(os.path.realpath(file.path.parent), file.path.name).parents
+            if any(Path(top) in parents for top in tops):
+                raise moved_from_store_error(file.path)
+
     def _hold(self, lock: Path) -> AbstractContextManager[None]:
-        return locks.hold(
-            lock,
-            "import",
-            timeout=self._lock_timeout,
-            on_wait=lambda holder: self._sink(LockWaiting("import", holder)),
-        )
+        return locks.hold(lock, "import", self._sink, timeout=self._lock_timeout)
 
 
 class _Import:
@@ -299,7 +309,7 @@ class _Import:
         recipe: dict[str, Any] = {"step": "import", "version": 1, "params": params, "inputs": {}}
         if role != "model":
             params["role"] = role
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = utc_text()
         source = {"kind": self._model.kind, "ref": self._model.path, "revision": short_hash(digest, 12)}
         source |= {"name": self._model.name} | ({"from": self._model.origin} if self._model.origin else {})
         record = Record(

@@ -1,4 +1,4 @@
-"""Frees what nothing needs. The list is made by ``gc_rules``; here it is worked through."""
+"""Deletes what is safe to remove. ``gc_rules`` makes the list."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
-from llama_runner.core.events import LockWaiting, Sink, Warned
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.step import Place
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
 from llama_runner.library.in_use import UseCheck, served_files
 from llama_runner.library.kept_by_lock_files import lock_roots
 from llama_runner.library.kept_models import kept_models
-from llama_runner.library.models import models_of, time_text
+from llama_runner.library.models import models_of
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
+from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from llama_runner.core.events import Sink
     from llama_runner.llama_cpp.installed_builds import BuildStore
     from llama_runner.store.artifacts import Store
 
@@ -31,12 +31,12 @@ _LOCK = "gc"
 
 
 class Collected(Value):
-    """What can be freed, or was."""
+    """What can be deleted, or was."""
 
     garbage: tuple[Garbage, ...]
     applied: bool
     left: dict[str, str] = field(default_factory=dict)
-    """Why something was left after all, by path."""
+    """Why something was not deleted, by path."""
     over: int = 0
     """Bytes that the artifacts have more than ``max_size`` allows, where that cannot be reached."""
 
@@ -57,30 +57,26 @@ class Collected(Value):
 
 
 class Collector:
-    """Frees what nothing needs under one root. ``builds`` removes builds, and knows which no run takes."""
+    """Deletes what is safe to remove under one root. ``builds`` returns the installed builds."""
 
     def __init__(self, store: Store, sink: Sink, builds: Callable[[], BuildStore], lock_timeout: float) -> None:
         self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
 
     def look(self, *, older_than: float, max_size: int | None) -> Collected:
-        """Return what would be freed. Writes nothing."""
+        """Return what would be deleted. Writes nothing."""
         found = self._collection(older_than, max_size)
         return Collected(tuple(found.garbage), applied=False, over=found.over)
 
     def collect(self, *, older_than: float, max_size: int | None) -> Collected:
-        """Free it, and return what was freed and what was left. One process at a time does this.
+        """Delete it, and return what was deleted and what was left. One process at a time does this.
 
-        Raises ``StoreError``, for a store that cannot be written too.
+        Raises ``StoreError``, also if the store cannot be written.
         """
-
-        def wait(holder: str) -> None:
-            self._sink(LockWaiting("gc", holder))
-
         path = layout.lock_file(self._store.private, _LOCK)
         if not self._store.root.is_dir():
             return Collected((), applied=True)
         try:
-            with locks.hold(path, "gc", timeout=self._lock_timeout, on_wait=wait):
+            with locks.hold(path, "gc", self._sink, timeout=self._lock_timeout):
                 registry.forget_ended(layout.servers(self._store.private))
                 found = self._collection(older_than, max_size)
                 garbage, over = found.garbage, found.over
@@ -110,9 +106,9 @@ class Collector:
         return Collection(inventory, models_of(inventory), roots, limits)
 
     def _current(self, repo: str) -> frozenset[str] | None:
-        from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where there are two revisions
+        from llama_runner.sources.hub.pins import open_pins  # noqa: PLC0415 - only where there are two revisions
 
-        pins = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("pins", text)))
+        pins = open_pins(self._store.private, self._sink)
         return frozenset(pins.read(repo).names.values()) or None
 
     def _unused_builds(self) -> frozenset[str]:
@@ -144,11 +140,11 @@ class Collector:
         if garbage.kind == "build":
             self._builds().remove(f"{path.parent.name}/{path.name}")
         elif (artifact := garbage.artifact) is not None:
-            place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
             keep = artifact.record if garbage.keep_record else None
             if keep is not None and garbage.kind == "evicted":
-                keep = keep.replace(made={**keep.made, "freed": time_text(time.time())})
-            removal.remove(self._store, place, artifact.record, check=UseCheck(self._store, artifact), keep=keep)
+                keep = keep.replace(made={**keep.made, "freed": utc_text()})
+            check = UseCheck(self._store, artifact)
+            removal.remove(self._store, artifact.place, artifact.record, check=check, keep=keep)
             self._remove_empty(path.parent)  # what holds the shards of a model
         elif garbage.kind == "staging":
             removal.discard_locked(path, layout.lock_file(private, path.name))

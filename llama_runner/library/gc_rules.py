@@ -115,7 +115,7 @@ class Collection:
 
     @cached_property
     def _free_models(self) -> list[Model]:
-        """The models that nobody has asked to keep, and of which all records can be read."""
+        """The models that are not protected and of which all records can be read."""
         if not self._is_ours(layout.MODELS):
             return []
         wanted = (self._roots.kept, self._roots.locked)

@@ -1,4 +1,4 @@
-"""Whether something uses an artifact: a server, or a step that runs."""
+"""Checks whether a server or a running step uses an artifact."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def served_files(private: Path) -> list[str]:
 
 
 class UseCheck:
-    """Raises ``InUse`` once something uses an artifact that is to be deleted."""
+    """A check before and after an artifact is moved away: raises ``InUse`` if it is in use."""
 
     def __init__(self, store: Store, artifact: Artifact) -> None:
         self._store, self._artifact = store, artifact

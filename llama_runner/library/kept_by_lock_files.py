@@ -1,4 +1,4 @@
-"""What the lock files that were used with a root name: ``gc`` keeps it."""
+"""The artifacts and builds that the lock files used with a root name; ``gc`` keeps them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LockRoots(Value):
 
 
 def lock_roots(private: Path, sink: Sink) -> LockRoots:
-    """Return what the known lock files name; ``StoreError`` for one that cannot be read. One that is gone is told."""
+    """Return what the known lock files name; ``StoreError`` for an unreadable one, a notice for a deleted one."""
     digests: set[str] = set()
     builds: list[dict[str, Any]] = []
     for path in known_lock_files(private):

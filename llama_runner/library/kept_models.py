@@ -1,4 +1,4 @@
-"""Which models the user wants to keep, whatever ``gc`` would free: one small file under the root."""
+"""The models that ``models keep`` protects from ``gc``: one small file under the root."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = 1
 
 
 def unreadable_list_error(path: Path, why: str) -> StoreError:
-    """The file cannot be read, so nothing may be freed."""
+    """Return the error for a list that cannot be read, so that nothing may be deleted."""
     return StoreError(f"{path} does not say which models to keep: {why}", hint="mend it, or remove it")
 
 
@@ -34,7 +34,7 @@ class Kept(Value):
 
 
 def kept_models(private: Path) -> Kept:
-    """Return the models to keep; ``StoreError`` where the file is damaged: a guess could free what is wanted."""
+    """Return the models to keep; ``StoreError`` if the file is damaged, so that ``gc`` deletes none of them."""
     path = layout.kept_models(private)
     try:
         found = read_json(path)
@@ -49,8 +49,17 @@ def kept_models(private: Path) -> Kept:
         raise unreadable_list_error(path, str(error)) from None
 
 
+def kept_model(private: Path, name: str) -> Model | None:
+    """Return the one model to keep that has this name or source, without its files; None if there is none."""
+    from llama_runner.library.models import Model  # noqa: PLC0415 - only for a model that is gone
+
+    wanted = name.lower()
+    found = [each for each in kept_models(private).names if wanted in (each[1].lower(), each[0].lower())]
+    return Model(*found[0], "", "", (), ()) if len(found) == 1 else None
+
+
 def keep(private: Path, model: Model, *, wanted: bool) -> None:
-    """Add a model to those to keep, or take it out; ``StoreError``."""
+    """Protect a model, or end that. Raises ``StoreError``."""
     from filelock import FileLock  # noqa: PLC0415 - only to write
 
     path = layout.kept_models(private)

@@ -1,4 +1,4 @@
-"""What an artifact was made from: the artifacts, tools and source files that its record and theirs name by digest."""
+"""The lineage of an artifact: the artifacts, tools and source files that records name by digest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGEST = r"sha256:[0-9a-f]{64}|tree1:[0-9a-f]{64}"
 
 
 class Lineage(Value):
-    """An artifact and what it was made from, as far as records tell."""
+    """An artifact and what it was made from, according to the records."""
 
     model: Model
     name: str

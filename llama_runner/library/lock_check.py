@@ -1,4 +1,4 @@
-"""Compares a lock file with what the store has, with the programs of this machine, and with the Hub. Writes nothing."""
+"""Compares a lock file with the store, the programs of this machine, and the Hub. Writes nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class CheckedModel(Value):
-    """One model of a lock file, compared."""
+    """The comparison of one model of a lock file."""
 
     name: str
     differences: tuple[Difference, ...]
-    """What the store, or the programs of this machine, have otherwise."""
+    """Fields that differ in the store or in the programs of this machine."""
     missing: tuple[str, ...]
-    """Steps whose artifact is not here; that is no drift."""
+    """Steps whose artifact is absent; that is no drift."""
     hub: dict[str, str] | None
     """``revision``, ``locked`` and ``now``, where the Hub was asked."""
 
@@ -55,7 +55,7 @@ class CheckedModel(Value):
 
 
 class LockCheck(Value):
-    """A lock file, compared."""
+    """The comparison of a lock file."""
 
     file: Path
     models: tuple[CheckedModel, ...]

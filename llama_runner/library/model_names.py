@@ -1,4 +1,4 @@
-"""Which models of the store a name means: what ``run`` takes, an alias, or a unique beginning."""
+"""Finds the models of the store by name: what ``run`` takes, an alias, or a unique beginning."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Selection(Value):
 
     models: tuple[Model, ...]
     quantization: str | None = None
-    """What stood after the colon."""
+    """The part after the colon."""
 
     @property
     def artifacts(self) -> list[Artifact]:
-        """What of the models is meant: all of it, or the models of one quantization."""
+        """The selected artifacts: all of the models, or the files of one quantization."""
         every = [artifact for model in self.models for artifact in model.artifacts]
         if self.quantization is None:
             return every

@@ -1,4 +1,4 @@
-"""Models as people think of them, made from the inventory: one for each source and revision."""
+"""Models, made from the inventory: one for each source and revision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.immutable import Value, field
 from llama_runner.serving import registry
 from llama_runner.store import layout
+from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 _OTHERS = {"projector": "projector", "adapter": "adapter", "imatrix": "imatrix", "quality": "quality"}
 LOCAL = "local__"
-"""How the directories of models begin that were made of files on this machine."""
+"""Prefix of the directories of models from local files."""
 
 
 class Model(Value):
-    """All that is there of one source at one revision."""
+    """The artifacts of one source at one revision."""
 
     name: str
     """``ORG/MODEL``, or what the files of a local model are called."""
@@ -43,7 +44,7 @@ class Model(Value):
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk."""
+        """Size on disk."""
         return sum(artifact.bytes or 0 for artifact in self.artifacts)
 
     @property
@@ -180,8 +181,4 @@ def _model(bucket: str, directories: Sequence[Directory], servers: tuple[Mapping
 
 def time_text(seconds: float | None) -> str | None:
     """Return a time in UTC, as records have it."""
-    if seconds is None:
-        return None
-    import time  # noqa: PLC0415 - built in, but rarely needed
-
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return None if seconds is None else utc_text(seconds)

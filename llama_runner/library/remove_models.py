@@ -1,22 +1,21 @@
-"""Removes models that the user names: their bytes go, their records stay and say so."""
+"""Removes models by name: deletes their bytes; their records stay and have the time."""
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.step import Place
 from llama_runner.library.in_use import UseCheck
 from llama_runner.library.kept_by_lock_files import lock_roots
 from llama_runner.library.kept_models import kept_models
 from llama_runner.library.model_names import select
-from llama_runner.library.models import artifact_json, files_of, models_of, time_text
+from llama_runner.library.models import artifact_json, files_of, models_of
 from llama_runner.store import removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
+from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +62,7 @@ def used_by_server_error(model: Model, servers: Iterable[Mapping[str, Any]]) -> 
 
 
 def is_kept_error(model: Model) -> UsageError:
-    """The user wants to keep the model."""
+    """``models keep`` protects the model."""
     hint = f"insist with --force, or end that: llama-runner models keep {model.name} --undo"
     return UsageError(f"{model.name} is one of the models to keep", hint=hint)
 
@@ -141,14 +140,13 @@ def _shared(store: Store, artifact: Artifact) -> int:
 
 
 def remove(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Removal:
-    """Delete what ``look`` returns, and return it. What is in use by then is left. Raises as ``look``."""
+    """Delete what ``look`` returns, and return it. What is in use now is left. Raises as ``look``."""
     found = look(store, names, force=force, sink=sink)
-    at, left = time_text(time.time()), dict(found.left)
+    at, left = utc_text(), dict(found.left)
     for each in found.artifacts:
-        place = Place(each.directory, "" if each.is_tree else each.name)
         marked = each.record.replace(made={**each.record.made, "removed": at})
         try:
-            removal.remove(store, place, each.record, check=UseCheck(store, each), keep=marked)
+            removal.remove(store, each.place, each.record, check=UseCheck(store, each), keep=marked)
         except StoreError as error:
             left[each.path] = str(error)
         except OSError as error:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import LlamaRunnerError, StoreError
-from llama_runner.core.events import Noticed, Sink, Warned
+from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.plan import Snapshot
-from llama_runner.core.step import Place, Step, step_key
+from llama_runner.core.step import Step, step_key
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.library.models import LOCAL
@@ -25,7 +25,7 @@ from llama_runner.sources.hub.client import HubClient
 from llama_runner.sources.hub.endpoint_and_token import find_access
 from llama_runner.sources.hub.errors import offline_error
 from llama_runner.sources.hub.hf_cache import find_cached
-from llama_runner.sources.hub.pins import Pin, PinStore, RemoteFile
+from llama_runner.sources.hub.pins import Pin, RemoteFile, open_pins
 from llama_runner.steps.download import Download, DownloadProjector, Hub
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.local_sources import LocalSources
@@ -77,8 +77,7 @@ class Repair:
         Other files of a download are used as they are. The damaged bytes stay until the new ones are complete.
         """
         if artifact.record.made.get("kept") is False:
-            place, record = _place(artifact), artifact.record
-            removal.remove(self._store, place, record, keep=record)
+            removal.remove(self._store, artifact.place, artifact.record, keep=artifact.record)
             return "it was deleted; it is made again when needed"
         if artifact.step == "import":
             raise only_imported_error(artifact)
@@ -87,7 +86,7 @@ class Repair:
             self._execute(self._download(artifact, damaged))
         else:
             self._make(artifact)
-        now = self._store.record(_place(artifact))
+        now = self._store.record(artifact.place)
         if now is None or now.key != artifact.record.key:
             raise unknown_recipe_error(artifact)
         what = "fetched" if is_download else "made"
@@ -111,8 +110,7 @@ class Repair:
         names = {file.name: name for name, file in found.items() if file is not None}
         kind = Download if artifact.step == "download" else DownloadProjector
         hub = Hub(pin, self._access, lambda file: self._candidates(pin, file, artifact, names[file.name], damaged))
-        name = "" if artifact.is_tree else artifact.name
-        step = kind(tuple(published.items()), name, artifact.directory, remote, hub)
+        step = kind(tuple(published.items()), artifact.place.name, artifact.directory, remote, hub)
         if step_key(step, {}) != record.key:
             raise unknown_recipe_error(artifact)
         self._link_healthy(
@@ -148,7 +146,7 @@ class Repair:
             yield cached
 
     def _pin(self, repo: str, commit: str) -> Pin:
-        known = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+        known = open_pins(self._store.private, self._sink)
         if (pin := known.read(repo).pins.get(commit)) is not None:
             return pin
         if self._offline:
@@ -173,7 +171,7 @@ class Repair:
             except LlamaRunnerError:
                 continue
             wanted = [planned for planned in plan.steps if planned.key == artifact.record.key]
-            if not any(planned.place == _place(artifact) for planned in wanted):
+            if not any(planned.place == artifact.place for planned in wanted):
                 continue
             kind = wanted[0].step.kind
             preparation.make(partial(ask, (kind,)), lambda graph: self._step(graph, artifact))
@@ -184,7 +182,7 @@ class Repair:
         """Return the step of a graph that makes an artifact."""
         request_plan = Observer(self._store, LocalSources(self._store, remember=False, inspect=lambda _source: None))
         plan = request_plan.plan(graph.targets, Snapshot())
-        return [planned.step for planned in plan.steps if planned.place == _place(artifact)]
+        return [planned.step for planned in plan.steps if planned.place == artifact.place]
 
     def _requests(
         self, artifact: Artifact
@@ -203,10 +201,6 @@ class Repair:
                 return programs, binaries_graph.build(programs.wanted, programs.program_facts)
 
             yield ask
-
-
-def _place(artifact: Artifact) -> Place:
-    return Place(artifact.directory, "" if artifact.is_tree else artifact.name)
 
 
 def _keywords(artifact: Artifact, store: Store) -> Iterator[dict[str, Any]]:

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import TREE
-from llama_runner.core.step import Place
 from llama_runner.library.verify_log import Entry, VerifyLog, stamp_text
 from llama_runner.library.verify_rules import FileContent, Problem, problems_of, published_digests
 from llama_runner.sources.hub import verify as hub_verify
-from llama_runner.sources.hub.pins import PinStore, RemoteFile
+from llama_runner.sources.hub.pins import RemoteFile, open_pins
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import file_stamp, hash_file, tree_files
 from llama_runner.system import hardware
@@ -269,16 +267,15 @@ class Verifier:
 
     def _pin(self, repo: str, commit: str) -> Pin | None:
         if repo not in self._pins:
-            store = PinStore(layout.pins(self._store.private), lambda text: self._sink(Warned("damaged_pin", text)))
+            store = open_pins(self._store.private, self._sink)
             self._pins[repo] = store.read(repo).pins
         return self._pins[repo].get(commit)
 
     def _changed_since(self, subject: _Subject) -> list[_Subject] | None:
         """Return what is there now of an artifact that was replaced, changed or deleted since its files were listed."""
         artifact = subject.artifact
-        place = Place(artifact.directory, "" if artifact.is_tree else artifact.name)
-        record = self._store.records(self._store.root / artifact.directory).get(place.name or TREE)
-        path = self._store.path(place)
+        record = self._store.records(self._store.root / artifact.directory).get(artifact.name)
+        path = self._store.path(artifact.place)
         if record is None or not path.exists() or (artifact.is_tree and not any(tree_files(path))):
             return []
         now = self._subject(artifact.replace(record=record))

@@ -1,6 +1,6 @@
 """Verifies the small files of repositories that are kept beside the store, such as ``config.json``.
 
-They decide how weights are converted. The record of the weights has their digests.
+The conversion of weights depends on them. The record of the weights has their digests.
 """
 
 from __future__ import annotations

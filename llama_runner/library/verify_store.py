@@ -1,4 +1,4 @@
-"""Verifies what names mean, or all of a store, and repairs what is damaged where that is asked for."""
+"""Verifies named models, or a whole store, and repairs damaged artifacts if requested."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _deleted(store: Store, problem: Problem) -> Problem:
 
 
 def _chosen(inventory: Inventory, names: Sequence[str]) -> tuple[list[Artifact], dict[str, str]]:
-    """Return what names mean, each artifact once, and which of its records cannot be read, with the reasons."""
+    """Return the artifacts of names, each once, and the unreadable records with the reasons."""
     if not names:
         return list(inventory.artifacts), _unreadable(inventory.directories)
     models, found, unreadable = models_of(inventory), dict[str, "Artifact"](), dict[str, str]()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import key_of, short_hash
@@ -28,6 +27,7 @@ from llama_runner.store.local_sources import LocalSources, unreadable_source_err
 from llama_runner.system import hardware
 from llama_runner.system.atomic_output import new_file
 from llama_runner.system.files import open_regular, read_bounded
+from llama_runner.system.utc_time import utc_text
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def publish_build(
             made = {
                 **record.portable().made,
                 "kept": True,
-                "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "imported": utc_text(),
                 "imported_by": f"llama_runner {__version__}",
             }
             facts = {**record.facts, **workspace.facts}

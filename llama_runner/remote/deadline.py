@@ -1,4 +1,4 @@
-"""Runs operations with a time limit, whatever they wait for.
+"""Runs operations with a time limit, also those that cannot be interrupted.
 
 An operation on a file system that hangs, or in a library without time limits, cannot be interrupted: it is left alone
 in a thread that does not keep the program from ending.

@@ -41,9 +41,9 @@ LOOK_UP_S = 20.0
 PART_S = 90.0
 """Maximum seconds for a part of 16 MiB: slower than 180 KiB/s is of no use."""
 GIVEN_UP_S = 300.0
-"""Seconds for which a store that failed is not asked, in a process that lives on."""
+"""Seconds for which a store that failed is not asked, in a process that continues."""
 _TRIES = 4
-_PAUSE_S = 0.5
+PAUSE_S = 0.5
 """Seconds before the second try, for servers that are busy; doubled before each further one."""
 _LASTING = frozenset({"unreachable", "slow", "denied", "failed"})
 """Failures after which the store is not asked for some minutes."""
@@ -197,7 +197,7 @@ class SharedStore:
         return sent + len(content)
 
     def _has(self, record: Record, *, with_bytes: bool) -> bool:
-        """Whether a manifest of the key is there that can be believed, with the bytes if they are to be sent."""
+        """Whether the store has a valid manifest of the key, with the bytes if they are to be sent."""
         name = manifest.manifest_name(record.key)
         content = self._call(lambda transport: transport.read(name, manifest.LARGEST_MANIFEST), self._look_up_s)
         try:
@@ -225,7 +225,7 @@ class SharedStore:
     def compilers(self, about: Mapping[str, Any]) -> tuple[str, ...] | None:
         """Return the identities of the compilers of the last build that was put there for ``about``; None without one.
 
-        They are a hint: with them a machine without compilers knows which key to look for.
+        They are a hint from which a machine without compilers computes the key to look for.
         """
         if not self._is_read:
             return None
@@ -282,14 +282,14 @@ class SharedStore:
                 operation = again(part)
             try:
                 return operation.result(seconds, check_cancelled)
-            except Exception as error:  # noqa: BLE001 - libraries of fsspec raise whatever they like
+            except Exception as error:  # noqa: BLE001 - libraries of fsspec raise exceptions of any class
                 failure = _raised(error)
                 if failure.kind != "failed" or attempt == _TRIES - 1:
                     raise failure from None
-                pause = time.monotonic() + _PAUSE_S * 2**attempt
+                pause = time.monotonic() + PAUSE_S * 2**attempt
                 while time.monotonic() < pause:
                     check_cancelled()
-                    time.sleep(_PAUSE_S / 5)
+                    time.sleep(PAUSE_S / 5)
         raise AssertionError("the last attempt returns or raises")
 
     def _warn(self, failure: RemoteFailed, doing: str, more: str = "") -> None:

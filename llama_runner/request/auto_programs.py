@@ -1,4 +1,4 @@
-"""The programs that a run takes under ``auto``, which is when nothing is said about them, if they are here."""
+"""Finds the installed programs that ``auto``, the default, selects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who converts a model's weights, and the steps that do: ours, or those that run llama.cpp's own scripts."""
+"""The steps that convert a model's weights: with our converter, or with llama.cpp's own scripts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NotAnAdapter(UsageError):
 
 
 class NoWeightsToSee(UsageError):
-    """A projector is to be made, and there are no weights to make it of."""
+    """A projector is requested, and the model has no weights to make it from."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

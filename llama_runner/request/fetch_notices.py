@@ -1,4 +1,4 @@
-"""What a plan will fetch, compile and install, said before it is done; and the refusal to fetch anything offline."""
+"""Notices of what a plan will fetch, compile and install; the error if that is impossible offline."""
 
 from __future__ import annotations
 

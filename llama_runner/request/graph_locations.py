@@ -1,4 +1,4 @@
-"""Where what a graph is made of lies, or will lie, and what is known of it."""
+"""Paths and facts of the outputs of a graph, before or after it was executed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOT_KNOWN_YET = "NAME-NOT-KNOWN-YET.gguf"
 
 
 def located(store: Store, graph: Pipeline, places: Mapping[Any, Place], facts: dict[str, Any]) -> Prepared:
-    """Return where everything is, or will be."""
+    """Return the paths of all outputs, whether they exist yet or not."""
     model = file_of(store, graph.model, places) if graph.model is not None else path_of(graph.source)
     if is_encoder(facts.get("architecture")):
         facts = _completed(facts, model)
@@ -89,13 +89,13 @@ def programs_of(store: Store, binaries: Node, places: Mapping[Any, Place]) -> Pa
 
 
 def path_of(source: AnySource) -> Path:
-    """Return the file that is used where it lies."""
+    """Return the file that is used in place."""
     assert isinstance(source, LocalGguf), "only a GGUF file is used where it lies"
     return source.path
 
 
 def header_facts(source: AnySource) -> dict[str, Any]:
-    """Return what a GGUF file that is used where it lies says of itself."""
+    """Return the facts in the header of a GGUF file that is used in place."""
     return source.header.facts() if isinstance(source, LocalGguf) else {}
 
 
@@ -122,7 +122,7 @@ def context_of(graph: Pipeline, source: LocalSafetensors) -> int | None:
 
 
 def forecast_of(store: Store, graph: Pipeline, plan: Plan) -> Prepared:
-    """Return where everything will be."""
+    """Return the paths that the outputs will have."""
     places = {planned.step: planned.place for planned in plan.steps if planned.place is not None}
     return located(store, graph, places, facts_of(graph, plan))
 

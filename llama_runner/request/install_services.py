@@ -164,7 +164,7 @@ class Services:
         return service
 
     def installed(self) -> list[Service]:
-        """Return the services that are installed, by name, for whatever root they are."""
+        """Return the installed services of all roots, by name."""
         pattern = unit_files.where("NAME", os.environ)
         prefix, suffix = pattern.name.split("NAME")
         paths = sorted(pattern.parent.glob(f"{prefix}*{suffix}"))

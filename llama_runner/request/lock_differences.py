@@ -1,4 +1,4 @@
-"""Compares an entry of the lock file with what is here: ``lock_entry`` gives both sides the same form.
+"""Compares an entry of the lock file with the entry of a request; ``lock_entry`` gives both the same form.
 
 What is not known yet is ``UNKNOWN`` and differs from nothing, so the same comparison is made before any work and after.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 12
 _LONGEST = 100
 _COMPARED = ("source", "adapters", "steps", "build")
-"""Members of an entry; ``options`` and ``tools`` say how it came about."""
+"""Members of an entry that are compared; ``options`` and ``tools`` are information only."""
 ABSENT = "nothing"
 
 

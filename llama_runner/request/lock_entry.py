@@ -1,4 +1,4 @@
-"""What an entry of the lock file has of a request: before any work as far as it is known, after it all of it."""
+"""Makes the entry of a lock file from a request: partial before execution, complete after it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ARCHITECTURES = tuple(f"-D{each.architectures}=" for each in BACKENDS.values() 
 def locked_form(
     graph: Pipeline, plan: Plan, sources: Sources, made: Mapping[Node, Digest] | None = None
 ) -> dict[str, Any]:
-    """Return what a graph is made of and becomes, as an entry of the lock file without ``options`` and ``tools``.
+    """Return source, steps and outputs of a graph as an entry of the lock file without ``options`` and ``tools``.
 
     ``made`` are the digests after execution. Without it, what a plan does not know is ``UNKNOWN``.
     """

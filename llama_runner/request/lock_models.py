@@ -51,7 +51,7 @@ _OF_LOCK = ("update", "locked", "lock_file")
 _NOT_KEPT = {
     *("hf_model", "gguf_path", "safetensors_dir", "demo"),  # the name says it
     *("update", "offline", "token_file"),  # about this call
-    "trust_remote_code",  # nobody consents by a file
+    "trust_remote_code",  # consent is not stored
     *("keep_f16", "jobs"),  # they change no bytes
 }
 KEPT = tuple(
@@ -74,7 +74,7 @@ def kept_options(file: Path, locked: LockedModel) -> dict[str, Any]:
 
 
 class LockedNow(Value):
-    """What was done for one model."""
+    """The result of locking one model."""
 
     name: str
     action: str
@@ -88,7 +88,7 @@ class LockedNow(Value):
 
 
 class LockResult(Value):
-    """What ``lock`` did."""
+    """The result of ``lock``."""
 
     file: Path
     models: tuple[LockedNow, ...]

@@ -1,4 +1,4 @@
-"""What a model is called in a lock file, and which entry a request means."""
+"""Names of models in a lock file, and the entry that belongs to a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ref_of(source: NamedSource) -> str:
 
 
 def lock_name(source: NamedSource, keywords: Mapping[str, Any]) -> str:
-    """Return the name in a lock file: the source, its revision if one is asked for, and what is taken of it."""
+    """Return the name in a lock file: the source, its revision if one is requested, and its quantization or file."""
     name, wanted = ref_of(source), keywords.get("quantization") or keywords.get("filename") or keywords.get("pattern")
     if not isinstance(source, (LocalSafetensors, LocalGguf)):
         name += f"@{source.revision}" if source.revision is not None else ""
@@ -51,7 +51,7 @@ def find_locked(source: NamedSource, keywords: Mapping[str, Any]) -> tuple[Path,
 
 
 def opened(path: Path) -> LockFile:
-    """Return the content of a lock file that has to be there."""
+    """Return the content of a lock file; ``UsageError`` if it does not exist."""
     try:
         return read_lock_file(path)
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def opened(path: Path) -> LockFile:
 
 
 def no_such_file_error(path: Path) -> Exception:
-    """Return the error for a lock file that is not there."""
+    """Return the error for a lock file that does not exist."""
     from llama_runner.core.errors import UsageError  # noqa: PLC0415 - only then
 
     return UsageError(f"{path} does not exist", hint="llama-runner lock NAME writes it")

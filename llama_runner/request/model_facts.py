@@ -1,4 +1,4 @@
-"""What has to be known of a model before its graph is built. `graph` builds from this alone, and reads nothing."""
+"""Facts about a model from which its graph is built. `graph` builds from this alone, and reads nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is, told from its headers: of a GGUF file (also in several), or of a directory of safetensors."""
+"""Describes a model by its headers: a GGUF file (also split), or a directory of safetensors."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _metadata(header: GgufHeader) -> dict[str, Any]:
 
 
 def _in_json(value: Any) -> Any:  # noqa: ANN401 - a scalar of a header
-    """Return a value as JSON can say it: it has no word for what is infinite or no number."""
+    """Return a value that JSON can represent; infinities and NaN become text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,4 +1,4 @@
-"""What may be asked for beside the model, by keyword, and what the parts of the pipeline understand of it."""
+"""The keywords of a request, and the options of each part of the pipeline that they become."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class RunnerKeywords(TypedDict, total=False):
     quality: str | Path | None
     quality_chunks: int
     force: Iterable[str]
-    """Kinds of steps that run whatever their records say; ``("all",)`` for every one."""
+    """Kinds of steps that run although they are up to date; ``("all",)`` for every one."""
     fresh_tools: bool
     """Whether what another version of a tool made counts as out of date."""
     remote_store: str | Path | None
@@ -218,7 +218,7 @@ def binaries_options_of(keywords: RunnerKeywords) -> BinariesOptions:
 
 
 def snapshot_of(targets: Iterable[Step], keywords: RunnerKeywords, *, remote: bool = False) -> Snapshot:
-    """Return what the user insists on, before anything is looked at; ``UnknownStep`` for what no step is called."""
+    """Return a snapshot with the steps to force; ``UnknownStep`` for a kind that no step has."""
     forced = frozenset(keywords.get("force", ()))
     steps = [node.kind for node in topological_order(targets) if isinstance(node, Step)]
     if "all" in forced:

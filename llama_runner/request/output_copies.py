@@ -1,4 +1,4 @@
-"""Where copies of model files go: ``--output``. Checked before any work is done."""
+"""Copies of model files for ``--output``; the target is checked before any work."""
 
 from __future__ import annotations
 

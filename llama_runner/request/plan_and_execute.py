@@ -1,4 +1,4 @@
-"""From a graph to artifacts: plan, execute, and, where programs that were chosen here fail, the next best programs.
+"""Plans and executes; if automatically chosen programs fail, retries with the next best ones.
 
 The way is one direction: `resolve` finds the facts, `graph` builds from them, this plans and executes, and the caller
 launches what was made. Nothing here changes a graph: another attempt begins with new facts.
@@ -44,14 +44,14 @@ Graph = TypeVar("Graph", "Pipeline", "Programs")
 
 
 class Preparation:
-    """Plans and makes what graphs ask for, in one store."""
+    """Plans and executes graphs in one store."""
 
     def __init__(self, store: Store, sink: Sink, *, lock_timeout: float) -> None:
         """``lock_timeout`` is how many seconds to wait for another process that makes the same thing."""
         self._store, self._sink, self._lock_timeout = store, sink, lock_timeout
 
     def plan(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Plan:
-        """Say what would run and why. Writes nothing."""
+        """Return which steps would run, and why. Writes nothing."""
         snapshot = snapshot_of(graph.targets, request.keywords, remote=request.remote is not None)
         observer = self._observer(graph, request.remote, remember=False)
         plan = observer.plan(graph.targets, snapshot)

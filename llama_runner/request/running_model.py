@@ -1,4 +1,4 @@
-"""The running server that a call means: by its name, or because it serves the model in whatever quantization."""
+"""Finds the running server for a call: by its name, or by its model in any quantization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server for event loops: started and stopped in a thread, asked through an `AsyncClient`."""
+"""A server for event loops: it starts and stops in a thread, and requests go through an `AsyncClient`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class AsyncServer(AsyncRequests):
-    """A server for ``async with``: started and stopped in a thread, so that the loop goes on.
+    """A server for ``async with``; it starts and stops in a thread, so the event loop is not blocked.
 
-    ``start`` gets a function that says when nobody wants the server any more.
+    ``start`` gets a function that returns whether the start was cancelled.
     """
 
     server: Server
@@ -42,7 +42,7 @@ class AsyncServer(AsyncRequests):
 
     @property
     def openai_base_url(self) -> str:
-        """What programs for the OpenAI API want as base URL."""
+        """The base URL for clients of the OpenAI API."""
         return self.client.openai_base_url
 
     async def _send(self, call: Call[T]) -> T:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from llama_runner.serving.server_process import Server
 
 NOT_SHARED = {"shared": False}
-"""What is registered with a server that ends with the command or block that started it: nobody else uses it."""
+"""Registry members of a server that ends with the command or block that started it; no other process uses it."""
 
 _OWN = ("ctx_size", "threads", "gpu_layers", "inherit_environment", "extra")
-"""Fields of ``ServerOptions`` that ask for a server of their own where they are given."""
+"""Fields of ``ServerOptions`` that need a new server if they are given."""
 
 
 def gives_vectors_error(option: str) -> UsageError:
@@ -54,7 +54,7 @@ def may_share(options: ServerOptions) -> bool:
 def shared_client(
     options: ServerOptions, spec: ServerSpec, registry: Path, start: Callable[[], Server]
 ) -> Iterator[Requests]:
-    """Give a client of a running server that answers as one with this spec would, or else what ``start`` returns.
+    """Yield a client of a running server that gives the same answers as this spec, or else of what ``start`` returns.
 
     The server that ``start`` returns ends with the block.
     """

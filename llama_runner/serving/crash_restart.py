@@ -1,4 +1,4 @@
-"""Starting a server again when it ends, as often as it makes sense."""
+"""Restarts a server that ends by itself, with increasing pauses and a limit of failures in a row."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ LIMIT = 5
 """Starts in a row that may fail, or serve for less than ``STEADY_S``."""
 
 STEADY_S = 60.0
-"""A server that has served so long has worked: what failed before it is forgotten."""
+"""Seconds after which a start counts as successful and the count of failures begins at zero."""
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Before the first start again, the second, …"""
+"""Seconds of pause before the first restart, the second, …"""
 
 
 def looked_after(*, detached: bool) -> dict[str, Any]:
-    """Return what a server's entry in the registry says of the process that looks after it, which is this one."""
+    """Return the members of a registry entry that describe the supervising process, which is this one."""
     return {"supervisor": os.getpid(), "supervisor_began": began(os.getpid()), "detached": detached}
 
 
 class Supervisor:
-    """Supervisor of one server. ``wait`` returns when the server is not to be started again.
+    """Supervisor of one server. ``wait`` returns when the server is not restarted any more.
 
     ``request_stop`` and ``request_restart`` return at once, as a signal handler must.
     """
@@ -48,13 +48,13 @@ class Supervisor:
         self._stopped, self._woken = threading.Event(), threading.Event()
 
     def request_stop(self, *, kill: bool = True) -> None:
-        """Ask the server to end for good; asked again, kill it, unless ``kill`` is false."""
+        """Stop the server and do not restart it; a second call kills it, unless ``kill`` is false."""
         self._stopped.set()
         self._woken.set()
         self.server.request_stop(kill=kill)
 
     def request_restart(self) -> None:
-        """Ask the server to end, to be started anew at once, whatever the policy; also while it loads."""
+        """Stop the server and start it again at once, under every policy; also while it loads."""
         if not self._anew:  # asked again, a server is killed
             self._anew = True
             self._woken.set()
@@ -124,7 +124,7 @@ class Supervisor:
                 path.unlink(missing_ok=True)
 
     def _attempt(self) -> tuple[bool, ServerError | None]:
-        """Start it and wait for its end. Return whether it served long enough, and what hindered it to."""
+        """Start the server and wait for its end. Return whether it served long enough, and the error if it failed."""
         try:
             self._start_again()
             self.server.wait_ready()

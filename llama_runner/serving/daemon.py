@@ -1,4 +1,4 @@
-"""A server in the background: a process of ours that holds it, pumps its log and starts it again.
+"""A server in the background: a process of llama_runner starts it, writes its log and restarts it.
 
 ``detach`` starts that process and waits until its server is ready. What is to be done goes to its standard input,
 the API key too: it is in no argument. Back come the events, each a line of JSON, and how it went.
@@ -103,7 +103,7 @@ def detach(
 
 
 def restarts_as(policy: Policy, limit: int) -> Callable[[dict[str, Any]], bool]:
-    """Return what says of an entry of the registry whether that server was detached with this policy and limit."""
+    """Return a function that tells whether a registry entry was detached with this policy and limit."""
     return lambda about: about.get("detached") is True and about.get("restart") == [policy, limit]
 
 
@@ -142,12 +142,12 @@ def spec_to_json(spec: ServerSpec) -> dict[str, Any]:
 
 
 def spec_from_json(told: dict[str, Any]) -> ServerSpec:
-    """Return the spec that ``spec_to_json`` was given."""
+    """Return the spec that ``spec_to_json`` has written."""
     return ServerSpec(**{name: _from_json(value) for name, value in told.items()})
 
 
 def _launch(spec: ServerSpec) -> dict[str, Any]:
-    """Return what the registry keeps of a spec to start it again by: no key that somebody chose."""
+    """Return the spec as the registry keeps it for a restart, without an API key that the user chose."""
     return spec_to_json(spec if spec.api_key is None else spec.replace(api_key="auto"))
 
 
@@ -181,7 +181,7 @@ class _Held:
             self.supervisor.request_restart()
 
     def supervise(self, server: Server, policy: Policy, limit: int) -> Supervisor:
-        """Return the supervisor, which is told what was requested before."""
+        """Return the supervisor; requests that came before are passed to it."""
         supervisor = self.supervisor = Supervisor(server, policy, limit=limit)
         if self.stopped:
             supervisor.request_stop(kill=False)
@@ -226,7 +226,7 @@ def _check_registered(server: Server) -> None:
 
 
 def main() -> int:
-    """Hold a server until it has ended for good."""
+    """Supervise a server until it is not restarted any more."""
     from llama_runner.serving.server_process import Server  # noqa: PLC0415 - not in the process that starts us
 
     job = json.loads(sys.stdin.buffer.read())

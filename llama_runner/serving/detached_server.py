@@ -1,4 +1,4 @@
-"""A server in a process of its own: the one of the same launch that is running, or else a new one."""
+"""Starts a server in a process of its own, or returns a running one of the same launch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a server cannot be started, or is not what was asked for."""
+"""Errors of servers: they cannot be started, or are not the requested ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = 3
 
 
 class PortTaken(ServerError):
-    """Somebody listens there already; found before any work.
+    """The port is in use; detected before any work.
 
     ``holder`` is the process that does, id and name, where the system tells; ``server`` its name if it is ours.
     """
@@ -32,13 +32,13 @@ class PortTaken(ServerError):
 
 
 def cannot_listen_error(host: str, port: int | None, why: str) -> ServerError:
-    """The address is not one of this machine's, or not ours to use."""
+    """The address is not an address of this machine, or its use is not permitted."""
     where = host if port is None else f"{host}:{port}"
     return ServerError(f"cannot listen on {where}: {why}", hint="choose another --host or --port")
 
 
 def own_option_error(word: str, ours: str) -> UsageError:
-    """An option after ``--`` that llama_runner must know itself."""
+    """An option after ``--`` that has to be given to llama_runner instead."""
     return UsageError(f"{word} cannot be given after --", hint=f"use {ours} before it")
 
 
@@ -92,7 +92,7 @@ def launch_not_kept_error(name: str, log: str) -> UsageError:
 
 
 def runs_in_foreground_error(name: str, pid: int) -> UsageError:
-    """A server that another command shows, which would end with it."""
+    """The server runs in the foreground of another command and would end with it."""
     return UsageError(
         f"{name}, process {pid}, runs in the foreground of another command",
         hint="restart that command; servers of run --detach can be restarted",
@@ -100,7 +100,7 @@ def runs_in_foreground_error(name: str, pid: int) -> UsageError:
 
 
 def ended_elsewhere_error(name: str, log: str) -> ServerError:
-    """A server that another process holds ended before it was ready."""
+    """A server of another process ended before it was ready."""
     return ServerError(f"{name} ended before it was ready\nfull log: {log}")
 
 
@@ -170,7 +170,7 @@ class ServerDied(ServerError):
 
 
 class ServerStalled(ServerError):
-    """llama-server lives, is not ready, and has said nothing for too long."""
+    """llama-server runs, is not ready, and has printed nothing for ``load_timeout`` seconds."""
 
     def __init__(self, seconds: float, tail: list[str], log: str) -> None:
         self.seconds, self.tail, self.log = seconds, tail, log
@@ -182,7 +182,7 @@ class ServerStalled(ServerError):
 
 
 def another_model_error(url: str, expected: str, found: list[str]) -> ServerError:
-    """Something answers at our address, for another model."""
+    """A server at the address lists another model."""
     names = ", ".join(found[:_NAMES]) + (", …" if len(found) > _NAMES else "")
     return ServerError(
         f"{url} answers for {names or 'no model'}, not for {expected}",
@@ -198,7 +198,7 @@ def answers_without_key_error(url: str) -> ServerError:
 
 
 def canary_failed_error(url: str) -> ServerError:
-    """The server says that it is ready, and gives no token."""
+    """The server reports that it is ready, but generates no token."""
     return ServerError(f"{url} is ready but gives no token", hint="see its log; --canary is what asks for one")
 
 
@@ -218,7 +218,7 @@ def unsafe_host_error(host: str) -> UsageError:
 
 
 def bad_key_error(where: str, why: str, hint: str | None = None) -> UsageError:
-    """An API key that llama-server or its clients would not take as it is written. ``where`` is what it comes from."""
+    """An API key that llama-server or its clients would read differently. ``where`` is what it comes from."""
     return UsageError(f"{where}: {why}", hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""Servers of other processes: find one by its name, stop it, restart it."""
+"""Finds, stops and restarts servers of other processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 KILL_GRACE_S = 5.0
-"""How much longer than its server the process that looks after it may take to end."""
+"""Seconds that a supervising process may take to end after its server."""
 
 
 def named(directory: Path, name: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _chosen(directory: Path, name: str, entries: list[dict[str, Any]]) -> dict[s
 
 
 def out_of_reach(directory: Path, name: str | None) -> list[dict[str, Any]]:
-    """Return what was registered under a name, or under any, in other containers and on other machines."""
+    """Return the entries that other containers and machines registered under a name (default: all)."""
     return elsewhere(directory) if name is None else matching(elsewhere(directory), name)
 
 
@@ -118,7 +118,7 @@ def forget(directory: Path, name: str | None) -> list[dict[str, Any]]:
 
 
 def without_launch(about: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry as it is shown: without what it takes to start the server again."""
+    """Return an entry for output, without the members that a restart needs."""
     return {name: value for name, value in about.items() if name != "launch"}
 
 
@@ -169,7 +169,7 @@ def restart(
 
 
 def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callable[[], bool]]:
-    """Return where a server's log is, and a function that says whether it runs still.
+    """Return the path of a server's log, and a function that returns whether the server still runs.
 
     Without a name it is the one that runs, or else the one that ran last.
     """
@@ -189,7 +189,7 @@ def log_of(directory: Path, root: Path, name: str | None) -> tuple[Path, Callabl
 
 
 def _keeper(about: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the process that looks after a server, as far as it is written down."""
+    """Return the supervising process of a server, if its entry has one."""
     pid, began = about.get("supervisor"), about.get("supervisor_began")
     if not isinstance(pid, int) or not isinstance(began, int):
         return None

@@ -1,4 +1,4 @@
-"""Who may use a server: keys and certificates, looked at before anything is started. No key is ever an argument."""
+"""Checks API keys and certificates before a server starts. No key is ever a command line argument."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_access(wanted: ServerOptions | ServerSpec, environment: Mapping[str, s
 
 
 def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> str | None:
-    """Return the key that options or a spec say: theirs or, for ``auto``, ``key`` or a new one."""
+    """Return the API key of options or a spec; for ``auto``, ``key`` or a new one."""
     if wanted.api_key != "auto":
         return wanted.api_key
     if key is not None:
@@ -61,7 +61,7 @@ def key_for(wanted: ServerOptions | ServerSpec, key: str | None = None) -> str |
 
 
 def variable_with(key: str) -> dict[str, str]:
-    """Return the variable that gives llama-server exactly this key."""
+    """Return the environment variable that passes exactly this key to llama-server."""
     return {"LLAMA_API_KEY": format_row([key])}
 
 
@@ -100,7 +100,7 @@ def first_key(path: str | Path) -> str | None:
 
 
 def check_key_file(path: Path) -> None:
-    """Raise ``UsageError`` unless a file holds keys, one per line, and nobody else may read it."""
+    """Raise ``UsageError`` unless a file has API keys, one per line, and only its owner may read it."""
     try:
         lines = read_bounded(path, _LARGEST).decode("utf-8").split("\n")
         mode = path.stat().st_mode
@@ -151,7 +151,7 @@ def _told(error: object) -> str:
 
 
 def _resolves_to_loopback(host: str) -> bool:
-    """Return whether a name stands for loopback addresses only, as ``ip6-localhost`` does."""
+    """Return whether a host name resolves to loopback addresses only, such as ``ip6-localhost``."""
     import socket  # noqa: PLC0415 - only for names
     from ipaddress import ip_address  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Notices that a model was deleted while its server started, and starts anew: ``gc`` deletes what nothing uses yet."""
+"""Detects that a model was deleted while its server started, as ``gc`` may do, and starts again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Started = TypeVar("_Started")
 
 @contextmanager
 def checked_for_deletion(model: Path, root: Path) -> Iterator[None]:
-    """Raise ``ModelDeleted`` for a server that does not start as its model in the store was moved away or deleted."""
+    """Raise ``ModelDeleted`` if a server fails to start because its model was moved or deleted from the store."""
     before = _identity(model)
     try:
         yield
@@ -29,7 +29,7 @@ def checked_for_deletion(model: Path, root: Path) -> Iterator[None]:
 
 
 def until_there(start: Callable[[], _Started]) -> _Started:
-    """Prepare and launch; do both again while the model is deleted in between."""
+    """Call ``start``, which prepares and launches, again each time that the model is deleted in between."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return start()
@@ -39,7 +39,7 @@ def until_there(start: Callable[[], _Started]) -> _Started:
 
 
 def _identity(model: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file, or the directory of its shards, is renamed."""
+    """Return inode and ctime of a file and of the directory of its shards; a rename changes them."""
     try:
         paths = (model, model.parent) if "-of-" in model.name else (model,)
         found = [path.stat() for path in paths]

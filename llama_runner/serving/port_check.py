@@ -1,4 +1,4 @@
-"""Whether a server could listen at an address; asked before any work is done."""
+"""Checks before any work whether a server can listen at an address."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST = 65535
 
 
 def check_launch(options: ServerOptions, registry: Path) -> None:
-    """Raise what would hinder a server with these options, before any work is done for it."""
+    """Raise the error that a server with these options would end with, as far as it is known before any work."""
     options = check_users(options)
     check_port(options.host, options.port, registry)
 

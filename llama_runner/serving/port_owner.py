@@ -1,4 +1,4 @@
-"""Who has a port: a server of ours by its name, another program by its own, where the system tells."""
+"""Finds the process that listens on a port: a registered server, or another program if the system tells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROWS = 600
 
 
 def taken(host: str, port: int | None, registry: Path | None) -> PortTaken:
-    """Return the error that says who has it."""
+    """Return ``PortTaken`` with the process that listens."""
     for about in running(registry) if registry is not None else ():
         url = str(about.get("url"))
         if url.startswith(f"unix://{host}") if port is None else _port(url) == port:

@@ -1,4 +1,4 @@
-"""Options of llama-server under a name: what ``tune`` found to be the fastest for a model on this machine."""
+"""Profiles: named options of llama-server that ``tune`` measured as the fastest for a model on this machine."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def check_writable(where: Path) -> None:
 
 
 def write(where: Path, name: str, settings: Mapping[str, str], about: Mapping[str, Any]) -> Path:
-    """Keep settings, llama-server's own words by option, under a name."""
+    """Write settings, values of llama-server's options, as a named profile."""
     path = where / f"{safe_name(name)}.json"
     write_json(path, {"name": name, "settings": dict(settings), **about}, durable=True, indent=1)
     return path
 
 
 def read(where: Path, name: str) -> dict[str, str]:
-    """Return the settings that a name stands for."""
+    """Return the settings of a profile."""
     try:
         settings = read_json(where / f"{safe_name(name)}.json")["settings"]
         return {str(option): str(value) for option, value in settings.items()}
@@ -70,7 +70,7 @@ def _name(path: Path) -> str:
 
 
 def apply(settings: Mapping[str, str], options: ServerOptions) -> ServerOptions:
-    """Return the options with the settings; what was asked for beside them counts more."""
+    """Return the options with the settings; options of the user override them."""
     words = [word for option, value in settings.items() if option != _THREADS for word in (option, value)]
     threads = options.threads or (int(settings[_THREADS]) if settings.get(_THREADS, "").isdigit() else None)
     return options.replace(threads=threads, extra=(*words, *options.extra))

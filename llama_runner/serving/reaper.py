@@ -1,4 +1,4 @@
-"""Nothing that a server started outlives it, nor it us, however either ends.
+"""Ends llama-server when this process ends, and its child processes when it ends.
 
 Four nets, from the quick to the patient:
 
@@ -61,7 +61,7 @@ class Watcher:
 
 
 def kill_marked(mark: str) -> None:
-    """Kill whatever carries a mark, on systems that show the environment of processes as files."""
+    """Kill the processes with a mark in their environment, on systems with ``/proc``."""
     wanted = f"{MARK}={mark}".encode()
     for _ in range(_ROUNDS):  # one that starts another while we look is met again
         found = [pid for pid in _processes() if pid != os.getpid() and wanted in _environment(pid)]

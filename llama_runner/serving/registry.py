@@ -116,7 +116,7 @@ def running(directory: Path) -> list[dict[str, Any]]:
 
 
 def elsewhere(directory: Path) -> list[dict[str, Any]]:
-    """Return what other containers and machines have registered. Whether those processes run is not known here.
+    """Return the entries of other containers and machines. Whether those processes run is unknown.
 
     What an earlier boot of this host has left is not among them.
     """
@@ -138,7 +138,7 @@ def forget_ended(directory: Path) -> None:
 
 
 def forget_elsewhere(directory: Path, entries: Iterable[dict[str, Any]]) -> None:
-    """Remove what other containers and machines have registered; a server of theirs that runs is not touched."""
+    """Remove the entries of other containers and machines; their servers are not stopped."""
     chosen = [(about["machine"], about["pid"]) for about in entries]
     for path in directory.glob("*.json"):
         about = _read(path)
@@ -148,7 +148,7 @@ def forget_elsewhere(directory: Path, entries: Iterable[dict[str, Any]]) -> None
 
 
 def lives(about: dict[str, Any]) -> bool:
-    """Return whether the process that was written down still runs, and is the same."""
+    """Return whether the process of an entry still runs; a new process with the same id does not count."""
     try:
         return bool(about["machine"] == machine() and began(int(about["pid"])) == about["began"])
     except (OSError, ValueError):
@@ -211,7 +211,7 @@ def _is_elsewhere(about: dict[str, Any]) -> bool:
 
 
 def _place() -> str:
-    """Return a short name for what a process id is unique in."""
+    """Return a short name for the boot and PID namespace."""
     return _digest(machine())[:8]
 
 

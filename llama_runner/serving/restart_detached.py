@@ -1,4 +1,4 @@
-"""Starts a server of ``--detach`` anew: one that runs, failed or was stopped. What would hinder it is found before."""
+"""Restarts a server of ``--detach`` that runs, failed or was stopped. Errors are detected before it is stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def restart(store: Store, name: str, sink: Sink) -> dict[str, Any]:
 
 
 def check_startable(store: Store, about: dict[str, Any], spec: ServerSpec, sink: Sink, *, pid: int | None) -> None:
-    """Raise what would hinder a server to start; ``pid`` is that of the one that will be ended before."""
+    """Raise the error that a start would end with; ``pid`` is that of the server that is stopped before."""
     needed = [*files_of(spec.model), spec.projector, *spec.adapters, spec.api_key_file, spec.tls_cert, spec.tls_key]
     missing = [file for file in needed if file is not None and not file.exists()]
     if find_program(str(spec.binary)) is None:
@@ -61,7 +61,7 @@ def check_startable(store: Store, about: dict[str, Any], spec: ServerSpec, sink:
 
 
 def _start(store: Store, about: dict[str, Any], sink: Sink) -> dict[str, Any]:
-    """Start a server that does not run: at the place that it had."""
+    """Start a server that does not run, at its previous address."""
     name, spec = str(about["alias"]), _spec(about)
     if spec is None:
         raise launch_not_kept_error(name, str(about["log"]))

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.core.errors import Interrupted
-from llama_runner.core.events import LockWaiting, Noticed, ServerReady
+from llama_runner.core.events import Noticed, ServerReady
 from llama_runner.serving import find_and_stop
 from llama_runner.serving.errors import ended_elsewhere_error
 from llama_runner.serving.registry import lives, running
@@ -96,7 +96,7 @@ class RunningServer(Talks):
             self.about, self.url = found[0], str(found[0]["url"])
 
     def answers(self) -> bool:
-        """Whether it lists its model now; ``KeyRefused`` when it wants another key than ours."""
+        """Whether it lists its model now. Raises ``KeyRefused`` if it requires another key."""
         from llama_runner.serving.llama_server import readiness  # noqa: PLC0415 - HTTP takes its time
 
         listed = readiness.Asked(self.url, self.api_key, self.spec.tls_cert).get("/v1/models")
@@ -108,7 +108,7 @@ def find(
 ) -> RunningServer | None:
     """Return the server that runs with exactly this spec and these files, if there is one; it may still load.
 
-    One whose key was made for whoever started it is nobody else's; nor is one that ends with a single command.
+    A server with a generated key is used only by its starter, as is one that ends with a single command.
     ``accepts`` says of an entry of the registry whether it will do.
     """
     environment = spec.environment(os.environ)
@@ -169,18 +169,15 @@ def ensure_ready(
 
 @contextmanager
 def _only_one_starts(spec: ServerSpec, registry: Path, cancelled: Callable[[], bool], sink: Sink) -> Iterator[None]:
-    """Hold the lock of all processes that would start this server; where the root cannot be written there is none."""
+    """Hold the lock for starting this server. There is no lock in a root that cannot be written."""
     from llama_runner.store.locks import hold  # noqa: PLC0415 - not where a server runs
 
     def check() -> None:
         if cancelled():
             raise Interrupted
 
-    def wait(holder: str) -> None:
-        sink(LockWaiting("server", holder))
-
     with ExitStack() as stack:
         with suppress(OSError):
             path = lock_file(registry.parent, f"server-{spec.digest[:2]}")  # they stay: so there are not many
-            stack.enter_context(hold(path, "server", timeout=math.inf, on_wait=wait, check_cancelled=check))
+            stack.enter_context(hold(path, "server", sink, timeout=math.inf, check_cancelled=check))
         yield

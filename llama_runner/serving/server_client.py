@@ -1,4 +1,4 @@
-"""What makes a ``Server`` answer ``chat``, ``embed`` and so on itself: a client of its own, made when it is wanted."""
+"""The request methods of ``Server``, such as ``chat`` and ``embed``; their client is made at the first request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from llama_runner.client.sync_client import Client, Requests
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
 else:
-    Requests = object  # whoever only starts a server does not wait for an HTTP client to be loaded
+    Requests = object  # a program that only starts a server does not load an HTTP client
 
 
 class Talks(Requests):
@@ -33,7 +33,7 @@ class Talks(Requests):
 
     @property
     def openai_base_url(self) -> str:
-        """What programs for the OpenAI API want as base URL."""
+        """The base URL for clients of the OpenAI API."""
         return self.client.openai_base_url
 
     def _hang_up(self) -> None:

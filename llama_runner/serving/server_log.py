@@ -1,4 +1,4 @@
-"""The file that a server's words go to: whole, for its owner's eyes only, set aside when it is large or old."""
+"""The log file of a server: complete, readable by its owner only, rotated by size and age."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST = 256 << 20
-"""Bytes after which a log is set aside at the end of a line; after twice as many also within one."""
+"""Bytes after which a log is rotated at the end of a line; after twice as many also within a line."""
 
 OLDEST_S = 7 * 86400.0
-"""Seconds after which the log of a server that still runs is set aside."""
+"""Seconds after which the log of a running server is rotated."""
 
 KEPT = 5
-"""Files that are set aside, ``x.log.1`` the newest."""
+"""Number of rotated files; ``x.log.1`` is the newest."""
 
 
 LONGEST_S = 30 * 86400.0
@@ -35,7 +35,7 @@ _ASIDE = re.compile(r"\.log\.\d+$")
 
 
 def new_name() -> str:
-    """Return the name of a new log, below the root; no two servers share one, in whatever container they are."""
+    """Return the name of a new log, below the root; unique across the containers that share the root."""
     at = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
     return log_place(f"{_SERVERS}-{at}-{os.getpid()}-{os.urandom(2).hex()}")
 
@@ -107,7 +107,7 @@ class Log:
             self._tell(error)
 
     def _set_aside(self) -> None:
-        """Make room under our name; on any trouble the old file is continued."""
+        """Rotate the log; after an error the old file is continued."""
         before = self._file
         try:
             for number in range(KEPT - 1, 0, -1):

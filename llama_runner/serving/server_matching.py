@@ -43,7 +43,7 @@ _VALUED = (
 
 
 OPTIONS = frozenset(f"{_FLAGS} {_VALUED}".split())
-"""Options of llama-server that are known here, whatever programs there are."""
+"""Options of llama-server that are known without asking the programs."""
 
 
 def identity(spec: ServerSpec, environment: Mapping[str, str]) -> dict[str, str]:
@@ -70,7 +70,7 @@ def _answers(spec: ServerSpec, environment: Mapping[str, str]) -> str:
 
 
 def _deciding(words: Iterable[str]) -> list[str]:
-    """Return the options, and their values, that may change an answer; an option that is not known may."""
+    """Return the options and values that may change an answer; unknown options are among them."""
     left, found = list(words), []
     flags, valued = frozenset(_FLAGS.split()), frozenset(_VALUED.split())
     while left:
@@ -84,7 +84,7 @@ def _deciding(words: Iterable[str]) -> list[str]:
 
 
 def _file(path: Path | str | None) -> list[int] | str | None:
-    """Return what tells a file from another, under whatever name; the text itself where there is no such file."""
+    """Return what identifies a file independently of its name; the text itself if there is no such file."""
     if path is None:
         return None
     if not os.path.isabs(path):  # noqa: PTH117 - an option's value; paths among them are absolute by now

@@ -1,4 +1,4 @@
-"""What a server prints: copied to its log and the terminal, the last lines kept, the port that it names heard."""
+"""Copies what a server prints to its log and the terminal; keeps the last lines and parses the port."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Output:
     """What a server has printed so far.
 
     ``heard`` is set once a line says that it listens. A line may also be made up, by the name of a file that is
-    printed: ``ports`` are all that were named, the last first. Whose they are is for somebody else to look at.
+    printed: ``ports`` are all that were named, the last first. The caller checks which of them is the server's.
     """
 
     def __init__(self) -> None:

@@ -117,7 +117,7 @@ class Server(Talks):
 
     @property
     def state(self) -> State:
-        """What it is now. Derived from what is known, so that nothing has to be kept in step."""
+        """The present state, derived from the process and the flags, so that no second value has to be kept in step."""
         if not self._begun.is_set():
             return "starting"
         status: int | None = -1
@@ -170,7 +170,7 @@ class Server(Talks):
         )
 
     def _keep(self) -> None:
-        """Start the server, copy what it says, and stay until it is gone.
+        """Start the server, copy its output, and return when it has ended.
 
         Linux sends the parent-death signal when the *thread* that started the child ends: the caller's may end
         long before the server does.
@@ -192,7 +192,7 @@ class Server(Talks):
         self._ended.wait()
 
     def _no_room(self, error: OSError) -> None:
-        """Tell, once, that the log cannot be written. The server goes on."""
+        """Warn once that the log cannot be written. The server continues."""
         if not self._begun.is_set():
             self._no_log = error  # told by the constructor, after the start
             return
@@ -200,7 +200,7 @@ class Server(Talks):
             self._sink(Warned("no_log", f"cannot write {self.log}: {error.strerror}"))
 
     def _watch(self) -> None:
-        """Let somebody else end the server when we are killed."""
+        """Start a watcher that ends the server if this process is killed."""
         from llama_runner.serving.reaper import Watcher  # noqa: PLC0415 - not before the server is ready
 
         self._watcher = Watcher(self.pid, self._mark)
@@ -267,7 +267,7 @@ class Server(Talks):
             raise
 
     def _announce(self) -> bool:
-        """Say that the server is ready, unless somebody has stopped it."""
+        """Send ``ServerReady``, unless the server was stopped."""
         with self._stopping:
             if self._ended.is_set():
                 return False
@@ -339,7 +339,7 @@ class Server(Talks):
     def request_stop(self, *, kill: bool = True) -> None:
         """Ask the server to end and return at once, as a signal handler must; asked again, kill it.
 
-        With ``kill`` false, asking again does nothing. Whoever is in ``wait`` learns how it ended. One that has not
+        With ``kill`` false, a second call does nothing. ``wait`` returns the exit status. A server that has not
         ended after ``GRACE_S`` is killed.
         """
         if self._ended.is_set() or not self._is_ours:
@@ -356,7 +356,7 @@ class Server(Talks):
             killer.start()
 
     def stop(self) -> int:
-        """End the server and whatever it started, and return its exit status. Safe to call again, from any thread.
+        """End the server and its child processes, and return its exit status. Safe to call again, from any thread.
 
         SIGTERM, then SIGKILL after ``GRACE_S``; an interruption while waiting kills at once.
         """

@@ -1,7 +1,7 @@
-"""Programs of llama.cpp prove that they are what was asked for, before anybody relies on them.
+"""Smoke test of llama.cpp's programs, before they are recorded.
 
-They say who they are, list the devices of their backend, and serve the demo model, which says the sentence that it was
-taught: whatever computes wrongly says another one.
+They print their version, list the devices of their backend, and serve the demo model, which answers with the sentence
+that it was trained on. Programs that compute wrongly give another answer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _ALL_LAYERS = 99
 
 
 class Expected(Value):
-    """What programs have to be; None: whatever they say. ``commit`` may be as short as one likes."""
+    """What the programs must report; None accepts anything. ``commit`` may be abbreviated to any length."""
 
     backend: str = "cpu"
     build: int | None = None
@@ -59,7 +59,7 @@ class Expected(Value):
 
 
 def prove(directory: Path, expected: Expected, workspace: Workspace, *, patience: float = PATIENCE_S) -> None:
-    """Let the programs in a directory prove themselves, and note what they are.
+    """Run the smoke test on the programs of a directory, and note their version and devices.
 
     Raises a ``Rejected``, one class for each cause, and ``Interrupted``. A backend that computes on devices has to
     find one: where there is none, nothing of it can be proven. Each answer may take ``patience`` seconds.
@@ -153,7 +153,7 @@ class _Proof:
         return said
 
     def version(self, server: Path, expected: Expected) -> None:
-        """Compare what it calls itself with what was asked for."""
+        """Compare the reported version with the requested one."""
         said = self.ask(server, "--version")
         found = next(filter(None, map(_VERSION.search, said)), None)
         if found is None:
@@ -168,7 +168,7 @@ class _Proof:
         self._workspace.add_facts(version=found["text"], build=build, commit=None if commit == _NOBODYS else commit)
 
     def devices(self, server: Path, backend: str) -> None:
-        """Find a device of the backend, if it is one that has any."""
+        """Check that the backend has a device, unless it computes on the processor."""
         said = self.ask(server, "--list-devices")
         start = next((index for index, line in enumerate(said) if line.startswith("Available devices")), None)
         if start is None:
@@ -180,7 +180,7 @@ class _Proof:
         self._workspace.add_facts(devices=devices)
 
     def sentence(self, server: Path, backend: str) -> None:
-        """Serve the demo model and hear what it says."""
+        """Serve the demo model and check its answer."""
         from llama_runner.convert import convert  # noqa: PLC0415 - not on the warm path
         from llama_runner.demo import ANSWER, MODEL_DIRECTORY  # noqa: PLC0415 - as above
         from llama_runner.serving.errors import ServerDied  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Why programs of llama.cpp are not taken, and the memory of it."""
+"""Errors of the smoke test, and the file that remembers rejected builds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REMEMBERED = 100
 _ILLEGAL = {-4, 132, 0xC000001D}
 """SIGILL; as a shell in between says it; as Windows does."""
 _NO_LIBRARY = 0xC0000135
-"""Windows: a library is missing, and nobody says which."""
+"""Windows: a library is missing; the system does not name it."""
 _NOT_STARTED = (126, 127)
 """What those say who should have become the program, and could not."""
 
@@ -48,13 +48,13 @@ _PACKAGES = {
 
 
 class Rejected(StepError):
-    """Programs that did not prove themselves; nothing of them is kept. ``cause`` says in words what it was."""
+    """The programs failed the smoke test; nothing of them is kept. ``cause`` describes the failure."""
 
     cause: ClassVar[str]
 
 
 class IllegalInstruction(Rejected):
-    """A program has instructions that this processor does not know."""
+    """A program uses instructions that this processor lacks."""
 
     cause = "illegal instruction"
 
@@ -67,7 +67,7 @@ class IllegalInstruction(Rejected):
 
 
 class MissingLibrary(Rejected):
-    """A program needs a library that is not here, or a newer one. ``library`` is None where nobody says which."""
+    """A library of a program is missing or too old. ``library`` is None if the system does not name it."""
 
     cause = "missing library"
 
@@ -128,7 +128,7 @@ class CannotRun(Rejected):
 
 
 class Fake(Rejected):
-    """A program that is not what its name says: it gives no answer, or too little of one."""
+    """A program that does not behave as its name promises: its output is empty or incomplete."""
 
     cause = "not llama.cpp"
 
@@ -159,7 +159,7 @@ class NotReady(Rejected):
 
 
 class WrongSentence(Rejected):
-    """The demo model does not say its sentence: something computes wrongly."""
+    """The demo model gives another answer than the trained one: the programs compute wrongly."""
 
     cause = "wrong sentence"
 
@@ -188,13 +188,13 @@ def rejection(program: str, doing: str, status: int, tail: Sequence[str], log: s
 def remember_rejection(private: Path, key: str, reason: str) -> None:
     """Write down below the store's own directory that what has this key was not taken, and why.
 
-    Where that cannot be written it is forgotten, and found out again.
+    If it cannot be written, the next run tests the build again.
     """
     _write(private, {**rejected(private), key: reason})
 
 
 def forget_rejection(private: Path, key: str) -> None:
-    """Strike out what has been taken since."""
+    """Remove the entry of a build that was accepted since."""
     _write(private, {name: reason for name, reason in rejected(private).items() if name != key})
 
 

@@ -1,4 +1,4 @@
-"""What a running server is doing now: its age and memory from the system, the rest from itself."""
+"""State of a running server: age and memory from the system, the rest from its API."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def look(about: dict[str, Any], key: str | None = None, vram: dict[str, int] | N
     """Return an entry of the registry with what is so now; None for what cannot be known.
 
     ``age_s``; ``rss`` in bytes; ``vram``, bytes by GPU; ``slots`` and ``slots_busy``; ``tokens_per_second`` of a server
-    with ``--metrics``. ``key`` is an API key; without the right one a server that wants one says nothing of itself.
+    with ``--metrics``. ``key`` is an API key; without the right one a server that requires a key reports nothing.
     """
     return {
         **{name: about.get(name) for name in ("alias", "pid", "url", "state", "build", "model", "log", "context")},

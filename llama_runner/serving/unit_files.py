@@ -1,6 +1,6 @@
-"""The text that lets the system start a server and keep it: a systemd user unit, or a launchd agent on macOS.
+"""Text of a service of the system that starts a server: a systemd user unit, or a launchd agent on macOS.
 
-Whoever writes it holds the command to be run; the system starts it again when it fails. Never a key in it.
+The unit has the command; the system restarts it after a failure. It never has an API key.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _quoted(text: str) -> str:
 
 
 def notify_ready(environment: Mapping[str, str]) -> None:
-    """Tell systemd that the server is ready, if it started us and wants to know."""
+    """Notify systemd that the server is ready, if ``NOTIFY_SOCKET`` is set."""
     import socket  # noqa: PLC0415 - only then
     from contextlib import suppress  # noqa: PLC0415
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.events import Warned
 from llama_runner.core.immutable import Value
 from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, parse_state
+from llama_runner.core.step import Place
 from llama_runner.store import layout, staging
 from llama_runner.store.artifacts import LARGEST_STATE
 from llama_runner.store.last_use import last_uses, name_of
@@ -43,6 +44,11 @@ class Artifact(Value):
     def is_tree(self) -> bool:
         """Whether the artifact is the directory itself."""
         return self.name == TREE
+
+    @property
+    def place(self) -> Place:
+        """Its place, as steps have it."""
+        return Place(self.directory, "" if self.is_tree else self.name)
 
     @property
     def path(self) -> str:

@@ -156,7 +156,7 @@ def last_uses(private: Path) -> Path:
 
 
 def kept_models(private: Path) -> Path:
-    """Return the file that says which models the user wants to keep."""
+    """Return the list of models that ``models keep`` protects."""
     return private / "kept.json"
 
 

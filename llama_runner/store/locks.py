@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import StoreError
+from llama_runner.core.events import LockWaiting, Sink
 from llama_runner.system.files import read_json, write_json
+from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,12 +29,12 @@ _POLL_S = 0.2
 def hold(
     path: Path,
     step: str,
+    sink: Sink = lambda _event: None,
     *,
     timeout: float,
-    on_wait: Callable[[str], None] = lambda _holder: None,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Hold the lock at ``path``; call ``on_wait`` once with the holder's description if another process holds it.
+    """Hold the lock at ``path``; ``sink`` gets one ``LockWaiting`` if another process holds it.
 
     Raises ``StoreError`` after ``timeout`` seconds, and the exceptions of ``check_cancelled``.
     """
@@ -50,12 +52,13 @@ def hold(
             holder = describe_holder(path)
             if not waiting:
                 waiting = True
-                on_wait(holder)
+                sink(LockWaiting(step, holder))
             if time.monotonic() - began > timeout:
                 hint = "wait for it, end it, or raise --lock-timeout"
                 raise StoreError(f"{step}: waited {timeout:.0f} s for {holder}", hint=hint) from None
     try:
-        write_json(holder_file(path), _holder_of_this_process())
+        with suppress(OSError):  # it is only for messages, and gc must work on a full disk
+            write_json(holder_file(path), _holder_of_this_process())
         yield
     finally:
         with suppress(OSError):
@@ -115,7 +118,7 @@ def _holder_of_this_process() -> dict[str, object]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "command": " ".join(os.path.basename(word) for word in sys.argv[:2]) or "python",  # noqa: PTH119
-        "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "since": utc_text(),
     }
 
 

@@ -1,7 +1,7 @@
 """Names of models whose files are in the store and nowhere else: ``run NAME`` starts them.
 
 The names are in the records of the models (member ``name`` of ``source``). ``names.json`` is made from the records
-after each import, so that a start reads one small file. A name whose files are gone means nothing.
+after each import, so that a start reads one small file. A name whose files are gone is ignored.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Checks records that another store wrote, before they are believed.
+"""Checks records of other stores before they are used.
 
 The key must follow from the recipe and, where the recipe names the digest of its output, the digest must be that one.
-That the bytes have the digest is checked by whoever writes them. Whether a converted or quantized file is what its
-recipe makes cannot be known from a record: its maker is trusted.
+The code that writes the bytes checks their digest. A record cannot show whether a converted or quantized file is
+what its recipe makes: its maker is trusted.
 """
 
 from __future__ import annotations

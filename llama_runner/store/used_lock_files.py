@@ -1,4 +1,4 @@
-"""Which lock files were used with a root: one small file. ``gc`` keeps what they name."""
+"""The list of lock files that were used with a root: one small file. ``gc`` keeps what they name."""
 
 from __future__ import annotations
 

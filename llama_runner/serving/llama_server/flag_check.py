@@ -1,4 +1,4 @@
-"""Whether llama-server will understand the options that are passed on to it, before anything is done for it."""
+"""Checks options that are passed on to llama-server against its help text, before any work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OF_OTHERS = {
     **dict.fromkeys(("-st", "--single-turn", "-mli", "--multiline-input", "-sys", "--system-prompt"), "llama-cli"),
     **dict.fromkeys(("-o", "--output-format"), "llama-bench"),
 }
-"""Options of llama.cpp's other programs that people take for the server's."""
+"""Options of llama.cpp's other programs that are often mistaken for the server's."""
 
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 """``8k`` is none: llama-server reads what it begins with, and that is 8."""
@@ -42,7 +42,7 @@ _SWITCH = ("on", "off", "auto", "true", "false", "enabled", "disabled", "1", "0"
 
 
 def not_understood_error(what: str, version: str, *, hint: str | None) -> UsageError:
-    """llama-server would refuse an option, or take it for something else."""
+    """llama-server would refuse an option, or read it as another one."""
     return UsageError(f"{what} (llama-server {version})", hint=hint)
 
 
@@ -102,7 +102,7 @@ def check_flags(words: Iterable[str], capabilities: Capabilities, ours: Containe
 
 
 def check_variables(environment: Mapping[str, str], capabilities: Capabilities) -> list[str]:
-    """Return what is wrong with ``LLAMA_ARG_*`` variables: llama-server passes over those that it does not know."""
+    """Return the problems of ``LLAMA_ARG_*`` variables; llama-server ignores unknown ones."""
     unknown = sorted(name for name in environment if name.startswith("LLAMA_ARG_"))
     unknown = [name for name in unknown if name not in capabilities.variables]
     return [f"{name} means nothing to llama-server{_or(_nearest(name, capabilities.variables))}" for name in unknown]

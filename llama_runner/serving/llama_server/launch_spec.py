@@ -62,7 +62,7 @@ class ServerOptions(Value):
     insecure: bool = False
     """Whether other machines may use the server without a key."""
     force_memory: bool = False
-    """Whether to start it where memory is too little."""
+    """Whether to start it although memory is insufficient."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
     fixed: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class ServerSpec(Value):
     binary: Path
     model: Path
     projector: Path | None
-    """What turns images or sound into tokens, for a model that has one."""
+    """The multimodal projector (mmproj), for a model that has one."""
     alias: str
     """The name that the API gives the model."""
     host: str
@@ -121,12 +121,12 @@ class ServerSpec(Value):
 
     @property
     def socket(self) -> Path | None:
-        """The UNIX socket that it listens at instead of a port; llama-server knows one by its name."""
+        """The UNIX socket that it listens at instead of a port; llama-server recognises one by its name."""
         return Path(self.host) if is_socket(self.host) else None
 
     @property
     def digest(self) -> str:
-        """What tells it from another server: the launch, not how long we wait for it. No secret is in it."""
+        """Identifies the launch; timeouts are not part of it. It contains no secret."""
         import hashlib  # noqa: PLC0415 - not for plan
 
         key = self.api_key if self.api_key in (None, "auto") else "given"
@@ -147,7 +147,7 @@ class ServerSpec(Value):
 
     @property
     def api_prefix(self) -> str:
-        """The path that the server serves from, if the extra options say one."""
+        """The API prefix, if the extra options have one."""
         return _value_of("--api-prefix", self.extra) or ""
 
     @property

@@ -1,4 +1,4 @@
-"""Whether the memory that a server will need is there, asked before it is started.
+"""Checks before a start whether the memory that a server needs is available.
 
 What it needs says ``llama-fit-params`` of the same build, once for the same model, binary and options: the answer is
 kept, so that a later launch compares numbers only. What the process really took when it was ready is kept beside it
@@ -141,7 +141,7 @@ class Memory:
         return larger(answers).replace(beside=sum(_bytes_of(file) for file in beside if file is not None))
 
     def _say(self, *words: str) -> str:
-        """Return what llama-fit-params prints; nothing when it fails."""
+        """Return the output of llama-fit-params; empty if it fails."""
         return try_output([self._program, *words], env=self._environment, timeout=_TIMEOUT_S) or ""
 
     def room(self, need: Need) -> Room:
@@ -149,7 +149,7 @@ class Memory:
         return Room(hardware.available_memory(), free_on_devices(self._say("--list-devices")) if need.devices else ())
 
     def _key(self) -> str | None:
-        """Return what stands for the model, the build and everything that decides about memory."""
+        """Return a hash of the model, the build and the options that decide about memory."""
         import hashlib  # noqa: PLC0415 - not for plan
 
         try:

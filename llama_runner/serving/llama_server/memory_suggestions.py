@@ -1,4 +1,4 @@
-"""What would fit where a server does not: found by asking again about smaller ones."""
+"""Suggests launches that fit into memory, by estimating smaller ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SMALLEST = 8
 
 
 class Way(Value):
-    """Something that would fit: the options that say so, and what was asked about them."""
+    """A launch that would fit: its options, and the question that was estimated."""
 
     options: str
     question: Question

@@ -1,4 +1,4 @@
-"""Whether a server is ready: what answers at its address says about itself.
+"""Readiness check: requests to the address of a server that starts.
 
 Imported while the server loads its model, not before.
 """
@@ -38,7 +38,7 @@ class Asked:
         self._at = ServerAddress(url)
 
     def get(self, path: str) -> dict[str, Any] | None:
-        """Return the JSON object at a path, or None without a good answer; ``KeyRefused`` when it wants a key."""
+        """Return the JSON object at a path, or None without a good answer; ``KeyRefused`` if it requires a key."""
         found = self._json(path)
         return found if isinstance(found, dict) else None
 
@@ -55,7 +55,7 @@ class Asked:
             return None
 
     def ask(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> bytes | None:
-        """Return what is answered with 200, or None; ``KeyRefused`` when it wants a key."""
+        """Return what is answered with 200, or None; ``KeyRefused`` if it requires a key."""
         found = self._reply(method, path, body, timeout, self._headers)
         if found is None:
             return None
@@ -65,7 +65,7 @@ class Asked:
         return text if status == HTTPStatus.OK else None
 
     def status_without_key(self, path: str) -> int | None:
-        """Return the status of the answer to somebody without a key, or None where there is no answer."""
+        """Return the status of a request without a key, or None without an answer."""
         found = self._reply("GET", path, None, None, {})
         return None if found is None else found[0]
 

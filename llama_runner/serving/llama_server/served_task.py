@@ -1,4 +1,4 @@
-"""What a server is for: text, embeddings, or the ranking of documents. Pure.
+"""The task of a server: text, embeddings, or ranking of documents. Pure.
 
 Two things decide it: the options that the server is started with, and what its model is made for. An encoder such as
 BERT gives vectors and writes no text. A reranker has a head that gives a score.
@@ -119,7 +119,7 @@ def purpose_words(
 
 
 def described(spec: ServerSpec, facts: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
-    """Return what a server is for, for people; None for text."""
+    """Return the task of a server as text for people; None for text generation."""
     kind = purpose_of(spec, environment).kind
     if kind == "text":
         return None

@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import Digest
+from llama_runner.core.events import Warned
 from llama_runner.core.immutable import Value
+from llama_runner.store import layout
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+    from llama_runner.core.events import Sink
 
 SCHEMA = 1
 
@@ -136,6 +140,11 @@ class PinStore:
 
     def _path(self, repo: str) -> Path:
         return self._directory / f"{artifact_directory(repo, '').removesuffix('__')}.json"
+
+
+def open_pins(private: Path, sink: Sink) -> PinStore:
+    """Return the pins under a root; ``sink`` gets a warning for each damaged file."""
+    return PinStore(layout.pins(private), lambda text: sink(Warned("damaged_pin", text)))
 
 
 def pins_to_json(repo: str, known: PinRecord) -> dict[str, Any]:

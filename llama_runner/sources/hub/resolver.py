@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.core.events import Drifted, Noticed, Resolved, Sink, Warned
+from llama_runner.core.events import Drifted, Noticed, Resolved, Sink
 from llama_runner.core.immutable import Value
 from llama_runner.core.sizes import size_text
 from llama_runner.sources import quantization_types as quantizations
 from llama_runner.sources.hub import file_names, file_selection
 from llama_runner.sources.hub.names import classify_tag
-from llama_runner.sources.hub.pins import Pin, PinRecord, PinStore, RemoteFile
+from llama_runner.sources.hub.pins import Pin, PinRecord, RemoteFile, open_pins
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors, HubSource
 from llama_runner.store import layout
 from llama_runner.store.errors import as_store_error
@@ -113,7 +113,7 @@ class Resolver:
         ``choose`` selects the converter by config.json and returns the stored weights' quantization; ``describe`` reads
         the model's small files.
         """
-        self.pins = PinStore(layout.pins(private), lambda text: sink(Warned("damaged_pin", text)))
+        self.pins = open_pins(private, sink)
         self._descriptions = layout.descriptions(private)
         self._access, self._sink = access, sink
         self._offline, self._update, self._remember = offline, update, remember
