@@ -161,12 +161,13 @@ class Runner(Root):
         """Prepare models and write commit, recipes, tools and digests of each into a lock file.
 
         ``lock_file`` defaults to ``llama-runner.lock`` in the working directory. A model that is locked already stays
-        as it is; with ``update`` it is resolved and made anew. The keywords are for each of the models.
+        as it is; with ``update`` it is resolved and made anew. The keywords are for each of the models; without
+        ``models`` they name one, as those of ``plan`` do.
         """
         from llama_runner.request.lock_models import Locker  # noqa: PLC0415 - not on the warm path
 
         locker = Locker(self._preparation, self.store, self._sink, keywords.get("lock_file"))
-        return locker.lock([(model, keywords) for model in models])
+        return locker.lock([(model, keywords) for model in models or (None,)])
 
     @public_method
     def check_lock(self, *names: str, lock_file: str | Path | None = None, offline: bool = False) -> LockCheck:

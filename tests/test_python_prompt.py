@@ -185,6 +185,13 @@ def test_13_05_a_wrong_argument_is_an_error_with_the_name_of_the_parameter(
     assert str(caught.value) == said
 
 
+@pytest.mark.parametrize("root", ["a\0b", "a\ud800b"])
+def test_13_05_a_root_that_no_directory_can_be_called_is_refused_at_once(root: str) -> None:
+    with pytest.raises(UsageError, match="root: no directory can be called") as raised:
+        Runner(root)
+    assert raised.value.hint
+
+
 def test_13_05_a_misspelt_keyword_is_a_type_error_too() -> None:
     keywords: dict[str, Any] = {"rot": "x"}
     with pytest.raises(TypeError):

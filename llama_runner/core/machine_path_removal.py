@@ -12,7 +12,10 @@ from typing import Any
 from llama_runner.core.url_redaction import public_url
 
 PATH = "<path>"
-_BEFORE = r"(?:(?<![\w.+)}-])|(?<=\W-[A-Za-z])|(?<=^-[A-Za-z])|(?<=-isystem))"
+_JOINED = ("isystem", "isysroot", "iquote", "idirafter", "iwithprefix", "iwithprefixbefore", "include", "imacros")
+"""Options of compilers that a path follows without a separator, beside those of one letter; also ``-MF``."""
+_OPTIONS = "|".join(rf"(?<=-{name})" for name in (*_JOINED, "MF", "MT", "MQ"))
+_BEFORE = rf"(?:(?<![\w.+)}}-])|(?<=\W-[A-Za-z])|(?<=^-[A-Za-z])|{_OPTIONS})"
 """What stands before a path: nothing, a separator, or an option of a compiler such as ``-I``."""
 _START = rf"(?i){_BEFORE}(?:/|~[\w-]*(?:[\\/]|$)|[a-z]:[\\/]|\\\\|\.\.?[\\/]|file:)"
 _URL = r"(?i)(?!file:)[a-z][a-z0-9+.-]*://\S+"

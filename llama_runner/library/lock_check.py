@@ -11,7 +11,7 @@ from llama_runner.request import binaries_graph
 from llama_runner.request.lock_differences import Difference, differences
 from llama_runner.request.lock_entry import build_of, local_files
 from llama_runner.request.lock_file import LockedModel, not_locked_error
-from llama_runner.request.lock_models import KEPT
+from llama_runner.request.lock_models import kept_options
 from llama_runner.request.resolve import ProgramsRequest
 from llama_runner.store.inventory import Inventory
 from llama_runner.system import hardware
@@ -92,9 +92,9 @@ class LockChecker:
         for warning in inventory.warnings(inventory.models):
             self._sink(warning)
         records = [(each.record, each.bytes is not None) for one in inventory.models for each in one.artifacts]
-        return LockCheck(lock.path, tuple(self._check(each, records) for each in chosen))
+        return LockCheck(lock.path, tuple(self._check(lock.path, each, records) for each in chosen))
 
-    def _check(self, locked: LockedModel, records: list[tuple[Record, bool]]) -> CheckedModel:
+    def _check(self, file: Path, locked: LockedModel, records: list[tuple[Record, bool]]) -> CheckedModel:
         found: list[Difference] = []
         missing = []
         for label, step in locked.entry["steps"].items():
@@ -103,12 +103,12 @@ class LockChecker:
                 found += [Difference(f"steps.{label}.digest", step["digest"], each) for each in digests]
             if not digests:
                 missing.append(label)
-        found += self._build(locked)
+        found += self._build(file, locked)
         return CheckedModel(locked.name, tuple(found), tuple(missing), self._hub(locked))
 
-    def _build(self, locked: LockedModel) -> Iterator[Difference]:
+    def _build(self, file: Path, locked: LockedModel) -> Iterator[Difference]:
         """Yield how the programs that a run would take here differ from the locked ones."""
-        about = {name: value for name, value in locked.options.items() if name in KEPT and name in _PROGRAMS}
+        about = {name: value for name, value in kept_options(file, locked).items() if name in _PROGRAMS}
         if PATH in str(about):
             return  # which source tree, patch or archive was meant is not known
         request = ProgramsRequest({**about, "offline": self._offline}, store=self._store, sink=self._sink)  # type: ignore[typeddict-item]  # checked there

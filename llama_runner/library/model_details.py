@@ -11,6 +11,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.immutable import Value
 from llama_runner.library.models import artifact_json, role_of
+from llama_runner.library.provenance import seconds_of
 from llama_runner.store import layout
 from llama_runner.system.files import read_json
 
@@ -90,7 +91,7 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
             {
                 **artifact_json(each),
                 "recipe": recipe_text(each.record, by_digest),
-                "seconds": each.record.made.get("seconds"),
+                "seconds": seconds_of(each.record),
                 "made_by": each.record.made.get("by"),
                 "memory": max((size for path, size in memory if f"/{each.path}" in path), default=None),
                 "quality": quality[-1] if quality else None,

@@ -183,6 +183,8 @@ def _problem_of_source(source: Mapping[str, Any]) -> str | None:
     for name in ("kind", "ref"):
         if not isinstance(source.get(name), str):
             return f"source.{name} is not a text"
+    if not isinstance(source.get("files"), dict):
+        return "source.files is not an object"
     if source["kind"] == "hf" and not _is_commit(source.get("commit")):
         return "source.commit is not the full hash of a commit"
     if not isinstance(source.get("revision", ""), str):

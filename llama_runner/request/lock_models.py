@@ -6,7 +6,7 @@ import hashlib
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable import Value
@@ -15,7 +15,15 @@ from llama_runner.request.artifact_options import ARTIFACTS, BUILD, CONVERSION, 
 from llama_runner.request.graph import graph_of
 from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import step_labels
-from llama_runner.request.lock_file import NAME, LockedModel, LockFile, in_order, not_locked_error, read_lock_file
+from llama_runner.request.lock_file import (
+    NAME,
+    LockedModel,
+    LockFile,
+    bad_lock_file_error,
+    in_order,
+    not_locked_error,
+    read_lock_file,
+)
 from llama_runner.request.lock_names import lock_name, ref_of
 from llama_runner.request.options import checked
 from llama_runner.request.resolve import Request, with_demo
@@ -53,6 +61,16 @@ KEPT = tuple(
 )
 """The options that a lock file keeps, so that ``lock --update NAME`` means the same again."""
 _DEFAULTS = {option.name: option.default for option in ARTIFACTS}
+
+
+def kept_options(file: Path, locked: LockedModel) -> dict[str, Any]:
+    """Return the options that a model was locked with; ``UsageError`` with the name of the file for a wrong value."""
+    kept = {name: value for name, value in locked.options.items() if name in KEPT}
+    try:
+        checked(cast("RunnerKeywords", dict(kept)))
+    except UsageError as error:
+        raise bad_lock_file_error(file, f"{locked.name}: options: {error}") from None
+    return kept
 
 
 class LockedNow(Value):
@@ -95,7 +113,7 @@ class Locker:
         self._preparation, self._store, self._sink = preparation, store, sink
         self.file = Path(NAME).absolute() if file is None else layout.user_path(file).absolute()
 
-    def lock(self, requests: Iterable[tuple[str | Path, RunnerKeywords]]) -> LockResult:
+    def lock(self, requests: Iterable[tuple[str | Path | None, RunnerKeywords]]) -> LockResult:
         """Lock models with their options, each written as soon as it is made; return what was done.
 
         A model that is locked already stays as it is; with ``update`` it is resolved and made anew, with the options
@@ -108,9 +126,15 @@ class Locker:
             done.append(self._lock(model, given, update=keywords.get("update", False)))
         return LockResult(self.file, tuple(done))
 
-    def _lock(self, model: str | Path, keywords: RunnerKeywords, *, update: bool) -> LockedNow:
+    def _lock(self, model: str | Path | None, keywords: RunnerKeywords, *, update: bool) -> LockedNow:
         given, named = with_demo(model, keywords)
-        source = open_source(given, demo=named.get("demo", False))
+        source = open_source(
+            given,
+            hf_model=named.get("hf_model"),
+            gguf_path=named.get("gguf_path"),
+            safetensors_dir=named.get("safetensors_dir"),
+            demo=named.get("demo", False),
+        )
         name, lock = lock_name(source, named), self._read()
         before = lock.models.get(name)
         if update and before is None:
@@ -136,7 +160,7 @@ class Locker:
             raise not_locked_error(self.file, name, ())
         return lock.find(name, ref_of(source))
 
-    def _add_platform(self, model: str | Path, keywords: RunnerKeywords, before: LockedModel) -> LockedNow:
+    def _add_platform(self, model: str | Path | None, keywords: RunnerKeywords, before: LockedModel) -> LockedNow:
         """Add the programs of this platform to an entry that has those of others only."""
         here = hardware.platform_tag()
         if here in before.entry["build"]:
@@ -150,22 +174,23 @@ class Locker:
         self._write(LockedModel(before.name, {**before.entry, "build": build}))
         return LockedNow(before.name, "platform added")
 
-    def _check(self, model: str | Path, keywords: RunnerKeywords, before: LockedModel) -> None:
+    def _check(self, model: str | Path | None, keywords: RunnerKeywords, before: LockedModel) -> None:
         """Raise ``LockDiffers`` if a local model is not the locked one."""
         given = self._with_options_of(before, keywords)
         request = Request(model, given, store=self._store, sink=self._sink, remember=False, locked=before)
         self._preparation.plan(request, graph_of(request))
 
-    @staticmethod
-    def _with_options_of(before: LockedModel, keywords: RunnerKeywords) -> RunnerKeywords:
+    def _with_options_of(self, before: LockedModel, keywords: RunnerKeywords) -> RunnerKeywords:
         """Return the options that a model was locked with, and over them those that are given now."""
         given = {name: value for name, value in keywords.items() if value != _DEFAULTS.get(name)}
-        kept = {name: value for name, value in before.options.items() if name in KEPT and name not in given}
+        kept = {name: value for name, value in kept_options(self.file, before).items() if name not in given}
         if unknown := sorted(name for name, value in kept.items() if PATH in str(value)):
             raise needs_paths_error(before.name, unknown)
         return checked({**kept, **given})
 
-    def _make(self, model: str | Path, keywords: RunnerKeywords, locked: LockedModel | None = None) -> dict[str, Any]:
+    def _make(
+        self, model: str | Path | None, keywords: RunnerKeywords, locked: LockedModel | None = None
+    ) -> dict[str, Any]:
         """Prepare a model and return its entry. Where the file could not be written, nothing is made."""
         with _write_errors(self.file):
             try_writing(self.file.resolve().parent)
@@ -196,7 +221,7 @@ class Locker:
         for step, label in step_labels(graph).items():
             record = self._store.record(outcome.places[step]) if step in outcome.places else None
             if record is not None:
-                found[label] = {"by": str(record.made.get("by")), **_noted(record.noted)}
+                found[label] = without_paths({"by": str(record.made.get("by")), **_noted(record.noted)})
         return found
 
     def _read(self) -> LockFile:

@@ -11,6 +11,8 @@ import os
 import re
 from pathlib import Path
 
+from llama_runner.core.errors import UsageError
+
 ROOT_VARIABLE = "LLAMA_RUNNER_ROOT"
 BINS_VARIABLE = "LLAMA_SERVER_BINS_DIR"
 """Environment variable: a directory of llama.cpp's programs to use instead of building them."""
@@ -35,12 +37,22 @@ def checkout() -> Path | None:
 def find_root(explicit: str | os.PathLike[str] | None = None) -> Path:
     """Return the root: the explicit one, ``LLAMA_RUNNER_ROOT``, the checkout, or the user's data directory."""
     if chosen := explicit or os.environ.get(ROOT_VARIABLE):
+        if not can_be_path(chosen):
+            raise UsageError(f"root: no directory can be called {str(chosen)!r}", hint="name another directory")
         return user_path(chosen).absolute()
     if found := checkout():
         return found
     from platformdirs import user_data_path  # noqa: PLC0415 - not needed in a checkout
 
     return user_data_path("llama_runner", appauthor=False)
+
+
+def can_be_path(path: str | os.PathLike[str]) -> bool:
+    """Return whether the system can have a file of this name: no NUL, no character without a form in bytes."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

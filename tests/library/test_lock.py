@@ -203,6 +203,19 @@ def test_14_07_what_a_remote_store_has_otherwise_is_made_here(new_root: Make, fi
     assert [each.text for each in events if isinstance(each, Warned) and "steps.quantize.digest: locked" in each.text]
 
 
+def test_14_07_what_a_record_of_somebody_else_tells_of_tools_brings_no_path_into_the_file(
+    new_root: Make, file: Path
+) -> None:
+    root = new_root("root")
+    state = Runner(root).prepare("demo").model.with_name(STATE_FILE)
+    whole = json.loads(state.read_text())
+    whole["artifacts"]["model.q4_k_m.gguf"]["noted"] = {"tool": {"name": "/home/eve/quantize", "version": "1"}}
+    whole["artifacts"]["model.q4_k_m.gguf"]["made"].update(by="/home/eve/llama_runner")
+    state.write_text(json.dumps(whole))
+    Runner(root).lock("demo", lock_file=file)
+    assert read_lock_file(file).models["demo"].entry["tools"]["quantize"] == {"by": "<path>", "tool": "<path>"}
+
+
 def test_14_07_another_local_model_of_the_same_name_is_refused(new_root: Make, file: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         shutil.copytree(MODEL_DIRECTORY, tmp_path / name / "model")
@@ -347,6 +360,7 @@ def test_14_07_a_damaged_lock_file_is_named_with_the_reason(
     ("change", "text"),
     [
         (lambda entry: entry["source"].pop("ref"), "source.ref is not a text"),
+        (lambda entry: entry["source"].update(files=5), "source.files is not an object"),
         (lambda entry: entry["source"].update(kind="hf", commit="main"), "source.commit is not the full hash"),
         (lambda entry: entry["steps"].update(convert=7), "steps.convert.digest is not a text"),
         (lambda entry: entry["steps"]["quantize"].update(inputs=["a"]), "steps.quantize has parameters or inputs"),
@@ -362,6 +376,35 @@ def test_14_07_a_hand_edited_entry_is_named_with_the_member(
     edited(file, change)
     with pytest.raises(UsageError, match=text):
         Runner(root).plan("demo", lock_file=file)
+
+
+@pytest.mark.parametrize("command", [("lock", "--check", "--offline"), ("lock", "--update", "demo")])
+def test_14_07_a_hand_edited_option_is_an_error_that_names_the_lock_file(
+    new_root: Make, file: Path, llama_runner: Command, command: tuple[str, ...]
+) -> None:
+    root = new_root("root")
+    Runner(root).lock("demo", lock_file=file)
+    edited(file, lambda entry: entry["options"].update(device=5))
+    refused = llama_runner(*command, "--lock-file", file, "--root", root)
+    assert refused.code == 2
+    assert f"{file} is not a lock file that this version can read: demo: options: device: expected text, got 5" in (
+        refused.err
+    )
+    assert "hint: take it from version control again" in refused.err
+
+
+def test_14_07_in_python_the_model_may_be_a_keyword_and_without_one_nothing_is_locked_silently(
+    new_root: Make, file: Path, tmp_path: Path
+) -> None:
+    runner = Runner(new_root("root"))
+    assert [each.name for each in runner.lock(demo=True, lock_file=file).models] == ["demo"]
+    gguf = write_gguf(tmp_path / "mine.gguf", 64)
+    assert [each.name for each in runner.lock(gguf_path=gguf, lock_file=file).models] == ["mine"]
+    with pytest.raises(UsageError) as raised:
+        runner.lock(lock_file=file)
+    assert raised.value.hint
+    with pytest.raises(UsageError):
+        runner.lock("demo", gguf_path=gguf, lock_file=file)
 
 
 def test_14_07_bad_places_of_a_lock_file(new_root: Make, tmp_path: Path, llama_runner: Command) -> None:
@@ -431,6 +474,10 @@ def test_14_07_a_native_build_is_pinned_by_source_and_options_any_other_by_its_d
         ("-march=native", "-march=native"),
         ("org/model", "org/model"),
         ("sha256:00", "sha256:00"),
+        ("-include/home/eve/x.h -O2", "-include<path> -O2"),
+        ("-isysroot/home/eve/sdk", "-isysroot<path>"),
+        ("-iquote/home/eve -idirafter/home/eve", "-iquote<path> -idirafter<path>"),
+        ("-MF/home/eve/x.d", "-MF<path>"),
     ],
 )
 def test_14_07_paths_and_users_are_taken_out_of_texts(text: str, portable: str) -> None:

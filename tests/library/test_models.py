@@ -126,6 +126,22 @@ def test_14_03_show_tells_how_each_file_was_made(root: Path, llama_runner: Comma
     assert (found["license"], found["capabilities"], found["drift"]) == ("mit", ["chat"], None)
 
 
+@pytest.mark.parametrize("seconds", ["-Infinity", "1e400", "NaN", "true", "-1"])
+def test_14_03_an_edited_duration_that_is_none_is_left_out_and_json_stays_json(
+    tmp_path: Path, llama_runner: Command, seconds: str
+) -> None:
+    hub_model(tmp_path, "acme/tiny", made={"at": "2026-01-01T00:00:00Z", "seconds": 12345})
+    (state,) = tmp_path.glob(f"models/gguf/*/{STATE_FILE}")
+    state.write_text(state.read_text().replace("12345", seconds))
+
+    def refuse(text: str) -> None:
+        raise AssertionError(f"{text} is no JSON")
+
+    said = llama_runner("models", "show", "acme/tiny", "--json", "--root", tmp_path)
+    assert json.loads(said.out, parse_constant=refuse)["artifacts"][0]["seconds"] is None
+    assert "inf" not in llama_runner("models", "show", "acme/tiny", "--root", tmp_path).out
+
+
 def test_14_03_measured_memory_and_quality_are_told(tmp_path: Path) -> None:
     path = hub_model(tmp_path, "org/model")
     digest = Runner(tmp_path).models.show("org/model").artifacts[0]["digest"]
