@@ -117,6 +117,11 @@ def moved_from_tool_error(tool: str) -> UsageError:
     return UsageError(f"the models of {tool} are not moved: it would miss them", hint="leave --move out")
 
 
+def moved_from_store_error(path: Path) -> UsageError:
+    """Return the error for moving a file of the store: it may be the very file that the import finds there."""
+    return UsageError(f"{path} is a file of the store, and is not moved", hint="leave --move out")
+
+
 def bad_name_error(name: str) -> UsageError:
     """Return the error for a name that a model must not have."""
     return UsageError(f"{name!r} cannot be the name of a model", hint="give another one with --name")
@@ -164,6 +169,8 @@ class FileImporter:
         check_name(model.name)
         if model.problem is not None:
             raise not_importable_error(model.name, model.problem)
+        if how == "move":
+            self._check_movable(model)
         home = layout.staging(self._store.private) / _LOCK
         try:
             with ExitStack() as stack:
@@ -184,6 +191,14 @@ class FileImporter:
                 except OSError as error:
                     self._sink(Warned("move", f"{file.path} is imported, and not removed: {error.strerror or error}"))
         return found
+
+    def _check_movable(self, model: ForeignModel) -> None:
+        """Raise ``UsageError`` for a file below the root, or below a directory of models elsewhere."""
+        tops = [os.path.realpath(path) for path in (self._store.root, self._store.root / layout.MODELS)]
+        for file in (*model.files, *([model.projector] if model.projector else [])):
+            parents = Path(os.path.realpath(file.path.parent), file.path.name).parents
+            if any(Path(top) in parents for top in tops):
+                raise moved_from_store_error(file.path)
 
     def _hold(self, lock: Path) -> AbstractContextManager[None]:
         return locks.hold(lock, "import", self._sink, timeout=self._lock_timeout)

@@ -49,6 +49,15 @@ def kept_models(private: Path) -> Kept:
         raise unreadable_list_error(path, str(error)) from None
 
 
+def kept_model(private: Path, name: str) -> Model | None:
+    """Return the one model to keep that has this name or source, without its files; None if there is none."""
+    from llama_runner.library.models import Model  # noqa: PLC0415 - only for a model that is gone
+
+    wanted = name.lower()
+    found = [each for each in kept_models(private).names if wanted in (each[1].lower(), each[0].lower())]
+    return Model(*found[0], "", "", (), ()) if len(found) == 1 else None
+
+
 def keep(private: Path, model: Model, *, wanted: bool) -> None:
     """Protect a model, or end that. Raises ``StoreError``."""
     from filelock import FileLock  # noqa: PLC0415 - only to write

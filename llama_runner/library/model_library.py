@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.library.model_names import Selection, select
@@ -115,11 +116,18 @@ class Library:
     def keep(self, name: str, *, wanted: bool = True) -> Model:
         """Protect a model from ``gc``, or with ``wanted=False`` end that; return the model.
 
-        All revisions of it are kept. As ``show`` and ``StoreError``.
+        All revisions of it are kept. Of a model that is no longer here only the name and the source are returned.
+        Raises as ``show``, and ``StoreError``.
         """
-        from llama_runner.library.kept_models import keep  # noqa: PLC0415 - not for a list
+        from llama_runner.library.kept_models import keep, kept_model  # noqa: PLC0415 - not for a list
 
-        model = self._select(Inventory(self._store.root), name).models[0]
+        try:
+            model = self._select(Inventory(self._store.root), name).models[0]
+        except UsageError:
+            gone = None if wanted else kept_model(self._store.private, name)
+            if gone is None:
+                raise
+            model = gone
         keep(self._store.private, model, wanted=wanted)
         return model
 
@@ -192,7 +200,7 @@ class Library:
         """
         from llama_runner.library.bundle_export import Exporter  # noqa: PLC0415 - not for a list
 
-        target = layout.user_path(output) if isinstance(output, (str, os.PathLike)) else output
+        target = _path(output) if isinstance(output, (str, os.PathLike)) else output
         return Exporter(self._store, self._sink).export(
             names, target, programs=self._builds().path() if programs else None
         )
@@ -209,7 +217,7 @@ class Library:
         importer = Importer(self._store, self._sink, self._builds, self._lock_timeout)
         if not isinstance(bundle, (str, os.PathLike)):
             return importer.run(bundle)
-        path = layout.user_path(bundle)
+        path = _path(bundle)
         with source_read_errors(path), open_regular(path) as file:
             return importer.run(file)
 
@@ -224,7 +232,7 @@ class Library:
         from llama_runner.library.file_import import FileImporter  # noqa: PLC0415 - not for a list
         from llama_runner.library.foreign_stores import path_model  # noqa: PLC0415
 
-        found = layout.user_path(path)
+        found = _path(path)
         with source_read_errors(found):
             model = path_model(found, name)
         return FileImporter(self._store, self._sink, self._lock_timeout).run(model, how)
@@ -237,7 +245,7 @@ class Library:
         """
         from llama_runner.library.foreign_stores import find_foreign  # noqa: PLC0415 - not for a list
 
-        return tuple(find_foreign(tool, None if path is None else layout.user_path(path), os.environ))
+        return tuple(find_foreign(tool, None if path is None else _path(path), os.environ))
 
     @public_method
     def import_from(
@@ -259,3 +267,10 @@ class Library:
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
         return select(models_of(inventory), name)
+
+
+def _path(text: str | os.PathLike[str]) -> Path:
+    """Return a path that the user names; ``UsageError`` for an empty one, which would be the working directory."""
+    if not os.fspath(text):
+        raise UsageError("the path is empty", hint="name a file or a directory")
+    return layout.user_path(text)

@@ -63,7 +63,7 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
     if not text.strip() or not text.isprintable():
         raise UsageError(f"the remote store {text!a} is no address", hint=_example())
     if "://" not in text:
-        if re.match(r"[\w.+-]+:(?![\\/])", text) and not user_path(text).exists():
+        if re.match(r"[A-Za-z]:(?![\\/])|[\w.+-]{2,}:", text) and not user_path(text).exists():
             raise UsageError(f"the remote store {shown} is neither a directory nor a URL", hint=_example())
         path = user_path(text).absolute()
         return Address("file", str(path), path)
@@ -74,8 +74,7 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
         raise UsageError(f"the remote store {shown} is no URL: {error}", hint=_example()) from None
     scheme = url.scheme.lower()
     if scheme == "file":
-        path = user_path(re.sub(r"\A/(?=[A-Za-z]:/)", "", unquote(url.path))).absolute()
-        return Address("file", str(path), path)
+        return _file_address(text)
     if scheme not in {*_LIBRARIES, "http", "https"}:
         raise UsageError(f"the remote store {shown} has a scheme that is not supported: {scheme}", hint=_example())
     if url.password is not None or (url.username is not None and scheme not in _USER_ALLOWED):
@@ -88,6 +87,21 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
     if not host:
         raise UsageError(f"the remote store {shown} names no host or bucket", hint=_example())
     return Address(scheme, text.rstrip("/"))
+
+
+def _file_address(text: str) -> Address:
+    """Return the address of a ``file://`` URL. All that follows the host is the path, also ? and #."""
+    host, slash, rest = text.partition("://")[2].partition("/")
+    decoded = unquote(slash + rest)
+    if host.lower() not in ("", "localhost") or not decoded.isprintable() or decoded in ("", "/"):
+        credentials, at, name = host.rpartition("@")
+        shown = f"file://{'…' if credentials else ''}{at}{name}{slash}{rest}"
+        raise UsageError(
+            f"the remote store {shown!r} names no directory of this machine",
+            hint="write file:///DIRECTORY, or the directory",
+        )
+    path = user_path(re.sub(r"\A/(?=[A-Za-z]:/)", "", decoded)).absolute()
+    return Address("file", str(path), path)
 
 
 def _example() -> str:
@@ -104,7 +118,10 @@ def open_transport(address: Address, environment: Mapping[str, str], *, writable
     if address.directory is not None:
         return transports.DirectoryTransport(address.directory, writable=writable)
     if address.is_read_only:
-        return transports.HttpTransport(address.text, environment.get("LLAMA_RUNNER_REMOTE_TOKEN"))
+        is_encrypted = address.scheme == "https"
+        return transports.HttpTransport(
+            address.text, environment.get("LLAMA_RUNNER_REMOTE_TOKEN") if is_encrypted else None
+        )
     extra, library = _LIBRARIES[address.scheme]
     if any(importlib.util.find_spec(name) is None for name in ("fsspec", library)):
         raise ToolError(

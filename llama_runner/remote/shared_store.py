@@ -43,7 +43,7 @@ PART_S = 90.0
 GIVEN_UP_S = 300.0
 """Seconds for which a store that failed is not asked, in a process that continues."""
 _TRIES = 4
-_PAUSE_S = 0.5
+PAUSE_S = 0.5
 """Seconds before the second try, for servers that are busy; doubled before each further one."""
 _LASTING = frozenset({"unreachable", "slow", "denied", "failed"})
 """Failures after which the store is not asked for some minutes."""
@@ -286,10 +286,10 @@ class SharedStore:
                 failure = _raised(error)
                 if failure.kind != "failed" or attempt == _TRIES - 1:
                     raise failure from None
-                pause = time.monotonic() + _PAUSE_S * 2**attempt
+                pause = time.monotonic() + PAUSE_S * 2**attempt
                 while time.monotonic() < pause:
                     check_cancelled()
-                    time.sleep(_PAUSE_S / 5)
+                    time.sleep(PAUSE_S / 5)
         raise AssertionError("the last attempt returns or raises")
 
     def _warn(self, failure: RemoteFailed, doing: str, more: str = "") -> None:

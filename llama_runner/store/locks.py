@@ -57,7 +57,8 @@ def hold(
                 hint = "wait for it, end it, or raise --lock-timeout"
                 raise StoreError(f"{step}: waited {timeout:.0f} s for {holder}", hint=hint) from None
     try:
-        write_json(holder_file(path), _holder_of_this_process())
+        with suppress(OSError):  # it is only for messages, and gc must work on a full disk
+            write_json(holder_file(path), _holder_of_this_process())
         yield
     finally:
         with suppress(OSError):

@@ -14,6 +14,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import StoreError
 from llama_runner.core.record import STATE_FILE, TREE, format_state
 from llama_runner.store import layout, locks, staging
+from llama_runner.store.errors import NO_ROOM
 from llama_runner.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -59,14 +60,12 @@ def remove(
     ``OSError``.
     """
     path, lock = store.path(place), layout.lock_file(store.private, short_hash(record.key, 16))
+    is_written = True
 
     def keep_record(beside: Path) -> None:
-        """Write the record, where the artifact is a directory into an otherwise empty one."""
-        if keep is not None and place.is_tree:
-            write_atomically(beside / "record" / STATE_FILE, format_state({TREE: keep}), durable=True)
-            (beside / "record").rename(path)
-        elif keep is not None and keep != record:
-            store.write_record(place, keep)
+        nonlocal is_written
+        if keep is not None and (place.is_tree or keep != record):
+            is_written = _keep_record(store, place, keep, beside)
 
     with locks.try_hold(lock) as held:
         if not held:
@@ -77,6 +76,31 @@ def remove(
         if keep is None:
             store.forget(place)
             lock.unlink(missing_ok=True)  # a waiting process detects that the file is gone
+        elif not is_written:
+            with suppress(OSError):
+                store.write_record(place, keep)
+
+
+def _keep_record(store: Store, place: Place, keep: Record, beside: Path) -> bool:
+    """Write the record of an artifact that is in ``beside``; of a directory into an otherwise empty one.
+
+    Return False where the disk is full: the old record stays until the bytes are freed, as they must be there too.
+    """
+    path, is_written = store.path(place), True
+    try:
+        if place.is_tree:
+            write_atomically(beside / "record" / STATE_FILE, format_state({TREE: keep}), durable=True)
+        else:
+            store.write_record(place, keep)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        is_written = False
+        if place.is_tree:
+            (beside / "record" / STATE_FILE).hardlink_to(beside / path.name / STATE_FILE)
+    if place.is_tree:
+        (beside / "record").rename(path)
+    return is_written
 
 
 def discard_locked(path: Path, lock: Path) -> bool:

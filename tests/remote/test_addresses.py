@@ -8,6 +8,7 @@ import pytest
 
 from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.remote.address import open_transport, parse_address
+from tests.remote.worlds import Files
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,8 @@ from llama_runner.remote.address import open_transport, parse_address
         ("https://host:8443/store", "https://host:8443/store"),
         ("/srv/a store", "/srv/a store"),
         ("file:///srv/a%20store", "/srv/a store"),
+        ("file://localhost/srv/store", "/srv/store"),
+        ("file:///srv/a#b?c", "/srv/a#b?c"),
     ],
 )
 def test_these_addresses_are_accepted(text: str, shown: str) -> None:
@@ -42,6 +45,8 @@ def test_a_relative_directory_begins_at_the_working_directory(tmp_path: Path, mo
         "github://org:repo@/x",
         "s3://",
         "s3:bucket",
+        "s3:/bucket/x",
+        "file:/srv/store",
         "https://host:port/x",
         "https://host/x?list=1",
         "https://host/x#part",
@@ -86,3 +91,20 @@ def test_a_missing_library_is_an_error_that_says_what_to_install(monkeypatch: py
     with pytest.raises(ToolError, match="gs://bucket needs gcsfs") as raised:
         open_transport(parse_address("gs://bucket"), {}, writable=False)
     assert raised.value.hint == "python -m pip install 'llama-runner[gcs]'"
+
+
+@pytest.mark.parametrize(
+    "text", ["file://models/team", "file://", "file:///", "file://me:sesame@host/x", "file:///a%00b"]
+)
+def test_a_file_url_names_a_directory_of_this_machine(text: str) -> None:
+    with pytest.raises(UsageError, match="names no directory of this machine") as raised:
+        parse_address(text)
+    assert "file:///" in str(raised.value.hint)
+    assert "sesame" not in str(raised.value)
+
+
+def test_the_token_is_not_sent_without_encryption(files: Files) -> None:
+    address = parse_address(f"http://127.0.0.1:{files.port}/")
+    transport = open_transport(address, {"LLAMA_RUNNER_REMOTE_TOKEN": "sesame-open"}, writable=False)
+    assert transport.read("v1/absent", 10) is None
+    assert files.tokens == [None]

@@ -19,13 +19,12 @@ from llama_runner.core.step import Place, Step, step_key
 from llama_runner.remote import manifest, shared_store
 from tests.conftest import REPOSITORY
 from tests.remote.conftest import SECRET
-from tests.remote.test_shared_artifacts import Large
-from tests.remote.worlds import Answer, Machine, Proxy, graph
+from tests.remote.worlds import Answer, Large, Machine, Proxy, graph
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_store, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(shared_store, "PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -268,8 +267,7 @@ import sys
 from pathlib import Path
 from llama_runner.remote import manifest
 manifest.PART_BYTES = 10_000
-from tests.remote.test_shared_artifacts import Large
-from tests.remote.worlds import Machine
+from tests.remote.worlds import Large, Machine
 Machine(Path(sys.argv[1]), sys.argv[2], pushes=len(sys.argv) > 3).execute([Large("large", 300_000)])
 """
 

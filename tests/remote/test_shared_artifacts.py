@@ -16,7 +16,7 @@ from llama_runner.core.step_protocols import Workspace
 from llama_runner.remote import manifest
 from tests.engine.toys import File, Toy, ToyTree, World
 from tests.remote.sftp_server import SftpServer
-from tests.remote.worlds import Files, Machine, Proxy, graph
+from tests.remote.worlds import Files, Large, Machine, Proxy, graph
 
 
 @pytest.fixture
@@ -181,18 +181,6 @@ def test_a_large_file_is_stored_in_parts(tmp_path: Path, monkeypatch: pytest.Mon
     user.execute([step])
     assert user.bytes_of("large") == maker.bytes_of("large")
     assert user.fetched() == ["models/toys/large"]
-
-
-class Large(Step):
-    """Writes so many bytes."""
-
-    name: str
-    size: int
-    kind: ClassVar[str] = "large"
-    place = Toy.place
-
-    def run(self, workspace: Workspace) -> None:
-        (workspace.out / self.name).write_text("".join(map(str, range(self.size)))[: self.size])
 
 
 def test_two_machines_push_the_same_key_at_once(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.events import StepFetched, StepPushed, Warned
 from llama_runner.core.plan import Plan, Snapshot
 from llama_runner.core.remote_store import RemoteLost
 from llama_runner.core.step import Step
+from llama_runner.core.step_protocols import Workspace
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome
@@ -160,11 +161,15 @@ class Proxy:
 
 
 class Files:
-    """Serves a directory over HTTP, read-only."""
+    """Serves a directory over HTTP, read-only. ``tokens`` has the ``Authorization`` of each request."""
 
     def __init__(self, directory: Path) -> None:
+        self.tokens: list[str | None] = []
+        tokens = self.tokens
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                tokens.append(self.headers["Authorization"])
                 path = directory / self.path.lstrip("/")
                 content = path.read_bytes() if path.is_file() else b"not found"
                 self.send_response(200 if path.is_file() else 404)
@@ -183,3 +188,15 @@ class Files:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class Large(Step):
+    """Writes so many bytes."""
+
+    name: str
+    size: int
+    kind: ClassVar[str] = "large"
+    place = Toy.place
+
+    def run(self, workspace: Workspace) -> None:
+        (workspace.out / self.name).write_text("".join(map(str, range(self.size)))[: self.size])
