@@ -176,7 +176,7 @@ def _artifact(entry: Mapping[str, Any]) -> BundledArtifact:
         check_record(record)
         _check_place(place)
     except InvalidRecord as error:
-        raise BadBundle(f"the record of {place} is not believed: {error}") from None
+        raise BadBundle(f"the record of {place} is invalid: {error}") from None
     if record.source.get("name") is not None:
         _text(record.source["name"])
     artifact = BundledArtifact(place, record, tuple(_file(*file) for file in entry["files"]))

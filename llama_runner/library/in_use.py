@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import short_hash
-from llama_runner.library.models import files_of
+from llama_runner.library.models import files_of, lies_in
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.last_use import last_uses, name_of
@@ -40,7 +40,7 @@ class UseCheck:
         artifact, used = self._artifact, last_uses(self._store.private)
         before = artifact.last_used or 0.0
         started = any(used.get(name, 0.0) > before for name in self._stamps)
-        if started or any(f"/{artifact.path}/" in f"{name}/" for name in served_files(self._store.private)):
+        if started or any(lies_in(name, artifact.path) for name in served_files(self._store.private)):
             raise removal.InUse(f"{artifact.path} is used by a server")
         if artifact.is_tree:
             self._check_steps()

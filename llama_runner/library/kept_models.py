@@ -39,7 +39,7 @@ def kept_models(private: Path) -> Kept:
     try:
         found = read_json(path)
         if found["schema"] != SCHEMA:
-            raise ValueError(f"schema {found['schema']}, this program knows {SCHEMA}")
+            raise ValueError(f"schema {found['schema']}, this program reads {SCHEMA}")
         return Kept(frozenset((str(each["name"]), str(each["source"])) for each in found["models"]))
     except (FileNotFoundError, NotADirectoryError):
         return Kept()

@@ -10,7 +10,7 @@ from llama_runner.store import layout
 from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from llama_runner.store.inventory import Artifact, Directory, Inventory
 
@@ -140,7 +140,8 @@ def models_of(inventory: Inventory) -> list[Model]:
     used = {path: about for about in servers for path in files_of(about)}
     found = []
     for bucket, directories in grouped.items():
-        mine = tuple({about["pid"]: about for path, about in used.items() if _is_in(path, directories)}.values())
+        running = [about for path, about in used.items() if any(lies_in(path, each.path) for each in directories)]
+        mine = tuple({about["pid"]: about for about in running}.values())
         found.append(_model(bucket, directories, mine))
     return sorted(found, key=lambda model: (model.name.lower(), model.made, model.source))
 
@@ -152,8 +153,9 @@ def files_of(about: Mapping[str, Any]) -> list[str]:
     return [name for name in named if isinstance(name, str)]
 
 
-def _is_in(path: str, directories: Iterable[Directory]) -> bool:
-    return any(f"/{directory.path}/" in path for directory in directories)
+def lies_in(file: str, path: str) -> bool:
+    """Return whether a file of a server is the artifact at a path below the root, or lies in that directory."""
+    return f"/{path}/" in f"{file}/"
 
 
 def _model(bucket: str, directories: Sequence[Directory], servers: tuple[Mapping[str, Any], ...]) -> Model:

@@ -11,7 +11,7 @@ from llama_runner.library.in_use import UseCheck
 from llama_runner.library.kept_by_lock_files import lock_roots
 from llama_runner.library.kept_models import kept_models
 from llama_runner.library.model_names import select
-from llama_runner.library.models import artifact_json, files_of, models_of
+from llama_runner.library.models import artifact_json, files_of, lies_in, models_of
 from llama_runner.store import removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
@@ -122,9 +122,7 @@ def _check_servers(selection: Selection, artifacts: Iterable[Artifact]) -> None:
     paths = [each.path for each in artifacts]
     for model in selection.models:
         users = [
-            about
-            for about in model.servers
-            if any(f"/{path}/" in f"{file}/" for path in paths for file in files_of(about))
+            about for about in model.servers if any(lies_in(file, path) for path in paths for file in files_of(about))
         ]
         if users:
             raise used_by_server_error(model, users)

@@ -23,7 +23,7 @@ def known_lock_files(private: Path) -> tuple[Path, ...]:
     try:
         found = read_json(path)
         if found["schema"] != SCHEMA:
-            raise ValueError(f"schema {found['schema']}, this program knows {SCHEMA}")
+            raise ValueError(f"schema {found['schema']}, this program reads {SCHEMA}")
         return tuple(Path(str(each)) for each in found["files"])
     except (FileNotFoundError, NotADirectoryError):
         return ()

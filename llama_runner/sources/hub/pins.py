@@ -169,7 +169,7 @@ def pins_to_json(repo: str, known: PinRecord) -> dict[str, Any]:
 def pins_from_json(value: dict[str, Any], repo: str) -> PinRecord:
     """Parse the content of such a file. Raises ``ValueError``, ``KeyError``, ``TypeError`` or ``AttributeError``."""
     if value["schema"] != SCHEMA:
-        raise ValueError(f"schema {value['schema']}, this program knows {SCHEMA}")
+        raise ValueError(f"schema {value['schema']}, this program reads {SCHEMA}")
     if value["repo"] != repo:
         raise ValueError(f"it is about {value['repo']}")
     pins = {}
