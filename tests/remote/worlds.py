@@ -99,7 +99,21 @@ def graph(machine: World) -> list[Step]:
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class Proxy:
+class LoopbackServer:
+    """An HTTP server on a free port of loopback, which ends with ``close``."""
+
+    def listen(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Proxy(LoopbackServer):
     """Forwards HTTP requests to a server, or answers them in another way.
 
     ``misbehave`` gets the method, the path and a function that forwards the request; it returns an answer, or None to
@@ -150,17 +164,10 @@ class Proxy:
             def log_message(self, *_arguments: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.listen(Handler)
 
 
-class Files:
+class Files(LoopbackServer):
     """Serves a directory over HTTP, read-only. ``tokens`` has the ``Authorization`` of each request."""
 
     def __init__(self, directory: Path) -> None:
@@ -180,14 +187,7 @@ class Files:
             def log_message(self, *_arguments: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.listen(Handler)
 
 
 class Large(Step):
