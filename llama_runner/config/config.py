@@ -78,12 +78,16 @@ class Config(Value, eq=False):
             raise unknown_model_error(name, self.path, list(self.models))
         return found
 
-    def resolved(self, name: str, profile: Callable[[str], Mapping[str, str]] | None = None) -> Resolved:
+    def resolved(
+        self, name: str, profile: Callable[[str], Mapping[str, str]] | None = None, *, chosen: str | None = None
+    ) -> Resolved:
         """Return what a declared model is run with: the layers of the file as one.
 
-        ``profile`` returns the options of llama-server that ``tune`` saved under a name; None: profiles are left out.
+        ``name`` may be an alias, or the name of a variant or an adapter. ``profile`` returns the options of
+        llama-server that ``tune`` saved under a name; None: profiles are left out. ``chosen`` is the profile to use
+        instead of the one that the file names.
         """
-        return resolved(self, self.model(name), profile)
+        return resolved(self.model(name), name, self.presets, self.defaults, profile=profile, chosen=chosen)
 
 
 def names_of(model: Model) -> list[str]:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llama_runner.config.keys import MODEL_OPTIONS, SAMPLING, SOURCES
 from llama_runner.config.model import Model, Settings
 from llama_runner.config.values import is_path, path_of
+from llama_runner.core.csv_row import format_row
 from llama_runner.core.immutable import Value
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
-from llama_runner.serving.llama_server.option_paths import absolute_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from llama_runner.config.config import Config
     from llama_runner.request.options import RunnerKeywords
 
 _OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "fallback")
@@ -38,6 +37,8 @@ class Resolved(Value, eq=False):
     """What a declared model is run with."""
 
     model: Model
+    names: tuple[str, ...]
+    """The names that the server answers to; the first is the one that it has in ``ps``."""
     source: str | None
     """What ``run`` takes as MODEL; None where a keyword names it."""
     settings: Mapping[str, Setting]
@@ -64,11 +65,6 @@ class Resolved(Value, eq=False):
         """``restart`` and ``restart_limit``, where they are set."""
         return self._read_by("supervisor")
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that the server answers to; the first is the one that it has in ``ps``."""
-        return (self.model.name, *self.model.aliases)
-
     def get(self, key: str) -> Any:  # noqa: ANN401 - of the key's kind
         """Return the value of a key that is no option of ``run``, such as ``ttl``; None if nothing sets it."""
         return self.settings[key].value if key in self.settings else None
@@ -77,41 +73,63 @@ class Resolved(Value, eq=False):
         return {name: value for name, value in self.values.items() if MODEL_OPTIONS[name].reader == reader}
 
 
-def resolved(config: Config, model: Model, profile: Callable[[str], Mapping[str, str]] | None) -> Resolved:
-    """Return the layers of a model as one."""
+def resolved(
+    model: Model,
+    name: str,
+    presets: Mapping[str, Settings],
+    defaults: Settings,
+    *,
+    profile: Callable[[str], Mapping[str, str]] | None,
+    chosen: str | None,
+) -> Resolved:
+    """Return the layers of a model, or of its variant or adapter of that name, as one."""
     found: dict[str, Setting] = {}
-    for origin, layer in _layers(config, model, profile):
+    base, (names, part) = model.path.parent, _part_of(model, name)
+    for origin, layer in (*part, *_layers(model, presets, defaults, profile, chosen)):
         for key, value in _flat(layer):
             found.setdefault(key, Setting(value, origin))
     if model.source is not None or any(name in model.options for name in SOURCES):
         found = {key: each for key, each in found.items() if key not in SOURCES or each.origin == "model"}
     values = {key: each.value for key, each in found.items() if key in MODEL_OPTIONS and key != "profile"}
     source = model.source
-    base = (model.path or config.path).parent
     if source is not None and is_path(source, base):
         source = str(path_of(source, base))
-    return Resolved(model, source, found, values, absolute_options(_words(found), base))
+    return Resolved(model, names, source, found, values, tuple(_words(found)))
+
+
+def _part_of(model: Model, name: str) -> tuple[tuple[str, ...], list[tuple[str, Settings]]]:
+    """Return the names of what a name means, the first for ``ps``, and the layer of a variant or an adapter."""
+    for variant in model.variants.values():
+        names = (f"{model.name}:{variant.name}", *variant.aliases)
+        if name in names:
+            layer = Settings(sampling=variant.sampling, template=variant.template, system=variant.system)
+            return names, [(f"variant {variant.name}", layer)]
+    for adapter in model.adapters.values():
+        if name == f"{model.name}:{adapter.name}":
+            option = "lora-scaled", format_row([f"{adapter.path}:{adapter.scale:.10g}"])
+            return (name,), [(f"adapter {adapter.name}", Settings(llama=dict([option])))]
+    return (model.name, *model.aliases), []
 
 
 def _layers(
-    config: Config, model: Model, profile: Callable[[str], Mapping[str, str]] | None
+    model: Model,
+    presets: Mapping[str, Settings],
+    defaults: Settings,
+    profile: Callable[[str], Mapping[str, str]] | None,
+    chosen: str | None,
 ) -> Iterator[tuple[str, Settings]]:
-    yield "model", model
-    name = model.preset or config.defaults.preset
-    while name is not None and name in config.presets:
-        yield f"preset {name}", config.presets[name]
-        name = config.presets[name].preset
-    chosen = _profile_of(config, model)
+    found: list[tuple[str, Settings]] = [("model", model)]
+    name = model.preset or defaults.preset
+    while name is not None and name in presets:
+        found.append((f"preset {name}", presets[name]))
+        name = presets[name].preset
+    yield from found
+    chosen = chosen or next(
+        (each.options["profile"] for _, each in (*found, ("", defaults)) if "profile" in each.options), None
+    )
     if profile is not None and chosen is not None:
         yield f"profile {chosen}", _of_profile(profile(chosen))
-    yield "defaults", config.defaults
-
-
-def _profile_of(config: Config, model: Model) -> str | None:
-    for settings in (model, config.presets.get(model.preset or ""), config.defaults):
-        if settings is not None and settings.options.get("profile"):
-            return str(settings.options["profile"])
-    return None
+    yield "defaults", defaults
 
 
 def _of_profile(saved: Mapping[str, str]) -> Settings:

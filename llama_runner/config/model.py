@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 class Settings(Value):
@@ -62,7 +62,7 @@ class Model(Settings):
     aliases: tuple[str, ...] = ()
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    path: Path | None = None
+    path: Path = field(default_factory=Path)
     """The file that declares it."""
 
 

@@ -11,6 +11,8 @@ from llama_runner.config.keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLA
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.values import WrongValue, has_secret, path_of, read_value, shown
 from llama_runner.core.errors import UsageError
+from llama_runner.serving.llama_server.launch_spec import instead_of
+from llama_runner.serving.llama_server.option_paths import absolute_options
 from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
@@ -223,8 +225,6 @@ class _File:
 
     def _move_ours(self, above: Keys, found: dict[str, Any]) -> None:
         """Move what stands in ``llama`` and has a key of its own to that key."""
-        from llama_runner.serving.llama_server.launch_spec import instead_of  # noqa: PLC0415 - only with a file
-
         left: dict[str, Any] = {}
         for key, value in found.get("llama", {}).items():
             keys, flag = (*above, key), key if key.startswith("-") else f"--{key.replace('_', '-')}"
@@ -243,9 +243,15 @@ class _File:
             elif flag in left:
                 self._mistake(keys, "stands here twice")
             else:
-                left[flag] = value
+                left[flag] = self._absolute(flag, value)
         if "llama" in found:
             found["llama"] = {flag.removeprefix("--"): value for flag, value in left.items()}
+
+    def _absolute(self, flag: str, value: Any) -> Any:  # noqa: ANN401 - text, number, bool, list
+        """Return a value with relative paths taken from the directory of the file."""
+        if isinstance(value, list):
+            return [self._absolute(flag, each) for each in value]
+        return absolute_options((flag, value), self._path.parent)[1] if isinstance(value, str) else value
 
     def _move(self, keys: Keys, name: str, value: Any, into: dict[str, Any]) -> None:  # noqa: ANN401 - of its kind
         if name in into and into[name] != value:
