@@ -13,6 +13,7 @@ from llama_runner.store.artifacts import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_runner.config.config import Config
     from llama_runner.doctor import Diagnosis
     from llama_runner.library.gc import Collected
     from llama_runner.library.model_library import Library
@@ -36,6 +37,7 @@ class Root:
         *,
         on_event: Sink = lambda _event: None,
         lock_timeout: float = 6 * 3600,
+        config: Config | str | os.PathLike[str] | None = None,
     ) -> None:
         self.root = layout.find_root(root)
         if not os.path.isdir(self.root) and os.path.lexists(self.root):  # noqa: PTH112 - an error is False
@@ -45,6 +47,16 @@ class Root:
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
         self._remotes: Opened = {}
+        self._config_or_path = config
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration whose models can be named; None without one."""
+        if isinstance(self._config_or_path, (str, os.PathLike)):
+            from llama_runner.config.config import Config  # noqa: PLC0415 - only with a file
+
+            self._config_or_path = Config.load(self._config_or_path)
+        return self._config_or_path
 
     @property
     def bins(self) -> BuildStore:
