@@ -25,6 +25,7 @@ from llama_runner.store.last_use import mark_used, name_of
 from tests.conftest import MODULE, Command, says
 from tests.engine.drive import die_at
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
+from tests.sources.gguf_files import write
 
 LATER = {"at": "2026-02-01T00:00:00Z", "kept": True}
 LONG_AGO = 1_700_000_000
@@ -287,6 +288,30 @@ def test_14_04_killed_at_any_operation_the_next_run_mends_the_store(tmp_path: Pa
         shutil.rmtree(root)
         if survived:
             assert number > 20
+            return
+    pytest.fail("it never gets through")
+
+
+def test_14_05_an_import_that_is_killed_leaves_nothing_that_gc_does_not_free(tmp_path: Path) -> None:
+    file = write(tmp_path / "tiny.gguf")
+    for number in range(1, 2000, 3):
+        root = tmp_path / str(number)
+        child = os.fork()
+        if not child:
+            die_at(number)
+            Runner(root).models.import_path(file)
+            os._exit(0)
+        survived = not os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        freed(root, older_than=0.0)
+        assert freed(root, older_than=0.0) == {}, number
+        private = root / layout.PRIVATE
+        left = {path.name for path in layout.locks(private).glob("*")} - {"gc.lock", "names.lock"}
+        assert len(left) == 2 * len([*root.glob(f"models/gguf/*/{STATE_FILE}")]), (number, left)
+        assert not list(layout.staging(private).glob("*")), number
+        assert Runner(root).models.import_path(file), number
+        shutil.rmtree(root)
+        if survived:
+            assert number > 10
             return
     pytest.fail("it never gets through")
 
