@@ -227,7 +227,7 @@ class Collection:
                 reason = "left by a process that was killed"
             elif suffix == "lock" and re.fullmatch(r"file-import|bundle-(models|builds)|import-[0-9a-f]{16}", stem):
                 reason = "lock of an import that has ended"
-            elif suffix == "lock" and stem not in locks and re.fullmatch(r"(state-)?[0-9a-f]{16}", stem):
+            elif suffix == "lock" and stem not in locks and re.fullmatch(r"(state-|repair-)?[0-9a-f]{16}", stem):
                 reason = None if stem[:12] in work else "lock of an artifact that is gone"
             if reason is not None and not self._roots.is_busy(stem):
                 yield _entry("lock", entry, reason)
