@@ -16,6 +16,7 @@ from llama_runner import Runner
 from llama_runner.core.errors import UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
+from llama_runner.demo import EXAMPLES
 from llama_runner.library.gc import Collected
 from llama_runner.library.gc_rules import DAY
 from llama_runner.sources.hub.pins import Pin, PinStore
@@ -219,6 +220,13 @@ def test_14_04_what_a_running_server_uses_stays(own_root: Path, llama_runner: Co
     assert llama_runner("stop", "--all", "--root", own_root).code == 0
     assert any(path.endswith("q4_k_m.gguf") for path in freed(own_root, older_than=0.0, max_size=1))
     assert llama_runner("prepare", "--demo", "--json", "--root", own_root).json["ran"] == ["convert", "quantize"]
+
+
+def test_14_04_a_client_makes_a_model_again_that_was_freed_before_its_server_started(own_root: Path) -> None:
+    client = Runner(own_root).client(demo=True)
+    assert "evicted" in freed(own_root, older_than=0.0, max_size=1).values()
+    with client as asked:
+        assert EXAMPLES[0][1] in asked.chat(EXAMPLES[0][0]).text
 
 
 def test_14_04_an_artifact_that_another_process_makes_is_left_with_the_reason(tmp_path: Path) -> None:
