@@ -224,7 +224,8 @@ class Runner(Root):
         """Launch what was prepared and return the server once it answers.
 
         ``terminal`` gets the output of the server, like its log. Once ``cancelled`` returns True, a server that still
-        loads is stopped and ``Interrupted`` raised. ``about`` has further members of the registry entry.
+        loads is stopped and ``Interrupted`` raised. ``about`` has further members of the registry entry. A model that
+        was deleted since is a ``ServerError``: prepare it again, as ``serve`` does by itself.
         """
         spec, log_name = self._checked(prepared, server), new_name()
         memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
@@ -254,7 +255,8 @@ class Runner(Root):
         """Launch what was prepared in a process of its own, and return the server once it answers.
 
         It continues after this process. ``policy`` says whether it is restarted when it ends, ``limit`` how many starts
-        in a row may fail. A detached server of the same launch that runs already is returned instead.
+        in a row may fail. A detached server of the same launch that runs already is returned instead. A model that
+        was deleted since is an error, as in ``launch``.
         """
         from llama_runner.serving.detached_server import detached_server  # noqa: PLC0415 - not on the warm path
 
@@ -367,9 +369,14 @@ class Runner(Root):
             if (about := server_of_model(self.servers, model, keywords, launch)) is not None:
                 self._sink(Noticed("uses", f"{about['alias']} at {about['url']} answers; -q chooses a quantization"))
                 return shared.client_of(about)
-        prepared = self.prepare(model, server=options, **keywords)
-        start = partial(self.launch, prepared, server=options, about=shared.NOT_SHARED)
-        return shared.shared_client(options, spec_for(prepared, options), self.servers, start)
+        prepare = partial(self.prepare, model, server=options, **keywords)
+        unused = [prepare()]
+        spec = spec_for(unused[0], options)
+
+        def start() -> Server:
+            return self.launch(unused.pop() if unused else prepare(), server=options, about=shared.NOT_SHARED)
+
+        return shared.shared_client(options, spec, self.servers, partial(until_there, start))
 
     def self_test(self) -> Iterator[SelfTestResult]:
         """Try to compile, convert, quantize and serve in a temporary root; yields each trial as it ends."""
