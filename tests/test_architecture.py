@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "maker", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
