@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_runner.core.digest import short_hash
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.sizes import size_text
+from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.kept_by_lock_files import LockRoots
 from llama_runner.library.models import role_of
 from llama_runner.store import layout
@@ -62,6 +63,8 @@ class Roots(Value):
     kept: Kept
     locked: LockRoots = field(default_factory=LockRoots)
     """What lock files name."""
+    declared: DeclaredModels = field(default_factory=DeclaredModels)
+    """What configuration files declare."""
     servers: tuple[str, ...] = ()
     """Paths of files that running servers use."""
     logs: frozenset[str] = frozenset()
@@ -118,7 +121,7 @@ class Collection:
         """The models that are not protected and of which all records can be read."""
         if not self._is_ours(layout.MODELS):
             return []
-        wanted = (self._roots.kept, self._roots.locked)
+        wanted = (self._roots.kept, self._roots.locked, self._roots.declared)
         free = [model for model in self._models if not (model.problems or model.servers)]
         return [model for model in free if not any(roots.has(model) for roots in wanted)]
 
