@@ -16,7 +16,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"serving"}),
     frozenset({"steps"}),
     frozenset({"request"}),
-    frozenset({"benchmark", "doctor", "library"}),
+    frozenset({"benchmark", "config", "doctor", "library"}),
     frozenset({"api", "root", "status"}),
     frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from llama_runner.cli.declared_models import declared_in, takes_declared
 from llama_runner.core.sizes import parse_size
 from llama_runner.request import artifact_options, run_options
 from llama_runner.serving.llama_server import server_options as server_definitions
@@ -173,7 +174,11 @@ sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name
 building = made_from(artifact_options.BUILD)
 remote = made_from(artifact_options.REMOTE)
 programs = made_from((*artifact_options.PROGRAMS, *artifact_options.BUILD))
-model = together(click.argument("model", required=False, cls=CompletedArgument), made_from(artifact_options.ARTIFACTS))
+model = together(
+    click.argument("model", required=False, cls=CompletedArgument),
+    made_from(artifact_options.ARTIFACTS),
+    takes_declared,
+)
 compute = made_from(server_definitions.COMPUTE)
 profile = made_from(run_options.PROFILE)
 server = made_from((*server_definitions.SERVER, *run_options.PROFILE))
@@ -214,6 +219,7 @@ def _fixed(context: click.Context, options: dict[str, Any]) -> tuple[str, ...]:
         return ()
     sources = {option.name: context.get_parameter_source(option.argument) for option in server_definitions.SERVER}
     given = [name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT)]
+    given += declared.values if (declared := declared_in(context)) else ()
     return (*given, *(name for name in ("host", "port") if sources[name] is None))
 
 
@@ -228,7 +234,8 @@ def server_options(options: dict[str, Any]) -> ServerOptions:
     context = click.get_current_context()
     if not INFORMATION.isdisjoint(context.obj or ()):
         raise click.UsageError("what llama-server says of itself is printed by: llama-runner run -- --help")
-    asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), **read)
+    names = declared.names if (declared := declared_in(context)) else ()
+    asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), names=names, **read)
     if options["profile"] is None:
         return asked
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile

@@ -107,7 +107,7 @@ class WaitedTooLong(GatewayError):
     def __init__(self, name: str, seconds: float, retry_after: int = 5) -> None:
         self.name, self.seconds, self.retry_after = name, seconds, retry_after
         super().__init__(
-            f"model {name!r} could not be loaded in {seconds:.0f} s: models with requests in progress hold the memory",
+            f"model {name!r} was not available in {seconds:.0f} s: requests in progress hold it or its memory",
             hint="try again later",
         )
 

@@ -102,7 +102,6 @@ class RunningModel(Value):
     """Bytes by place: ``Host``, and each device."""
     context: int | None = None
     """Tokens of the context that it was started with."""
-    slots: int | None = None
     pid: int | None = None
     load_seconds: float | None = None
 
