@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llama_runner.config.import_ini import canonical_name
 
 if TYPE_CHECKING:
-    from llama_runner.config.export import Exported, Exports, Launch
+    from llama_runner.config.export_models import Exported, Exports, Launch
 
 NAME = "ini"
 _RESERVED = ("*", "default")

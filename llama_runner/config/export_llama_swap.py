@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama_runner.config.export import Exported, Exports, Launch
+    from llama_runner.config.export_models import Exported, Exports, Launch
 
 NAME = "llama-swap"
 

@@ -30,13 +30,19 @@ def file_text(imported: Imported) -> str:
 
 def write_new(path: str | os.PathLike[str], imported: Imported) -> Path:
     """Write a new file and return its path; ``UsageError`` if it exists."""
+    text = file_text(imported)
+    check_text(text, Path(os.path.abspath(path)))  # noqa: PTH100 - links are not followed
+    return write_text(path, text, hint="--into adds to a file")
+
+
+def write_text(path: str | os.PathLike[str], text: str, *, hint: str | None = None) -> Path:
+    """Write a new file and return its path; ``UsageError`` if it exists."""
     target = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
-    check_text(file_text(imported), target)
     try:
         with new_file(target) as unfinished:
-            unfinished.write_text(file_text(imported), encoding="utf-8")
+            unfinished.write_text(text, encoding="utf-8")
     except FileExistsError:
-        raise UsageError(f"{target} exists", hint="--into adds to a file") from None
+        raise UsageError(f"{target} exists", hint=hint or "name another file") from None
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror or error}") from error
     return target

@@ -1,8 +1,7 @@
-"""Exports declared models to other programs: what both formats need, and the report."""
+"""Models to export to another program: what each format needs of them, and the report."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.server_flags import ServerFlags, server_flags
@@ -145,29 +144,6 @@ class Exports:
             else:
                 self.note(name, option.lstrip("-"), f"not exported: {printable(value or '', limit=60)} {why}")
         return kept
-
-
-def export_config(
-    config: Config,
-    specs: Mapping[str, ServerSpec | str],
-    to: str,
-    *,
-    flags: ServerFlags | None = None,
-    windows: bool = os.name == "nt",
-) -> Exported:
-    """Return the file that another program reads: ``to`` is ``llama-swap`` or ``ini``.
-
-    ``specs``: for each model what ``Runner.plan`` returns as ``spec``, or a text that says why it is left out.
-    Raises ``UsageError`` if no model can be exported.
-    """
-    from llama_runner.config import export_ini, export_llama_swap  # noqa: PLC0415 - they import this module
-
-    exports = Exports(config, specs, flags)
-    if to == export_llama_swap.NAME:
-        return export_llama_swap.export_llama_swap(exports, windows=windows)
-    if to == export_ini.NAME:
-        return export_ini.export_ini(exports)
-    raise UsageError(f"there is no export to {to!r}", hint="the formats are llama-swap and ini")
 
 
 def _names_projector(words: tuple[str, ...]) -> bool:
