@@ -69,7 +69,7 @@ def test_15_02_gc_reads_every_configuration_that_was_used_with_the_root(root: Pa
     runner = Runner(root, on_event=lambda event: events.append(str(getattr(event, "text", ""))))
     assert not runner.gc().garbage
     config.write_text("[models")
-    with pytest.raises(StoreError, match="what .* declares is not known"):
+    with pytest.raises(StoreError, match=r"what .* declares is not known"):
         runner.gc()
     config.unlink()
     assert runner.gc().garbage
