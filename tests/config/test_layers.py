@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_for_any_layers_the_first_that_sets_a_key_counts(
     tables |= {f"presets.p{number}": each for number, each in enumerate(presets)}
     chain = ["defaults" if of_defaults else 'models."m"', *(f"presets.p{number}" for number in range(len(presets)))]
     tables = {name: dict(table) for name, table in tables.items()}
-    for name, after in zip(chain, chain[1:], strict=False):
+    for name, after in itertools.pairwise(chain):
         tables[name]["preset"] = after.removeprefix("presets.")
     tables["defaults"]["profile"] = "saved"
     text = "".join(
