@@ -79,15 +79,29 @@ class Config(Value, eq=False):
         return found
 
     def resolved(
-        self, name: str, profile: Callable[[str], Mapping[str, str]] | None = None, *, chosen: str | None = None
+        self,
+        name: str,
+        profile: Callable[[str], Mapping[str, str]] | None = None,
+        *,
+        chosen: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Resolved:
         """Return what a declared model is run with: the layers of the file as one.
 
         ``name`` may be an alias, or the name of a variant or an adapter. ``profile`` returns the options of
         llama-server that ``tune`` saved under a name; None: profiles are left out. ``chosen`` is the profile to use
-        instead of the one that the file names.
+        instead of the one that the file names. What ``environment`` sets, by default that of this process, counts more
+        than the file.
         """
-        return resolved(self.model(name), name, self.presets, self.defaults, profile=profile, chosen=chosen)
+        return resolved(
+            self.model(name),
+            name,
+            self.presets,
+            self.defaults,
+            profile=profile,
+            chosen=chosen,
+            environment=os.environ if environment is None else environment,
+        )
 
 
 def names_of(model: Model) -> list[str]:
@@ -150,9 +164,8 @@ def _check_references(config: Config, reader: Reader) -> None:
     )
     for keys, settings in places:
         if settings.preset is not None and settings.preset not in config.presets:
-            near = reader.nearest(settings.preset, config.presets)
-            known = f"the presets are {', '.join(sorted(config.presets))}" if config.presets else None
-            hint = f"did you mean {near}?" if near else known
+            known = f"the presets are {', '.join(sorted(config.presets))}"
+            hint = reader.did_you_mean(settings.preset, config.presets) or known
             reader.add(None, (*keys, "preset"), f"there is no preset {settings.preset!r}", hint)
     for name in config.presets:
         chain = [name]
@@ -182,8 +195,10 @@ def _check_names(config: Config, reader: Reader) -> None:
             else:
                 owners[alias] = model.name
     for model in config.models.values():
-        for each in model.fallback or ():
-            if each not in owners:
-                near = reader.nearest(each, owners)
-                hint = f"did you mean {near}?" if near else None
-                reader.add(None, ("models", model.name, "fallback"), f"there is no model {each!r}", hint)
+        if model.source in owners and model.source != model.name:
+            hint = f"write the source of {model.source}, or a variant of it: [models.NAME.variants.{model.name}]"
+            reader.add(None, ("models", model.name, "source"), f"{model.source!r} is declared here too", hint)
+        for other in model.fallback or ():
+            if other not in owners:
+                place = ("models", model.name, "fallback")
+                reader.add(None, place, f"there is no model {other!r}", reader.did_you_mean(other, owners))

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.errors import ConfigError, Mistake, dotted, nearest, no_such_config_error
+from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, no_such_config_error
 from llama_runner.config.keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.values import WrongValue, has_secret, path_of, read_value, shown
@@ -72,9 +72,9 @@ class Reader:
         place = path or self.place_of(keys)
         self.mistakes.append(Mistake(place, self.line_of(place, keys), dotted(keys), text, hint))
 
-    def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """Return the known name that is most like another one; None if none is, or after many mistakes."""
-        return nearest(name, known) if len(self.mistakes) < _MANY else None
+    def did_you_mean(self, name: str, known: Iterable[str]) -> str | None:
+        """Return a hint with the nearest known name; None if none is near, or after many mistakes."""
+        return did_you_mean(name, known) if len(self.mistakes) < _MANY else None
 
     def has_mistake(self, *keys: str) -> bool:
         """Return whether a mistake at this key was added."""
@@ -196,13 +196,10 @@ class _File:
     def _unknown(self, keys: Keys, section: Section) -> None:
         key, known = keys[-1], [*section.keys, *section.tables]
         same = key.replace("-", "_")
-        if (near := same if same in known else self._reader.nearest(key, known)) is not None:
-            hint = f"did you mean {near}?"
-        elif "llama" in known:
+        hint = f"did you mean {same}?" if same in known else self._reader.did_you_mean(key, known)
+        if hint is None and "llama" in known:
             hint = "options of llama-server are keys of `llama`; llama-runner config schema lists the others"
-        else:
-            hint = f"the keys here are {', '.join(sorted(known))}"
-        self._mistake(keys, "there is no such key", hint)
+        self._mistake(keys, "there is no such key", hint or f"the keys here are {', '.join(sorted(known))}")
 
     def _free(self, above: Keys, value: dict[str, Any], kind: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -217,9 +214,8 @@ class _File:
                 self._mistake(keys, "a secret does not belong into this file", _way_out(key))
             elif kind == "sampling":
                 if key not in SAMPLING:
-                    near = self._reader.nearest(key, SAMPLING)
                     known = f"the keys here are {', '.join(SAMPLING)}"
-                    self._mistake(keys, "there is no such key", f"did you mean {near}?" if near else known)
+                    self._mistake(keys, "there is no such key", self._reader.did_you_mean(key, SAMPLING) or known)
                 elif isinstance(each, bool) or not isinstance(each, (int, float)) or each - each != 0:
                     self._mistake(keys, f"expected a number, got {shown(each)}")
                 else:

@@ -80,9 +80,9 @@ def test_a_model_with_a_preset_does_not_take_the_one_of_the_defaults(write: Writ
 [defaults]
 preset = "a"
 [models.x]
-source = "x"
+source = "m"
 [models.y]
-source = "x"
+source = "m"
 preset = "b"
 [presets.a]
 port = 1
