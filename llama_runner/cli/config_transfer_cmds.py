@@ -36,7 +36,7 @@ EXPORTS = ("llama-swap", "ini")
 @shared.option("--into", metavar="FILE", help="Add the models to this configuration file; its comments stay.")
 @shared.option("--force", is_flag=True, help="With --into: replace models of the same name.")
 @click.pass_obj
-def import_(extra: tuple[str, ...] | None, **given: Any) -> None:
+def import_(extra: tuple[str, ...] | None, /, **given: Any) -> None:
     """Turn the configuration of another tool into ours.
 
     FILE is a Modelfile of Ollama, a file of llama-swap or Hugind, a preset file of llama.cpp, a docker-compose.yml, or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -23,6 +25,7 @@ from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, lim
 from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.listeners import address_of, check_addresses, listen, tls_context
 from llama_runner.serving import profiles
+from llama_runner.serving.gateway_process import register_gateway
 from llama_runner.serving.keys_and_certificates import check_access
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.store import layout
@@ -30,7 +33,6 @@ from llama_runner.store import layout
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from llama_runner.core.events import Event
     from llama_runner.gateway.models import Catalogue
@@ -43,13 +45,15 @@ GRACE_S = 30.0
 class Process:
     """One gateway from its start to its end. ``write`` gets a line of text for each event and each request."""
 
-    def __init__(self, config: Path, root: Path | None, listen_at: Sequence[str], write: Callable[[str], None]) -> None:
-        self._path, self._write = config, write
+    def __init__(self, given: argparse.Namespace, write: Callable[[str], None]) -> None:
+        self._path, self._write, self._given = given.config, write, given
         self._reloading: asyncio.Task[None] | None = None
-        self._config = Config.load(config)
+        self._urls: list[str] = []
+        self._reloads = 0
+        self._config = self._read()
         table = self._config.gateway
-        self._runner = Runner(root, on_event=self._on_event)
-        self._addresses = [address_of(text) for text in listen_at or table.listen or DEFAULT_LISTEN]
+        self._runner = Runner(given.root, on_event=self._on_event)
+        self._addresses = [address_of(text) for text in given.listen or table.listen or DEFAULT_LISTEN]
         self._settings = self._settings_of(self._config)
         check_addresses(self._addresses, has_keys=bool(self._settings.keys), insecure=table.insecure)
         self._tls: ssl.SSLContext | None = None
@@ -58,6 +62,10 @@ class Process:
             assert table.tls_cert is not None
             assert table.tls_key is not None
             self._tls = tls_context(table.tls_cert, table.tls_key)
+
+    def _read(self) -> Config:
+        config = Config.load(self._path)
+        return config.only(self._given.model) if self._given.model else config
 
     def _settings_of(self, config: Config) -> Settings:
         table = config.gateway
@@ -91,6 +99,8 @@ class Process:
                 loop.add_signal_handler(number, on_end)
             if hasattr(signal, "SIGHUP"):
                 loop.add_signal_handler(signal.SIGHUP, partial(self._start_reload, gateway, application))
+            self._urls = urls
+            self._register(gateway)
             self._tell("gateway_ready", urls=urls, pid=os.getpid(), models=list(gateway.catalogue.declared))
             await ending.wait()
             self._tell("gateway_stopping")
@@ -115,16 +125,32 @@ class Process:
     async def _reload(self, gateway: Gateway, application: Application) -> None:
         """Read the configuration again. One that is wrong changes nothing."""
         try:
-            config = await asyncio.to_thread(Config.load, self._path)
+            config = await asyncio.to_thread(self._read)
             settings = self._settings_of(config)
             check_addresses(self._addresses, has_keys=bool(settings.keys), insecure=config.gateway.insecure)
             catalogue = self._catalogue(config)
         except LlamaRunnerError as error:
             self._tell("reload_failed", error=str(error), hint=error.hint)
+            self._register(gateway, str(error))
             return
         self._config, application.settings = config, settings
         await gateway.declare(catalogue)
+        self._register(gateway)
         self._tell("reloaded", models=list(catalogue.declared))
+
+    def _register(self, gateway: Gateway, failure: str | None = None) -> None:
+        """Write down that this gateway is ready, and whether it could read its configuration the last time."""
+        self._reloads += 1
+        register_gateway(
+            self._runner.servers,
+            urls=self._urls,
+            log=self._given.log,
+            config=self._path,
+            models=gateway.catalogue.declared,
+            reloads=self._reloads,
+            failure=failure,
+            detached=bool(self._given.log),
+        )
 
     def _on_event(self, event: Event) -> None:
         """Write events of the pipeline and of servers. Called from threads."""
@@ -145,11 +171,32 @@ def line_writer(descriptor: int) -> Callable[[str], None]:
     return write
 
 
-def main(config: Path, root: Path | None, listen_at: Sequence[str]) -> int:
-    """Run a gateway to its end and return its exit status. Events and requests are lines of JSON on standard output."""
+def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) -> None:
+    """Run a gateway to its end. ``write`` gets a line of JSON for each event and each request; else standard output.
+
+    Raises ``LlamaRunnerError`` before it listens.
+    """
+    given = _parser().parse_args(arguments)
+    asyncio.run(Process(given, write or line_writer(1)).run())
+
+
+def start() -> int:
+    """Run the gateway that the arguments of this process describe, and return the exit status."""
     try:
-        asyncio.run(Process(config, root, listen_at, line_writer(1)).run())
+        serve(sys.argv[1:])
     except LlamaRunnerError as error:
-        print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)  # noqa: T201
+        failed = {"event": "gateway_failed", "text": str(error), "hint": error.hint, "code": error.code}
+        line_writer(1)(json.dumps(failed))
         return error.code
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m llama_runner.gateway", description="Serve declared models.")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="root of the store")
+    listen_help = "HOST:PORT or the path of a UNIX socket"
+    parser.add_argument("--listen", action="append", default=[], metavar="ADDRESS", help=listen_help)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME", help="serve only this model")
+    parser.add_argument("--log", default="", metavar="FILE", help="the log, below the root, that `ps` names")
+    return parser
