@@ -8,10 +8,9 @@ import json
 import os
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from aiohttp import web
 
@@ -29,6 +28,7 @@ from llama_runner.serving.gateway_process import register_gateway
 from llama_runner.serving.keys_and_certificates import check_access
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.store import layout
+from llama_runner.system.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
     import ssl
@@ -161,14 +161,10 @@ class Process:
         self._write(json.dumps({"event": event, **facts}))
 
 
-def line_writer(descriptor: int) -> Callable[[str], None]:
-    """Return a function that writes a line to a descriptor; a reader that is gone does not end the gateway."""
-
-    def write(line: str) -> None:
-        with suppress(OSError):
-            os.write(descriptor, line.encode("utf-8", "backslashreplace") + b"\n")
-
-    return write
+def line_writer(stream: IO[bytes]) -> tuple[Callable[[str], None], Callable[[], None]]:
+    """Return a function that writes a line, and one that waits until all is written. A slow reader loses lines."""
+    writer = BackgroundWriter(stream, patience=0.0)
+    return lambda line: writer.write(line.encode("utf-8", "backslashreplace") + b"\n"), writer.flush
 
 
 def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) -> None:
@@ -177,7 +173,14 @@ def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) 
     Raises ``LlamaRunnerError`` before it listens.
     """
     given = _parser().parse_args(arguments)
-    asyncio.run(Process(given, write or line_writer(1)).run())
+    if write is not None:
+        asyncio.run(Process(given, write).run())
+        return
+    write, flush = line_writer(sys.stdout.buffer)
+    try:
+        asyncio.run(Process(given, write).run())
+    finally:
+        flush()
 
 
 def start() -> int:
@@ -186,7 +189,7 @@ def start() -> int:
         serve(sys.argv[1:])
     except LlamaRunnerError as error:
         failed = {"event": "gateway_failed", "text": str(error), "hint": error.hint, "code": error.code}
-        line_writer(1)(json.dumps(failed))
+        print(json.dumps(failed), flush=True)  # noqa: T201 - for whoever started this process
         return error.code
     return 0
 
