@@ -107,8 +107,9 @@ class _Job:
     def _read(self) -> None:
         """Pass the lines of the process to the event loop, in a thread."""
         assert self._child.stdout is not None
-        for text in self._child.stdout:
-            self._later(self._take, text)
+        with self._child.stdout:
+            for text in self._child.stdout:
+                self._later(self._take, text)
         self._later(self._end, self._child.wait())
 
     def _later(self, call: Any, value: Any) -> None:  # noqa: ANN401 - of _take or _end
@@ -196,7 +197,7 @@ class PullJobs:
         The job ends when the last follower leaves; with ``keep`` it goes on. Raises ``PullFailed``.
         """
         key = name.lower()
-        while (job := self._jobs.get(key)) is not None and job.stopping:
+        while (job := self._jobs.get(key)) is not None and job.stopping and not job.ended.is_set():
             await job.ended.wait()
         if job is None or job.ended.is_set():
             job = self._jobs[key] = _Job(self._root, name, keywords or {}, self.largest)
