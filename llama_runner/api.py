@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
+    from llama_runner.config.config import Config
+    from llama_runner.config.deployment import Deployment
     from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
@@ -160,6 +162,28 @@ class Runner(Root):
         graph, _, outcome = self._preparation.make(ask, lambda graph: (*graph.files, *graph.measured))
         files = made_of(self.store, graph, outcome)
         return files if output is None else copied(self.store, graph, files, output)
+
+    @public_method
+    def deployment(
+        self, *names: str, config: Config | str | os.PathLike[str] | None = None, locked: bool = False
+    ) -> Deployment:
+        """Return the models that a configuration file declares, to plan and prepare them together.
+
+        ``names`` are some of them; none means all. ``config`` defaults to that of the ``Runner``. With ``locked``
+        nothing may differ from the lock file.
+        """
+        from llama_runner.config.deployment import Deployment  # noqa: PLC0415 - not on the warm path
+
+        return Deployment(
+            self._configured(config),
+            names,
+            store=self.store,
+            sink=self._sink,
+            remotes=self._remotes,
+            profile=self._profile,
+            locked=locked,
+            lock_timeout=self._lock_timeout,
+        )
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
@@ -391,10 +415,12 @@ class Runner(Root):
         config = self.config
         if config is None or not isinstance(model, str) or config.find(model) is None:
             return model, server, keywords
+        return config.resolved(model, self._profile).over(server, keywords)
+
+    def _profile(self, name: str) -> dict[str, str]:
         from llama_runner.serving import profiles  # noqa: PLC0415 - only for a declared model
 
-        saved = layout.profiles(self.root)
-        return config.resolved(model, lambda name: profiles.read(saved, name)).over(server, keywords)
+        return profiles.read(layout.profiles(self.root), name)
 
     @property
     def _preparation(self) -> Preparation:

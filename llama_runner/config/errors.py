@@ -75,6 +75,17 @@ def no_such_config_error(path: Path) -> UsageError:
     return UsageError(f"{path} does not exist", hint="llama-runner config init writes one")
 
 
+def no_config_error() -> UsageError:
+    """Return the error for a command that needs a configuration file, where there is none."""
+    hint = "llama-runner config init writes llama-runner.toml; --config names one that is elsewhere"
+    return UsageError("there is no configuration file", hint=hint)
+
+
+def no_models_error(path: Path) -> UsageError:
+    """Return the error for a configuration file without models."""
+    return UsageError(f"{path} declares no model", hint='add one: [models.NAME] with source = "ORG/MODEL"')
+
+
 def unknown_model_error(name: str, path: Path, known: Sequence[str]) -> UsageError:
     """Return the error for a name that the file does not declare."""
     declared = f"{path} declares {', '.join(known[:8]) or 'no model'}" + ("…" if len(known) > 8 else "")  # noqa: PLR2004
