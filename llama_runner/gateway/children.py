@@ -114,7 +114,7 @@ class Children:
         kept = layout.memory_needs(self._runner.store.private)
         memory = Memory(spec_for(prepared, options), kept, self._runner._sink)  # noqa: SLF001 - told where ours is told
         need = self._sizes(memory)
-        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared), need)
+        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared, options.extra), need)
         return need
 
     def _sizes(self, memory: Memory) -> Sizes:
@@ -271,7 +271,9 @@ class Children:
             plan = self._runner.plan(model.source, **{**model.keywords, "offline": True})
             if plan.plan.pending:
                 return None
-            return facts_of(self._runner.prepare(model.source, **{**model.keywords, "offline": True}))
+            return facts_of(
+                self._runner.prepare(model.source, **{**model.keywords, "offline": True}), model.server.extra
+            )
 
         try:
             return await self._thread(look)  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.demo import EXAMPLES
-from llama_runner.gateway.clients import Client
 from llama_runner.gateway.created_models import CreatedModels, change_created, read_created
 from llama_runner.gateway.errors import BadRequest
 from llama_runner.gateway.models import Catalogue, DeclaredModel, ServedModel, catalogue_of
-from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.pull_jobs import ProgressTranslator, check_repository
 from llama_runner.store import layout
 from tests.fakehub.hub import Hub
-from tests.gateway.simple_models import Address, serving
+from tests.gateway.conftest import Running
 
 pytestmark = pytest.mark.usefixtures("user_of_the_hub")
 
@@ -42,16 +40,47 @@ def hub(hub: Hub, gguf: Path) -> Hub:
     return hub
 
 
-@pytest.fixture
-def gateway(root: Path, hub: Hub) -> Iterator[Address]:
-    rules = PullRules(("acme/*:Q4_K_M",), 64 << 20)
-    clients = {"guest": Client(name="guest"), "narrow": Client(name="narrow", models=("acme/other",), manages=True)}
-    with serving(root, Catalogue(), rules=rules, clients=clients) as address:
-        yield address
+RULES = """
+[gateway]
+allow_pull = ["acme/*:Q4_K_M"]
+max_pull = "64M"
+limits_file = "limits.toml"
+"""
+KEYS = """
+[keys.guest]
+key = "guest-key-of-the-test"
+[keys.narrow]
+key = "narrow-key-of-the-test"
+models = ["acme/other"]
+manage = true
+"""
 
 
 @pytest.fixture
-def client(gateway: Address) -> Iterator[ollama.Client]:
+def started(root: Path, tmp_path: Path) -> Iterator[Callable[[str], Running]]:
+    """Return a function that starts a gateway of the root."""
+    running: list[Running] = []
+
+    def start(rules: str = RULES) -> Running:
+        (tmp_path / "limits.toml").write_text(KEYS)
+        (tmp_path / "limits.toml").chmod(0o600)
+        config = tmp_path / f"llama-runner-{len(running)}.toml"
+        config.write_text(rules, encoding="utf-8")
+        running.append(Running(config, root))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.end()
+
+
+@pytest.fixture
+def gateway(started: Callable[..., Running], hub: Hub) -> Running:
+    return started()
+
+
+@pytest.fixture
+def client(gateway: Running) -> Iterator[ollama.Client]:
     with ollama.Client(gateway.url) as client:
         yield client
 
@@ -80,9 +109,11 @@ def test_a_pull_has_the_statuses_of_ollama_and_the_model_is_served(client: ollam
     assert client.pull("hf.co/acme/demo-GGUF:Q4_K_M").status == "success"
 
 
-def test_a_pulled_model_is_there_after_a_restart_and_gone_after_delete(root: Path, client: ollama.Client) -> None:
+def test_a_pulled_model_is_there_after_a_restart_and_gone_after_delete(
+    root: Path, client: ollama.Client, started: Callable[..., Running]
+) -> None:
     client.pull("acme/demo-GGUF")
-    with serving(root, Catalogue()) as again, ollama.Client(again.url) as other:
+    with ollama.Client(started().url) as other:
         assert other.chat("acme/demo-GGUF:latest", ASKED, options=GREEDY).message.content == ANSWER
         other.copy("acme/demo-GGUF", "short")
         assert [each.model for each in other.list().models] == ["acme/demo-GGUF:latest", "short:latest"]
@@ -92,7 +123,7 @@ def test_a_pulled_model_is_there_after_a_restart_and_gone_after_delete(root: Pat
     assert read_created(root) == CreatedModels()
 
 
-def test_two_clients_that_pull_one_model_share_a_download(gateway: Address, client: ollama.Client, hub: Hub) -> None:
+def test_two_clients_that_pull_one_model_share_a_download(gateway: Running, client: ollama.Client, hub: Hub) -> None:
     hub.fault("trickle", path="*.gguf", times=1, step=100_000)
     ends: list[Any] = []
 
@@ -113,7 +144,7 @@ def test_two_clients_that_pull_one_model_share_a_download(gateway: Address, clie
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../x/y", "file:///etc/x", "http://127.0.0.1/x", "a/b/c", "x", "", "a/b\n"]
 )
-def test_only_names_of_repositories_are_pulled(gateway: Address, name: str) -> None:
+def test_only_names_of_repositories_are_pulled(gateway: Running, name: str) -> None:
     answer = httpx.post(f"{gateway.url}/api/pull", json={"model": name})
     assert answer.status_code == 400
     assert isinstance(answer.json()["error"], str)
@@ -121,8 +152,10 @@ def test_only_names_of_repositories_are_pulled(gateway: Address, name: str) -> N
         check_repository(name)
 
 
-def test_what_is_not_on_the_hub_or_too_large_is_an_error_with_the_reason(root: Path, hub: Hub) -> None:
-    with serving(root, Catalogue(), rules=PullRules(("*",), 1000)) as gateway, ollama.Client(gateway.url) as client:
+def test_what_is_not_on_the_hub_or_too_large_is_an_error_with_the_reason(
+    started: Callable[..., Running], hub: Hub
+) -> None:
+    with ollama.Client(started('[gateway]\nallow_pull = ["*"]\nmax_pull = 1000\n').url) as client:
         for streamed in (False, True):
             with pytest.raises(ollama.ResponseError, match="acme/nowhere"):
                 list(client.pull("acme/nowhere", stream=streamed))
@@ -144,8 +177,8 @@ def test_a_model_of_the_allow_list_is_downloaded_on_its_first_request(client: ol
     assert fetched(hub) == 1
 
 
-def test_a_key_without_the_right_to_manage_changes_nothing(gateway: Address) -> None:
-    with ollama.Client(gateway.url, headers={"Authorization": "Bearer guest"}) as guest:
+def test_a_key_without_the_right_to_manage_changes_nothing(gateway: Running) -> None:
+    with ollama.Client(gateway.url, headers={"Authorization": "Bearer guest-key-of-the-test"}) as guest:
         for call in (
             guest.pull,
             guest.delete,
@@ -155,13 +188,13 @@ def test_a_key_without_the_right_to_manage_changes_nothing(gateway: Address) -> 
             with pytest.raises(ollama.ResponseError, match="may not") as caught:
                 call("acme/demo-GGUF")
             assert caught.value.status_code == 403
-    with ollama.Client(gateway.url, headers={"Authorization": "Bearer narrow"}) as narrow:
+    with ollama.Client(gateway.url, headers={"Authorization": "Bearer narrow-key-of-the-test"}) as narrow:
         with pytest.raises(ollama.ResponseError) as caught:
             narrow.chat("acme/demo-GGUF:Q4_K_M", ASKED)
         assert caught.value.status_code == 404
 
 
-def test_a_client_that_leaves_ends_the_download_and_the_next_pull_goes_on(gateway: Address, hub: Hub) -> None:
+def test_a_client_that_leaves_ends_the_download_and_the_next_pull_goes_on(gateway: Running, hub: Hub) -> None:
     hub.fault("trickle", path="*.gguf", times=1, after=700_000)
     with httpx.stream("POST", f"{gateway.url}/api/pull", json={"model": "acme/demo-GGUF"}, timeout=60) as answer:
         for text in answer.iter_lines():
