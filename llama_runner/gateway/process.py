@@ -7,9 +7,8 @@ import json
 import os
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from aiohttp import web
 
@@ -27,6 +26,7 @@ from llama_runner.serving import profiles
 from llama_runner.serving.keys_and_certificates import check_access
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.store import layout
+from llama_runner.system.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
     import ssl
@@ -137,21 +137,20 @@ class Process:
         self._write(json.dumps({"event": event, **facts}))
 
 
-def line_writer(descriptor: int) -> Callable[[str], None]:
-    """Return a function that writes a line to a descriptor; a reader that is gone does not end the gateway."""
-
-    def write(line: str) -> None:
-        with suppress(OSError):
-            os.write(descriptor, line.encode("utf-8", "backslashreplace") + b"\n")
-
-    return write
+def line_writer(stream: IO[bytes]) -> tuple[Callable[[str], None], Callable[[], None]]:
+    """Return a function that writes a line, and one that waits until all is written. A slow reader loses lines."""
+    writer = BackgroundWriter(stream, patience=0.0)
+    return lambda line: writer.write(line.encode("utf-8", "backslashreplace") + b"\n"), writer.flush
 
 
 def main(config: Path, root: Path | None, listen_at: Sequence[str]) -> int:
     """Run a gateway to its end and return its exit status. Events and requests are lines of JSON on standard output."""
+    write, flush = line_writer(sys.stdout.buffer)
     try:
-        asyncio.run(Process(config, root, listen_at, line_writer(1)).run())
+        asyncio.run(Process(config, root, listen_at, write).run())
     except LlamaRunnerError as error:
         print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)  # noqa: T201
         return error.code
+    finally:
+        flush()
     return 0
