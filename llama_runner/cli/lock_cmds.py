@@ -9,9 +9,10 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.declared_models import config_path, is_given, suggest_declared
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
-from llama_runner.core.errors import ExitCode
+from llama_runner.core.errors import ExitCode, SourceError
 from llama_runner.request.artifact_options import ARTIFACTS
 
 if TYPE_CHECKING:
@@ -57,7 +58,16 @@ def lock(**given: Any) -> None:
     absent = {"model": None, **dict.fromkeys(_SOURCES), "demo": False, "locked": False}
     keywords = shared.keywords({**absent, **given})
     del keywords["model"]
-    done = runner_for(given).lock(*names, **keywords)
+    config = config_path(given)
+    if config is not None:  # what is not given is that of the file
+        context = click.get_current_context()
+        given_here = [option.name for option in ARTIFACTS if is_given(context, option.argument)]
+        keywords = {name: value for name, value in keywords.items() if name in given_here}
+    try:
+        done = runner_for(given, config=config).lock(*names, **keywords)
+    except SourceError as error:
+        suggest_declared(error, given, names)
+        raise
     click.echo(json.dumps(done.to_json())) if given["as_json"] else say(*_done(done))
 
 
