@@ -9,10 +9,10 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.declared_models import config_path
+from llama_runner.cli.declared_models import config_path, is_given, suggest_declared
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
-from llama_runner.core.errors import ExitCode
+from llama_runner.core.errors import ExitCode, SourceError
 from llama_runner.request.artifact_options import ARTIFACTS
 from llama_runner.request.lock_file import NAME as LOCK_FILE
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _SOURCES = ("hf_model", "gguf_path", "safetensors_dir", "demo")
 _OPTIONS = [option for option in ARTIFACTS if option.name not in (*_SOURCES, "update", "locked")]
 """``--update`` has another help here."""
-_DEFAULTS = {option.name: option.default for option in _OPTIONS}
 _SHORT = 12
 
 
@@ -64,11 +63,18 @@ def lock(**given: Any) -> None:
         raise click.UsageError("name the models to lock")
     absent = {"model": None, **dict.fromkeys(_SOURCES), "demo": False, "locked": False}
     keywords = shared.keywords({**absent, **given})
-    asked = {name: value for name, value in keywords.items() if name in _DEFAULTS and value != _DEFAULTS[name]}
-    asked["update"] = given["update"]
-    if config is not None and not given["model_names"]:
-        asked.setdefault("lock_file", config.with_name(LOCK_FILE))
-    done = runner.lock(*names, **asked)
+    del keywords["model"]
+    if config is not None:  # what is not given is that of the file
+        context = click.get_current_context()
+        given_here = [option.name for option in ARTIFACTS if is_given(context, option.argument)]
+        keywords = {name: value for name, value in keywords.items() if name in given_here}
+        if not given["model_names"]:
+            keywords.setdefault("lock_file", config.with_name(LOCK_FILE))
+    try:
+        done = runner.lock(*names, **keywords)
+    except SourceError as error:
+        suggest_declared(error, given, names)
+        raise
     click.echo(json.dumps(done.to_json())) if given["as_json"] else say(*_done(done))
 
 
