@@ -53,11 +53,22 @@ class Root:
     @property
     def config(self) -> Config | None:
         """The configuration whose models can be named; None without one."""
-        if isinstance(self._config_or_path, (str, os.PathLike)):
+        if self._config_or_path is not None:
+            self._config_or_path = self._configured(self._config_or_path)
+        return self._config_or_path
+
+    def _configured(self, config: Config | str | os.PathLike[str] | None) -> Config:
+        """Return a configuration, read if it is a path; None stands for that of this root. ``UsageError`` without."""
+        found = self._config_or_path if config is None else config
+        if found is None:
+            from llama_runner.config.errors import no_config_error  # noqa: PLC0415 - only for mistakes
+
+            raise no_config_error()
+        if isinstance(found, (str, os.PathLike)):
             from llama_runner.config.config import Config  # noqa: PLC0415 - only with a file
 
-            self._config_or_path = Config.load(self._config_or_path)
-        return self._config_or_path
+            return Config.load(found)
+        return found
 
     @property
     def bins(self) -> BuildStore:

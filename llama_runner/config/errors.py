@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.core.immutable import Value
 
 if TYPE_CHECKING:
@@ -75,7 +75,23 @@ def no_such_config_error(path: Path) -> UsageError:
     return UsageError(f"{path} does not exist", hint="llama-runner config init writes one")
 
 
+def no_config_error() -> UsageError:
+    """Return the error for a command that needs a configuration file, where there is none."""
+    hint = "llama-runner config init writes llama-runner.toml; --config names one that is elsewhere"
+    return UsageError("there is no configuration file", hint=hint)
+
+
+def no_models_error(path: Path) -> UsageError:
+    """Return the error for a configuration file without models."""
+    return UsageError(f"{path} declares no model", hint='add one: [models.NAME] with source = "ORG/MODEL"')
+
+
 def unknown_model_error(name: str, path: Path, known: Sequence[str]) -> UsageError:
     """Return the error for a name that the file does not declare."""
     declared = f"{path} declares {', '.join(known[:8]) or 'no model'}" + ("…" if len(known) > 8 else "")  # noqa: PLR2004
     return UsageError(f"no model called {name!r} in {path}", hint=did_you_mean(name, known) or declared)
+
+
+def no_gateway_error(module: str | None) -> ToolError:
+    """Return the error where the libraries of the gateway are not installed."""
+    return ToolError(f"the gateway needs {module}", hint="pip install 'llama-runner[gateway]'")
