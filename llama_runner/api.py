@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
+    from llama_runner.config.config import Config
+    from llama_runner.deploy.generate import Generated, GenerateOptions, Target
     from llama_runner.doctor.self_test import SelfTestResult
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
@@ -205,6 +207,28 @@ class Runner(Root):
 
         programs, _, outcome = self._preparation.make(ask)
         return made_programs_of(self.store, programs, outcome).replace(seconds=time.monotonic() - began)
+
+    @public_method
+    def generate(
+        self,
+        target: Target,
+        *names: str,
+        config: Config | str | os.PathLike[str] | None = None,
+        options: GenerateOptions | None = None,
+    ) -> Generated:
+        """Return the files that run declared models elsewhere; ``Generated.write`` writes them.
+
+        ``target`` is ``compose``, ``quadlet``, ``kubernetes``, ``systemd`` or ``dockerfile``. ``names`` are those of
+        the configuration file; none means all. ``config`` defaults to the file that ``llama-runner`` finds. Uses no
+        network. ``CannotGenerate`` for what cannot run there.
+        """
+        from llama_runner.deploy.generate import GenerateOptions, find_declared, generate  # noqa: PLC0415
+        from llama_runner.deploy.memory import known_memory  # noqa: PLC0415 - not on the warm path
+
+        quietly = Runner(self.root)
+        memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
+        found = None if target == "dockerfile" else find_declared(config, self.root)
+        return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method
     def launch(

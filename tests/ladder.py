@@ -17,6 +17,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library"}),
+    frozenset({"deploy"}),
     frozenset({"api", "root", "status"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
