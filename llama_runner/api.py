@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.config.config import Config
-    from llama_runner.deploy.generate import Generated, GenerateOptions, Target
+    from llama_runner.config.deployment import Deployment
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.request.binaries_graph import Programs
@@ -57,7 +58,8 @@ class Runner(Root):
 
     ``root`` defaults to ``LLAMA_RUNNER_ROOT``, the checkout that the package runs from, or the user's data
     directory. ``on_event`` is called with every event, from several threads. ``lock_timeout`` is how many
-    seconds to wait for another process that makes the same thing.
+    seconds to wait for another process that makes the same thing. ``config`` is a configuration file: where a method
+    takes a model, it takes a name that the file declares too. What is given to the method counts more than the file.
     """
 
     @property
@@ -79,6 +81,7 @@ class Runner(Root):
 
         Raises what ``serve`` would say of the options of ``server`` before any work, where the programs are here.
         """
+        model, server, keywords = self._declared(model, server, keywords)
         if server is not None:
             check_users(server)
         request = Request(model, keywords, store=self.store, sink=self._sink, remember=False, remotes=self._remotes)
@@ -105,6 +108,7 @@ class Runner(Root):
         These are: what ``plan`` raises, what is missing offline, and, where all is here, whether memory suffices. The
         port is not tried.
         """
+        model, server, keywords = self._declared(model, server, keywords)
         check_users(server or ServerOptions())
         forecast = self.plan(model, server=server, **keywords)
         if forecast.missing:
@@ -127,6 +131,7 @@ class Runner(Root):
 
         What ``server`` passes on to llama-server is tried on the programs before a model is fetched or made.
         """
+        model, server, keywords = self._declared(model, server, keywords)
         began = time.monotonic()
 
         def ask() -> tuple[Request, Pipeline]:
@@ -144,6 +149,7 @@ class Runner(Root):
 
         An output that ends with a slash is a directory, in which the copy is named after the model.
         """
+        model, _, keywords = self._declared(model, None, keywords)
 
         def ask() -> tuple[Request, Pipeline]:
             request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
@@ -159,6 +165,28 @@ class Runner(Root):
         return files if output is None else copied(self.store, graph, files, output)
 
     @public_method
+    def deployment(
+        self, *names: str, config: Config | str | os.PathLike[str] | None = None, locked: bool = False
+    ) -> Deployment:
+        """Return the models that a configuration file declares, to plan and prepare them together.
+
+        ``names`` are some of them; none means all. ``config`` defaults to that of the ``Runner``. With ``locked``
+        nothing may differ from the lock file.
+        """
+        from llama_runner.config.deployment import Deployment  # noqa: PLC0415 - not on the warm path
+
+        return Deployment(
+            self._configured(config),
+            names,
+            store=self.store,
+            sink=self._sink,
+            remotes=self._remotes,
+            profile=self._profile,
+            locked=locked,
+            lock_timeout=self._lock_timeout,
+        )
+
+    @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
         """Prepare models and write commit, recipes, tools and digests of each into a lock file.
 
@@ -169,7 +197,7 @@ class Runner(Root):
         from llama_runner.request.lock_models import Locker  # noqa: PLC0415 - not on the warm path
 
         locker = Locker(self._preparation, self.store, self._sink, keywords.get("lock_file"))
-        return locker.lock([(model, keywords) for model in models or (None,)])
+        return locker.lock([self._declared(model, None, keywords)[::2] for model in models or (None,)])
 
     @public_method
     def check_lock(self, *names: str, lock_file: str | Path | None = None, offline: bool = False) -> LockCheck:
@@ -219,15 +247,15 @@ class Runner(Root):
         """Return the files that run declared models elsewhere; ``Generated.write`` writes them.
 
         ``target`` is ``compose``, ``quadlet``, ``kubernetes``, ``systemd`` or ``dockerfile``. ``names`` are those of
-        the configuration file; none means all. ``config`` defaults to the file that ``llama-runner`` finds. Uses no
-        network. ``CannotGenerate`` for what cannot run there.
+        the configuration file; none means all. ``config`` defaults to that of the ``Runner``. Uses no network.
+        ``CannotGenerate`` for what cannot run there.
         """
-        from llama_runner.deploy.generate import GenerateOptions, find_declared, generate  # noqa: PLC0415
-        from llama_runner.deploy.memory import known_memory  # noqa: PLC0415 - not on the warm path
+        from llama_runner.generate.files import GenerateOptions, generate  # noqa: PLC0415 - not on the warm path
+        from llama_runner.generate.memory import known_memory  # noqa: PLC0415
 
         quietly = Runner(self.root)
         memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
-        found = None if target == "dockerfile" else find_declared(config, self.root)
+        found = None if target == "dockerfile" else self._configured(config)
         return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method
@@ -243,7 +271,8 @@ class Runner(Root):
         """Launch what was prepared and return the server once it answers.
 
         ``terminal`` gets the output of the server, like its log. Once ``cancelled`` returns True, a server that still
-        loads is stopped and ``Interrupted`` raised. ``about`` has further members of the registry entry.
+        loads is stopped and ``Interrupted`` raised. ``about`` has further members of the registry entry. A model that
+        was deleted since is a ``ServerError``: prepare it again, as ``serve`` does by itself.
         """
         spec, log_name = self._checked(prepared, server), new_name()
         memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
@@ -273,7 +302,8 @@ class Runner(Root):
         """Launch what was prepared in a process of its own, and return the server once it answers.
 
         It continues after this process. ``policy`` says whether it is restarted when it ends, ``limit`` how many starts
-        in a row may fail. A detached server of the same launch that runs already is returned instead.
+        in a row may fail. A detached server of the same launch that runs already is returned instead. A model that
+        was deleted since is an error, as in ``launch``.
         """
         from llama_runner.serving.detached_server import detached_server  # noqa: PLC0415 - not on the warm path
 
@@ -308,6 +338,7 @@ class Runner(Root):
         Leaving the ``with`` block of one that ran before does not end it. Another server at its address is a
         ``PortTaken`` that names it.
         """
+        model, server, keywords = self._declared(model, server, keywords)
         from llama_runner.serving.running_server import ensure_ready  # noqa: PLC0415 - not on the warm path
 
         check_users(server or ServerOptions())
@@ -333,6 +364,7 @@ class Runner(Root):
 
         The port is tried before any work is done.
         """
+        model, server, keywords = self._declared(model, server, keywords)
         options = server or ServerOptions()
         check_launch(options, self.servers)
 
@@ -370,6 +402,7 @@ class Runner(Root):
         serves the model in another quantization is used unless a quantization is asked for. Else a server is started
         on a free port; it ends with the block. ``url`` is the address of any server.
         """
+        model, server, keywords = self._declared(model, server, keywords)
         from llama_runner.request.running_model import address_of, named_server, server_of_model  # noqa: PLC0415 - not on the warm path
         from llama_runner.serving import client_for_model as shared  # noqa: PLC0415
 
@@ -383,15 +416,34 @@ class Runner(Root):
             if (about := server_of_model(self.servers, model, keywords, launch)) is not None:
                 self._sink(Noticed("uses", f"{about['alias']} at {about['url']} answers; -q chooses a quantization"))
                 return shared.client_of(about)
-        prepared = self.prepare(model, server=options, **keywords)
-        start = partial(self.launch, prepared, server=options, about=shared.NOT_SHARED)
-        return shared.shared_client(options, spec_for(prepared, options), self.servers, start)
+        prepare = partial(self.prepare, model, server=options, **keywords)
+        unused = [prepare()]
+        spec = spec_for(unused[0], options)
+
+        def start() -> Server:
+            return self.launch(unused.pop() if unused else prepare(), server=options, about=shared.NOT_SHARED)
+
+        return shared.shared_client(options, spec, self.servers, partial(until_there, start))
 
     def self_test(self) -> Iterator[SelfTestResult]:
         """Try to compile, convert, quantize and serve in a temporary root; yields each trial as it ends."""
         from llama_runner.doctor.self_test import self_test  # noqa: PLC0415 - not on the warm path
 
         return self_test(self.root, Runner)  # type: ignore[arg-type]  # mypy does not match Unpack with **Any
+
+    def _declared(
+        self, model: str | Path | None, server: ServerOptions | None, keywords: RunnerKeywords
+    ) -> tuple[str | Path | None, ServerOptions | None, RunnerKeywords]:
+        """Return the source and the options of a model that the configuration declares; of any other as they are."""
+        config = self.config
+        if config is None or not isinstance(model, str) or config.find(model) is None:
+            return model, server, keywords
+        return config.resolved(model, self._profile).over(server, keywords)
+
+    def _profile(self, name: str) -> dict[str, str]:
+        from llama_runner.serving import profiles  # noqa: PLC0415 - only for a declared model
+
+        return profiles.read(layout.profiles(self.root), name)
 
     @property
     def _preparation(self) -> Preparation:

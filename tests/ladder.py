@@ -17,8 +17,9 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library"}),
-    frozenset({"deploy"}),
+    frozenset({"generate"}),
     frozenset({"api", "root", "status"}),
+    frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
 )

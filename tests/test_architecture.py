@@ -25,7 +25,8 @@ HEAVY = {
     "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
-    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "fsspec", "s3fs", "cyclonedx", "packageurl",
+    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
+    "fsspec", "s3fs", "cyclonedx", "packageurl",
 }  # fmt: skip
 
 

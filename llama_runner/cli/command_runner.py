@@ -6,6 +6,8 @@ import gc
 import signal
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.cli.declared_models import config_path
+
 if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.core.events import Event
@@ -41,4 +43,4 @@ def root_of(given: dict[str, Any]) -> Root:
             printer = Printer()
         printer(event)
 
-    return Root(given["root"], on_event=tell, lock_timeout=_LOCK_TIMEOUT_S)
+    return Root(given["root"], on_event=tell, lock_timeout=_LOCK_TIMEOUT_S, config=config_path(given))

@@ -68,8 +68,7 @@ def _fill(context: click.Context, given: dict[str, Any], resolved: Resolved) -> 
     given["model"] = resolved.source
     for name, value in resolved.values.items():
         option = MODEL_OPTIONS[name]
-        from_environment = option.environment is not None and bool(os.environ.get(option.environment))
-        if option.argument in given and not from_environment and not _is_given(context, option.argument):
+        if option.argument in given and not _is_given(context, option.argument):
             given[option.argument] = not value if name == "projector" else value
     if "system" in given and given["system"] is None:
         given["system"] = resolved.get("system")

@@ -41,9 +41,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 @shared.option(
     "--older-than",
     type=Duration(),
-    default="7d",
     metavar="TIME",
     help="Keep what was made or used in this time (7d, 12h, 30m).",
+    default_text="7d",
 )
 @shared.option(
     "--max-size",
@@ -55,7 +55,8 @@ def gc(**given: Any) -> None:
     """List what nothing needs, with the reason for each; --apply deletes it.
 
     Old revisions, intermediates, unused builds, unpacked sources, unfinished work, old logs, and files of artifacts
-    that are gone. What a running process uses is never deleted, nor what `models keep` names.
+    that are gone. What a running process uses is never deleted, nor what `models keep`, a lock file or the
+    configuration file names.
     """
     found = root_of(given).gc(apply=given["apply"], older_than=given["older_than"], max_size=given["max_size"])
     if given["as_json"]:

@@ -9,6 +9,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.declared_models import config_path
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
 from llama_runner.core.printable import printable
@@ -17,7 +18,7 @@ from llama_runner.core.sizes import parse_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llama_runner.deploy.generate import Generated, Target
+    from llama_runner.generate.files import Generated, Target
 
 EXAMPLES = (
     "llama-runner generate dockerfile -o Dockerfile",
@@ -143,13 +144,13 @@ def systemd(**given: Any) -> None:
 
 
 def _write(target: Target, given: dict[str, Any]) -> None:
-    from llama_runner.deploy.generate import GenerateOptions  # noqa: PLC0415 - not for --help
+    from llama_runner.generate.files import GenerateOptions  # noqa: PLC0415 - not for --help
 
     taken = {name: value for name, value in given.items() if name in GenerateOptions.fields and value is not None}
     if "memory" in taken:
         taken["memory"] = _memory(given["memory"])
     made = runner_for(given).generate(
-        target, *given.get("names", ()), config=given["config"], options=GenerateOptions(**taken)
+        target, *given.get("names", ()), config=config_path(given), options=GenerateOptions(**taken)
     )
     paths = [] if given["output"] is None else made.write(given["output"], force=given["force"])
     if given["as_json"]:

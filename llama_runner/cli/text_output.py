@@ -336,7 +336,7 @@ def status(of: Status) -> str:
     """Return what the store holds and what is running."""
     lines = [f"root      {of.root}"]
     for artifact in of.artifacts:
-        there = size_text(artifact.bytes) if artifact.present else "deleted, its record is kept"
+        there = size_text(artifact.bytes) if artifact.present else "only its record is here"
         lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
     lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
     lines += [f"{'failed' if server['failure'] else 'running':<9} {running(server)}" for server in of.servers]

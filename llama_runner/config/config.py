@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.errors import ConfigError, nearest, unknown_model_error
+from llama_runner.config.errors import ConfigError, did_you_mean, unknown_model_error
 from llama_runner.config.keys import ADAPTER, FILE_NAME, SOURCES
 from llama_runner.config.layers import Resolved, resolved
 from llama_runner.config.model import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
@@ -79,15 +79,29 @@ class Config(Value, eq=False):
         return found
 
     def resolved(
-        self, name: str, profile: Callable[[str], Mapping[str, str]] | None = None, *, chosen: str | None = None
+        self,
+        name: str,
+        profile: Callable[[str], Mapping[str, str]] | None = None,
+        *,
+        chosen: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Resolved:
         """Return what a declared model is run with: the layers of the file as one.
 
         ``name`` may be an alias, or the name of a variant or an adapter. ``profile`` returns the options of
         llama-server that ``tune`` saved under a name; None: profiles are left out. ``chosen`` is the profile to use
-        instead of the one that the file names.
+        instead of the one that the file names. What ``environment`` sets, by default that of this process, counts more
+        than the file.
         """
-        return resolved(self.model(name), name, self.presets, self.defaults, profile=profile, chosen=chosen)
+        return resolved(
+            self.model(name),
+            name,
+            self.presets,
+            self.defaults,
+            profile=profile,
+            chosen=chosen,
+            environment=os.environ if environment is None else environment,
+        )
 
 
 def names_of(model: Model) -> list[str]:
@@ -141,9 +155,8 @@ def _check_references(config: Config, reader: Reader) -> None:
     )
     for keys, settings in places:
         if settings.preset is not None and settings.preset not in config.presets:
-            near = nearest(settings.preset, config.presets)
             known = f"the presets are {', '.join(sorted(config.presets))}"
-            hint = f"did you mean {near}?" if near else known
+            hint = did_you_mean(settings.preset, config.presets) or known
             reader.add(None, (*keys, "preset"), f"there is no preset {settings.preset!r}", hint)
     for name in config.presets:
         chain = [name]
@@ -169,12 +182,14 @@ def _check_names(config: Config, reader: Reader) -> None:
         claimed += [(f"{model.name}:{key}", (*keys, "adapters", key)) for key in model.adapters]
         for alias, place in claimed:
             if alias in owners:
-                other = dict(zip(config.models, config.models, strict=True)).get(alias) or owners[alias]
+                other = owners[alias] or alias
                 reader.add(None, place, f"{alias!r} is a name of {other} too", "a name means one model")
             owners[alias] = model.name
     for model in config.models.values():
-        for each in model.fallback or ():
-            if each not in owners:
-                near = nearest(each, owners)
-                hint = f"did you mean {near}?" if near else None
-                reader.add(None, ("models", model.name, "fallback"), f"there is no model {each!r}", hint)
+        if model.source in owners and model.source != model.name:
+            hint = f"write the source of {model.source}, or a variant of it: [models.NAME.variants.{model.name}]"
+            reader.add(None, ("models", model.name, "source"), f"{model.source!r} is declared here too", hint)
+        for other in model.fallback or ():
+            if other not in owners:
+                place = ("models", model.name, "fallback")
+                reader.add(None, place, f"there is no model {other!r}", did_you_mean(other, owners))

@@ -64,13 +64,29 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next((each for each in names if each.casefold() == near[0]), None) if near else None
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Return the hint with the nearest known name; None if none is near."""
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else None
+
+
 def no_such_config_error(path: Path) -> UsageError:
     """Return the error for a configuration file that does not exist."""
     return UsageError(f"{path} does not exist", hint="llama-runner config init writes one")
 
 
+def no_config_error() -> UsageError:
+    """Return the error for a command that needs a configuration file, where there is none."""
+    hint = "llama-runner config init writes llama-runner.toml; --config names one that is elsewhere"
+    return UsageError("there is no configuration file", hint=hint)
+
+
+def no_models_error(path: Path) -> UsageError:
+    """Return the error for a configuration file without models."""
+    return UsageError(f"{path} declares no model", hint='add one: [models.NAME] with source = "ORG/MODEL"')
+
+
 def unknown_model_error(name: str, path: Path, known: Sequence[str]) -> UsageError:
     """Return the error for a name that the file does not declare."""
-    near = nearest(name, known)
     declared = f"{path} declares {', '.join(known[:8]) or 'no model'}" + ("…" if len(known) > 8 else "")  # noqa: PLR2004
-    return UsageError(f"no model called {name!r} in {path}", hint=f"did you mean {near}?" if near else declared)
+    return UsageError(f"no model called {name!r} in {path}", hint=did_you_mean(name, known) or declared)

@@ -1,7 +1,7 @@
 """The layers of a configuration as one: model, its preset, the profile of ``tune``, ``[defaults]``.
 
 The first that sets a key counts. ``llama``, ``sampling`` and ``template`` are put together key by key. What the command
-line or the environment says counts more and is known by the caller only; what nothing sets has its built-in value.
+line says counts more and is known by the caller only; what nothing sets has its built-in value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 
     value: Any
     origin: str
-    """``model``, ``preset NAME``, ``profile NAME``, ``defaults``."""
+    """``variable NAME``, ``variant NAME``, ``model``, ``preset NAME``, ``profile NAME``, ``defaults``."""
 
 
 class Resolved(Value, eq=False):
@@ -65,6 +65,20 @@ class Resolved(Value, eq=False):
         """``restart`` and ``restart_limit``, where they are set."""
         return self._read_by("supervisor")
 
+    def over(
+        self, server: ServerOptions | None, keywords: RunnerKeywords
+    ) -> tuple[str | None, ServerOptions, RunnerKeywords]:
+        """Return model, options of the server and keywords, where those that are given here count more.
+
+        A field of ``server`` counts as given if it does not have its default.
+        """
+        own = self.server
+        if server is not None:
+            plain = ServerOptions()
+            given = {name: value for name, value in server.__dict__.items() if value != getattr(plain, name)}
+            own = own.replace(**{**given, "extra": (*self.words, *server.extra)})
+        return self.source, own, {**self.keywords, **keywords}
+
     def get(self, key: str) -> Any:  # noqa: ANN401 - of the key's kind
         """Return the value of a key that is no option of ``run``, such as ``ttl``; None if nothing sets it."""
         return self.settings[key].value if key in self.settings else None
@@ -81,16 +95,24 @@ def resolved(
     *,
     profile: Callable[[str], Mapping[str, str]] | None,
     chosen: str | None,
+    environment: Mapping[str, str],
 ) -> Resolved:
     """Return the layers of a model, or of its variant or adapter of that name, as one."""
-    found: dict[str, Setting] = {}
+    found = {
+        option.name: Setting(
+            "…" if option.secret else environment[option.environment], f"variable {option.environment}"
+        )
+        for option in MODEL_OPTIONS.values()
+        if option.environment is not None and environment.get(option.environment)
+    }
+    outside = set(found)
     base, (names, part) = model.path.parent, _part_of(model, name)
     for origin, layer in (*part, *_layers(model, presets, defaults, profile, chosen)):
         for key, value in _flat(layer):
             found.setdefault(key, Setting(value, origin))
     if model.source is not None or any(name in model.options for name in SOURCES):
         found = {key: each for key, each in found.items() if key not in SOURCES or each.origin == "model"}
-    values = {key: each.value for key, each in found.items() if key in MODEL_OPTIONS and key != "profile"}
+    values = {key: each.value for key, each in found.items() if key in MODEL_OPTIONS.keys() - outside - {"profile"}}
     source = model.source
     if source is not None and is_path(source, base):
         source = str(path_of(source, base))

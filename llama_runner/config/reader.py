@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.errors import ConfigError, Mistake, dotted, nearest, no_such_config_error
+from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, nearest, no_such_config_error
 from llama_runner.config.keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.values import WrongValue, has_secret, path_of, read_value, shown
@@ -198,9 +198,8 @@ class _File:
                 self._mistake(keys, "a secret does not belong into this file", _way_out(key))
             elif kind == "sampling":
                 if key not in SAMPLING:
-                    near = nearest(key, SAMPLING)
                     known = f"the keys here are {', '.join(SAMPLING)}"
-                    self._mistake(keys, "there is no such key", f"did you mean {near}?" if near else known)
+                    self._mistake(keys, "there is no such key", did_you_mean(key, SAMPLING) or known)
                 elif isinstance(each, bool) or not isinstance(each, (int, float)) or each - each != 0:
                     self._mistake(keys, f"expected a number, got {shown(each)}")
                 else:

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llama_runner.core.errors import UsageError
 from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.option_values import wrong_value_error
+from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.model_names import Selection, select
 from llama_runner.library.models import models_of
 from llama_runner.request.runner_methods import public_method
@@ -45,9 +46,17 @@ class Library:
     """The models under one root. Each call looks anew."""
 
     def __init__(
-        self, store: Store, sink: Sink, *, builds: Callable[[], BuildStore], lock_timeout: float = 6 * 3600
+        self,
+        store: Store,
+        sink: Sink,
+        *,
+        builds: Callable[[], BuildStore],
+        lock_timeout: float = 6 * 3600,
+        declared: Callable[[], DeclaredModels] = DeclaredModels,
     ) -> None:
+        """``declared`` returns what configuration files declare."""
         self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
+        self._declared = declared
 
     @public_method
     def list(self, *, everything: bool = False) -> list[Model]:
@@ -162,11 +171,13 @@ class Library:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
 
         Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
-        ``keep`` or a lock file names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        ``keep``, a lock file or the configuration names is a ``UsageError`` without ``force``, one that a server uses a
+        ``StoreError``.
         """
         from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
 
-        return (look if dry_run else remove)(self._store, names, force=force, sink=self._sink)
+        declared = self._declared()
+        return (look if dry_run else remove)(self._store, names, declared=declared, force=force, sink=self._sink)
 
     @public_method
     def verify(
@@ -266,7 +277,7 @@ class Library:
         return tuple(importer.run(model, how) for model in chosen.values())
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
-        return select(models_of(inventory), name)
+        return select(models_of(inventory), self._declared().names.get(name, name))
 
 
 def _path(text: str | os.PathLike[str]) -> Path:

@@ -16,6 +16,7 @@ from llama_runner.core.step import Step, step_key
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.library.models import LOCAL
+from llama_runner.library.verify import Verifier
 from llama_runner.library.verify_rules import find_remote, published_digests
 from llama_runner.request import binaries_graph
 from llama_runner.request.graph import Pipeline, graph_of
@@ -74,8 +75,23 @@ class Repair:
     def repair(self, artifact: Artifact, damaged: frozenset[str]) -> str:
         """Make an artifact again, of which these files are damaged; return how. Raises a ``LlamaRunnerError``.
 
-        Other files of a download are used as they are. The damaged bytes stay until the new ones are complete.
+        Other files of a download are used as they are. The damaged bytes stay until the new ones are complete. One
+        process at a time repairs an artifact.
         """
+        lock = layout.lock_file(self._store.private, f"repair-{short_hash(artifact.record.key, 16)}")
+        with locks.hold(lock, "verify --repair", self._sink, timeout=self._lock_timeout):
+            if self._is_repaired(artifact):
+                return "another process repaired it"
+            return self._repair(artifact, damaged)
+
+    def _is_repaired(self, artifact: Artifact) -> bool:
+        """Whether the artifact was published again since its record was read, and is as recorded now."""
+        record = self._store.record(artifact.place)
+        if record is None or record == artifact.record:
+            return False
+        return not Verifier(self._store, lambda _event: None).run([artifact.replace(record=record)], "last").problems
+
+    def _repair(self, artifact: Artifact, damaged: frozenset[str]) -> str:
         if artifact.record.made.get("kept") is False:
             removal.remove(self._store, artifact.place, artifact.record, keep=artifact.record)
             return "it was deleted; it is made again when needed"

@@ -31,7 +31,7 @@ from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source
 from llama_runner.store import layout
 from llama_runner.store.errors import NO_ROOM, as_store_error
-from llama_runner.store.used_lock_files import remember_lock_file
+from llama_runner.store.used_files import remember_file
 from llama_runner.system import hardware
 from llama_runner.system.files import try_writing, write_atomically
 
@@ -166,7 +166,7 @@ class Locker:
         if here in before.entry["build"]:
             if before.commit is None:  # another model may have the same name
                 self._check(model, keywords, before)
-            remember_lock_file(self._store.private, self.file)
+            remember_file(layout.lock_files(self._store.private), self.file)
             return LockedNow(before.name, "unchanged")
         free = LockedModel(before.name, {**before.entry, "build": {here: UNKNOWN}})
         entry = self._make(model, self._with_options_of(before, keywords), free)
@@ -244,7 +244,7 @@ class Locker:
             content = self._read().with_model(model, instead_of=instead_of).format()
             with _write_errors(self.file):
                 write_atomically(self.file.resolve(), content, durable=True)
-        remember_lock_file(self._store.private, self.file)
+        remember_file(layout.lock_files(self._store.private), self.file)
 
 
 @contextmanager

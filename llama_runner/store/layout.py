@@ -175,6 +175,11 @@ def lock_files(private: Path) -> Path:
     return private / "lock_files.json"
 
 
+def config_files(private: Path) -> Path:
+    """Return the file that says which configuration files were used with this root."""
+    return private / "config_files.json"
+
+
 def capabilities(private: Path) -> Path:
     """Return the directory of the capabilities of builds."""
     return private / "capabilities"

@@ -1,4 +1,4 @@
-"""The list of lock files that were used with a root: one small file. ``gc`` keeps what they name."""
+"""Lists of files that were used with a root, such as lock files: ``gc`` keeps what they name. One small file each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ SCHEMA = 1
 
 def unreadable_list_error(path: Path, why: str) -> StoreError:
     """Return the error for a list that cannot be read, so that nothing may be freed."""
-    return StoreError(f"{path} does not say which lock files to respect: {why}", hint="mend it, or remove it")
+    return StoreError(f"{path} does not say which files to respect: {why}", hint="mend it, or remove it")
 
 
-def known_lock_files(private: Path) -> tuple[Path, ...]:
-    """Return the lock files that were used with this root; ``StoreError`` where the list is damaged."""
-    path = layout.lock_files(private)
+def known_files(path: Path) -> tuple[Path, ...]:
+    """Return the files of a list; ``StoreError`` where it is damaged."""
     try:
         found = read_json(path)
         if found["schema"] != SCHEMA:
@@ -33,15 +32,15 @@ def known_lock_files(private: Path) -> tuple[Path, ...]:
         raise unreadable_list_error(path, str(error)) from None
 
 
-def remember_lock_file(private: Path, file: Path) -> None:
-    """Add a lock file to the list; does nothing where the root cannot be written."""
+def remember_file(path: Path, file: Path) -> None:
+    """Add a file to a list; does nothing where the root cannot be written."""
     with suppress(StoreError, OSError):
-        if file in known_lock_files(private):
+        if file in known_files(path):
             return
         from filelock import FileLock  # noqa: PLC0415 - only to write
 
-        lock = layout.lock_file(private, "lock-files")
+        lock = layout.lock_file(path.parent, path.stem.replace("_", "-"))
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            files = sorted({*map(str, known_lock_files(private)), str(file)})
-            write_json(layout.lock_files(private), {"schema": SCHEMA, "files": files}, durable=True)
+            files = sorted({*map(str, known_files(path)), str(file)})
+            write_json(path, {"schema": SCHEMA, "files": files}, durable=True)

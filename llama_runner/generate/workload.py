@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value, field
-from llama_runner.deploy.errors import CannotGenerate, new_key_error
-from llama_runner.deploy.names import labels
-from llama_runner.deploy.quoting import check_text
+from llama_runner.generate.errors import CannotGenerate, new_key_error
+from llama_runner.generate.names import labels
+from llama_runner.generate.quoting import check_text
 from llama_runner.request.artifact_options import ARTIFACTS, BUILD, PROGRAMS
 from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, is_loopback, is_socket

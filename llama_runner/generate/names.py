@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
-from llama_runner.deploy.errors import CannotGenerate
+from llama_runner.generate.errors import CannotGenerate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.core.url_redaction import redacted
-from llama_runner.deploy.errors import CannotGenerate, new_key_error
-from llama_runner.deploy.quoting import check_text
-from llama_runner.deploy.workload import checked_ports
+from llama_runner.generate.errors import CannotGenerate, new_key_error
+from llama_runner.generate.quoting import check_text
+from llama_runner.generate.workload import checked_ports
 from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving import unit_files
 from llama_runner.store.layout import safe_name
@@ -15,7 +15,7 @@ from llama_runner.store.layout import safe_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.deploy.workload import ServedModel
+    from llama_runner.generate.workload import ServedModel
 
 
 def systemd(models: Sequence[ServedModel], *, program: str, user: str | None) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value
-from llama_runner.deploy.errors import CannotGenerate
-from llama_runner.deploy.quoting import comment, doubled_dollars, yaml_text
-from llama_runner.deploy.workload import PORT, ROOT, UID, Workload
+from llama_runner.generate.errors import CannotGenerate
+from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
+from llama_runner.generate.workload import PORT, ROOT, UID, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.deploy.errors import CannotGenerate
+from llama_runner.generate.errors import CannotGenerate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

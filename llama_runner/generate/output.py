@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from llama_runner.deploy.errors import CannotGenerate
+from llama_runner.generate.errors import CannotGenerate
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import read_bounded, write_atomically

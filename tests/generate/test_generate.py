@@ -19,12 +19,12 @@ import yaml  # type: ignore[import-untyped]
 
 from llama_runner import Runner, UsageError
 from llama_runner.config.config import Config
-from llama_runner.deploy.errors import CannotGenerate
-from llama_runner.deploy.generate import GenerateOptions, Target
-from llama_runner.deploy.names import label, labels
-from llama_runner.deploy.workload import UID
+from llama_runner.generate.errors import CannotGenerate
+from llama_runner.generate.files import GenerateOptions, Target
+from llama_runner.generate.names import label, labels
+from llama_runner.generate.workload import UID
 from tests.conftest import Command, says
-from tests.deploy.conftest import CONFIG, Make
+from tests.generate.conftest import CONFIG, Make
 
 QUADLET = shutil.which("quadlet", path=f"{os.environ['PATH']}:/usr/libexec/podman:/usr/lib/podman")
 COMPOSE_SCHEMA = json.loads(

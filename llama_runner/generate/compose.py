@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_runner.deploy.quoting import comment, doubled_dollars, yaml_text
-from llama_runner.deploy.workload import PORT, ROOT, UID, Mount, Secret, Workload
+from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
+from llama_runner.generate.workload import PORT, ROOT, UID, Mount, Secret, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

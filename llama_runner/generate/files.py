@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from llama_runner.config.errors import no_models_error
 from llama_runner.core.immutable import Value
 from llama_runner.core.option_values import wrong_value_error
-from llama_runner.deploy.dockerfile import VARIANTS, Variant
-from llama_runner.deploy.errors import CannotGenerate
-from llama_runner.deploy.workload import OF_IMAGE, MemoryNeed, ServedModel, workloads
+from llama_runner.generate.dockerfile import VARIANTS, Variant
+from llama_runner.generate.errors import CannotGenerate
+from llama_runner.generate.workload import OF_IMAGE, MemoryNeed, ServedModel, workloads
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
@@ -85,24 +86,13 @@ class Generated(Value, eq=False):
 
         A file with another content is a ``CannotGenerate`` before anything is written, unless ``force``.
         """
-        from llama_runner.deploy.output import write  # noqa: PLC0415 - only then
+        from llama_runner.generate.output import write  # noqa: PLC0415 - only then
 
         return write(self.files, output, force=force)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``generate --json``."""
         return {"target": self.target, "files": dict(self.files), "notes": list(self.notes)}
-
-
-def find_declared(config: Config | str | os.PathLike[str] | None, root: Path) -> Config | None:
-    """Return the configuration: the one that is given, or the one that is found. None without one."""
-    from llama_runner.config.config import Config  # noqa: PLC0415 - not for a Dockerfile
-    from llama_runner.config.find import find_config  # noqa: PLC0415
-
-    if isinstance(config, Config):
-        return config
-    path = find_config(config, root, environment=os.environ)
-    return None if path is None else Config.load(path)
 
 
 def generate(
@@ -119,7 +109,7 @@ def generate(
     if target not in TARGETS:
         raise wrong_value_error("target", f"one of {', '.join(TARGETS)}", target)
     if target == "dockerfile":
-        from llama_runner.deploy import dockerfile  # noqa: PLC0415 - one of five
+        from llama_runner.generate import dockerfile  # noqa: PLC0415 - one of five
 
         text = dockerfile.dockerfile(options.variant, package=f"llama-runner=={__version__}")
         return Generated(target, {dockerfile.FILE_NAME: text})
@@ -130,7 +120,7 @@ def generate(
     found = [config.resolved(name) for name in names or config.models]
     resolved = list({each.names[0]: each for each in found}.values())
     if not resolved:
-        raise CannotGenerate(f"{config.path} declares no model", hint="llama-runner config init declares one")
+        raise no_models_error(config.path)
     remote = options.remote_store or config.store.remote_store
     _check_memory_names(options, [each.model.name for each in resolved])
     needs_memory = target != "systemd"
@@ -144,11 +134,11 @@ def _files(
 ) -> dict[str, str]:
     image, variant = options.image_name, options.variant
     if target == "systemd":
-        from llama_runner.deploy.systemd import systemd  # noqa: PLC0415 - one of five
+        from llama_runner.generate.systemd import systemd  # noqa: PLC0415 - one of five
 
         return systemd(models, program=options.program, user=options.user)
     if target == "kubernetes":
-        from llama_runner.deploy import kubernetes  # noqa: PLC0415 - as above
+        from llama_runner.generate import kubernetes  # noqa: PLC0415 - as above
 
         is_remote = remote is not None
         cluster = kubernetes.Cluster(
@@ -163,11 +153,11 @@ def _files(
         return {kubernetes.FILE_NAME: kubernetes.kubernetes(containers, cluster)}
     containers = workloads(models)
     if target == "compose":
-        from llama_runner.deploy import compose  # noqa: PLC0415 - as above
+        from llama_runner.generate import compose  # noqa: PLC0415 - as above
 
         text = compose.compose(containers, image=image, variant=variant, gpus=options.gpus, base=base)
         return {compose.FILE_NAME: text}
-    from llama_runner.deploy.quadlet import quadlet  # noqa: PLC0415 - as above
+    from llama_runner.generate.quadlet import quadlet  # noqa: PLC0415 - as above
 
     return quadlet(containers, image=image, variant=variant)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from llama_runner.deploy.errors import CannotGenerate
-from llama_runner.deploy.quoting import check_text, comment
-from llama_runner.deploy.workload import PORT, ROOT, UID, Mount, Workload
+from llama_runner.generate.errors import CannotGenerate
+from llama_runner.generate.quoting import check_text, comment
+from llama_runner.generate.workload import PORT, ROOT, UID, Mount, Workload
 from llama_runner.serving import unit_files
 
 if TYPE_CHECKING:
