@@ -18,11 +18,11 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "maker", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
-    "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
+    "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml", "tomlkit",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
     "llama_runner.status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",

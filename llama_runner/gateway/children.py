@@ -116,7 +116,7 @@ class Children:
         kept = layout.memory_needs(self._runner.store.private)
         memory = Memory(spec_for(prepared, options), kept, self._runner._sink)  # noqa: SLF001 - told where ours is told
         need = self._sizes(memory)
-        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared), need)
+        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared, options.extra), need)
         return need
 
     def _sizes(self, memory: Memory) -> Sizes:
@@ -266,7 +266,7 @@ class Children:
 
     async def facts(self, model: DeclaredModel) -> ModelFacts | None:
         """Return what is known of the file of a model; None where it is not there yet. Does no work for it."""
-        if (made := self._prepared.get(model.name)) is not None:
+        if (made := self._prepared.get(model.name)) is not None and _is_unchanged(made.facts):
             return made.facts
         launch = launch_of(model)
         kept = self._facts.get(launch)
@@ -283,7 +283,7 @@ class Children:
         keywords = {**model.keywords, "offline": True}
         if self._runner.plan(model.source, **keywords).plan.pending:
             return None
-        return facts_of(self._runner.prepare(model.source, **keywords))
+        return facts_of(self._runner.prepare(model.source, **keywords), model.server.extra)
 
     def close(self) -> None:
         """Release the threads. Every process has ended."""
