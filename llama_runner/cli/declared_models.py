@@ -63,11 +63,11 @@ def declared_in(context: click.Context) -> Resolved | None:
 
 
 def _fill(context: click.Context, given: dict[str, Any], resolved: Resolved) -> None:
-    from llama_runner.config.keys import MODEL_OPTIONS  # noqa: PLC0415 - as above
+    from llama_runner.config.keys import OPTION_OF  # noqa: PLC0415 - as above
 
     given["model"] = resolved.source
     for name, value in resolved.values.items():
-        option = MODEL_OPTIONS[name]
+        option = OPTION_OF[name]
         if option.argument in given and not _is_given(context, option.argument):
             given[option.argument] = not value if name == "projector" else value
     if "system" in given and given["system"] is None:

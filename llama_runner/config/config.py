@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.errors import ConfigError, did_you_mean, unknown_model_error
+from llama_runner.config.errors import ConfigError, dotted, unknown_model_error
 from llama_runner.config.keys import ADAPTER, FILE_NAME, SOURCES
 from llama_runner.config.layers import Resolved, resolved
 from llama_runner.config.model import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
@@ -16,7 +16,7 @@ from llama_runner.core.immutable import Value
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["FILE_NAME", "Config", "Model"]
 
@@ -64,6 +64,11 @@ class Config(Value, eq=False):
             order = list(reader.files)
             raise ConfigError(sorted(reader.mistakes, key=lambda each: (order.index(each.path), each.line or 0)))
         return found
+
+    def only(self, names: Iterable[str]) -> Config:
+        """Return the configuration with some of its models; ``UsageError`` for a name that is not declared."""
+        chosen = [self.model(name).name for name in names]
+        return self.replace(models={name: model for name, model in self.models.items() if name in chosen})
 
     def find(self, name: str) -> Model | None:
         """Return the model with a name or an alias, or the one of a variant; None without one."""
@@ -129,17 +134,26 @@ def _model(name: str, table: Mapping[str, Any], reader: Reader) -> Model:
     for key, each in table.get("adapters", {}).items():
         if "path" in each:
             adapters[key] = Adapter(key, **each)
-        else:
+        elif not reader.has_mistake(*keys, "adapters", key, "path"):
             reader.add(None, (*keys, "adapters", key), "has no path", f"the keys here are {', '.join(sorted(ADAPTER))}")
     fields = {**_fields(table), "variants": variants, "adapters": adapters}
     model = Model(name=name, path=reader.place_of(keys), **fields)
     sources = [key for key in ("source", *SOURCES) if table.get(key)]
-    if len(sources) != 1:
-        known = any(mistake.key.endswith(".source") for mistake in reader.mistakes)
-        if sources or not known:
-            text = f"{' and '.join(sources)} both name a model" if sources else "has no source"
-            reader.add(None, keys, text, "give one" if sources else 'write source = "ORG/MODEL", a file or a directory')
+    if len(sources) > 1:
+        reader.add(None, keys, f"{' and '.join(sources)} both name a model", "give one")
+    elif not sources and not _is_told(reader, keys):
+        reader.add(None, keys, "has no source", 'write source = "ORG/MODEL", a file or a directory')
     return model
+
+
+def _is_told(reader: Reader, keys: tuple[str, ...]) -> bool:
+    """Return whether a mistake says already that the source of a model is wrong, or that its key is misspelt."""
+    above = f"{dotted(keys)}."
+    told = {f"{above}{key}" for key in ("source", *SOURCES)}
+    return any(
+        mistake.key in told or (mistake.key.startswith(above) and mistake.hint == "did you mean source?")
+        for mistake in reader.mistakes
+    )
 
 
 def _gateway(table: Mapping[str, Any]) -> Gateway:
@@ -156,7 +170,7 @@ def _check_references(config: Config, reader: Reader) -> None:
     for keys, settings in places:
         if settings.preset is not None and settings.preset not in config.presets:
             known = f"the presets are {', '.join(sorted(config.presets))}"
-            hint = did_you_mean(settings.preset, config.presets) or known
+            hint = reader.did_you_mean(settings.preset, config.presets) or known
             reader.add(None, (*keys, "preset"), f"there is no preset {settings.preset!r}", hint)
     for name in config.presets:
         chain = [name]
@@ -171,7 +185,7 @@ def _check_references(config: Config, reader: Reader) -> None:
 
 
 def _check_names(config: Config, reader: Reader) -> None:
-    owners: dict[str, str] = dict.fromkeys(config.models, "")
+    owners: dict[str, str] = {name: name for name in config.models}
     for model in config.models.values():
         keys: tuple[str, ...] = ("models", model.name)
         claimed = [(alias, (*keys, "aliases")) for alias in model.aliases]
@@ -182,9 +196,9 @@ def _check_names(config: Config, reader: Reader) -> None:
         claimed += [(f"{model.name}:{key}", (*keys, "adapters", key)) for key in model.adapters]
         for alias, place in claimed:
             if alias in owners:
-                other = owners[alias] or alias
-                reader.add(None, place, f"{alias!r} is a name of {other} too", "a name means one model")
-            owners[alias] = model.name
+                reader.add(None, place, f"{alias!r} is a name of {owners[alias]!r} too", "a name means one model")
+            else:
+                owners[alias] = model.name
     for model in config.models.values():
         if model.source in owners and model.source != model.name:
             hint = f"write the source of {model.source}, or a variant of it: [models.NAME.variants.{model.name}]"
@@ -192,4 +206,4 @@ def _check_names(config: Config, reader: Reader) -> None:
         for other in model.fallback or ():
             if other not in owners:
                 place = ("models", model.name, "fallback")
-                reader.add(None, place, f"there is no model {other!r}", did_you_mean(other, owners))
+                reader.add(None, place, f"there is no model {other!r}", reader.did_you_mean(other, owners))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,10 @@ def find_config(
     chosen = environment.get(VARIABLE) if named is None else os.fspath(named)
     if chosen is not None:
         return Path(os.path.abspath(user_path(chosen))) if chosen else None  # noqa: PTH100 - links are not followed
-    directory = os.getcwd()  # noqa: PTH109 - text is faster, and this is done at every start
+    try:
+        directory = os.getcwd()  # noqa: PTH109 - text is faster, and this is done at every start
+    except OSError:  # it was removed
+        directory = str(root)
     while True:
         path = os.path.join(directory, FILE_NAME)  # noqa: PTH118 - as said
         if _is_ours(path, warn):
@@ -63,6 +67,8 @@ def _is_ours(path: str, warn: Callable[[str], None]) -> bool:
     try:
         found = os.stat(path)  # noqa: PTH116 - as above
     except OSError:
+        return False
+    if not stat.S_ISREG(found.st_mode):
         return False
     if os.name != "nt" and found.st_uid not in (0, os.geteuid()):
         warn(f"{path} belongs to another user and is not read; --config {path} reads it")

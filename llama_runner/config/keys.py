@@ -28,8 +28,12 @@ def _keys(*options: Option) -> dict[str, Option]:
     return {option.name: option for option in options}
 
 
-MODEL_OPTIONS = {option.name: option for option in OPTIONS if option.name not in _FOR_ONE_CALL}
-"""Options of ``run`` that a model of the file may have."""
+_RENAMED = {"source": "llama_cpp_source"}
+"""Options whose name is another key here."""
+MODEL_OPTIONS = {_RENAMED.get(each.name, each.name): each for each in OPTIONS if each.name not in _FOR_ONE_CALL}
+"""Options of ``run`` that a model of the file may have, by key."""
+OPTION_OF = {option.name: option for option in MODEL_OPTIONS.values()}
+"""The same by ``Option.name``."""
 SHARED_OPTIONS = {name: option for name, option in MODEL_OPTIONS.items() if name not in SOURCES}
 """Of these, the ones that several models may share."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llama_runner.config.keys import MODEL_OPTIONS, SAMPLING, SOURCES
+from llama_runner.config.keys import MODEL_OPTIONS, OPTION_OF, SAMPLING, SOURCES
 from llama_runner.config.model import Model, Settings
 from llama_runner.config.values import is_path, path_of
 from llama_runner.core.csv_row import format_row
@@ -84,7 +84,7 @@ class Resolved(Value, eq=False):
         return self.settings[key].value if key in self.settings else None
 
     def _read_by(self, reader: str) -> dict[str, Any]:
-        return {name: value for name, value in self.values.items() if MODEL_OPTIONS[name].reader == reader}
+        return {name: value for name, value in self.values.items() if OPTION_OF[name].reader == reader}
 
 
 def resolved(
@@ -99,10 +99,8 @@ def resolved(
 ) -> Resolved:
     """Return the layers of a model, or of its variant or adapter of that name, as one."""
     found = {
-        option.name: Setting(
-            "…" if option.secret else environment[option.environment], f"variable {option.environment}"
-        )
-        for option in MODEL_OPTIONS.values()
+        key: Setting("…" if option.secret else environment[option.environment], f"variable {option.environment}")
+        for key, option in MODEL_OPTIONS.items()
         if option.environment is not None and environment.get(option.environment)
     }
     outside = set(found)
@@ -112,7 +110,8 @@ def resolved(
             found.setdefault(key, Setting(value, origin))
     if model.source is not None or any(name in model.options for name in SOURCES):
         found = {key: each for key, each in found.items() if key not in SOURCES or each.origin == "model"}
-    values = {key: each.value for key, each in found.items() if key in MODEL_OPTIONS.keys() - outside - {"profile"}}
+    options = {key: each for key, each in found.items() if key in MODEL_OPTIONS and key not in outside}
+    values = {MODEL_OPTIONS[key].name: each.value for key, each in options.items() if key != "profile"}
     source = model.source
     if source is not None and is_path(source, base):
         source = str(path_of(source, base))

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, nearest, no_such_config_error
+from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, no_such_config_error
 from llama_runner.config.keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.config.values import WrongValue, has_secret, path_of, read_value, shown
@@ -16,7 +16,7 @@ from llama_runner.serving.llama_server.option_paths import absolute_options
 from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from llama_runner.core.option import Option
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 LARGEST = 4 << 20
 """Bytes of a file at most."""
 _DEEPEST = 32
+_MANY = 500
+"""Mistakes above which no nearest key is looked for: that takes a millisecond."""
 _LONGEST_NAME = 200
 _NAMES = "names are printable text without commas, and without spaces at the ends"
-_VARIABLE = re.compile(r"\$(\$|\{([^}]*)\})")
+_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _OUR_FLAGS = {
-    flag: option
-    for option in MODEL_OPTIONS.values()
+    flag: (key, option)
+    for key, option in MODEL_OPTIONS.items()
     if option.kind != "flag"  # llama-server's --mmproj and --offline are others
     for flag in (*option.flags, *option.old_flags)
 }
@@ -59,6 +61,7 @@ class Reader:
         """The file of each table, and of each key of ``defaults``, ``gateway`` and ``store``."""
         self.files: dict[Path, str] = {}
         """The text of each file, in the order of reading."""
+        self._lines: dict[Path, dict[Keys, int]] = {}
 
     def read(self, path: Path) -> None:
         """Read a file; raises ``ConfigError`` for one that cannot be parsed, ``UsageError`` for one that is missing."""
@@ -66,10 +69,24 @@ class Reader:
 
     def add(self, path: Path | None, keys: Keys, text: str, hint: str | None = None) -> None:
         """Add a mistake at a key of a file."""
-        from llama_runner.config.lines import line_of  # noqa: PLC0415 - only for mistakes
-
         place = path or self.place_of(keys)
-        self.mistakes.append(Mistake(place, line_of(self.files[place], keys), dotted(keys), text, hint))
+        self.mistakes.append(Mistake(place, self.line_of(place, keys), dotted(keys), text, hint))
+
+    def did_you_mean(self, name: str, known: Iterable[str]) -> str | None:
+        """Return a hint with the nearest known name; None if none is near, or after many mistakes."""
+        return did_you_mean(name, known) if len(self.mistakes) < _MANY else None
+
+    def has_mistake(self, *keys: str) -> bool:
+        """Return whether a mistake at this key was added."""
+        return any(mistake.key == dotted(keys) for mistake in self.mistakes[-_MANY:])
+
+    def line_of(self, path: Path, keys: Keys) -> int | None:
+        """Return the line of a key in a file that was read; None if the file does not hold the key."""
+        if path not in self._lines:
+            from llama_runner.config.lines import lines_of  # noqa: PLC0415 - only for messages
+
+            self._lines[path] = lines_of(self.files[path])
+        return self._lines[path].get(keys)
 
     def place_of(self, keys: Keys) -> Path:
         """Return the file that a key is from."""
@@ -79,9 +96,11 @@ class Reader:
     def _read(self, path: Path, above: tuple[Path, ...]) -> None:
         text = _text_of(path, above)
         try:
+            if (line := _too_many_dots(text)) is not None:
+                raise ConfigError([Mistake(path, line, "", f"a key has more than {_DEEPEST} parts")])
             value = loads(text)
         except (TOMLDecodeError, RecursionError) as error:
-            said = str(error) or "nested too deeply"
+            said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             where = re.search(r" \(at line (\d+), column \d+\)$|\(at end of document\)$", said)
             line = int(where[1]) if where and where[1] else None
             raise ConfigError([Mistake(path, line, "", f"not TOML: {said}")]) from None
@@ -177,13 +196,10 @@ class _File:
     def _unknown(self, keys: Keys, section: Section) -> None:
         key, known = keys[-1], [*section.keys, *section.tables]
         same = key.replace("-", "_")
-        if (near := same if same in known else nearest(key, known)) is not None:
-            hint = f"did you mean {near}?"
-        elif "llama" in known:
+        hint = f"did you mean {same}?" if same in known else self._reader.did_you_mean(key, known)
+        if hint is None and "llama" in known:
             hint = "options of llama-server are keys of `llama`; llama-runner config schema lists the others"
-        else:
-            hint = f"the keys here are {', '.join(sorted(known))}"
-        self._mistake(keys, "there is no such key", hint)
+        self._mistake(keys, "there is no such key", hint or f"the keys here are {', '.join(sorted(known))}")
 
     def _free(self, above: Keys, value: dict[str, Any], kind: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -199,7 +215,7 @@ class _File:
             elif kind == "sampling":
                 if key not in SAMPLING:
                     known = f"the keys here are {', '.join(SAMPLING)}"
-                    self._mistake(keys, "there is no such key", did_you_mean(key, SAMPLING) or known)
+                    self._mistake(keys, "there is no such key", self._reader.did_you_mean(key, SAMPLING) or known)
                 elif isinstance(each, bool) or not isinstance(each, (int, float)) or each - each != 0:
                     self._mistake(keys, f"expected a number, got {shown(each)}")
                 else:
@@ -227,10 +243,10 @@ class _File:
         left: dict[str, Any] = {}
         for key, value in found.get("llama", {}).items():
             keys, flag = (*above, key), key if key.startswith("-") else f"--{key.replace('_', '-')}"
-            option, instead = _OUR_FLAGS.get(flag), instead_of(flag)
+            (ours, option), instead = _OUR_FLAGS.get(flag, ("", None)), instead_of(flag)
             if option is not None:
                 try:
-                    self._move(keys, option.name, read_value(option, value, self._path.parent), found)
+                    self._move(keys, ours, read_value(option, value, self._path.parent), found)
                 except WrongValue as error:
                     self._mistake(keys, str(error), _way_out(key))
             elif flag[2:] in SAMPLING_FLAGS:
@@ -268,9 +284,9 @@ class _File:
         return _VARIABLE.sub(self._variable, value)
 
     def _variable(self, match: re.Match[str]) -> str:
-        if match[1] == "$":
-            return "$"
-        name = match[2]
+        name = match[1]
+        if name is None:
+            return "${"
         value = self._variables.get(name)
         if value is not None:
             return value
@@ -293,6 +309,19 @@ def _text_of(path: Path, above: tuple[Path, ...]) -> str:
     except UnicodeDecodeError as error:
         line = found.count(b"\n", 0, error.start) + 1
         raise ConfigError([Mistake(path, line, "", "not UTF-8")]) from None
+
+
+def _too_many_dots(text: str) -> int | None:
+    """Return the first line with a key of so many parts that the parser would take minutes."""
+    if text.count(".") < _DEEPEST:
+        return None
+    part = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+    key = rf"""(?<![\w"'-])(?:{part}){{{_DEEPEST}}}"""
+    text_value = r"""(=[ \t]*)(?:"(?:[^"\\]|\\.)*"|'[^']*')"""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") >= _DEEPEST and re.search(key, re.sub(text_value, r"\1", line)):
+            return number
+    return None
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

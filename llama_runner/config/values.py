@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import re
+from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.durations import parse_duration
+from llama_runner.core.errors import UsageError
 from llama_runner.core.option_values import checked_value, expected_text
 from llama_runner.core.sizes import parse_size
+from llama_runner.core.url_redaction import redacted
 from llama_runner.store.layout import can_be_path, user_path
 
 if TYPE_CHECKING:
@@ -47,22 +50,25 @@ def read_value(option: Option, value: Any, base: Path) -> Any:  # noqa: ANN401 -
     """Return the value of a key; relative paths are taken from ``base``. Raises ``WrongValue``."""
     types = _TYPES.get(option.kind, (str,))
     if not isinstance(value, types) or (isinstance(value, bool) and option.kind != "flag"):
-        raise WrongValue(_text(option, value))
+        hint = f"write {option.name} = [{value!r}]" if option.kind == "list" and isinstance(value, str) else None
+        raise WrongValue(_text(option, value), hint)
     if has_secret(value):
         raise WrongValue("a secret does not belong into this file")
     if option.secret and value != "auto":
         raise WrongValue("a key does not belong into this file")
     try:
         return _READERS.get(option.kind, _plain)(option, value, base)
-    except (TypeError, ValueError, ArithmeticError):
+    except (UsageError, TypeError, ValueError, ArithmeticError):
         raise WrongValue(_text(option, value)) from None
 
 
 def has_secret(value: object) -> bool:
-    """Return whether a text looks like a token."""
+    """Return whether a text looks like a token, or is a URL with a password."""
     if isinstance(value, (list, tuple)):
         return any(map(has_secret, value))
-    return isinstance(value, str) and _SECRET.search(value) is not None
+    if isinstance(value, dict):
+        return any(map(has_secret, value.values()))
+    return isinstance(value, str) and (_SECRET.search(value) is not None or redacted(value) != value)
 
 
 def shown(value: object) -> str:
@@ -70,6 +76,7 @@ def shown(value: object) -> str:
     if has_secret(value):
         return "…"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = str(value) if isinstance(value, (date, time)) else text
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

@@ -7,6 +7,7 @@ A stream is lines of JSON. Tool calls are sent whole in a line with ``done: fals
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 
 from llama_runner.core.printable import printable
@@ -17,14 +18,17 @@ Shape = Literal["chat", "generate"]
 """Whose responses: of ``/api/chat`` (``message``) or of ``/api/generate`` (``response``)."""
 
 _DONE = "[DONE]"
+_TOO_LARGE = r"input \((\d+) tokens\) is too large to process.*\(current batch size: (\d+)\)"
+"""What llama-server says of an input of an embedding that exceeds its batch, with status 500."""
 
 
 class UpstreamError(Exception):
     """llama-server answered with an error, or with something else than a response."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, *, tokens: tuple[int, int] | None = None) -> None:
         super().__init__(text)
-        self.status, self.text = status, text
+        self.status, self.text, self.tokens = status, text, tokens
+        """``tokens``: how many a text has that is too long, and how many are possible."""
 
 
 def line(value: Json) -> bytes:
@@ -49,7 +53,7 @@ class ResponseTranslator:
     """
 
     def __init__(self, shape: Shape, model: str, *, created: Any, load_ns: int = 0) -> None:  # noqa: ANN401 - a function
-        self._shape, self._model, self._created, self._load_ns = shape, model, created, load_ns
+        self._shape, self._model, self._created, self.load_ns = shape, model, created, load_ns
         self._calls: dict[int, Json] = {}
         self._sent_calls = False
         self._finish = ""
@@ -166,7 +170,7 @@ class ResponseTranslator:
             "done": True,
             "done_reason": "length" if self._finish == "length" else "stop",
             "total_duration": total_ns,
-            "load_duration": self._load_ns,
+            "load_duration": self.load_ns,
             "prompt_eval_count": computed + cached or _count(found.get("usage_prompt")),
             "prompt_eval_duration": nanoseconds(found.get("prompt_ms")),
             "eval_count": _count(found.get("predicted_n")) or _count(found.get("usage_reply")),
@@ -187,4 +191,11 @@ def upstream_error(status: int, body: Any) -> UpstreamError:  # noqa: ANN401 - a
     if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600:  # noqa: PLR2004 - statuses of errors
         status = code
     shown = printable(str(text or f"llama-server answered with status {status}"), limit=2000)
+    if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":
+        return UpstreamError(400, shown, tokens=(_count(error.get("n_prompt_tokens")), _count(error.get("n_ctx"))))
+    if found := re.match(_TOO_LARGE, shown):
+        text = f"the input length exceeds the context length: {found[1]} tokens, {found[2]} are possible"
+        return UpstreamError(400, text, tokens=(int(found[1]), int(found[2])))
+    if status == 501:  # noqa: PLR2004 - not implemented: by this model, or as it was started
+        status = 400
     return UpstreamError(status, shown)
