@@ -129,7 +129,7 @@ def test_podman_and_systemd_give_the_arguments_unchanged(text: str, name: str) -
     try:
         made = generated("quadlet", text, name)
     except CannotGenerate:
-        assert text in ("", ";")
+        assert text in ("", ";") or name == ";"
         return
     with tempfile.TemporaryDirectory() as directory:
         made.write(f"{directory}/")
