@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.generate.errors import CannotGenerate
+    from llama_runner.generate.files import Generated, GenerateOptions
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
@@ -71,6 +73,7 @@ __all__ = [
     "Build",
     "BuildResult",
     "BuildStore",
+    "CannotGenerate",
     "CannotKeep",
     "Client",
     "Config",
@@ -83,6 +86,8 @@ __all__ = [
     "DownloadError",
     "Event",
     "ExitCode",
+    "GenerateOptions",
+    "Generated",
     "History",
     "Inspection",
     "Interrupted",
@@ -166,6 +171,8 @@ _WHERE = {
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
+    "llama_runner.generate.errors": ("CannotGenerate",),
+    "llama_runner.generate.files": ("GenerateOptions", "Generated"),
     "llama_runner.library.artifact_history": ("History",),
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
