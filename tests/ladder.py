@@ -17,14 +17,8 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library"}),
-<<<<<<< ours
-    frozenset({"api", "maker", "root", "status"}),
-||||||| base
-    frozenset({"api", "root", "status"}),
-=======
     frozenset({"generate"}),
-    frozenset({"api", "root", "status"}),
->>>>>>> theirs
+    frozenset({"api", "maker", "root", "status"}),
     frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
