@@ -66,7 +66,7 @@ def test_a_modelfile_gives_one_model_with_its_parameters(tmp_path: Path) -> None
                 "sampling": {"temperature": 0.7, "repeat_penalty": 1.1},
                 "llama": {"mmap": False},
                 "lora": ["./style.gguf"],
-                "system": 'You are Mario.\nAnswer with $${HOME} and $$$ "quotes".',
+                "system": 'You are Mario.\nAnswer with $${HOME} and $$ "quotes".',
             }
         }
     }

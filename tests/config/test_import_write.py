@@ -122,13 +122,17 @@ def test_models_are_added_to_a_file_whose_tables_are_in_any_order(tmp_path: Path
     write_into(path, command("llama-server -m /m/d.gguf --alias a"), "x", force=True)
     config = Config.load(path)
     assert {name: model.source for name, model in config.models.items()} == {
-        **{"a": "/m/d.gguf", "b": "/b.gguf", "c": "/m/c.gguf"}
+        "a": "/m/d.gguf",
+        "b": "/b.gguf",
+        "c": "/m/c.gguf",
     }
     assert config.models["c"].sampling == {"temperature": 0.5}
     assert config.gateway.queue == 4
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", 'models = { a = { source = "/a.gguf" } }\n', "models.a.source = '/a'\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", 'models = { a = { source = "/a.gguf" } }\n', "models.a.source = '/a'\n"]
+)
 def test_models_are_added_to_a_file_with_tables_of_any_form(text: str, tmp_path: Path) -> None:
     path = tmp_path / "llama-runner.toml"
     path.write_text(text)
