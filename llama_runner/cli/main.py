@@ -113,7 +113,7 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
     at = argv.index("--")
     before, extra = argv[:at], tuple(argv[at + 1 :])
     takers = {"run", "serve", "plan", "service", "infer", "chat", "bench", "tune"}
-    if command is cli and extra and not takers & set(before[:1]):
+    if command is cli and extra and not takers & set(before[:1]) and before[:2] != ["config", "import"]:
         raise click.UsageError(f"{before[0] if before else 'llama-runner'} takes no options after --")
     return before, extra
 
