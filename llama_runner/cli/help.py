@@ -28,9 +28,10 @@ OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("run", "infer", "chat"),
-    "Models": ("models", "search", "convert", "quantize", "inspect"),
+    "Models": ("models", "search", "convert", "quantize", "inspect", "recommend"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
+    "Configure": ("presets",),
     "Programs": ("bins", "doctor"),
 }
 """The commands of ``llama-runner --help`` under their headings."""

@@ -49,6 +49,8 @@ class _Commands(click.Group):
         **dict.fromkeys(("infer", "chat"), "infer_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
         "search": "search_cmds",
+        "recommend": "recommend_cmd",
+        "presets": "preset_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",
