@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from llama_runner.request import binaries_graph
+from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
 from llama_runner.request.output_copies import check_output, copied
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from llama_runner.config.deployment import Deployment
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
+<<<<<<< HEAD
     from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.binaries_graph import Programs
+=======
+>>>>>>> main
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
@@ -54,7 +58,7 @@ class Maker(Root):
         model, server, keywords = self._declared(model, server, keywords)
         if server is not None:
             check_users(server)
-        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False, remotes=self._remotes)
+        request = self._request(model, keywords, remember=False)
         graph = graph_of(request)
         plan = self._preparation.plan(request, graph)
         self._preparation.check_options(graph, plan, server)
@@ -103,12 +107,8 @@ class Maker(Root):
         """
         model, server, keywords = self._declared(model, server, keywords)
         began = time.monotonic()
-
-        def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
-            return request, graph_of(request)
-
-        graph, plan, outcome = self._preparation.make(ask, server=server)
+        resolve = partial(self._request, model, keywords)
+        graph, plan, outcome = self._preparation.make(resolve, graph_of, server=server)
         return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
 
     @public_method
@@ -121,16 +121,18 @@ class Maker(Root):
         """
         model, _, keywords = self._declared(model, None, keywords)
 
-        def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
+        def checked_graph(request: Request) -> Pipeline:
             graph = graph_of(request)
             if graph.model is None:
                 raise NothingToMake(str(path_of(graph.source)))
             if output is not None:
                 check_output(graph, output, self.root)
-            return request, graph
+            return graph
 
-        graph, _, outcome = self._preparation.make(ask, lambda graph: (*graph.files, *graph.measured))
+        resolve = partial(self._request, model, keywords)
+        graph, _, outcome = self._preparation.make(
+            resolve, checked_graph, lambda graph: (*graph.files, *graph.measured)
+        )
         files = made_of(self.store, graph, outcome)
         return files if output is None else copied(self.store, graph, files, output)
 
@@ -217,13 +219,12 @@ class Maker(Root):
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
         """Make llama.cpp's programs, without a model."""
         began = time.monotonic()
-
-        def ask() -> tuple[ProgramsRequest, Programs]:
-            request = ProgramsRequest(keywords, store=self.store, sink=self._sink, remotes=self._remotes)
-            return request, binaries_graph.build(request.wanted, request.program_facts)
-
-        programs, _, outcome = self._preparation.make(ask)
+        resolve = partial(ProgramsRequest, keywords, store=self.store, sink=self._sink, remotes=self._remotes)
+        programs, _, outcome = self._preparation.make(resolve, programs_graph_of)
         return made_programs_of(self.store, programs, outcome).replace(seconds=time.monotonic() - began)
+
+    def _request(self, model: str | Path | None, keywords: RunnerKeywords, *, remember: bool = True) -> Request:
+        return Request(model, keywords, store=self.store, sink=self._sink, remember=remember, remotes=self._remotes)
 
     def _declared(
         self, model: str | Path | None, server: ServerOptions | None, keywords: RunnerKeywords

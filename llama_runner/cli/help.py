@@ -27,11 +27,19 @@ COMMON = "Common options"
 OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
+<<<<<<< HEAD
     "Run": ("run", "infer", "chat"),
     "Models": ("models", "search", "convert", "quantize", "inspect", "recommend"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
     "Configure": ("presets",),
+=======
+    "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
+    "Models": ("models", "search", "convert", "quantize", "inspect"),
+    "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
+    "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
+    "Configure": ("generate",),
+>>>>>>> main
     "Programs": ("bins", "doctor"),
 }
 """The commands of ``llama-runner --help`` under their headings."""

@@ -13,7 +13,7 @@ from llama_runner.cli import text_output
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.declared_models import config_path
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
+from llama_runner.cli.safe_output import say, unblock_streams
 from llama_runner.config.errors import no_config_error
 from llama_runner.core.printable import printable
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.api import Runner
     from llama_runner.config.deployment import Deployment
     from llama_runner.serving.server_entry import ServerEntry
 
@@ -61,7 +60,7 @@ def up(**given: Any) -> None:
         _tell(runner.up(*given["names"], config=path, locked=given["locked"], listen=given["listen"]), given)
     else:
         deployment.prepare(runner.prepare)
-        _serve(runner, deployment, given)
+        _serve(deployment, given)
 
 
 @click.command(cls=GroupedCommand, examples=("llama-runner gateway", "llama-runner gateway --listen 127.0.0.1:11434"))
@@ -81,7 +80,7 @@ def gateway(**given: Any) -> None:
     if given["detach"]:
         _tell(deployment.start_gateway(given["listen"]), given)
     else:
-        _serve(runner, deployment, given)
+        _serve(deployment, given)
 
 
 @click.command(cls=GroupedCommand)
@@ -134,7 +133,7 @@ def _run_one(given: dict[str, Any], deployment: Deployment) -> None:
     click.get_current_context().invoke(run, model=name, config=str(deployment.config.path), **more)
 
 
-def _serve(runner: Runner, deployment: Deployment, given: dict[str, Any]) -> None:
+def _serve(deployment: Deployment, given: dict[str, Any]) -> None:
     """Serve with the gateway in this process, until a signal."""
     try:
         from llama_runner.gateway import process  # noqa: PLC0415 - loads aiohttp
@@ -142,9 +141,8 @@ def _serve(runner: Runner, deployment: Deployment, given: dict[str, Any]) -> Non
         from llama_runner.config.errors import no_gateway_error  # noqa: PLC0415 - only then
 
         raise no_gateway_error(error.name) from None
-    status = process.main(deployment.gateway_arguments(given["listen"]), write=_writer(as_json=given["as_json"]))
-    if status:
-        raise SystemExit(status)
+    unblock_streams()
+    process.serve(deployment.gateway_arguments(given["listen"]), _writer(as_json=given["as_json"]))
 
 
 def _writer(*, as_json: bool) -> Callable[[str], None] | None:

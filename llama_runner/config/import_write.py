@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.config import Config, names_of
 from llama_runner.config.errors import ConfigError, dotted
-from llama_runner.config.lines import line_of
+from llama_runner.config.lines import lines_of
 from llama_runner.config.toml import loads
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.system.atomic_output import new_file
@@ -110,7 +110,7 @@ def _check_names(config: Config, models: Mapping[str, Any], imported: Imported, 
             if other is None or (force and other.name in models):
                 continue
             place = other.path or config.path
-            line = line_of(config.texts[place], ("models", other.name))
+            line = lines_of(config.texts[place]).get(("models", other.name))
             raise UsageError(
                 f"the name {each} is taken: {place}:{line} declares {dotted(('models', other.name))}, "
                 f"{origin}:{imported.lines.get(name, 1)} names it too",
