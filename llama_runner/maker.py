@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     from llama_runner.config.deployment import Deployment
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
-<<<<<<< HEAD
     from llama_runner.recommend.recommendation import Recommendation
-    from llama_runner.request.binaries_graph import Programs
-=======
->>>>>>> main
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords

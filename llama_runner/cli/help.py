@@ -27,19 +27,11 @@ COMMON = "Common options"
 OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-<<<<<<< HEAD
-    "Run": ("run", "infer", "chat"),
+    "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
     "Models": ("models", "search", "convert", "quantize", "inspect", "recommend"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
-    "Configure": ("presets",),
-=======
-    "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
-    "Models": ("models", "search", "convert", "quantize", "inspect"),
-    "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
-    "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
-    "Configure": ("generate",),
->>>>>>> main
+    "Configure": ("presets", "generate"),
     "Programs": ("bins", "doctor"),
 }
 """The commands of ``llama-runner --help`` under their headings."""

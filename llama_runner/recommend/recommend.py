@@ -25,7 +25,7 @@ from llama_runner.recommend.recommendation import (
     row_of,
 )
 from llama_runner.recommend.speed import machine_rates, reads_of
-from llama_runner.request import binaries_graph
+from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph_locations import programs_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import Request
@@ -112,7 +112,7 @@ def recommend(
 
 def _programs(request: Request, store: Store, sink: Sink) -> Path | None:
     """Return the directory of the programs that the request would use; None if they are not here yet."""
-    programs = binaries_graph.build(request.wanted, request.program_facts)
+    programs = programs_graph_of(request)
     plan = Preparation(store, sink, lock_timeout=0).plan(request, programs)
     if any(planned.step is programs.node for planned in plan.pending):
         return None
