@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
+    from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
@@ -153,6 +154,25 @@ class Maker(Root):
             locked=locked,
             lock_timeout=self._lock_timeout,
         )
+
+    @public_method
+    def recommend(
+        self,
+        model: str | Path | None = None,
+        *,
+        context: int | None = None,
+        memory: int | None = None,
+        **keywords: Unpack[RunnerKeywords],
+    ) -> Recommendation:
+        """Return which quantization, context and cache type suit this machine, with memory and speed of each.
+
+        Fetches no weights. ``context`` is the number of tokens that must fit; by default 4096, or what the model was
+        trained for if that is less. ``memory`` is the number of bytes to plan with instead of what is available.
+        """
+        from llama_runner.recommend.recommend import recommend  # noqa: PLC0415 - not on the warm path
+
+        model, _, keywords = self._declared(model, None, keywords)
+        return recommend(model, keywords, store=self.store, sink=self._sink, context=context, memory=memory)
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
