@@ -99,9 +99,7 @@ def resolved(
 ) -> Resolved:
     """Return the layers of a model, or of its variant or adapter of that name, as one."""
     found = {
-        key: Setting(
-            "…" if option.secret else environment[option.environment], f"variable {option.environment}"
-        )
+        key: Setting("…" if option.secret else environment[option.environment], f"variable {option.environment}")
         for key, option in MODEL_OPTIONS.items()
         if option.environment is not None and environment.get(option.environment)
     }
