@@ -214,9 +214,10 @@ def _at(value: Any, keys: Keys) -> Any:  # noqa: ANN401 - a TOML value
 def _is_same(text: str, expected: dict[str, Any]) -> bool:
     """Return whether a text has a value, but for tables that are empty."""
     try:
-        return _dense(loads(text)) == _dense(expected)
+        value = loads(text)
     except (TOMLDecodeError, RecursionError):
         return False
+    return bool(_dense(value) == _dense(expected))
 
 
 def _dense(value: Any) -> Any:  # noqa: ANN401 - a TOML value
