@@ -5,22 +5,15 @@ It never prints and never exits: events go to ``on_event``, and what goes wrong 
 
 from __future__ import annotations
 
-import os
-import time
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
-from llama_runner.request import binaries_graph
-from llama_runner.request.graph import NothingToMake, graph_of
-from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
-from llama_runner.request.output_copies import check_output, copied
-from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.resolve import ProgramsRequest, Request
-from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
+from llama_runner.maker import Maker
+from llama_runner.request.graph_locations import spec_for
+from llama_runner.request.results import Prepared
 from llama_runner.request.runner_methods import public_method
-from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.model_deletion import checked_for_deletion, until_there
@@ -30,7 +23,8 @@ from llama_runner.serving.server_process import Server
 from llama_runner.store import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import os
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -39,20 +33,16 @@ if TYPE_CHECKING:
     from llama_runner.benchmark.run_benchmarks import Benchmarks
     from llama_runner.client.sync_client import Requests
     from llama_runner.config.config import Config
-    from llama_runner.config.deployment import Deployment
     from llama_runner.doctor.self_test import SelfTestResult
-    from llama_runner.library.artifact_history import History
-    from llama_runner.library.lock_check import LockCheck
-    from llama_runner.request.binaries_graph import Programs
-    from llama_runner.request.graph import Pipeline
-    from llama_runner.request.lock_models import LockResult
+    from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.crash_restart import Policy
     from llama_runner.serving.running_server import RunningServer
+    from llama_runner.serving.server_entry import ServerEntry
 
 
-class Runner(Root):
+class Runner(Maker):
     """The pipeline over one root: plan, prepare and serve models, and everything else that the command line does.
 
     ``root`` defaults to ``LLAMA_RUNNER_ROOT``, the checkout that the package runs from, or the user's data
@@ -67,173 +57,6 @@ class Runner(Root):
         from llama_runner.benchmark.run_benchmarks import Benchmarks  # noqa: PLC0415 - not on the warm path
 
         return Benchmarks(self.store, self.prepare, self.launch)
-
-    @public_method
-    def plan(
-        self,
-        model: str | Path | None = None,
-        *,
-        server: ServerOptions | None = None,
-        **keywords: Unpack[RunnerKeywords],
-    ) -> PlanResult:
-        """Return which steps ``serve`` would run, and why. Writes nothing.
-
-        Raises what ``serve`` would say of the options of ``server`` before any work, where the programs are here.
-        """
-        model, server, keywords = self._declared(model, server, keywords)
-        if server is not None:
-            check_users(server)
-        request = Request(model, keywords, store=self.store, sink=self._sink, remember=False, remotes=self._remotes)
-        graph = graph_of(request)
-        plan = self._preparation.plan(request, graph)
-        self._preparation.check_options(graph, plan, server)
-        spec = spec_for(forecast_of(self.store, graph, plan), server)
-        if not (request.offline and plan.pending):
-            return PlanResult(graph, plan, spec)
-        from llama_runner.request.fetch_notices import missing  # noqa: PLC0415 - not on the warm path
-
-        return PlanResult(graph, plan, spec, missing(plan))
-
-    @public_method
-    def check(
-        self,
-        model: str | Path | None = None,
-        *,
-        server: ServerOptions | None = None,
-        **keywords: Unpack[RunnerKeywords],
-    ) -> PlanResult:
-        """Raise the error that ``serve`` would end with, as far as it is known before any work; return the plan.
-
-        These are: what ``plan`` raises, what is missing offline, and, where all is here, whether memory suffices. The
-        port is not tried.
-        """
-        model, server, keywords = self._declared(model, server, keywords)
-        check_users(server or ServerOptions())
-        forecast = self.plan(model, server=server, **keywords)
-        if forecast.missing:
-            from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
-
-            check_offline(forecast.plan)
-        if not forecast.plan.pending:
-            checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
-        return forecast
-
-    @public_method
-    def prepare(
-        self,
-        model: str | Path | None = None,
-        *,
-        server: ServerOptions | None = None,
-        **keywords: Unpack[RunnerKeywords],
-    ) -> Prepared:
-        """Make what is missing, and return where everything is.
-
-        What ``server`` passes on to llama-server is tried on the programs before a model is fetched or made.
-        """
-        model, server, keywords = self._declared(model, server, keywords)
-        began = time.monotonic()
-
-        def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
-            return request, graph_of(request)
-
-        graph, plan, outcome = self._preparation.make(ask, server=server)
-        return prepared_of(self.store, graph, plan, outcome).replace(seconds=round(time.monotonic() - began, 3))
-
-    @public_method
-    def make(
-        self, model: str | Path | None = None, *, output: str | Path | None = None, **keywords: Unpack[RunnerKeywords]
-    ) -> list[ModelFile]:
-        """Make the model files that are asked for, without what serving them needs; copy the first to ``output``.
-
-        An output that ends with a slash is a directory, in which the copy is named after the model.
-        """
-        model, _, keywords = self._declared(model, None, keywords)
-
-        def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self.store, sink=self._sink, remember=True, remotes=self._remotes)
-            graph = graph_of(request)
-            if graph.model is None:
-                raise NothingToMake(str(path_of(graph.source)))
-            if output is not None:
-                check_output(graph, output, self.root)
-            return request, graph
-
-        graph, _, outcome = self._preparation.make(ask, lambda graph: (*graph.files, *graph.measured))
-        files = made_of(self.store, graph, outcome)
-        return files if output is None else copied(self.store, graph, files, output)
-
-    @public_method
-    def deployment(
-        self, *names: str, config: Config | str | os.PathLike[str] | None = None, locked: bool = False
-    ) -> Deployment:
-        """Return the models that a configuration file declares, to plan and prepare them together.
-
-        ``names`` are some of them; none means all. ``config`` defaults to that of the ``Runner``. With ``locked``
-        nothing may differ from the lock file.
-        """
-        from llama_runner.config.deployment import Deployment  # noqa: PLC0415 - not on the warm path
-
-        return Deployment(
-            self._configured(config),
-            names,
-            store=self.store,
-            sink=self._sink,
-            remotes=self._remotes,
-            profile=self._profile,
-            locked=locked,
-            lock_timeout=self._lock_timeout,
-        )
-
-    @public_method
-    def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
-        """Prepare models and write commit, recipes, tools and digests of each into a lock file.
-
-        ``lock_file`` defaults to ``llama-runner.lock`` in the working directory. A model that is locked already stays
-        as it is; with ``update`` it is resolved and made anew. The keywords are for each of the models; without
-        ``models`` they name one, as those of ``plan`` do.
-        """
-        from llama_runner.request.lock_models import Locker  # noqa: PLC0415 - not on the warm path
-
-        locker = Locker(self._preparation, self.store, self._sink, keywords.get("lock_file"))
-        return locker.lock([self._declared(model, None, keywords)[::2] for model in models or (None,)])
-
-    @public_method
-    def check_lock(self, *names: str, lock_file: str | Path | None = None, offline: bool = False) -> LockCheck:
-        """Compare a lock file with the store, the programs of this machine and, unless ``offline``, the Hub.
-
-        ``names`` are those in the file; none means all. ``lock_file`` defaults to the nearest ``llama-runner.lock``.
-        """
-        from llama_runner.library.lock_check import LockChecker  # noqa: PLC0415 - not on the warm path
-        from llama_runner.request.lock_names import lock_file_path, opened  # noqa: PLC0415
-        from llama_runner.system.network_settings import is_offline  # noqa: PLC0415
-
-        lock = opened(lock_file_path({"lock_file": lock_file}))
-        offline = offline or is_offline(os.environ)
-        return LockChecker(self.store, self._sink, self._preparation, offline=offline).check(lock, names)
-
-    @public_method
-    def why(self, name: str) -> History:
-        """Return the history of a model file: how it was made, what used it, what would make its steps run again.
-
-        ``name`` is as for ``models.show``, with ``:QUANT`` where there are several files. Uses no network.
-        """
-        from llama_runner.library.artifact_history import history_of  # noqa: PLC0415 - not on the warm path
-
-        inventory, lineage = self.models.lineage(name)
-        return history_of(inventory, lineage, self.plan, self._sink)
-
-    @public_method
-    def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:
-        """Make llama.cpp's programs, without a model."""
-        began = time.monotonic()
-
-        def ask() -> tuple[ProgramsRequest, Programs]:
-            request = ProgramsRequest(keywords, store=self.store, sink=self._sink, remotes=self._remotes)
-            return request, binaries_graph.build(request.wanted, request.program_facts)
-
-        programs, _, outcome = self._preparation.make(ask)
-        return made_programs_of(self.store, programs, outcome).replace(seconds=time.monotonic() - began)
 
     @public_method
     def launch(
@@ -275,6 +98,7 @@ class Runner(Root):
         cancelled: Callable[[], bool] = lambda: False,
         policy: Policy = "no",
         limit: int = 5,
+        about: dict[str, Any] | None = None,
     ) -> RunningServer:
         """Launch what was prepared in a process of its own, and return the server once it answers.
 
@@ -289,7 +113,7 @@ class Runner(Root):
                 self._checked(prepared, server),
                 store=self.store,
                 sink=self._sink,
-                about={"build": prepared.build.get("version")},
+                about={"build": prepared.build.get("version")} | (about or {}),
                 policy=policy,
                 limit=limit,
                 cancelled=cancelled,
@@ -301,6 +125,76 @@ class Runner(Root):
         if prepared.facts.get("architecture") == "t5":
             self._sink(Warned("t5", "llama-server never runs this model's encoder: what it answers means nothing"))
         return spec_for(prepared, server)
+
+    @public_method
+    def up(
+        self,
+        *names: str,
+        config: Config | str | os.PathLike[str] | None = None,
+        locked: bool = False,
+        listen: Iterable[str] = (),
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> ServerEntry:
+        """Prepare declared models and serve them in the background; return the entry of what answers.
+
+        One model is served as ``detach`` serves it, several by the gateway, at the addresses of ``listen`` or else of
+        the configuration. What runs already with the same launch stays; ``down`` stops it. The other arguments are
+        those of ``deployment``.
+        """
+        from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
+
+        deployment = self.deployment(*names, config=config, locked=locked)
+        prepared = deployment.prepare(self.prepare)
+        if not deployment.is_one_server:
+            return deployment.start_gateway(tuple(listen), cancelled)
+        [(name, layers)] = deployment.models.items()
+        server = self.detach(
+            prepared[name],
+            server=layers.server,
+            cancelled=cancelled,
+            policy=layers.life_cycle.get("restart", "no"),
+            limit=layers.life_cycle.get("restart_limit", 5),
+            about={"config": str(deployment.config.path)},
+        )
+        return ServerEntry(server.about)
+
+    @public_method
+    def down(self, *, config: Config | str | os.PathLike[str] | None = None) -> list[ServerEntry]:
+        """Stop the servers and the gateway that run for a configuration; return their entries."""
+        return self.deployment(config=config).down()
+
+    @public_method
+    def reload(self, *, config: Config | str | os.PathLike[str] | None = None) -> list[ServerEntry]:
+        """Let what runs for a configuration follow a change of the file; return the entries of that.
+
+        Only models whose launch changed are stopped and started. Raises ``ServerError`` for a server in the foreground
+        of another process whose launch changed, and for a gateway that cannot use the file.
+        """
+        from llama_runner.config.reloading import reload  # noqa: PLC0415 - not on the warm path
+
+        return reload(self.deployment(config=config), self.prepare, lambda: self.up(config=config))
+
+    @public_method
+    def generate(
+        self,
+        target: Target,
+        *names: str,
+        config: Config | str | os.PathLike[str] | None = None,
+        options: GenerateOptions | None = None,
+    ) -> Generated:
+        """Return the files that run declared models elsewhere; ``Generated.write`` writes them.
+
+        ``target`` is ``compose``, ``quadlet``, ``kubernetes``, ``systemd`` or ``dockerfile``. ``names`` are those of
+        the configuration file; none means all. ``config`` defaults to that of the ``Runner``. Uses no network.
+        ``CannotGenerate`` for what cannot run there.
+        """
+        from llama_runner.generate.files import GenerateOptions, generate  # noqa: PLC0415 - not on the warm path
+        from llama_runner.generate.memory import known_memory  # noqa: PLC0415
+
+        quietly = Runner(self.root)
+        memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
+        found = None if target == "dockerfile" else self._configured(config)
+        return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method
     def ensure_ready(
@@ -407,21 +301,3 @@ class Runner(Root):
         from llama_runner.doctor.self_test import self_test  # noqa: PLC0415 - not on the warm path
 
         return self_test(self.root, Runner)  # type: ignore[arg-type]  # mypy does not match Unpack with **Any
-
-    def _declared(
-        self, model: str | Path | None, server: ServerOptions | None, keywords: RunnerKeywords
-    ) -> tuple[str | Path | None, ServerOptions | None, RunnerKeywords]:
-        """Return the source and the options of a model that the configuration declares; of any other as they are."""
-        config = self.config
-        if config is None or not isinstance(model, str) or config.find(model) is None:
-            return model, server, keywords
-        return config.resolved(model, self._profile).over(server, keywords)
-
-    def _profile(self, name: str) -> dict[str, str]:
-        from llama_runner.serving import profiles  # noqa: PLC0415 - only for a declared model
-
-        return profiles.read(layout.profiles(self.root), name)
-
-    @property
-    def _preparation(self) -> Preparation:
-        return Preparation(self.store, self._sink, lock_timeout=self._lock_timeout)

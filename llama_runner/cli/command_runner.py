@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.api import Runner
+    from llama_runner.config.config import Config
     from llama_runner.core.events import Event
     from llama_runner.root import Root
 
@@ -20,8 +21,11 @@ _LOCK_TIMEOUT_S = 600.0
 """Seconds that commands about the store wait for another process."""
 
 
-def runner_for(given: dict[str, Any], *, events: bool = False, config: Path | None = None) -> Runner:
-    """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout."""
+def runner_for(given: dict[str, Any], *, events: bool = False, config: Config | Path | None = None) -> Runner:
+    """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout.
+
+    ``config``: its methods take the names that this configuration declares.
+    """
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import text_output  # noqa: PLC0415
 

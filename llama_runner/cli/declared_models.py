@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +14,12 @@ from llama_runner.core.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from llama_runner.config.layers import Resolved
 
 _OTHER_SOURCES = ("hf_model", "gguf_path", "safetensors_dir", "demo", "url")
 _META = "llama_runner.declared"
+_CONFIG = "llama_runner.config"
 
 
 def takes_declared(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +61,7 @@ def take_declared(context: click.Context, given: dict[str, Any]) -> None:
 
     chosen = given["profile"] if is_given(context, "profile") else None
     resolved = config.resolved(name, lambda saved: profiles.read(layout.profiles(root), saved), chosen=chosen)
+    context.meta[_CONFIG] = str(path)
     _fill(context, given, resolved)
 
 
@@ -96,14 +98,23 @@ def declared_in(context: click.Context) -> Resolved | None:
     return found
 
 
+def about_config(context: click.Context) -> dict[str, Any]:
+    """Return the registry members of a server of a declared model: the configuration file, for ``down``."""
+    return {"config": context.meta[_CONFIG]} if _CONFIG in context.meta else {}
+
+
 def _fill(context: click.Context, given: dict[str, Any], resolved: Resolved) -> None:
     from llama_runner.config.keys import OPTION_OF  # noqa: PLC0415 - as above
+    from llama_runner.request.lock_file import NAME as LOCK_FILE  # noqa: PLC0415
 
     given["model"] = resolved.source
     for name, value in resolved.values.items():
         option = OPTION_OF[name]
         if option.argument in given and not is_given(context, option.argument):
             given[option.argument] = not value if name == "projector" else value
+    beside = Path(context.meta[_CONFIG]).with_name(LOCK_FILE)
+    if given.get("locked") and not given.get("lock_file") and beside.exists():
+        given["lock_file"] = beside
     if "system" in given and given["system"] is None:
         given["system"] = resolved.get("system")
     if "profile" in given:

@@ -239,7 +239,7 @@ def remove(**given: Any) -> None:
     What was made from or for a model goes with it. Its records stay; `run` makes or fetches it again.
     """
     library = root_of(given).models
-    found = library.remove(*given["model_names"], force=given["force"], dry_run=True)
+    found = library.remove(*given["model_names"], force=given["force"], apply=False)
     if not given["yes"] and not _confirmed(found):
         say("nothing was removed", err=True)
         return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.cli.progress_bars import ProgressBars
+    from llama_runner.config.deployment import DeploymentPlan
     from llama_runner.request.results import PlanResult, Prepared
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
@@ -231,6 +232,21 @@ def plan(forecast: PlanResult) -> str:
         lines.append(f"missing   {', '.join(forecast.missing)}: not here, and the network must not be used")
     lines.append(f"launch    {shlex.join(forecast.spec.argv())}")
     return joined(lines)
+
+
+def deployment_plan(forecast: DeploymentPlan) -> list[str]:
+    """Return what would run for several models, each step once, and the launch of each."""
+    lines, every = [], len(forecast.launches)
+    for planned in forecast.joint.plan.steps:
+        where = "" if planned.place is None else str(planned.place).rstrip("/")
+        names = forecast.joint.needed_by(planned.step)
+        lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
+        lines += [f"{'':<15} for {', '.join(names)}"] if len(names) < every else []
+        lines += [f"{'':<15} {why}" for why in why_text(planned)]
+    needs = forecast.joint.plan.estimate
+    if needs.fetch or needs.disk:
+        lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
+    return [*lines, *(f"launch    {name}: {shlex.join(spec.argv())}" for name, spec in forecast.launches.items())]
 
 
 def prepared(of: Prepared) -> str:

@@ -16,7 +16,7 @@ from llama_runner.core.immutable import Value
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["FILE_NAME", "Config", "Model"]
 
@@ -73,6 +73,11 @@ class Config(Value, eq=False):
             order = list(reader.files)
             raise ConfigError(sorted(reader.mistakes, key=lambda each: (order.index(each.path), each.line or 0)))
         return found
+
+    def only(self, names: Iterable[str]) -> Config:
+        """Return the configuration with some of its models; ``UsageError`` for a name that is not declared."""
+        chosen = [self.model(name).name for name in names]
+        return self.replace(models={name: model for name, model in self.models.items() if name in chosen})
 
     def find(self, name: str) -> Model | None:
         """Return the model with a name or an alias, or the one of a variant; None without one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import no_models_error
@@ -10,11 +11,17 @@ from llama_runner.core.immutable import Value
 from llama_runner.request.graph import graph_of
 from llama_runner.request.graph_locations import forecast_of, spec_for
 from llama_runner.request.joint_preparation import JointPreparation
+from llama_runner.request.lock_file import NAME as LOCK_FILE
 from llama_runner.request.plan_text import why_text
 from llama_runner.request.resolve import Request
+from llama_runner.serving import find_and_stop, gateway_process, registry, server_log
+from llama_runner.serving.errors import NoSuchServer
+from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from llama_runner.config.config import Config
     from llama_runner.config.layers import Resolved
@@ -43,7 +50,7 @@ class DeploymentPlan(Value):
                     "action": planned.action,
                     "key": planned.key,
                     "output": None if planned.place is None else str(planned.place).rstrip("/"),
-                    "models": self.joint.needed_by(planned),
+                    "models": self.joint.needed_by(planned.step),
                     "why": why_text(planned),
                 }
                 for planned in plan.steps
@@ -83,7 +90,10 @@ class Deployment:
     def keywords(self, name: str) -> RunnerKeywords:
         """Return the keywords of ``Runner.prepare`` for a model."""
         found = self.models[name].keywords
-        return {**found, "locked": True} if self.locked else found
+        if not self.locked:
+            return found
+        beside = self.config.path.with_name(LOCK_FILE)
+        return {**found, "locked": True, **({"lock_file": beside} if beside.exists() else {})}
 
     def plan(self) -> DeploymentPlan:
         """Return what would run and be launched. Writes nothing."""
@@ -123,3 +133,42 @@ class Deployment:
             )
             for name, each in self.models.items()
         }
+
+    @property
+    def is_one_server(self) -> bool:
+        """Whether the models are served by one llama-server alone, without the gateway."""
+        return len(self.models) == 1
+
+    @property
+    def servers(self) -> Path:
+        """Where the servers that run are written down."""
+        return layout.servers(self._store.private)
+
+    def running(self) -> list[dict[str, Any]]:
+        """Return the entries of the servers and gateways that run for this configuration."""
+        return [about for about in registry.running(self.servers) if about.get("config") == str(self.config.path)]
+
+    def down(self) -> list[ServerEntry]:
+        """Stop what runs for this configuration, and return the entries of that."""
+        stopped = []
+        for about in self.running():
+            with suppress(NoSuchServer):  # it has ended by itself meanwhile
+                stopped += find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
+        return list(map(ServerEntry, stopped))
+
+    def gateway_arguments(self, listen: Iterable[str] = ()) -> list[str]:
+        """Return the arguments of ``python -m llama_runner.gateway`` for these models."""
+        words = ["--config", str(self.config.path), "--root", str(self._store.root)]
+        words += [f"--listen={address}" for address in listen]
+        everything = len(self.models) == len(self.config.models)
+        return [*words, *(() if everything else (f"--model={name}" for name in self.models))]
+
+    def start_gateway(self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False) -> ServerEntry:
+        """Start the gateway in the background, or return the one that runs for this configuration."""
+        if running := gateway_process.gateways(self.servers, self.config.path):
+            return gateway_process.reload_gateway(self.servers, running[0])
+        log_name = server_log.new_name()
+        log = self._store.root / log_name
+        log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [*self.gateway_arguments(listen), f"--log={log_name}"]
+        return gateway_process.start_gateway(arguments, log=log, directory=self.servers, cancelled=cancelled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.core.errors import UsageError
+from llama_runner.core.errors import ToolError, UsageError
 from llama_runner.core.immutable import Value
 
 if TYPE_CHECKING:
@@ -90,3 +90,8 @@ def unknown_model_error(name: str, path: Path, known: Sequence[str]) -> UsageErr
     """Return the error for a name that the file does not declare."""
     declared = f"{path} declares {', '.join(known[:8]) or 'no model'}" + ("…" if len(known) > 8 else "")  # noqa: PLR2004
     return UsageError(f"no model called {name!r} in {path}", hint=did_you_mean(name, known) or declared)
+
+
+def no_gateway_error(module: str | None) -> ToolError:
+    """Return the error where the libraries of the gateway are not installed."""
+    return ToolError(f"the gateway needs {module}", hint="pip install 'llama-runner[gateway]'")

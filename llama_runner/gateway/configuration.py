@@ -10,27 +10,27 @@ from llama_runner.gateway.models import Catalogue, DeclaredModel, ServedModel
 from llama_runner.gateway.scheduler_state import Limits, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llama_runner.config.config import Config
     from llama_runner.config.layers import Resolved
     from llama_runner.config.model import Model
 
 
-def catalogue_from(config: Config) -> Catalogue:
+def catalogue_from(config: Config, profile: Callable[[str], Mapping[str, str]] | None = None) -> Catalogue:
     """Return everything that a configuration declares.
 
     A model and its aliases and variants share one process. An adapter has one of its own: llama-server reuses what it
-    computed with another adapter.
+    computed with another adapter. ``profile`` returns the options that ``tune`` saved under a name.
     """
     declared: dict[str, DeclaredModel] = {}
     served: dict[str, ServedModel] = {}
     for model in config.models.values():
-        layers = config.resolved(model.name)
+        layers = config.resolved(model.name, profile)
         declared[model.name] = _declared(model.name, layers)
         names = [_served(model.name, model.name, layers), *_of_aliases(model, layers), *_of_variants(model, layers)]
         for name in [f"{model.name}:{adapter}" for adapter in model.adapters]:
-            with_adapter = config.resolved(name)
+            with_adapter = config.resolved(name, profile)
             declared[name] = _declared(name, with_adapter)
             names.append(_served(name, name, with_adapter))
         served |= {each.name: each for each in names}

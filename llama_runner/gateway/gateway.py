@@ -218,8 +218,16 @@ class Gateway:
         self._declared |= catalogue.declared
         self.tell(state.Reload(policies_of(catalogue)))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether every process has been stopped."""
+        return self._quit.is_set()
+
     async def close(self, grace: float = 30.0) -> None:
-        """Refuse new requests, let those in progress end within ``grace`` seconds, stop all processes."""
+        """Refuse new requests, let those in progress end within ``grace`` seconds, stop all processes.
+
+        Called again, it shortens the time.
+        """
         self.tell(state.Shutdown(grace))
         await self._quit.wait()
         if self._timer is not None:

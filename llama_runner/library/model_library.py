@@ -6,7 +6,6 @@ import os
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.model_names import Selection, select
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from llama_runner.core.events import Sink
     from llama_runner.library.add_models import AddedModel, Choice
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
@@ -83,11 +83,7 @@ class Library:
         inventory = Inventory(self._store.root)
         chosen = self._select(inventory, name)
         found = details_of(inventory, chosen, kept=kept_models(self._store.private).has(chosen.models[0]))
-        if not check:
-            return found
-        return found.replace(
-            drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
-        )
+        return found.replace(drift=drift_of(self._store, found.model, self._sink)) if check else found
 
     def lineage(self, name: str) -> tuple[Inventory, Lineage]:
         """Return one model file with what it was made from, and the inventory that this was read from."""
@@ -167,17 +163,22 @@ class Library:
         return choices(self._store, self._sink, name, keywords)
 
     @public_method
-    def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
+    def remove(self, *names: str, force: bool = False, apply: bool = True, dry_run: bool | None = None) -> Removal:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
 
-        Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
+        Their records stay, so ``plan`` says what happened to them. Without ``apply`` nothing is deleted. A model that
         ``keep``, a lock file or the configuration names is a ``UsageError`` without ``force``, one that a server uses a
-        ``StoreError``.
+        ``StoreError``. ``dry_run`` is the old opposite of ``apply``.
         """
         from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
 
+        if dry_run is not None:
+            import warnings  # noqa: PLC0415
+
+            apply = not dry_run
+            warnings.warn(f"dry_run={dry_run} is now apply={apply}", DeprecationWarning, stacklevel=3)
         declared = self._declared()
-        return (look if dry_run else remove)(self._store, names, declared=declared, force=force, sink=self._sink)
+        return (remove if apply else look)(self._store, names, declared=declared, force=force, sink=self._sink)
 
     @public_method
     def verify(

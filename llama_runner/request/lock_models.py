@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -194,15 +195,10 @@ class Locker:
         """Prepare a model and return its entry. Where the file could not be written, nothing is made."""
         with _write_errors(self.file):
             try_writing(self.file.resolve().parent)
-        requests: list[Request] = []
-
-        def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self._store, sink=self._sink, remember=True, locked=locked)
-            requests.append(request)
-            return request, graph_of(request)
-
-        graph, plan, outcome = self._preparation.make(ask)
-        kept = {name: value for name, value in requests[-1].keywords.items() if name in KEPT}
+        resolve = partial(Request, model, keywords, store=self._store, sink=self._sink, remember=True, locked=locked)
+        graph, plan, outcome = self._preparation.make(resolve, graph_of)
+        given = checked(with_demo(model, keywords)[1])
+        kept = {name: value for name, value in given.items() if name in KEPT}
         return {
             **_known(self._preparation.locked_form(graph, plan, outcome)),
             "options": without_paths(

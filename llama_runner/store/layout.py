@@ -170,6 +170,11 @@ def model_names(private: Path) -> Path:
     return private / "names.json"
 
 
+def gateway_models(private: Path) -> Path:
+    """Return the file with the models and names that clients of the gateway made."""
+    return private / "gateway_models.json"
+
+
 def lock_files(private: Path) -> Path:
     """Return the file that says which ``llama-runner.lock`` files were used with this root."""
     return private / "lock_files.json"

@@ -169,15 +169,15 @@ def test_a_tool_gets_its_type_and_arguments_become_text() -> None:
 
 
 def test_a_result_belongs_to_the_oldest_open_call_of_its_function() -> None:
-    calls = [{"function": {"name": name, "arguments": {}}} for name in ("sky", "sea", "sky")]
-    told = [{"role": "assistant", "tool_calls": calls}]
+    calls: list[Any] = [{"function": {"name": name, "arguments": {}}} for name in ("sky", "sea", "sky")]
+    told: list[Any] = [{"role": "assistant", "tool_calls": calls}]
     told += [{"role": "tool", "tool_name": name, "content": ""} for name in ("sea", "sky", "sky")]
     found = openai_messages(told)
     assert [message["tool_call_id"] for message in found[1:]] == ["call_1", "call_0", "call_2"]
 
 
 def test_ids_of_the_client_are_kept_and_names_are_not_needed() -> None:
-    calls = [{"id": "a1", "function": {"name": "sky", "arguments": {}}}, {"function": {"name": "sea"}}]
+    calls: list[Any] = [{"id": "a1", "function": {"name": "sky", "arguments": {}}}, {"function": {"name": "sea"}}]
     results = [{"role": "tool", "content": "1", "tool_call_id": "a1"}, {"role": "tool", "content": "2"}]
     found = openai_messages([{"role": "assistant", "tool_calls": calls}, *results])
     assert [message["tool_call_id"] for message in found[1:]] == ["a1", "call_1"]
@@ -231,7 +231,9 @@ def test_what_a_model_cannot_do_is_refused_by_name(request_: Any, what: str) -> 
 
 
 def test_think_is_a_boolean_of_the_template_and_a_level_an_effort() -> None:
-    body = lambda think: chat_request({"messages": [USER], "think": think}, ABLE).body  # noqa: E731
+    def body(think: Any) -> Any:
+        return chat_request({"messages": [USER], "think": think}, ABLE).body
+
     assert body(True)["chat_template_kwargs"] == {"enable_thinking": True}
     assert body(False)["chat_template_kwargs"] == {"enable_thinking": False}
     assert body("low")["reasoning_effort"] == "low"

@@ -43,7 +43,6 @@ def test_text_streams_and_the_last_line_has_counts_and_nanoseconds() -> None:
     }
     assert one.feed(chunk("length")) == []
     assert one.feed(json.dumps({"choices": [], "timings": TIMINGS})) == []
-    assert not one.ended
     assert one.feed("[DONE]") == []
     assert one.ended
     [last] = one.finish(99)
@@ -132,7 +131,10 @@ def test_a_stream_and_a_whole_response_say_the_same(
         "tool_calls": known,
     }
     found = whole.whole({"choices": [{"message": message, "finish_reason": "stop"}], "timings": TIMINGS}, 9)
-    part = (lambda each: each["message"]) if shape == "chat" else (lambda each: each)
+
+    def part(each: Any) -> Any:
+        return each["message"] if shape == "chat" else each
+
     text = "content" if shape == "chat" else "response"
     assert "".join(part(each)[text] for each in lines) == part(found)[text]
     assert "".join(part(each).get("thinking", "") for each in lines) == part(found).get("thinking", "")

@@ -521,7 +521,7 @@ def test_14_04_gc_keeps_what_a_lock_file_names(
     assert f"{file} is gone" in gone.err
     file.write_bytes(content)
     (root / ".llama_runner" / "lock_files.json").write_text('{"schema": 9}')
-    with pytest.raises(StoreError, match="does not say which files to respect"):
+    with pytest.raises(StoreError, match="does not say which files to keep"):
         runner.gc()
 
 
