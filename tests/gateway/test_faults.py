@@ -132,7 +132,8 @@ def test_nobody_reads_the_log_and_the_gateway_goes_on(tmp_path: Path, binaries: 
     config = tmp_path / "a.toml"
     config.write_text(TWO, encoding="utf-8")
     path = tmp_path / "gateway.sock"
-    command = [sys.executable, "-m", "llama_runner.gateway", "--config", config, "--root", binaries, "--listen", path]
+    words = ["--config", str(config), "--root", str(binaries), "--listen", str(path)]
+    command = [sys.executable, "-m", "llama_runner.gateway", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert b"gateway_ready" in process.stdout.readline()
