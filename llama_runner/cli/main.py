@@ -51,6 +51,8 @@ class _Commands(click.Group):
         **dict.fromkeys(("up", "down", "reload", "gateway"), "up_cmds"),
         "generate": "generate_cmds",
         "search": "search_cmds",
+        "recommend": "recommend_cmd",
+        "presets": "preset_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",
