@@ -27,7 +27,6 @@ HEAVY = {
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
     "llama_runner.status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
     "fsspec", "s3fs", "cyclonedx", "packageurl",
-    "tomlkit",
 }  # fmt: skip
 
 
