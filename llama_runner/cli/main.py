@@ -49,6 +49,7 @@ class _Commands(click.Group):
         **dict.fromkeys(("infer", "chat"), "infer_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
         **dict.fromkeys(("up", "down", "reload", "gateway"), "up_cmds"),
+        "config": "config_cmds",
         "generate": "generate_cmds",
         "search": "search_cmds",
         "recommend": "recommend_cmd",
