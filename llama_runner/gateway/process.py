@@ -175,6 +175,7 @@ def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) 
     Raises ``LlamaRunnerError`` before it listens.
     """
     given = _parser().parse_args(arguments)
+    _allow_many_files()
     if write is not None:
         asyncio.run(Process(given, write).run())
         return
@@ -205,3 +206,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="serve only this model")
     parser.add_argument("--log", default="", metavar="FILE", help="the log, below the root, that `ps` names")
     return parser
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files to what is permitted: each request has two sockets."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ImportError, OSError, ValueError):
+        return
