@@ -72,7 +72,13 @@ class Process:
         table = config.gateway
         keys = read_keys(table.api_key_file, table.limits_file)
         pulls = PullRules(tuple(table.allow_pull), table.max_pull)
-        return Settings(keys=keys, insecure=table.insecure, pulls=pulls, access_log=self._write)
+        return Settings(
+            keys=keys,
+            insecure=table.insecure,
+            fetch_images=table.fetch_images,
+            pulls=pulls,
+            access_log=self._write,
+        )
 
     def _catalogue(self, config: Config) -> Catalogue:
         return catalogue_from(config, lambda name: profiles.read(layout.profiles(self._runner.root), name))
