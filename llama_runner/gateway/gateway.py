@@ -233,7 +233,6 @@ class Gateway:
         if self._timer is not None:
             self._timer.cancel()
         await self.session.close()
-        self.children.close()
 
     # --- events and effects
 
