@@ -17,6 +17,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library"}),
+    frozenset({"generate"}),
     frozenset({"api", "maker", "management", "status"}),
     frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),

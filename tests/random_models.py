@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+from pathlib import Path
 
 import gguf
 import numpy as np
+from filelock import FileLock
 
-if TYPE_CHECKING:
-    from pathlib import Path
+
+def random_model(root: Path, quantization: str = "f16") -> Path:
+    """Return a model of 100 M random weights. It is made once: ``root`` is the one that tests share."""
+    directory = root / "random-models"
+    directory.mkdir(exist_ok=True)
+    plain, wanted = directory / "random-100m-f16.gguf", directory / f"random-100m-{quantization}.gguf"
+    with FileLock(directory / "lock"):
+        if not plain.exists():
+            demo = next((root / "models" / "gguf").glob("local__demo__*/model.q4_k_m.gguf"))
+            write_random_model(demo, plain.with_suffix(".part")).replace(plain)
+        if not wanted.exists():
+            program = next((root / "bins").glob("*/*/llama-quantize"))
+            part = wanted.with_suffix(".part")
+            subprocess.run([program, plain, part, quantization, "2"], check=True, capture_output=True)
+            part.replace(wanted)
+    return wanted
 
 
 def write_random_model(
@@ -16,7 +32,7 @@ def write_random_model(
     target: Path,
     *,
     hidden: int = 768,
-    layers: int = 8,
+    layers: int = 12,
     heads: int = 12,
     kv_heads: int = 4,
     feed_forward: int = 2048,

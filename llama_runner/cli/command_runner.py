@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.cli.declared_models import config_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llama_runner.api import Runner
     from llama_runner.config.config import Config
     from llama_runner.core.events import Event
@@ -19,7 +21,7 @@ _LOCK_TIMEOUT_S = 600.0
 """Seconds that commands about the store wait for another process."""
 
 
-def runner_for(given: dict[str, Any], *, events: bool = False, config: Config | None = None) -> Runner:
+def runner_for(given: dict[str, Any], *, events: bool = False, config: Config | Path | None = None) -> Runner:
     """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout.
 
     ``config``: its methods take the names that this configuration declares.

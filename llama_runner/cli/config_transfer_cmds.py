@@ -35,8 +35,7 @@ EXPORTS = ("llama-swap", "ini")
 @shared.option("--output", "-o", metavar="FILE", help="Write a new file.", default_text="standard output")
 @shared.option("--into", metavar="FILE", help="Add the models to this configuration file; its comments stay.")
 @shared.option("--force", is_flag=True, help="With --into: replace models of the same name.")
-@click.pass_obj
-def import_(extra: tuple[str, ...] | None, /, **given: Any) -> None:
+def import_(**given: Any) -> None:
     """Turn the configuration of another tool into ours.
 
     FILE is a Modelfile of Ollama, a file of llama-swap or Hugind, a preset file of llama.cpp, a docker-compose.yml, or
@@ -51,7 +50,7 @@ def import_(extra: tuple[str, ...] | None, /, **given: Any) -> None:
     from llama_runner.config.import_report import ImportFailed  # noqa: PLC0415 - not for --help
 
     try:
-        found = _imported(given, extra or ())
+        found = _imported(given, click.get_current_context().obj or ())
     except ImportFailed as error:
         _tell(error.items)
         raise

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from llama_runner.core.errors import SourceError, UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     from llama_runner.config.layers import Resolved
 
 _OTHER_SOURCES = ("hf_model", "gguf_path", "safetensors_dir", "demo", "url")
 _META = "llama_runner.declared"
+_CONFIG = "llama_runner.config"
 
 
 def takes_declared(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,8 +27,13 @@ def takes_declared(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def filled(**given: Any) -> Any:
+        name = given.get("model")
         take_declared(click.get_current_context(), given)
-        return command(**given)
+        try:
+            return command(**given)
+        except SourceError as error:
+            suggest_declared(error, given, [name] if name else [])
+            raise
 
     return filled
 
@@ -51,9 +59,37 @@ def take_declared(context: click.Context, given: dict[str, Any]) -> None:
         _warn(f"{name} is declared in {path}; ./{name} is not used")
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a declared name
 
-    chosen = given["profile"] if _is_given(context, "profile") else None
+    chosen = given["profile"] if is_given(context, "profile") else None
     resolved = config.resolved(name, lambda saved: profiles.read(layout.profiles(root), saved), chosen=chosen)
+    context.meta[_CONFIG] = str(path)
     _fill(context, given, resolved)
+
+
+def suggest_declared(error: SourceError, given: dict[str, Any], names: Iterable[str]) -> None:
+    """Add the nearest declared name to the error for a name that is nothing."""
+    from llama_runner.sources.resolve_source import NotAModel  # noqa: PLC0415 - only for mistakes
+
+    if not isinstance(error, NotAModel) or error.name not in names or (path := config_path(given)) is None:
+        return
+    from llama_runner.config.config import Config, names_of  # noqa: PLC0415 - as above
+    from llama_runner.config.errors import did_you_mean  # noqa: PLC0415
+
+    known = [name for model in Config.load(path).models.values() for name in names_of(model)]
+    error.hint = did_you_mean(error.name, known) or error.hint
+
+
+def server_name(given: dict[str, Any]) -> str | None:
+    """Return the name in ``ps`` of the server that is given, also where it is an alias or variant of the file."""
+    name: str | None = given["server"]
+    if not name or (path := config_path(given)) is None:
+        return name
+    from llama_runner.config.config import Config  # noqa: PLC0415 - only with a file
+
+    try:
+        config = Config.load(path)
+    except UsageError:  # a server is stopped and its log read all the same
+        return name
+    return name if config.find(name) is None else config.resolved(name).names[0]
 
 
 def declared_in(context: click.Context) -> Resolved | None:
@@ -62,23 +98,34 @@ def declared_in(context: click.Context) -> Resolved | None:
     return found
 
 
+def about_config(context: click.Context) -> dict[str, Any]:
+    """Return the registry members of a server of a declared model: the configuration file, for ``down``."""
+    return {"config": context.meta[_CONFIG]} if _CONFIG in context.meta else {}
+
+
 def _fill(context: click.Context, given: dict[str, Any], resolved: Resolved) -> None:
     from llama_runner.config.keys import OPTION_OF  # noqa: PLC0415 - as above
+    from llama_runner.request.lock_file import NAME as LOCK_FILE  # noqa: PLC0415
 
     given["model"] = resolved.source
     for name, value in resolved.values.items():
         option = OPTION_OF[name]
-        if option.argument in given and not _is_given(context, option.argument):
+        if option.argument in given and not is_given(context, option.argument):
             given[option.argument] = not value if name == "projector" else value
+    beside = Path(context.meta[_CONFIG]).with_name(LOCK_FILE)
+    if given.get("locked") and not given.get("lock_file") and beside.exists():
+        given["lock_file"] = beside
     if "system" in given and given["system"] is None:
         given["system"] = resolved.get("system")
     if "profile" in given:
         given["profile"] = None  # it is one of the layers
-    context.obj = (*resolved.words, *(context.obj or ()))
+    if not given.get("raw"):  # then options go to llama-bench
+        context.obj = (*resolved.words, *(context.obj or ()))
     context.meta[_META] = resolved
 
 
-def _is_given(context: click.Context, argument: str) -> bool:
+def is_given(context: click.Context, argument: str) -> bool:
+    """Return whether an argument of a command is on its command line."""
     return context.get_parameter_source(argument) is ParameterSource.COMMANDLINE
 
 

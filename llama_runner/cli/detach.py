@@ -5,7 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from llama_runner.cli import options as shared
+from llama_runner.cli.declared_models import about_config
 from llama_runner.core.printable import printable
 
 if TYPE_CHECKING:
@@ -24,7 +27,12 @@ def detach(
     from llama_runner.serving.registry import running  # noqa: PLC0415
 
     server = runner.detach(
-        prepared, server=options, cancelled=cancelled, policy=given["restart"], limit=given["restart_limit"]
+        prepared,
+        server=options,
+        cancelled=cancelled,
+        policy=given["restart"],
+        limit=given["restart_limit"],
+        about=about_config(click.get_current_context()),
     )
     if not given["as_json"]:
         names = [about["alias"] for about in running(runner.servers)]

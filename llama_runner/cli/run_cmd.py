@@ -11,6 +11,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import STOP_SIGNALS, runner_for
+from llama_runner.cli.declared_models import about_config
 from llama_runner.cli.llama_server_options import ServerCommand, print_information
 from llama_runner.cli.safe_output import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
@@ -106,11 +107,12 @@ def _run(runner: Runner, server_options: ServerOptions, given: dict[str, Any]) -
 
 def _about(given: dict[str, Any]) -> dict[str, Any]:
     """Return the registry members that describe the supervising process."""
+    about = about_config(click.get_current_context())
     if given["restart"] == "no":
-        return {}
+        return about
     from llama_runner.serving.crash_restart import looked_after  # noqa: PLC0415 - only then
 
-    return looked_after(detached=False)
+    return about | looked_after(detached=False)
 
 
 def _keeper(server: Server, given: dict[str, Any]) -> Server | Supervisor:

@@ -239,7 +239,7 @@ def deployment_plan(forecast: DeploymentPlan) -> list[str]:
     lines, every = [], len(forecast.launches)
     for planned in forecast.joint.plan.steps:
         where = "" if planned.place is None else str(planned.place).rstrip("/")
-        names = forecast.joint.needed_by(planned)
+        names = forecast.joint.needed_by(planned.step)
         lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
         lines += [f"{'':<15} for {', '.join(names)}"] if len(names) < every else []
         lines += [f"{'':<15} {why}" for why in why_text(planned)]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _CONTINUED = re.compile(r"(?:\\|`|\^)[ \t]*$")
 """What ends a line that goes on: in a shell, in PowerShell, and in cmd.exe."""
 _WINDOWS = re.compile(r"(?:^|[\s\"'=])(?:[A-Za-z]:\\|\.{1,2}\\|\\\\)|\.exe\b|\\[\w.-]+\.gguf", re.IGNORECASE)
+_RUN, _QUOTED_RUN = re.compile(r"[^\s\"'\\]+"), re.compile(r"[^\"'\\]+")
+"""Characters that mean only themselves, outside and inside quotation marks."""
 
 
 class Word(Value):
@@ -67,6 +69,9 @@ class _Splitter:
 
     def _take(self, text: str, at: int, line: int) -> int:
         """Take what stands at a position, and return the next one."""
+        if run := (_QUOTED_RUN if self._quote else _RUN).match(text, at):
+            self._put(run[0], line)
+            return run.end()
         char, after = text[at], text[at + 1 : at + 2]
         if self._quote:
             if char == self._quote:

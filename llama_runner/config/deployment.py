@@ -11,6 +11,7 @@ from llama_runner.core.immutable import Value
 from llama_runner.request.graph import graph_of
 from llama_runner.request.graph_locations import forecast_of, spec_for
 from llama_runner.request.joint_preparation import JointPreparation
+from llama_runner.request.lock_file import NAME as LOCK_FILE
 from llama_runner.request.plan_text import why_text
 from llama_runner.request.resolve import Request
 from llama_runner.serving import find_and_stop, gateway_process, registry, server_log
@@ -49,7 +50,7 @@ class DeploymentPlan(Value):
                     "action": planned.action,
                     "key": planned.key,
                     "output": None if planned.place is None else str(planned.place).rstrip("/"),
-                    "models": self.joint.needed_by(planned),
+                    "models": self.joint.needed_by(planned.step),
                     "why": why_text(planned),
                 }
                 for planned in plan.steps
@@ -89,7 +90,10 @@ class Deployment:
     def keywords(self, name: str) -> RunnerKeywords:
         """Return the keywords of ``Runner.prepare`` for a model."""
         found = self.models[name].keywords
-        return {**found, "locked": True} if self.locked else found
+        if not self.locked:
+            return found
+        beside = self.config.path.with_name(LOCK_FILE)
+        return {**found, "locked": True, **({"lock_file": beside} if beside.exists() else {})}
 
     def plan(self) -> DeploymentPlan:
         """Return what would run and be launched. Writes nothing."""

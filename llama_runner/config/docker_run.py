@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 
 from llama_runner.config.command_words import Word
 from llama_runner.core.immutable import Value
@@ -57,17 +58,17 @@ def split_volume(text: str) -> tuple[str, str]:
 
 def parse_docker_run(words: list[Word]) -> DockerRun | None:
     """Return the container of ``run OPTIONS IMAGE ARGUMENTS``; None for other commands."""
-    left = list(words)
+    left = deque(words)
     while left and left[0].text == "container":
-        left.pop(0)
-    if not left or left.pop(0).text not in ("run", "create"):
+        left.popleft()
+    if not left or left.popleft().text not in ("run", "create"):
         return None
     given: dict[str, list[Word]] = {}
     while left and left[0].text.startswith("-"):
-        word = left.pop(0)
+        word = left.popleft()
         name, value = _option(word.text)
         if value is None:
-            value = left.pop(0).text if left else ""
+            value = left.popleft().text if left else ""
         if name:
             given.setdefault(name, []).append(Word(value, word.line))
     if not left:
@@ -75,7 +76,7 @@ def parse_docker_run(words: list[Word]) -> DockerRun | None:
     mounts = [Word(found, word.line) for word in given.get("--mount", []) if (found := _mount(word.text))]
     return DockerRun(
         image=left[0].text,
-        arguments=tuple(left[1:]),
+        arguments=tuple(left)[1:],
         name=next((word.text for word in given.get("--name", [])), ""),
         variables=tuple(given.get("--env", [])),
         ports=tuple(given.get("--publish", [])),

@@ -14,8 +14,9 @@ from llama_runner.config.docker_run import (
     parse_docker_run,
     split_volume,
 )
-from llama_runner.config.import_options import KEY_FILE, ModelDraft, name_of
+from llama_runner.config.import_options import ModelDraft, name_of
 from llama_runner.config.import_report import ImportFailed
+from llama_runner.config.import_table import KEY_FILE
 from llama_runner.core.immutable import Value
 from llama_runner.system.secret_redaction import is_secret
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.import_options import ModelDraft
 from llama_runner.config.import_paths import Paths
 from llama_runner.config.import_report import Report
+from llama_runner.config.reader import can_be_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +38,7 @@ class Context:
         self.lines: dict[str, int] = {}
         """The line of each model."""
         self._base, self._target = base, target
+        self._numbers: dict[str, int] = {}
 
     def paths(self, volumes: Iterable[tuple[str, str]] | None = None) -> Paths:
         """Return how paths are read; ``volumes``: those of a container."""
@@ -53,9 +55,10 @@ class Context:
         """
         models = self.tables.setdefault("models", {})
         kept = name_for(name) or "model"
-        unique, number = kept, 2
+        unique = kept
         while unique in models:
-            unique, number = f"{kept}-{number}", number + 1
+            self._numbers[kept] = self._numbers.get(kept, 1) + 1
+            unique = f"{kept}-{self._numbers[kept]}"
         if unique != name and not draft.left_out:
             draft.skip(line, name, f"the model is called {unique} here", "not needed")
         table = draft.finish(unique, line=line, context=context)
@@ -64,9 +67,35 @@ class Context:
         models[unique], self.lines[unique] = table, line
         return unique
 
+    def drop_double_names(self) -> None:
+        """Leave out aliases and variants whose name another model has."""
+        models = self.tables.get("models", {})
+        taken = set(models)
+        for name, model in models.items():
+            aliases = self._free(name, model.get("aliases", ()), taken)
+            if len(aliases) < len(model.get("aliases", ())):
+                model["aliases"] = aliases
+            for variant, table in [*model.get("variants", {}).items()]:
+                if not can_be_name(variant) or not self._free(name, [f"{name}:{variant}"], taken):
+                    del model["variants"][variant]
+                elif "aliases" in table:
+                    table["aliases"] = self._free(name, table["aliases"], taken)
+
+    def _free(self, model: str, names: Iterable[str], taken: set[str]) -> list[str]:
+        """Return the names that no other model has, and take them."""
+        free = []
+        for each in names:
+            if each in taken or not can_be_name(each):
+                note = "another model has this name" if each in taken else "no model can be called so"
+                self.report.add(self.lines[model], f"alias {each}", "not taken", "", note)
+            else:
+                taken.add(each)
+                free.append(each)
+        return free
+
     def default(self, line: int, text: str, key: str, value: Any, note: str = "") -> None:  # noqa: ANN401 - TOML
         """Set a key of ``[defaults]``."""
-        from llama_runner.config.import_options import assignment  # noqa: PLC0415 - beside its class
+        from llama_runner.config.import_table import assignment  # noqa: PLC0415 - beside its class
 
         self.tables.setdefault("defaults", {})[key] = value
         self.report.add(line, text, "taken", assignment(("defaults", key), value), note)

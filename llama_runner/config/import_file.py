@@ -123,9 +123,9 @@ def detect_format(text: str) -> str:
 
 
 def _decoded(content: bytes | str) -> str:
+    if len(content) > LARGEST:
+        raise UsageError(f"the file is larger than the limit of {LARGEST} bytes")
     if isinstance(content, bytes):
-        if len(content) > LARGEST:
-            raise UsageError(f"the file is larger than the limit of {LARGEST} bytes")
         try:
             content = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -148,6 +148,7 @@ def _context(
 
 
 def _imported(format_name: str, context: Context) -> Imported:
+    context.drop_double_names()
     tables: dict[str, Any] = {}
     if names := list(dict.fromkeys(variables_in(context.tables))):
         tables["environment"] = names

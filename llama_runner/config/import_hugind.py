@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.import_options import KEY_FILE, name_of
+from llama_runner.config.import_options import name_of
 from llama_runner.config.import_report import ImportFailed
+from llama_runner.config.import_table import KEY_FILE
 from llama_runner.config.import_yaml import YamlNode, read_yaml
 from llama_runner.core.csv_row import format_row
 

@@ -67,8 +67,7 @@ def _take_section(name: str, line: int, entries: list[_Entry], shared: list[_Ent
         elif name == "default":
             draft.left_out = "keys outside a section are no model"
     if (served := canonical_name(name)) != name:
-        draft.aliases.append(served)
-        draft.skip(line, f"[{name}]", f"llama.cpp serves it as {served}, which is an alias here", "not needed")
+        draft.alias(line, f"[{name}]", served, "llama.cpp gives it this name")
     context.finish(draft, name, line=line)
 
 
@@ -96,8 +95,8 @@ def _take(draft: ModelDraft, entry: _Entry, context: Context) -> None:
 
 def _sections(text: str, context: Context) -> list[tuple[str, int, list[_Entry]]]:
     """Return the sections with their entries. A section that is repeated replaces the earlier one, as in llama.cpp."""
-    found: dict[str, tuple[int, list[_Entry]]] = {}
-    entries: list[_Entry] = []
+    found: dict[str, tuple[int, dict[str, _Entry]]] = {}
+    entries: dict[str, _Entry] = {}
     outside = entries
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         bare = line.strip(" \t")
@@ -109,7 +108,7 @@ def _sections(text: str, context: Context) -> list[tuple[str, int, list[_Entry]]
                 context.report.add(
                     found[name][0], f"[{name}]", "not taken", "", f"replaced by the section on line {number}"
                 )
-            entries = []
+            entries = {}
             found[name] = (number, entries)
         elif (pair := _KEY.fullmatch(bare)) is not None:
             value, cut = re.sub(r"[ \t]*[;#].*$", "", pair[2]), re.search("[;#]", pair[2])
@@ -118,10 +117,9 @@ def _sections(text: str, context: Context) -> list[tuple[str, int, list[_Entry]]
             )
             indented = "llama.cpp refuses a key that is indented or begins with a dash"
             note = indented if line[:1] in " \t-" else note
-            entries[:] = [each for each in entries if each.key != pair[1]]
-            entries.append(_Entry(number, pair[1], value.strip(" \t"), note))
+            entries[pair[1]] = _Entry(number, pair[1], value.strip(" \t"), note)
         else:
             raise ImportFailed(NAME, "neither a section nor a key with a value", number)
-    listed = [(name, line, each) for name, (line, each) in found.items()]
-    kept = [each for each in outside if each.key != "version"]
+    listed = [(name, line, list(each.values())) for name, (line, each) in found.items()]
+    kept = [each for key, each in outside.items() if key != "version"]
     return [("default", kept[0].line, kept), *listed] if kept else listed

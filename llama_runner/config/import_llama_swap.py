@@ -134,7 +134,7 @@ class _File:
 
     def _set(self, node: YamlNode, text: str, key: str) -> None:
         """Set a key of the model that a list names."""
-        from llama_runner.config.import_options import assignment  # noqa: PLC0415 - beside its class
+        from llama_runner.config.import_table import assignment  # noqa: PLC0415 - beside its class
 
         name = self._names.get(node.text)
         if name is None:
@@ -171,7 +171,7 @@ class _File:
             elif key not in ("cmd", "macros"):
                 kind, note = _OF_MODEL.get(key, ("not taken", "there is no counterpart"))
                 draft.skip(each.line, each.shown(key), note, kind)
-        aliases = draft.table.get("aliases", ())
+        aliases = list(draft.aliases)
         if (found := self._context.finish(draft, name, line=node.line)) is not None:
             self._names |= dict.fromkeys((name, *aliases), found)
 
@@ -182,9 +182,7 @@ class _File:
                 draft.skip(each.line, "aliases: …", "expected text")
                 continue
             unlisted = (each.get("unlisted") or YamlNode(None, 1)).value is True
-            aliases = [*draft.table.get("aliases", ()), alias.text]
-            note = "aliases are listed here" if unlisted else ""
-            draft.put(each.line, f"alias {alias.text}", ("aliases",), list(dict.fromkeys(aliases)), note)
+            draft.alias(each.line, f"alias {alias.text}", alias.text, "aliases are listed here" if unlisted else "")
 
     def _model_ttl(self, draft: ModelDraft, _name: str, node: YamlNode) -> None:
         if not isinstance(node.value, int) or isinstance(node.value, bool):

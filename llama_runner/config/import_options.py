@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.config.errors import dotted
-from llama_runner.config.import_paths import PathInContainer, with_variables
+from llama_runner.config.import_paths import PathInContainer
+from llama_runner.config.import_table import KEY_FILE, ModelTable, holds_secret
 from llama_runner.config.keys import MODEL_OPTIONS, SAMPLING_FLAGS
-from llama_runner.config.values import has_secret
 from llama_runner.core.csv_row import format_row, parse_row
 from llama_runner.serving.llama_server.option_paths import takes_path
 
 if TYPE_CHECKING:
     from llama_runner.config.command_words import Word
     from llama_runner.config.import_paths import Paths
-    from llama_runner.config.import_report import Kind, Report
+    from llama_runner.config.import_report import Report
     from llama_runner.config.server_flags import ServerFlag, ServerFlags
 
-KEY_FILE = 'use api_key_file = "FILE" or the environment variable LLAMA_API_KEY'
 HUB_TOKEN = "use the environment variable HF_TOKEN"  # noqa: S105 - where it goes
 _HUB_URL = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/?#]+)/([^?#]+)(?:\?.*)?")
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
@@ -31,8 +30,6 @@ _REPEATED = frozenset(("logit-bias", "reverse-prompt", "dry-sequence-breaker"))
 _TRUE, _FALSE = ("on", "enabled", "true", "1"), ("off", "disabled", "false", "0")
 _OURS = frozenset(flag for option in MODEL_OPTIONS.values() if option.kind != "flag" for flag in option.flags)
 """Flags of ours; an option of llama-server of the same name, such as --device, is written in another spelling."""
-_FIRST = ("source", "filename", "aliases", "ctx_size", "gpu_layers")
-"""Keys that a table begins with."""
 _INFORMATION = frozenset(("help", "version", "cache-list", "list-devices", "completion-bash"))
 _ROUTER = frozenset(("models-dir", "models-preset", "models-max", "models-autoload"))
 _SECRET_NAME = re.compile(r"(?i)api[-_]?key$|token$|secret|passw")
@@ -46,52 +43,27 @@ _NOT_HERE = {
 }
 
 
-class ModelDraft:
-    """The table of one model while it is made."""
+class ModelDraft(ModelTable):
+    """The table of one model while options of llama-server go into it."""
 
     def __init__(self, report: Report, flags: ServerFlags, paths: Paths, *, listens: Listens) -> None:
-        self.table: dict[str, Any] = {}
-        self.aliases: list[str] = []
-        """The names that options give the model."""
-        self.left_out = ""
-        """Why the model cannot be declared; empty if it can."""
+        super().__init__(report)
         self.port = 8080
         """The port that the server is told to listen on."""
-        self.note = ""
-        """What the report says of each part that is taken from now on."""
-        self._report, self._flags, self._paths, self._listens = report, flags, paths, listens
-        self._items: list[tuple[int, str, Kind, tuple[str, ...], str]] = []
-
-    # What the importers call
-
-    def put(self, line: int, text: str, keys: tuple[str, ...], value: Any, note: str = "") -> None:  # noqa: ANN401 - TOML
-        """Set a key, and report the text that says so."""
-        if has_secret(value):
-            self._report.secret(line, text.split("=", maxsplit=1)[0].split(maxsplit=1)[0], [value], KEY_FILE)
-            return
-        note = "; ".join(filter(None, (self.note, note)))
-        table = self.table
-        for key in keys[:-1]:
-            table = table.setdefault(key, {})
-        table[keys[-1]] = value
-        self._items.append((line, text, "taken", keys, note))
-
-    def skip(self, line: int, text: str, note: str, kind: Kind = "not taken") -> None:
-        """Report a text that becomes no key."""
-        self._items.append((line, text, kind, (), note))
+        self._flags, self._paths, self._listens = flags, paths, listens
 
     def take_words(self, words: list[Word]) -> None:
         """Take the arguments of a llama-server."""
-        left = list(words)
+        left = deque(words)
         while left:
-            word = left.pop(0)
+            word = left.popleft()
             name, equals, value = word.text.partition("=")
             if not word.text.startswith("-"):
                 self.skip(word.line, word.text, "not an option of llama-server")
                 continue
             found = self._flags.find(name if equals else word.text)
             if found is None:
-                values = [value] if equals else [left.pop(0).text] if left and _is_value(left[0].text) else []
+                values = [value] if equals else [left.popleft().text] if left and _is_value(left[0].text) else []
                 self.take_unknown(word.line, name if equals else word.text, values)
                 continue
             count = 0 if equals else self._flags.takes(name) or 0
@@ -99,8 +71,7 @@ class ModelDraft:
                 left and left[0].text in ("on", "off", "auto", *_TRUE, *_FALSE, "-1")
             ):
                 count = 0  # a flag without a value in earlier versions
-            values = [each.text for each in left[:count]]
-            left = left[count:]
+            values = [left.popleft().text for _ in range(min(count, len(left)))]
             self.take(word.line, found, [value] if equals else values, " ".join((word.text, *values)))
 
     def take(self, line: int, found: tuple[ServerFlag, str], values: list[str], written: str | None = None) -> None:
@@ -111,7 +82,7 @@ class ModelDraft:
         if flag.key in ("api-key", "hf-token"):
             self._report.secret(line, f"--{flag.key}", values, HUB_TOKEN if flag.key == "hf-token" else KEY_FILE)
             return
-        if any(map(has_secret, values)):
+        if any(map(holds_secret, values)):
             self._report.secret(line, f"--{flag.key}", values, KEY_FILE)
             return
         if flag.kind not in ("none", "switch") and not values:
@@ -152,39 +123,6 @@ class ModelDraft:
             self.take(line, (flag, positive if on else str(off)), [], text)
         else:
             self.skip(line, text, "off is the default", "not needed")
-
-    def finish(self, name: str, *, context: bool = True, line: int = 1) -> dict[str, Any] | None:
-        """Report every item, and return the table; None if the model is left out.
-
-        ``context``: without a context size, llama-server takes what the model was trained for, as far as it fits.
-        """
-        if not self.left_out and not {"source", "hf_model", "gguf_path"} & self.table.keys():
-            self.left_out = "it names no model"
-        if context and not self.left_out and "ctx_size" not in self.table:
-            self.table["ctx_size"] = "auto"
-            self._items.append(
-                (line, "no --ctx-size", "taken", ("ctx_size",), "llama-server takes the model's own, as far as it fits")
-            )
-        others = [each for each in dict.fromkeys(self.aliases) if each != name]
-        if others:
-            self.table["aliases"] = list(dict.fromkeys([*self.table.get("aliases", ()), *others]))
-        last = {keys: number for number, _, kind, keys, _ in self._items if kind == "taken"}
-        for number, text, kind, keys, note in self._items:
-            again = last.get(keys, number) != number and not isinstance(_at(self.table, keys), list)
-            if kind == "taken" and again and not self.left_out:
-                self._report.add(number, text, "not needed", "", f"set again on line {last[keys]}")
-            elif kind == "taken" and self.left_out:
-                self._report.add(number, text, "not taken", "", f"the model {name} is left out: {self.left_out}")
-            elif kind == "taken":
-                self._report.add(number, text, kind, assignment(("models", name, *keys), _at(self.table, keys)), note)
-            else:
-                self._report.add(number, text, kind, "", note)
-        self.table = {key: self.table[key] for key in sorted(self.table, key=_order)}
-        if self.left_out:
-            if not any(kind == "taken" for _, _, kind, _, _ in self._items):
-                self._report.add(line, name, "not taken", "", f"the model is left out: {self.left_out}")
-            return None
-        return self.table
 
     # One option
 
@@ -278,9 +216,8 @@ class ModelDraft:
         self.skip(line, text, "models of Docker's registry are not fetched; take the same model from the Hub")
 
     def _take_alias(self, line: int, text: str, value: str, _on: bool) -> None:
-        names = [each.strip() for each in value.split(",") if each.strip()]
-        self.aliases += names
-        self.skip(line, text, "the name of the model, or an alias", "not needed")
+        for each in value.split(","):
+            self.alias(line, text, each.strip())
 
     def _take_host(self, line: int, text: str, value: str, _on: bool) -> None:
         if self._listens != "here":
@@ -358,17 +295,6 @@ class ModelDraft:
         self.put(line, text, ("tls_key",), self._paths.path(value))
 
 
-def assignment(keys: tuple[str, ...], value: object) -> str:
-    """Return a key and its value as TOML writes them."""
-    import tomlkit  # noqa: PLC0415 - only for an import
-
-    return f"{dotted(keys)} = {tomlkit.item(with_variables(value)).as_string()}"
-
-
-def _order(key: str) -> int:
-    return _FIRST.index(key) if key in _FIRST else len(_FIRST)
-
-
 def name_of(source: str) -> str:
     """Return a name for a model, made from its path or its name on the Hub."""
     last = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
@@ -385,9 +311,3 @@ def _number(text: str) -> int | float | str:
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _NUMBER.fullmatch(text) else text
-
-
-def _at(table: dict[str, Any], keys: tuple[str, ...]) -> Any:  # noqa: ANN401 - a TOML value
-    for key in keys:
-        table = table[key]
-    return table

@@ -18,8 +18,11 @@ Kind = Literal["taken", "not needed", "not taken", "secret"]
 """``taken``: it became a key. ``not needed``: llama_runner does it anyway. ``not taken``: there is no counterpart.
 ``secret``: a key, token or password, which is never written."""
 
-LARGEST = 1 << 20
+LARGEST = 1 << 19
 """Maximum bytes of a foreign file."""
+MOST_PARTS = 10_000
+"""Maximum number of items of a report."""
+_MOST_SECRETS = 200
 _LONGEST = 200
 """Characters of a text in the report."""
 _MIN_SECRET = 4
@@ -85,11 +88,15 @@ class Report:
         self._secrets: set[str] = set()
 
     def add(self, line: int, text: str, kind: Kind, became: str = "", note: str = "") -> None:
-        """Add an item."""
+        """Add an item; raises ``ImportFailed`` if there are too many."""
+        if len(self._items) >= MOST_PARTS:
+            raise too_many_parts_error(line)
         self._items.append(ImportedItem(line, text, kind, became, note))
 
     def secret(self, line: int, name: str, values: Iterable[object], instead: str) -> None:
         """Add a secret. Its values appear nowhere in the report."""
+        if len(self._secrets) > _MOST_SECRETS:
+            raise ImportFailed("import", f"more than {_MOST_SECRETS} secrets", line)
         self._secrets |= {text for value in values if len(text := str(value).strip()) >= _MIN_SECRET}
         self.add(line, f"{name} {HIDDEN}", "secret", note=f"secrets are not written; {instead}")
 
@@ -134,3 +141,8 @@ class ImportFailed(UsageError):
         """What became of each part, where the file could be read and no model can be taken."""
         where = f", line {line}" if line else ""
         super().__init__(f"{format_name}{where}: {text}", hint=hint)
+
+
+def too_many_parts_error(line: int) -> ImportFailed:
+    """Return the error for a file with more parts than a report holds."""
+    return ImportFailed("import", f"more than {MOST_PARTS} parts", line)

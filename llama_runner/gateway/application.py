@@ -16,6 +16,9 @@ from llama_runner.core.immutable import Value, field
 from llama_runner.gateway import errors, protocols
 from llama_runner.gateway.access import Keys, is_allowed_origin, is_local_host, key_digest, key_in
 from llama_runner.gateway.clients import LOOPBACK, Client
+from llama_runner.gateway.created_models import CreatedStore
+from llama_runner.gateway.ollama_downloads import PullRules
+from llama_runner.gateway.ollama_routes import add_routes
 from llama_runner.gateway.relay import AnswerError, Exchange
 from llama_runner.gateway.routes import Routes
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llama_runner.gateway.gateway import Gateway
+    from llama_runner.gateway.models import Catalogue
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,6 +47,8 @@ class Settings(Value):
     """Whether llama-server may fetch images from the addresses that clients give."""
     max_body: int = _MAX_BODY
     """Bytes of a body."""
+    pulls: PullRules = field(default_factory=PullRules)
+    """What clients may download."""
     access_log: Callable[[str], None] | None = None
     """Gets a line of JSON for each request; no prompt is in it."""
 
@@ -56,6 +62,13 @@ class Application:
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
         Routes(gateway, fetches_images=settings.fetches_images).add_to(self.web)
+        self._created = CreatedStore(gateway.root)
+        self._downloads = add_routes(self.web, gateway, self._created, settings.pulls)
+
+    async def change(self, settings: Settings, catalogue: Catalogue) -> None:
+        """Go on with another configuration. Models that clients made are served beside those of the catalogue."""
+        self.settings, self._downloads.rules = settings, settings.pulls
+        await self.gateway.declare(self._created.current.merged(catalogue))
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, SourceError, StoreError, UsageError
 from llama_runner.core.immutable import Value
 from llama_runner.gateway import scheduler_state as state
-from llama_runner.gateway.configuration import MemoryLimits, share_of
+from llama_runner.gateway.configuration import MemoryLimits, launch_of, share_of
 from llama_runner.gateway.model_facts import facts_of
 from llama_runner.gateway.scheduler_state import HOST
 from llama_runner.request.graph_locations import spec_for
@@ -84,6 +84,8 @@ class Children:
         """The processes that answer, by declared model."""
         self._runner, self._memory, self._tell = runner, memory, tell
         self._prepared: dict[str, _Made] = {}
+        self._facts: dict[str, ModelFacts] = {}
+        """Of models that were only looked at, by their launch."""
         self._threads = ThreadPoolExecutor(_THREADS, "gateway")
         self._preparing = asyncio.Semaphore(_PREPARES)
         self._stopping: set[tuple[str, int]] = set()
@@ -114,7 +116,7 @@ class Children:
         kept = layout.memory_needs(self._runner.store.private)
         memory = Memory(spec_for(prepared, options), kept, self._runner._sink)  # noqa: SLF001 - told where ours is told
         need = self._sizes(memory)
-        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared), need)
+        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared, options.extra), need)
         return need
 
     def _sizes(self, memory: Memory) -> Sizes:
@@ -264,19 +266,24 @@ class Children:
 
     async def facts(self, model: DeclaredModel) -> ModelFacts | None:
         """Return what is known of the file of a model; None where it is not there yet. Does no work for it."""
-        if (kept := self._prepared.get(model.name)) is not None:
-            return kept.facts
-
-        def look() -> ModelFacts | None:
-            plan = self._runner.plan(model.source, **{**model.keywords, "offline": True})
-            if plan.plan.pending:
-                return None
-            return facts_of(self._runner.prepare(model.source, **{**model.keywords, "offline": True}))
-
+        if (made := self._prepared.get(model.name)) is not None and _is_unchanged(made.facts):
+            return made.facts
+        launch = launch_of(model)
+        kept = self._facts.get(launch)
         try:
-            return await self._thread(look)  # type: ignore[no-any-return]
+            if kept is None or not await self._thread(_is_unchanged, kept):
+                kept = await self._thread(self._look, model)
         except LlamaRunnerError:
             return None
+        if kept is not None:
+            self._facts[launch] = kept
+        return kept
+
+    def _look(self, model: DeclaredModel) -> ModelFacts | None:
+        keywords = {**model.keywords, "offline": True}
+        if self._runner.plan(model.source, **keywords).plan.pending:
+            return None
+        return facts_of(self._runner.prepare(model.source, **keywords), model.server.extra)
 
     def close(self) -> None:
         """Release the threads. Every process has ended."""
@@ -297,6 +304,13 @@ async def ended(pid: int, wait: Callable[[], Any]) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def _is_unchanged(facts: ModelFacts) -> bool:
+    try:
+        return facts.file.stat().st_mtime == facts.modified_at
+    except OSError:
+        return False
 
 
 def process_name(name: str) -> str:

@@ -37,6 +37,8 @@ class Lease(Protocol):
     """Tokens of the context that the process was started with."""
     waited: float
     """Seconds between the request and the lease, loading included."""
+    answered: bool
+    """Whether the process has answered. A lease that ends without it counts as a failure of the process."""
     loading: float
     """Seconds of ``waited`` in which the model was loaded; 0 where it was ready."""
 

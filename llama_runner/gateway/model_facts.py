@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.gateway.models import ModelFacts
@@ -10,20 +11,23 @@ from llama_runner.request.model_inspection import inspect
 from llama_runner.serving.llama_server.memory_check import files_of
 from llama_runner.serving.llama_server.served_task import made_for
 from llama_runner.sources.gguf_header import NotGGUF, read_header
+from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from llama_runner.request.results import Prepared
 
 _FIM = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")
+_LARGEST_TEMPLATE = 1 << 20
 _THINKING = ("enable_thinking", "<think>", "reasoning_content", "thinking")
 
 
-def facts_of(prepared: Prepared) -> ModelFacts:
-    """Return the facts of a model that is on disk."""
+def facts_of(prepared: Prepared, extra: Sequence[str] = ()) -> ModelFacts:
+    """Return the facts of a model that is on disk. ``extra`` may give it another chat template than its own."""
     found = inspect(prepared.model)
+    template = _given_template(extra) or found.template
     return ModelFacts(
         file=prepared.model,
         sha256=prepared.sha256 or _digest(prepared.model),
@@ -34,12 +38,25 @@ def facts_of(prepared: Prepared) -> ModelFacts:
         parameters=found.parameters,
         quantization=prepared.facts.get("quantization"),
         context_length=found.context_length,
-        template=found.template,
+        template=template,
         metadata=found.metadata,
         kind=made_for(prepared.facts),
         projector=prepared.projector,
-        capabilities=_capabilities(prepared, found.metadata, found.template or ""),
+        capabilities=_capabilities(prepared, found.metadata, template or ""),
     )
+
+
+def _given_template(extra: Sequence[str]) -> str | None:
+    """Return the chat template that options of llama-server give, None without one or if it cannot be read."""
+    for word, value in pairwise(extra):
+        if word == "--chat-template-file":
+            try:
+                return read_bounded(value, _LARGEST_TEMPLATE).decode("utf-8", "replace")
+            except OSError:
+                return None
+        if word == "--chat-template" and "{" in value:
+            return value
+    return None
 
 
 def _capabilities(prepared: Prepared, metadata: Mapping[str, Any], template: str) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Downloads:
 
     def __init__(self, models: Models, created: CreatedStore, rules: PullRules) -> None:
         self._models, self._created, self.rules = models, created, rules
-        self._jobs = PullJobs(models.root, rules.largest)
+        self._jobs = PullJobs(models.root)
 
     async def close(self) -> None:
         """Stop the downloads; what arrived stays."""
@@ -94,7 +94,7 @@ class Downloads:
             source, keywords = _source_of(declared)
         else:
             check_repository(source)
-        async with aclosing(self._jobs.follow(source, keywords, keep=keep)) as statuses:
+        async with aclosing(self._jobs.follow(source, keywords, largest=self.rules.largest, keep=keep)) as statuses:
             async for status in statuses:
                 if status.get("status") == "success" and found is None:
                     await self._serve(name, source)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from aiohttp import web
 
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
-from llama_runner.core.printable import printable
 from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
 from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.ollama_messages import Json, wrong_type_error
 from llama_runner.gateway.ollama_names import find_name
-from llama_runner.gateway.ollama_responses import UpstreamError, error_body, event_data, line
+from llama_runner.gateway.ollama_responses import UpstreamError, error_body, event_data, line, upstream_error
+from llama_runner.gateway.protocols import failure_of
+from llama_runner.gateway.request_bodies import parsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import aiohttp
+
     from llama_runner.gateway.interface import Models
+    from llama_runner.gateway.relay import Exchange
 
 NDJSON = "application/x-ndjson"
 _LONGEST_EVENT = 64 << 20
@@ -31,17 +34,7 @@ async def body_of(request: web.Request) -> Json:
     content = await request.read()
     if not content.strip():
         raise BadRequest("missing request body")
-    try:
-        found = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise wrong_type_error("body", "an object", found)
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    return parsed(content)
 
 
 def name_in(body: Json, *members: str) -> str:
@@ -84,13 +77,10 @@ def client_error(error: LlamaRunnerError) -> GatewayError:
     return GatewayError(str(error), hint=error.hint)
 
 
-def error_text(error: BaseException) -> str:
-    """Return the text of an error with its hint."""
-    if isinstance(error, LlamaRunnerError) and error.hint:
-        return f"{error}; {error.hint}"
-    if isinstance(error, (aiohttp.ClientError, TimeoutError)):
-        return f"the process of the model ended while it answered: {printable(str(error), limit=200)}"
-    return str(error)
+def exchange_of(request: web.Request) -> Exchange:
+    """Return what the access log and the metrics are told of a request."""
+    found: Exchange = request["exchange"]
+    return found
 
 
 class LineStream:
@@ -105,13 +95,16 @@ class LineStream:
         if not self.response.prepared:
             await self.response.prepare(self._request)
         if lines:
-            await self.response.write(b"".join(map(line, lines)))
+            data = b"".join(map(line, lines))
+            exchange_of(self._request).wrote(data)
+            await self.response.write(data)
 
-    async def fail(self, error: BaseException) -> web.StreamResponse:
+    async def fail(self, error: GatewayError) -> web.StreamResponse:
         """End the stream with an error; before the first line, raise it."""
         if not self.response.prepared:
             raise error
-        await self.send([error_body(error_text(error))])
+        exchange_of(self._request).error = error.kind
+        await self.send([error_body(failure_of(error).message)])
         return await self.end()
 
     async def end(self) -> web.StreamResponse:
@@ -120,10 +113,10 @@ class LineStream:
         return self.response
 
 
-async def event_stream(content: aiohttp.StreamReader) -> AsyncIterator[list[str]]:
+async def event_stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
     """Yield the data of the events of each piece that arrives from llama-server. Raises ``UpstreamError``."""
     rest = b""
-    async for piece in content.iter_any():
+    async for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
         if len(rest) > _LONGEST_EVENT:
             raise UpstreamError(500, f"llama-server sent an event of more than {_LONGEST_EVENT} bytes")
@@ -133,9 +126,11 @@ async def event_stream(content: aiohttp.StreamReader) -> AsyncIterator[list[str]
 
 
 async def upstream_json(answer: aiohttp.ClientResponse) -> Any:  # noqa: ANN401 - JSON is anything
-    """Return the JSON of a response of llama-server, or its text where it is none."""
-    text = (await answer.read()).decode("utf-8", "replace")
+    """Return the JSON of a response of llama-server. Raises ``UpstreamError`` for an error, and for no JSON."""
+    content = await answer.read()
+    if answer.status != web.HTTPOk.status_code:
+        raise upstream_error(answer.status, content)
     try:
-        return json.loads(text)
+        return json.loads(content)
     except (ValueError, RecursionError):
-        return text
+        raise UpstreamError(500, "llama-server sent no JSON") from None

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp import web
 
-from llama_runner.gateway.errors import GatewayError
+from llama_runner.gateway.errors import GatewayError, ServerLost
 from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.ollama_http import (
     LineStream,
     body_of,
-    error_response,
     event_stream,
+    exchange_of,
     name_in,
     upstream_json,
 )
@@ -31,11 +31,11 @@ from llama_runner.gateway.ollama_requests import (
     shortened,
     streams,
     truncated_tokens,
-    with_served_defaults,
     without_oldest_turn,
 )
 from llama_runner.gateway.ollama_responses import ResponseTranslator, Shape, UpstreamError, upstream_error
 from llama_runner.gateway.ollama_values import FOREVER, keep_alive_seconds, time_text
+from llama_runner.gateway.request_bodies import with_variant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     Translate = Callable[[Json, ModelTraits], UpstreamRequest]
 
-_LOST = (aiohttp.ClientError, TimeoutError)
-"""What a stream from llama-server ends with when its process does."""
+_LOST = (aiohttp.ClientError, OSError)
+"""What reading from a process that ended raises."""
 
 
 class Inference:
@@ -72,35 +72,44 @@ class Inference:
         translator = ResponseTranslator(shape, name, created=_now)
         if load_only(body, chat=shape == "chat"):
             return await self._load(request, name, keep, translator)
-        served = await self._downloads.served_name(name, request)
+        served = await self._served_name(name, request)
         if (facts := await self._models.facts(served)) is not None:
             translate(body, _traits(name, facts, None))  # what is wrong is said before a model is loaded for it
         async with self._acquire(served, keep, request) as lease:
             wanted = translate(body, _traits(name, lease.facts, lease.context))
             translator.load_ns = int(lease.waited * 1e9)
-            sent = with_served_defaults(wanted, lease.model)
-            try:
-                async with self._upstream(lease, wanted.path, sent, shorten=body.get("truncate") is True) as answer:
-                    if not streamed:
-                        found = await upstream_json(answer)
-                        return web.json_response(translator.whole(found, time.monotonic_ns() - began))
-                    return await _stream(request, answer, translator, began)
-            except UpstreamError as error:
-                return error_response(error.status, error.text)
+            sent = with_variant(wanted.path, wanted.body, lease.model)
+            async with self._upstream(lease, wanted.path, sent, shorten=body.get("truncate") is True) as answer:
+                if streamed:
+                    return await _stream(request, lease, answer, translator, began)
+                found = translator.whole(await _read(lease, answer), time.monotonic_ns() - began)
+        exchange_of(request).tokens = _tokens(found)
+        return web.json_response(found)
+
+    async def _served_name(self, name: str, request: web.Request) -> str:
+        exchange = exchange_of(request)
+        exchange.model = name
+        exchange.model = await self._downloads.served_name(name, request)
+        return exchange.model
 
     async def _load(
         self, request: web.Request, name: str, keep: float | None, translator: ResponseTranslator
     ) -> web.Response:
         """Load or unload a model: a request without messages or a prompt."""
-        served = await self._downloads.served_name(name, request)
+        served = await self._served_name(name, request)
         if keep == 0:
             await self._models.unload(served)
             return web.json_response(translator.loaded(unloaded=True))
-        async with self._acquire(served, keep, request):
-            return web.json_response(translator.loaded())
+        async with self._acquire(served, keep, request) as lease:
+            lease.answered = True
+        return web.json_response(translator.loaded())
 
-    def _acquire(self, served: str, keep: float | None, request: web.Request) -> Any:  # noqa: ANN401 - a context manager
-        return self._models.acquire(served, keep_alive=-1 if keep == FOREVER else keep, client=client_of(request))
+    @asynccontextmanager
+    async def _acquire(self, served: str, keep: float | None, request: web.Request) -> AsyncIterator[Lease]:
+        keep_alive = -1 if keep == FOREVER else keep
+        async with self._models.acquire(served, keep_alive=keep_alive, client=client_of(request)) as lease:
+            exchange_of(request).waited = lease.waited
+            yield lease
 
     @asynccontextmanager
     async def _upstream(
@@ -112,7 +121,7 @@ class Inference:
                 if answer.status == web.HTTPOk.status_code:
                     yield answer
                     return
-                error = upstream_error(answer.status, await upstream_json(answer))
+                error = upstream_error(answer.status, await answer.read())
             shorter = without_oldest_turn(body["messages"]) if shorten and error.tokens and "messages" in body else None
             if shorter is None:
                 raise error
@@ -122,12 +131,10 @@ class Inference:
         """``POST /api/embed``."""
         began, body = time.monotonic_ns(), await body_of(request)
         name, texts, dimensions = name_in(body), embedding_inputs(body), _dimensions(body)
-        try:
-            async with self._embedding_lease(request, body, name) as lease:
-                vectors, tokens = await _vectors(lease, texts, truncate=body.get("truncate") is not False)
-                waited = lease.waited
-        except UpstreamError as error:
-            return error_response(error.status, error.text)
+        async with self._embedding_lease(request, body, name) as lease:
+            vectors, tokens = await _vectors(lease, texts, truncate=body.get("truncate") is not False)
+            waited = lease.waited
+        exchange_of(request).tokens = {"prompt": tokens}
         return web.json_response(
             {
                 "model": name,
@@ -144,37 +151,53 @@ class Inference:
         prompt = body.get("prompt") or ""
         if not isinstance(prompt, str):
             raise wrong_type_error("prompt", "a text", prompt)
-        try:
-            async with self._embedding_lease(request, body, name_in(body)) as lease:
-                vectors, _ = await _vectors(lease, [prompt] if prompt else [], truncate=True, normalized=False)
-        except UpstreamError as error:
-            return error_response(error.status, error.text)
+        async with self._embedding_lease(request, body, name_in(body)) as lease:
+            vectors, tokens = await _vectors(lease, [prompt] if prompt else [], truncate=True, normalized=False)
+        exchange_of(request).tokens = {"prompt": tokens}
         return web.json_response({"embedding": next(iter(vectors), [])})
 
     @asynccontextmanager
     async def _embedding_lease(self, request: web.Request, body: Json, name: str) -> AsyncIterator[Lease]:
         keep = keep_alive_seconds(body.get("keep_alive"))
-        served = await self._downloads.served_name(name, request)
+        served = await self._served_name(name, request)
         async with self._acquire(served, keep, request) as lease:
             yield lease
 
 
 async def _stream(
-    request: web.Request, answer: aiohttp.ClientResponse, translator: ResponseTranslator, began: int
+    request: web.Request, lease: Lease, answer: aiohttp.ClientResponse, translator: ResponseTranslator, began: int
 ) -> web.StreamResponse:
     """Translate a stream of events into a stream of lines; each write waits until the client takes it."""
     stream = LineStream(request)
     try:
-        async for events in event_stream(answer.content):
+        async for events in event_stream(_pieces(lease, answer)):
             await stream.send([each for data in events for each in translator.feed(data)])
         if not translator.ended:
-            return await stream.fail(UpstreamError(502, "the process of the model ended while it answered"))
-        await stream.send(translator.finish(time.monotonic_ns() - began))
-    except ConnectionError:
-        raise  # the client has left
-    except (*_LOST, UpstreamError, GatewayError) as error:
+            raise ServerLost(lease.model.name)
+        lines = translator.finish(time.monotonic_ns() - began)
+        exchange_of(request).tokens = _tokens(lines[-1])
+        await stream.send(lines)
+    except GatewayError as error:
         return await stream.fail(error)
     return await stream.end()
+
+
+async def _pieces(lease: Lease, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the bytes of a response as they come. Raises ``ServerLost`` when the process ends."""
+    while True:
+        try:
+            piece = await answer.content.readany()
+        except _LOST as error:
+            lease.answered = False
+            raise ServerLost(lease.model.name) from error
+        if not piece:
+            return
+        yield piece
+
+
+def _tokens(last: Json) -> dict[str, int]:
+    """Return the counts of the last line, as the metrics name them."""
+    return {"prompt": last["prompt_eval_count"], "generated": last["eval_count"]}
 
 
 async def _vectors(
@@ -182,6 +205,7 @@ async def _vectors(
 ) -> tuple[list[list[float]], int]:
     """Return a vector for each text, and the number of their tokens. Raises ``UpstreamError``."""
     if not texts:
+        lease.answered = True
         return [], 0
     body: Json = {"input": texts, "encoding_format": "float"}
     if not normalized:
@@ -214,10 +238,15 @@ async def _cut(lease: Lease, text: str, limit: int) -> list[int]:
 
 async def _post(lease: Lease, path: str, body: Json) -> Any:  # noqa: ANN401 - JSON is anything
     async with lease.request("POST", path, json=body) as answer:
-        found = await upstream_json(answer)
-        if answer.status != web.HTTPOk.status_code:
-            raise upstream_error(answer.status, found)
-        return found
+        return await _read(lease, answer)
+
+
+async def _read(lease: Lease, answer: aiohttp.ClientResponse) -> Any:  # noqa: ANN401 - JSON is anything
+    try:
+        return await upstream_json(answer)
+    except _LOST as error:
+        lease.answered = False
+        raise ServerLost(lease.model.name) from error
 
 
 def _dimensions(body: Json) -> int:

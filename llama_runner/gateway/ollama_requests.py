@@ -6,7 +6,7 @@ Only what the client gives is sent on, so that the defaults of the model and of 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.printable import printable
@@ -18,9 +18,6 @@ from llama_runner.gateway.ollama_messages import (
     openai_tools,
     wrong_type_error,
 )
-
-if TYPE_CHECKING:
-    from llama_runner.gateway.models import ServedModel
 
 _INTEGERS = {
     "num_predict": "n_predict",
@@ -140,22 +137,6 @@ def _finished(path: str, body: Json, request: Json, model: ModelTraits) -> Upstr
         if chat:
             body["stream_options"] = {"include_usage": True}
     return UpstreamRequest(path, body, "chat" if chat else "text", ignored, num_ctx, media)
-
-
-def with_served_defaults(request: UpstreamRequest, model: ServedModel) -> Json:
-    """Return the body with what the name that the client uses adds to it; what the client gives counts more."""
-    limits = ("n_predict", "max_tokens", "max_completion_tokens")
-    given = {
-        name: value for name, value in model.sampling.items() if "n_predict" not in request.body or name not in limits
-    }
-    body = {**given, **request.body}
-    if request.kind == "chat":
-        if template := {**model.template, **request.body.get("chat_template_kwargs", {})}:
-            body["chat_template_kwargs"] = template
-        messages = body["messages"]
-        if model.system and not any(message.get("role") in ("system", "developer") for message in messages):
-            body["messages"] = [{"role": "system", "content": model.system}, *messages]
-    return body
 
 
 def streams(request: Json) -> bool:

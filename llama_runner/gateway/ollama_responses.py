@@ -11,24 +11,33 @@ import re
 from typing import Any, Literal
 
 from llama_runner.core.printable import printable
+from llama_runner.gateway.errors import GatewayError
 from llama_runner.gateway.ollama_messages import Json, ollama_calls
 from llama_runner.gateway.ollama_values import nanoseconds
+from llama_runner.gateway.protocols import failure_of_answer
 
 Shape = Literal["chat", "generate"]
 """Whose responses: of ``/api/chat`` (``message``) or of ``/api/generate`` (``response``)."""
 
 _DONE = "[DONE]"
+_TOO_LONG = r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)"
+"""What llama-server says of a chat that exceeds its context."""
 _TOO_LARGE = r"input \((\d+) tokens\) is too large to process.*\(current batch size: (\d+)\)"
 """What llama-server says of an input of an embedding that exceeds its batch, with status 500."""
 
 
-class UpstreamError(Exception):
-    """llama-server answered with an error, or with something else than a response."""
+class UpstreamError(GatewayError):
+    """llama-server answered with an error, or with something else than a response.
+
+    ``tokens`` says of a text that is too long how many it has, and how many are possible.
+    """
+
+    kind = "upstream_error"
+    permanent = True
 
     def __init__(self, status: int, text: str, *, tokens: tuple[int, int] | None = None) -> None:
         super().__init__(text)
-        self.status, self.text, self.tokens = status, text, tokens
-        """``tokens``: how many a text has that is too long, and how many are possible."""
+        self.status, self.tokens = status, tokens  # type: ignore[misc]  # the status is that of llama-server
 
 
 def line(value: Json) -> bytes:
@@ -69,7 +78,7 @@ class ResponseTranslator:
         try:
             event = json.loads(data)
             if "error" in event:
-                raise upstream_error(500, event)
+                raise upstream_error(_status_in(event["error"]), data.encode("utf-8", "replace"))
             return self._chunk(event)
         except (ValueError, LookupError, TypeError, AttributeError):
             raise UpstreamError(500, f"llama-server sent {printable(data, limit=200)}") from None
@@ -178,24 +187,25 @@ class ResponseTranslator:
         }
 
 
+def _status_in(error: Any) -> int:  # noqa: ANN401 - as upstream sent it
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 500  # noqa: PLR2004 - statuses of errors
+
+
 def _count(value: Any) -> int:  # noqa: ANN401 - from the JSON of a server
     """Return a number that is greater than 0, and 0 for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def upstream_error(status: int, body: Any) -> UpstreamError:  # noqa: ANN401 - as upstream sent it
-    """Return the error of a response of llama-server: ``{"error": {"message", "code"}}`` in most cases."""
-    error = body.get("error") if isinstance(body, dict) else body
-    text = error.get("message") if isinstance(error, dict) else error
-    code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600:  # noqa: PLR2004 - statuses of errors
-        status = code
-    shown = printable(str(text or f"llama-server answered with status {status}"), limit=2000)
-    if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":
-        return UpstreamError(400, shown, tokens=(_count(error.get("n_prompt_tokens")), _count(error.get("n_ctx"))))
+def upstream_error(status: int, body: bytes) -> UpstreamError:
+    """Return the error of a response of llama-server, or of an event of a stream."""
+    failure = failure_of_answer(status, body)
+    shown = printable(failure.message, limit=2000)
+    if found := re.match(_TOO_LONG, shown):
+        return UpstreamError(400, shown, tokens=(int(found[1]), int(found[2])))
     if found := re.match(_TOO_LARGE, shown):
         text = f"the input length exceeds the context length: {found[1]} tokens, {found[2]} are possible"
         return UpstreamError(400, text, tokens=(int(found[1]), int(found[2])))
-    if status == 501:  # noqa: PLR2004 - not implemented: by this model, or as it was started
-        status = 400
-    return UpstreamError(status, shown)
+    if failure.status == 501:  # noqa: PLR2004 - not by this model, or not as it was started
+        return UpstreamError(400, shown)
+    return UpstreamError(failure.status, shown)

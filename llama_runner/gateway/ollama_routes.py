@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from llama_runner.gateway.created_models import CreatedStore
 from llama_runner.gateway.interface import client_of
-from llama_runner.gateway.ollama_downloads import Downloads, PullRules
+from llama_runner.gateway.ollama_downloads import Downloads
 from llama_runner.gateway.ollama_http import body_of, error_response, name_in, served_name
 from llama_runner.gateway.ollama_inference import Inference
 from llama_runner.gateway.ollama_manage import Management
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from llama_runner.gateway.created_models import CreatedStore
     from llama_runner.gateway.interface import Models
     from llama_runner.gateway.models import ModelFacts
+    from llama_runner.gateway.ollama_downloads import PullRules
 
 Json = dict[str, Any]
 
@@ -29,10 +30,12 @@ VERSION = "0.12.6"
 _STATES = ("ready", "stopping")
 
 
-def add_routes(application: web.Application, gateway: Models, rules: PullRules | None = None) -> None:
-    """Add the routes; at the start of the application, the models that clients made are served too."""
-    created = CreatedStore(gateway.root)
-    downloads = Downloads(gateway, created, rules or PullRules())
+def add_routes(application: web.Application, gateway: Models, created: CreatedStore, rules: PullRules) -> Downloads:
+    """Add the routes; at the start of the application, the models that clients made are served too.
+
+    The rules of the returned downloads may be replaced when the configuration is read again.
+    """
+    downloads = Downloads(gateway, created, rules)
     asking, changing, described = Inference(gateway, downloads), Management(gateway, created), _Descriptions(gateway)
     router = application.router
     router.add_get("/", described.alive)
@@ -60,6 +63,7 @@ def add_routes(application: web.Application, gateway: Models, rules: PullRules |
         await downloads.close()
 
     application.cleanup_ctx.append(life)
+    return downloads
 
 
 class _Descriptions:

@@ -8,10 +8,9 @@ import json
 import os
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from aiohttp import web
 
@@ -24,11 +23,13 @@ from llama_runner.gateway.application import Application, Settings
 from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, limits_of
 from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.listeners import address_of, check_addresses, listen, tls_context
+from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.serving import profiles
 from llama_runner.serving.gateway_process import register_gateway
 from llama_runner.serving.keys_and_certificates import check_access
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.store import layout
+from llama_runner.system.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
     import ssl
@@ -70,7 +71,8 @@ class Process:
     def _settings_of(self, config: Config) -> Settings:
         table = config.gateway
         keys = read_keys(table.api_key_file, table.limits_file)
-        return Settings(keys=keys, insecure=table.insecure, access_log=self._write)
+        pulls = PullRules(tuple(table.allow_pull), table.max_pull)
+        return Settings(keys=keys, insecure=table.insecure, pulls=pulls, access_log=self._write)
 
     def _catalogue(self, config: Config) -> Catalogue:
         return catalogue_from(config, lambda name: profiles.read(layout.profiles(self._runner.root), name))
@@ -98,7 +100,7 @@ class Process:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, on_end)
             if hasattr(signal, "SIGHUP"):
-                loop.add_signal_handler(signal.SIGHUP, partial(self._start_reload, gateway, application))
+                loop.add_signal_handler(signal.SIGHUP, partial(self._start_reload, application))
             self._urls = urls
             self._register(gateway)
             self._tell("gateway_ready", urls=urls, pid=os.getpid(), models=list(gateway.catalogue.declared))
@@ -119,10 +121,10 @@ class Process:
             await server.cleanup()
         self._tell("gateway_stopped")
 
-    def _start_reload(self, gateway: Gateway, application: Application) -> None:
-        self._reloading = asyncio.ensure_future(self._reload(gateway, application))
+    def _start_reload(self, application: Application) -> None:
+        self._reloading = asyncio.ensure_future(self._reload(application))
 
-    async def _reload(self, gateway: Gateway, application: Application) -> None:
+    async def _reload(self, application: Application) -> None:
         """Read the configuration again. One that is wrong changes nothing."""
         try:
             config = await asyncio.to_thread(self._read)
@@ -131,12 +133,12 @@ class Process:
             catalogue = self._catalogue(config)
         except LlamaRunnerError as error:
             self._tell("reload_failed", error=str(error), hint=error.hint)
-            self._register(gateway, str(error))
+            self._register(application.gateway, str(error))
             return
-        self._config, application.settings = config, settings
-        await gateway.declare(catalogue)
-        self._register(gateway)
-        self._tell("reloaded", models=list(catalogue.declared))
+        self._config = config
+        await application.change(settings, catalogue)
+        self._register(application.gateway)
+        self._tell("reloaded", models=list(application.gateway.catalogue.declared))
 
     def _register(self, gateway: Gateway, failure: str | None = None) -> None:
         """Write down that this gateway is ready, and whether it could read its configuration the last time."""
@@ -161,14 +163,10 @@ class Process:
         self._write(json.dumps({"event": event, **facts}))
 
 
-def line_writer(descriptor: int) -> Callable[[str], None]:
-    """Return a function that writes a line to a descriptor; a reader that is gone does not end the gateway."""
-
-    def write(line: str) -> None:
-        with suppress(OSError):
-            os.write(descriptor, line.encode("utf-8", "backslashreplace") + b"\n")
-
-    return write
+def line_writer(stream: IO[bytes]) -> tuple[Callable[[str], None], Callable[[], None]]:
+    """Return a function that writes a line, and one that waits until all is written. A slow reader loses lines."""
+    writer = BackgroundWriter(stream, patience=0.0)
+    return lambda line: writer.write(line.encode("utf-8", "backslashreplace") + b"\n"), writer.flush
 
 
 def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) -> None:
@@ -177,7 +175,14 @@ def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) 
     Raises ``LlamaRunnerError`` before it listens.
     """
     given = _parser().parse_args(arguments)
-    asyncio.run(Process(given, write or line_writer(1)).run())
+    if write is not None:
+        asyncio.run(Process(given, write).run())
+        return
+    write, flush = line_writer(sys.stdout.buffer)
+    try:
+        asyncio.run(Process(given, write).run())
+    finally:
+        flush()
 
 
 def start() -> int:
@@ -186,7 +191,7 @@ def start() -> int:
         serve(sys.argv[1:])
     except LlamaRunnerError as error:
         failed = {"event": "gateway_failed", "text": str(error), "hint": error.hint, "code": error.code}
-        line_writer(1)(json.dumps(failed))
+        print(json.dumps(failed), flush=True)  # noqa: T201 - for whoever started this process
         return error.code
     return 0
 

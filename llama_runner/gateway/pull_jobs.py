@@ -107,8 +107,9 @@ class _Job:
     def _read(self) -> None:
         """Pass the lines of the process to the event loop, in a thread."""
         assert self._child.stdout is not None
-        for text in self._child.stdout:
-            self._later(self._take, text)
+        with self._child.stdout:
+            for text in self._child.stdout:
+                self._later(self._take, text)
         self._later(self._end, self._child.wait())
 
     def _later(self, call: Any, value: Any) -> None:  # noqa: ANN401 - of _take or _end
@@ -182,24 +183,25 @@ class _Job:
 
 
 class PullJobs:
-    """The jobs of one gateway. ``largest`` is the maximum number of bytes of one download."""
+    """The jobs of one gateway."""
 
-    def __init__(self, root: Path, largest: int | None = None) -> None:
-        self._root, self.largest = root, largest
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._jobs: dict[str, _Job] = {}
 
     async def follow(
-        self, name: str, keywords: Json | None = None, *, keep: bool = False
+        self, name: str, keywords: Json, *, largest: int | None = None, keep: bool = False
     ) -> AsyncGenerator[Json, None]:
         """Pull a model, or join the job that pulls it, and yield its statuses.
 
-        The job ends when the last follower leaves; with ``keep`` it goes on. Raises ``PullFailed``.
+        ``largest`` is the maximum number of bytes to download. The job ends when the last follower leaves; with
+        ``keep`` it goes on. Raises ``PullFailed``.
         """
         key = name.lower()
-        while (job := self._jobs.get(key)) is not None and job.stopping:
+        while (job := self._jobs.get(key)) is not None and job.stopping and not job.ended.is_set():
             await job.ended.wait()
         if job is None or job.ended.is_set():
-            job = self._jobs[key] = _Job(self._root, name, keywords or {}, self.largest)
+            job = self._jobs[key] = _Job(self._root, name, keywords, largest)
         job.kept = job.kept or keep
         job.followers += 1
         try:

@@ -20,8 +20,8 @@ from llama_runner.store.local_sources import LocalSources
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llama_runner.core.plan import Plan, PlannedStep
-    from llama_runner.core.step import Node
+    from llama_runner.core.plan import Plan
+    from llama_runner.core.step import Node, Step
     from llama_runner.request.resolve import Request
     from llama_runner.sources.local import LocalSafetensors
 
@@ -33,9 +33,14 @@ class JointPlan(Value):
     models: Mapping[str, frozenset[Node]]
     """What each model needs, by its name."""
 
-    def needed_by(self, planned: PlannedStep) -> list[str]:
+    def needed_by(self, step: Step) -> list[str]:
         """Return the names of the models that need a step."""
-        return [name for name, steps in self.models.items() if planned.step in steps]
+        return [name for name, nodes in self.models.items() if step in nodes]
+
+    def title_of(self, step: Step) -> str:
+        """Return the name of a step for events: with the models that need it, unless all do."""
+        names = self.needed_by(step)
+        return step.kind if len(names) == len(self.models) else f"{step.kind} {', '.join(names)}"
 
 
 class JointPreparation(Preparation):
@@ -61,7 +66,7 @@ class JointPreparation(Preparation):
             announce(joint.plan, graph, self._sink)
         remote = next((request.remote for request in requests.values() if request.remote is not None), None)
         try:
-            self._execute(observer, joint.plan, remote, None)
+            self._execute(observer, joint.plan, remote, None, joint.title_of)
         except StepError as error:
             if not any(self._falls_back(graph.programs, error) for graph in graphs):
                 raise

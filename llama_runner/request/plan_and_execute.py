@@ -217,7 +217,12 @@ class Preparation:
         return Observer(self._store, from_disk, remote)
 
     def _execute(
-        self, observer: Observer, plan: Plan, remote: LazyRemoteStore | None, check_output: CheckOutput | None
+        self,
+        observer: Observer,
+        plan: Plan,
+        remote: LazyRemoteStore | None,
+        check_output: CheckOutput | None,
+        title: Callable[[Step], str] = lambda step: step.kind,
     ) -> Outcome:
         if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
             return skip_up_to_date(plan, self._store, observer.sources, self._sink, remote)
@@ -230,6 +235,7 @@ class Preparation:
             lock_timeout=self._lock_timeout,
             remote=remote,
             check_output=check_output,
+            title=title,
         )
         outcome = executor.execute(plan)
         executor.evict_transients()

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ def start_gateway(
         while process.poll() is None:
             for about in gateways(directory):
                 if about["pid"] == process.pid:
+                    threading.Thread(target=process.wait, daemon=True).start()  # it goes on; its end is taken note of
                     return ServerEntry({**about, "detached": True})
             if cancelled():
                 raise Interrupted

@@ -198,6 +198,18 @@ def checked(spec: ServerSpec, kept: Path, sink: Sink, *, freed: int | None = Non
     return memory
 
 
+def host_bytes(spec: ServerSpec, kept: Path, sink: Sink) -> tuple[int, int] | None:
+    """Return the bytes of the host that a server takes, and those that its cache of prompts may take besides.
+
+    Less than 0: without a limit. None where it cannot be known: there is no llama-fit-params, or it fails.
+    """
+    memory = Memory(spec, kept, sink)
+    need, measured = memory.known()
+    if need is None and (need := memory.ask(memory.question, quietly=True)) is None:
+        return None
+    return max(need.on_host, measured), memory.question.prompts
+
+
 def resident_bytes(pid: int) -> int:
     """Return how much of the host's memory a process has, mapped files included; 0 where the system does not tell."""
     try:
