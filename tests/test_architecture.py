@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "maker", "root", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "maker", "management", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
@@ -200,7 +200,7 @@ MOVING = {
     "sources/hub/download.py": "what was received becomes a file, or is set aside",
     "serving/server_log.py": "a log is rotated",
     "steps/download.py": "what was received becomes an artifact",
-    "steps/fetch_url.py": "the same",
+    "steps/download_archive.py": "the same",
     "steps/unpack_programs.py": "what was unpacked becomes an artifact",
 }
 """What renames files and directories. Small files of ours are written by ``system/files.py`` alone."""
