@@ -170,6 +170,11 @@ def model_names(private: Path) -> Path:
     return private / "names.json"
 
 
+def summaries(private: Path) -> Path:
+    """Return the file with the summaries of the records of models."""
+    return private / "summaries"
+
+
 def lock_files(private: Path) -> Path:
     """Return the file that says which ``llama-runner.lock`` files were used with this root."""
     return private / "lock_files.json"
