@@ -13,7 +13,9 @@ from llama_runner.store.artifacts import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_runner.config.config import Config
     from llama_runner.doctor import Diagnosis
+    from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.gc import Collected
     from llama_runner.library.model_library import Library
     from llama_runner.llama_cpp.installed_builds import BuildStore
@@ -36,6 +38,7 @@ class Root:
         *,
         on_event: Sink = lambda _event: None,
         lock_timeout: float = 6 * 3600,
+        config: Config | str | os.PathLike[str] | None = None,
     ) -> None:
         self.root = layout.find_root(root)
         if not os.path.isdir(self.root) and os.path.lexists(self.root):  # noqa: PTH112 - an error is False
@@ -45,6 +48,27 @@ class Root:
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
         self._remotes: Opened = {}
+        self._config_or_path = config
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration whose models can be named; None without one."""
+        if self._config_or_path is not None:
+            self._config_or_path = self._configured(self._config_or_path)
+        return self._config_or_path
+
+    def _configured(self, config: Config | str | os.PathLike[str] | None) -> Config:
+        """Return a configuration, read if it is a path; None stands for that of this root. ``UsageError`` without."""
+        found = self._config_or_path if config is None else config
+        if found is None:
+            from llama_runner.config.errors import no_config_error  # noqa: PLC0415 - only for mistakes
+
+            raise no_config_error()
+        if isinstance(found, (str, os.PathLike)):
+            from llama_runner.config.config import Config  # noqa: PLC0415 - only with a file
+
+            return Config.load(found)
+        return found
 
     @property
     def bins(self) -> BuildStore:
@@ -58,7 +82,26 @@ class Root:
         """The models under this root: list, show, add, remove, keep, verify, export, import."""
         from llama_runner.library.model_library import Library  # noqa: PLC0415 - not on the warm path
 
-        return Library(self.store, self._sink, builds=lambda: self.bins, lock_timeout=self._lock_timeout)
+        return Library(
+            self.store,
+            self._sink,
+            builds=lambda: self.bins,
+            lock_timeout=self._lock_timeout,
+            declared=self._declared_models,
+        )
+
+    def _declared_models(self) -> DeclaredModels:
+        """Return what the configuration declares, and what those declare that were used with this root."""
+        from llama_runner.config.used_files import used_configs  # noqa: PLC0415 - not on the warm path
+        from llama_runner.library.declared_models import DeclaredModels  # noqa: PLC0415
+
+        own = [] if self.config is None else [self.config]
+        found = [*own, *used_configs(self.store.private, self._sink, own)]
+        if not found:
+            return DeclaredModels()
+        from llama_runner.config.store_names import store_names  # noqa: PLC0415 - only with a file
+
+        return DeclaredModels(*store_names(found))
 
     @property
     def services(self) -> Services:
@@ -149,15 +192,24 @@ class Root:
         return found
 
     @public_method
-    def gc(self, *, apply: bool = False, older_than: float = 7 * 86400.0, max_size: int | None = None) -> Collected:
+    def gc(self, *, apply: bool = False, older_than: float | None = None, max_size: int | None = None) -> Collected:
         """Return what nothing needs, with the reason for each; with ``apply`` delete it.
 
-        What was made or used in the last ``older_than`` seconds stays. With ``max_size``, in bytes, what was used
-        longest ago goes too until the rest fits. What a running process uses, or ``models.keep`` names, stays.
+        What was made or used in the last ``older_than`` seconds stays; by default those that the configuration says, or
+        7 days. With ``max_size``, in bytes, what was used longest ago goes too until the rest fits. What a running
+        process uses, and what ``models.keep``, a lock file or a configuration file names, stays.
         """
         from llama_runner.library.gc import Collector  # noqa: PLC0415 - not on the warm path
+        from llama_runner.library.gc_rules import OLDER_THAN_S  # noqa: PLC0415
 
-        collector = Collector(self.store, self._sink, lambda: self.bins, self._lock_timeout)
+        table = None if self.config is None else self.config.store
+        if older_than is None:
+            older_than = OLDER_THAN_S if table is None or table.older_than is None else table.older_than
+        if max_size is None and table is not None:
+            max_size = table.max_size
+        collector = Collector(
+            self.store, self._sink, lambda: self.bins, self._lock_timeout, declared=self._declared_models
+        )
         return (collector.collect if apply else collector.look)(older_than=older_than, max_size=max_size)
 
     def status(self) -> Status:

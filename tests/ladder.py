@@ -16,8 +16,10 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"serving"}),
     frozenset({"steps"}),
     frozenset({"request"}),
-    frozenset({"benchmark", "doctor", "library"}),
-    frozenset({"api", "root", "status"}),
+    frozenset({"benchmark", "config", "doctor", "library"}),
+    frozenset({"generate"}),
+    frozenset({"api", "maker", "root", "status"}),
+    frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),
 )

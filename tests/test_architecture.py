@@ -18,14 +18,15 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "root", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "maker", "root", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
-    "click", "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml",
+    "click", "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml", "tomlkit",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
-    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "fsspec", "s3fs", "cyclonedx", "packageurl",
+    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
+    "fsspec", "s3fs", "cyclonedx", "packageurl",
 }  # fmt: skip
 
 
@@ -287,6 +288,13 @@ HTTP = {
     "client/sync_client.py": {"httpx2"},
     "serving/llama_server/readiness.py": {"http.client"},
     "system/http_failure.py": {"urllib.request"},
+    "gateway/application.py": {"aiohttp"},
+    "gateway/gateway.py": {"aiohttp"},
+    "gateway/interface.py": {"aiohttp"},
+    "gateway/listeners.py": {"aiohttp"},
+    "gateway/process.py": {"aiohttp"},
+    "gateway/relay.py": {"aiohttp"},
+    "gateway/routes.py": {"aiohttp"},
 }
 """What speaks HTTP: to others; to the Hub, on its library's session; to servers, as a client and while one starts
 (``http.client``, which loads faster). The last one asks which proxy the system has."""
@@ -399,4 +407,4 @@ def test_11_32_what_is_imported_is_declared_and_what_is_declared_is_used() -> No
     declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
     extras = {re.split(r"[>=\[]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert third_party() - extras == declared
-    assert third_party() & extras == {"fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python"}
+    assert third_party() & extras == {"aiohttp", "fsspec", "paramiko", "cyclonedx-python-lib", "packageurl-python"}

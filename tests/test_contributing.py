@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from llama_runner import OLD_NAMES
 from llama_runner.cli.help import OLD_FLAGS
+from llama_runner.library.model_library import Library
 from tests.conftest import REPOSITORY
 
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -45,10 +47,14 @@ def test_every_old_name_that_works_is_listed_with_its_new_one() -> None:
     listed = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| [\d.]+ \| [\d.]+ \|$", DEPRECATION, re.MULTILINE))
     old_names = {f"llama_runner.{old}": f"llama_runner.{new}" for old, new in OLD_NAMES.items()}
     assert OLD_FLAGS.items() | old_names.items() <= listed.items()
-    modules = {name for name in listed if not name.startswith("-")} - set(old_names)
+    keywords = {name: re.fullmatch(r"Runner\.models\.(\w+)\((\w+)=\w+\)", name) for name in listed if "(" in name}
+    for match in keywords.values():
+        assert match is not None
+        assert match[2] in inspect.signature(getattr(Library, match[1])).parameters
+    modules = {name for name in listed if not name.startswith("-")} - set(old_names) - set(keywords)
     for name in modules:
         assert (REPOSITORY / name.replace(".", "/")).is_dir() or (REPOSITORY / f"{name.replace('.', '/')}.py").is_file()
-    assert set(listed) == {*OLD_FLAGS, *old_names, *modules}
+    assert set(listed) == {*OLD_FLAGS, *old_names, *keywords, *modules}
 
 
 def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:

@@ -133,7 +133,7 @@ def test_13_05_a_signature_shows_the_real_parameters(tmp_path: Path, name: str) 
 
 
 def test_13_05_signatures_of_the_classes_show_the_real_parameters() -> None:
-    assert list(inspect.signature(Runner).parameters) == ["root", "on_event", "lock_timeout"]
+    assert list(inspect.signature(Runner).parameters) == ["root", "on_event", "lock_timeout", "config"]
     shown = inspect.signature(ServerOptions)
     assert list(shown.parameters) == list(ServerOptions.fields)
     assert (shown.parameters["port"].default, shown.parameters["port"].annotation) == (8080, "int")

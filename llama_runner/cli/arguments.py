@@ -10,6 +10,7 @@ from llama_runner.serving.llama_server import server_options as server_definitio
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from llama_runner.config.layers import Resolved
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
@@ -31,6 +32,9 @@ UNASKED = {
 """Where a server is started that only the command itself asks."""
 
 
+_META = "llama_runner.arguments"
+
+
 class Arguments(dict[str, Any]):
     """Values of the parameters of a command by name, with the defaults of those that were not given."""
 
@@ -40,19 +44,36 @@ class Arguments(dict[str, Any]):
         """Names of the parameters that the command line has."""
         self.extra = extra
         """Words for llama-server: those after ``--``, and before them those that were taken from the others."""
+        self.declared: Resolved | None = None
+        """What a declared name stands for; None where the command line has none."""
+        self.config: str | None = None
+        """The configuration file that declares it."""
 
 
-def arguments_of(values: Mapping[str, Any]) -> Arguments:
-    """Return the arguments of the current command. Click tells what was given, where click has parsed them."""
-    if isinstance(values, Arguments):
-        return values
+def arguments_of_click(values: Mapping[str, Any]) -> Arguments:
+    """Return the arguments of the command that click calls now; ``arguments_of`` finds them in it."""
     import click  # noqa: PLC0415 - it is loaded already
     from click.core import ParameterSource  # noqa: PLC0415 - as above
 
     context = click.get_current_context()
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = (name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT))
-    return Arguments(values, given, context.obj or ())
+    found = context.meta[_META] = Arguments(values, given, context.obj or ())
+    return found
+
+
+def arguments_of(values: Mapping[str, Any]) -> Arguments:
+    """Return values as arguments, with what is known of the command line of the current command."""
+    if isinstance(values, Arguments):
+        return values
+    import click  # noqa: PLC0415 - it is loaded already
+
+    known: Arguments | None = click.get_current_context().meta.get(_META)
+    if known is None:
+        return arguments_of_click(values)
+    found = Arguments(values, known.given, known.extra)
+    found.declared, found.config = known.declared, known.config
+    return found
 
 
 def keywords(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,10 +109,13 @@ def server_options(values: Mapping[str, Any], *, fixed: tuple[str, ...] = ()) ->
 
         raise click.UsageError(refused)
     read = {option.name: options[option.argument] for option in server_definitions.SERVER}
+    declared = options.declared
     if options["llama_env"]:
         named = (option.name for option in server_definitions.SERVER if option.argument in options.given)
-        fixed = (*named, *fixed)
-    asked = ServerOptions(extra=options.extra, fixed=fixed if options["llama_env"] else (), **read)
+        fixed = (*named, *(declared.values if declared else ()), *fixed)
+    else:
+        fixed = ()
+    asked = ServerOptions(extra=options.extra, fixed=fixed, names=declared.names if declared else (), **read)
     if options["profile"] is None:
         return asked
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile

@@ -6,8 +6,13 @@ import gc
 import signal
 from typing import TYPE_CHECKING, Any
 
+from llama_runner.cli.declared_models import config_path
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llama_runner.api import Runner
+    from llama_runner.config.config import Config
     from llama_runner.core.events import Event
     from llama_runner.root import Root
 
@@ -16,15 +21,18 @@ _LOCK_TIMEOUT_S = 600.0
 """Seconds that commands about the store wait for another process."""
 
 
-def runner_for(given: dict[str, Any], *, events: bool = False) -> Runner:
-    """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout."""
+def runner_for(given: dict[str, Any], *, events: bool = False, config: Config | Path | None = None) -> Runner:
+    """Return a runner that prints progress on stderr or, for ``events``, each event as JSON on stdout.
+
+    ``config``: its methods take the names that this configuration declares.
+    """
     from llama_runner.api import Runner  # noqa: PLC0415 - not for --help
     from llama_runner.cli import text_output  # noqa: PLC0415
 
     gc.freeze()  # what is imported so far is no garbage: the first collection need not look at it
     gc.enable()
     sink = text_output.print_event if events else text_output.Printer()
-    return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0))
+    return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0), config=config)
 
 
 def root_of(given: dict[str, Any]) -> Root:
@@ -41,4 +49,4 @@ def root_of(given: dict[str, Any]) -> Root:
             printer = Printer()
         printer(event)
 
-    return Root(given["root"], on_event=tell, lock_timeout=_LOCK_TIMEOUT_S)
+    return Root(given["root"], on_event=tell, lock_timeout=_LOCK_TIMEOUT_S, config=config_path(given))

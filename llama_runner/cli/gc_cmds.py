@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +10,12 @@ import click
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say
+from llama_runner.core.durations import parse_duration
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
     from llama_runner.library.gc import Collected
 
-_UNITS = {"": 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _SMALL = ("log", "lock", "stamp")
 """Kinds of which there may be thousands: they are counted."""
 
@@ -30,10 +29,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         """See click."""
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([dhms]?)", value.strip().lower(), re.ASCII)
-        if match is None:
-            self.fail(f"{value!r} is not a time such as 7d, 12h or 30m", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
+        try:
+            return parse_duration(value, unit="d")
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command()
@@ -42,9 +41,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 @shared.option(
     "--older-than",
     type=Duration(),
-    default="7d",
     metavar="TIME",
     help="Keep what was made or used in this time (7d, 12h, 30m).",
+    default_text="7d",
 )
 @shared.option(
     "--max-size",
@@ -56,7 +55,8 @@ def gc(**given: Any) -> None:
     """List what nothing needs, with the reason for each; --apply deletes it.
 
     Old revisions, intermediates, unused builds, unpacked sources, unfinished work, old logs, and files of artifacts
-    that are gone. What a running process uses is never deleted, nor what `models keep` names.
+    that are gone. What a running process uses is never deleted, nor what `models keep`, a lock file or the
+    configuration file names.
     """
     found = root_of(given).gc(apply=given["apply"], older_than=given["older_than"], max_size=given["max_size"])
     if given["as_json"]:

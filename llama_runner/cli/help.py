@@ -27,10 +27,11 @@ COMMON = "Common options"
 OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Run": ("run", "infer", "chat"),
+    "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
     "Models": ("models", "search", "convert", "quantize", "inspect"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
+    "Configure": ("generate",),
     "Programs": ("bins", "doctor"),
 }
 """The commands of ``llama-runner --help`` under their headings."""

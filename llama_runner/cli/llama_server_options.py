@@ -102,6 +102,10 @@ def closest(name: str, names: Iterable[str]) -> list[str]:
 
 
 def _in_hand(args: list[str]) -> Capabilities | None:
+    return programs_in_hand(_value("--root", args))
+
+
+def programs_in_hand(root: str | None) -> Capabilities | None:
     """Return the capabilities of the chosen or newest installed programs; None without any."""
     from llama_runner.core.errors import LlamaRunnerError  # noqa: PLC0415 - only for a word that is not ours
     from llama_runner.llama_cpp.build_selection import newest  # noqa: PLC0415
@@ -110,7 +114,7 @@ def _in_hand(args: list[str]) -> Capabilities | None:
     from llama_runner.store.artifacts import Store  # noqa: PLC0415
 
     try:
-        store = Store(layout.find_root(_value("--root", args)), lambda _event: None)
+        store = Store(layout.find_root(root), lambda _event: None)
         found = newest(store)
         remember = store.private.is_dir()  # `plan` and `service show` write nothing into a fresh root
         return None if found is None else capabilities_of(found.path, found.digest, store.private, remember=remember)

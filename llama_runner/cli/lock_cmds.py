@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.arguments import arguments_of
 from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.declared_models import config_path, suggest_declared
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
-from llama_runner.core.errors import ExitCode
+from llama_runner.core.errors import ExitCode, SourceError
 from llama_runner.request.artifact_options import ARTIFACTS
+from llama_runner.request.lock_file import NAME as LOCK_FILE
 
 if TYPE_CHECKING:
     from llama_runner.library.lock_check import CheckedModel, LockCheck
@@ -33,15 +36,16 @@ _SHORT = 12
     ),
 )
 @shared.store
-@click.argument("model_names", nargs=-1, cls=shared.CompletedArgument, metavar="NAME…")
+@click.argument("model_names", nargs=-1, cls=shared.CompletedArgument, metavar="[NAME…]")
 @shared.option("--check", is_flag=True, help="Compare the lock file with the store, the programs and the Hub.")
 @shared.option("--update", is_flag=True, help="Resolve and make the models again, and replace their entries.")
 @shared.made_from(_OPTIONS)
 def lock(**given: Any) -> None:
     """Prepare models and write llama-runner.lock, which `run --locked` obeys.
 
-    For each NAME: commit, digests of files, recipe, tools, digests of what is made, and the programs. A NAME that is
-    locked already stays as it is. --check has exit status 3 when something differs.
+    For each NAME: commit, digests of files, recipe, tools, digests of what is made, and the programs. Without NAME, for
+    every model of llama-runner.toml, beside which the file is written. A NAME that is locked already stays as it is.
+    --check has exit status 3 when something differs.
     """
     names = given["model_names"]
     if given["check"] and given["update"]:
@@ -52,12 +56,25 @@ def lock(**given: Any) -> None:
         if found.drifted:
             raise SystemExit(ExitCode.SOURCE)
         return
+    config = config_path(given)
+    runner = runner_for(given, config=config)
+    if not names and runner.config is not None:
+        names = tuple(runner.config.models)
     if not names:
         raise click.UsageError("name the models to lock")
     absent = {"model": None, **dict.fromkeys(_SOURCES), "demo": False, "locked": False}
     keywords = shared.keywords({**absent, **given})
     del keywords["model"]
-    done = runner_for(given).lock(*names, **keywords)
+    if config is not None:  # what is not given is that of the file
+        given_here = [option.name for option in ARTIFACTS if option.argument in arguments_of(given).given]
+        keywords = {name: value for name, value in keywords.items() if name in given_here}
+        if not given["model_names"]:
+            keywords.setdefault("lock_file", config.with_name(LOCK_FILE))
+    try:
+        done = runner.lock(*names, **keywords)
+    except SourceError as error:
+        suggest_declared(error, given, names)
+        raise
     click.echo(json.dumps(done.to_json())) if given["as_json"] else say(*_done(done))
 
 

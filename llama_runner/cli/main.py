@@ -40,6 +40,8 @@ class _Commands(click.Group):
         **dict.fromkeys(("ps", "logs", "stop", "restart", "service"), "server_cmds"),
         **dict.fromkeys(("infer", "chat"), "infer_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
+        **dict.fromkeys(("up", "down", "reload", "gateway"), "up_cmds"),
+        "generate": "generate_cmds",
         "search": "search_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",

@@ -118,7 +118,7 @@ def _table(found: Sequence[Model], *, everything: bool) -> list[str]:
         whole.append(line)
         for each in model.to_json()["artifacts"]:
             size = size_text(each["bytes"])
-            there = size if each["present"] else f"deleted, its record is kept; {size}"
+            there = size if each["present"] else f"only its record is here; {size}"
             whole.append(f"  {each['role']:<12}  {each['path']}  ({there})")
         whole += [f"  unreadable    {path}: {why}" for path, why in model.problems.items()]
     return whole
@@ -182,7 +182,7 @@ def _shown(found: Details) -> list[str]:
         *(["kept      gc does not remove it"] if found.kept else []),
     ]
     for each in found.artifacts:
-        there = size_text(each["bytes"]) if each["present"] else "deleted, its record is kept"
+        there = size_text(each["bytes"]) if each["present"] else "only its record is here"
         lines += ["", f"{each['role']}  {each['path']}  ({there})", f"          {each['digest']}"]
         took = f", in {each['seconds']:.1f} s" if isinstance(each["seconds"], (int, float)) else ""
         lines.append(f"          {each['recipe']}, on {each['made'] or 'an unknown date'}{took}")
@@ -255,7 +255,7 @@ def remove(**given: Any) -> None:
     What was made from or for a model goes with it. Its records stay; `run` makes or fetches it again.
     """
     library = root_of(given).models
-    found = library.remove(*given["model_names"], force=given["force"], dry_run=True)
+    found = library.remove(*given["model_names"], force=given["force"], apply=False)
     if not given["yes"] and not _confirmed(found):
         say("nothing was removed", err=True)
         return

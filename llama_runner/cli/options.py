@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli.arguments import PROGRAMS, REMOTE, keywords, server_options
+from llama_runner.cli.declared_models import takes_declared
 from llama_runner.core.sizes import parse_size
 from llama_runner.request import artifact_options, run_options
 from llama_runner.serving.llama_server import server_options as server_definitions
@@ -174,7 +175,11 @@ sha256 = made_from(option for option in artifact_options.PROGRAMS if option.name
 building = made_from(artifact_options.BUILD)
 remote = made_from(artifact_options.REMOTE)
 programs = made_from((*artifact_options.PROGRAMS, *artifact_options.BUILD))
-model = together(click.argument("model", required=False, cls=CompletedArgument), made_from(artifact_options.ARTIFACTS))
+model = together(
+    click.argument("model", required=False, cls=CompletedArgument),
+    made_from(artifact_options.ARTIFACTS),
+    takes_declared,
+)
 compute = made_from(server_definitions.COMPUTE)
 profile = made_from(run_options.PROFILE)
 server = made_from((*server_definitions.SERVER, *run_options.PROFILE))

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from llama_runner.cli import arguments
 from llama_runner.cli.command_runner import STOP_SIGNALS, runner_for
+from llama_runner.cli.declared_models import about_config
 from llama_runner.cli.safe_output import PrintableBytes, unblock_streams
 from llama_runner.core.errors import Interrupted
 
@@ -50,7 +51,7 @@ def run(given: Arguments) -> None:
     until_there(lambda: _run(runner, server_options, given))
 
 
-def _run(runner: Runner, server_options: ServerOptions, given: dict[str, Any]) -> None:
+def _run(runner: Runner, server_options: ServerOptions, given: Arguments) -> None:
     """Prepare and serve, until the server ends or is in the background."""
     prepared = runner.prepare(server=server_options, **arguments.keywords(given))
     if given["detach"]:
@@ -86,16 +87,17 @@ def _run(runner: Runner, server_options: ServerOptions, given: dict[str, Any]) -
         raise SystemExit(128 - status if status < 0 else status)
 
 
-def _about(given: dict[str, Any]) -> dict[str, Any]:
+def _about(given: Arguments) -> dict[str, Any]:
     """Return the registry members that describe the supervising process."""
+    about = about_config(given)
     if given["restart"] == "no":
-        return {}
+        return about
     from llama_runner.serving.crash_restart import looked_after  # noqa: PLC0415 - only then
 
-    return looked_after(detached=False)
+    return about | looked_after(detached=False)
 
 
-def _keeper(server: Server, given: dict[str, Any]) -> Server | Supervisor:
+def _keeper(server: Server, given: Arguments) -> Server | Supervisor:
     """Return the object that waits for the end of a server: the server itself, or its supervisor."""
     if given["restart"] == "no":
         return server

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.arguments import arguments_of
+from llama_runner.cli.declared_models import about_config, server_name, take_declared
 from llama_runner.cli.safe_output import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
 
@@ -82,7 +84,7 @@ def logs(**given: Any) -> None:
     SERVER is a name, the beginning of one, a URL or a process id as `ps` shows them, also of a server that has ended;
     without it, the server that is running, or ran last. With --json each line is an object.
     """
-    blocks = _runner(given).log(given["server"]).read(lines=given["lines"], follow=given["follow"])
+    blocks = _runner(given).log(server_name(given)).read(lines=given["lines"], follow=given["follow"])
     if given["as_json"]:
         for line in _lines(blocks):
             click.echo(json.dumps({"line": line.decode("utf-8", "backslashreplace")}))
@@ -118,7 +120,7 @@ def stop(**given: Any) -> None:
     if bool(given["server"]) == given["every"]:
         raise click.UsageError("name one server, or use --all")
     runner = _runner(given)
-    stopped = (runner.forget if given["forget"] else runner.stop)(given["server"])
+    stopped = (runner.forget if given["forget"] else runner.stop)(server_name(given))
     if given["as_json"]:
         click.echo(json.dumps(stopped))
     for about in () if given["as_json"] else stopped:
@@ -139,7 +141,7 @@ def restart(**given: Any) -> None:
     It has the same model and port afterwards, one that runs also the same key. One that could not start again is not
     stopped. Servers are started in the background by `run --detach`.
     """
-    about = _runner(given).restart(given["server"])
+    about = _runner(given).restart(server_name(given) or "")
     if given["as_json"]:
         click.echo(json.dumps(about))
     else:
@@ -241,9 +243,11 @@ def _service(
 
     extra = click.get_current_context().obj or ()
     context = run.make_context("llama-runner run", list(words), obj=extra)
-    given = context.params
     with context:
+        given = arguments_of(context.params)
+        take_declared(given)
         options = shared.server_options(given)
+        words = (*words, *(f"--config={path}" for path in about_config(given).values() if not given["config"]))
     if options.api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
     if given["detach"]:

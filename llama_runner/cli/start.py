@@ -42,11 +42,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _call(command: Callable[[Arguments], None], arguments: Arguments) -> None:
     """Call a command; it ends as click ends one."""
-    from llama_runner.cli.safe_output import call_at_end, echo  # noqa: PLC0415 - not for click
+    from llama_runner.cli.declared_models import call_with_declared  # noqa: PLC0415 - not for click
+    from llama_runner.cli.safe_output import call_at_end, echo  # noqa: PLC0415
 
     try:
         try:
-            command(arguments)
+            call_with_declared(command, arguments)
         finally:
             call_at_end()
     except (EOFError, KeyboardInterrupt):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.cli.progress_bars import ProgressBars
+    from llama_runner.config.deployment import DeploymentPlan
     from llama_runner.request.results import PlanResult, Prepared
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
@@ -230,6 +231,21 @@ def plan(forecast: PlanResult) -> str:
     return joined(lines)
 
 
+def deployment_plan(forecast: DeploymentPlan) -> list[str]:
+    """Return what would run for several models, each step once, and the launch of each."""
+    lines, every = [], len(forecast.launches)
+    for planned in forecast.joint.plan.steps:
+        where = "" if planned.place is None else str(planned.place).rstrip("/")
+        names = forecast.joint.needed_by(planned.step)
+        lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
+        lines += [f"{'':<15} for {', '.join(names)}"] if len(names) < every else []
+        lines += [f"{'':<15} {why}" for why in why_text(planned)]
+    needs = forecast.joint.plan.estimate
+    if needs.fetch or needs.disk:
+        lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
+    return [*lines, *(f"launch    {name}: {shlex.join(spec.argv())}" for name, spec in forecast.launches.items())]
+
+
 def prepared(of: Prepared) -> str:
     """Return where everything is."""
     text = joined([f"model     {of.model}", f"server    {of.server}"])
@@ -333,7 +349,7 @@ def status(of: Status) -> str:
     """Return what the store holds and what is running."""
     lines = [f"root      {of.root}"]
     for artifact in of.artifacts:
-        there = size_text(artifact.bytes) if artifact.present else "deleted, its record is kept"
+        there = size_text(artifact.bytes) if artifact.present else "only its record is here"
         lines.append(f"{artifact.step:<9} {artifact.path}  ({there})")
     lines += [f"unfinished {name}  ({size_text(count)})" for name, count in of.unfinished.items()]
     lines += [f"{'failed' if server['failure'] else 'running':<9} {running(server)}" for server in of.servers]

@@ -14,6 +14,7 @@ from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say, terminal_of
 from llama_runner.core.errors import SourceError
 from llama_runner.core.sizes import size_text
+from llama_runner.library.foreign_tools import TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from llama_runner.library.file_import import ForeignModel, ImportedModel
 
 _STREAM = "-"
-TOOLS = ("ollama", "huggingface", "lm-studio", "llama.cpp")
-"""Those of ``library.foreign_stores``, which is not loaded for --help."""
 
 
 @click.command()

@@ -66,5 +66,5 @@ def _line(each: Past) -> str:
     if each.kind != "made":
         return f"{_time(each)}  {each.text[0].upper()}{each.text[1:]}."
     took = f", in {each.seconds:.1f} s" if each.seconds is not None else ""
-    gone = "; its file was removed afterwards, its record is kept" if each.is_gone else ""
+    gone = "; only its record is here" if each.is_gone else ""
     return f"{_time(each)}  {_file(each.path)} was {each.text}{took}{gone}."

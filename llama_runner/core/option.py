@@ -30,7 +30,22 @@ Reader = Literal["artifacts", "server", "supervisor", "command"]
 """What reads an option: ``artifacts``: the keywords of ``Runner.prepare``; ``server``: ``ServerOptions``;
 ``supervisor``: who looks after a running server; ``command``: the command line itself."""
 
-Kind = Literal["text", "flag", "choice", "integer", "number", "size", "file", "directory", "list", "integer or word"]
+Kind = Literal[
+    "text",
+    "flag",
+    "choice",
+    "integer",
+    "number",
+    "size",
+    "file",
+    "directory",
+    "list",
+    "integer or word",
+    "duration",
+    "share",
+]
+"""What values an option has. ``duration`` and ``share`` (bytes, or a part of all memory) are only in the configuration
+file."""
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 

@@ -30,7 +30,7 @@ def checked_value(option: Option, value: Any) -> Any:  # noqa: ANN401 - of each 
     try:
         return _READERS[option.kind](option, value)
     except (TypeError, ValueError):
-        raise wrong_value_error(option.name, _expected(option), value, secret=option.secret) from None
+        raise wrong_value_error(option.name, expected_text(option), value, secret=option.secret) from None
 
 
 class UnexpectedKeyword(UsageError, TypeError):
@@ -143,7 +143,8 @@ _READERS: dict[str, Callable[[Option, Any], Any]] = {
 }
 
 
-def _expected(option: Option) -> str:
+def expected_text(option: Option) -> str:
+    """Return how an error names the values that an option takes."""
     least, most = option.least, option.most
     bounds = ""
     if least is not None:
@@ -155,6 +156,8 @@ def _expected(option: Option) -> str:
         "integer or word": f"a whole number{bounds}, or {words}",
         "number": f"a number{bounds}",
         "size": "bytes, or text such as '8G'",
+        "duration": "seconds, or text such as '10m'",
+        "share": "bytes, or text such as '8G' or '80%'",
         "choice": words,
         "list": "a list of texts",
         "text": "text",

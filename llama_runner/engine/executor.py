@@ -62,8 +62,10 @@ class Executor:
         lock_timeout: float,
         remote: RemoteStore | None = None,
         check_output: Callable[[Step, Digest], None] | None = None,
+        title: Callable[[Step], str] = lambda step: step.kind,
     ) -> None:
-        """``check_output`` raises an error for an output that must not be published."""
+        """``check_output`` raises an error for an output that must not be published; events have the ``title``."""
+        self._title = title
         self._check_output = check_output
         self._store, self._observer, self._sink, self._remote = store, observer, sink, remote
         self._sources, self._lock_timeout = observer.sources, lock_timeout
@@ -160,7 +162,7 @@ class Executor:
         outcome.keys[step], outcome.places[step] = key, place
         with locks.hold(
             self._lock_path(key),
-            step.kind,
+            self._title(step),
             self._sink,
             timeout=self._lock_timeout,
             check_cancelled=self._cancellation.check,
@@ -169,7 +171,7 @@ class Executor:
             if isinstance(decision, Skip):
                 assert decision.digest is not None
                 outcome.digests[step] = decision.digest
-                self._sink(StepSkipped(step.kind, by_another=isinstance(planned.decision, Run)))
+                self._sink(StepSkipped(self._title(step), by_another=isinstance(planned.decision, Run)))
                 return
             assert isinstance(decision, Run), f"{step.kind}: {decision}"
             if decision.remote is None:
@@ -182,7 +184,7 @@ class Executor:
         before = self._store.record(place)
         began = time.monotonic()
         with self._workspace(step, key, place) as workspace:
-            self._sink(StepStarted(step.kind, decision.reasons, workspace.log_name))
+            self._sink(StepStarted(self._title(step), decision.reasons, workspace.log_name))
             step.run(workspace)
             self._cancellation.check()
             for above in all_inputs(step).values():
@@ -204,10 +206,10 @@ class Executor:
             self._store.publish(place, workspace.target, record)
             workspace.remove_work()
         self._outcome.seconds[step] = seconds
-        self._sink(StepFinished(step.kind, seconds, digest, size, str(place)))
+        self._sink(StepFinished(self._title(step), seconds, digest, size, str(place)))
         remade = all(reason.kind == "payload_gone" for reason in decision.reasons)
         if before is not None and before.digest == digest and not remade:
-            self._sink(StepUnchanged(step.kind, digest))
+            self._sink(StepUnchanged(self._title(step), digest))
         return digest
 
     def _fetch(
@@ -248,7 +250,7 @@ class Executor:
             self._store.publish(place, workspace.target, record)
             workspace.remove_work()
         seconds = self._outcome.fetched[step] = round(time.monotonic() - began, 3)
-        self._sink(StepFetched(step.kind, seconds, theirs.digest, theirs.bytes, str(place), self._remote.name))
+        self._sink(StepFetched(self._title(step), seconds, theirs.digest, theirs.bytes, str(place), self._remote.name))
         return theirs.digest
 
     def _workspace(
@@ -264,6 +266,7 @@ class Executor:
             places=self._outcome.places,
             sources=self._sources,
             inputs=inputs,
+            title=self._title(step),
         )
 
     def evict_transients(self) -> None:

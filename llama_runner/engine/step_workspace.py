@@ -53,9 +53,13 @@ class StagedWorkspace:
         places: Mapping[Node, Place],
         sources: Sources,
         inputs: Mapping[str, Node] | None = None,
+        title: str | None = None,
     ) -> None:
-        """``inputs`` are the nodes that must be readable; by default all inputs of the step."""
-        self.step = step
+        """``inputs`` are the nodes that must be readable; by default all inputs of the step.
+
+        ``title`` is what events call the step; None: its kind.
+        """
+        self.step, self._title = step, title or step.kind
         self.facts: dict[str, object] = {}
         self.digests: dict[str, Digest] = {}
         self._store, self._sink, self._cancellation = store, sink, cancellation
@@ -64,7 +68,7 @@ class StagedWorkspace:
         self._work = store.work(step.kind, key)
         self._final = store.path(place)
         date = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-        self.log_path = store.root / layout.log_place(f"{step.kind}-{date}-{os.getpid()}")
+        self.log_path = store.root / layout.log_place(f"{step.kind}-{date}-{os.getpid()}-{short_hash(key, 4)}")
         self._log: IO[bytes] | None = None
         self._nodes = all_inputs(step) if inputs is None else inputs
         self._inputs: dict[str, Path] = {}
@@ -164,7 +168,7 @@ class StagedWorkspace:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """See ``Workspace``."""
-        self._progress(self.step.kind, done, total, unit)
+        self._progress(self._title, done, total, unit)
 
     def hash_progress(self, done: int, total: int) -> None:
         """Report the progress of hashing a large output, in bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
@@ -82,14 +83,16 @@ def add(
 def _added(
     store: Store, sink: Sink, preparation: Preparation, name: str, keywords: RunnerKeywords, remotes: Opened
 ) -> tuple[ModelFile, ...]:
-    def ask() -> tuple[Request, Pipeline]:
-        request = Request(name, keywords, store=store, sink=sink, remember=True, remotes=remotes, needs_programs=False)
+    def checked_graph(request: Request) -> Pipeline:
         graph = graph_of(request)
         if graph.model is None:
             raise NothingToMake(str(path_of(graph.source)))
-        return request, graph
+        return graph
 
-    graph, _, outcome = preparation.make(ask, lambda graph: graph.of_the_model)
+    resolve = partial(
+        Request, name, keywords, store=store, sink=sink, remember=True, remotes=remotes, needs_programs=False
+    )
+    graph, _, outcome = preparation.make(resolve, checked_graph, lambda graph: graph.of_the_model)
     return tuple(made_of(store, graph, outcome))
 
 

@@ -42,7 +42,7 @@ class Past(Value):
     seconds: float | None = None
     """How long it took."""
     is_gone: bool = False
-    """Whether the file was removed since, so that only its record is left."""
+    """Whether only its record is here: the file was removed since, or never imported."""
 
 
 class Present(Value):

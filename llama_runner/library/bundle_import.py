@@ -15,7 +15,9 @@ from llama_runner.core.errors import LlamaRunnerError, SourceError
 from llama_runner.core.events import Noticed, Sink, StepProgress, Warned
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.record import TREE
+from llama_runner.library.bundle_format import BadBundle
 from llama_runner.library.bundle_reader import BundleReader
+from llama_runner.library.verify_rules import header_difference
 from llama_runner.library.write_name_index import update_names
 from llama_runner.llama_cpp.build_archive import check_machine, check_name
 from llama_runner.llama_cpp.build_selection import chosen_name
@@ -135,7 +137,19 @@ class Importer:
                 for link in artifact.files:
                     if link.kind == "l":
                         (directory / link.path).symlink_to(link.content)
+        self._check_facts(staged)
         return staged
+
+    @staticmethod
+    def _check_facts(staged: _Staged) -> None:
+        """Raise ``BadBundle`` for a record whose facts are not those in the header of its GGUF file."""
+        for artifact in staged.manifest.artifacts:
+            place = artifact.place
+            if (path := staged.paths.get(str(place))) is not None and artifact.files:
+                first = min(file.path for file in artifact.files)
+                file = path / first if place.is_tree else path
+                if text := header_difference(artifact.record.facts, file, first):
+                    raise BadBundle(f"{place}: {text}")
 
     def _compared(self, manifest: Manifest) -> _Staged:
         """Return which artifacts are here already, and which builds do not fit this machine."""

@@ -12,12 +12,13 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.library import ollama_store
 from llama_runner.library.file_import import ForeignFile, ForeignModel, check_name
+from llama_runner.library.foreign_tools import TOOLS
 from llama_runner.sources.gguf_header import check_model
 from llama_runner.sources.hub.file_names import group_variants
 from llama_runner.sources.hub.hf_cache import cache_directory
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     from llama_runner.sources.hub.file_names import Variant
 
-Tool = Literal["ollama", "huggingface", "lm-studio", "llama.cpp"]
-TOOLS: tuple[str, ...] = get_args(Tool)
 _CONFIG = "config.json"
 _DEPTH = 3
 _SHOWN = 8

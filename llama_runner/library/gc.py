@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
 from llama_runner.core.immutable import Value, field
+from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.gc_rules import Collection, Garbage, Limits, Roots
 from llama_runner.library.in_use import UseCheck, served_files
 from llama_runner.library.kept_by_lock_files import lock_roots
@@ -60,8 +61,17 @@ class Collected(Value):
 class Collector:
     """Deletes what is safe to remove under one root. ``builds`` returns the installed builds."""
 
-    def __init__(self, store: Store, sink: Sink, builds: Callable[[], BuildStore], lock_timeout: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        builds: Callable[[], BuildStore],
+        lock_timeout: float,
+        declared: Callable[[], DeclaredModels] = DeclaredModels,
+    ) -> None:
+        """``declared`` returns what configuration files declare."""
         self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
+        self._declared = declared
 
     def look(self, *, older_than: float, max_size: int | None) -> Collected:
         """Return what would be deleted. Writes nothing."""
@@ -98,6 +108,7 @@ class Collector:
         roots = Roots(
             kept=kept_models(private),
             locked=lock_roots(private, self._sink),
+            declared=self._declared(),
             servers=tuple(served_files(private)),
             logs=frozenset(registry.logs_in_use(layout.servers(private))),
             current=self._current,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.sizes import size_text
+from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.kept_by_lock_files import LockRoots
 from llama_runner.library.models import role_of
 from llama_runner.store import layout
@@ -61,6 +62,8 @@ class Roots(Value):
     kept: Kept
     locked: LockRoots = field(default_factory=LockRoots)
     """What lock files name."""
+    declared: DeclaredModels = field(default_factory=DeclaredModels)
+    """What configuration files declare."""
     servers: tuple[str, ...] = ()
     """Paths of files that running servers use."""
     logs: frozenset[str] = frozenset()
@@ -117,7 +120,7 @@ class Collection:
         """The models that are not protected and of which all records can be read."""
         if not self._is_ours(layout.MODELS):
             return []
-        wanted = (self._roots.kept, self._roots.locked)
+        wanted = (self._roots.kept, self._roots.locked, self._roots.declared)
         free = [model for model in self._models if not (model.problems or model.servers)]
         return [model for model in free if not any(roots.has(model) for roots in wanted)]
 
@@ -210,7 +213,7 @@ class Collection:
         return not (path.is_symlink() and (path.resolve().parent / layout.PRIVATE).is_dir())
 
     def _named_after_artifacts(self, gone: set[str]) -> Iterator[Garbage]:
-        """Yield the locks and stamps of artifacts that are not there, ``gone`` among them."""
+        """Yield the locks and stamps that nothing needs: of artifacts that are not there, ``gone`` among them."""
         inventory = self._inventory
         left = [each for each in inventory.artifacts if each.path not in gone]
         locks = {each.summary.lock for each in left}
@@ -220,10 +223,16 @@ class Collection:
             return  # their keys are not known
         work = {entry.name.rpartition("-")[2] for entry in inventory.entries(layout.work(inventory.private))}
         for entry in inventory.entries(layout.locks(inventory.private)):
-            stem = entry.name.removesuffix(".lock")
-            is_ours = entry.name != stem and re.fullmatch(r"(state-)?[0-9a-f]{16}", stem)
-            if is_ours and stem not in locks and stem[:12] not in work and not self._roots.is_busy(stem):
-                yield _entry("lock", entry, "lock of an artifact that is gone")
+            stem, _, suffix = entry.name.partition(".")
+            reason = None
+            if suffix == "holder.json" or (not stem and self._is_past(entry)):
+                reason = "left by a process that was killed"
+            elif suffix == "lock" and re.fullmatch(r"file-import|bundle-(models|builds)|import-[0-9a-f]{16}", stem):
+                reason = "lock of an import that has ended"
+            elif suffix == "lock" and stem not in locks and re.fullmatch(r"(state-|repair-)?[0-9a-f]{16}", stem):
+                reason = None if stem[:12] in work else "lock of an artifact that is gone"
+            if reason is not None and not self._roots.is_busy(stem):
+                yield _entry("lock", entry, reason)
         stamps = {name for each in left for name in each.stamps}
         for entry in inventory.entries(layout.last_uses(inventory.private)):
             if entry.name not in stamps and self._is_past(entry):

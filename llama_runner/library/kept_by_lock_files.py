@@ -9,7 +9,8 @@ from llama_runner.core.events import Noticed
 from llama_runner.core.immutable import Value
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import read_lock_file
-from llama_runner.store.used_lock_files import known_lock_files
+from llama_runner.store import layout
+from llama_runner.store.used_files import known_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def lock_roots(private: Path, sink: Sink) -> LockRoots:
     """Return what the known lock files name; ``StoreError`` for an unreadable one, a notice for a deleted one."""
     digests: set[str] = set()
     builds: list[dict[str, Any]] = []
-    for path in known_lock_files(private):
+    for path in known_files(layout.lock_files(private)):
         try:
             models = read_lock_file(path).models.values()
         except FileNotFoundError:

@@ -112,7 +112,7 @@ class LockChecker:
         if PATH in str(about):
             return  # which source tree, patch or archive was meant is not known
         request = ProgramsRequest({**about, "offline": self._offline}, store=self._store, sink=self._sink)  # type: ignore[typeddict-item]  # checked there
-        programs = binaries_graph.build(request.wanted, request.program_facts)
+        programs = binaries_graph.programs_graph_of(request)
         here = build_of(programs.node, self._preparation.plan(request, programs))
         yield from differences({"build": locked.entry["build"]}, {"build": {hardware.platform_tag(): here}})
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.immutable import Value
 from llama_runner.library.models import artifact_json, role_of
 from llama_runner.library.provenance import seconds_of
@@ -16,7 +17,6 @@ from llama_runner.store import layout
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from llama_runner.core.record import Record
@@ -195,12 +195,12 @@ def capabilities(template: str | None, *, vision: bool) -> list[str]:
     return [name for name, is_so in found.items() if is_so]
 
 
-def drift_of(store: Store, model: Model, notice: Callable[[str, str], None]) -> dict[str, Any]:
+def drift_of(store: Store, model: Model, sink: Sink) -> dict[str, Any]:
     """Ask the Hub what the model's branch means now, and return how that differs. Writes nothing."""
     from llama_runner.sources.hub.client import HubClient  # noqa: PLC0415
     from llama_runner.sources.hub.endpoint_and_token import find_access  # noqa: PLC0415 - only when asked for
     from llama_runner.sources.hub.errors import offline_error  # noqa: PLC0415
-    from llama_runner.sources.hub.pins import PinStore  # noqa: PLC0415
+    from llama_runner.sources.hub.pins import open_pins  # noqa: PLC0415
     from llama_runner.sources.hub.resolver import drift  # noqa: PLC0415
     from llama_runner.system.network_settings import is_offline  # noqa: PLC0415
 
@@ -208,9 +208,13 @@ def drift_of(store: Store, model: Model, notice: Callable[[str, str], None]) -> 
         raise not_on_the_hub_error(model.name, model.source)
     if is_offline(os.environ):
         raise offline_error(f"what {model.source} is now")
-    known = PinStore(layout.pins(store.private), lambda text: notice("pins", text)).read(model.source)
+    known = open_pins(store.private, sink).read(model.source)
     branches = [name for name, commit in known.names.items() if commit == model.revision]
     branch = "main" if "main" in branches or not branches else branches[0]
+
+    def notice(what: str, text: str) -> None:
+        sink(Noticed(what, text))
+
     now = HubClient(find_access(os.environ, token_file=None, notice=notice), notice=notice).pin(model.source, branch)
     found: dict[str, Any] = {"branch": branch, "here": model.revision, "now": now.commit, "files": None}
     if before := known.pins.get(model.revision):

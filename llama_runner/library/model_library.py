@@ -6,8 +6,8 @@ import os
 from typing import IO, TYPE_CHECKING, Any
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.events import Noticed, Sink
 from llama_runner.core.option_values import wrong_value_error
+from llama_runner.library.declared_models import DeclaredModels
 from llama_runner.library.model_names import Selection, select
 from llama_runner.library.models import models_of
 from llama_runner.request.runner_methods import public_method
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from llama_runner.core.events import Sink
     from llama_runner.library.add_models import AddedModel, Choice
     from llama_runner.library.bundle_export import Exported
     from llama_runner.library.bundle_import import Imported
@@ -46,9 +47,17 @@ class Library:
     """The models under one root. Each call looks anew."""
 
     def __init__(
-        self, store: Store, sink: Sink, *, builds: Callable[[], BuildStore], lock_timeout: float = 6 * 3600
+        self,
+        store: Store,
+        sink: Sink,
+        *,
+        builds: Callable[[], BuildStore],
+        lock_timeout: float = 6 * 3600,
+        declared: Callable[[], DeclaredModels] = DeclaredModels,
     ) -> None:
+        """``declared`` returns what configuration files declare."""
         self._store, self._sink, self._builds, self._lock_timeout = store, sink, builds, lock_timeout
+        self._declared = declared
 
     @public_method
     def list(self, *, everything: bool = False) -> list[Model]:
@@ -77,11 +86,7 @@ class Library:
         inventory = Inventory(self._store.root, SummaryCache(self._store.private))
         chosen = self._select(inventory, name)
         found = details_of(inventory, chosen, kept=kept_models(self._store.private).has(chosen.models[0]))
-        if not check:
-            return found
-        return found.replace(
-            drift=drift_of(self._store, found.model, lambda what, text: self._sink(Noticed(what, text)))
-        )
+        return found.replace(drift=drift_of(self._store, found.model, self._sink)) if check else found
 
     def lineage(self, name: str) -> tuple[Inventory, Lineage]:
         """Return one model file with what it was made from, and the inventory that this was read from."""
@@ -161,15 +166,22 @@ class Library:
         return choices(self._store, self._sink, name, keywords)
 
     @public_method
-    def remove(self, *names: str, force: bool = False, dry_run: bool = False) -> Removal:
+    def remove(self, *names: str, force: bool = False, apply: bool = True, dry_run: bool | None = None) -> Removal:
         """Delete models, or one quantization of each with ``NAME:QUANT``; return what was deleted.
 
-        Their records stay, so ``plan`` says what happened to them. With ``dry_run`` nothing is deleted. A model that
-        ``keep`` or a lock file names is a ``UsageError`` without ``force``, one that a server uses a ``StoreError``.
+        Their records stay, so ``plan`` says what happened to them. Without ``apply`` nothing is deleted. A model that
+        ``keep``, a lock file or the configuration names is a ``UsageError`` without ``force``, one that a server uses a
+        ``StoreError``. ``dry_run`` is the old opposite of ``apply``.
         """
         from llama_runner.library.remove_models import look, remove  # noqa: PLC0415 - not for a list
 
-        return (look if dry_run else remove)(self._store, names, force=force, sink=self._sink)
+        if dry_run is not None:
+            import warnings  # noqa: PLC0415
+
+            apply = not dry_run
+            warnings.warn(f"dry_run={dry_run} is now apply={apply}", DeprecationWarning, stacklevel=3)
+        declared = self._declared()
+        return (remove if apply else look)(self._store, names, declared=declared, force=force, sink=self._sink)
 
     @public_method
     def verify(
@@ -269,7 +281,7 @@ class Library:
         return tuple(importer.run(model, how) for model in chosen.values())
 
     def _select(self, inventory: Inventory, name: str) -> Selection:
-        return select(models_of(inventory), name)
+        return select(models_of(inventory), self._declared().names.get(name, name))
 
 
 def _path(text: str | os.PathLike[str]) -> Path:

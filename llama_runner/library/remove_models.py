@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from llama_runner.core.events import Sink
+    from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.model_names import Selection
     from llama_runner.library.models import Model
     from llama_runner.store.artifacts import Store
@@ -79,16 +80,22 @@ def is_locked_error(model: Model) -> UsageError:
     return UsageError(f"a lock file names {model.name}", hint="insist with --force, or take it out of the lock file")
 
 
+def is_declared_error(model: Model) -> UsageError:
+    """The configuration file declares the model."""
+    hint = "insist with --force, or take it out of the file: llama-runner config remove NAME"
+    return UsageError(f"the configuration file declares {model.name}", hint=hint)
+
+
 def nothing_left_error(model: Model) -> UsageError:
     """Of the model only records are left."""
     return UsageError(f"nothing of {model.title} is here but its records", hint="it was deleted before")
 
 
-def look(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Removal:
+def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force: bool, sink: Sink) -> Removal:
     """Return what would be deleted. Writes nothing.
 
-    Raises ``UsageError`` for names that mean no model or several, and without ``force`` for models to keep or in a lock
-    file; ``StoreError`` for what a server uses.
+    Raises ``UsageError`` for names that mean no model or several, and without ``force`` for models to keep, in a lock
+    file or declared; ``StoreError`` for what a server uses.
     """
     if not names:
         raise UsageError("no model is named", hint="llama-runner models list shows what is there")
@@ -100,7 +107,7 @@ def look(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Remo
     for name in names:
         if name.endswith((":", "@")):
             raise unfinished_name_error(name)
-        selection = select(models, name, beginnings=False)
+        selection = select(models, declared.names.get(name, name), beginnings=False)
         there = [each for each in selection.artifacts if each.bytes is not None]
         _check_servers(selection, there)
         for model in selection.models:
@@ -108,6 +115,8 @@ def look(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Remo
                 raise is_kept_error(model)
             if locked.has(model) and not force:
                 raise is_locked_error(model)
+            if declared.has(model) and not force:
+                raise is_declared_error(model)
             if any(each in there for each in model.artifacts):
                 titles[model.title] = None
             left |= {path: f"its record cannot be read: {why}" for path, why in model.problems.items()}
@@ -137,9 +146,9 @@ def _shared(store: Store, artifact: Artifact) -> int:
     return 0
 
 
-def remove(store: Store, names: Sequence[str], *, force: bool, sink: Sink) -> Removal:
+def remove(store: Store, names: Sequence[str], *, declared: DeclaredModels, force: bool, sink: Sink) -> Removal:
     """Delete what ``look`` returns, and return it. What is in use now is left. Raises as ``look``."""
-    found = look(store, names, force=force, sink=sink)
+    found = look(store, names, declared=declared, force=force, sink=sink)
     at, left = utc_text(), dict(found.left)
     for each in found.artifacts:
         marked = each.record.replace(made={**each.record.made, "removed": at})

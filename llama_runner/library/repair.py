@@ -16,8 +16,9 @@ from llama_runner.core.step import Step, step_key
 from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.library.models import LOCAL
+from llama_runner.library.verify import Verifier
 from llama_runner.library.verify_rules import find_remote, published_digests
-from llama_runner.request import binaries_graph
+from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
@@ -32,7 +33,7 @@ from llama_runner.store.local_sources import LocalSources
 from llama_runner.system.network_settings import is_offline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from llama_runner.core.record import Record
     from llama_runner.request.binaries_graph import Programs
@@ -74,8 +75,23 @@ class Repair:
     def repair(self, artifact: Artifact, damaged: frozenset[str]) -> str:
         """Make an artifact again, of which these files are damaged; return how. Raises a ``LlamaRunnerError``.
 
-        Other files of a download are used as they are. The damaged bytes stay until the new ones are complete.
+        Other files of a download are used as they are. The damaged bytes stay until the new ones are complete. One
+        process at a time repairs an artifact.
         """
+        lock = layout.lock_file(self._store.private, f"repair-{short_hash(artifact.record.key, 16)}")
+        with locks.hold(lock, "verify --repair", self._sink, timeout=self._lock_timeout):
+            if self._is_repaired(artifact):
+                return "another process repaired it"
+            return self._repair(artifact, damaged)
+
+    def _is_repaired(self, artifact: Artifact) -> bool:
+        """Whether the artifact was published again since its record was read, and is as recorded now."""
+        record = self._store.record(artifact.place)
+        if record is None or record == artifact.record:
+            return False
+        return not Verifier(self._store, lambda _event: None).run([artifact.with_record(record)], "last").problems
+
+    def _repair(self, artifact: Artifact, damaged: frozenset[str]) -> str:
         if artifact.record.made.get("kept") is False:
             removal.remove(self._store, artifact.place, artifact.record, keep=artifact.record)
             return "it was deleted; it is made again when needed"
@@ -164,9 +180,12 @@ class Repair:
     def _make(self, artifact: Artifact) -> None:
         """Run the step of an artifact again, in the graph of a request that has it."""
         preparation: Any = Preparation(self._store, self._sink, lock_timeout=self._lock_timeout)  # of either graph
-        for ask in self._requests(artifact):
+        is_model = artifact.directory.startswith(layout.MODELS)
+        build: Any = graph_of if is_model else programs_graph_of
+        for keywords in _keywords(artifact, self._store):
             try:
-                request, graph = ask(())
+                request = self._request(keywords, is_model=is_model)
+                graph = build(request)
                 plan = Preparation(self._store, lambda _event: None, lock_timeout=0).plan(request, graph)
             except LlamaRunnerError:
                 continue
@@ -174,7 +193,8 @@ class Repair:
             if not any(planned.place == artifact.place for planned in wanted):
                 continue
             kind = wanted[0].step.kind
-            preparation.make(partial(ask, (kind,)), lambda graph: self._step(graph, artifact))
+            resolve = partial(self._request, keywords, is_model=is_model, force=(kind,))
+            preparation.make(resolve, build, lambda graph: self._step(graph, artifact))
             return
         raise unknown_recipe_error(artifact)
 
@@ -184,23 +204,12 @@ class Repair:
         plan = request_plan.plan(graph.targets, Snapshot())
         return [planned.step for planned in plan.steps if planned.place == artifact.place]
 
-    def _requests(
-        self, artifact: Artifact
-    ) -> Iterator[Callable[[tuple[str, ...]], tuple[ProgramsRequest, Pipeline | Programs]]]:
-        """Yield functions that resolve requests which may have made an artifact, with the steps to force."""
-        store, sink = self._store, self._sink
-        for keywords in _keywords(artifact, store):
-            given: Any = {**keywords, "offline": self._offline}
-
-            def ask(force: tuple[str, ...], given: Any = given) -> tuple[ProgramsRequest, Pipeline | Programs]:  # noqa: ANN401
-                asked = cast("RunnerKeywords", {**given, "force": force})
-                if artifact.directory.startswith(layout.MODELS):
-                    request = Request(None, asked, store=store, sink=sink, remember=True)
-                    return request, graph_of(request)
-                programs = ProgramsRequest(asked, store=store, sink=sink)
-                return programs, binaries_graph.build(programs.wanted, programs.program_facts)
-
-            yield ask
+    def _request(self, keywords: dict[str, Any], *, is_model: bool, force: tuple[str, ...] = ()) -> ProgramsRequest:
+        """Resolve a request that may have made an artifact, with the steps to force."""
+        given = cast("RunnerKeywords", {**keywords, "offline": self._offline, "force": force})
+        if is_model:
+            return Request(None, given, store=self._store, sink=self._sink, remember=True)
+        return ProgramsRequest(given, store=self._store, sink=self._sink)
 
 
 def _keywords(artifact: Artifact, store: Store) -> Iterator[dict[str, Any]]:

@@ -164,14 +164,21 @@ def _unlike_the_hub(
 
 def _unlike_its_header(artifact: Artifact, files: Mapping[str, FileContent]) -> str:
     """Return how the header of a GGUF file differs from its record; empty where it does not."""
-    facts, first = artifact.record.facts, min(files, default="")
-    if "architecture" not in facts or not first.endswith(".gguf") or not files[first].was_read:
+    first = min(files, default="")
+    if not files or not files[first].was_read:
+        return ""
+    return header_difference(artifact.record.facts, files[first].path, first)
+
+
+def header_difference(facts: Mapping[str, Any], path: Path, name: str) -> str:
+    """Return how the header of a GGUF file, the first of a model, differs from facts; empty where it does not."""
+    if "architecture" not in facts or not name.endswith(".gguf"):
         return ""
     try:
-        found = read_header(files[first].path).facts()
+        found = read_header(path).facts()
     except NotGGUF as error:
         return f"it is not a usable GGUF file: {error.why}"
-    for name in sorted(facts.keys() & found.keys()):
-        if facts[name] != found[name]:
-            return f"the record says {name} {facts[name]!r}, its header {found[name]!r}"
+    for each in sorted(facts.keys() & found.keys()):
+        if facts[each] != found[each]:
+            return f"the record says {each} {facts[each]!r}, its header {found[each]!r}"
     return ""

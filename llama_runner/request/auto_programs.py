@@ -26,7 +26,7 @@ def builds(store: Store, sink: Sink, lock_timeout: float) -> BuildStore:
 def find_auto_programs(store: Store) -> Path | None:
     """Return the directory of the programs that ``auto`` stands for, None if they are not here. Writes nothing."""
     request = ProgramsRequest({"offline": True, "remote_store": ""}, store=store, sink=_silent)
-    programs = binaries_graph.build(request.wanted, request.program_facts)
+    programs = binaries_graph.programs_graph_of(request)
     plan = Preparation(store, _silent, lock_timeout=0).plan(request, programs)
     if any(planned.step is programs.node for planned in plan.pending):
         return None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Node
     from llama_runner.llama_cpp.pinned_source import SourcePin
     from llama_runner.request.program_facts import BinariesOptions, BuildFacts, Present, ProgramFacts
+    from llama_runner.request.resolve import ProgramsRequest
     from llama_runner.request.source_tree_facts import NamedTree
     from llama_runner.sources.local import PlainFile
 
@@ -53,6 +54,11 @@ class Programs(Value):
     def targets(self) -> tuple[Step, ...]:
         """What has to be there before the programs are."""
         return (self.node,) if isinstance(self.node, Step) else ()
+
+
+def programs_graph_of(request: ProgramsRequest) -> Programs:
+    """Return the graph of a request's programs: what is wanted and the facts are all that it is built from."""
+    return build(request.wanted, request.program_facts)
 
 
 def build(wanted: BinariesOptions, facts: ProgramFacts) -> Programs:

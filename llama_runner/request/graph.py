@@ -127,8 +127,7 @@ class NothingToTune(UsageError):
 
 def graph_of(request: Request) -> Pipeline:
     """Return the graph of a request: its options and its facts are all that it is built from."""
-    programs = binaries_graph.build(request.wanted, request.program_facts)
-    return build(request.facts, request.options, programs)
+    return build(request.facts, request.options, binaries_graph.programs_graph_of(request))
 
 
 def build(facts: ModelFacts, options: Options, programs: Programs) -> Pipeline:

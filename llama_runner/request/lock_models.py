@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +32,7 @@ from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.resolve_source import open_source
 from llama_runner.store import layout
 from llama_runner.store.errors import NO_ROOM, as_store_error
-from llama_runner.store.used_lock_files import remember_lock_file
+from llama_runner.store.used_files import remember_file
 from llama_runner.system import hardware
 from llama_runner.system.files import try_writing, write_atomically
 
@@ -166,7 +167,7 @@ class Locker:
         if here in before.entry["build"]:
             if before.commit is None:  # another model may have the same name
                 self._check(model, keywords, before)
-            remember_lock_file(self._store.private, self.file)
+            remember_file(layout.lock_files(self._store.private), self.file)
             return LockedNow(before.name, "unchanged")
         free = LockedModel(before.name, {**before.entry, "build": {here: UNKNOWN}})
         entry = self._make(model, self._with_options_of(before, keywords), free)
@@ -194,15 +195,10 @@ class Locker:
         """Prepare a model and return its entry. Where the file could not be written, nothing is made."""
         with _write_errors(self.file):
             try_writing(self.file.resolve().parent)
-        requests: list[Request] = []
-
-        def ask() -> tuple[Request, Pipeline]:
-            request = Request(model, keywords, store=self._store, sink=self._sink, remember=True, locked=locked)
-            requests.append(request)
-            return request, graph_of(request)
-
-        graph, plan, outcome = self._preparation.make(ask)
-        kept = {name: value for name, value in requests[-1].keywords.items() if name in KEPT}
+        resolve = partial(Request, model, keywords, store=self._store, sink=self._sink, remember=True, locked=locked)
+        graph, plan, outcome = self._preparation.make(resolve, graph_of)
+        given = checked(with_demo(model, keywords)[1])
+        kept = {name: value for name, value in given.items() if name in KEPT}
         return {
             **_known(self._preparation.locked_form(graph, plan, outcome)),
             "options": without_paths(
@@ -244,7 +240,7 @@ class Locker:
             content = self._read().with_model(model, instead_of=instead_of).format()
             with _write_errors(self.file):
                 write_atomically(self.file.resolve(), content, durable=True)
-        remember_lock_file(self._store.private, self.file)
+        remember_file(layout.lock_files(self._store.private), self.file)
 
 
 @contextmanager

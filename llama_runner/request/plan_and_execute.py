@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _REPLANS = 5
 Graph = TypeVar("Graph", "Pipeline", "Programs")
+_Request = TypeVar("_Request", bound="ProgramsRequest")
 
 
 class Preparation:
@@ -61,19 +62,21 @@ class Preparation:
 
     def make(
         self,
-        ask: Callable[[], tuple[ProgramsRequest, Graph]],
+        resolve: Callable[[], _Request],
+        graph_of: Callable[[_Request], Graph],
         targets: Callable[[Graph], Iterable[Step]] = lambda graph: graph.targets,
         *,
         server: ServerOptions | None = None,
     ) -> tuple[Graph, Plan, Outcome]:
         """Make everything of the targets that is not there, and return the graph, the plan and what came of it.
 
-        ``ask`` resolves a request and builds its graph; it is called again after programs were rejected that were
-        chosen automatically, which gives others. Where ``server`` passes options on to llama-server, they are tried
-        on the programs before a model is fetched or made.
+        ``resolve`` is called again after programs were rejected that were chosen automatically, which gives others.
+        Where ``server`` passes options on to llama-server, they are tried on the programs before a model is fetched or
+        made.
         """
         while True:
-            request, graph = ask()
+            request = resolve()
+            graph = graph_of(request)
             if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
                 check_writes(graph.source)
             forced = snapshot_of(graph.targets, request.keywords).force
@@ -214,7 +217,12 @@ class Preparation:
         return Observer(self._store, from_disk, remote)
 
     def _execute(
-        self, observer: Observer, plan: Plan, remote: LazyRemoteStore | None, check_output: CheckOutput | None
+        self,
+        observer: Observer,
+        plan: Plan,
+        remote: LazyRemoteStore | None,
+        check_output: CheckOutput | None,
+        title: Callable[[Step], str] = lambda step: step.kind,
     ) -> Outcome:
         if not plan.pending and not self._store.has_leftovers() and not self._has_transients(plan):
             return skip_up_to_date(plan, self._store, observer.sources, self._sink, remote)
@@ -227,6 +235,7 @@ class Preparation:
             lock_timeout=self._lock_timeout,
             remote=remote,
             check_output=check_output,
+            title=title,
         )
         outcome = executor.execute(plan)
         executor.evict_transients()

@@ -154,9 +154,9 @@ class Request(ProgramsRequest):
         if self._resolver is not None:
             self._resolver.record_names()
         if self._lock_file is not None:
-            from llama_runner.store.used_lock_files import remember_lock_file  # noqa: PLC0415 - only with --locked
+            from llama_runner.store.used_files import remember_file  # noqa: PLC0415 - only with --locked
 
-            remember_lock_file(self._store.private, self._lock_file)
+            remember_file(layout.lock_files(self._store.private), self._lock_file)
 
     def _find_locked(self, source: LocalSafetensors | LocalGguf | HubName) -> None:
         from llama_runner.request.lock_names import find_locked  # noqa: PLC0415 - only with --locked

@@ -62,6 +62,16 @@ STORE = (
         default_text="the checkout, or the user's data directory",
         reader="command",
     ),
+    Option(
+        "config",
+        ("--config",),
+        "output",
+        "Configuration file, which declares models by name.",
+        kind="file",
+        environment="LLAMA_RUNNER_CONFIG",
+        default_text="the nearest llama-runner.toml, the one in the root, or the user's",
+        reader="command",
+    ),
     Option("as_json", ("--json",), "output", "Print JSON for programs.", kind="flag", default=False, reader="command"),
 )
 

@@ -2,7 +2,8 @@
 
 Four nets, from the quick to the patient:
 
-* Linux kills llama-server when the thread that started it ends (``setpriv --pdeathsig``, where there is one).
+* Linux kills llama-server when the thread that started it ends (``setpriv --pdeathsig``, where there is one). A
+  shell between the two starts nothing if that thread ended before the signal was asked for.
 * A signal to the process group reaches what llama-server started and left in its group.
 * What it started carries a mark in its environment. On Linux that finds those that went into a session of their
   own, also after their parent has ended. What clears its environment escapes.
@@ -19,9 +20,12 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.system.processes import start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MARK = "LLAMA_RUNNER_SERVER"
 
@@ -34,6 +38,7 @@ for file in $(grep -lsz "^{MARK}=$2\\$" /proc/[0-9]*/environ); do
   kill -s KILL "${{file%/environ}}"
 done
 """
+_WAIT = 'read -r _ && exec "$@" </dev/null'
 _ROUNDS = 5
 
 
@@ -58,6 +63,22 @@ class Watcher:
             with suppress(OSError):
                 self._shell.communicate(b"\n")
             self._shell.wait()
+
+
+def start_watched(
+    argv: Sequence[str | Path], mark: str, env: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], Watcher]:
+    """Start a program with a watcher, where there is no parent-death signal. Raises ``OSError``.
+
+    A shell waits for a line from us and then becomes the program; it ends if we are killed before the watcher runs.
+    """
+    wait = ("/bin/sh", "-c", _WAIT, "sh") if os.access("/bin/sh", os.X_OK) else ()
+    child = start([*wait, *argv], env=env, stdin=subprocess.PIPE, bufsize=0)
+    watcher = Watcher(child.pid, mark)
+    assert child.stdin is not None
+    with suppress(OSError), child.stdin as line:  # it may have been killed
+        line.write(b"\n")
+    return child, watcher
 
 
 def kill_marked(mark: str) -> None:

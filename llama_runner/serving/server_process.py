@@ -177,8 +177,6 @@ class Server(Talks):
         """
         try:
             self._child = self._start()
-            if not parent_death_prefix():
-                self._watch()
             from llama_runner.serving.server_log import Log  # noqa: PLC0415 - while llama-server starts
 
             log = Log(self.log, self._no_room)
@@ -199,24 +197,22 @@ class Server(Talks):
         with suppress(Exception):  # the keeper must go on: a server that is not listened to stands still
             self._sink(Warned("no_log", f"cannot write {self.log}: {error.strerror}"))
 
-    def _watch(self) -> None:
-        """Start a watcher that ends the server if this process is killed."""
-        from llama_runner.serving.reaper import Watcher  # noqa: PLC0415 - not before the server is ready
-
-        self._watcher = Watcher(self.pid, self._mark)
-
     def _start(self) -> subprocess.Popen[bytes]:
         if find_program(str(self.spec.binary)) is None:  # setpriv would start, and then tell it in its own words
             raise ServerError(f"cannot start {self.spec.binary}: there is no such program")
         self._clear_socket()
         try:
-            child = start(self.spec.argv(), env=self._environment, bufsize=0, bound=True)
+            if parent_death_prefix():
+                return start(self.spec.argv(), env=self._environment, bufsize=0, bound=True)
+            from llama_runner.serving import reaper  # noqa: PLC0415 - not before the server is ready
+
+            if os.name == "posix":
+                child, self._watcher = reaper.start_watched(self.spec.argv(), self._mark, self._environment)
+                return child
+            child = start(self.spec.argv(), env=self._environment, bufsize=0)
         except OSError as error:
             raise ServerError(f"cannot start {self.spec.binary}: {error.strerror or error}") from error
-        if os.name == "nt":
-            from llama_runner.serving.reaper import bind_to_our_life  # noqa: PLC0415 - only there
-
-            self._job = bind_to_our_life(child)
+        self._job = reaper.bind_to_our_life(child)
         return child
 
     def _clear_socket(self) -> None:
@@ -273,7 +269,9 @@ class Server(Talks):
                 return False
             self._ready, self._output.listen = True, False
             if self._watcher is None:
-                self._watch()
+                from llama_runner.serving.reaper import Watcher  # noqa: PLC0415 - not before the server is ready
+
+                self._watcher = Watcher(self.pid, self._mark)
             self._register()  # now that its port and state are known
             self._sink(ServerReady(self.url, self.pid, round(time.monotonic() - self._began, 3)))
             return True

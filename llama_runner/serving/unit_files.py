@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 RESTARTS = 5
 """Starts in ten minutes after which systemd gives up."""
 
+_STATE_DIRECTORY = f"""StateDirectory=llama-runner
+Environment={ROOT_VARIABLE}=%S/llama-runner
+WorkingDirectory=%S/llama-runner"""
+"""Lines of a unit that stands on any machine."""
 
 _CARRIED = {
     *("PATH", BINS_VARIABLE, "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME"),
@@ -75,20 +79,22 @@ def variables(environment: Mapping[str, str], root: Path, *, llama_env: bool) ->
 def systemd(
     name: str,
     argv: Sequence[str],
-    directory: Path,
+    directory: Path | None,
     variables: Mapping[str, str] | None = None,
     *,
     user: str | None = None,
 ) -> str:
     """Return a systemd user unit or, with ``user``, a unit of the system that runs as that user.
 
-    It is started when the server says that it is ready, however long a download is.
+    It is started when the server says that it is ready, however long a download is. ``directory`` is the working
+    directory; None: the unit has a state directory, which is the root of llama-runner too.
     """
-    settings = "".join(f"Environment={_quoted(f'{name}={text}')}\n" for name, text in (variables or {}).items())
+    settings = "".join(f"Environment={quoted(f'{name}={text}')}\n" for name, text in (variables or {}).items())
     settings += f"User={_percent(user)}\n" if user else ""
+    where = _STATE_DIRECTORY if directory is None else f"WorkingDirectory={_percent(str(directory))}"
     wanted_by = "multi-user.target" if user else "default.target"
     return f"""[Unit]
-Description=llama-server for {_percent(name)}
+Description=llama-server for {description(name)}
 After=network-online.target
 StartLimitIntervalSec=600
 StartLimitBurst={RESTARTS}
@@ -96,8 +102,8 @@ StartLimitBurst={RESTARTS}
 [Service]
 Type=notify
 NotifyAccess=main
-{settings}ExecStart={" ".join(map(_word, argv))}
-WorkingDirectory={_percent(str(directory))}
+{settings}ExecStart={" ".join(map(word, argv))}
+{where}
 Restart=on-failure
 RestartSec=5
 TimeoutStartSec=infinity
@@ -169,20 +175,27 @@ def _label(name: str) -> str:
     return f"llama-runner.{safe_name(name)}"
 
 
+def description(name: str) -> str:
+    """Return a name as text on one line; a backslash at its end would join the next one."""
+    return _percent(name).rstrip("\\")
+
+
 def _percent(text: str) -> str:
     return text.replace("%", "%%").replace("\n", " ")
 
 
-def _word(word: str) -> str:
-    """Return a word as systemd reads it: its specifiers and variables are not ours."""
-    return _quoted(word.replace("$", "$$"))
+def word(text: str) -> str:
+    """Return a word of a command as systemd reads it: ``%`` and ``$`` stand for themselves."""
+    return quoted(text.replace("$", "$$"))
 
 
-def _quoted(text: str) -> str:
-    text = _percent(text)
+def quoted(text: str) -> str:
+    """Return a value as systemd reads it, in quotes where it needs them; ``%`` stands for itself."""
+    text = text.replace("%", "%%")
     if re.fullmatch(r"[\w@%+=:,./$-]+", text):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text) + '"'
 
 
 def notify_ready(environment: Mapping[str, str]) -> None:

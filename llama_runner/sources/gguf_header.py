@@ -33,7 +33,7 @@ _MAX_STRINGS = 1 << 24
 _SMALLEST = 24
 
 # Elements and bytes of one block of each ggml type, from ggml.h and ggml-common.h of the pinned llama.cpp.
-_BLOCKS: dict[int, tuple[int, int]] = {
+BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
@@ -91,7 +91,7 @@ class TensorEntry(NamedTuple):
 
 
 class GgufHeader(Value):
-    """Header of a GGUF file: scalars by key, lengths of arrays by key, tensors, and the end of the tensor data."""
+    """Header of a GGUF file: scalars by key, lengths of arrays by key, tensors, and where the tensor data is."""
 
     version: int
     tensors: int
@@ -99,6 +99,10 @@ class GgufHeader(Value):
     data_end: int
     arrays: dict[str, int] = field(default_factory=dict)
     entries: tuple[TensorEntry, ...] = ()
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Where the type and value of each key begin and end in the file."""
+    data_start: int = 0
+    """Where the tensor data begin."""
 
     def facts(self) -> dict[str, Any]:
         """Return what launching and the summary need, as canonical JSON values."""
@@ -169,18 +173,23 @@ class _Reader:
             raise NotGGUF(self._path, f"it counts {tensors} tensors and {pairs} values")
         metadata: dict[str, Any] = {}
         arrays: dict[str, int] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for _ in range(pairs):
             key = self._string()
+            start = self._at
             (kind,) = self._take("I")
             if kind == _ARRAY:
                 arrays[key] = self._skip_array()
             else:
                 metadata[key] = self._value(kind)
+            spans[key] = start, self._at
         entries: list[TensorEntry] = []
-        end = self._tensor_data_end(tensors, metadata.get("general.alignment", 32), entries)
+        alignment = metadata.get("general.alignment", 32)
+        end = self._tensor_data_end(tensors, alignment, entries)
         if end > self._size:
             raise NotGGUF(self._path, f"it is truncated: {self._size} bytes of {end}")
-        return GgufHeader(version, tensors, metadata, end, arrays, tuple(entries))
+        start = -(-self._at // alignment) * alignment
+        return GgufHeader(version, tensors, metadata, end, arrays, tuple(entries), spans, start)
 
     def _take(self, layout: str) -> tuple[Any, ...]:
         try:
@@ -255,7 +264,7 @@ class _Reader:
             for length in shape:
                 elements *= length
             # An unknown type is newer than this table; llama-server accepts or refuses it.
-            block, width = _BLOCKS.get(kind, (1, 0))
+            block, width = BLOCKS.get(kind, (1, 0))
             nbytes = elements // block * width
             entries.append(TensorEntry(name, shape, TENSOR_TYPES.get(kind, f"type {kind}"), elements, nbytes))
             furthest = max(furthest, offset + nbytes)

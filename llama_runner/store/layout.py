@@ -175,9 +175,19 @@ def summaries(private: Path) -> Path:
     return private / "summaries"
 
 
+def gateway_models(private: Path) -> Path:
+    """Return the file with the models and names that clients of the gateway made."""
+    return private / "gateway_models.json"
+
+
 def lock_files(private: Path) -> Path:
     """Return the file that says which ``llama-runner.lock`` files were used with this root."""
     return private / "lock_files.json"
+
+
+def config_files(private: Path) -> Path:
+    """Return the file that says which configuration files were used with this root."""
+    return private / "config_files.json"
 
 
 def capabilities(private: Path) -> Path:

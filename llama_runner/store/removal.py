@@ -75,7 +75,7 @@ def remove(
             take_away(path, layout.staging(store.private) / lock.stem, check, keep_record)
         if keep is None:
             store.forget(place)
-            lock.unlink(missing_ok=True)  # a waiting process detects that the file is gone
+            _unlink(lock)  # a waiting process detects that the file is gone
         elif not is_written:
             with suppress(OSError):
                 store.write_record(place, keep)
@@ -115,6 +115,11 @@ def unlink_lock(lock: Path) -> bool:
     """Delete a lock file that is not held, with the description of its last holder; return whether it is gone."""
     with locks.try_hold(lock) as held:
         if held:
-            locks.holder_file(lock).unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
+            _unlink(lock)
         return held
+
+
+def _unlink(lock: Path) -> None:
+    """Delete a lock file that is held, with the description that a killed holder left."""
+    locks.holder_file(lock).unlink(missing_ok=True)
+    lock.unlink(missing_ok=True)

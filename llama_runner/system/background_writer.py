@@ -13,7 +13,7 @@ LIMIT = 1 << 20
 """Maximum bytes in the queue."""
 
 PATIENCE_S = 1.0
-"""Seconds that ``write`` waits for space before it drops lines, and ``flush`` for progress."""
+"""Default of the seconds that ``write`` waits for space before it drops lines, and ``flush`` for progress."""
 
 _CHUNK = 4096
 """Bytes of one write: a pipe with this much space takes them at once."""
@@ -25,11 +25,12 @@ _POLL_S = 0.05
 class BackgroundWriter:
     """A binary stream that does not block for long, over one that may. Thread-safe.
 
-    If ``LIMIT`` bytes are queued and none is written for ``PATIENCE_S``, whole lines are dropped until half of the
-    queue is written; then a line with their number is written. After an error of the stream nothing is written.
+    If ``LIMIT`` bytes are queued and none is written for ``patience`` seconds, whole lines are dropped until half of
+    the queue is written; then a line with their number is written. After an error of the stream nothing is written.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], *, patience: float = PATIENCE_S) -> None:
+        self._patience = patience
         with suppress(OSError, ValueError):
             stream.flush()
         # a thread that is blocked in a buffered stream holds its lock, which the interpreter needs when it exits
@@ -51,7 +52,7 @@ class BackgroundWriter:
         with self._changed:
             if self._failed or not block:
                 return
-            if not self._dropping and not self._changed.wait_for(lambda: self._has_room(block), PATIENCE_S):
+            if not self._dropping and not self._changed.wait_for(lambda: self._has_room(block), self._patience):
                 self._dropping = True
             if self._dropping and (self._failed or self._size > LIMIT // 2 or b"\n" not in block):
                 self._dropped += block.count(b"\n")

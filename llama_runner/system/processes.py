@@ -61,7 +61,8 @@ def start(
     The first word is looked up by ``find_program``. A word that is a ``Path`` is made absolute; text is passed
     unchanged. ``env`` defaults to this process's environment; relative entries of its ``PATH`` are removed. ``cwd``
     defaults to ``empty_directory``. With ``own_group`` the child leads a new process group, so that a signal reaches
-    its children too. With ``bound`` it is killed when the thread that started it ends, on systems that support it.
+    its children too. With ``bound`` it is killed when the thread that started it ends, on systems that support it, and
+    does not start if that has ended before.
     """
     directory = str(cwd or empty_directory())
     environment = dict(os.environ if env is None else env)
@@ -77,7 +78,7 @@ def start(
         program = str(found)
     elif not os.path.isabs(program):  # noqa: PTH117 - text
         program = os.path.join(os.getcwd(), program)  # noqa: PTH109, PTH118
-    prefix = parent_death_prefix() if bound else ()
+    prefix = _bound_to_us() if bound else ()
     return subprocess.Popen(
         [_encodable(word) for word in (*prefix, program, *words)],
         stdin=stdin,
@@ -194,6 +195,16 @@ def parent_death_prefix() -> tuple[str, ...]:
     if setpriv is None or setpriv.resolve().name == "busybox":  # BusyBox's lacks the option
         return ()
     return (str(setpriv), "--pdeathsig", "KILL", "--")
+
+
+def _bound_to_us() -> tuple[str, ...]:
+    """Return the words of ``parent_death_prefix``, and a shell that starts nothing if we have ended meanwhile.
+
+    The kernel sends no signal for a parent that ended before the signal was asked for. So the parent is compared
+    after that.
+    """
+    prefix = parent_death_prefix()
+    return prefix and (*prefix, "/bin/sh", "-c", f'[ "$PPID" -eq {os.getpid()} ] && exec "$@"', "sh")
 
 
 _RUN_MODULE = (

@@ -29,7 +29,7 @@ def test_the_keywords_of_runner_are_the_options_that_are_defined() -> None:
 
 
 def test_the_fields_of_server_options_are_the_options_that_are_defined() -> None:
-    assert {*ServerOptions.fields} - {"extra", "fixed"} == {option.name for option in SERVER}
+    assert {*ServerOptions.fields} - {"extra", "fixed", "names"} == {option.name for option in SERVER}
     for option in SERVER:
         assert getattr(ServerOptions(), option.name) == option.default, option.name
 

@@ -146,7 +146,7 @@ def test_status_shows_what_is_held_and_what_runs(root: Path, children: Children,
     assert not by_step["convert"]["present"]
     assert by_step["quantize"]["source"] == str(MODEL_DIRECTORY)
     text = llama_runner("status", "--root", root).out
-    assert "deleted, its record is kept" in text
+    assert "only its record is here" in text
     assert f"running   demo:q4_k_m at {running.url}" in text
     assert "no server called 'other' runs" in llama_runner("stop", "other", "--root", root).err
     stopped = llama_runner("stop", "demo:q4_k_m", "--root", root)

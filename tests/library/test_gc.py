@@ -16,6 +16,7 @@ from llama_runner import Runner
 from llama_runner.core.errors import UsageError
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
+from llama_runner.demo import EXAMPLES
 from llama_runner.library.gc import Collected
 from llama_runner.library.gc_rules import DAY
 from llama_runner.sources.hub.pins import Pin, PinStore
@@ -25,6 +26,7 @@ from llama_runner.store.last_use import mark_used, name_of
 from tests.conftest import MODULE, Command, says
 from tests.engine.drive import die_at
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
+from tests.sources.gguf_files import write
 
 LATER = {"at": "2026-02-01T00:00:00Z", "kept": True}
 LONG_AGO = 1_700_000_000
@@ -220,6 +222,13 @@ def test_14_04_what_a_running_server_uses_stays(own_root: Path, llama_runner: Co
     assert llama_runner("prepare", "--demo", "--json", "--root", own_root).json["ran"] == ["convert", "quantize"]
 
 
+def test_14_04_a_client_makes_a_model_again_that_was_freed_before_its_server_started(own_root: Path) -> None:
+    client = Runner(own_root).client(demo=True)
+    assert "evicted" in freed(own_root, older_than=0.0, max_size=1).values()
+    with client as asked:
+        assert EXAMPLES[0][1] in asked.chat(EXAMPLES[0][0]).text
+
+
 def test_14_04_an_artifact_that_another_process_makes_is_left_with_the_reason(tmp_path: Path) -> None:
     old, _ = two_revisions(tmp_path)
     record = store_in(tmp_path).records(old.parent)[old.name]
@@ -287,6 +296,30 @@ def test_14_04_killed_at_any_operation_the_next_run_mends_the_store(tmp_path: Pa
         shutil.rmtree(root)
         if survived:
             assert number > 20
+            return
+    pytest.fail("it never gets through")
+
+
+def test_14_05_an_import_that_is_killed_leaves_nothing_that_gc_does_not_free(tmp_path: Path) -> None:
+    file = write(tmp_path / "tiny.gguf")
+    for number in range(1, 2000, 3):
+        root = tmp_path / str(number)
+        child = os.fork()
+        if not child:
+            die_at(number)
+            Runner(root).models.import_path(file)
+            os._exit(0)
+        survived = not os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        freed(root, older_than=0.0)
+        assert freed(root, older_than=0.0) == {}, number
+        private = root / layout.PRIVATE
+        left = {path.name for path in layout.locks(private).glob("*")} - {"gc.lock", "names.lock"}
+        assert len(left) == 2 * len([*root.glob(f"models/gguf/*/{STATE_FILE}")]), (number, left)
+        assert not list(layout.staging(private).glob("*")), number
+        assert Runner(root).models.import_path(file), number
+        shutil.rmtree(root)
+        if survived:
+            assert number > 10
             return
     pytest.fail("it never gets through")
 

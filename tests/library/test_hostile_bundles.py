@@ -123,6 +123,14 @@ def test_14_06_bytes_that_do_not_match_their_digest_are_refused(bundle: bytes, t
     refused(tmp_path / "2", packed([first, (info, content + b"!")]), "bytes, and its bundle.json says")
 
 
+@pytest.mark.parametrize(("fact", "value"), [("context_length", 1 << 20), ("architecture", "gpt2")])
+def test_14_06_facts_that_the_header_of_the_model_does_not_have_are_refused(
+    bundle: bytes, tmp_path: Path, fact: str, value: object
+) -> None:
+    changed = with_manifest(bundle, lambda manifest: model_of(manifest)["record"]["facts"].update({fact: value}))
+    refused(tmp_path, changed, f"the record says {fact} {value!r}, its header ")
+
+
 def test_14_06_bombs_are_refused_before_they_fill_the_disk(bundle: bytes, tmp_path: Path) -> None:
     first, (info, content) = members_of(bundle)
     bomb = zstandard.ZstdCompressor().compress(packed([first]) + bytes(80 << 20))

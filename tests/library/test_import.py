@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
-from llama_runner.cli import transfer_cmds
 from llama_runner.core.errors import SourceError
 from llama_runner.demo import EXAMPLES, MODEL_DIRECTORY
-from llama_runner.library import foreign_stores
 from tests.conftest import Command, says
 from tests.e2e.serving import Running, ask
 from tests.library import foreign
@@ -393,7 +391,3 @@ def test_14_05_a_record_that_was_edited_names_nothing_outside(tmp_path: Path, fi
     names.write_text(json.dumps({"schema": 1, "models": [["x", "../..", "etc/passwd", "passwd", "", "x"]]}))
     with pytest.raises(SourceError, match="not the name of a model"):
         runner.plan("x")
-
-
-def test_14_05_the_command_takes_every_program_whose_models_can_be_imported() -> None:
-    assert transfer_cmds.TOOLS == foreign_stores.TOOLS

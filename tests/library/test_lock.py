@@ -23,7 +23,7 @@ from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
 from llama_runner.request.lock_models import KEPT
 from llama_runner.store.digest_cache import payload_stamp
-from llama_runner.store.used_lock_files import known_lock_files
+from llama_runner.store.used_files import known_files
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf
@@ -171,7 +171,7 @@ def test_14_07_locked_finds_the_file_above_the_working_directory(
     assert llama_runner("plan", "demo", "--locked", "--root", root).code == 0, "tests run in tmp_path/cwd"
     assert llama_runner("infer", "demo", "--locked", "--prompt", "hello", "--root", root).code == 0
     says(llama_runner("plan", "demo", "--locked", "--update", "--root", root), 2, "--locked and --update contradict")
-    assert known_lock_files(root / ".llama_runner") == (tmp_path / NAME,)
+    assert known_files(root / ".llama_runner" / "lock_files.json") == (tmp_path / NAME,)
 
 
 def test_14_07_an_output_that_differs_is_not_kept(new_root: Make, file: Path) -> None:
@@ -521,7 +521,7 @@ def test_14_04_gc_keeps_what_a_lock_file_names(
     assert f"{file} is gone" in gone.err
     file.write_bytes(content)
     (root / ".llama_runner" / "lock_files.json").write_text('{"schema": 9}')
-    with pytest.raises(StoreError, match="does not say which lock files to respect"):
+    with pytest.raises(StoreError, match="does not say which files to keep"):
         runner.gc()
 
 

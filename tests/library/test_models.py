@@ -43,9 +43,7 @@ def test_14_02_a_model_is_one_line_with_what_a_person_asks_for(root: Path, llama
 def test_14_02_all_adds_intermediates_and_what_only_a_record_is_left_of(root: Path, llama_runner: Command) -> None:
     assert llama_runner("prepare", "--demo", "--root", root).code == 0
     told = llama_runner("models", "list", "--all", "--root", root).out
-    assert re.search(r"intermediate +models/gguf/local__demo__\w+/model.gguf +\(deleted, its record is kept", told), (
-        told
-    )
+    assert re.search(r"intermediate +models/gguf/local__demo__\w+/model.gguf +\(only its record is here", told), told
     (listed,) = llama_runner("models", "list", "--json", "--root", root).json
     assert [each["role"] for each in listed["artifacts"]] == ["model"]
     (listed,) = llama_runner("models", "list", "--all", "--json", "--root", root).json

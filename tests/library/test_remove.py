@@ -56,7 +56,9 @@ def test_14_02_a_model_goes_with_all_that_was_made_for_it_and_its_records_stay(
     lay(tmp_path, weights, {"model.safetensors": b"abc"}, step="download", **source)
     old, new = hub_model(tmp_path, "org/model", commit=OLD), hub_model(tmp_path, "org/model")
     other = hub_model(tmp_path, "org/other")
-    looked = Runner(tmp_path).models.remove("org/model", dry_run=True)
+    with pytest.warns(DeprecationWarning, match="dry_run=True is now apply=False"):
+        assert not Runner(tmp_path).models.remove("org/model", dry_run=True).removed
+    looked = Runner(tmp_path).models.remove("org/model", apply=False)
     assert (looked.removed, looked.bytes, len(looked.artifacts)) == (False, 17, 3)
     assert new.exists()
     done = llama_runner("models", "remove", "org/model", "--yes", "--json", "--root", tmp_path).json

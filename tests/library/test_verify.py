@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 
 from llama_runner import Runner
 from llama_runner.core.errors import Interrupted, UsageError
-from llama_runner.core.events import Event, Noticed, StepProgress, Warned
+from llama_runner.core.events import Event, LockWaiting, Noticed, StepProgress, StepStarted, Warned
 from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
@@ -103,6 +105,34 @@ def test_14_03_one_rotten_shard_of_six_is_found_and_only_that_one_is_fetched(
     clean = llama_runner("verify", "--json", "--root", root).json
     assert (clean["ok"], clean["problems"], clean["artifacts"]) == (True, [], 1)
     assert clean["bytes"] == sum(path.stat().st_size for path in shards)
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_14_03_two_repairs_at_once_fetch_a_file_once(hub: Hub, tmp_path: Path) -> None:
+    hub.repo("acme/tiny", {"tiny-Q8_0.gguf": write(tmp_path / "tiny.gguf").read_bytes()})
+    root = tmp_path / "root"
+    (made,) = Runner(root).make("acme/tiny:Q8_0")
+    rot(made.path)
+    hub.reset_log()
+    begun, waits = threading.Event(), threading.Event()
+
+    def first(event: Event) -> None:
+        if isinstance(event, StepStarted):
+            begun.set()
+            assert waits.wait(60)
+
+    def second(event: Event) -> None:
+        if isinstance(event, LockWaiting):
+            waits.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        one = pool.submit(lambda: Runner(root, on_event=first).models.verify(repair=True))
+        assert begun.wait(60)
+        other = Runner(root, on_event=second).models.verify(repair=True)
+        assert (one.result().wrong, other.wrong) == ([], [])
+    assert [problem.note for problem in other.problems] == ["another process repaired it"]
+    assert fetched(hub) == ["tiny-Q8_0.gguf"]
+    assert found(root) == []
 
 
 @pytest.mark.usefixtures("user_of_the_hub")

@@ -39,7 +39,7 @@ def test_14_10_the_story_has_the_past_the_present_and_what_would_run_it_again(
     lines = told.out.splitlines()
     assert lines[0] == "model.q4_k_m.gguf of my-model is up to date."
     assert f"model.gguf was converted to auto from {model}, by llama_runner" in lines[2]
-    assert "its file was removed afterwards, its record is kept" in lines[2]
+    assert "only its record is here" in lines[2]
     assert "model.q4_k_m.gguf was quantized to q4_k_m from model.gguf, by cpu-" in lines[3]
     assert ", in " in lines[3]
     for clause in ("changes in what convert reads of it", "model.gguf gets other bytes", "is removed or changed"):

@@ -20,7 +20,7 @@ from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Event, ServerStopped
 from llama_runner.serving import server_process
 from llama_runner.serving.errors import ServerDied
-from tests.serving.play import PATIENCE_S, Stage, get, lives, wait_gone
+from tests.serving.play import PATIENCE_S, Stage, get, lives, until, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -320,14 +320,91 @@ def test_sigkill_of_its_parent_kills_the_server(
     program: Callable[..., Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, setpriv: bool
 ) -> None:
     if not setpriv:
-        (tmp_path / "bin").mkdir()  # nor anything that could look for a mark
-        (tmp_path / "bin" / "sh").symlink_to(str(shutil.which("sh")))
-        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        only_path(tmp_path / "bin", monkeypatch)  # so nothing can look for a mark either
     running = program(ignore_term=True)
     assert lives(running.server)
     running.process.kill()
     assert running.end() == (-signal.SIGKILL, [])
     wait_gone(running.server)
+
+
+SLOW_SETPRIV = """#!/bin/sh
+echo "$$" >{root}/child
+read -r _ <{root}/go
+exec {setpriv} "$@"
+"""
+KILLED_AT_ITS_WATCHER = """
+import os, signal, sys
+import psutil
+def hook(event, arguments):
+    if event == "subprocess.Popen" and "llama-runner-watcher" in arguments[1]:
+        [child] = psutil.Process().children()
+        print(child.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from tests.serving.serve import main
+main(sys.argv[1])
+"""
+
+
+def only_path(directory: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
+    """Let ``PATH`` have a shell and these scripts and nothing else."""
+    directory.mkdir()
+    (directory / "sh").symlink_to(str(shutil.which("sh")))
+    for name, text in programs.items():
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory))
+
+
+def write_a_server_that_tells_its_start(root: Path) -> None:
+    (root / "llama-server").write_text(
+        f"#!/bin/sh\ntrap '' PIPE\necho >{root}/started\nexec {shutil.which('sleep')} 1000\n"
+    )
+    (root / "llama-server").chmod(0o755)
+
+
+def ended_before_it_started(child: int, root: Path) -> bool:
+    """Wait until a child has ended or is llama-server, and return whether it never was; end it."""
+    until(lambda: not lives(child) or (root / "started").exists(), "the end of the child")
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    return not (root / "started").exists()
+
+
+@linux
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv")
+def test_14_04_a_parent_that_is_killed_before_the_parent_death_signal_is_set_leaves_no_server(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = stage.root
+    write_a_server_that_tells_its_start(root)
+    os.mkfifo(root / "go")
+    only_path(root / "bin", monkeypatch, setpriv=SLOW_SETPRIV.format(root=root, setpriv=shutil.which("setpriv")))
+    parent = subprocess.Popen([sys.executable, "-m", "tests.serving.serve", str(root)], cwd=REPOSITORY)
+    until(lambda: (root / "child").exists() and (root / "child").read_text().endswith("\n"), "setpriv")
+    child = int((root / "child").read_text())
+    parent.kill()
+    parent.wait()
+    (root / "go").write_text("\n")
+    assert ended_before_it_started(child, root)
+
+
+@linux
+def test_14_04_a_parent_that_is_killed_before_it_has_a_watcher_leaves_no_server(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_a_server_that_tells_its_start(stage.root)
+    only_path(stage.root / "bin", monkeypatch)
+    parent = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_ITS_WATCHER, str(stage.root)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert parent.returncode == -signal.SIGKILL
+    assert ended_before_it_started(int(parent.stdout), stage.root)
 
 
 @linux

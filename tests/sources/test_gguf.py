@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llama_runner.core.errors import SourceError
 from llama_runner.sources import quantization_types
-from llama_runner.sources.gguf_header import _BLOCKS, FILE_TYPES, NotGGUF, check_model, read_header
+from llama_runner.sources.gguf_header import BLOCKS, FILE_TYPES, NotGGUF, check_model, read_header
 from tests.fuzzing import bounded
 from tests.sources.gguf_files import write
 
@@ -40,7 +40,7 @@ def test_block_sizes_and_type_names_are_those_of_the_gguf_package() -> None:
     sizes = {kind.value: size for kind, size in gguf.GGML_QUANT_SIZES.items()}
     never_stored = {gguf.GGMLQuantizationType.Q8_1.value, gguf.GGMLQuantizationType.Q8_K.value}
     sizes = {kind: size for kind, size in sizes.items() if kind not in never_stored}
-    assert {kind: size for kind, size in _BLOCKS.items() if kind in sizes} == sizes
+    assert {kind: size for kind, size in BLOCKS.items() if kind in sizes} == sizes
     for kind in gguf.LlamaFileType:
         name = kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").lower()
         if kind.value in FILE_TYPES:

@@ -65,6 +65,8 @@ class ServerOptions(Value):
     """Whether to start it although memory is insufficient."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    names: tuple[str, ...] = ()
+    """Names that the API gives the model; ``ps`` shows the first. (): the name that the model has by itself."""
     fixed: tuple[str, ...] = ()
     """Fields that no ``LLAMA_ARG_*`` variable changes although they have their defaults."""
 
@@ -77,7 +79,7 @@ class ServerOptions(Value):
                 own[option.name] = layout.user_path(own[option.name]).absolute()
         if not self.host:
             raise wrong_value_error("host", "an address", self.host, hint="leave it out for 127.0.0.1")
-        for name in ("extra", "fixed"):
+        for name in ("extra", "fixed", "names"):
             try:
                 own[name] = tuple(map(os.fspath, texts(own[name])))
             except TypeError:
@@ -118,6 +120,8 @@ class ServerSpec(Value):
     adapters: tuple[Path, ...] = ()
     """LoRA adapters."""
     force_memory: bool = False
+    further_names: tuple[str, ...] = ()
+    """Names that the API gives the model beside ``alias``."""
 
     @property
     def socket(self) -> Path | None:
@@ -153,7 +157,11 @@ class ServerSpec(Value):
     @property
     def names(self) -> set[str]:
         """The names under which the model may be listed."""
-        return {name.strip() for names in self._chosen_aliases or [self.alias] for name in names.split(",")} - {""}
+        return {
+            name.strip()
+            for names in self._chosen_aliases or [self.alias, *self.further_names]
+            for name in names.split(",")
+        } - {""}
 
     @property
     def _chosen_aliases(self) -> list[str]:
@@ -175,7 +183,7 @@ class ServerSpec(Value):
         if self.projector is not None and not (_values_of("--mmproj", self.extra) or _values_of("-mm", self.extra)):
             words += ["--mmproj", str(self.projector)]
         words += self.adapter_words
-        words += [] if self._chosen_aliases else ["--alias", self.alias]
+        words += [] if self._chosen_aliases else ["--alias", ",".join((self.alias, *self.further_names))]
         words += ["--host", self.host, "--port", str(self.port)]
         words += [] if _values_of("--cors-origins", self.extra) else ["--cors-origins", "localhost"]
         words += ["--threads", str(self.threads)]
@@ -239,7 +247,8 @@ def spec_of(
         binary=binary.absolute(),
         model=model.absolute(),
         projector=projector and projector.absolute(),
-        alias=alias,
+        alias=options.names[0] if options.names else alias,
+        further_names=options.names[1:],
         host=os.path.abspath(options.host) if is_socket(options.host) else options.host,  # noqa: PTH100
         port=options.port,
         ctx_size=None if context == "auto" else context,

@@ -71,15 +71,10 @@ class Memory:
         Where it cannot be known, as there is no llama-fit-params or it fails, the launch goes on. ``freed`` has the
         bytes of a server that will be ended before; GPUs are not looked at then, as it may hold what is needed there.
         """
-        need, measured = self.known()
-        anew = need is None
-        if anew:
-            need = self.ask(self.question)
-            self._keep(need, measured)
+        anew = self.known()[0] is None
+        need, missing = self.estimate()
         if need is None:
             return
-        missing = max(0, measured - need.on_host)
-        need = need.replace(beside=need.beside + missing)
         room = self.room(need) if freed is None else Room(hardware.available_memory() + freed)
         lacks = lacking(need, room, spills=self.question.spills)
         if not lacks:
@@ -93,6 +88,17 @@ class Memory:
             raise error
         if error is not None:
             self._sink(Warned("memory", str(error)))
+
+    def estimate(self) -> tuple[Need | None, int]:
+        """Return what the server needs, and how much of that only measuring showed; None where it is unknown."""
+        need, measured = self.known()
+        if need is None:
+            need = self.ask(self.question)
+            self._keep(need, measured)
+        if need is None:
+            return None, 0
+        missing = max(0, measured - need.on_host)
+        return need.replace(beside=need.beside + missing), missing
 
     def _tell_of_prompts(self, left: int) -> None:
         """Tell, once, where the cache of prompts would fill more than what is left. It is empty at the start."""
@@ -190,6 +196,18 @@ def checked(spec: ServerSpec, kept: Path, sink: Sink, *, freed: int | None = Non
     memory = Memory(spec, kept, sink)
     memory.check(freed)
     return memory
+
+
+def host_bytes(spec: ServerSpec, kept: Path, sink: Sink) -> tuple[int, int] | None:
+    """Return the bytes of the host that a server takes, and those that its cache of prompts may take besides.
+
+    Less than 0: without a limit. None where it cannot be known: there is no llama-fit-params, or it fails.
+    """
+    memory = Memory(spec, kept, sink)
+    need, measured = memory.known()
+    if need is None and (need := memory.ask(memory.question, quietly=True)) is None:
+        return None
+    return max(need.on_host, measured), memory.question.prompts
 
 
 def resident_bytes(pid: int) -> int:

@@ -38,8 +38,8 @@ def check_files(words: Sequence[str]) -> None:
             raise UsageError(f"{value} does not exist", hint=hint)
 
 
-def absolute_options(words: Iterable[str]) -> tuple[str, ...]:
-    """Return options with their relative paths taken from the working directory."""
+def absolute_options(words: Iterable[str], base: str | os.PathLike[str] = "") -> tuple[str, ...]:
+    """Return options with their relative paths taken from a directory, by default the working directory."""
     given, found = list(words), list[str]()
     while given:
         word = given.pop(0)
@@ -47,7 +47,8 @@ def absolute_options(words: Iterable[str]) -> tuple[str, ...]:
         option = "--" + word[2:].replace("_", "-") if word.startswith("--") else word
         if given and given[0] and takes_path(option):
             value = given.pop(0)
-            found.append(_absolute(value) if _is_one(option) else _listed(value, scaled=option in _SCALED_LISTS))
+            scaled = option in _SCALED_LISTS
+            found.append(_absolute(value, base) if _is_one(option) else _listed(value, base, scaled=scaled))
     return tuple(found)
 
 
@@ -55,17 +56,17 @@ def _is_one(option: str) -> bool:
     return option in _ONE or (option.startswith("--") and option.endswith(_SUFFIXES) and option not in _NO_PATHS)
 
 
-def _absolute(path: str) -> str:
+def _absolute(path: str, base: str | os.PathLike[str]) -> str:
     """Return an absolute path. It is not normalised: ``a/../b`` and a final ``/`` may matter to the system."""
-    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH117, PTH118 - text
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), base, path)  # noqa: PTH109, PTH117, PTH118 - text
 
 
-def _listed(value: str, *, scaled: bool) -> str:
+def _listed(value: str, base: str | os.PathLike[str], *, scaled: bool) -> str:
     """Return a list of paths, of which each may have a scale. llama-server reads it as a row of CSV."""
     from llama_runner.core.csv_row import format_row, parse_row  # noqa: PLC0415 - only with such an option
 
     fields = []
     for field in parse_row(value):
         path, colon, scale = field.rpartition(":") if scaled else (field, "", "")
-        fields.append(f"{_absolute(path)}{colon}{scale}" if path else field)
+        fields.append(f"{_absolute(path, base)}{colon}{scale}" if path else field)
     return format_row(fields)

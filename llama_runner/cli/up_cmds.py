@@ -1,0 +1,161 @@
+"""``up``, ``down``, ``reload`` and ``gateway``: the declared models together."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+from llama_runner.cli import text_output
+from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.declared_models import config_path
+from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.safe_output import say, unblock_streams
+from llama_runner.config.errors import no_config_error
+from llama_runner.core.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llama_runner.config.deployment import Deployment
+    from llama_runner.serving.server_entry import ServerEntry
+
+_LOCKED = shared.option("--locked", is_flag=True, help="Fail if anything differs from the lock file.")
+_LISTEN = shared.option(
+    "--listen",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Address of the gateway: HOST:PORT, or the path of a UNIX socket. May be repeated.",
+    default_text="that of the configuration, or 127.0.0.1:8080",
+)
+_DETACH = shared.option("--detach", is_flag=True, help="Run in the background and return once it is ready.")
+
+
+@click.command(cls=GroupedCommand, examples=("llama-runner up", "llama-runner up --dry-run", "llama-runner up qwen"))
+@shared.store
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@shared.option("--dry-run", is_flag=True, help="Show which steps would run for all models, and change nothing.")
+@_LOCKED
+@_DETACH
+@_LISTEN
+def up(**given: Any) -> None:
+    """Prepare the declared models and serve them.
+
+    One model is served by its own server, several by the gateway. What models share is made once. With NAMEs only
+    those; else every model of llama-runner.toml.
+    """
+    path = _config(given)
+    runner = runner_for(given, events=given["as_json"] and not given["dry_run"])
+    deployment = runner.deployment(*given["names"], config=path, locked=given["locked"])
+    if given["dry_run"]:
+        found = deployment.plan()
+        say(json.dumps(found.to_json())) if given["as_json"] else say(*text_output.deployment_plan(found))
+    elif deployment.is_one_server and not given["listen"]:
+        _run_one(given, deployment)
+    elif given["detach"]:
+        _tell(runner.up(*given["names"], config=path, locked=given["locked"], listen=given["listen"]), given)
+    else:
+        deployment.prepare(runner.prepare)
+        _serve(deployment, given)
+
+
+@click.command(cls=GroupedCommand, examples=("llama-runner gateway", "llama-runner gateway --listen 127.0.0.1:11434"))
+@shared.store
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_LOCKED
+@_DETACH
+@_LISTEN
+def gateway(**given: Any) -> None:
+    """Serve the declared models behind one endpoint; each is prepared and loaded when it is asked for.
+
+    Speaks the APIs of OpenAI, Anthropic and Ollama. Needs the extra llama-runner[gateway].
+    """
+    path = _config(given)
+    runner = runner_for(given)
+    deployment = runner.deployment(*given["names"], config=path, locked=given["locked"])
+    if given["detach"]:
+        _tell(deployment.start_gateway(given["listen"]), given)
+    else:
+        _serve(deployment, given)
+
+
+@click.command(cls=GroupedCommand)
+@shared.store
+def down(**given: Any) -> None:
+    """Stop what runs for the configuration: its servers and its gateway."""
+    stopped = runner_for(given).down(config=_config(given))
+    if given["as_json"]:
+        click.echo(json.dumps(stopped))
+    elif stopped:
+        say(*(f"stopped   {each.alias} at {each.url}, process {each.pid}" for each in stopped))
+    else:
+        say("nothing runs for this configuration", err=True)
+
+
+@click.command(cls=GroupedCommand)
+@shared.store
+def reload(**given: Any) -> None:
+    """Let what runs follow a change of the configuration.
+
+    Only models whose launch changed are stopped and started again.
+    """
+    for each in runner_for(given).reload(config=_config(given)):
+        _tell(each, given)
+
+
+def _config(given: dict[str, Any]) -> Path:
+    found = config_path(given)
+    if found is None:
+        raise no_config_error()
+    return found
+
+
+def _tell(entry: ServerEntry, given: dict[str, Any]) -> None:
+    if given["as_json"]:
+        click.echo(json.dumps({name: value for name, value in entry.items() if name != "launch"}))
+        return
+    say(f"ready     {' '.join(entry.get('urls') or [entry.url])}", f"process   {entry.pid}", f"log       {entry.log}")
+    if entry.get("models"):
+        say(f"models    {', '.join(map(printable, entry['models']))}")
+    say("stop      llama-runner down")
+
+
+def _run_one(given: dict[str, Any], deployment: Deployment) -> None:
+    """Serve one model as ``run`` does."""
+    from llama_runner.cli.run_cmd import run  # noqa: PLC0415 - only then
+
+    [name] = deployment.models
+    more = {name: given[name] for name in ("root", "as_json", "detach", "locked")}
+    click.get_current_context().invoke(run, model=name, config=str(deployment.config.path), **more)
+
+
+def _serve(deployment: Deployment, given: dict[str, Any]) -> None:
+    """Serve with the gateway in this process, until a signal."""
+    try:
+        from llama_runner.gateway import process  # noqa: PLC0415 - loads aiohttp
+    except ModuleNotFoundError as error:
+        from llama_runner.config.errors import no_gateway_error  # noqa: PLC0415 - only then
+
+        raise no_gateway_error(error.name) from None
+    unblock_streams()
+    process.serve(deployment.gateway_arguments(given["listen"]), _writer(as_json=given["as_json"]))
+
+
+def _writer(*, as_json: bool) -> Callable[[str], None] | None:
+    """Return what prints the events of the gateway; requests are in its log."""
+    if as_json:
+        return None
+
+    def write(line: str) -> None:
+        said = json.loads(line)
+        if said.get("event") == "gateway_ready":
+            say(*(f"ready     {url}" for url in said["urls"]), f"models    {', '.join(map(printable, said['models']))}")
+        elif said.get("event") in ("warned", "reload_failed"):
+            say(f"warning: {said.get('text') or said.get('error')}", err=True)
+        sys.stdout.flush()
+
+    return write

@@ -1,0 +1,1 @@
+"""The configuration file ``llama-runner.toml``: reading, checking, layers, changing it."""

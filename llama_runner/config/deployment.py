@@ -1,0 +1,174 @@
+"""``Deployment``: the declared models of one configuration, planned and prepared together."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.config.errors import no_models_error
+from llama_runner.config.used_files import remember_config
+from llama_runner.core.immutable import Value
+from llama_runner.request.graph import graph_of
+from llama_runner.request.graph_locations import forecast_of, spec_for
+from llama_runner.request.joint_preparation import JointPreparation
+from llama_runner.request.lock_file import NAME as LOCK_FILE
+from llama_runner.request.plan_text import why_text
+from llama_runner.request.resolve import Request
+from llama_runner.serving import find_and_stop, gateway_process, registry, server_log
+from llama_runner.serving.errors import NoSuchServer
+from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.store import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from llama_runner.config.config import Config
+    from llama_runner.config.layers import Resolved
+    from llama_runner.core.events import Sink
+    from llama_runner.request.joint_preparation import JointPlan
+    from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.remote_stores import Opened
+    from llama_runner.request.results import Prepared
+    from llama_runner.serving.llama_server.launch_spec import ServerSpec
+    from llama_runner.store.artifacts import Store
+
+
+class DeploymentPlan(Value):
+    """What would run for the models together, and what would be launched for each."""
+
+    joint: JointPlan
+    launches: Mapping[str, ServerSpec]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``up --dry-run --json``."""
+        plan = self.joint.plan
+        return {
+            "steps": [
+                {
+                    "name": planned.step.kind,
+                    "action": planned.action,
+                    "key": planned.key,
+                    "output": None if planned.place is None else str(planned.place).rstrip("/"),
+                    "models": self.joint.needed_by(planned.step),
+                    "why": why_text(planned),
+                }
+                for planned in plan.steps
+            ],
+            "needs": {"fetch": plan.estimate.fetch, "disk": plan.estimate.disk},
+            "launch": {name: {"argv": spec.argv()} for name, spec in self.launches.items()},
+        }
+
+
+class Deployment:
+    """Declared models in one store."""
+
+    def __init__(
+        self,
+        config: Config,
+        names: Iterable[str] = (),
+        *,
+        store: Store,
+        sink: Sink,
+        remotes: Opened,
+        profile: Callable[[str], Mapping[str, str]],
+        locked: bool = False,
+        lock_timeout: float,
+    ) -> None:
+        """``names`` are declared names or aliases; none means all. Raises ``UsageError`` for unknown ones.
+
+        ``profile`` returns what ``tune`` saved under a name. With ``locked`` nothing may differ from the lock file.
+        """
+        chosen = [config.model(name).name for name in names] or list(config.models)
+        if not chosen:
+            raise no_models_error(config.path)
+        self.config, self.locked = config, locked
+        self._store, self._sink, self._remotes = store, sink, remotes
+        self._preparation = JointPreparation(store, sink, lock_timeout=lock_timeout)
+        self.models: dict[str, Resolved] = {name: config.resolved(name, profile) for name in dict.fromkeys(chosen)}
+
+    def keywords(self, name: str) -> RunnerKeywords:
+        """Return the keywords of ``Runner.prepare`` for a model."""
+        found = self.models[name].keywords
+        if not self.locked:
+            return found
+        beside = self.config.path.with_name(LOCK_FILE)
+        return {**found, "locked": True, **({"lock_file": beside} if beside.exists() else {})}
+
+    def plan(self) -> DeploymentPlan:
+        """Return what would run and be launched. Writes nothing."""
+        requests = self._requests(remember=False)
+        joint = self._preparation.plan_together(requests)
+        launches = {}
+        for name, request in requests.items():
+            graph, server = graph_of(request), self.models[name].server
+            alone = self._preparation.plan(request, graph)
+            self._preparation.check_options(graph, alone, server)
+            launches[name] = spec_for(forecast_of(self._store, graph, alone), server)
+        return DeploymentPlan(joint, launches)
+
+    def prepare(self, prepare_one: Callable[..., Prepared]) -> dict[str, Prepared]:
+        """Make what the models need, what they share once; return where everything of each is.
+
+        ``prepare_one`` is ``Runner.prepare``. With ``locked`` each model is made by itself, as nothing that differs
+        from the lock file may be published.
+        """
+        remember_config(self._store.private, self.config)
+        if len(self.models) > 1 and not self.locked:
+            self._preparation.make_together(self._requests(remember=True))
+        return {
+            name: prepare_one(each.source, server=each.server, **self.keywords(name))
+            for name, each in self.models.items()
+        }
+
+    def _requests(self, *, remember: bool) -> dict[str, Request]:
+        return {
+            name: Request(
+                each.source,
+                self.keywords(name),
+                store=self._store,
+                sink=self._sink,
+                remember=remember,
+                remotes=self._remotes,
+            )
+            for name, each in self.models.items()
+        }
+
+    @property
+    def is_one_server(self) -> bool:
+        """Whether the models are served by one llama-server alone, without the gateway."""
+        return len(self.models) == 1
+
+    @property
+    def servers(self) -> Path:
+        """Where the servers that run are written down."""
+        return layout.servers(self._store.private)
+
+    def running(self) -> list[dict[str, Any]]:
+        """Return the entries of the servers and gateways that run for this configuration."""
+        return [about for about in registry.running(self.servers) if about.get("config") == str(self.config.path)]
+
+    def down(self) -> list[ServerEntry]:
+        """Stop what runs for this configuration, and return the entries of that."""
+        stopped = []
+        for about in self.running():
+            with suppress(NoSuchServer):  # it has ended by itself meanwhile
+                stopped += find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
+        return list(map(ServerEntry, stopped))
+
+    def gateway_arguments(self, listen: Iterable[str] = ()) -> list[str]:
+        """Return the arguments of ``python -m llama_runner.gateway`` for these models."""
+        words = ["--config", str(self.config.path), "--root", str(self._store.root)]
+        words += [f"--listen={address}" for address in listen]
+        everything = len(self.models) == len(self.config.models)
+        return [*words, *(() if everything else (f"--model={name}" for name in self.models))]
+
+    def start_gateway(self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False) -> ServerEntry:
+        """Start the gateway in the background, or return the one that runs for this configuration."""
+        if running := gateway_process.gateways(self.servers, self.config.path):
+            return gateway_process.reload_gateway(self.servers, running[0])
+        log_name = server_log.new_name()
+        log = self._store.root / log_name
+        log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [*self.gateway_arguments(listen), f"--log={log_name}"]
+        return gateway_process.start_gateway(arguments, log=log, directory=self.servers, cancelled=cancelled)

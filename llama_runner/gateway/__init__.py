@@ -1,0 +1,1 @@
+"""The gateway: many models behind one endpoint for clients of OpenAI, Anthropic and Ollama."""

@@ -1,0 +1,332 @@
+"""The processes behind the gateway: prepares models, starts and stops their llama-server, measures memory.
+
+Each child listens at a loopback port that the system chose, with a key of its own. It ends when the gateway ends,
+however that ends. Work that blocks is done in threads; what came of it is told to the scheduler as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import Interrupted, LlamaRunnerError, SourceError, StoreError, UsageError
+from llama_runner.core.immutable import Value
+from llama_runner.gateway import scheduler_state as state
+from llama_runner.gateway.configuration import MemoryLimits, launch_of, share_of
+from llama_runner.gateway.model_facts import facts_of
+from llama_runner.gateway.scheduler_state import HOST
+from llama_runner.request.graph_locations import spec_for
+from llama_runner.serving.client_for_model import NOT_SHARED
+from llama_runner.serving.errors import DoesNotFit
+from llama_runner.serving.llama_server.memory_check import Memory, private_bytes, resident_bytes
+from llama_runner.store import layout
+from llama_runner.system import hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_runner.api import Runner
+    from llama_runner.gateway.models import DeclaredModel, ModelFacts
+    from llama_runner.gateway.scheduler_state import Event, Sizes
+    from llama_runner.request.results import Prepared
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+    from llama_runner.serving.llama_server.memory_estimate import Need
+    from llama_runner.serving.server_process import Server
+
+_MIB = 1 << 20
+_PREPARES = 2
+"""Models that are prepared at the same time."""
+_THREADS = 32
+_MOST_PROMPTS = 4 << 30
+_SHARES = 4
+"""Parts of the budget of prompt caches that one model gets one of."""
+_LOG_LINES = 20
+
+
+class Child(Value, eq=False):
+    """The process of a model that is ready."""
+
+    server: Server
+    name: str
+    """The name that the process gives its model."""
+    url: str
+    key: str
+    context: int | None
+    need: Sizes
+    seconds: float
+    """What loading took."""
+    started_at: float
+    """Seconds since the epoch."""
+    facts: ModelFacts
+
+
+class _Made(Value, eq=False):
+    """A model that is on disk."""
+
+    prepared: Prepared
+    memory: Memory
+    facts: ModelFacts
+    need: Sizes
+
+
+class Children:
+    """Starts and stops the processes of the declared models. All methods but the constructor's are for the event loop.
+
+    ``tell`` gets the events for the scheduler, in the event loop.
+    """
+
+    def __init__(self, runner: Runner, memory: MemoryLimits, tell: Callable[[Event], None]) -> None:
+        self.ready: dict[str, Child] = {}
+        """The processes that answer, by declared model."""
+        self._runner, self._memory, self._tell = runner, memory, tell
+        self._prepared: dict[str, _Made] = {}
+        self._facts: dict[str, ModelFacts] = {}
+        """Of models that were only looked at, by their launch."""
+        self._threads = ThreadPoolExecutor(_THREADS, "gateway")
+        self._preparing = asyncio.Semaphore(_PREPARES)
+        self._stopping: set[tuple[str, int]] = set()
+        """Instances that are to be stopped, while they load too."""
+        self._caches: dict[str, int] = {}
+        self._watchers: set[asyncio.Task[None]] = set()
+        total = share_of(memory.host, hardware.total_memory())
+        self.prompt_budget = memory.prompt_cache
+        if self.prompt_budget is None:
+            self.prompt_budget = min(_MOST_PROMPTS, total // 10)
+
+    async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - what the work returns
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments))
+
+    async def prepare(self, model: DeclaredModel, instance: int) -> None:
+        """Make what a model needs and estimate its memory."""
+        try:
+            async with self._preparing:
+                need = await self._thread(self._prepare, model)
+        except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
+            self._tell(state.LoadFailed(model.name, instance, _failure(error)))
+            return
+        self._tell(state.Prepared(model.name, instance, need))
+
+    def _prepare(self, model: DeclaredModel) -> Sizes:
+        options = self._options(model, 0)
+        prepared = self._runner.prepare(model.source, server=options, **model.keywords)
+        kept = layout.memory_needs(self._runner.store.private)
+        memory = Memory(spec_for(prepared, options), kept, self._runner._sink)  # noqa: SLF001 - told where ours is told
+        need = self._sizes(memory)
+        self._prepared[model.name] = _Made(prepared, memory, facts_of(prepared, options.extra), need)
+        return need
+
+    def _sizes(self, memory: Memory) -> Sizes:
+        """Return what a model needs by place. What a device never has room for, llama-server puts on the host."""
+        need, _ = memory.estimate()
+        if need is None:
+            return {}
+        sizes = {HOST: need.on_host, **need.on_devices}
+        if need.devices and memory.question.spills:
+            for name, room in self._devices(memory, need).items():
+                over = max(0, sizes.get(name, 0) - room)
+                sizes |= {HOST: sizes[HOST] + over, name: sizes.get(name, 0) - over}
+        return sizes
+
+    def _devices(self, memory: Memory, need: Need) -> Sizes:
+        """Return what all models together may take of each device."""
+        children = list(self.ready.values())
+        return {
+            name: share_of(self._memory.device, free + sum(child.need.get(name, 0) for child in children))
+            for name, free in memory.room(need).devices
+        }
+
+    def _options(self, model: DeclaredModel, cache: int) -> ServerOptions:
+        """Return the options of a child: only the gateway reaches it, and it reaches nothing."""
+        given = model.server.extra
+        cached = any(word in ("-cram", "--cache-ram") for word in given)
+        adapters = bool(model.keywords.get("lora")) or any(word.startswith("--lora") for word in given)
+        extra = (*given, "--no-webui", "--offline", "--metrics")
+        if not cached:
+            extra += ("--cache-ram", "0" if adapters else str(cache // _MIB))
+        return model.server.replace(
+            host="127.0.0.1",
+            port=0,
+            api_key="auto",
+            api_key_file=None,
+            tls_cert=None,
+            tls_key=None,
+            insecure=False,
+            names=(process_name(model.name),),
+            extra=extra,
+        )
+
+    async def start(self, model: DeclaredModel, instance: int) -> None:
+        """Start the process of a model that was prepared, and watch it."""
+        cache = self._cache_for(model.name)
+        began = time.monotonic()
+
+        def launch() -> Server:
+            if model.name not in self._prepared:  # after a failed start it is looked at anew
+                self._prepare(model)
+            return self._runner.launch(
+                self._prepared[model.name].prepared,
+                server=self._options(model, cache),
+                cancelled=lambda: (model.name, instance) in self._stopping,
+                about=NOT_SHARED,
+            )
+
+        try:
+            server = await self._thread(launch)
+        except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
+            self._caches.pop(model.name, None)
+            if (model.name, instance) in self._stopping:
+                self._stopping.discard((model.name, instance))
+                self._tell(state.Stopped(model.name, instance))
+            else:
+                self._prepared.pop(model.name, None)
+                self._tell(state.LoadFailed(model.name, instance, _failure(error)))
+            return
+        if (model.name, instance) in self._stopping:  # it became ready while it was to be stopped
+            await self._end(server, model.name, instance)
+            return
+        seconds = time.monotonic() - began
+        made = self._prepared[model.name]
+        need = dict(made.need)
+        if need:
+            need[HOST] = max(need[HOST], resident_bytes(server.pid))
+        assert server.api_key is not None
+        self.ready[model.name] = Child(
+            server=server,
+            name=process_name(model.name),
+            url=server.url,
+            key=server.api_key,
+            context=server.context,
+            need=need,
+            seconds=seconds,
+            started_at=time.time(),
+            facts=made.facts,
+        )
+        watcher = asyncio.ensure_future(self._watch(server, model.name, instance))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        self._tell(state.Ready(model.name, instance, need, seconds))
+
+    async def stop(self, name: str, instance: int) -> None:
+        """End the process of a model, also while it loads."""
+        self._stopping.add((name, instance))
+        if (child := self.ready.pop(name, None)) is not None:
+            await self._end(child.server, name, instance)
+
+    async def _end(self, server: Server, name: str, instance: int) -> None:
+        with suppress(Exception):
+            await self._thread(server.stop)
+        self._caches.pop(name, None)
+        self._stopping.discard((name, instance))
+        self._tell(state.Stopped(name, instance))
+
+    async def _watch(self, server: Server, name: str, instance: int) -> None:
+        """Tell the scheduler when a process ends by itself."""
+        await ended(server.pid, lambda: self._thread(server.wait))
+        if (name, instance) in self._stopping:
+            return
+        status = await self._thread(server.wait)
+        self.ready.pop(name, None)
+        self._caches.pop(name, None)
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        lines = tuple(server._output.tail)[-_LOG_LINES:]  # noqa: SLF001 - the last lines of its log
+        failure = state.Failure(f"llama-server ended with {how}", hint=f"full log: {server.log}", log=lines)
+        self._tell(state.Died(name, instance, failure))
+
+    def _cache_for(self, name: str) -> int:
+        """Return the bytes of prompt cache for a child: a part of one budget, or what is left of it."""
+        assert self.prompt_budget is not None
+        left = self.prompt_budget - sum(self._caches.values())
+        self._caches[name] = max(0, min(self.prompt_budget // _SHARES, left))
+        return self._caches[name]
+
+    async def measure(self) -> None:
+        """Measure what all models together may take: what is free, and what those that are loaded have."""
+        try:
+            available = await self._thread(self._available)
+        except Exception:  # noqa: BLE001 - where nothing can be measured, starting a server tells
+            available = {}
+        self._tell(state.MemoryMeasured(available))
+
+    def _available(self) -> Sizes:
+        assert self.prompt_budget is not None
+        children = list(self.ready.values())
+        held = sum(private_bytes(child.server.pid) for child in children)
+        free = hardware.available_memory() + held
+        host = min(share_of(self._memory.host, hardware.total_memory()), free) - self.prompt_budget
+        found = {HOST: max(0, host)}
+        on_devices = (made for made in list(self._prepared.values()) if made.need.keys() - {HOST})
+        if (made := next(on_devices, None)) is not None:
+            need, _ = made.memory.estimate()
+            found |= {} if need is None else self._devices(made.memory, need)
+        return found
+
+    async def facts(self, model: DeclaredModel) -> ModelFacts | None:
+        """Return what is known of the file of a model; None where it is not there yet. Does no work for it."""
+        if (made := self._prepared.get(model.name)) is not None and _is_unchanged(made.facts):
+            return made.facts
+        launch = launch_of(model)
+        kept = self._facts.get(launch)
+        try:
+            if kept is None or not await self._thread(_is_unchanged, kept):
+                kept = await self._thread(self._look, model)
+        except LlamaRunnerError:
+            return None
+        if kept is not None:
+            self._facts[launch] = kept
+        return kept
+
+    def _look(self, model: DeclaredModel) -> ModelFacts | None:
+        keywords = {**model.keywords, "offline": True}
+        if self._runner.plan(model.source, **keywords).plan.pending:
+            return None
+        return facts_of(self._runner.prepare(model.source, **keywords), model.server.extra)
+
+    def close(self) -> None:
+        """Release the threads. Every process has ended."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def ended(pid: int, wait: Callable[[], Any]) -> None:
+    """Return when a child process has ended. ``wait`` is awaited where the system has no pidfd."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        await wait()
+        return
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(descriptor, done.set)
+        await done.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _is_unchanged(facts: ModelFacts) -> bool:
+    try:
+        return facts.file.stat().st_mtime == facts.modified_at
+    except OSError:
+        return False
+
+
+def process_name(name: str) -> str:
+    """Return the name that a process gives its model: llama-server separates names by commas."""
+    return name.replace(",", "_").strip() or "_"
+
+
+def _failure(error: Exception) -> state.Failure:
+    """Return why a model could not be loaded."""
+    if isinstance(error, DoesNotFit):
+        return state.Failure(str(error), hint=error.hint, permanent=True, lacks=error.lacks)
+    known = isinstance(error, LlamaRunnerError)
+    reason = str(error) if known else f"{type(error).__name__}: {error}"
+    return state.Failure(
+        reason.splitlines()[0] if reason else type(error).__name__,
+        hint=getattr(error, "hint", None),
+        log=tuple(getattr(error, "tail", None) or ())[-_LOG_LINES:],
+        permanent=isinstance(error, (UsageError, SourceError, StoreError)) and not isinstance(error, Interrupted),
+    )

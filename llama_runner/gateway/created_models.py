@@ -1,0 +1,158 @@
+"""Models and names that clients made through the API: pulled models, copies, variants.
+
+They are in one small file in the private directory of the root. The configuration file stays the user's: it may be
+read-only, in version control, or shared, and a client that may use the API must not edit it. Where both name a model,
+the configuration counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import StoreError
+from llama_runner.core.immutable import Value, field
+from llama_runner.gateway.models import DeclaredModel, ServedModel
+from llama_runner.store import layout, locks
+from llama_runner.system.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llama_runner.gateway.models import Catalogue
+
+SCHEMA = 1
+_LARGEST = 4 << 20
+_LOCK = "gateway-models"
+
+
+def unwritable_error(path: Path, why: str) -> StoreError:
+    """Return the error for a file that cannot be read or replaced."""
+    return StoreError(f"{path}: {why}", hint="models that clients make are kept there")
+
+
+class CreatedModels(Value):
+    """What clients made: sources of pulled models by their names, and further names of models."""
+
+    pulled: dict[str, str] = field(default_factory=dict)
+    names: dict[str, ServedModel] = field(default_factory=dict)
+
+    def merged(self, catalogue: Catalogue) -> Catalogue:
+        """Return a catalogue with these models. Names that it has, and names of models that it lacks, are left out."""
+        for name, source in self.pulled.items():
+            if name not in catalogue.served:
+                catalogue = catalogue.with_model(DeclaredModel(name=name, source=source))
+        for name, served in self.names.items():
+            if name not in catalogue.served and served.declared in catalogue.declared:
+                catalogue = catalogue.with_name(served)
+        return catalogue
+
+    def has(self, name: str) -> bool:
+        """Return whether a client made the model of this name."""
+        return name in self.pulled or name in self.names
+
+    def with_pulled(self, name: str, source: str) -> CreatedModels:
+        """Return these models and a pulled one."""
+        return self.replace(pulled={**self.pulled, name: source})
+
+    def with_name(self, served: ServedModel) -> CreatedModels:
+        """Return these models and one more name."""
+        return self.replace(names={**self.names, served.name: served})
+
+    def without(self, name: str) -> CreatedModels:
+        """Return these models without one name, and without the names that lead to a removed model."""
+        pulled = {key: value for key, value in self.pulled.items() if key != name}
+        gone = {name} & self.pulled.keys()
+        names = {key: value for key, value in self.names.items() if key != name and value.declared not in gone}
+        return CreatedModels(pulled, names)
+
+
+class CreatedStore:
+    """What clients made of the models of one root, as one gateway serves it. Another gateway may change the file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.current = CreatedModels()
+
+    async def load(self) -> CreatedModels:
+        """Read the file; nothing where it is absent or damaged."""
+        self.current = await asyncio.to_thread(read_created, self._root)
+        return self.current
+
+    async def change(self, change: Callable[[CreatedModels], CreatedModels]) -> None:
+        """Change the file, and what is served, alike. Raises ``StoreError``."""
+        await asyncio.to_thread(change_created, self._root, change)
+        self.current = change(self.current)
+
+
+def read_created(root: Path) -> CreatedModels:
+    """Return what clients made; nothing where the file is absent, damaged or of another version."""
+    try:
+        return _read(root)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return CreatedModels()
+
+
+def change_created(root: Path, change: Callable[[CreatedModels], CreatedModels]) -> CreatedModels:
+    """Replace what clients made by ``change`` of it and return that. Raises ``StoreError``.
+
+    Takes a lock, as several gateways may have one root, and blocks: call it in a thread. A file that cannot be read is
+    not replaced.
+    """
+    private = root / layout.PRIVATE
+    path = layout.gateway_models(private)
+    try:
+        with locks.hold(layout.lock_file(private, _LOCK), "gateway", timeout=30):
+            try:
+                before = _read(root)
+            except FileNotFoundError:
+                before = CreatedModels()
+            after = change(before)
+            if after != before:
+                write_json(path, _document(after), durable=True, mode=0o600, indent=1)
+    except OSError as error:
+        raise unwritable_error(path, error.strerror or str(error)) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise unwritable_error(path, f"it is damaged, or of another version: {error}") from error
+    return after
+
+
+def _read(root: Path) -> CreatedModels:
+    found = read_json(layout.gateway_models(root / layout.PRIVATE), _LARGEST)
+    if found["schema"] != SCHEMA:
+        raise ValueError(f"schema {found['schema']!r}")
+    pulled = {_text(name): _text(source) for name, source in found["pulled"].items()}
+    return CreatedModels(pulled, {_text(name): _served(name, each) for name, each in found["names"].items()})
+
+
+def _served(name: str, found: dict[str, Any]) -> ServedModel:
+    system = found.get("system")
+    return ServedModel(
+        name=name,
+        declared=_text(found["of"]),
+        is_alias=bool(found.get("is_alias")),
+        sampling=dict(found.get("sampling") or {}),
+        template=dict(found.get("template") or {}),
+        system=None if system is None else _text(system),
+    )
+
+
+def _document(created: CreatedModels) -> dict[str, Any]:
+    names = {
+        name: {
+            "of": each.declared,
+            "is_alias": each.is_alias,
+            "sampling": each.sampling,
+            "template": each.template,
+            "system": each.system,
+        }
+        for name, each in created.names.items()
+    }
+    return {"schema": SCHEMA, "pulled": created.pulled, "names": names}
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - from a file
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

@@ -1,0 +1,289 @@
+"""``Gateway``: the scheduler, the processes and the catalogue as one thing, for the routes.
+
+Everything here runs in one event loop. The scheduler gets one event after the other; what it asks for is started here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from llama_runner.gateway import errors
+from llama_runner.gateway import scheduler_state as state
+from llama_runner.gateway.children import Child, Children
+from llama_runner.gateway.clients import LOOPBACK, Client
+from llama_runner.gateway.configuration import MemoryLimits, policies_of
+from llama_runner.gateway.metrics import Metrics
+from llama_runner.gateway.models import Catalogue, ModelFacts, RunningModel, ServedModel
+from llama_runner.gateway.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+    from pathlib import Path
+
+    from llama_runner.api import Runner
+    from llama_runner.gateway.scheduler_state import Effect, Event, Limits
+
+_CONNECT_S = 10.0
+_READ_BUFFER = 1 << 16
+_TRIED = (errors.LoadFailed, errors.LoadingCrashed, errors.NeverFits)
+"""Errors after which the fallbacks of a model are tried."""
+
+
+class Lease:
+    """A model that is ready and is not stopped until the lease ends. See ``interface.Lease``."""
+
+    def __init__(self, model: ServedModel, child: Child, session: aiohttp.ClientSession, waited: float) -> None:
+        self.model, self.child, self.session, self.waited = model, child, session, waited
+        self.url, self.key, self.facts, self.context = child.url, child.key, child.facts, child.context
+        self.loading = min(waited, child.seconds) if child.started_at > time.time() - waited else 0.0
+        self.answered = False
+
+    @asynccontextmanager
+    async def request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:  # noqa: ANN401 - those of aiohttp
+        """Send a request to the process, with its key. See ``interface.Lease``."""
+        headers = {**(options.pop("headers", None) or {}), "Authorization": f"Bearer {self.key}"}
+        try:
+            answer = await self.session.request(method, self.url + path, headers=headers, **options)
+        except (aiohttp.ClientError, OSError) as error:
+            raise errors.ServerLost(self.model.name) from error
+        self.answered = answer.status < 500  # noqa: PLR2004 - an error of the server
+        try:
+            yield answer
+        finally:
+            answer.release() if answer.content.at_eof() else answer.close()
+
+
+class Gateway:
+    """Many models behind one endpoint. Create it in an event loop; ``close`` ends all its processes."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        catalogue: Catalogue,
+        *,
+        memory: MemoryLimits | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.root: Path = runner.root
+        self.runner = runner
+        self.catalogue = catalogue
+        self.metrics = Metrics()
+        self.children = Children(runner, memory or MemoryLimits(), self.tell)
+        self.scheduler = Scheduler(policies_of(catalogue), limits)
+        self.started_at = time.time()
+        self._loop = asyncio.get_running_loop()
+        self._ids = itertools.count(1)
+        self._futures: dict[int, asyncio.Future[Child]] = {}
+        self._events: deque[Event] = deque()
+        self._is_handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._declared = dict(catalogue.declared)
+        """Also of models that are not declared any more and still run."""
+        self._changed = asyncio.Event()
+        self._quit = asyncio.Event()
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=_READ_BUFFER,
+        )
+
+    def start(self) -> None:
+        """Measure the memory and load what is to be preloaded."""
+        self._spawn(self.children.measure())
+
+    # --- what the routes use
+
+    @asynccontextmanager
+    async def acquire(
+        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK
+    ) -> AsyncIterator[Lease]:
+        """Wait until a model is ready; within the block it is not stopped. See ``interface.Models``."""
+        began = time.monotonic()
+        request, model, child = await self._first_of(self.find(name, client), keep_alive)
+        lease = Lease(model, child, self.session, time.monotonic() - began)
+        try:
+            yield lease
+        finally:
+            self.tell(state.Finished(request, ok=lease.answered))
+
+    def find(self, name: str, client: Client = LOOPBACK) -> ServedModel:
+        """Return the model of a name that a client may use; ``UnknownModel``."""
+        known = [model.name for model in self.listed(client)]
+        try:
+            found = self.catalogue.find(name)
+        except errors.UnknownModel:
+            raise errors.UnknownModel(name, known) from None
+        if not client.may_use(found.name):
+            raise errors.UnknownModel(name, known)
+        return found
+
+    def listed(self, client: Client = LOOPBACK) -> list[ServedModel]:
+        """Return the models that are shown to a client."""
+        return [model for model in self.catalogue.listed() if client.may_use(model.name)]
+
+    async def _first_of(self, model: ServedModel, keep_alive: float | None) -> tuple[int, ServedModel, Child]:
+        """Wait for a model, or for the first of its fallbacks that can be loaded."""
+        first: errors.GatewayError | None = None
+        for name in (model.name, *model.fallbacks):
+            try:
+                tried = self.catalogue.find(name)
+                request, child = await self._granted(tried, keep_alive)
+            except _TRIED as error:
+                first = first or error
+            except errors.UnknownModel as error:
+                if first is None:
+                    raise
+                first = first or error
+            else:
+                return request, tried, child
+        assert first is not None
+        raise first
+
+    async def _granted(self, model: ServedModel, keep_alive: float | None) -> tuple[int, Child]:
+        request = next(self._ids)
+        future: asyncio.Future[Child] = self._loop.create_future()
+        self._futures[request] = future
+        self.tell(state.Request(request, model.declared, keep_alive))
+        try:
+            return request, await future
+        except asyncio.CancelledError:
+            self.tell(state.Cancelled(request))
+            raise
+        finally:
+            self._futures.pop(request, None)
+
+    async def unload(self, name: str) -> bool:
+        """Stop a model once its requests have ended; False if it was not loaded. Returns when it has stopped."""
+        declared = self.catalogue.find(name).declared
+        slot = self.scheduler.slots.get(declared)
+        if slot is None or not slot.is_held:
+            return False
+        instance = slot.instance
+        self.tell(state.Unload(declared))
+        while slot.is_held and slot.instance == instance:
+            await self._changed.wait()
+        return True
+
+    def running(self) -> list[RunningModel]:
+        """Return the models that are loaded, load or stop."""
+        now, wall = time.monotonic(), time.time()
+        found = []
+        for name, slot in self.scheduler.slots.items():
+            if slot.phase == "stopped":
+                continue
+            child = self.children.ready.get(name)
+            ends = slot.expires_at if slot.phase == "ready" and not slot.in_flight else None
+            found.append(
+                RunningModel(
+                    name=name,
+                    state=slot.phase,
+                    pinned=slot.policy.pin,
+                    in_flight=len(slot.in_flight),
+                    queued=self.scheduler.queued(name),
+                    **self._of_child(child),
+                    expires_at=None if ends is None else wall + ends - now,
+                    memory=dict(slot.need or {}),
+                )
+            )
+        return found
+
+    @staticmethod
+    def _of_child(child: Child | None) -> dict[str, Any]:
+        if child is None:
+            return {}
+        return {
+            "loaded_at": child.started_at,
+            "context": child.context,
+            "pid": child.server.pid,
+            "load_seconds": round(child.seconds, 3),
+        }
+
+    async def facts(self, name: str) -> ModelFacts | None:
+        """Return what is known of the file of a model; None while it is not prepared. Starts no work."""
+        return await self.children.facts(self.catalogue.declared[self.catalogue.find(name).declared])
+
+    async def declare(self, catalogue: Catalogue) -> None:
+        """Serve other names or models from now on. Only models whose launch differs are stopped."""
+        self.catalogue = catalogue
+        self._declared |= catalogue.declared
+        self.tell(state.Reload(policies_of(catalogue)))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether every process has been stopped."""
+        return self._quit.is_set()
+
+    async def close(self, grace: float = 30.0) -> None:
+        """Refuse new requests, let those in progress end within ``grace`` seconds, stop all processes.
+
+        Called again, it shortens the time.
+        """
+        self.tell(state.Shutdown(grace))
+        await self._quit.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.session.close()
+        self.children.close()
+
+    # --- events and effects
+
+    def tell(self, event: Event) -> None:
+        """Give the scheduler an event and carry out what it asks for."""
+        self._events.append(event)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._events:
+                self.metrics.on_event(self._events[0])
+                for effect in self.scheduler.handle(self._events.popleft(), time.monotonic()):
+                    self._carry_out(effect)
+        finally:
+            self._is_handling = False
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _carry_out(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one line for each effect
+        self.metrics.on_effect(effect)
+        if isinstance(effect, state.Grant):
+            future, child = self._futures.get(effect.id), self.children.ready.get(effect.model)
+            if future is None or future.done():
+                self._events.append(state.Finished(effect.id, ok=False))
+            elif child is None:  # its end is not told yet
+                future.set_exception(errors.ServerLost(effect.model))
+                self._events.append(state.Finished(effect.id, ok=False))
+            else:
+                future.set_result(child)
+        elif isinstance(effect, state.Refuse):
+            future = self._futures.get(effect.id)
+            if future is not None and not future.done():
+                future.set_exception(effect.error)
+        elif isinstance(effect, state.SetTimer):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._loop.time() + effect.at - time.monotonic(), self.tell, state.Tick())
+        elif isinstance(effect, state.Prepare):
+            self._spawn(self.children.prepare(self._declared[effect.model], effect.instance))
+        elif isinstance(effect, state.Start):
+            self._spawn(self.children.start(self._declared[effect.model], effect.instance))
+        elif isinstance(effect, state.Stop):
+            self._spawn(self.children.stop(effect.model, effect.instance))
+        elif isinstance(effect, state.Measure):
+            self._spawn(self.children.measure())
+        else:
+            self._quit.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,107 @@
+"""Counters of the gateway in the text format of Prometheus."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from llama_runner.gateway import scheduler_state as state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llama_runner.gateway.models import RunningModel
+    from llama_runner.gateway.scheduler_state import Effect, Event
+
+_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_HELP = {
+    "requests_total": ("counter", "Requests by model, route and status."),
+    "request_seconds": ("histogram", "Time from a request to the end of its answer."),
+    "first_byte_seconds": ("histogram", "Time from a request to the first byte of its answer."),
+    "prompt_tokens_total": ("counter", "Tokens of prompts, where an answer says it."),
+    "generated_tokens_total": ("counter", "Tokens generated, where an answer says it."),
+    "loads_total": ("counter", "Starts of the process of a model."),
+    "load_seconds_total": ("counter", "Time that these starts took."),
+    "load_failures_total": ("counter", "Models that could not be prepared or started."),
+    "crashes_total": ("counter", "Processes that ended by themselves."),
+    "stops_total": ("counter", "Processes that were stopped: evicted, idle, unloaded, changed."),
+    "refused_total": ("counter", "Requests that the scheduler refused, by cause."),
+    "queued": ("gauge", "Requests that wait for a model."),
+    "in_flight": ("gauge", "Requests that a model answers."),
+    "model_memory_bytes": ("gauge", "Memory of a loaded model by place."),
+    "model_ready": ("gauge", "1 for each model that is ready."),
+}
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Metrics:
+    """Counts what happens. Not thread-safe: the event loop owns it."""
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[tuple[str, Labels], float] = defaultdict(float)
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        self._counts[name, tuple(labels.items())] += amount
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Add a value to a histogram."""
+        own = tuple(labels.items())
+        for bound in _BOUNDS:
+            self._counts[f"{name}_bucket", (*own, ("le", str(bound)))] += value <= bound
+        self._counts[f"{name}_bucket", (*own, ("le", "+Inf"))] += 1
+        self._counts[f"{name}_sum", own] += value
+        self._counts[f"{name}_count", own] += 1
+
+    def on_event(self, event: Event) -> None:
+        """Count an event of the scheduler."""
+        if isinstance(event, state.Ready):
+            self.count("loads_total", model=event.model)
+            self.count("load_seconds_total", event.seconds, model=event.model)
+        elif isinstance(event, state.LoadFailed):
+            self.count("load_failures_total", model=event.model)
+        elif isinstance(event, state.Died):
+            self.count("crashes_total", model=event.model)
+
+    def on_effect(self, effect: Effect) -> None:
+        """Count an effect of the scheduler."""
+        if isinstance(effect, state.Stop):
+            self.count("stops_total", model=effect.model)
+        elif isinstance(effect, state.Refuse):
+            self.count("refused_total", cause=effect.error.kind)
+
+    def text(self, running: Iterable[RunningModel]) -> str:
+        """Return everything as text; ``running`` are the models as they are now."""
+        rows = dict(self._counts)
+        for model in running:
+            labels = (("model", model.name),)
+            rows["queued", labels] = model.queued
+            rows["in_flight", labels] = model.in_flight
+            rows["model_ready", labels] = float(model.state == "ready")
+            for place, size in model.memory.items():
+                rows["model_memory_bytes", (*labels, ("place", place))] = size
+        lines = []
+        for name, (kind, text) in _HELP.items():
+            own = [(key, value) for key, value in rows.items() if _family(key[0]) == name]
+            if own:
+                lines += [f"# HELP llama_runner_{name} {text}", f"# TYPE llama_runner_{name} {kind}"]
+                lines += [f"llama_runner_{key}{_labels(labels)} {value:.10g}" for (key, labels), value in own]
+        return "\n".join([*lines, ""])
+
+
+def _family(name: str) -> str:
+    for suffix in ("_bucket", "_sum", "_count"):
+        if name.endswith(suffix) and name.removesuffix(suffix) in _HELP:
+            return name.removesuffix(suffix)
+    return name
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,121 @@
+"""Downloads of Ollama's API: ``/api/pull``, and the download on the first request for a model of the allow-list."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.core.immutable import Value
+from llama_runner.gateway.errors import BadRequest, GatewayError, UnknownModel
+from llama_runner.gateway.interface import client_of
+from llama_runner.gateway.models import DeclaredModel
+from llama_runner.gateway.ollama_http import LineStream, body_of, check_manages, client_error, name_in, served_name
+from llama_runner.gateway.ollama_names import LATEST, find_name, plain_name
+from llama_runner.gateway.ollama_requests import streams
+from llama_runner.gateway.pull_jobs import PullJobs, check_repository
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from llama_runner.gateway.created_models import CreatedStore
+    from llama_runner.gateway.interface import Models
+    from llama_runner.gateway.ollama_messages import Json
+
+
+class PullRules(Value):
+    """What the configuration says of downloads."""
+
+    allow: tuple[str, ...] = ()
+    """Glob patterns of the names that are downloaded on the first request: ``unsloth/*:Q4_K_M``."""
+    largest: int | None = None
+    """Maximum bytes of a download."""
+
+    def allows(self, name: str) -> bool:
+        """Return whether a name is downloaded on the first request. Case counts; a pattern has to fit all of it."""
+        plain = plain_name(name)
+        return any(fnmatchcase(plain, plain_name(pattern)) for pattern in self.allow)
+
+
+class Downloads:
+    """Pulls models and serves them from then on."""
+
+    def __init__(self, models: Models, created: CreatedStore, rules: PullRules) -> None:
+        self._models, self._created, self.rules = models, created, rules
+        self._jobs = PullJobs(models.root)
+
+    async def close(self) -> None:
+        """Stop the downloads; what arrived stays."""
+        await self._jobs.close()
+
+    async def served_name(self, name: str, request: web.Request) -> str:
+        """Return the name under which a model is served; one of the allow-list is downloaded first.
+
+        A client that leaves does not stop that download. Raises ``UnknownModel``, ``PullFailed``.
+        """
+        try:
+            return served_name(self._models, name, request)
+        except UnknownModel:
+            known = find_name(name, self._models.catalogue.served) is not None
+            if known or not self.rules.allows(name) or not client_of(request).may_use(plain_name(name)):
+                raise
+            check_repository(plain_name(name))
+        async for _ in self._pulled(name, update=False, keep=True):
+            pass
+        return served_name(self._models, name, request)
+
+    async def pull(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/pull``."""
+        check_manages(request, "download")
+        body = await body_of(request)
+        name, streamed = name_in(body), streams(body)
+        statuses = self._pulled(name, update=True, keep=False)
+        if not streamed:
+            return web.json_response([status async for status in statuses][-1])
+        stream = LineStream(request)
+        async with aclosing(statuses):
+            try:
+                async for status in statuses:
+                    await stream.send([status])
+            except GatewayError as error:
+                return await stream.fail(error)
+        return await stream.end()
+
+    async def _pulled(self, name: str, *, update: bool, keep: bool) -> AsyncGenerator[Json, None]:
+        """Yield the statuses of a pull; before its last one, ``success``, the model is served."""
+        found = find_name(name, self._models.catalogue.served)
+        source = plain_name(name)
+        keywords: Json = {"update": True} if update else {}
+        if found is not None:
+            declared = self._models.catalogue.declared[self._models.catalogue.served[found].declared]
+            source, keywords = _source_of(declared)
+        else:
+            check_repository(source)
+        async with aclosing(self._jobs.follow(source, keywords, largest=self.rules.largest, keep=keep)) as statuses:
+            async for status in statuses:
+                if status.get("status") == "success" and found is None:
+                    await self._serve(name, source)
+                yield status
+
+    async def _serve(self, name: str, source: str) -> None:
+        """Serve a pulled model under the name that the client gave it."""
+        name = name.removesuffix(LATEST)
+        try:
+            await self._created.change(lambda made: made.with_pulled(name, source))
+        except LlamaRunnerError as error:
+            raise client_error(error) from error
+        if find_name(name, self._models.catalogue.served) is None:
+            await self._models.declare(self._models.catalogue.with_model(DeclaredModel(name=name, source=source)))
+
+
+def _source_of(declared: DeclaredModel) -> tuple[str, Json]:
+    """Return what makes a declared model: the name and the keywords for the pipeline."""
+    if declared.source is not None:
+        return str(declared.source), dict(declared.keywords)
+    keywords = dict(declared.keywords)
+    if keywords.pop("demo", False):
+        return "demo", keywords
+    raise BadRequest(f"{declared.name} is declared by its parts", hint="llama-runner prepare makes it")

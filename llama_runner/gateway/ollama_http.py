@@ -1,0 +1,136 @@
+"""What the routes of Ollama's API share: reading a request, names, responses and streams of lines."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
+from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
+from llama_runner.gateway.interface import client_of
+from llama_runner.gateway.ollama_messages import Json, wrong_type_error
+from llama_runner.gateway.ollama_names import find_name
+from llama_runner.gateway.ollama_responses import UpstreamError, error_body, event_data, line, upstream_error
+from llama_runner.gateway.protocols import failure_of
+from llama_runner.gateway.request_bodies import parsed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import aiohttp
+
+    from llama_runner.gateway.interface import Models
+    from llama_runner.gateway.relay import Exchange
+
+NDJSON = "application/x-ndjson"
+_LONGEST_EVENT = 64 << 20
+"""Maximum bytes of one event: the last one of ``/completion`` repeats the prompt."""
+
+
+async def body_of(request: web.Request) -> Json:
+    """Return the JSON object of a request, whatever its content type. Raises ``BadRequest``."""
+    content = await request.read()
+    if not content.strip():
+        raise BadRequest("missing request body")
+    return parsed(content)
+
+
+def name_in(body: Json, *members: str) -> str:
+    """Return the name of a model in a request; ``name`` is the older word for ``model``. Raises ``BadRequest``."""
+    for member in members or ("model", "name"):
+        found = body.get(member)
+        if found is not None and found != "":
+            if not isinstance(found, str):
+                raise wrong_type_error(member, "a text", found)
+            return found
+    raise BadRequest("model is required", field="model")
+
+
+def served_name(models: Models, name: str, request: web.Request) -> str:
+    """Return the name under which a model is served. Raises ``UnknownModel``, also where the client may not use it."""
+    found = find_name(name, models.catalogue.served)
+    client = client_of(request)
+    if found is None or not client.may_use(found):
+        raise UnknownModel(name, [each.name for each in models.catalogue.listed() if client.may_use(each.name)])
+    return found
+
+
+def check_manages(request: web.Request, what: str) -> None:
+    """Raise ``Forbidden`` unless the client may change what is served."""
+    if not client_of(request).manages:
+        raise Forbidden(f"this key may not {what} models")
+
+
+def error_response(status: int, text: str) -> web.Response:
+    """Return an error of Ollama's API."""
+    return web.json_response(error_body(text), status=status)
+
+
+def client_error(error: LlamaRunnerError) -> GatewayError:
+    """Return an error of the store or the pipeline as one with a status: 400 for what the client named, else 500."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, (UsageError, SourceError)):
+        return BadRequest(str(error), hint=error.hint)
+    return GatewayError(str(error), hint=error.hint)
+
+
+def exchange_of(request: web.Request) -> Exchange:
+    """Return what the access log and the metrics are told of a request."""
+    found: Exchange = request["exchange"]
+    return found
+
+
+class LineStream:
+    """A response of lines of JSON. The status is sent with the first line; after that an error is a line."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.response = web.StreamResponse(headers={"Content-Type": NDJSON})
+
+    async def send(self, lines: list[Json]) -> None:
+        """Send lines and wait until the client takes them. ``ConnectionError`` if it has left."""
+        if not self.response.prepared:
+            await self.response.prepare(self._request)
+        if lines:
+            data = b"".join(map(line, lines))
+            exchange_of(self._request).wrote(data)
+            await self.response.write(data)
+
+    async def fail(self, error: GatewayError) -> web.StreamResponse:
+        """End the stream with an error; before the first line, raise it."""
+        if not self.response.prepared:
+            raise error
+        exchange_of(self._request).error = error.kind
+        await self.send([error_body(failure_of(error).message)])
+        return await self.end()
+
+    async def end(self) -> web.StreamResponse:
+        """End the stream."""
+        await self.response.write_eof()
+        return self.response
+
+
+async def event_stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
+    """Yield the data of the events of each piece that arrives from llama-server. Raises ``UpstreamError``."""
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > _LONGEST_EVENT:
+            raise UpstreamError(500, f"llama-server sent an event of more than {_LONGEST_EVENT} bytes")
+        found = [data for text in lines if (data := event_data(text.decode("utf-8", "replace"))) is not None]
+        if found:
+            yield found
+
+
+async def upstream_json(answer: aiohttp.ClientResponse) -> Any:  # noqa: ANN401 - JSON is anything
+    """Return the JSON of a response of llama-server. Raises ``UpstreamError`` for an error, and for no JSON."""
+    content = await answer.read()
+    if answer.status != web.HTTPOk.status_code:
+        raise upstream_error(answer.status, content)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise UpstreamError(500, "llama-server sent no JSON") from None

@@ -1,0 +1,264 @@
+"""The routes of Ollama's API that ask a model: chat, generate, embed, embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import web
+
+from llama_runner.gateway.errors import GatewayError, ServerLost
+from llama_runner.gateway.interface import client_of
+from llama_runner.gateway.ollama_http import (
+    LineStream,
+    body_of,
+    event_stream,
+    exchange_of,
+    name_in,
+    upstream_json,
+)
+from llama_runner.gateway.ollama_messages import Json, wrong_type_error
+from llama_runner.gateway.ollama_models import shown_template
+from llama_runner.gateway.ollama_requests import (
+    ModelTraits,
+    chat_request,
+    embedding_inputs,
+    generate_request,
+    load_only,
+    shortened,
+    streams,
+    truncated_tokens,
+    without_oldest_turn,
+)
+from llama_runner.gateway.ollama_responses import ResponseTranslator, Shape, UpstreamError, upstream_error
+from llama_runner.gateway.ollama_values import FOREVER, keep_alive_seconds, time_text
+from llama_runner.gateway.request_bodies import with_variant
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from llama_runner.gateway.interface import Lease, Models
+    from llama_runner.gateway.models import ModelFacts
+    from llama_runner.gateway.ollama_downloads import Downloads
+    from llama_runner.gateway.ollama_requests import UpstreamRequest
+
+    Translate = Callable[[Json, ModelTraits], UpstreamRequest]
+
+_LOST = (aiohttp.ClientError, OSError)
+"""What reading from a process that ended raises."""
+
+
+class Inference:
+    """Handlers of the routes. ``downloads`` fetches a model on the first request for it."""
+
+    def __init__(self, models: Models, downloads: Downloads) -> None:
+        self._models, self._downloads = models, downloads
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/chat``."""
+        return await self._answer(request, "chat", chat_request)
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/generate``."""
+        return await self._answer(request, "generate", generate_request)
+
+    async def _answer(self, request: web.Request, shape: Shape, translate: Translate) -> web.StreamResponse:
+        began, body = time.monotonic_ns(), await body_of(request)
+        name = name_in(body)
+        streamed, keep = streams(body), keep_alive_seconds(body.get("keep_alive"))
+        translator = ResponseTranslator(shape, name, created=_now)
+        if load_only(body, chat=shape == "chat"):
+            return await self._load(request, name, keep, translator)
+        served = await self._served_name(name, request)
+        if (facts := await self._models.facts(served)) is not None:
+            translate(body, _traits(name, facts, None))  # what is wrong is said before a model is loaded for it
+        async with self._acquire(served, keep, request) as lease:
+            wanted = translate(body, _traits(name, lease.facts, lease.context))
+            translator.load_ns = int(lease.waited * 1e9)
+            sent = with_variant(wanted.path, wanted.body, lease.model)
+            async with self._upstream(lease, wanted.path, sent, shorten=body.get("truncate") is True) as answer:
+                if streamed:
+                    return await _stream(request, lease, answer, translator, began)
+                found = translator.whole(await _read(lease, answer), time.monotonic_ns() - began)
+        exchange_of(request).tokens = _tokens(found)
+        return web.json_response(found)
+
+    async def _served_name(self, name: str, request: web.Request) -> str:
+        exchange = exchange_of(request)
+        exchange.model = name
+        exchange.model = await self._downloads.served_name(name, request)
+        return exchange.model
+
+    async def _load(
+        self, request: web.Request, name: str, keep: float | None, translator: ResponseTranslator
+    ) -> web.Response:
+        """Load or unload a model: a request without messages or a prompt."""
+        served = await self._served_name(name, request)
+        if keep == 0:
+            await self._models.unload(served)
+            return web.json_response(translator.loaded(unloaded=True))
+        async with self._acquire(served, keep, request) as lease:
+            lease.answered = True
+        return web.json_response(translator.loaded())
+
+    @asynccontextmanager
+    async def _acquire(self, served: str, keep: float | None, request: web.Request) -> AsyncIterator[Lease]:
+        keep_alive = -1 if keep == FOREVER else keep
+        async with self._models.acquire(served, keep_alive=keep_alive, client=client_of(request)) as lease:
+            exchange_of(request).waited = lease.waited
+            yield lease
+
+    @asynccontextmanager
+    async def _upstream(
+        self, lease: Lease, path: str, body: Json, *, shorten: bool
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; with ``shorten`` without the oldest turns where it is too long. Raises ``UpstreamError``."""
+        while True:
+            async with lease.request("POST", path, json=body) as answer:
+                if answer.status == web.HTTPOk.status_code:
+                    yield answer
+                    return
+                error = upstream_error(answer.status, await answer.read())
+            shorter = without_oldest_turn(body["messages"]) if shorten and error.tokens and "messages" in body else None
+            if shorter is None:
+                raise error
+            body = {**body, "messages": shorter}
+
+    async def embed(self, request: web.Request) -> web.Response:
+        """``POST /api/embed``."""
+        began, body = time.monotonic_ns(), await body_of(request)
+        name, texts, dimensions = name_in(body), embedding_inputs(body), _dimensions(body)
+        async with self._embedding_lease(request, body, name) as lease:
+            vectors, tokens = await _vectors(lease, texts, truncate=body.get("truncate") is not False)
+            waited = lease.waited
+        exchange_of(request).tokens = {"prompt": tokens}
+        return web.json_response(
+            {
+                "model": name,
+                "embeddings": [shortened(vector, dimensions) for vector in vectors],
+                "total_duration": time.monotonic_ns() - began,
+                "load_duration": int(waited * 1e9),
+                "prompt_eval_count": tokens,
+            }
+        )
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        """``POST /api/embeddings``: one vector, as the model gives it."""
+        body = await body_of(request)
+        prompt = body.get("prompt") or ""
+        if not isinstance(prompt, str):
+            raise wrong_type_error("prompt", "a text", prompt)
+        async with self._embedding_lease(request, body, name_in(body)) as lease:
+            vectors, tokens = await _vectors(lease, [prompt] if prompt else [], truncate=True, normalized=False)
+        exchange_of(request).tokens = {"prompt": tokens}
+        return web.json_response({"embedding": next(iter(vectors), [])})
+
+    @asynccontextmanager
+    async def _embedding_lease(self, request: web.Request, body: Json, name: str) -> AsyncIterator[Lease]:
+        keep = keep_alive_seconds(body.get("keep_alive"))
+        served = await self._served_name(name, request)
+        async with self._acquire(served, keep, request) as lease:
+            yield lease
+
+
+async def _stream(
+    request: web.Request, lease: Lease, answer: aiohttp.ClientResponse, translator: ResponseTranslator, began: int
+) -> web.StreamResponse:
+    """Translate a stream of events into a stream of lines; each write waits until the client takes it."""
+    stream = LineStream(request)
+    try:
+        async for events in event_stream(_pieces(lease, answer)):
+            await stream.send([each for data in events for each in translator.feed(data)])
+        if not translator.ended:
+            raise ServerLost(lease.model.name)
+        lines = translator.finish(time.monotonic_ns() - began)
+        exchange_of(request).tokens = _tokens(lines[-1])
+        await stream.send(lines)
+    except GatewayError as error:
+        return await stream.fail(error)
+    return await stream.end()
+
+
+async def _pieces(lease: Lease, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the bytes of a response as they come. Raises ``ServerLost`` when the process ends."""
+    while True:
+        try:
+            piece = await answer.content.readany()
+        except _LOST as error:
+            lease.answered = False
+            raise ServerLost(lease.model.name) from error
+        if not piece:
+            return
+        yield piece
+
+
+def _tokens(last: Json) -> dict[str, int]:
+    """Return the counts of the last line, as the metrics name them."""
+    return {"prompt": last["prompt_eval_count"], "generated": last["eval_count"]}
+
+
+async def _vectors(
+    lease: Lease, texts: list[str], *, truncate: bool, normalized: bool = True
+) -> tuple[list[list[float]], int]:
+    """Return a vector for each text, and the number of their tokens. Raises ``UpstreamError``."""
+    if not texts:
+        lease.answered = True
+        return [], 0
+    body: Json = {"input": texts, "encoding_format": "float"}
+    if not normalized:
+        body["embd_normalize"] = -1
+    try:
+        return await _embed_once(lease, body)
+    except UpstreamError as error:
+        if not truncate or error.tokens is None or not error.tokens[1]:
+            raise
+        limit = error.tokens[1]
+    cut = await asyncio.gather(*(_cut(lease, text, limit) for text in texts))
+    return await _embed_once(lease, {**body, "input": cut})
+
+
+async def _embed_once(lease: Lease, body: Json) -> tuple[list[list[float]], int]:
+    found = await _post(lease, "/v1/embeddings", body)
+    try:
+        rows = sorted(found["data"], key=lambda row: int(row["index"]))
+        return [[float(value) for value in row["embedding"]] for row in rows], int(found["usage"]["prompt_tokens"])
+    except (LookupError, TypeError, ValueError):
+        raise UpstreamError(500, "llama-server sent no embeddings") from None
+
+
+async def _cut(lease: Lease, text: str, limit: int) -> list[int]:
+    """Return the tokens of a text, with the special ones of the model, at most ``limit``."""
+    whole = await _post(lease, "/tokenize", {"content": text, "add_special": True})
+    bare = await _post(lease, "/tokenize", {"content": text})
+    return truncated_tokens(whole["tokens"], bare["tokens"], limit)
+
+
+async def _post(lease: Lease, path: str, body: Json) -> Any:  # noqa: ANN401 - JSON is anything
+    async with lease.request("POST", path, json=body) as answer:
+        return await _read(lease, answer)
+
+
+async def _read(lease: Lease, answer: aiohttp.ClientResponse) -> Any:  # noqa: ANN401 - JSON is anything
+    try:
+        return await upstream_json(answer)
+    except _LOST as error:
+        lease.answered = False
+        raise ServerLost(lease.model.name) from error
+
+
+def _dimensions(body: Json) -> int:
+    found = body.get("dimensions") or 0
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        raise wrong_type_error("dimensions", "a number that is not negative", found)
+    return found
+
+
+def _traits(name: str, facts: ModelFacts, context: int | None) -> ModelTraits:
+    return ModelTraits(name, facts.capabilities, context, shown_template(facts))
+
+
+def _now() -> str:
+    return time_text(time.time())

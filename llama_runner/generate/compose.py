@@ -1,0 +1,109 @@
+"""A Compose file: one service for each model."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
+from llama_runner.generate.workload import PORT, ROOT, UID, Mount, Secret, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FILE_NAME = "compose.yaml"
+
+_Kind = TypeVar("_Kind", Mount, Secret)
+
+
+def compose(workloads: Sequence[Workload], *, image: str, variant: str, gpus: int, base: PurePath) -> str:
+    """Return the file. Paths below ``base`` are relative: the file is to stand there."""
+    workloads = [_relative(each, base) for each in workloads]
+    document: dict[str, Any] = {
+        "name": "llama-runner",
+        "services": {each.label: _service(each, image, variant, gpus) for each in workloads},
+    }
+    if found := {secret.name: {"file": secret.source} for each in workloads for secret in each.secrets}:
+        document["secrets"] = found
+    document["volumes"] = {"store": {}}
+    return comment(*_head(workloads, image, variant)) + yaml_text([doubled_dollars(document)])
+
+
+def _head(workloads: Sequence[Workload], image: str, variant: str) -> list[str]:
+    lines = [
+        f"Made by: llama-runner generate compose --variant {variant}",
+        f"Start: docker compose up -d. The image {image} is built from `llama-runner generate dockerfile`.",
+    ]
+    sources = [mount.source for each in workloads for mount in each.mounts]
+    sources += [secret.source for each in workloads for secret in each.secrets]
+    if any(source.startswith("./") for source in sources):
+        lines.append("Relative paths begin at the directory of this file: put it beside llama-runner.toml.")
+    if any(each.secrets for each in workloads):
+        lines.append(f"User {UID} in the container has to be able to read the files of secrets, and nobody else:")
+        lines.append(f"chown {UID} FILE && chmod 400 FILE")
+    return lines
+
+
+def _service(workload: Workload, image: str, variant: str, gpus: int) -> dict[str, Any]:
+    service: dict[str, Any] = {
+        "image": image,
+        "command": list(workload.arguments),
+        "user": f"{UID}:{UID}",
+        "init": True,
+        "restart": "unless-stopped",
+        "stop_grace_period": "30s",
+        "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108 - in the container
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "environment": {"LLAMA_RUNNER_ROOT": ROOT},
+        "ports": [{"host_ip": workload.host, "published": str(workload.port), "target": PORT, "protocol": "tcp"}],
+        "volumes": [
+            {"type": "volume", "source": "store", "target": ROOT},
+            *(_bind(mount.source, mount.target) for mount in workload.mounts),
+        ],
+        "healthcheck": {
+            "test": ["CMD", *workload.health_check],
+            "interval": "10s",
+            "timeout": "10s",
+            "retries": 3,
+            "start_period": "1h",
+        },
+    }
+    if workload.secrets:
+        service["secrets"] = [_secret(secret) for secret in workload.secrets]
+    resources: dict[str, Any] = {}
+    if workload.memory is not None:
+        resources["limits"] = {"memory": str(workload.memory.limit)}
+    if variant == "cuda":
+        device = {"driver": "nvidia", "count": gpus, "capabilities": ["gpu"]}
+        resources["reservations"] = {"devices": [device]}
+    elif variant == "vulkan":
+        service["devices"] = ["/dev/dri:/dev/dri"]
+        service["group_add"] = ["video", "render"]
+    if resources:
+        service["deploy"] = {"resources": resources}
+    return service
+
+
+def _relative(workload: Workload, base: PurePath) -> Workload:
+    """Return a container whose files below a directory have relative paths."""
+
+    def moved(each: _Kind) -> _Kind:
+        path = PurePath(each.source)
+        return each.replace(source=_below(path.relative_to(base))) if path.is_relative_to(base) else each
+
+    return workload.replace(mounts=tuple(map(moved, workload.mounts)), secrets=tuple(map(moved, workload.secrets)))
+
+
+def _below(path: PurePath) -> str:
+    return f"./{path.as_posix()}" if path.parts else "."
+
+
+def _bind(source: str, target: str) -> dict[str, Any]:
+    bind = {"create_host_path": False}
+    return {"type": "bind", "source": source, "target": target, "read_only": True, "bind": bind}
+
+
+def _secret(secret: Secret) -> dict[str, str]:
+    return {"source": secret.name, "target": secret.target}

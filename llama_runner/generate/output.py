@@ -1,0 +1,46 @@
+"""Writes generated files. A file with another content is not overwritten unless that is asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from llama_runner.generate.errors import CannotGenerate
+from llama_runner.store.errors import as_store_error
+from llama_runner.store.layout import user_path
+from llama_runner.system.files import read_bounded, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_LARGEST = 16 << 20
+
+
+def write(files: Mapping[str, str], output: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
+    """Write the files and return their paths.
+
+    ``output`` is a directory if it is one, ends with a slash, or there are several files; otherwise it is the file.
+    Raises ``CannotGenerate`` before anything is written if a file is there with another content, unless ``force``.
+    """
+    path = user_path(output)
+    is_directory = len(files) > 1 or path.is_dir() or os.fspath(output).endswith(("/", os.sep))
+    if is_directory and path.exists() and not path.is_dir():
+        raise CannotGenerate(f"{path} is a file, and there are {len(files)} files to write", hint="name a directory")
+    paths = {path / name if is_directory else path: text for name, text in files.items()}
+    for each, text in paths.items():
+        if not force and os.path.lexists(each) and not _has(each, text):
+            raise CannotGenerate(f"{each} is there with another content", hint="--force writes over it")
+    for each, text in paths.items():
+        try:
+            write_atomically(each, text.encode())
+        except OSError as error:
+            raise as_store_error(error, each) from error
+    return list(paths)
+
+
+def _has(path: Path, text: str) -> bool:
+    try:
+        return read_bounded(path, _LARGEST) == text.encode()
+    except OSError:
+        return False

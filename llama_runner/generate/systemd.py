@@ -1,0 +1,35 @@
+"""Units of systemd for declared models, without paths of the machine that writes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_runner.core.url_redaction import redacted
+from llama_runner.generate.errors import CannotGenerate, new_key_error
+from llama_runner.generate.quoting import check_text
+from llama_runner.generate.workload import checked_ports
+from llama_runner.request.run_arguments import run_arguments
+from llama_runner.serving import unit_files
+from llama_runner.store.layout import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_runner.generate.workload import ServedModel
+
+
+def systemd(models: Sequence[ServedModel], *, program: str, user: str | None) -> dict[str, str]:
+    """Return the units by file name: of the user who starts them or, with ``user``, of the system."""
+    ports = checked_ports(models)
+    files: dict[str, str] = {}
+    for model in models:
+        if model.server.api_key is not None:
+            raise new_key_error(model.name)
+        server = model.server.replace(port=ports[model.name])
+        words = run_arguments(model.source, server, model.keywords, model.life_cycle)
+        for word in (model.name, program, user or "", *words):
+            if redacted(check_text(word)) != word:
+                raise CannotGenerate("a unit can be read by others, so no URL in it may have a password or a token")
+        name = f"llama-runner-{safe_name(model.name)}.service"
+        files[name] = unit_files.systemd(model.name, [program, "run", *words], None, user=user)
+    return files

@@ -1,0 +1,95 @@
+"""Plans and makes what several models need as one graph: steps that they share run once, others side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_runner.core.errors import StepError
+from llama_runner.core.events import StepProgress
+from llama_runner.core.immutable import Value
+from llama_runner.core.shared_nodes import shared_targets
+from llama_runner.core.step import topological_order
+from llama_runner.engine.observer import Observer
+from llama_runner.request.fetch_notices import announce, check_offline
+from llama_runner.request.graph import Pipeline, graph_of
+from llama_runner.request.graph_locations import context_of
+from llama_runner.request.options import snapshot_of
+from llama_runner.request.plan_and_execute import Preparation
+from llama_runner.store.local_sources import LocalSources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llama_runner.core.plan import Plan
+    from llama_runner.core.step import Node, Step
+    from llama_runner.request.resolve import Request
+    from llama_runner.sources.local import LocalSafetensors
+
+
+class JointPlan(Value):
+    """What would run to make several models."""
+
+    plan: Plan
+    models: Mapping[str, frozenset[Node]]
+    """What each model needs, by its name."""
+
+    def needed_by(self, step: Step) -> list[str]:
+        """Return the names of the models that need a step."""
+        return [name for name, nodes in self.models.items() if step in nodes]
+
+    def title_of(self, step: Step) -> str:
+        """Return the name of a step for events: with the models that need it, unless all do."""
+        names = self.needed_by(step)
+        return step.kind if len(names) == len(self.models) else f"{step.kind} {', '.join(names)}"
+
+
+class JointPreparation(Preparation):
+    """Plans and executes the graphs of several requests together, in one store."""
+
+    def plan_together(self, requests: Mapping[str, Request]) -> JointPlan:
+        """Return which steps would run for the models of these names. Writes nothing."""
+        return self._together(requests, [graph_of(request) for request in requests.values()], remember=False)[0]
+
+    def make_together(self, requests: Mapping[str, Request]) -> None:
+        """Make what the models need. Raises the error of the first step that fails, after the others have stopped.
+
+        Nothing is raised where programs failed that were chosen automatically: others are tried once a model is made
+        by itself.
+        """
+        graphs = [graph_of(request) for request in requests.values()]
+        joint, observer = self._together(requests, graphs, remember=True)
+        if not joint.plan.pending:
+            return
+        if any(request.offline for request in requests.values()):
+            check_offline(joint.plan)
+        for graph in graphs:
+            announce(joint.plan, graph, self._sink)
+        remote = next((request.remote for request in requests.values() if request.remote is not None), None)
+        try:
+            self._execute(observer, joint.plan, remote, None, joint.title_of)
+        except StepError as error:
+            if not any(self._falls_back(graph.programs, error) for graph in graphs):
+                raise
+
+    def _together(
+        self, requests: Mapping[str, Request], graphs: Sequence[Pipeline], *, remember: bool
+    ) -> tuple[JointPlan, Observer]:
+        targets = shared_targets(graph.targets for graph in graphs)
+        remote = next((request.remote for request in requests.values() if request.remote is not None), None)
+
+        def inspect(source: LocalSafetensors) -> int | None:
+            graph = next(each for each in graphs if source in topological_order(each.targets))
+            return context_of(graph, source)
+
+        from_disk = LocalSources(
+            self._store,
+            remember=remember,
+            inspect=inspect,
+            on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
+        )
+        observer = Observer(self._store, from_disk, remote)
+        first: Any = next(iter(requests.values())).keywords
+        every = [step for each in targets for step in each]
+        plan = observer.plan(dict.fromkeys(every), snapshot_of(every, first, remote=remote is not None))
+        needed = {name: frozenset(topological_order(each)) for name, each in zip(requests, targets, strict=True)}
+        return JointPlan(plan, needed), observer

@@ -1,0 +1,178 @@
+"""Several declared models: one plan, made once, served together."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from llama_runner import Runner
+from llama_runner.config.config import Config
+from llama_runner.core.errors import ServerError, UsageError
+from llama_runner.core.events import Event, StepFinished, StepStarted
+from llama_runner.serving.registry import running
+from tests.conftest import Command, says
+
+TWO = """
+[gateway]
+listen = ["127.0.0.1:0"]
+[defaults]
+binaries = "{bins}"
+port = 0
+[models.a]
+demo = true
+quantization = "q8_0"
+[models.b]
+demo = true
+quantization = "q4_k_m"
+"""
+ONE = TWO.partition("[models.b]")[0]
+
+
+@pytest.fixture
+def config(tmp_path: Path, binaries: Path) -> Iterator[Path]:
+    """Yield a configuration of two models; what runs for it is ended afterwards."""
+    [bins] = (binaries / "bins").glob("*/cpu-b*")
+    path = tmp_path / "llama-runner.toml"
+    path.write_text(TWO.format(bins=bins))
+    yield path
+    path.write_text(ONE.format(bins=bins))
+    Runner(tmp_path / "root").down(config=path)
+
+
+def change(config: Path, old: str, new: str) -> None:
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+
+
+def test_15_05_one_plan_has_each_shared_step_once(tmp_path: Path, config: Path, llama_runner: Command) -> None:
+    plan = llama_runner("up", "--dry-run", "--json", "--config", config, "--root", tmp_path / "root").json
+    steps = [(step["name"], step["models"]) for step in plan["steps"] if step["name"] in ("convert", "quantize")]
+    assert steps == [("convert", ["a", "b"]), ("quantize", ["a"]), ("quantize", ["b"])]
+    assert set(plan["launch"]) == {"a", "b"}
+    assert not (tmp_path / "root").exists(), "a dry run writes nothing"
+    said = llama_runner("up", "--dry-run", "--config", config, "--root", tmp_path / "root")
+    assert re.search(r"quantize +\w+ .*\n +for a\n", said.out)
+
+
+def test_15_05_what_models_share_is_made_once(tmp_path: Path, config: Path) -> None:
+    events: list[Event] = []
+    runner = Runner(tmp_path / "root", config=config, on_event=events.append)
+    made = runner.deployment().prepare(runner.prepare)
+    assert made["a"].model.name == "model.q8_0.gguf"
+    assert made["b"].model.name == "model.q4_k_m.gguf"
+    started = Counter(event.step for event in events if isinstance(event, StepStarted))
+    assert started["convert"] == 1
+    assert started["quantize a"] == started["quantize b"] == 1
+    events.clear()
+    runner.deployment().prepare(runner.prepare)
+    assert not [event for event in events if isinstance(event, (StepStarted, StepFinished))]
+
+
+def test_15_05_models_of_different_programs_are_planned_apart(tmp_path: Path, config: Path) -> None:
+    change(config, "[models.b]\n", "[models.b]\nkeep_f16 = true\n")
+    plan = Runner(tmp_path / "root", config=config).deployment().plan()
+    kinds = [planned.step.kind for planned in plan.joint.plan.steps]
+    assert kinds.count("convert") == 2, "what is kept differs, so the steps do"
+
+
+def test_15_05_up_serves_several_models_at_one_address_until_down(
+    tmp_path: Path, config: Path, llama_runner: Command
+) -> None:
+    root = tmp_path / "root"
+    started = llama_runner("up", "--detach", "--json", "--config", config, "--root", root)
+    assert started.code == 0, started
+    entry = json.loads(started.out.splitlines()[-1])
+    assert entry["models"] == ["a", "b"]
+    again = llama_runner("up", "--detach", "--json", "--config", config, "--root", root)
+    assert json.loads(again.out.splitlines()[-1])["pid"] == entry["pid"], "what runs stays"
+    for name in ("a", "b"):
+        question = {"model": name, "messages": [{"role": "user", "content": "what is a step?"}], "max_tokens": 4}
+        answer = httpx2.post(f"{entry['url']}/v1/chat/completions", json=question, timeout=60)
+        assert answer.json()["model"] == name
+    assert "gateway" in [each["alias"] for each in llama_runner("ps", "--json", "--root", root).json]
+    stopped = llama_runner("down", "--json", "--config", config, "--root", root)
+    assert entry["pid"] in [each["pid"] for each in stopped.json]
+    assert not running(root / ".llama_runner" / "servers")
+    says(llama_runner("reload", "--config", config, "--root", root), 8, "nothing runs for")
+
+
+def test_15_05_reload_restarts_only_what_changed(tmp_path: Path, config: Path) -> None:
+    change(config, config.read_text()[config.read_text().index("[models.b]") :], "")
+    runner = Runner(tmp_path / "root", config=Config.load(config))
+    first = runner.up()
+    assert (first.alias, first.detached) == ("a", True)
+    same = Runner(tmp_path / "root").reload(config=config)
+    assert [each.pid for each in same] == [first.pid]
+    change(config, "[models.a]\n", "[models.a]\nctx_size = 512\n")
+    changed = Runner(tmp_path / "root").reload(config=config)
+    assert [each.alias for each in changed] == ["a"]
+    assert changed[0].pid != first.pid
+    assert changed[0].context == 512
+    assert [each.pid for each in Runner(tmp_path / "root").down(config=config)] == [changed[0].pid]
+
+
+def test_15_05_the_gateway_keeps_what_it_has_when_the_file_is_wrong(tmp_path: Path, config: Path) -> None:
+    runner = Runner(tmp_path / "root")
+    entry = runner.up(config=config)
+    text = config.read_text()
+    config.write_text(text + "[models.c]\nsource = 5\n")
+    with pytest.raises(UsageError, match=r"models\.c\.source"):
+        runner.reload(config=config)
+    assert [about["pid"] for about in running(runner.servers) if about.get("kind") == "gateway"] == [entry.pid]
+    config.write_text(text.replace("[models.b]", "[models.c]"))
+    [now] = runner.reload(config=config)
+    assert (now.pid, now.models) == (entry.pid, ["a", "c"])
+
+
+def test_15_05_a_subset_of_the_models_is_served(tmp_path: Path, config: Path, llama_runner: Command) -> None:
+    root = tmp_path / "root"
+    says(llama_runner("up", "aa", "--config", config, "--root", root), 2, "no model called 'aa'", "did you mean a?")
+    one = llama_runner("up", "b", "--detach", "--json", "--config", config, "--root", root)
+    assert one.code == 0, one
+    assert [about["alias"] for about in running(root / ".llama_runner" / "servers")] == ["b"]
+    assert llama_runner("down", "--config", config, "--root", root).out.startswith("stopped   b at ")
+
+
+def test_15_05_without_a_file_or_a_model_the_way_out_is_said(tmp_path: Path, llama_runner: Command) -> None:
+    says(llama_runner("up", "--config", "", "--root", tmp_path), 2, "there is no configuration file", "config init")
+    path = tmp_path / "llama-runner.toml"
+    path.write_text("")
+    says(llama_runner("up", "--config", path, "--root", tmp_path), 2, "declares no model", "[models.NAME]")
+    with pytest.raises(UsageError, match="there is no configuration file"):
+        Runner(tmp_path).up()
+
+
+def test_15_05_a_gateway_that_cannot_listen_says_why(tmp_path: Path, config: Path) -> None:
+    change(config, "127.0.0.1:0", "203.0.113.9:0")
+    change(config, "[gateway]\n", "[gateway]\ninsecure = true\n")
+    with pytest.raises(ServerError, match=r"203\.0\.113\.9"):
+        Runner(tmp_path / "root").up(config=config)
+
+
+def test_15_05_up_locked_obeys_the_lock_file_beside_the_configuration(
+    tmp_path: Path, config: Path, llama_runner: Command
+) -> None:
+    root = tmp_path / "root"
+    locked = llama_runner("lock", "--json", "--config", config, "--root", root)
+    assert locked.code == 0, locked
+    assert locked.json["file"] == str(config.with_name("llama-runner.lock"))
+    assert [each["name"] for each in locked.json["models"]] == ["demo:q8_0", "demo:q4_k_m"]
+    Runner(root).deployment(config=config, locked=True).prepare(Runner(root).prepare)
+    assert llama_runner("prepare", "a", "--locked", "--config", config, "--root", root).code == 0
+    change(config, '"q4_k_m"', '"q6_k"')
+    says(llama_runner("up", "--locked", "--config", config, "--root", root), 3, "demo:q6_k is not in")
+
+
+def test_15_02_a_service_of_a_declared_model_names_the_configuration(
+    tmp_path: Path, config: Path, llama_runner: Command
+) -> None:
+    given = ("a", "--root", tmp_path / "root", "--port", "8123")
+    shown = llama_runner("service", "show", *given, env={"LLAMA_RUNNER_CONFIG": str(config)})
+    assert f"--config={config}" in shown.out, shown

@@ -1,0 +1,171 @@
+"""A gateway as a process, with the real llama-server and the demo model behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.serving import request
+
+Start = Callable[..., "Running"]
+
+
+class Running:
+    """``python -m llama_runner.gateway``, and what it wrote."""
+
+    def __init__(self, config: Path, root: Path, *listen: str, **env: str) -> None:
+        words = [word for address in listen or ("127.0.0.1:0",) for word in ("--listen", address)]
+        self.config = config
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "llama_runner.gateway", "--config", config, "--root", root, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **env},
+        )
+        self.lines: list[dict[str, Any]] = []
+        """What it wrote: events, and a line for each request."""
+        self._news = threading.Condition()
+        self._seen = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        ready = self.until("gateway_ready")
+        self.urls: list[str] = ready["urls"]
+        self.url = self.urls[0]
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(_object(line))
+                self._news.notify_all()
+
+    def until(self, event: str) -> dict[str, Any]:
+        """Wait for an event after the one that was waited for last."""
+        with self._news:
+            while True:
+                for at in range(self._seen, len(self.lines)):
+                    if self.lines[at].get("event") == event:
+                        self._seen = at + 1
+                        return self.lines[at]
+                if self.process.poll() is not None or not self._news.wait(60):
+                    raise AssertionError(f"no {event}: {self.lines}")
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        return request(self.url, path, headers=headers)
+
+    def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
+        return request(self.url, path, body, headers)
+
+    def chat(self, model: str, **more: object) -> tuple[int, Any]:
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, **more}
+        return self.post("/v1/chat/completions", body)
+
+    def running(self) -> dict[str, dict[str, Any]]:
+        """Return the models that are loaded, load or stop, by name."""
+        return {model["name"]: model for model in self.get("/running")[1]["models"]}
+
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        """Return the first true value of a condition about another process."""
+        end = time.monotonic() + 60
+        while not (found := condition()):
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.02)
+        return found
+
+    def children(self) -> list[psutil.Process]:
+        """Return the processes of llama-server that it started."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in found if child.is_running() and "llama-server" in " ".join(_words(child))]
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric over its labels."""
+        status, text = self.get("/metrics")
+        assert status == 200
+        rows = [line.rsplit(" ", 1) for line in text.decode().splitlines() if line.startswith(f"llama_runner_{name}")]
+        return sum(float(value) for _, value in rows)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"text": line}
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, binaries: Path) -> Iterator[Start]:
+    """Return a function that starts a gateway for the text of a configuration file."""
+    started: list[Running] = []
+
+    def start(text: str, *listen: str, **env: str) -> Running:
+        config = tmp_path / "llama-runner.toml"
+        config.write_text(text, encoding="utf-8")
+        started.append(Running(config, binaries, *listen, **env))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+TWO = "[defaults]\nthreads = 1\n[models.one]\ndemo = true\n[models.two]\ndemo = true\n"
+"""Two models that are the demo model."""
+
+TIGHT = """
+[gateway.memory]
+host = "32M"
+prompt_cache = 0
+"""
+"""Memory for one of them."""
+
+_SLOW = """#!/bin/sh
+# The real llama-server, which is not started as a server before there is the file that GGML_TEST_GATE names.
+case "$*" in *"--alias one "*)
+    while [ -n "$GGML_TEST_GATE" ] && [ ! -e "$GGML_TEST_GATE" ]; do sleep 0.05; done ;;
+esac
+exec "{program}" "$@"
+"""
+
+
+@pytest.fixture
+def slow_programs(tmp_path: Path, binaries: Path) -> Path:
+    """Return a directory of programs whose server starts when the test says so."""
+    from llama_runner import Runner
+
+    real = Runner(binaries).prepare(demo=True).binaries
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    for program in real.iterdir():
+        if program.name != "llama-server" and not program.name.startswith("."):
+            (directory / program.name).symlink_to(program)
+    server = directory / "llama-server"
+    server.write_text(_SLOW.replace("{program}", str(real / "llama-server")), encoding="utf-8")
+    server.chmod(0o755)
+    return directory
