@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llama_runner.cli import main, plain_arguments
 from llama_runner.cli.arguments import Arguments, arguments_of
 from llama_runner.core.option import Option
-from tests.conftest import Command
+from tests.conftest import Command, on_a_free_port
 
 ODD = ("", "-", "--", "-1", "0", "٣", "1_0", " 1", "+1", "1e3", "nan", ".5", "5.", "9" * 20, "auto", "8G", "0x1", "a=b")
 OUTSIDE = ("--help", "-h", "--version", "--metrics", "--no-projector", "--print-diagnostics", "--roo", "-qq8_0", "-fa")
@@ -145,25 +145,40 @@ def test_plan_loads_no_click(tmp_path: Path) -> None:
 
 
 CLICK = "import sys; from llama_runner.cli.main import main; sys.exit(main())"
+CONFIG = "[models.quick]\ndemo = true\nport = 7\nctx_size = 512\nllama = { parallel = 2 }\n"
 
 
 @pytest.mark.parametrize(
     "line",
     [
+        "plan",
         "plan --demo",
         "plan --demo --json",
-        "plan no-such-file.gguf",
-        "prepare no-such-file.gguf --json",
+        "plan no.gguf",
+        "plan quick",
+        "plan quick --port 1 --llama-env --root {root} -- --metrics",
+        "plan quik",
+        "prepare no.gguf --json",
+        "run no.gguf",
         "run -",
-        "plan",
     ],
 )
 def test_output_and_exit_status_are_those_of_click(line: str, llama_runner: Command, tmp_path: Path) -> None:
-    words = [*line.split(), "--root", str(tmp_path / "root")]
-    ours = llama_runner(*words)
-    by_click = [sys.executable, "-c", CLICK, *words, *(["--port", "0"] if words[0] == "run" else [])]
-    theirs = subprocess.run(by_click, check=False, capture_output=True, text=True, cwd=tmp_path / "cwd")
+    (tmp_path / "cwd" / "llama-runner.toml").write_text(CONFIG)
+    root = str(tmp_path / "root")
+    words = on_a_free_port([word.format(root=root) for word in line.split()])
+    environment = {**os.environ, "LLAMA_RUNNER_ROOT": root}
+    ours = llama_runner(*words, env=environment)
+    theirs = subprocess.run(
+        [sys.executable, "-c", CLICK, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "cwd",
+        env=environment,
+    )
     assert (ours.code, ours.out, ours.err) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert ours.code == 0 or "no.gguf" in line or line in ("plan", "plan quik", "run -"), ours
 
 
 @pytest.mark.parametrize("start", ["llama_runner.cli.start", "llama_runner.cli.main"])
