@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.deployment import Deployment
+    from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
+    from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
@@ -154,6 +156,25 @@ class Maker(Root):
         )
 
     @public_method
+    def recommend(
+        self,
+        model: str | Path | None = None,
+        *,
+        context: int | None = None,
+        memory: int | None = None,
+        **keywords: Unpack[RunnerKeywords],
+    ) -> Recommendation:
+        """Return which quantization, context and cache type suit this machine, with memory and speed of each.
+
+        Fetches no weights. ``context`` is the number of tokens that must fit; by default 4096, or what the model was
+        trained for if that is less. ``memory`` is the number of bytes to plan with instead of what is available.
+        """
+        from llama_runner.recommend.recommend import recommend  # noqa: PLC0415 - not on the warm path
+
+        model, _, keywords = self._declared(model, None, keywords)
+        return recommend(model, keywords, store=self.store, sink=self._sink, context=context, memory=memory)
+
+    @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
         """Prepare models and write commit, recipes, tools and digests of each into a lock file.
 
@@ -190,6 +211,28 @@ class Maker(Root):
 
         inventory, lineage = self.models.lineage(name)
         return history_of(inventory, lineage, self.plan, self._sink)
+
+    @public_method
+    def generate(
+        self,
+        target: Target,
+        *names: str,
+        config: Config | str | os.PathLike[str] | None = None,
+        options: GenerateOptions | None = None,
+    ) -> Generated:
+        """Return the files that run declared models elsewhere; ``Generated.write`` writes them.
+
+        ``target`` is ``compose``, ``quadlet``, ``kubernetes``, ``systemd`` or ``dockerfile``. ``names`` are those of
+        the configuration file; none means all. ``config`` defaults to that of the ``Runner``. Uses no network.
+        ``CannotGenerate`` for what cannot run there.
+        """
+        from llama_runner.generate.files import GenerateOptions, generate  # noqa: PLC0415 - not on the warm path
+        from llama_runner.generate.memory import known_memory  # noqa: PLC0415
+
+        quietly = Maker(self.root)
+        memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
+        found = None if target == "dockerfile" else self._configured(config)
+        return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:

@@ -27,7 +27,6 @@ HEAVY = {
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
     "llama_runner.status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
     "fsspec", "s3fs", "cyclonedx", "packageurl",
-    "tomlkit",
 }  # fmt: skip
 
 
@@ -289,13 +288,6 @@ HTTP = {
     "client/sync_client.py": {"httpx2"},
     "serving/llama_server/readiness.py": {"http.client"},
     "system/http_failure.py": {"urllib.request"},
-    "gateway/application.py": {"aiohttp"},
-    "gateway/gateway.py": {"aiohttp"},
-    "gateway/interface.py": {"aiohttp"},
-    "gateway/listeners.py": {"aiohttp"},
-    "gateway/process.py": {"aiohttp"},
-    "gateway/relay.py": {"aiohttp"},
-    "gateway/routes.py": {"aiohttp"},
 }
 """What speaks HTTP: to others; to the Hub, on its library's session; to servers, as a client and while one starts
 (``http.client``, which loads faster). The last one asks which proxy the system has."""
@@ -312,6 +304,8 @@ def test_12_04_one_module_speaks_http_to_others_than_the_hub_and_servers() -> No
             speaks = {name for name in names if name in http or name.endswith(".get_session")}
             if speaks:
                 found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).update(speaks)
+    of_the_gateway = {name: found.pop(name) for name in sorted(found) if name.startswith("gateway/")}
+    assert all(speaks == {"aiohttp"} for speaks in of_the_gateway.values()), "the gateway serves with one library"
     assert found == HTTP
 
 

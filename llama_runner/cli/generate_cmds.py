@@ -124,7 +124,8 @@ def quadlet(**given: Any) -> None:
 def kubernetes(**given: Any) -> None:
     """Write objects for Kubernetes.
 
-    A Deployment, a Service and a volume for each model. With a remote store, each pod fetches what it needs and no volume is kept; --max-replicas adds an autoscaler then.
+    A Deployment, a Service and a volume for each model. With a remote store, each pod fetches what it needs and no
+    volume is kept; --max-replicas adds an autoscaler then.
     """
     _write("kubernetes", given)
 

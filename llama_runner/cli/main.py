@@ -52,6 +52,8 @@ class _Commands(click.Group):
         "config": "config_cmds",
         "generate": "generate_cmds",
         "search": "search_cmds",
+        "recommend": "recommend_cmd",
+        "presets": "preset_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",

@@ -164,8 +164,11 @@ class ModelDraft(ModelTable):
         value: Any = values[0]
         if takes_path(f"--{flag.key}"):
             value = self._path_value(f"--{flag.key}", value)
-        elif flag.kind == "number":
+        elif flag.kind == "number" and value not in ("auto", "all"):
             value = _number(value)
+            if isinstance(value, str):
+                self.skip(line, text, "expected a number")
+                return
         if flag.key in _JOINED and isinstance(was := self.table.get("llama", {}).get(key), str):
             value = f"{was},{value}"
             self.table["llama"].pop(key)

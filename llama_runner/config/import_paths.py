@@ -77,7 +77,7 @@ def with_variables(value: object) -> object:
         return [with_variables(each) for each in value]
     if not isinstance(value, str):
         return value
-    return re.sub(r"\$(?=[${])", "$$", value).replace(OPEN, "${").replace(CLOSE, "}")
+    return value.replace("${", "$${").replace(OPEN, "${").replace(CLOSE, "}")
 
 
 def _is_host_path(text: str) -> bool:

@@ -37,7 +37,7 @@ class ModelTable:
     def put(self, line: int, text: str, keys: tuple[str, ...], value: Any, note: str = "") -> None:  # noqa: ANN401 - TOML
         """Set a key, and report the text that says so."""
         if holds_secret(value):
-            self._report.secret(line, text.split("=", maxsplit=1)[0].split(maxsplit=1)[0], [value], KEY_FILE)
+            self._report.secret(line, ".".join(keys), [value], KEY_FILE)
             return
         note = "; ".join(filter(None, (self.note, note)))
         table = self.table
