@@ -165,7 +165,7 @@ def list_(**given: Any) -> None:
 @shared.store
 @click.argument("files", nargs=-1, metavar="[FILE [FILE]]")
 def diff(**given: Any) -> None:
-    """Show what differs between the configuration and the servers that run, or between two files.
+    """Show what differs from the servers that run, or between two files.
 
     Without FILE: declared models that do not run or run with other options, and servers of this file that it no
     longer declares. With one FILE: what the configuration changes against it; with two, what the second changes. The
@@ -216,7 +216,10 @@ def schema(output: str | None) -> None:
 @click.command()
 @shared.store
 def path(**given: Any) -> None:
-    """Print the path of the configuration file that commands read here. The exit status is 2 if there is none."""
+    """Print the path of the configuration file that is read here.
+
+    The exit status is 2 if there is none.
+    """
     found = given_path(given)
     if not os.path.lexists(found):
         from llama_runner.config.errors import no_such_config_error  # noqa: PLC0415 - only then
