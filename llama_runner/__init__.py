@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     )
     from llama_runner.client.replies import Reply, ReplyChunk
     from llama_runner.client.sync_client import Client, Stream
+    from llama_runner.config.config import Config
+    from llama_runner.config.deployment import Deployment, DeploymentPlan
+    from llama_runner.config.errors import ConfigError
     from llama_runner.core.errors import (
         DownloadError,
         ExitCode,
@@ -73,8 +76,12 @@ __all__ = [
     "CannotGenerate",
     "CannotKeep",
     "Client",
+    "Config",
+    "ConfigError",
     "ConnectionLost",
     "ContextExceeded",
+    "Deployment",
+    "DeploymentPlan",
     "Diagnosis",
     "DownloadError",
     "Event",
@@ -146,6 +153,9 @@ _WHERE = {
     ),
     "llama_runner.client.replies": ("ReplyChunk", "Reply"),
     "llama_runner.client.sync_client": ("Client", "Stream"),
+    "llama_runner.config.config": ("Config",),
+    "llama_runner.config.deployment": ("Deployment", "DeploymentPlan"),
+    "llama_runner.config.errors": ("ConfigError",),
     "llama_runner.core.errors": (
         "DownloadError",
         "ExitCode",

@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llama_runner.management import Management
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
@@ -15,7 +16,6 @@ from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.request.runner_methods import public_method
-from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_users
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
+    from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
 
 
-class Maker(Root):
+class Maker(Management):
     """A root with the pipeline: plan, prepare, make, lock."""
 
     @public_method
@@ -153,6 +154,25 @@ class Maker(Root):
             locked=locked,
             lock_timeout=self._lock_timeout,
         )
+
+    @public_method
+    def recommend(
+        self,
+        model: str | Path | None = None,
+        *,
+        context: int | None = None,
+        memory: int | None = None,
+        **keywords: Unpack[RunnerKeywords],
+    ) -> Recommendation:
+        """Return which quantization, context and cache type suit this machine, with memory and speed of each.
+
+        Fetches no weights. ``context`` is the number of tokens that must fit; by default 4096, or what the model was
+        trained for if that is less. ``memory`` is the number of bytes to plan with instead of what is available.
+        """
+        from llama_runner.recommend.recommend import recommend  # noqa: PLC0415 - not on the warm path
+
+        model, _, keywords = self._declared(model, None, keywords)
+        return recommend(model, keywords, store=self.store, sink=self._sink, context=context, memory=memory)
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:

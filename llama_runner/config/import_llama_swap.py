@@ -158,6 +158,9 @@ class _File:
             self._report.add(error.line, name, "not taken", "", f"the model is left out: {error}")
             return
         call = find_call(words)
+        if not words:
+            self._report.add(command.line, name, "not taken", "", "the model is left out: cmd is no text")
+            return
         if call is None:
             why = f"the model {name} is left out: its command starts no llama-server"
             self._report.add(command.line, shown_command(words), "not taken", "", why)

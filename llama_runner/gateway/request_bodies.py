@@ -77,10 +77,8 @@ def _remote_url(value: object, depth: int) -> str | None:
             if isinstance(url, str) and _is_remote(url):
                 return url
     source = value.get("source")
-    if isinstance(source, dict) and (source.get("type") in ("url", "file") or "url" in source):
-        url = source.get("url") or source.get("file_id")
-        if not isinstance(url, str) or _is_remote(url):
-            return str(url)
+    if isinstance(source, dict) and isinstance(url := source.get("url"), str) and _is_remote(url):
+        return url
     return next((url for each in value.values() if (url := _remote_url(each, depth - 1)) is not None), None)
 
 

@@ -113,3 +113,29 @@ def test_the_permissions_of_the_file_stay(ours: Path) -> None:
     ours.chmod(0o600)
     write_into(ours, command("llama-server -m /m/x.gguf"), "x")
     assert ours.stat().st_mode & 0o777 == 0o600
+
+
+def test_models_are_added_to_a_file_whose_tables_are_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "llama-runner.toml"
+    path.write_text('[models.a]\nsource = "/a.gguf"\n[gateway]\nqueue = 4\n[models.b]\nsource = "/b.gguf"\n')
+    write_into(path, command("llama-server -m /m/c.gguf --temp 0.5"), "x")
+    write_into(path, command("llama-server -m /m/d.gguf --alias a"), "x", force=True)
+    config = Config.load(path)
+    assert {name: model.source for name, model in config.models.items()} == {
+        "a": "/m/d.gguf",
+        "b": "/b.gguf",
+        "c": "/m/c.gguf",
+    }
+    assert config.models["c"].sampling == {"temperature": 0.5}
+    assert config.gateway.queue == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", 'models = { a = { source = "/a.gguf" } }\n', "models.a.source = '/a'\n"]
+)
+def test_models_are_added_to_a_file_with_tables_of_any_form(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "llama-runner.toml"
+    path.write_text(text)
+    write_into(path, command("llama-server -m /m/c.gguf --temp 0.5"), "x")
+    assert "c" in Config.load(path).models
+    assert ("a" in Config.load(path).models) == ("/a" in text)

@@ -16,6 +16,9 @@ import psutil
 import pytest
 
 from tests.e2e.serving import request
+from tests.gateway.ollama_gateway import client, ollama_gateway, ollama_js, ollama_store
+
+__all__ = ["client", "ollama_gateway", "ollama_js", "ollama_store"]
 
 Start = Callable[..., "Running"]
 
@@ -169,3 +172,44 @@ def slow_programs(tmp_path: Path, binaries: Path) -> Path:
     server.write_text(_SLOW.replace("{program}", str(real / "llama-server")), encoding="utf-8")
     server.chmod(0o755)
     return directory
+
+
+SHARED = """
+[defaults]
+threads = 1
+
+[models.one]
+demo = true
+aliases = ["gpt-4o-mini", "claude-haiku"]
+
+[models.one.variants.cold]
+sampling = { temperature = 0.0, n_predict = 3 }
+system = "Answer in one word."
+
+[models.secret]
+demo = true
+hidden = true
+
+[models.vectors]
+demo = true
+purpose = "embeddings"
+
+[models.broken]
+gguf_path = "broken.gguf"
+
+[models.rescued]
+gguf_path = "broken.gguf"
+fallback = ["one"]
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, binaries: Path) -> Iterator[Running]:
+    """Return a gateway that the tests of a module share."""
+    directory = tmp_path_factory.mktemp("gateway")
+    (directory / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
+    config = directory / "llama-runner.toml"
+    config.write_text(SHARED, encoding="utf-8")
+    running = Running(config, binaries)
+    yield running
+    running.end()
