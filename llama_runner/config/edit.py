@@ -126,12 +126,14 @@ def rename(path: Path, old: str, new: str) -> Change:
     return _change(path, keys, change)
 
 
-def replace_text(path: Path, text: str, *, insist: bool = False) -> Change:
-    """Replace the whole text of a file; with ``insist`` also by one with mistakes. Raises ``ConfigError``."""
+def replace_text(path: Path, text: str, *, before: str, insist: bool = False) -> Change:
+    """Replace the text ``before`` of a file by another, with ``insist`` also by one with mistakes.
+
+    Raises ``ConfigError``, and ``StoreError`` if the file has another text by now.
+    """
+    if not insist:
+        Config.load(path, text=text)
     with _locked(path) as target:
-        before = text_of(path, ())
-        if not insist:
-            Config.load(path, text=text)
         _write(target, before, text)
     return Change(path, before, text)
 

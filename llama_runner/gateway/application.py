@@ -34,7 +34,7 @@ _PUBLIC = ("/health",)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 _MAX_BODY = 64 << 20
-_STRANGER = Client(name="unknown")
+_STRANGER = Client(name="unknown", models=())
 
 
 class Settings(Value):
@@ -225,4 +225,6 @@ class Application:
             "bytes": exchange.sent,
             "error": exchange.error,
         }
+        if exchange.ignored:
+            line["ignored"] = list(exchange.ignored)
         return line | {f"{kind}_tokens": count for kind, count in exchange.tokens.items()}

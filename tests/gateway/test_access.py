@@ -163,7 +163,7 @@ def test_tls_is_served_to_other_machines(gateway: Start, tmp_path: Path) -> None
 def ended(config: Path, root: Path, *listen: str) -> tuple[int, str]:
     """Return exit status and the error of a gateway that does not start."""
     words = [word for address in listen for word in ("--listen", address)]
-    command = [sys.executable, "-m", "llama_runner.gateway", "--config", config, "--root", root, *words]
+    command = [sys.executable, "-m", "llama_runner.gateway", "--config", str(config), "--root", str(root), *words]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert not done.stderr
     said = json.loads(done.stdout.splitlines()[-1])

@@ -153,8 +153,8 @@ def test_any_answer_with_an_error_becomes_one(body: bytes, status: int) -> None:
     failure = protocols.failure_of_answer(status, body)
     assert failure.message
     for protocol in ("openai", "anthropic", "ollama", "responses"):
-        json.dumps(protocols.error_body(failure, protocol, "id"))  # type: ignore[arg-type]
-        assert protocols.stream_error(failure, protocol, "id").endswith(b"\n")  # type: ignore[arg-type]
+        json.dumps(protocols.error_body(failure, protocol, "id"))
+        assert protocols.stream_error(failure, protocol, "id").endswith(b"\n")
 
 
 def test_errors_say_whether_to_send_the_request_again() -> None:
