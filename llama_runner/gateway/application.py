@@ -225,4 +225,6 @@ class Application:
             "bytes": exchange.sent,
             "error": exchange.error,
         }
+        if exchange.ignored:
+            line["ignored"] = list(exchange.ignored)
         return line | {f"{kind}_tokens": count for kind, count in exchange.tokens.items()}

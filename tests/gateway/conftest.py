@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from tests.e2e.serving import request
-from tests.gateway.ollama_gateway import client, ollama_gateway, ollama_store
+from tests.gateway.ollama_gateway import client, ollama_gateway, ollama_js, ollama_store
 
-__all__ = ["client", "ollama_gateway", "ollama_store"]
+__all__ = ["client", "ollama_gateway", "ollama_js", "ollama_store"]
 
 Start = Callable[..., "Running"]
 
