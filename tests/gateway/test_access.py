@@ -213,7 +213,9 @@ def test_a_file_of_limits_that_is_wrong_is_refused(tmp_path: Path, text: str, me
 
 
 def test_the_file_of_limits_in_the_documentation_is_read(tmp_path: Path) -> None:
-    [text] = re.findall(r"^```toml limits\n(.*?)^```", (REPOSITORY / "docs" / "gateway.md").read_text(), re.M | re.S)
+    [text] = re.findall(
+        r"^```toml limits\n(.*?)^```", (REPOSITORY / "docs" / "gateway.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     [client] = read_keys(None, private(tmp_path / "limits.toml", text)).values()
     assert client == Client(name="alice", models=("qwen*", "gpt-4o-mini"), requests=4)
 
