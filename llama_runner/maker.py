@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llama_runner.management import Management
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
@@ -15,7 +16,6 @@ from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.request.runner_methods import public_method
-from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_users
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llama_runner.request.options import RunnerKeywords
 
 
-class Maker(Root):
+class Maker(Management):
     """A root with the pipeline: plan, prepare, make, lock."""
 
     @public_method

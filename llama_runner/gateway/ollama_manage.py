@@ -153,9 +153,9 @@ def _is_template_of(template: Any, facts: ModelFacts | None) -> bool:  # noqa: A
 
 def _remove_file(root: Path, file: Path) -> None:
     """Delete a model file of the store; with it everything of its source where it is the only model file of it."""
-    from llama_runner.root import Root  # noqa: PLC0415 - loads the library
+    from llama_runner.management import Management  # noqa: PLC0415 - loads the library
 
-    library = Root(root).models
+    library = Management(root).models
     for model in library.list():
         for artifact in model.files:
             if file != root / artifact.path and root / artifact.path not in file.parents:
