@@ -7,9 +7,9 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
-import tomllib
 
 from llama_runner.config.presets import PRESETS
+from llama_runner.config.toml import loads
 from tests.conftest import REPOSITORY, says
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_presets_of_the_file_are_listed_beside_the_built_in_ones(llama_runner: C
         "built in",
     ]
     shown = llama_runner("presets", "show", "mine", *words)
-    assert tomllib.loads(shown.out)["presets"]["mine"] == {"ctx_size": 512, "llama": {"parallel": 3}, "pin": True}
+    assert loads(shown.out)["presets"]["mine"] == {"ctx_size": 512, "llama": {"parallel": 3}, "pin": True}
     assert not (tmp_path / "root").exists(), "nothing is written"
 
 
