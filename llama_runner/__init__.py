@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     )
     from llama_runner.client.replies import Reply, ReplyChunk
     from llama_runner.client.sync_client import Client, Stream
+    from llama_runner.config.config import Config
+    from llama_runner.config.deployment import Deployment, DeploymentPlan
+    from llama_runner.config.errors import ConfigError
     from llama_runner.core.errors import (
         DownloadError,
         ExitCode,
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.generate.errors import CannotGenerate
+    from llama_runner.generate.files import Generated, GenerateOptions
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
@@ -69,14 +74,21 @@ __all__ = [
     "Build",
     "BuildResult",
     "BuildStore",
+    "CannotGenerate",
     "CannotKeep",
     "Client",
+    "Config",
+    "ConfigError",
     "ConnectionLost",
     "ContextExceeded",
+    "Deployment",
+    "DeploymentPlan",
     "Diagnosis",
     "DownloadError",
     "Event",
     "ExitCode",
+    "GenerateOptions",
+    "Generated",
     "History",
     "Inspection",
     "Interrupted",
@@ -143,6 +155,9 @@ _WHERE = {
     ),
     "llama_runner.client.replies": ("ReplyChunk", "Reply"),
     "llama_runner.client.sync_client": ("Client", "Stream"),
+    "llama_runner.config.config": ("Config",),
+    "llama_runner.config.deployment": ("Deployment", "DeploymentPlan"),
+    "llama_runner.config.errors": ("ConfigError",),
     "llama_runner.core.errors": (
         "DownloadError",
         "ExitCode",
@@ -158,6 +173,8 @@ _WHERE = {
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
+    "llama_runner.generate.errors": ("CannotGenerate",),
+    "llama_runner.generate.files": ("GenerateOptions", "Generated"),
     "llama_runner.library.artifact_history": ("History",),
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),

@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llama_runner.management import Management
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
@@ -15,7 +16,6 @@ from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.request.runner_methods import public_method
-from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_users
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llama_runner.config.config import Config
     from llama_runner.config.deployment import Deployment
     from llama_runner.config.model import Settings
+    from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.recommend.recommendation import Recommendation
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from llama_runner.request.options import RunnerKeywords
 
 
-class Maker(Root):
+class Maker(Management):
     """A root with the pipeline: plan, prepare, make, lock."""
 
     @public_method
@@ -225,6 +226,28 @@ class Maker(Root):
 
         inventory, lineage = self.models.lineage(name)
         return history_of(inventory, lineage, self.plan, self._sink)
+
+    @public_method
+    def generate(
+        self,
+        target: Target,
+        *names: str,
+        config: Config | str | os.PathLike[str] | None = None,
+        options: GenerateOptions | None = None,
+    ) -> Generated:
+        """Return the files that run declared models elsewhere; ``Generated.write`` writes them.
+
+        ``target`` is ``compose``, ``quadlet``, ``kubernetes``, ``systemd`` or ``dockerfile``. ``names`` are those of
+        the configuration file; none means all. ``config`` defaults to that of the ``Runner``. Uses no network.
+        ``CannotGenerate`` for what cannot run there.
+        """
+        from llama_runner.generate.files import GenerateOptions, generate  # noqa: PLC0415 - not on the warm path
+        from llama_runner.generate.memory import known_memory  # noqa: PLC0415
+
+        quietly = Maker(self.root)
+        memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
+        found = None if target == "dockerfile" else self._configured(config)
+        return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:

@@ -1,4 +1,4 @@
-"""Every command in README.md and docs/models.md is run."""
+"""Every command in README.md, docs/models.md and docs/up.md is run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.fakehub.hub import Hub
 
 README = (REPOSITORY / "README.md").read_text()
 MODELS = (REPOSITORY / "docs" / "models.md").read_text()
+UP = (REPOSITORY / "docs" / "up.md").read_text()
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -28,7 +29,7 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def commands() -> list[str]:
-    lines = [re.split(" +# ", line)[0] for block in blocks("sh", README + MODELS) for line in block.splitlines()]
+    lines = [re.split(" +# ", line)[0] for block in blocks("sh", README + MODELS + UP) for line in block.splitlines()]
     return sorted({line for line in lines if line})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,7 +69,7 @@ def show(**given: Any) -> None:
         click.echo(json.dumps({"name": name, "purpose": _purpose(preset), "origin": origin, "settings": settings}))
         return
     comments = [f"# {line}" for line in (_purpose(preset), about) if line]
-    say(f"[presets.{name}]", *comments, *(f"{key} = {_toml(value)}" for key, value in settings.items()))
+    say(f"[presets.{_key(name)}]", *comments, *(f"{key} = {_toml(value)}" for key, value in settings.items()))
 
 
 def _purpose(preset: Settings) -> str:
@@ -82,11 +83,16 @@ def _origin(name: str, known: Mapping[str, Settings]) -> str:
 def _settings(preset: Settings) -> list[tuple[str, Any]]:
     found = list(preset.options.items())
     found += [
-        (f"{part}.{key}", value)
+        (f"{part}.{_key(key)}", value)
         for part in ("llama", "sampling", "template")
         for key, value in getattr(preset, part).items()
     ]
     return found + [(key, value) for key in _KEYS if (value := getattr(preset, key)) is not None]
+
+
+def _key(name: str) -> str:
+    """Return a name as a key of TOML: quoted where it has other characters than letters, digits and dashes."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _toml(value: object) -> str:

@@ -115,7 +115,8 @@ class Deployment:
         """
         remember_config(self._store.private, self.config)
         if len(self.models) > 1 and not self.locked:
-            self._preparation.make_together(self._requests(remember=True))
+            servers = {name: each.server for name, each in self.models.items()}
+            self._preparation.make_together(self._requests(remember=True), servers)
         return {
             name: prepare_one(each.source, server=each.server, **self.keywords(name))
             for name, each in self.models.items()

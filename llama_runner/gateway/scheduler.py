@@ -274,28 +274,24 @@ class Scheduler:
             self._stop(each)
 
     def _grant_all(self, now: float) -> None:
-        """Grant requests for loaded models, but none that is younger than a request that waited for too long."""
-        starving = next(
-            (
-                (request, lacks)
-                for request in self.waiting.values()
-                if now >= request.since + self.limits.patience
-                and (slot := self.slots[request.model]).phase == "stopped"
-                and now >= slot.retry_at
-                and slot.need is not None
-                and (lacks := self._lacking(slot))
-            ),
-            None,
-        )
-        passed = False
+        """Grant requests for loaded models, but none that is younger than a request that waited for too long.
+
+        While a model waits for memory, the others have fewer requests in progress: they end sooner.
+        """
+        hungry = [
+            (since, lacks)
+            for slot, since in self._wanted()
+            if since is not None and slot.phase == "stopped" and now >= slot.retry_at and slot.need is not None
+            if (lacks := self._lacking(slot))
+        ]
+        starving = [(since, lacks) for since, lacks in hungry if now >= since + self.limits.patience]
+        most = self.limits.contended if hungry else self.limits.in_flight
         for request in list(self.waiting.values()):
             slot = self.slots[request.model]
-            if starving is not None and request is starving[0]:
-                passed = True
-            holds_up = passed and starving is not None and not slot.policy.pin
-            if holds_up and starving is not None and starving[1].keys() & (slot.need or {}).keys():
+            places = () if slot.policy.pin or slot.need is None else slot.need.keys()
+            if any(since < request.since and not lacks.keys().isdisjoint(places) for since, lacks in starving):
                 continue
-            if slot.takes_requests and len(slot.in_flight) < self.limits.in_flight:
+            if slot.takes_requests and len(slot.in_flight) < most:
                 del self.waiting[request.id]
                 slot.in_flight[request.id] = request.keep_alive
                 self._granted[request.id] = (request.model, slot.instance)

@@ -38,8 +38,10 @@ class Limits(Value):
 
     queue: int = 512
     """Requests that may wait for one model."""
-    in_flight: int = 64
+    in_flight: int = 1024
     """Requests that one model may have in progress; more wait."""
+    contended: int = 64
+    """The same while another model waits for memory."""
     max_wait: float = 600.0
     """A request that waited so long, while its model was neither prepared nor loaded, is refused."""
     patience: float = 15.0

@@ -10,7 +10,7 @@ from llama_runner.core.immutable import Value
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.generate.dockerfile import VARIANTS, Variant
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.generate.workload import OF_IMAGE, MemoryNeed, ServedModel, workloads
+from llama_runner.generate.workload import OF_IMAGE, MemoryNeed, ServedModel, Workload, workloads
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _OF_GATEWAY = ("system", "sessions", "fallback", "ttl", "preload", "pin", "hidde
 _OVERHEAD = 256 << 20
 """Bytes of llama-runner itself, with some for its checks."""
 _LEAST = 64 << 20
+_PROMPTS = 4 << 30
+"""The most that the gateway gives to the prompts of all models, unless the file says another size."""
 
 
 class GenerateOptions(Value):
@@ -49,6 +51,8 @@ class GenerateOptions(Value):
     """The remote store that containers fetch from, instead of the one that is declared."""
     max_replicas: int = 1
     """Pods of each model in Kubernetes at most."""
+    per_model: bool = False
+    """Whether each of several models has a container of its own; else one has all, behind the gateway."""
     user: str | None = None
     """The user of units of the system; None: units of the user who starts them."""
     program: str = "llama-runner"
@@ -111,7 +115,7 @@ def generate(
     if target == "dockerfile":
         from llama_runner.generate import dockerfile  # noqa: PLC0415 - one of five
 
-        text = dockerfile.dockerfile(options.variant, package=f"llama-runner=={__version__}")
+        text = dockerfile.dockerfile(options.variant, package=f"llama-runner[gateway]=={__version__}")
         return Generated(target, {dockerfile.FILE_NAME: text})
     if config is None:
         raise CannotGenerate(
@@ -123,20 +127,29 @@ def generate(
         raise no_models_error(config.path)
     remote = options.remote_store or config.store.remote_store
     _check_memory_names(options, [each.model.name for each in resolved])
-    needs_memory = target != "systemd"
-    models = [served(each, remote, _need(each, options, memory) if needs_memory else None) for each in resolved]
-    notes = tuple(note for each in resolved for note in _notes(each, in_image=target != "systemd"))
-    return Generated(target, _files(target, models, options, remote, config.path.parent), notes)
-
-
-def _files(
-    target: Target, models: Sequence[ServedModel], options: GenerateOptions, remote: str | None, base: Path
-) -> dict[str, str]:
-    image, variant = options.image_name, options.variant
     if target == "systemd":
         from llama_runner.generate.systemd import systemd  # noqa: PLC0415 - one of five
 
-        return systemd(models, program=options.program, user=options.user)
+        files = systemd([served(each, remote) for each in resolved], program=options.program, user=options.user)
+        return Generated(target, files, tuple(note for each in resolved for note in _notes(each, in_image=False)))
+    needs = {each.names[0]: _need(each, options, memory) for each in resolved}
+    cluster = target == "kubernetes"
+    if len(resolved) > 1 and not options.per_model:
+        from llama_runner.generate.gateway import gateway  # noqa: PLC0415 - as above
+
+        need = _need_together(list(needs.values()), options, config.gateway.memory.prompt_cache)
+        containers = [gateway(config, resolved, cluster=cluster, remote_store=options.remote_store, memory=need)]
+        return Generated(target, _files(target, containers, options, remote, config.path.parent))
+    models = [served(each, remote, needs[each.names[0]]) for each in resolved]
+    containers = workloads(models, cluster=cluster, metrics=options.max_replicas > 1)
+    notes = tuple(note for each in resolved for note in _notes(each, in_image=True))
+    return Generated(target, _files(target, containers, options, remote, config.path.parent), notes)
+
+
+def _files(
+    target: Target, containers: Sequence[Workload], options: GenerateOptions, remote: str | None, base: Path
+) -> dict[str, str]:
+    image, variant = options.image_name, options.variant
     if target == "kubernetes":
         from llama_runner.generate import kubernetes  # noqa: PLC0415 - as above
 
@@ -149,9 +162,7 @@ def _files(
             keeps_store=not is_remote,
             max_replicas=options.max_replicas,
         )
-        containers = workloads(models, cluster=True, metrics=options.max_replicas > 1)
         return {kubernetes.FILE_NAME: kubernetes.kubernetes(containers, cluster)}
-    containers = workloads(models)
     if target == "compose":
         from llama_runner.generate import compose  # noqa: PLC0415 - as above
 
@@ -202,6 +213,18 @@ def _need(
         return None
     taken, prompts = known
     return None if prompts < 0 else MemoryNeed(taken + _OVERHEAD, taken + _OVERHEAD + prompts)
+
+
+def _need_together(
+    needs: Sequence[MemoryNeed | None], options: GenerateOptions, prompts: int | None
+) -> MemoryNeed | None:
+    """Return what the gateway may take: the largest model at first, all of them and the shared prompts at most."""
+    if isinstance(options.memory, int):
+        return next(iter(needs))
+    known = [each.request for each in needs if each is not None]
+    if len(known) < len(needs):
+        return None
+    return MemoryNeed(max(known), sum(known) + (_PROMPTS if prompts is None else prompts))
 
 
 def _check_memory_names(options: GenerateOptions, names: Sequence[str]) -> None:

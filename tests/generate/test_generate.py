@@ -328,7 +328,7 @@ def test_a_file_that_was_changed_is_not_overwritten_without_force(llama_runner: 
     assert llama_runner("generate", "compose").out == (directory / "compose.yaml").read_text()
     several = llama_runner("generate", "quadlet", "-o", "units")
     assert several.code == 0
-    assert len(list((directory / "units").iterdir())) == 5
+    assert len(list((directory / "units").iterdir())) == 4
     says(llama_runner("generate", "quadlet", "-o", "compose.yaml"), 2, "compose.yaml is a file")
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from llama_runner.generate.workload import PORT, ROOT, UID
+from tests.documentation import programs
 from tests.generate.conftest import Make
 
 SETPRIV = f"setpriv --reuid {UID} --regid {UID} --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs"
@@ -55,7 +56,6 @@ def test_the_command_and_the_health_check_work_on_a_read_only_root(make: Make, b
         os.chown(directory, UID, UID)
     for parent in (tmp_path, *list(tmp_path.parents)[:2]):
         parent.chmod(0o755)
-    [programs] = [path.parent for path in (binaries / "bins").glob("*/*/llama-server")]
     service = yaml.safe_load(make("compose", "demo").files["compose.yaml"])["services"]["demo"]
     words = [word.replace("$$", "$") for word in service["command"]]
     check = service["healthcheck"]["test"][1:]
@@ -77,7 +77,7 @@ def test_the_command_and_the_health_check_work_on_a_read_only_root(make: Make, b
             "STORE": str(store),
             "PYTHONDONTWRITEBYTECODE": environment["PYTHONDONTWRITEBYTECODE"],
             "LLAMA_RUNNER_ROOT": str(store),
-            "PROGRAMS": str(programs),
+            "PROGRAMS": str(programs(binaries)),
             "LLAMA_SERVER_BINS_DIR": str(opt),
         },
     )

@@ -1,4 +1,4 @@
-"""``Root``: what can be asked of one root without preparing a model. ``Runner`` adds the pipeline."""
+"""``Management``: the part of ``Runner`` that makes nothing: builds, library, services, servers, gc, search."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llama_runner.status import Status
 
 
-class Root:
+class Management:
     """One root: its store, builds, services and servers. The arguments are those of ``Runner``."""
 
     @public_method
