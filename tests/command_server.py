@@ -41,12 +41,13 @@ OF_THE_INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "COVERAGE_", "TZ")
 class CommandServer:
     """The server, for one process of pytest. It ends when its socket is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *prefix: str) -> None:
+        """``prefix`` are words before those that start it, such as ``setpriv`` with its options."""
         self._control, theirs = socket.socketpair()
         self._environment = of_the_interpreter(os.environ)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.command_server", str(theirs.fileno())],
+                [*prefix, sys.executable, "-m", "tests.command_server", str(theirs.fileno())],
                 cwd=REPOSITORY,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # no threads in a process that forks
                 stdin=subprocess.DEVNULL,

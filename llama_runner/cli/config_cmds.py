@@ -13,6 +13,7 @@ class _Commands(click.Group):
         **dict.fromkeys(("check", "show", "list", "diff", "schema", "path"), "config_show_cmds"),
         **dict.fromkeys(("edit", "get", "set", "unset", "remove", "rename"), "config_edit_cmds"),
         **dict.fromkeys(("import", "export"), "config_transfer_cmds"),
+        "init": "config_init_cmd",
     }
     _named = frozenset(("list", "set", "import", "export"))
     """Commands whose function has an underscore at its end: Python has the name."""
@@ -33,8 +34,8 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands)
 def config() -> None:
-    """Write, check, show and change llama-runner.toml, which declares models.
+    """Write, check, show and change the configuration file.
 
-    The file is the one of --config or LLAMA_RUNNER_CONFIG, else the nearest llama-runner.toml in this directory or
-    above, the one in the root, or the one in the user's configuration directory.
+    llama-runner.toml declares models. The file is the one of --config or LLAMA_RUNNER_CONFIG, else the nearest
+    llama-runner.toml in this directory or above, the one in the root, or the one in the user's configuration directory.
     """

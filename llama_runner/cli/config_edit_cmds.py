@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from contextlib import suppress
@@ -78,7 +77,10 @@ def unset(**given: Any) -> None:
 @shared.store
 @click.argument("model", cls=shared.CompletedArgument, metavar="NAME")
 def remove(**given: Any) -> None:
-    """Remove a model from the configuration file. Its files stay; `models remove` deletes them."""
+    """Remove a model from the configuration file.
+
+    Its files stay; `models remove` deletes them.
+    """
     from llama_runner.config import edit as edits  # noqa: PLC0415 - not for --help
 
     _tell(edits.remove(given_path(given), given["model"]), given)
@@ -89,7 +91,7 @@ def remove(**given: Any) -> None:
 @click.argument("model", cls=shared.CompletedArgument, metavar="OLD")
 @click.argument("new")
 def rename(**given: Any) -> None:
-    """Give a declared model another name, also where `fallback` names it."""
+    """Give a declared model another name, also in `fallback`."""
     from llama_runner.config import edit as edits  # noqa: PLC0415 - not for --help
 
     _tell(edits.rename(given_path(given), given["model"], given["new"]), given)
@@ -108,21 +110,20 @@ def _tell(change: Change, given: dict[str, Any]) -> None:
 @shared.store
 @shared.option("--force", is_flag=True, help="Install the file although it has mistakes.")
 def edit(**given: Any) -> None:
-    """Open the configuration file in $VISUAL or $EDITOR, and check it before it is replaced.
+    """Open the configuration file in $VISUAL or $EDITOR.
 
-    What is edited is a copy. If it has mistakes they are printed, and on a terminal you are asked whether to edit it
-    again; else the file stays as it is and the copy is kept.
+    What is edited is a copy, which is checked before it replaces the file. If it has mistakes they are printed, and on
+    a terminal you are asked whether to edit it again; else the file stays as it is and the copy is kept.
     """
     from llama_runner.config.edit import replace_text  # noqa: PLC0415 - not for --help
     from llama_runner.config.errors import ConfigError  # noqa: PLC0415
     from llama_runner.config.reader import text_of  # noqa: PLC0415
+    from llama_runner.system.files import write_atomically  # noqa: PLC0415
 
     path = given_path(given)
     text = text_of(path, ())
-    number, name = tempfile.mkstemp(prefix="llama-runner-", suffix=".toml")
-    copy = Path(name)
-    os.close(number)
-    copy.write_text(text, encoding="utf-8", newline="")
+    copy = Path(tempfile.mkdtemp(prefix="llama-runner-")) / path.name
+    write_atomically(copy, text.encode())
     keep = True
     try:
         while True:
@@ -147,6 +148,7 @@ def edit(**given: Any) -> None:
         if not keep:
             with suppress(OSError):
                 copy.unlink()
+                copy.parent.rmdir()
 
 
 def _asks() -> bool:

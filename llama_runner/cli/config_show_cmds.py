@@ -91,15 +91,15 @@ def show(**given: Any) -> None:
     NAME is a model, an alias, a variant or an adapter; without it, every model is shown. Options of `run` may be
     given: they count more than the file, as there.
     """
-    from llama_runner.cli.declared_models import is_given  # noqa: PLC0415 - not for --help
+    from llama_runner.cli.arguments import arguments_of  # noqa: PLC0415 - not for --help
     from llama_runner.config.keys import MODEL_OPTIONS  # noqa: PLC0415
     from llama_runner.config.shown import effective  # noqa: PLC0415
 
-    config, context = _loaded(given), click.get_current_context()
+    config, arguments = _loaded(given), arguments_of(given)
     flags = {
         key: not given[option.argument] if option.name == "projector" else given[option.argument]
         for key, option in MODEL_OPTIONS.items()
-        if option.argument in given and is_given(context, option.argument)
+        if option.argument in given and option.argument in arguments.given
     }
     names = list(config.models) if given["model"] is None else [given["model"]]
     found = {}
@@ -165,7 +165,7 @@ def list_(**given: Any) -> None:
 @shared.store
 @click.argument("files", nargs=-1, metavar="[FILE [FILE]]")
 def diff(**given: Any) -> None:
-    """Show what differs between the configuration and the servers that run, or between two files.
+    """Show what differs from the servers that run, or between two files.
 
     Without FILE: declared models that do not run or run with other options, and servers of this file that it no
     longer declares. With one FILE: what the configuration changes against it; with two, what the second changes. The
@@ -216,7 +216,10 @@ def schema(output: str | None) -> None:
 @click.command()
 @shared.store
 def path(**given: Any) -> None:
-    """Print the path of the configuration file that commands read here. The exit status is 2 if there is none."""
+    """Print the path of the configuration file that is read here.
+
+    The exit status is 2 if there is none.
+    """
     found = given_path(given)
     if not os.path.lexists(found):
         from llama_runner.config.errors import no_such_config_error  # noqa: PLC0415 - only then

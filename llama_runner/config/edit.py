@@ -22,10 +22,11 @@ from llama_runner.config.reader import LARGEST, can_be_name, text_of
 from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable import Value
+from llama_runner.core.printable import printable
 from llama_runner.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _LOCK_TIMEOUT_S = 30.0
 
@@ -97,6 +98,43 @@ def remove(path: Path, name: str) -> Change:
     if (config := _loaded(path)) is not None:
         name = config.model(name).name
     return unset(path, dotted(("models", name)))
+
+
+def add_model(path: Path, name: str, table: dict[str, Any]) -> Change:
+    """Declare a model. Raises ``UsageError`` if the file declares the name already."""
+    keys = ("models", name)
+
+    def change(text: str) -> tuple[str, dict[str, Any]]:
+        expected = _parsed(path, text)
+        if name in expected.get("models", {}):
+            raise UsageError(f"{path} declares {name!r} already", hint="give it another name with --name")
+        after = text if text.endswith("\n") or not text else f"{text}\n"
+        return after + ("\n" if after else "") + model_text(name, table), {
+            **expected,
+            "models": {**expected.get("models", {}), name: table},
+        }
+
+    return _change(path, keys, change)
+
+
+def model_text(name: str, table: dict[str, Any], comments: Mapping[str, str] | None = None) -> str:
+    """Return a model as TOML, with a comment above some of its keys."""
+    import tomlkit  # noqa: PLC0415 - only for changes
+
+    lines = [f"[{dotted(('models', name))}]"]
+    for key, value in table.items():
+        if comments and key in comments:
+            lines.append(f"# {printable(comments[key])}")
+        lines.append(tomlkit.dumps({key: value}).strip() if not isinstance(value, dict) else _inline(key, value))
+    return "\n".join(lines) + "\n"
+
+
+def _inline(key: str, value: dict[str, Any]) -> str:
+    import tomlkit  # noqa: PLC0415 - as above
+
+    table = tomlkit.inline_table()
+    table.update(value)
+    return tomlkit.dumps({key: table}).strip()
 
 
 def rename(path: Path, old: str, new: str) -> Change:

@@ -43,7 +43,7 @@ class Settings(Value):
     keys: Keys = field(default_factory=dict)
     insecure: bool = False
     """Whether other machines need no key."""
-    fetches_images: bool = False
+    fetch_images: bool = False
     """Whether llama-server may fetch images from the addresses that clients give."""
     max_body: int = _MAX_BODY
     """Bytes of a body."""
@@ -61,7 +61,7 @@ class Application:
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
-        Routes(gateway, fetches_images=settings.fetches_images).add_to(self.web)
+        Routes(gateway, fetch_images=settings.fetch_images).add_to(self.web)
         self._created = CreatedStore(gateway.root)
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls)
 

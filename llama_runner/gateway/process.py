@@ -72,7 +72,13 @@ class Process:
         table = config.gateway
         keys = read_keys(table.api_key_file, table.limits_file)
         pulls = PullRules(tuple(table.allow_pull), table.max_pull)
-        return Settings(keys=keys, insecure=table.insecure, pulls=pulls, access_log=self._write)
+        return Settings(
+            keys=keys,
+            insecure=table.insecure,
+            fetch_images=table.fetch_images,
+            pulls=pulls,
+            access_log=self._write,
+        )
 
     def _catalogue(self, config: Config) -> Catalogue:
         return catalogue_from(config, lambda name: profiles.read(layout.profiles(self._runner.root), name))
@@ -175,6 +181,7 @@ def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) 
     Raises ``LlamaRunnerError`` before it listens.
     """
     given = _parser().parse_args(arguments)
+    _allow_many_files()
     if write is not None:
         asyncio.run(Process(given, write).run())
         return
@@ -205,3 +212,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="serve only this model")
     parser.add_argument("--log", default="", metavar="FILE", help="the log, below the root, that `ps` names")
     return parser
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files to what is permitted: each request has two sockets."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ImportError, OSError, ValueError):
+        return

@@ -276,7 +276,7 @@ class TestEdit:
         broken = llama_runner("config", "edit", env={"VISUAL": "sed -i s/8124/true/", "TMPDIR": str(tmp_path)})
         assert broken.code == 2
         assert "port = 8124" in path.read_text()
-        [copy] = tmp_path.glob("llama-runner-*.toml")
+        [copy] = tmp_path.glob("llama-runner-*/llama-runner.toml")
         assert f"what you wrote is in {copy}" in broken.err
         forced = llama_runner("config", "edit", "--force", env={"VISUAL": "sed -i s/8124/true/"})
         assert (forced.code, "port = true" in path.read_text()) == (0, True), forced

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
 import stat
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.gateway.access import is_allowed_origin, is_local_host, read_keys
+from llama_runner.gateway.clients import Client
 from llama_runner.gateway.listeners import address_of
+from tests.conftest import REPOSITORY
 from tests.e2e.serving import request
 from tests.gateway.conftest import TWO, Running, Start
 from tests.gateway.streams import Stream
@@ -207,6 +210,14 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
 def test_a_file_of_limits_that_is_wrong_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(LlamaRunnerError, match=message):
         read_keys(None, private(tmp_path / "limits.toml", text))
+
+
+def test_the_file_of_limits_in_the_documentation_is_read(tmp_path: Path) -> None:
+    [text] = re.findall(
+        r"^```toml limits\n(.*?)^```", (REPOSITORY / "docs" / "gateway.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    [client] = read_keys(None, private(tmp_path / "limits.toml", text)).values()
+    assert client == Client(name="alice", models=("qwen*", "gpt-4o-mini"), requests=4)
 
 
 def test_a_file_of_limits_that_others_may_read_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from llama_runner.config.config import Config
 from llama_runner.demo import EXAMPLES

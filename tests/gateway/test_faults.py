@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +20,9 @@ from tests.gateway.conftest import TIGHT, TWO, Running, Start
 from tests.gateway.streams import Stream
 
 SLOW = '[defaults]\nthreads = 1\n[models.one]\ndemo = true\nbinaries = "{programs}"\n[models.two]\ndemo = true\n'
+
+COUNT = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+"""Clients at once: each has two sockets here and two in the gateway."""
 
 
 def loading(running: Running) -> psutil.Process:
@@ -143,3 +150,44 @@ def test_nobody_reads_the_log_and_the_gateway_goes_on(tmp_path: Path, binaries: 
                 client.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 assert client.recv(100).startswith(b"HTTP/1.1 404")
         process.kill()
+
+
+def resident_mib(running: Running) -> float:
+    return float(psutil.Process(running.process.pid).memory_info().rss) / (1 << 20)
+
+
+def test_a_slow_reader_does_not_grow_the_gateway(gateway: Start, fake_programs: Path) -> None:
+    running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=json.dumps({"stream": 3200}))
+    with Stream(running.url, "one") as warm:
+        warm.first()
+    with Stream(running.url, "one") as stream:
+        stream.first()
+        before = resident_mib(running)
+        assert stream.answer is not None
+        for _ in range(100):  # 200 MiB are offered, and a few are taken
+            stream.answer.read(1 << 16)
+            time.sleep(0.01)
+        assert resident_mib(running) - before < 16
+
+
+def test_a_thousand_clients_that_wait_for_the_next_token_are_served_and_cost_little(
+    gateway: Start, fake_programs: Path
+) -> None:
+    running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=json.dumps({"stream": -1}))
+    port = int(running.url.rpartition(":")[2])
+    body = json.dumps({"model": "one", "messages": [], "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with contextlib.ExitStack() as clients:
+        opened = []
+        before = 0.0
+        for number in range(COUNT):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=120))
+            client.sendall(head + body)
+            assert b" 200 " in client.recv(1 << 10)
+            opened.append(client)
+            if number == 10:
+                before = resident_mib(running)
+        assert running.running()["one"]["in_flight"] == COUNT
+        assert resident_mib(running) - before < 0.1 * COUNT
+    running.wait_for(lambda: running.running()["one"]["in_flight"] == 0)
+    assert running.chat("two")[0] == 200

@@ -77,7 +77,7 @@ def test_no_address_is_passed_on_as_an_image(part: dict[str, Any], path: str) ->
     for body in ({"messages": [{"role": "user", "content": [part]}]}, {"input": [{"content": [{"content": [part]}]}]}):
         with pytest.raises(BadRequest, match="not fetched from URLs"):
             request_bodies.check(path, body)
-        request_bodies.check(path, body, fetches_images=True)
+        request_bodies.check(path, body, fetch_images=True)
 
 
 def test_the_bytes_of_an_image_and_links_in_a_text_are_passed_on() -> None:

@@ -176,7 +176,7 @@ def test_within_an_hour_nobody_is_asked_and_then_only_whether_it_changed(served:
 
 
 @pytest.mark.parametrize(("fault", "seconds"), [("limit", 1800), ("secondary", 60), ("429", 60)])
-def test_a_limit_is_told_and_kept(served: Releases, tmp_path: Path, fault: str, seconds: int) -> None:
+def test_a_limit_is_reported_and_kept(served: Releases, tmp_path: Path, fault: str, seconds: int) -> None:
     clock = Time(float(served.reset - 1800))
     served.faults["latest"] = fault
     listing = ReleasesApi(tmp_path, settings(served), now=clock)
