@@ -44,6 +44,7 @@ _MOST_PROMPTS = 4 << 30
 _SHARES = 4
 """Parts of the budget of prompt caches that one model gets one of."""
 _LOG_LINES = 20
+_ABSENT_S = 10.0
 
 
 class Child(Value, eq=False):
@@ -85,6 +86,8 @@ class Children:
         self._prepared: dict[str, _Made] = {}
         self._facts: dict[str, ModelFacts] = {}
         """Of models that were only looked at, by their launch."""
+        self._absent: dict[str, float] = {}
+        """Until when models that were not there are not looked for again: clients ask for lists often."""
         self._preparing = asyncio.Semaphore(_PREPARES)
         self._stopping: set[tuple[str, int]] = set()
         """Instances that are to be stopped, while they load too."""
@@ -289,14 +292,23 @@ class Children:
             return made.facts
         launch = launch_of(model)
         kept = self._facts.get(launch)
+        if kept is None and time.monotonic() < self._absent.get(launch, 0.0):
+            return None
         try:
             if kept is None or not await self._thread(_is_unchanged, kept):
                 kept = await self._thread(self._look, model)
         except LlamaRunnerError:
-            return None
+            kept = None
         if kept is not None:
             self._facts[launch] = kept
+        else:
+            self._facts.pop(launch, None)
+            self._absent[launch] = time.monotonic() + _ABSENT_S
         return kept
+
+    def look_again(self) -> None:
+        """Forget which models were not there: one may have been fetched."""
+        self._absent.clear()
 
     def _look(self, model: DeclaredModel) -> ModelFacts | None:
         keywords = {**model.keywords, "offline": True}

@@ -214,6 +214,7 @@ class Gateway:
     async def declare(self, catalogue: Catalogue) -> None:
         """Serve other names or models from now on. Only models whose launch differs are stopped."""
         self.catalogue = catalogue
+        self.children.look_again()
         self._declared |= catalogue.declared
         self.tell(state.Reload(policies_of(catalogue)))
 

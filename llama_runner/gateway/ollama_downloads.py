@@ -100,19 +100,20 @@ class Downloads:
             check_repository(source)
         async with aclosing(self._jobs.follow(source, keywords, largest=self.rules.largest, keep=keep)) as statuses:
             async for status in statuses:
-                if status.get("status") == "success" and found is None:
+                if status.get("status") == "success":
                     await self._serve(name, source)
                 yield status
 
     async def _serve(self, name: str, source: str) -> None:
-        """Serve a pulled model under the name that the client gave it."""
-        name = name.removesuffix(LATEST)
-        try:
-            await self._created.change(lambda made: made.with_pulled(name, source))
-        except LlamaRunnerError as error:
-            raise client_error(error) from error
-        if find_name(name, self._models.catalogue.served) is None:
-            await self._models.declare(self._models.catalogue.with_model(DeclaredModel(name=name, source=source)))
+        """Serve a pulled model, under the name that the client gave it if it has none yet."""
+        name, catalogue = name.removesuffix(LATEST), self._models.catalogue
+        if find_name(name, catalogue.served) is None:
+            try:
+                await self._created.change(lambda made: made.with_pulled(name, source))
+            except LlamaRunnerError as error:
+                raise client_error(error) from error
+            catalogue = self._models.catalogue.with_model(DeclaredModel(name=name, source=source))
+        await self._models.declare(catalogue)
 
 
 def _source_of(declared: DeclaredModel) -> tuple[str, Json]:

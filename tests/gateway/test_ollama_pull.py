@@ -124,6 +124,23 @@ def test_a_pulled_model_is_there_after_a_restart_and_gone_after_delete(
     assert read_created(root) == CreatedModels()
 
 
+def test_a_declared_model_is_listed_once_it_is_pulled_and_not_after_it_is_deleted(
+    started: Callable[..., Running], hub: Hub
+) -> None:
+    with ollama.Client(started('[models.mine]\nsource = "acme/demo-GGUF"\n').url) as client:
+        assert client.list().models == []
+        with pytest.raises(ollama.ResponseError, match="not on the disk"):
+            client.show("mine")
+        assert client.pull("mine").status == "success"
+        assert [each.model for each in client.list().models] == ["mine:latest"]
+        assert client.chat("mine", ASKED, options=GREEDY).message.content == ANSWER
+        client.delete("mine")
+        assert client.list().models == []
+        with pytest.raises(ollama.ResponseError, match="declared in the configuration"):
+            client.delete("mine")
+        assert client.chat("mine", ASKED, options=GREEDY).message.content == ANSWER
+
+
 def test_two_clients_that_pull_one_model_share_a_download(gateway: Running, client: ollama.Client, hub: Hub) -> None:
     hub.fault("trickle", path="*.gguf", times=1, step=100_000)
     ends: list[Any] = []
