@@ -8,6 +8,7 @@ the configuration counts.
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
@@ -110,7 +111,10 @@ def change_created(root: Path, change: Callable[[CreatedModels], CreatedModels])
                 before = CreatedModels()
             after = change(before)
             if after != before:
-                write_json(path, _document(after), durable=True, mode=0o600, indent=1)
+                document = _document(after)
+                if len(json.dumps(document, indent=1)) >= _LARGEST:  # it could not be read again
+                    raise unwritable_error(path, f"it would be larger than the limit of {_LARGEST} bytes")
+                write_json(path, document, durable=True, mode=0o600, indent=1)
     except OSError as error:
         raise unwritable_error(path, error.strerror or str(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import threading
 from contextlib import suppress
@@ -161,7 +162,7 @@ class _Job:
 
     def _kill(self) -> None:
         if not self.ended.is_set():
-            self._child.kill()
+            processes.signal_group(self._child, signal.SIGKILL)
 
     async def follow(self) -> AsyncGenerator[Json, None]:
         """Yield the statuses so far and those to come, the newest of each text; raises ``PullFailed`` at the end."""

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.errors import StoreError
 from llama_runner.demo import EXAMPLES
 from llama_runner.gateway.created_models import CreatedModels, change_created, read_created
 from llama_runner.gateway.errors import BadRequest
@@ -273,6 +274,13 @@ def test_the_file_of_created_models_is_kept_where_it_is_damaged(tmp_path: Path) 
         with pytest.raises(Exception, match="damaged"):
             change_created(tmp_path, lambda made: made.with_pulled("x", "y"))
         assert file.read_text() == damaged
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    change_created(tmp_path, lambda made: made.with_pulled("a", "org/a"))
+    with pytest.raises(StoreError, match="larger than the limit"):
+        change_created(tmp_path, lambda made: made.with_pulled("b", "x" * (4 << 20)))
+    assert read_created(tmp_path).pulled == {"a": "org/a"}
 
 
 def test_the_configuration_counts_where_both_name_a_model() -> None:
