@@ -67,9 +67,13 @@ async def listen(runner: web.AppRunner, address: Address, tls: ssl.SSLContext | 
     except OSError as error:
         raise cannot_listen_error(address.host, address.port, error.strerror or str(error)) from None
     urls: list[str] = []
-    port = address.port
+    port, missing = address.port, None
     for family, kind, _, _, place in dict.fromkeys(found):
-        bound = socket.socket(family, kind)
+        try:
+            bound = socket.socket(family, kind)
+        except OSError as error:  # localhost also names ::1, which a machine without IPv6 has not
+            missing = error
+            continue
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -77,15 +81,25 @@ async def listen(runner: web.AppRunner, address: Address, tls: ssl.SSLContext | 
             bound.bind((place[0], port, *place[2:]))
         except OSError as error:
             bound.close()
-            if urls and family == socket.AF_INET6:  # a host name with an address that this machine has not
-                continue
-            raise _bind_error(address, error, registry) from None
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise _bind_error(address, error, registry) from None
+            missing = error
+            continue
         port = bound.getsockname()[1]
         context = None if address.is_local else tls
         await web.SockSite(runner, bound, ssl_context=context, backlog=_BACKLOG).start()
         shown = f"[{place[0]}]" if family == socket.AF_INET6 else str(place[0])
         urls.append(f"{'https' if context else 'http'}://{shown}:{port}")
+    if missing is not None and not urls:
+        raise _bind_error(address, missing, registry)
     return urls
+
+
+def forget(addresses: list[Address]) -> None:
+    """Remove the files of UNIX sockets at which nobody listens any more."""
+    for address in addresses:
+        if address.port is None:
+            clear_socket(Path(address.host))
 
 
 async def _listen_at_socket(runner: web.AppRunner, path: Path, registry: Path) -> str:

@@ -22,7 +22,7 @@ from llama_runner.gateway.access import read_keys
 from llama_runner.gateway.application import Application, Settings
 from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, limits_of
 from llama_runner.gateway.gateway import Gateway
-from llama_runner.gateway.listeners import address_of, check_addresses, listen, tls_context
+from llama_runner.gateway.listeners import address_of, check_addresses, forget, listen, tls_context
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.serving import profiles
 from llama_runner.serving.gateway_process import register_gateway
@@ -127,6 +127,7 @@ class Process:
             if not gateway.is_closed:
                 await gateway.close(0.0)
             await server.cleanup()
+            forget(self._addresses)
         self._tell("gateway_stopped")
 
     def _start_reload(self, application: Application) -> None:

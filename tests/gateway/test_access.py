@@ -145,6 +145,14 @@ def test_a_unix_socket_is_for_its_owner_only(gateway: Start, tmp_path: Path) -> 
         client.connect(str(path))
         client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200")
+    running.process.terminate()
+    running.until("gateway_stopped")
+    assert not path.exists()
+
+
+def test_localhost_is_every_loopback_address_of_the_machine(gateway: Start) -> None:
+    running = gateway(TWO, "localhost:0")
+    assert {request(url, "/health")[0] for url in running.urls} == {200}
 
 
 def test_tls_is_served_to_other_machines(gateway: Start, tmp_path: Path) -> None:
