@@ -7,6 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llama_runner.core.option_values import wrong_value_error
+from llama_runner.management import Management
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
@@ -15,7 +17,6 @@ from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.request.runner_methods import public_method
-from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_users
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.deployment import Deployment
+    from llama_runner.config.model import Settings
     from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from llama_runner.request.options import RunnerKeywords
 
 
-class Maker(Root):
+class Maker(Management):
     """A root with the pipeline: plan, prepare, make, lock."""
 
     @public_method
@@ -175,6 +177,20 @@ class Maker(Root):
         return recommend(model, keywords, store=self.store, sink=self._sink, context=context, memory=memory)
 
     @public_method
+    def preset(self, name: str, *, model: str | Path | None = None, memory: int | None = None) -> Settings:
+        """Return the preset of a name, built in or of the configuration, with the numbers for ``model`` if it is given.
+
+        ``memory`` is as for ``recommend``. Raises ``UsageError`` for a name that no preset has.
+        """
+        from llama_runner.config.presets import MachineFacts, for_machine, preset_of  # noqa: PLC0415 - as above
+
+        preset = preset_of(name, self.presets())
+        if model is None:
+            return preset
+        found = self.recommend(model, memory=memory)
+        return for_machine(preset, MachineFacts(found.free, max(1, found.kv_bytes), found.trained_context))
+
+    @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
         """Prepare models and write commit, recipes, tools and digests of each into a lock file.
 
@@ -232,6 +248,8 @@ class Maker(Root):
         quietly = Maker(self.root)
         memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
         found = None if target == "dockerfile" else self._configured(config)
+        if options is not None and not isinstance(options, GenerateOptions):
+            raise wrong_value_error("options", "GenerateOptions", options)
         return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method

@@ -18,7 +18,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library", "recommend"}),
     frozenset({"generate"}),
-    frozenset({"api", "maker", "root", "status"}),
+    frozenset({"api", "maker", "management", "status"}),
     frozenset({"gateway"}),
     frozenset({"cli", "pytest_plugin", "pytest_servers", "server"}),
     frozenset({"run_server", "__main__"}),

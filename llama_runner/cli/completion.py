@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import click
 
     from llama_runner.config.config import Config
-    from llama_runner.root import Root
+    from llama_runner.management import Management
 
 _FILES = frozenset({"archive", "lora", "model", "output", "path", "patches", "schema", "source", "binaries"})
 """Parameters that take the path of a file or a directory, beside the options of kind ``file``."""
@@ -49,10 +49,10 @@ def values(parameter: click.Parameter, context: click.Context, incomplete: str) 
     return found
 
 
-def _root(context: click.Context) -> Root:
-    from llama_runner.root import Root  # noqa: PLC0415 - not for options
+def _root(context: click.Context) -> Management:
+    from llama_runner.management import Management  # noqa: PLC0415 - not for options
 
-    return Root(context.params.get("root"))
+    return Management(context.params.get("root"))
 
 
 def _servers(context: click.Context) -> list[str]:

@@ -91,15 +91,15 @@ def show(**given: Any) -> None:
     NAME is a model, an alias, a variant or an adapter; without it, every model is shown. Options of `run` may be
     given: they count more than the file, as there.
     """
-    from llama_runner.cli.declared_models import is_given  # noqa: PLC0415 - not for --help
+    from llama_runner.cli.arguments import arguments_of  # noqa: PLC0415 - not for --help
     from llama_runner.config.keys import MODEL_OPTIONS  # noqa: PLC0415
     from llama_runner.config.shown import effective  # noqa: PLC0415
 
-    config, context = _loaded(given), click.get_current_context()
+    config, arguments = _loaded(given), arguments_of(given)
     flags = {
         key: not given[option.argument] if option.name == "projector" else given[option.argument]
         for key, option in MODEL_OPTIONS.items()
-        if option.argument in given and is_given(context, option.argument)
+        if option.argument in given and option.argument in arguments.given
     }
     names = list(config.models) if given["model"] is None else [given["model"]]
     found = {}

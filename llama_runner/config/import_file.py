@@ -165,6 +165,6 @@ def _imported(format_name: str, context: Context) -> Imported:
             items=items,
         )
     if context.name is not None and [*plain["models"]] != [name_for(context.name) or "model"]:
-        names = ", ".join(plain["models"])
-        raise UsageError(f"--name is for one model without a name of its own; here: {names}", hint="leave --name out")
+        listed = ", ".join(plain["models"])
+        raise UsageError(f"--name is for one model without a name of its own; here: {listed}", hint="leave --name out")
     return Imported(format_name, plain, context.report.items(), context.lines)

@@ -215,7 +215,11 @@ class _File:
                 draft.skip(each.line, each.shown(key), "what a client asks for counts here")
 
     def _take_variant(self, draft: ModelDraft, name: str, other: str, node: YamlNode) -> None:
-        called = _expanded(other, self._macros, name, node.line)
+        try:
+            called = _expanded(other, self._macros, name, node.line)
+        except _UnknownMacro as error:
+            draft.skip(node.line, f"setParamsByID: {other}", str(error))
+            return
         if called == name:
             self._take_parameters(draft, (), node)
             return

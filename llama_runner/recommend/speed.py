@@ -42,7 +42,7 @@ _TOKENS, _TIMES = 12, 5
 _TIMEOUT_S = 60.0
 _COPIED = 64 << 20
 _COPY_S = 0.5
-PER_LAYER_S, PER_TOKEN_S = 10e-6, 20e-6
+PER_LAYER_S, PER_TOKEN_S = 5e-6, 20e-6
 """Seconds beside reading, on processors: threads wait for each other in each layer, and a token is chosen and sent.
 Measured with the demo model, whose weights are read in no time."""
 _BUSY = 0.5

@@ -175,6 +175,11 @@ def model_names(private: Path) -> Path:
     return private / "names.json"
 
 
+def summaries(private: Path) -> Path:
+    """Return the file with the summaries of the records of models."""
+    return private / "summaries"
+
+
 def gateway_models(private: Path) -> Path:
     """Return the file with the models and names that clients of the gateway made."""
     return private / "gateway_models.json"

@@ -328,6 +328,13 @@ def test_a_name_is_for_a_file_with_one_model(tmp_path: Path) -> None:
             imported(name, name="mine")
 
 
+def test_a_variant_whose_macro_does_not_exist_is_not_taken(tmp_path: Path) -> None:
+    text = 'models: {a: {cmd: llama-server -m /m, filters: {setParamsByID: {"${B}:x": {temperature: 1}}}}}'
+    _, found = of_text(text, tmp_path)
+    assert "variants" not in found.tables["models"]["a"]
+    assert [item.note for item in found.not_taken] == ["there is no macro B"]
+
+
 def test_a_command_that_is_no_text_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed, match="cmd is no text"):
         of_text("models: {a: {cmd: [llama-server, -m, x]}}", tmp_path)

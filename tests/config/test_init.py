@@ -55,7 +55,8 @@ def ended(child: pexpect.spawn[str]) -> int | None:
     """Wait for the end and return the exit status."""
     child.expect(pexpect.EOF)
     child.wait()
-    return child.exitstatus
+    status: int | None = child.exitstatus
+    return status
 
 
 def test_the_wizard_asks_one_question_after_the_other_and_writes_a_file_that_runs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from llama_runner import Runner
 from llama_runner.gateway.created_models import change_created
 from llama_runner.gateway.models import ServedModel
+from tests.conftest import shared_root
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Running
@@ -85,3 +88,17 @@ def client(ollama_gateway: Running) -> Iterator[ollama.Client]:
     """Return a client of that gateway."""
     with ollama.Client(ollama_gateway.url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def ollama_js() -> Path:
+    """Return a directory where node finds ollama-js; it is fetched once."""
+    if shutil.which("node") is None:
+        pytest.skip("needs node")
+    directory = shared_root() / "npm"
+    if not (directory / "node_modules" / "ollama").is_dir():
+        command = ["npm", "install", "--prefix", str(directory), "--no-audit", "--no-fund", "ollama@0.6"]
+        done = shutil.which("npm") and subprocess.run(command, check=False, capture_output=True, timeout=120)
+        if not done or done.returncode:
+            pytest.skip("npm cannot fetch ollama-js")
+    return directory

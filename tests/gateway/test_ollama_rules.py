@@ -10,7 +10,6 @@ import datetime as dt
 import gc
 import json
 import re
-import shutil
 import socket
 import subprocess
 import warnings
@@ -26,7 +25,6 @@ from langchain_core.messages import HumanMessage
 from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
 
 from llama_runner.demo import EXAMPLES
-from tests.conftest import shared_root
 from tests.gateway.conftest import Running
 
 QUESTION, ANSWER = EXAMPLES[0]
@@ -215,20 +213,6 @@ def test_langchain_calls_a_tool(ollama_gateway: Running) -> None:
 # ollama-js
 
 
-@pytest.fixture(scope="session")
-def node() -> Path:
-    """Return a directory where node finds ollama-js; it is fetched once."""
-    if shutil.which("node") is None:
-        pytest.skip("needs node")
-    directory = shared_root() / "npm"
-    if not (directory / "node_modules" / "ollama").is_dir():
-        command = ["npm", "install", "--prefix", str(directory), "--no-audit", "--no-fund", "ollama@0.6"]
-        done = shutil.which("npm") and subprocess.run(command, check=False, capture_output=True, timeout=120)
-        if not done or done.returncode:
-            pytest.skip("npm cannot fetch ollama-js")
-    return directory
-
-
 SCRIPT = """
 import { Ollama } from "ollama"
 const ollama = new Ollama({ host: process.argv[2] })
@@ -250,8 +234,8 @@ console.log(JSON.stringify({ text, listed, vectors, status, aborted }))
 """
 
 
-def test_ollama_js_streams_to_the_end_and_an_abort_frees_the_slot(ollama_gateway: Running, node: Path) -> None:
-    script = node / "client.mjs"
+def test_ollama_js_streams_to_the_end_and_an_abort_frees_the_slot(ollama_gateway: Running, ollama_js: Path) -> None:
+    script = ollama_js / "client.mjs"
     script.write_text(SCRIPT)
     done = subprocess.run(
         ["node", str(script), ollama_gateway.url, QUESTION], check=False, capture_output=True, text=True, timeout=120

@@ -20,7 +20,7 @@ def test_every_command_of_the_page_works(shell: Shell) -> None:
     (shell.directory / "llama-runner.toml").write_text(CONFIG)
     [block] = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     said = shell.run(block)
-    assert said.count("written   ") == block.count("generate ") + 6, "quadlet and systemd are five and three files"
+    assert said.count("written   ") == block.count("generate ") + 5, "quadlet and systemd are four and three files"
     for name in ("Dockerfile", "compose.yaml", "llama-runner.yaml", "quadlet", "units"):
         assert (shell.directory / name).exists()
 
