@@ -42,10 +42,13 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.generate.errors import CannotGenerate
+    from llama_runner.generate.files import Generated, GenerateOptions
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
+    from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.install_services import Service
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
@@ -71,6 +74,7 @@ __all__ = [
     "Build",
     "BuildResult",
     "BuildStore",
+    "CannotGenerate",
     "CannotKeep",
     "Client",
     "Config",
@@ -83,6 +87,8 @@ __all__ = [
     "DownloadError",
     "Event",
     "ExitCode",
+    "GenerateOptions",
+    "Generated",
     "History",
     "Inspection",
     "Interrupted",
@@ -99,6 +105,7 @@ __all__ = [
     "PortTaken",
     "Prepared",
     "ProgramFigures",
+    "Recommendation",
     "Reply",
     "ReplyChunk",
     "RequestFailed",
@@ -166,10 +173,13 @@ _WHERE = {
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
+    "llama_runner.generate.errors": ("CannotGenerate",),
+    "llama_runner.generate.files": ("GenerateOptions", "Generated"),
     "llama_runner.library.artifact_history": ("History",),
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
+    "llama_runner.recommend.recommendation": ("Recommendation",),
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),

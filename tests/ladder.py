@@ -16,7 +16,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"serving"}),
     frozenset({"steps"}),
     frozenset({"request"}),
-    frozenset({"benchmark", "config", "doctor", "library"}),
+    frozenset({"benchmark", "config", "doctor", "library", "recommend"}),
     frozenset({"generate"}),
     frozenset({"api", "maker", "management", "status"}),
     frozenset({"gateway"}),

@@ -1,44 +1,46 @@
-"""Fills in what the configuration file says of a declared model, where a command names one."""
+"""Fills in what the configuration file says of a declared model, where a command names one. Does not load click."""
 
 from __future__ import annotations
 
 import os
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-from click.core import ParameterSource
-
+from llama_runner.cli.arguments import Arguments, arguments_of_click
 from llama_runner.core.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from llama_runner.config.layers import Resolved
 
 _OTHER_SOURCES = ("hf_model", "gguf_path", "safetensors_dir", "demo", "url")
-_META = "llama_runner.declared"
-_CONFIG = "llama_runner.config"
+_Result = TypeVar("_Result")
 
 
 def takes_declared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command with a MODEL, so that a declared name becomes its source and its options."""
+    """Decorate a function that click calls for a command with a MODEL; see ``call_with_declared``."""
 
     @wraps(command)
     def filled(**given: Any) -> Any:
-        name = given.get("model")
-        take_declared(click.get_current_context(), given)
-        try:
-            return command(**given)
-        except SourceError as error:
-            suggest_declared(error, given, [name] if name else [])
-            raise
+        return call_with_declared(lambda found: command(**found), arguments_of_click(given))
 
     return filled
 
 
-def take_declared(context: click.Context, given: dict[str, Any]) -> None:
+def call_with_declared(command: Callable[[Arguments], _Result], given: Arguments) -> _Result:
+    """Call a command with a MODEL. A declared name becomes its source and its options."""
+    name = given.get("model")
+    take_declared(given)
+    try:
+        return command(given)
+    except SourceError as error:
+        suggest_declared(error, given, [name] if name else [])
+        raise
+
+
+def take_declared(given: Arguments) -> None:
     """Replace a declared name by its source, and options that are not given by those of its layers."""
     name = given.get("model")
     if not name or any(given.get(other) for other in _OTHER_SOURCES):
@@ -59,13 +61,13 @@ def take_declared(context: click.Context, given: dict[str, Any]) -> None:
         _warn(f"{name} is declared in {path}; ./{name} is not used")
     from llama_runner.serving import profiles  # noqa: PLC0415 - only for a declared name
 
-    chosen = given["profile"] if is_given(context, "profile") else None
+    chosen = given["profile"] if "profile" in given.given else None
     resolved = config.resolved(name, lambda saved: profiles.read(layout.profiles(root), saved), chosen=chosen)
-    context.meta[_CONFIG] = str(path)
-    _fill(context, given, resolved)
+    given.config = str(path)
+    _fill(given, resolved)
 
 
-def suggest_declared(error: SourceError, given: dict[str, Any], names: Iterable[str]) -> None:
+def suggest_declared(error: SourceError, given: Mapping[str, Any], names: Iterable[str]) -> None:
     """Add the nearest declared name to the error for a name that is nothing."""
     from llama_runner.sources.resolve_source import NotAModel  # noqa: PLC0415 - only for mistakes
 
@@ -78,7 +80,7 @@ def suggest_declared(error: SourceError, given: dict[str, Any], names: Iterable[
     error.hint = did_you_mean(error.name, known) or error.hint
 
 
-def server_name(given: dict[str, Any]) -> str | None:
+def server_name(given: Mapping[str, Any]) -> str | None:
     """Return the name in ``ps`` of the server that is given, also where it is an alias or variant of the file."""
     name: str | None = given["server"]
     if not name or (path := config_path(given)) is None:
@@ -92,27 +94,21 @@ def server_name(given: dict[str, Any]) -> str | None:
     return name if config.find(name) is None else config.resolved(name).names[0]
 
 
-def declared_in(context: click.Context) -> Resolved | None:
-    """Return what a declared name stands for in this command; None where no declared name is given."""
-    found: Resolved | None = context.meta.get(_META)
-    return found
-
-
-def about_config(context: click.Context) -> dict[str, Any]:
+def about_config(given: Arguments) -> dict[str, Any]:
     """Return the registry members of a server of a declared model: the configuration file, for ``down``."""
-    return {"config": context.meta[_CONFIG]} if _CONFIG in context.meta else {}
+    return {} if given.config is None else {"config": given.config}
 
 
-def _fill(context: click.Context, given: dict[str, Any], resolved: Resolved) -> None:
+def _fill(given: Arguments, resolved: Resolved) -> None:
     from llama_runner.config.keys import OPTION_OF  # noqa: PLC0415 - as above
     from llama_runner.request.lock_file import NAME as LOCK_FILE  # noqa: PLC0415
 
     given["model"] = resolved.source
     for name, value in resolved.values.items():
         option = OPTION_OF[name]
-        if option.argument in given and not is_given(context, option.argument):
+        if option.argument in given and option.argument not in given.given:
             given[option.argument] = not value if name == "projector" else value
-    beside = Path(context.meta[_CONFIG]).with_name(LOCK_FILE)
+    beside = Path(given.config or "").with_name(LOCK_FILE)
     if given.get("locked") and not given.get("lock_file") and beside.exists():
         given["lock_file"] = beside
     if "system" in given and given["system"] is None:
@@ -120,13 +116,8 @@ def _fill(context: click.Context, given: dict[str, Any], resolved: Resolved) -> 
     if "profile" in given:
         given["profile"] = None  # it is one of the layers
     if not given.get("raw"):  # then options go to llama-bench
-        context.obj = (*resolved.words, *(context.obj or ()))
-    context.meta[_META] = resolved
-
-
-def is_given(context: click.Context, argument: str) -> bool:
-    """Return whether an argument of a command is on its command line."""
-    return context.get_parameter_source(argument) is ParameterSource.COMMANDLINE
+        given.extra = (*resolved.words, *given.extra)
+    given.declared = resolved
 
 
 def _warn(text: str) -> None:
@@ -135,7 +126,7 @@ def _warn(text: str) -> None:
     say(f"warning: {text}", err=True)
 
 
-def config_path(given: dict[str, Any]) -> Path | None:
+def config_path(given: Mapping[str, Any]) -> Path | None:
     """Return the configuration file that a command reads; None without one."""
     from llama_runner.config.find import find_config  # noqa: PLC0415 - only for commands that need it
     from llama_runner.store import layout  # noqa: PLC0415

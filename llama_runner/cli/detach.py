@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from llama_runner.cli import options as shared
+from llama_runner.cli import arguments
 from llama_runner.cli.declared_models import about_config
 from llama_runner.core.printable import printable
 
@@ -15,12 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.api import Runner
+    from llama_runner.cli.arguments import Arguments
     from llama_runner.request.results import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 
 def detach(
-    runner: Runner, prepared: Prepared, options: ServerOptions, given: dict[str, Any], cancelled: Callable[[], bool]
+    runner: Runner, prepared: Prepared, options: ServerOptions, given: Arguments, cancelled: Callable[[], bool]
 ) -> None:
     """Start a server in the background and say where it is: the end of ``run --detach``."""
     from llama_runner.cli import text_output  # noqa: PLC0415 - not for --help
@@ -32,7 +31,7 @@ def detach(
         cancelled=cancelled,
         policy=given["restart"],
         limit=given["restart_limit"],
-        about=about_config(click.get_current_context()),
+        about=about_config(given),
     )
     if not given["as_json"]:
         names = [about["alias"] for about in running(runner.servers)]
@@ -46,7 +45,7 @@ def detach(
         text_output.show(f"API key   {server.api_key}   (shown this once)", err=True)
 
 
-def check_detach(runner: Runner, options: ServerOptions, given: dict[str, Any]) -> None:
+def check_detach(runner: Runner, options: ServerOptions, given: Arguments) -> None:
     """Check a launch before any work; the same server that runs at its address already is no hindrance."""
     from llama_runner.serving.daemon import restarts_as  # noqa: PLC0415 - not for --help
     from llama_runner.serving.errors import PortTaken  # noqa: PLC0415
@@ -58,7 +57,7 @@ def check_detach(runner: Runner, options: ServerOptions, given: dict[str, Any]) 
     except PortTaken as error:
         if error.server is None:
             raise
-        forecast = runner.plan(server=options, **shared.keywords(given))
+        forecast = runner.plan(server=options, **arguments.keywords(given))
         accepts = restarts_as(given["restart"], given["restart_limit"])
         if forecast.plan.pending or find(forecast.spec, runner.servers, accepts) is None:
             raise

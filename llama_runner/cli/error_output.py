@@ -7,8 +7,6 @@ from contextlib import suppress
 from io import StringIO
 from typing import IO, TYPE_CHECKING, Literal
 
-import click
-
 from llama_runner.cli.safe_output import has_colour, styled
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError
 from llama_runner.core.printable import printable_lines, printable_message
@@ -16,6 +14,8 @@ from llama_runner.core.url_redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import click
 
 Form = Literal["text", "document", "event"]
 """``document``: an object on stderr; ``event``: the last event on stdout."""
@@ -42,6 +42,8 @@ def report(error: LlamaRunnerError, form: Form = "text") -> int:
 
 def report_usage(error: click.ClickException, form: Form = "text") -> int:
     """Print a wrong usage, or the help of a group without a command."""
+    import click  # noqa: PLC0415 - not where another parser understood the words
+
     stream = sys.stderr
     if click.unstyle(error.message).startswith("Usage: "):
         text = error.message if has_colour(stream) else click.unstyle(error.message)
@@ -80,4 +82,8 @@ def _print_object(text: str, hint: str | None, code: int, form: Form) -> int:
 
 def _labelled(label: str, text: str, colour: str, stream: IO[str]) -> str:
     """Return a line that is safe to print, with a label that is in colour on a terminal."""
-    return (click.style(label, fg=colour, bold=True) if has_colour(stream) else label) + printable_lines(text)
+    if has_colour(stream):
+        import click  # noqa: PLC0415 - as above
+
+        label = click.style(label, fg=colour, bold=True)
+    return label + printable_lines(text)

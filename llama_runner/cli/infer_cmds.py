@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.arguments import UNASKED
 from llama_runner.cli.error_output import report
 from llama_runner.cli.llama_server_options import ServerCommand
 from llama_runner.cli.safe_output import say
@@ -190,7 +191,7 @@ def answering(given: dict[str, Any]) -> AbstractContextManager[Requests]:
 
 def own_options(given: dict[str, Any]) -> ServerOptions:
     """Return the options of a server that only this command uses: on any free port of this machine."""
-    return shared.server_options({**shared.UNASKED, **given})
+    return shared.server_options({**UNASKED, **given}, fixed=("host", "port"))
 
 
 def _asking(given: dict[str, Any]) -> dict[str, Any]:

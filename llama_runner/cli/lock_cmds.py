@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.arguments import arguments_of
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.declared_models import config_path, is_given, suggest_declared
+from llama_runner.cli.declared_models import config_path, suggest_declared
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import ExitCode, SourceError
@@ -65,8 +66,7 @@ def lock(**given: Any) -> None:
     keywords = shared.keywords({**absent, **given})
     del keywords["model"]
     if config is not None:  # what is not given is that of the file
-        context = click.get_current_context()
-        given_here = [option.name for option in ARTIFACTS if is_given(context, option.argument)]
+        given_here = [option.name for option in ARTIFACTS if option.argument in arguments_of(given).given]
         keywords = {name: value for name, value in keywords.items() if name in given_here}
         if not given["model_names"]:
             keywords.setdefault("lock_file", config.with_name(LOCK_FILE))

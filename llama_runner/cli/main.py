@@ -1,27 +1,23 @@
-"""The commands. One ``except`` turns every ``LlamaRunnerError`` into its text and its exit status."""
+"""The commands as click has them. ``start`` loads this module unless the words are plain."""
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
-import signal
 import sys
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
 
 import click  # noqa: E402
 
-from llama_runner.cli.command_runner import STOP_SIGNALS  # noqa: E402
-from llama_runner.cli.error_output import form_of, report, report_usage  # noqa: E402
+from llama_runner.cli.error_output import form_of, report_usage  # noqa: E402
+from llama_runner.cli.exit_status import exit_status_of  # noqa: E402
 from llama_runner.cli.help import Formatter, GroupedCommand, write_commands, write_examples  # noqa: E402
-from llama_runner.cli.safe_output import printable_streams  # noqa: E402
-from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, StoreError, Wording  # noqa: E402
 from llama_runner.version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from llama_runner.cli.error_output import Form
 
 
 EXAMPLES = (
@@ -32,10 +28,6 @@ EXAMPLES = (
 )
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 class _Commands(click.Group):
@@ -49,8 +41,11 @@ class _Commands(click.Group):
         **dict.fromkeys(("infer", "chat"), "infer_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
         **dict.fromkeys(("up", "down", "reload", "gateway"), "up_cmds"),
+        "config": "config_cmds",
         "generate": "generate_cmds",
         "search": "search_cmds",
+        "recommend": "recommend_cmd",
+        "presets": "preset_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",
@@ -113,28 +108,20 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
     at = argv.index("--")
     before, extra = argv[:at], tuple(argv[at + 1 :])
     takers = {"run", "serve", "plan", "service", "infer", "chat", "bench", "tune"}
-    if command is cli and extra and not takers & set(before[:1]):
+    if command is cli and extra and not takers & set(before[:1]) and before[:2] != ["config", "import"]:
         raise click.UsageError(f"{before[0] if before else 'llama-runner'} takes no options after --")
     return before, extra
 
 
 def main(argv: list[str] | None = None, *, command: click.Command = cli, name: str = "llama-runner") -> int:
     """Run the command line and return its exit status."""
-    before, Wording.flags = Wording.flags, True
-    try:
-        with printable_streams():
-            return _main(argv, command, name)
-    finally:
-        Wording.flags = before
-
-
-def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
-    for number in STOP_SIGNALS[1:]:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _on_terminate)  # as Ctrl-C: what runs is stopped, nothing half-written is left
     argv = sys.argv[1:] if argv is None else argv
     words = argv[: argv.index("--")] if "--" in argv else argv
     form = form_of(words, prints_events=command is not cli or words[:1] in (["run"], ["serve"]))
+    return exit_status_of(lambda: _call(argv, command, name, form), form)
+
+
+def _call(argv: list[str], command: click.Command, name: str, form: Form) -> None:
     try:
         if "_LLAMA_RUNNER_COMPLETE" in os.environ:
             from llama_runner.cli.completion import register  # noqa: PLC0415 - for shells only
@@ -147,33 +134,6 @@ def _main(argv: list[str] | None, command: click.Command, name: str) -> int:
         # color: the streams write escape sequences as text; without it, click would remove some of them
         command.main(argv, obj=extra, prog_name=name, standalone_mode=False, color=True)
     except click.ClickException as error:
-        return report_usage(error, form)
-    except LlamaRunnerError as error:
-        return report(error, form)
-    except OSError as error:  # what no class of ours foresees is still the world's, not a bug
-        where = f"{error.filename}: " if error.filename else ""
-        return report(StoreError(f"{where}{error.strerror or error}"), form)
-    except (click.Abort, KeyboardInterrupt):
-        return report(Interrupted(), form)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else ExitCode.DONE
-    finally:
-        _flush_streams()
-        atexit.unregister(_flush_streams)
-        atexit.register(_flush_streams)  # a thread may write once more
-    return ExitCode.DONE
-
-
-def _flush_streams() -> None:
-    _flush(sys.stdout)
-    _flush(sys.stderr)
-
-
-def _flush(stream: IO[str]) -> None:
-    """Empty the buffer of a stream. Where that fails it would fail again at exit, with a status of its own (120)."""
-    try:
-        stream.flush()
-    except (OSError, ValueError, AttributeError):
-        from llama_runner.cli.text_output import discard  # noqa: PLC0415 - only then
-
-        discard(stream)
+        raise SystemExit(report_usage(error, form)) from None
+    except click.Abort:
+        raise KeyboardInterrupt from None

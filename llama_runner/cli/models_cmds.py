@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli.add_cmds import add
 from llama_runner.cli.command_runner import root_of
 from llama_runner.cli.safe_output import say
-from llama_runner.cli.transfer_cmds import export, import_
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.sizes import size_text
 from llama_runner.library.model_library import FORMS
@@ -30,14 +29,31 @@ _SHORT = 12
 _DAY = 86400.0
 
 
-@click.group()
+class _Models(click.Group):
+    """Loads the commands that stand elsewhere when they are asked for."""
+
+    elsewhere: ClassVar = {
+        "add": ("add_cmds", "add"),
+        "export": ("transfer_cmds", "export"),
+        "import": ("transfer_cmds", "import_"),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click."""
+        return sorted([*super().list_commands(ctx), *self.elsewhere])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click."""
+        if cmd_name not in self.elsewhere:
+            return super().get_command(ctx, cmd_name)
+        module, name = self.elsewhere[cmd_name]
+        command: click.Command = getattr(import_module(f"llama_runner.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=_Models)
 def models() -> None:
     """List, show, add, remove, keep, export and import the models of the store."""
-
-
-models.add_command(add)
-models.add_command(export)
-models.add_command(import_)
 
 
 @models.command("list")

@@ -1,4 +1,4 @@
-"""Options that several commands share, made from their definitions, and how they become arguments of ``Runner``."""
+"""Options that several commands share, made from their definitions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from llama_runner.cli.declared_models import declared_in, takes_declared
+from llama_runner.cli.arguments import PROGRAMS, REMOTE, keywords, server_options
+from llama_runner.cli.declared_models import takes_declared
 from llama_runner.core.sizes import parse_size
 from llama_runner.request import artifact_options, run_options
 from llama_runner.serving.llama_server import server_options as server_definitions
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from llama_runner.core.option import Option
-    from llama_runner.serving.llama_server.launch_spec import ServerOptions
+
+__all__ = ["PROGRAMS", "REMOTE", "keywords", "server_options"]  # commands find them here too
 
 _LARGEST = 1 << 63
 
@@ -183,61 +184,3 @@ compute = made_from(server_definitions.COMPUTE)
 profile = made_from(run_options.PROFILE)
 server = made_from((*server_definitions.SERVER, *run_options.PROFILE))
 keeping = made_from(run_options.LIFE_CYCLE)
-
-PROGRAMS = tuple(option.name for option in (*artifact_options.PROGRAMS, *artifact_options.BUILD))
-"""The keywords among the options ``programs``."""
-REMOTE = tuple(option.name for option in artifact_options.REMOTE)
-"""The keywords among the options ``remote``."""
-
-
-def keywords(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the arguments of ``Runner.prepare`` out of a command's options."""
-    read = [option for option in artifact_options.ARTIFACTS if option.reader == "artifacts"]
-    asked = {o.name: options[o.argument] for o in read if o.name != "force_step" and o.argument in options}
-    asked["projector"] = not options["no_projector"]
-    asked["force"] = ("all",) if options["force"] else options["force_step"]
-    return {"model": options["model"], **asked} if "model" in options else asked
-
-
-INFORMATION = frozenset(("-h", "--help", "--usage", "--version", "--list-devices"))
-"""Options with which llama-server prints something and ends."""
-
-UNASKED = {
-    "host": "127.0.0.1",
-    "port": 0,
-    "canary": False,
-    "api_key": None,
-    "insecure": False,
-    "purpose": "text",
-} | dict.fromkeys(("api_key_file", "tls_cert", "tls_key", "profile"))
-"""Where a server is started that only the command itself asks."""
-
-
-def _fixed(context: click.Context, options: dict[str, Any]) -> tuple[str, ...]:
-    """Return the options that variables of llama-server do not change: those given, and where only we connect."""
-    if not options["llama_env"]:
-        return ()
-    sources = {option.name: context.get_parameter_source(option.argument) for option in server_definitions.SERVER}
-    given = [name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT)]
-    given += declared.values if (declared := declared_in(context)) else ()
-    return (*given, *(name for name in ("host", "port") if sources[name] is None))
-
-
-def server_options(options: dict[str, Any]) -> ServerOptions:
-    """Take the ``ServerOptions`` out of a command's options."""
-    from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415
-    from llama_runner.store import layout  # noqa: PLC0415 - not for --help
-
-    if options["api_key"] not in (None, "auto"):
-        raise click.UsageError("a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file")
-    read = {option.name: options[option.argument] for option in server_definitions.SERVER}
-    context = click.get_current_context()
-    if not INFORMATION.isdisjoint(context.obj or ()):
-        raise click.UsageError("what llama-server says of itself is printed by: llama-runner run -- --help")
-    names = declared.names if (declared := declared_in(context)) else ()
-    asked = ServerOptions(extra=context.obj or (), fixed=_fixed(context, options), names=names, **read)
-    if options["profile"] is None:
-        return asked
-    from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile
-
-    return profiles.apply(profiles.read(layout.profiles(layout.find_root(options["root"])), options["profile"]), asked)

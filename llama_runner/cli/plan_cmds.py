@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from llama_runner.cli import options as shared
-from llama_runner.cli import text_output
+from llama_runner.cli import plan_model, text_output
+from llama_runner.cli.arguments import arguments_of
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.llama_server_options import ServerCommand
@@ -19,11 +20,7 @@ from llama_runner.cli.llama_server_options import ServerCommand
 @shared.model
 def prepare(**given: Any) -> None:
     """Make everything that serving a model needs, without serving it."""
-    prepared = runner_for(given).prepare(**shared.keywords(given))
-    if given["as_json"]:
-        click.echo(json.dumps(prepared.to_json()))
-    else:
-        click.echo(text_output.prepared(prepared))
+    plan_model.prepare(arguments_of(given))
 
 
 @click.command(cls=ServerCommand)
@@ -32,11 +29,7 @@ def prepare(**given: Any) -> None:
 @shared.server
 def plan(**given: Any) -> None:
     """Show which steps would run, and why; changes nothing."""
-    forecast = runner_for(given).plan(server=shared.server_options(given), **shared.keywords(given))
-    if given["as_json"]:
-        click.echo(json.dumps(forecast.to_json()))
-    else:
-        click.echo(text_output.plan(forecast))
+    plan_model.plan(arguments_of(given))
 
 
 @click.command(cls=GroupedCommand)

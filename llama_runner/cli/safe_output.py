@@ -13,18 +13,39 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
-import click
-
 from llama_runner.core.printable import printable, printable_lines
 from llama_runner.system.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+_at_end: list[Callable[[], object]] = []
+
+
+def at_end(function: Callable[[], object]) -> None:
+    """Call a function when the command ends, before it is said how it ended. Click does that for its commands."""
+    click = sys.modules.get("click")
+    context = None if click is None else click.get_current_context(silent=True)
+    (_at_end.append if context is None else context.call_on_close)(function)
+
+
+def call_at_end() -> None:
+    """Call what waits for the end of a command that click has not called."""
+    while _at_end:
+        _at_end.pop()()
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text and a line end at once, as ``click.echo`` does, without click. Nothing where there is no stream."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is not None:
+        stream.write(f"{text}\n")
+        stream.flush()
 
 
 def say(*lines: str, err: bool = False) -> None:
     """Print lines for people. A line end within one of them, part of a foreign value, is printed as an escape."""
-    click.echo(joined(lines), err=err)
+    echo(joined(lines), err=err)
 
 
 def joined(lines: Iterable[str]) -> str:

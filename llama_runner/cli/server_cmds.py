@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_runner.cli import options as shared
+from llama_runner.cli.arguments import arguments_of
 from llama_runner.cli.declared_models import about_config, server_name, take_declared
 from llama_runner.cli.safe_output import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
@@ -242,11 +243,11 @@ def _service(
 
     extra = click.get_current_context().obj or ()
     context = run.make_context("llama-runner run", list(words), obj=extra)
-    given = context.params
     with context:
-        take_declared(context, given)
+        given = arguments_of(context.params)
+        take_declared(given)
         options = shared.server_options(given)
-        words = (*words, *(f"--config={path}" for path in about_config(context).values() if not given["config"]))
+        words = (*words, *(f"--config={path}" for path in about_config(given).values() if not given["config"]))
     if options.api_key:
         raise click.UsageError("a key that is made anew at each start is of no use; use --api-key-file")
     if given["detach"]:

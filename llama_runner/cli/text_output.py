@@ -11,9 +11,7 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-import click
-
-from llama_runner.cli.safe_output import is_live, joined, terminal_of
+from llama_runner.cli.safe_output import at_end, is_live, joined, terminal_of
 from llama_runner.core import events
 from llama_runner.core.printable import printable, printable_message
 from llama_runner.core.sizes import size_text
@@ -57,8 +55,7 @@ class Printer:
         self._last: dict[str, float] = {}
         self._seen: dict[str, list[tuple[float, int]]] = {}
         """When how much of a step was done, lately."""
-        if (context := click.get_current_context(silent=True)) is not None:
-            context.call_on_close(self.close)  # before click, and then main, say how it ended
+        at_end(self.close)
 
     def __call__(self, event: events.Event) -> None:
         """See ``Sink``."""

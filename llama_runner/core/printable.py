@@ -23,6 +23,8 @@ def printable(text: str, *, limit: int | None = None) -> str:
     """
     if limit is not None and len(text) > limit:
         text = text[:limit] + "…"
+    if text.isascii() and text.isprintable():  # most are
+        return text
     return re.sub(_UNSAFE, _escape, text)
 
 

@@ -124,13 +124,12 @@ class Management:
             raise client_error(error) from error
 
 
-def _variant(base: ServedModel, name: str, body: Json) -> tuple[ServedModel, list[str]]:
+def _variant(base: ServedModel, name: str, body: Json) -> tuple[ServedModel, tuple[str, ...]]:
     """Return a variant, and the names of the parameters that it cannot have."""
     system = body.get("system") or base.system
     if system is not None and not isinstance(system, str):
         raise wrong_type_error("system", "a text", system)
-    sampling, unknown, num_ctx = sampling_options(body.get("parameters"))
-    ignored = [*unknown, *(["num_ctx"] if num_ctx else [])]
+    sampling, ignored = sampling_options(body.get("parameters"))
     served = ServedModel(
         name=name,
         declared=base.declared,

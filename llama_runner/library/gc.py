@@ -18,6 +18,7 @@ from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
+from llama_runner.store.record_summaries import SummaryCache
 from llama_runner.system.utc_time import utc_text
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class Collector:
         return Collected(tuple(garbage), applied=True, left=left, over=over)
 
     def _collection(self, older_than: float, max_size: int | None) -> Collection:
-        inventory, private = Inventory(self._store.root), self._store.private
+        private = self._store.private
+        inventory = Inventory(self._store.root, SummaryCache(private))
         for warning in inventory.warnings(inventory.directories):
             self._sink(warning)
         roots = Roots(

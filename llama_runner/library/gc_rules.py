@@ -7,7 +7,6 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.digest import short_hash
 from llama_runner.core.immutable import Value, field
 from llama_runner.core.sizes import size_text
 from llama_runner.library.declared_models import DeclaredModels
@@ -145,11 +144,11 @@ class Collection:
         made_from: dict[str, str] = {}
         for each in model.artifacts:
             if role_of(each) in ("model", "intermediate"):
-                made_from |= {str(digest): each.path for digest in each.record.recipe.get("inputs", {}).values()}
+                made_from |= dict.fromkeys(each.summary.inputs, each.path)
         for each in model.artifacts:
             if each.bytes is None or not self._is_old(each):
                 continue
-            user = made_from.get(each.record.digest)
+            user = made_from.get(each.summary.digest)
             if role_of(each) == "intermediate":
                 text = "intermediate; it is made again when needed"
                 yield Garbage("intermediate", each.path, each.bytes, text, each, keep_record=True)
@@ -217,7 +216,7 @@ class Collection:
         """Yield the locks and stamps that nothing needs: of artifacts that are not there, ``gone`` among them."""
         inventory = self._inventory
         left = [each for each in inventory.artifacts if each.path not in gone]
-        locks = {short_hash(each.record.key, 16) for each in left}
+        locks = {each.summary.lock for each in left}
         locks |= {layout.state_lock_name(each.directory) for each in left}
         locks |= {layout.state_lock_name(each.path) for each in inventory.directories if each.problems}
         if any(directory.problems for directory in inventory.directories):
@@ -266,7 +265,7 @@ class Collection:
 
     def _used(self, artifact: Artifact) -> float:
         """Return when an artifact was made, served or read by a step last, in seconds since the epoch."""
-        read = self._reads.get(artifact.record.digest, 0.0)
+        read = self._reads.get(artifact.summary.digest, 0.0)
         return max(_made(artifact), artifact.last_used or 0.0, read)
 
     @cached_property
@@ -274,10 +273,9 @@ class Collection:
         """When an artifact was last an input or a tool, by its digest."""
         found: dict[str, float] = {}
         for each in self._inventory.artifacts:
-            noted = [value.get("digest") for value in each.record.noted.values() if isinstance(value, dict)]
             when = _made(each)
-            for digest in (*each.record.recipe.get("inputs", {}).values(), *noted):
-                found[str(digest)] = max(found.get(str(digest), 0.0), when)
+            for digest in (*each.summary.inputs, *each.summary.tools):
+                found[digest] = max(found.get(digest, 0.0), when)
         return found
 
 
@@ -287,7 +285,7 @@ def _entry(kind: Kind, entry: Entry, reason: str) -> Garbage:
 
 def _made(artifact: Artifact) -> float:
     """Return when an artifact was made, or imported; infinity where its record does not tell, so that it is not old."""
-    text = str(artifact.record.made.get("imported") or artifact.record.made.get("at"))
+    text = str(artifact.summary.imported or artifact.summary.made)
     try:
         return datetime.fromisoformat(f"{text.removesuffix('Z')}+00:00").timestamp()
     except (ValueError, OverflowError):

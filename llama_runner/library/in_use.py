@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llama_runner.core.digest import short_hash
 from llama_runner.library.models import files_of, lies_in
 from llama_runner.serving import registry
 from llama_runner.store import layout, locks, removal
@@ -47,7 +46,7 @@ class UseCheck:
 
     def _check_steps(self) -> None:
         """Raise ``InUse`` while a step runs: a directory that it reads is not linked into its staging."""
-        private, mine = self._store.private, short_hash(self._artifact.record.key, 16)
+        private, mine = self._store.private, self._artifact.summary.lock
         for home in sorted(layout.staging(private).glob("[0-9a-f]*")):
             lock = layout.lock_file(private, home.name)
             if home.name != mine and lock.exists():

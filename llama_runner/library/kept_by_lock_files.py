@@ -33,7 +33,7 @@ class LockRoots(Value):
 
     def has(self, model: Model) -> bool:
         """Whether a lock file names an artifact of a model."""
-        return any(str(each.record.digest) in self.digests for each in model.artifacts)
+        return any(each.summary.digest in self.digests for each in model.artifacts)
 
     def has_build(self, artifact: Artifact) -> bool:
         """Whether a lock file names a build."""

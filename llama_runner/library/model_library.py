@@ -14,6 +14,7 @@ from llama_runner.request.runner_methods import public_method
 from llama_runner.store import layout
 from llama_runner.store.inventory import Inventory
 from llama_runner.store.local_sources import source_read_errors
+from llama_runner.store.record_summaries import SummaryCache
 from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
@@ -65,9 +66,11 @@ class Library:
         With ``everything`` also those of which only intermediates, adapters, projectors or records are left. Reads
         records only; there is a warning for each that cannot be read.
         """
-        inventory = Inventory(self._store.root)
+        cache = SummaryCache(self._store.private)
+        inventory = Inventory(self._store.root, cache)
         for warning in inventory.warnings(inventory.models):
             self._sink(warning)
+        cache.write()
         return [model for model in models_of(inventory) if everything or model.is_here]
 
     @public_method
@@ -80,7 +83,7 @@ class Library:
         from llama_runner.library.kept_models import kept_models  # noqa: PLC0415
         from llama_runner.library.model_details import details_of, drift_of  # noqa: PLC0415 - not for a list
 
-        inventory = Inventory(self._store.root)
+        inventory = Inventory(self._store.root, SummaryCache(self._store.private))
         chosen = self._select(inventory, name)
         found = details_of(inventory, chosen, kept=kept_models(self._store.private).has(chosen.models[0]))
         return found.replace(drift=drift_of(self._store, found.model, self._sink)) if check else found

@@ -65,7 +65,7 @@ class Model(Value):
     @property
     def context(self) -> int | None:
         """How many tokens it was trained for."""
-        return max((int(each.record.facts.get("context_length", 0)) for each in self.artifacts), default=0) or None
+        return max((each.summary.context for each in self.artifacts), default=0) or None
 
     @property
     def last_used(self) -> float | None:
@@ -75,7 +75,7 @@ class Model(Value):
     @property
     def made(self) -> str:
         """When the newest of it was made, in UTC."""
-        return max((str(each.record.made.get("at") or "") for each in self.artifacts), default="")
+        return max((str(each.summary.made or "") for each in self.artifacts), default="")
 
     def to_json(self, *, everything: bool = True) -> dict[str, Any]:
         """Return it for ``models list --json``; without ``everything``, only models that are there are among it."""
@@ -97,35 +97,35 @@ class Model(Value):
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:
     """Return an artifact for the documents of ``models``."""
-    record = artifact.record
+    summary = artifact.summary
     return {
         "path": artifact.path,
         "role": role_of(artifact),
         "quantization": quantization_of(artifact) if role_of(artifact) == "model" else None,
         "present": artifact.bytes is not None,
-        "bytes": record.bytes if artifact.bytes is None else artifact.bytes,
-        "digest": record.digest,
+        "bytes": summary.bytes if artifact.bytes is None else artifact.bytes,
+        "digest": summary.digest,
         "step": artifact.step,
-        "made": record.made.get("at"),
+        "made": summary.made,
         "last_used": time_text(artifact.last_used),
     }
 
 
 def role_of(artifact: Artifact) -> str:
     """Return what an artifact is: ``model``, ``intermediate``, ``weights``, ``projector``, ``adapter``, …"""
-    if artifact.step in _OTHERS:
-        return _OTHERS[artifact.step]
-    if artifact.step == "import" and artifact.record.recipe.get("params", {}).get("role") == "projector":
+    summary = artifact.summary
+    if summary.step in _OTHERS:
+        return _OTHERS[summary.step]
+    if summary.step == "import" and summary.is_projector:
         return "projector"
     if artifact.directory.startswith(layout.SAFETENSORS):
         return "weights"
-    return "intermediate" if artifact.record.made.get("kept") is False else "model"
+    return "model" if summary.is_result else "intermediate"
 
 
 def quantization_of(artifact: Artifact) -> str:
     """Return the type of a model's weights, as its record or the step that made it has it."""
-    found = artifact.record.recipe.get("params", {}).get("type") or artifact.record.facts.get("quantization")
-    return str(found or "?").lower()
+    return artifact.summary.quantization
 
 
 def models_of(inventory: Inventory) -> list[Model]:
@@ -160,20 +160,20 @@ def lies_in(file: str, path: str) -> bool:
 
 def _model(bucket: str, directories: Sequence[Directory], servers: tuple[Mapping[str, Any], ...]) -> Model:
     artifacts = tuple(artifact for directory in directories for artifact in directory.artifacts)
-    sources = [each.record.source for each in artifacts]
-    source = next((one for one in sources if one.get("ref")), next((one for one in sources if one.get("kind")), {}))
-    name, _, revision = bucket.rpartition("__")
-    ref = str(source.get("ref") or "")
-    name = name.removeprefix(LOCAL) if name.startswith(LOCAL) or not ref else ref
-    name = next((one["name"] for one in sources if isinstance(one.get("name"), str)), name)
+    summaries = [each.summary for each in artifacts]
+    named = [one for one in summaries if one.ref] or [one for one in summaries if one.kind]
+    kind, ref, revision = (named[0].kind, named[0].ref or "", named[0].revision) if named else ("", "", "")
+    name, _, short_revision = bucket.rpartition("__")
+    name = name.removeprefix(LOCAL) if name.startswith(LOCAL) or not ref else str(ref)
+    name = next((one.name for one in summaries if isinstance(one.name, str)), name)
     problems = {
         directory.record_path(what): why for directory in directories for what, why in directory.problems.items()
     }
     return Model(
         name=name or bucket,
-        source=ref or bucket,
-        kind=str(source.get("kind") or ""),
-        revision=str(source.get("revision") or revision),
+        source=str(ref) or bucket,
+        kind=str(kind or ""),
+        revision=str(revision or short_revision),
         directories=tuple(directory.path for directory in directories),
         artifacts=artifacts,
         problems=problems,

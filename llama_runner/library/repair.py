@@ -89,7 +89,7 @@ class Repair:
         record = self._store.record(artifact.place)
         if record is None or record == artifact.record:
             return False
-        return not Verifier(self._store, lambda _event: None).run([artifact.replace(record=record)], "last").problems
+        return not Verifier(self._store, lambda _event: None).run([artifact.with_record(record)], "last").problems
 
     def _repair(self, artifact: Artifact, damaged: frozenset[str]) -> str:
         if artifact.record.made.get("kept") is False:

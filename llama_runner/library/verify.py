@@ -278,7 +278,7 @@ class Verifier:
         path = self._store.path(artifact.place)
         if record is None or not path.exists() or (artifact.is_tree and not any(tree_files(path))):
             return []
-        now = self._subject(artifact.replace(record=record))
+        now = self._subject(artifact.with_record(record))
         same_files = [(part.place, part.stamp) for part in now.parts] == [
             (part.place, part.stamp) for part in subject.parts
         ]

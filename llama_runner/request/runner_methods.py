@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, TypeVar, ca
 
 from llama_runner.core.errors import LlamaRunnerError, Wording
 from llama_runner.core.option_values import unexpected_keyword_error, wrong_value_error
-from llama_runner.request.options import RunnerKeywords
-from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 if TYPE_CHECKING:
     import inspect
+    from collections.abc import Set as AbstractSet
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
@@ -79,7 +78,11 @@ class PublicMethod:
         return signature_of(self.__wrapped__)
 
     def _check(self, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        known = self._named | RunnerKeywords.__annotations__.keys() if self._has_keywords else self._named
+        known: AbstractSet[str] = self._named
+        if self._has_keywords:
+            from llama_runner.request.options import RunnerKeywords  # noqa: PLC0415 - not for what only reads records
+
+            known |= RunnerKeywords.__annotations__.keys()
         for name in named:
             if name not in known:
                 raise unexpected_keyword_error(name, known)
@@ -93,9 +96,12 @@ def _check_kind(name: str, value: object, annotation: str) -> None:
     accepted = annotation.split(" | ")
     if value is None and "None" in accepted:
         return
-    if "ServerOptions" in accepted and not isinstance(value, ServerOptions):
-        hint = "write server=ServerOptions(port=8080)"
-        raise wrong_value_error(name, "a ServerOptions", value, secret=True, hint=hint)
+    if "ServerOptions" in accepted:
+        from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415 - as above
+
+        if not isinstance(value, ServerOptions):
+            hint = "write server=ServerOptions(port=8080)"
+            raise wrong_value_error(name, "a ServerOptions", value, secret=True, hint=hint)
     kinds = [_KINDS[each] for each in accepted if each in _KINDS]
     if len(kinds) < len(set(accepted) - {"None"}) or (isinstance(value, bool) and "bool" in accepted):
         return

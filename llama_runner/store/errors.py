@@ -29,6 +29,11 @@ def bad_root_error(root: Path) -> StoreError:
     return StoreError(f"the root {root} {why}", hint="choose another --root (LLAMA_RUNNER_ROOT)")
 
 
+def changed_record_error(state_file: str, name: str) -> StoreError:
+    """Return the error for a record that another process changed after it was listed."""
+    return StoreError(f"another process has changed the record of {name} in {state_file}", hint="run the command again")
+
+
 def as_store_error(error: OSError, where: Path) -> StoreError:
     """Return the ``StoreError`` for an operating system error while the store is written."""
     if error.errno in NO_ROOM:

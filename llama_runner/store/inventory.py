@@ -1,7 +1,7 @@
 """Everything that lies under a root, as far as records and the file system tell.
 
-One listing of each directory and one read of each state file; no payload is opened and nothing is written. A record
-that this version cannot read is named with the reason, never guessed.
+One listing of each directory and one read of each state file, or none where a cache has its summaries; no payload is
+opened and nothing is written. A record that this version cannot read is named with the reason, never guessed.
 """
 
 from __future__ import annotations
@@ -9,36 +9,71 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llama_runner.core.events import Warned
 from llama_runner.core.immutable import Value
-from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, Record, parse_state
+from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, parse_state
 from llama_runner.core.step import Place
 from llama_runner.store import layout, staging
 from llama_runner.store.artifacts import LARGEST_STATE
+from llama_runner.store.errors import changed_record_error
 from llama_runner.store.last_use import last_uses, name_of
+from llama_runner.store.record_summaries import stamp_of, summary_of
 from llama_runner.system.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from llama_runner.core.record import Record
+    from llama_runner.store.record_summaries import Summary, SummaryCache
 
-class Artifact(Value):
-    """One artifact with its record."""
+
+class Records:
+    """The records of one state file. Where only their summaries are known it is read when one is asked for."""
+
+    def __init__(self, path: str, parsed: Mapping[str, Record] | None) -> None:
+        self._path, self._parsed, self._is_read_again = path, parsed, parsed is None
+
+    def get(self, name: str, summary: Summary) -> Record:
+        """Return the record of an artifact; ``StoreError`` if it is no longer the one that was summarised."""
+        if self._parsed is None:
+            try:
+                self._parsed = parse_state(read_bounded(self._path, LARGEST_STATE)).records
+            except (OSError, InvalidRecord, UnicodeDecodeError):
+                self._parsed = {}
+        record = self._parsed.get(name)
+        if record is None or (self._is_read_again and summary_of(record) != summary):
+            raise changed_record_error(self._path, name)
+        return record
+
+
+class Artifact(NamedTuple):
+    """One artifact with its record. A tuple, as this and ``Directory`` are made for thousands of files."""
 
     directory: str
     """Below the root, with forward slashes."""
     name: str
     """The file in the directory; ``.`` where the artifact is the directory itself."""
-    record: Record
+    summary: Summary
+    """What lists and ``gc`` need of the record."""
+    records: Records
     bytes: int | None
     """On disk, as the record has it; None where only the record is left."""
     last_used: float | None = None
     """When a server was last started with it, in seconds since the epoch."""
     stamps: tuple[str, ...] = ()
     """Names of the files that say so."""
+
+    @property
+    def record(self) -> Record:
+        """The whole record. Raises ``StoreError`` if another process has changed it since the inventory was read."""
+        return self.records.get(self.name, self.summary)
+
+    def with_record(self, record: Record) -> Artifact:
+        """Return the artifact with another record."""
+        return self._replace(summary=summary_of(record), records=Records("", {self.name: record}))
 
     @property
     def is_tree(self) -> bool:
@@ -58,10 +93,10 @@ class Artifact(Value):
     @property
     def step(self) -> str:
         """The kind of the step that made it."""
-        return str(self.record.recipe.get("step", ""))
+        return self.summary.step
 
 
-class Directory(Value):
+class Directory(NamedTuple):
     """A directory with a state file."""
 
     path: str
@@ -94,10 +129,13 @@ class Entry(Value):
 
 
 class Inventory:
-    """What a root holds. Each part is read when it is first asked for, and once."""
+    """What a root holds. Each part is read when it is first asked for, and once.
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.private = root, root / layout.PRIVATE
+    State files of models whose summaries are in ``cache`` are not parsed.
+    """
+
+    def __init__(self, root: Path, cache: SummaryCache | None = None) -> None:
+        self.root, self.private, self._cache = root, root / layout.PRIVATE, cache
         self._empty: list[str] = []
 
     @cached_property
@@ -176,8 +214,7 @@ class Inventory:
         if not entries:
             self._empty.append(below)
         if STATE_FILE in entries:
-            del entries[STATE_FILE]
-            directory = self._directory(path, below, entries)
+            directory = self._directory(below, entries.pop(STATE_FILE), entries)
             is_tree = TREE in directory.problems or any(artifact.name == TREE for artifact in directory.artifacts)
             yield directory
         if is_tree or not depth:
@@ -186,24 +223,38 @@ class Inventory:
             if not name.startswith((staging.PREFIX, layout.PRIVATE)):
                 yield from self._walk(entries[name].path, f"{below}/{name}", depth - 1, top)
 
-    def _directory(self, path: str, below: str, by_name: Mapping[str, os.DirEntry[str]]) -> Directory:
-        try:
-            state = parse_state(read_bounded(f"{path}{os.sep}{STATE_FILE}", LARGEST_STATE))
-        except (OSError, InvalidRecord, UnicodeDecodeError) as error:
-            return Directory(below, (), {STATE_FILE: str(error)})
+    def _directory(self, below: str, file: os.DirEntry[str], by_name: Mapping[str, os.DirEntry[str]]) -> Directory:
+        stamp, summaries = None, None
+        if self._cache is not None and below.startswith(f"{layout.MODELS}/"):
+            with suppress(OSError):
+                stamp = stamp_of(file.stat())
+                summaries = self._cache.get(below, stamp)
+        problems: Mapping[str, str] = {}
+        records = Records(file.path, None)
+        if summaries is None:
+            try:
+                state = parse_state(read_bounded(file.path, LARGEST_STATE))
+            except (OSError, InvalidRecord, UnicodeDecodeError) as error:
+                return Directory(below, (), {STATE_FILE: str(error)})
+            records, problems = Records(file.path, state.records), state.problems
+            summaries = {name: summary_of(record) for name, record in sorted(state.records.items())}
+            if self._cache is not None and stamp is not None and not problems:
+                self._cache.put(below, stamp, summaries)
         artifacts = []
-        for name, record in sorted(state.records.items()):
+        for name, summary in summaries.items():
             if name == TREE:
-                size = record.bytes if by_name else None
-                artifacts.append(Artifact(below, name, record, size, *self._used(below, by_name)))
+                is_there, files = bool(by_name), (*by_name,)
             elif _is_plain(name):
-                size = record.bytes if name in by_name and _is_file(by_name[name]) else None
-                artifacts.append(Artifact(below, name, record, size, *self._used(below, (name,))))
-        known = {*state.records, *state.problems}
+                is_there, files = name in by_name and _is_file(by_name[name]), (name,)
+            else:
+                continue
+            size = summary.bytes if is_there else None
+            artifacts.append(Artifact(below, name, summary, records, size, *self._used(below, files)))
+        known = {*summaries, *problems}
         unrecorded: tuple[str, ...] = ()
         if TREE not in known:
             unrecorded = tuple(name for name in by_name if name not in known and _is_file(by_name[name]))
-        return Directory(below, tuple(artifacts), state.problems, unrecorded)
+        return Directory(below, tuple(artifacts), problems, unrecorded)
 
     def _used(self, below: str, names: Iterable[str]) -> tuple[float | None, tuple[str, ...]]:
         """Return when one of these files was last used, and the names of the stamps that say so."""

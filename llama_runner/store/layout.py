@@ -150,6 +150,11 @@ def memory_needs(private: Path) -> Path:
     return private / "memory"
 
 
+def speeds(private: Path) -> Path:
+    """Return the directory of the measured rates of this machine."""
+    return private / "speed"
+
+
 def last_uses(private: Path) -> Path:
     """Return the directory of the stamps that starts of servers leave, one empty file for a model or build."""
     return private / "used"
@@ -168,6 +173,11 @@ def verified(private: Path) -> Path:
 def model_names(private: Path) -> Path:
     """Return the file with the names of models that were imported."""
     return private / "names.json"
+
+
+def summaries(private: Path) -> Path:
+    """Return the file with the summaries of the records of models."""
+    return private / "summaries"
 
 
 def gateway_models(private: Path) -> Path:

@@ -161,12 +161,23 @@ assert "tqdm" not in sys.modules
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(session: Callable[..., Session]) -> None:
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        ("@click.command()", "main.main([], command=work)"),
+        ("", "exit_status.exit_status_of(lambda: start._call(lambda _: work(), {}), 'text')"),
+    ],
+    ids=["click", "plain words"],
+)
+def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(
+    command: str, call: str, session: Callable[..., Session]
+) -> None:
     text = PRINTER.replace(
         "{code}",
-        """
+        f"""
     import click, time
-    @click.command()
+    from llama_runner.cli import exit_status, start
+    {command}
     def work():
         from llama_runner.cli import text_output
         printer = text_output.Printer()
@@ -174,7 +185,7 @@ def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(session: Call
         printer(StepProgress("download", 10, 100, "bytes"))
         while True:
             time.sleep(10)
-    sys.exit(main.main([], command=work))
+    sys.exit({call})
 """.strip(),
     )
     running = session(sys.executable, "-c", text)

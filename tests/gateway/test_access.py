@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
 import stat
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.gateway.access import is_allowed_origin, is_local_host, read_keys
+from llama_runner.gateway.clients import Client
 from llama_runner.gateway.listeners import address_of
+from tests.conftest import REPOSITORY
 from tests.e2e.serving import request
 from tests.gateway.conftest import TWO, Running, Start
 from tests.gateway.streams import Stream
@@ -88,6 +91,7 @@ def test_a_key_sees_and_uses_its_models_only(open_gateway: Running) -> None:
     assert request(other, "/v1/models/two", headers=as_key("key-of-alice"))[0] == 404
     assert request(other, "/models/two/props", headers=as_key("key-of-alice"))[0] == 404
     assert request(other, "/models/one/load", {}, as_key("key-of-alice"))[0] == 403
+    assert request(other, "/metrics", headers=as_key("key-of-alice"))[0] == 403, "it has the names of all models"
     assert request(other, "/v1/chat/completions", body, as_key("key-of-admin"))[0] == 200
     assert request(other, "/models/two/unload", {}, as_key("key-of-admin"))[1] == {"model": "two", "unloaded": True}
 
@@ -163,7 +167,7 @@ def test_tls_is_served_to_other_machines(gateway: Start, tmp_path: Path) -> None
 def ended(config: Path, root: Path, *listen: str) -> tuple[int, str]:
     """Return exit status and the error of a gateway that does not start."""
     words = [word for address in listen for word in ("--listen", address)]
-    command = [sys.executable, "-m", "llama_runner.gateway", "--config", config, "--root", root, *words]
+    command = [sys.executable, "-m", "llama_runner.gateway", "--config", str(config), "--root", str(root), *words]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert not done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
@@ -207,6 +211,12 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
 def test_a_file_of_limits_that_is_wrong_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(LlamaRunnerError, match=message):
         read_keys(None, private(tmp_path / "limits.toml", text))
+
+
+def test_the_file_of_limits_in_the_documentation_is_read(tmp_path: Path) -> None:
+    [text] = re.findall(r"(?ms)^```toml limits\n(.*?)^```", (REPOSITORY / "docs" / "gateway.md").read_text())
+    [client] = read_keys(None, private(tmp_path / "limits.toml", text)).values()
+    assert client == Client(name="alice", models=("qwen*", "gpt-4o-mini"), requests=4)
 
 
 def test_a_file_of_limits_that_others_may_read_is_refused(tmp_path: Path) -> None:

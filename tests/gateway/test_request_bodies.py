@@ -77,7 +77,7 @@ def test_no_address_is_passed_on_as_an_image(part: dict[str, Any], path: str) ->
     for body in ({"messages": [{"role": "user", "content": [part]}]}, {"input": [{"content": [{"content": [part]}]}]}):
         with pytest.raises(BadRequest, match="not fetched from URLs"):
             request_bodies.check(path, body)
-        request_bodies.check(path, body, fetches_images=True)
+        request_bodies.check(path, body, fetch_images=True)
 
 
 def test_the_bytes_of_an_image_and_links_in_a_text_are_passed_on() -> None:
@@ -88,6 +88,12 @@ def test_the_bytes_of_an_image_and_links_in_a_text_are_passed_on() -> None:
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
     ]
     request_bodies.check("/v1/chat/completions", {"messages": [{"role": "user", "content": parts}]})
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/completion", "/infill"])
+def test_a_request_does_not_change_the_scale_of_an_adapter(path: str) -> None:
+    with pytest.raises(BadRequest, match="not chosen by lora"):
+        request_bodies.check(path, {"lora": [{"id": 0, "scale": 0}]})
 
 
 def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
@@ -153,8 +159,8 @@ def test_any_answer_with_an_error_becomes_one(body: bytes, status: int) -> None:
     failure = protocols.failure_of_answer(status, body)
     assert failure.message
     for protocol in ("openai", "anthropic", "ollama", "responses"):
-        json.dumps(protocols.error_body(failure, protocol, "id"))  # type: ignore[arg-type]
-        assert protocols.stream_error(failure, protocol, "id").endswith(b"\n")  # type: ignore[arg-type]
+        json.dumps(protocols.error_body(failure, protocol, "id"))
+        assert protocols.stream_error(failure, protocol, "id").endswith(b"\n")
 
 
 def test_errors_say_whether_to_send_the_request_again() -> None:

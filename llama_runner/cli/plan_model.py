@@ -1,0 +1,25 @@
+"""What ``plan`` and ``prepare`` do. Does not load click."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from llama_runner.cli import arguments, text_output
+from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.safe_output import echo
+
+if TYPE_CHECKING:
+    from llama_runner.cli.arguments import Arguments
+
+
+def prepare(given: Arguments) -> None:
+    """Make everything that serving a model needs, and print where it is."""
+    prepared = runner_for(given).prepare(**arguments.keywords(given))
+    echo(json.dumps(prepared.to_json()) if given["as_json"] else text_output.prepared(prepared))
+
+
+def plan(given: Arguments) -> None:
+    """Print which steps would run, and why."""
+    forecast = runner_for(given).plan(server=arguments.server_options(given), **arguments.keywords(given))
+    echo(json.dumps(forecast.to_json()) if given["as_json"] else text_output.plan(forecast))

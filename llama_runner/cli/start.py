@@ -1,0 +1,59 @@
+"""Where the command line begins: plain words are parsed here, click is loaded for all others."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import sys
+from typing import TYPE_CHECKING
+
+gc.disable()  # nothing that is imported is garbage, and to look for some takes a tenth of a warm start
+
+from llama_runner.cli import plain_arguments  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llama_runner.cli.arguments import Arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    words = sys.argv[1:] if words is None else words
+    arguments = plain_arguments.parse(words)
+    if arguments is None:
+        from llama_runner.cli.main import main as parse_with_click  # noqa: PLC0415 - it loads click
+
+        return parse_with_click(list(words))
+    from importlib import import_module  # noqa: PLC0415 - not for click
+
+    from llama_runner.cli.error_output import form_of  # noqa: PLC0415
+    from llama_runner.cli.exit_status import exit_status_of  # noqa: PLC0415
+
+    name = words[0]
+    form = form_of(["--json"] if arguments["as_json"] else [], prints_events=name == "run")
+
+    def work() -> None:
+        module = import_module(f"llama_runner.cli.{plain_arguments.COMMANDS[name].module}")
+        _call(getattr(module, name), arguments)
+
+    return exit_status_of(work, form)
+
+
+def _call(command: Callable[[Arguments], None], arguments: Arguments) -> None:
+    """Call a command; it ends as click ends one."""
+    from llama_runner.cli.declared_models import call_with_declared  # noqa: PLC0415 - not for click
+    from llama_runner.cli.safe_output import call_at_end, echo  # noqa: PLC0415
+
+    try:
+        try:
+            call_with_declared(command, arguments)
+        finally:
+            call_at_end()
+    except (EOFError, KeyboardInterrupt):
+        echo("", err=True)  # after the ^C that a terminal shows
+        raise KeyboardInterrupt from None
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        raise SystemExit(1) from None
