@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.deployment import Deployment
+    from llama_runner.config.model import Settings
     from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
@@ -174,6 +175,20 @@ class Maker(Management):
 
         model, _, keywords = self._declared(model, None, keywords)
         return recommend(model, keywords, store=self.store, sink=self._sink, context=context, memory=memory)
+
+    @public_method
+    def preset(self, name: str, *, model: str | Path | None = None, memory: int | None = None) -> Settings:
+        """Return the preset of a name, built in or of the configuration, with the numbers for ``model`` if it is given.
+
+        ``memory`` is as for ``recommend``. Raises ``UsageError`` for a name that no preset has.
+        """
+        from llama_runner.config.presets import MachineFacts, for_machine, preset_of  # noqa: PLC0415 - as above
+
+        preset = preset_of(name, self.presets())
+        if model is None:
+            return preset
+        found = self.recommend(model, memory=memory)
+        return for_machine(preset, MachineFacts(found.free, max(1, found.kv_bytes), found.trained_context))
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:

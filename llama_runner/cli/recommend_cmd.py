@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,7 +82,7 @@ def lines(found: Recommendation, name: str | None = None) -> list[str]:
     if found.estimated_by == "metadata":
         told.append("the memory is a rough estimate: llama-fit-params, which says it, is not here yet")
     if name is not None:
-        told.append(f"run it: llama-runner run {' '.join(_words(found, chosen, name))}")
+        told.append(f"run it: llama-runner run {shlex.join(_words(found, chosen, name))}")
     return told
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_runner.core.immutable import Value
-from llama_runner.recommend.memory import CACHE_TYPES
 from llama_runner.serving.llama_server.memory_estimate import Room, lacking
 from llama_runner.sources.hub.file_selection import NEAREST
 
@@ -89,7 +88,7 @@ class Machine(Value):
     """What rows are computed from, beside their sizes."""
 
     memory: Mapping[str, MemoryModel]
-    """By cache type."""
+    """By cache type, the best first."""
     room: Room
     trained: int
     rates: Rates | None
@@ -102,8 +101,8 @@ def row_of(candidate: Candidate, wanted: int, machine: Machine, *, most: int | N
     The cache has 16 bits unless the wanted context fits only with fewer.
     """
     most = most or max(machine.trained, wanted)
-    found = {kind: _largest(candidate.bytes, machine.memory[kind], machine.room, most) for kind in CACHE_TYPES}
-    kind = next((kind for kind in CACHE_TYPES if found[kind] >= wanted), max(CACHE_TYPES, key=found.__getitem__))
+    found = {kind: _largest(candidate.bytes, model, machine.room, most) for kind, model in machine.memory.items()}
+    kind = next((kind for kind, context in found.items() if context >= wanted), max(found, key=found.__getitem__))
     context = found[kind]
     model = machine.memory[kind]
     fits: Fits = "fits" if context >= wanted else "less context" if context else "does not fit"
