@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     )
     from llama_runner.client.replies import Reply, ReplyChunk
     from llama_runner.client.sync_client import Client, Stream
+    from llama_runner.config.config import Config
+    from llama_runner.config.deployment import Deployment, DeploymentPlan
+    from llama_runner.config.errors import ConfigError
     from llama_runner.core.errors import (
         DownloadError,
         ExitCode,
@@ -39,10 +42,13 @@ if TYPE_CHECKING:
     from llama_runner.core.events import Event
     from llama_runner.doctor import Diagnosis
     from llama_runner.doctor.self_test import SelfTestResult
+    from llama_runner.generate.errors import CannotGenerate
+    from llama_runner.generate.files import Generated, GenerateOptions
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
+    from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.install_services import Service
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
@@ -68,14 +74,21 @@ __all__ = [
     "Build",
     "BuildResult",
     "BuildStore",
+    "CannotGenerate",
     "CannotKeep",
     "Client",
+    "Config",
+    "ConfigError",
     "ConnectionLost",
     "ContextExceeded",
+    "Deployment",
+    "DeploymentPlan",
     "Diagnosis",
     "DownloadError",
     "Event",
     "ExitCode",
+    "GenerateOptions",
+    "Generated",
     "History",
     "Inspection",
     "Interrupted",
@@ -92,6 +105,7 @@ __all__ = [
     "PortTaken",
     "Prepared",
     "ProgramFigures",
+    "Recommendation",
     "Reply",
     "ReplyChunk",
     "RequestFailed",
@@ -141,6 +155,9 @@ _WHERE = {
     ),
     "llama_runner.client.replies": ("ReplyChunk", "Reply"),
     "llama_runner.client.sync_client": ("Client", "Stream"),
+    "llama_runner.config.config": ("Config",),
+    "llama_runner.config.deployment": ("Deployment", "DeploymentPlan"),
+    "llama_runner.config.errors": ("ConfigError",),
     "llama_runner.core.errors": (
         "DownloadError",
         "ExitCode",
@@ -156,10 +173,13 @@ _WHERE = {
     "llama_runner.core.events": ("Event",),
     "llama_runner.doctor": ("Diagnosis",),
     "llama_runner.doctor.self_test": ("SelfTestResult",),
+    "llama_runner.generate.errors": ("CannotGenerate",),
+    "llama_runner.generate.files": ("GenerateOptions", "Generated"),
     "llama_runner.library.artifact_history": ("History",),
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
+    "llama_runner.recommend.recommendation": ("Recommendation",),
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),

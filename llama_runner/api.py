@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from llama_runner.client.sync_client import Requests
     from llama_runner.config.config import Config
     from llama_runner.doctor.self_test import SelfTestResult
-    from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.serving.async_server import AsyncServer
     from llama_runner.serving.crash_restart import Policy
@@ -173,28 +172,6 @@ class Runner(Maker):
         from llama_runner.config.reloading import reload  # noqa: PLC0415 - not on the warm path
 
         return reload(self.deployment(config=config), self.prepare, lambda: self.up(config=config))
-
-    @public_method
-    def generate(
-        self,
-        target: Target,
-        *names: str,
-        config: Config | str | os.PathLike[str] | None = None,
-        options: GenerateOptions | None = None,
-    ) -> Generated:
-        """Return the files that run declared models elsewhere; ``Generated.write`` writes them.
-
-        ``target`` is ``compose``, ``quadlet``, ``kubernetes``, ``systemd`` or ``dockerfile``. ``names`` are those of
-        the configuration file; none means all. ``config`` defaults to that of the ``Runner``. Uses no network.
-        ``CannotGenerate`` for what cannot run there.
-        """
-        from llama_runner.generate.files import GenerateOptions, generate  # noqa: PLC0415 - not on the warm path
-        from llama_runner.generate.memory import known_memory  # noqa: PLC0415
-
-        quietly = Runner(self.root)
-        memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
-        found = None if target == "dockerfile" else self._configured(config)
-        return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method
     def ensure_ready(

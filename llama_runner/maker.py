@@ -7,6 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llama_runner.core.option_values import wrong_value_error
+from llama_runner.management import Management
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
 from llama_runner.request.graph_locations import forecast_of, made_of, made_programs_of, path_of, prepared_of, spec_for
@@ -15,7 +17,6 @@ from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve import ProgramsRequest, Request
 from llama_runner.request.results import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.request.runner_methods import public_method
-from llama_runner.root import Root
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_users
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.deployment import Deployment
+    from llama_runner.config.model import Settings
+    from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
+    from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
 
 
-class Maker(Root):
+class Maker(Management):
     """A root with the pipeline: plan, prepare, make, lock."""
 
     @public_method
@@ -154,6 +158,39 @@ class Maker(Root):
         )
 
     @public_method
+    def recommend(
+        self,
+        model: str | Path | None = None,
+        *,
+        context: int | None = None,
+        memory: int | None = None,
+        **keywords: Unpack[RunnerKeywords],
+    ) -> Recommendation:
+        """Return which quantization, context and cache type suit this machine, with memory and speed of each.
+
+        Fetches no weights. ``context`` is the number of tokens that must fit; by default 4096, or what the model was
+        trained for if that is less. ``memory`` is the number of bytes to plan with instead of what is available.
+        """
+        from llama_runner.recommend.recommend import recommend  # noqa: PLC0415 - not on the warm path
+
+        model, _, keywords = self._declared(model, None, keywords)
+        return recommend(model, keywords, store=self.store, sink=self._sink, context=context, memory=memory)
+
+    @public_method
+    def preset(self, name: str, *, model: str | Path | None = None, memory: int | None = None) -> Settings:
+        """Return the preset of a name, built in or of the configuration, with the numbers for ``model`` if it is given.
+
+        ``memory`` is as for ``recommend``. Raises ``UsageError`` for a name that no preset has.
+        """
+        from llama_runner.config.presets import MachineFacts, for_machine, preset_of  # noqa: PLC0415 - as above
+
+        preset = preset_of(name, self.presets())
+        if model is None:
+            return preset
+        found = self.recommend(model, memory=memory)
+        return for_machine(preset, MachineFacts(found.free, max(1, found.kv_bytes), found.trained_context))
+
+    @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
         """Prepare models and write commit, recipes, tools and digests of each into a lock file.
 
@@ -190,6 +227,30 @@ class Maker(Root):
 
         inventory, lineage = self.models.lineage(name)
         return history_of(inventory, lineage, self.plan, self._sink)
+
+    @public_method
+    def generate(
+        self,
+        target: Target,
+        *names: str,
+        config: Config | str | os.PathLike[str] | None = None,
+        options: GenerateOptions | None = None,
+    ) -> Generated:
+        """Return the files that run declared models elsewhere; ``Generated.write`` writes them.
+
+        ``target`` is ``compose``, ``quadlet``, ``kubernetes``, ``systemd`` or ``dockerfile``. ``names`` are those of
+        the configuration file; none means all. ``config`` defaults to that of the ``Runner``. Uses no network.
+        ``CannotGenerate`` for what cannot run there.
+        """
+        from llama_runner.generate.files import GenerateOptions, generate  # noqa: PLC0415 - not on the warm path
+        from llama_runner.generate.memory import known_memory  # noqa: PLC0415
+
+        quietly = Maker(self.root)
+        memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
+        found = None if target == "dockerfile" else self._configured(config)
+        if options is not None and not isinstance(options, GenerateOptions):
+            raise wrong_value_error("options", "GenerateOptions", options)
+        return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method
     def make_programs(self, **keywords: Unpack[RunnerKeywords]) -> BuildResult:

@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from tests.command_server import CommandServer
 from tests.fakehub.fixtures import certificate, hub, user_of_the_hub
 
 __all__ = ["certificate", "hub", "user_of_the_hub"]
@@ -121,20 +122,35 @@ def on_a_free_port(words: list[str]) -> list[str]:
     return [*words[:at], "--port", "0", *words[at:]]
 
 
+@pytest.fixture(scope="session")
+def command_server() -> Iterator[CommandServer | None]:
+    """Give what runs commands without a new interpreter; None where coverage is measured, and on Windows."""
+    if not hasattr(os, "fork") or any(name.startswith("COVERAGE_") for name in os.environ):
+        yield None
+        return
+    server = CommandServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def llama_runner(tmp_path: Path) -> Command:
+def llama_runner(tmp_path: Path, command_server: CommandServer | None) -> Command:
     """Return a function that runs the command line to its end, in an empty directory and on a free port."""
     directory = tmp_path / "cwd"
     directory.mkdir()
 
     def run(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> Result:
+        words, environment = on_a_free_port([*map(str, arguments)]), {**os.environ, **(env or {})}
+        if command_server is not None and not options and command_server.takes(environment):
+            done = command_server.run(words, environment, directory, 600)
+            return Result(done.returncode, done.stdout, done.stderr)
         done = subprocess.run(
-            [*MODULE, *on_a_free_port([*map(str, arguments)])],
+            [*MODULE, *words],
             check=False,
             capture_output=True,
             text=True,
             cwd=directory,
-            env={**os.environ, **(env or {})},
+            env=environment,
             timeout=600,
             **options,
         )

@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "maker", "root", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "maker", "management", "status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
@@ -200,7 +200,7 @@ MOVING = {
     "sources/hub/download.py": "what was received becomes a file, or is set aside",
     "serving/server_log.py": "a log is rotated",
     "steps/download.py": "what was received becomes an artifact",
-    "steps/fetch_url.py": "the same",
+    "steps/download_archive.py": "the same",
     "steps/unpack_programs.py": "what was unpacked becomes an artifact",
 }
 """What renames files and directories. Small files of ours are written by ``system/files.py`` alone."""
@@ -288,13 +288,6 @@ HTTP = {
     "client/sync_client.py": {"httpx2"},
     "serving/llama_server/readiness.py": {"http.client"},
     "system/http_failure.py": {"urllib.request"},
-    "gateway/application.py": {"aiohttp"},
-    "gateway/gateway.py": {"aiohttp"},
-    "gateway/interface.py": {"aiohttp"},
-    "gateway/listeners.py": {"aiohttp"},
-    "gateway/process.py": {"aiohttp"},
-    "gateway/relay.py": {"aiohttp"},
-    "gateway/routes.py": {"aiohttp"},
 }
 """What speaks HTTP: to others; to the Hub, on its library's session; to servers, as a client and while one starts
 (``http.client``, which loads faster). The last one asks which proxy the system has."""
@@ -311,6 +304,8 @@ def test_12_04_one_module_speaks_http_to_others_than_the_hub_and_servers() -> No
             speaks = {name for name in names if name in http or name.endswith(".get_session")}
             if speaks:
                 found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).update(speaks)
+    of_the_gateway = {name: found.pop(name) for name in sorted(found) if name.startswith("gateway/")}
+    assert all(speaks == {"aiohttp"} for speaks in of_the_gateway.values()), "the gateway serves with one library"
     assert found == HTTP
 
 

@@ -19,9 +19,17 @@ def test_there_is_a_table_for_each_tool_with_a_counterpart_for_its_library() -> 
     for tool, theirs in {
         "Ollama": ["pull", "run", "list", "show", "ps", "stop", "rm", "create", "cp", "push", "serve"],
         "LM Studio": ["get", "ls", "ps", "load", "unload", "import", "chat"],
-        "Hugind": ["model add", "model list", "model show", "model remove"],
+        "Hugind": ["model add", "model list", "model show", "model remove", "configs/NAME.yml"],
+        "llama-swap": ["config.yaml", "--config"],
         "HyperLlama and HyprStream": ["tags", "show", "delete", "import"],
-        "llama.cpp": ["llama-server", "llama-quantize", "convert_hf_to_gguf.py", "llama-bench"],
+        "llama.cpp": [
+            "llama-server",
+            "--models-preset",
+            "docker-compose.yml",
+            "llama-quantize",
+            "convert_hf_to_gguf.py",
+            "llama-bench",
+        ],
     }.items():
         rows = TEXT.partition(f"\n## {tool}\n")[2].partition("\n## ")[0]
         first = "\n".join(row.split("|")[1] for row in rows.splitlines() if row.startswith("|"))

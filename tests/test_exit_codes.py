@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ import pytest
 from llama_runner import Runner
 from llama_runner.core.errors import ExitCode
 from llama_runner.demo import MODEL_DIRECTORY
-from tests.conftest import MODULE, Result, on_a_free_port
+from tests.command_server import CommandServer
+from tests.conftest import Result, on_a_free_port
 from tests.fakehub.hub import Hub
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="makes files unreadable as Linux does")
@@ -28,19 +28,27 @@ WITHOUT_PERMISSIONS = ("--bounding-set", PERMISSIONS, "--inh-caps", PERMISSIONS)
 """Words for setpriv after which file permissions count for root too."""
 
 
-@pytest.fixture
-def run(root: Path, tmp_path: Path) -> Command:
-    """Return a function that runs the command line as a user whom file permissions bind."""
+@pytest.fixture(scope="module")
+def bound_server() -> Iterator[CommandServer]:
+    """Give what runs commands as a user whom file permissions bind."""
     prefix = ("setpriv", *WITHOUT_PERMISSIONS) if os.geteuid() == 0 else ()
     if prefix and shutil.which("setpriv") is None:
         pytest.skip("root may read anything, and there is no setpriv")
+    server = CommandServer(*prefix)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path, bound_server: CommandServer) -> Command:
+    """Return a function that runs the command line as a user whom file permissions bind."""
 
     def command(*arguments: object, env: dict[str, str] | None = None) -> Result:
-        words = [*prefix, *MODULE, *on_a_free_port([*map(str, arguments)])]
+        words = on_a_free_port([*map(str, arguments)])
         settings = {"LLAMA_RUNNER_ROOT": str(root), "HF_ENDPOINT": NOWHERE, "HOME": str(tmp_path)}
         settings |= {"LLAMA_RUNNER_RELEASES": NOWHERE, "PIP_INDEX_URL": NOWHERE, "PIP_RETRIES": "0"}
         env = {**os.environ, **settings, **(env or {})}
-        done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+        done = bound_server.run(words, env, tmp_path, 120)
         return Result(done.returncode, done.stdout, done.stderr)
 
     return command

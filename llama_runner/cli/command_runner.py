@@ -1,4 +1,4 @@
-"""Shared by commands: a `Runner` or a `Root` that prints its events, and the signals that end a command."""
+"""Shared by commands: a `Runner` or a `Management` that prints its events, and the signals that end a command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.config.config import Config
     from llama_runner.core.events import Event
-    from llama_runner.root import Root
+    from llama_runner.management import Management
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _LOCK_TIMEOUT_S = 600.0
@@ -35,9 +35,9 @@ def runner_for(given: dict[str, Any], *, events: bool = False, config: Config | 
     return Runner(given["root"], on_event=sink, lock_timeout=given.get("lock_timeout", 0.0), config=config)
 
 
-def root_of(given: dict[str, Any]) -> Root:
+def root_of(given: dict[str, Any]) -> Management:
     """Return a root that prints progress on stderr. Loads the printer at the first event, and not the pipeline."""
-    from llama_runner.root import Root  # noqa: PLC0415 - not for --help
+    from llama_runner.management import Management  # noqa: PLC0415 - not for --help
 
     printer = None
 
@@ -49,4 +49,4 @@ def root_of(given: dict[str, Any]) -> Root:
             printer = Printer()
         printer(event)
 
-    return Root(given["root"], on_event=tell, lock_timeout=_LOCK_TIMEOUT_S, config=config_path(given))
+    return Management(given["root"], on_event=tell, lock_timeout=_LOCK_TIMEOUT_S, config=config_path(given))

@@ -47,6 +47,9 @@ _models = shared.option(
 _containers = shared.together(
     _models,
     _variant,
+    shared.option(
+        "--per-model", is_flag=True, help="A container for each of several models, instead of the gateway for all."
+    ),
     shared.option("--image", metavar="NAME", help="Image to run.", default_text="llama-runner:VERSION-VARIANT"),
     shared.option(
         "--memory",
@@ -88,7 +91,10 @@ def dockerfile(**given: Any) -> None:
 
 @_command("compose", _containers, _gpus)
 def compose(**given: Any) -> None:
-    """Write a Compose file with the models."""
+    """Write a Compose file with the models.
+
+    Several models are one service, the gateway; with --per-model each has its own.
+    """
     _write("compose", given)
 
 
@@ -96,7 +102,8 @@ def compose(**given: Any) -> None:
 def quadlet(**given: Any) -> None:
     """Write Quadlet units for Podman.
 
-    A container for each model, a volume and a network.
+    A container, a volume and a network. Several models are one container, the gateway; with --per-model each has its
+    own.
     """
     _write("quadlet", given)
 
@@ -124,7 +131,8 @@ def quadlet(**given: Any) -> None:
 def kubernetes(**given: Any) -> None:
     """Write objects for Kubernetes.
 
-    A Deployment, a Service and a volume for each model. With a remote store, each pod fetches what it needs and no volume is kept; --max-replicas adds an autoscaler then.
+    A Deployment, a Service and a volume. Several models are one Deployment, the gateway; with --per-model each has its
+    own. With a remote store, each pod fetches what it needs and no volume is kept; --max-replicas adds an autoscaler.
     """
     _write("kubernetes", given)
 

@@ -28,10 +28,10 @@ OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
-    "Models": ("models", "search", "convert", "quantize", "inspect"),
+    "Models": ("models", "search", "convert", "quantize", "inspect", "recommend"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
-    "Configure": ("generate",),
+    "Configure": ("config", "presets", "generate"),
     "Programs": ("bins", "doctor"),
 }
 """The commands of ``llama-runner --help`` under their headings."""

@@ -41,8 +41,11 @@ class _Commands(click.Group):
         **dict.fromkeys(("infer", "chat"), "infer_cmds"),
         **dict.fromkeys(("bench", "tune"), "bench_cmds"),
         **dict.fromkeys(("up", "down", "reload", "gateway"), "up_cmds"),
+        "config": "config_cmds",
         "generate": "generate_cmds",
         "search": "search_cmds",
+        "recommend": "recommend_cmd",
+        "presets": "preset_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",
         "verify": "verify_cmds",
@@ -105,7 +108,7 @@ def _take_extra(argv: list[str], command: click.Command) -> tuple[list[str], tup
     at = argv.index("--")
     before, extra = argv[:at], tuple(argv[at + 1 :])
     takers = {"run", "serve", "plan", "service", "infer", "chat", "bench", "tune"}
-    if command is cli and extra and not takers & set(before[:1]):
+    if command is cli and extra and not takers & set(before[:1]) and before[:2] != ["config", "import"]:
         raise click.UsageError(f"{before[0] if before else 'llama-runner'} takes no options after --")
     return before, extra
 

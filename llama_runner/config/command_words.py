@@ -25,12 +25,19 @@ class Word(Value):
     """The line on which it begins, counted from 1."""
 
 
-class UnclosedQuote(ValueError):
+class CommandError(ValueError):
+    """A command line that cannot be read."""
+
+    def __init__(self, text: str, line: int) -> None:
+        self.line = line
+        super().__init__(text)
+
+
+class UnclosedQuote(CommandError):
     """A quotation mark has no counterpart."""
 
     def __init__(self, line: int) -> None:
-        self.line = line
-        super().__init__("a quotation mark is not closed")
+        super().__init__("a quotation mark is not closed", line)
 
 
 def split_command(lines: Iterable[tuple[int, str]], *, windows: bool | None = None) -> list[Word]:
@@ -41,8 +48,18 @@ def split_command(lines: Iterable[tuple[int, str]], *, windows: bool | None = No
     """
     kept = [(number, text) for number, text in lines if not text.lstrip().startswith("#")]
     if windows is None:
-        windows = any(_WINDOWS.search(text) for _, text in kept)
+        windows = any(has_windows_paths(text) for _, text in kept)
     return _Splitter(windows=windows).words([(number, _CONTINUED.sub(" ", text)) for number, text in kept])
+
+
+def has_windows_paths(text: str) -> bool:
+    """Return whether a text has paths of Windows."""
+    return _WINDOWS.search(text) is not None
+
+
+def continues(line: str) -> bool:
+    """Return whether a command goes on after a line."""
+    return _CONTINUED.search(line) is not None or line.lstrip().startswith("#")
 
 
 class _Splitter:

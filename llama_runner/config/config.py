@@ -41,13 +41,22 @@ class Config(Value, eq=False):
     """The file that a table is from."""
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, environment: Mapping[str, str] | None = None) -> Config:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        text: str | None = None,
+        texts: Mapping[Path, str] | None = None,
+    ) -> Config:
         """Read and check a file. Raises ``ConfigError`` with every mistake, ``UsageError`` if there is no such file.
 
-        ``environment`` has the variables that values may use; None: those of this process.
+        ``environment`` has the variables that values may use; None: those of this process. ``text`` stands for the
+        content of the file, ``texts`` for those of files that it includes: so a change is checked before it is written.
         """
-        reader = Reader(os.environ if environment is None else environment)
         path = Path(os.path.abspath(user_path(path)))  # noqa: PTH100 - links are not followed
+        texts = {**(texts or {}), **({} if text is None else {path: text})}
+        reader = Reader(os.environ if environment is None else environment, texts)
         reader.read(path)
         found = cls(
             path=path,

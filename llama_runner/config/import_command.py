@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from llama_runner.config.command_words import UnclosedQuote, Word, split_command
+from llama_runner.config.command_words import CommandError, Word, continues, has_windows_paths, split_command
 from llama_runner.config.docker_run import (
     DockerRun,
     is_container_tool,
@@ -17,11 +17,12 @@ from llama_runner.config.docker_run import (
 from llama_runner.config.import_options import ModelDraft, name_of
 from llama_runner.config.import_report import ImportFailed
 from llama_runner.config.import_table import KEY_FILE
+from llama_runner.config.shell_commands import Script
 from llama_runner.core.immutable import Value
 from llama_runner.system.secret_redaction import is_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from llama_runner.config.import_context import Context
     from llama_runner.config.import_report import Kind
@@ -70,13 +71,11 @@ def _call_in(run: DockerRun, before: list[Word]) -> ServerCall | None:
 def import_command(text: str, context: Context) -> None:
     """Import the command lines of a text, such as a shell script."""
     found = False
-    for lines in _commands(text):
-        try:
-            words = split_command(lines)
-        except UnclosedQuote as error:
-            raise ImportFailed(NAME, str(error), error.line) from None
-        if words:
+    try:
+        for words in _commands(text):
             found = import_words(words, context) or found
+    except CommandError as error:
+        raise ImportFailed(NAME, str(error), error.line) from None
     if not found:
         hint = "llama-runner config import -- llama-server -m FILE …"
         raise ImportFailed(NAME, "no llama-server is started here", hint=hint)
@@ -124,7 +123,7 @@ def take_ports(draft: ModelDraft, ports: Iterable[Word]) -> None:
         text = word.text.partition("/")[0]
         host, _, inside = text.rpartition(":")
         address, _, published = host.rpartition(":")
-        if not published.isdecimal() or not inside.isdecimal() or int(inside) != draft.port:
+        if not _is_port(published) or not _is_port(inside) or int(inside) != draft.port:
             draft.skip(word.line, f"port {word.text}", f"the server listens on {draft.port}")
             continue
         if address:
@@ -133,21 +132,29 @@ def take_ports(draft: ModelDraft, ports: Iterable[Word]) -> None:
         draft.put(word.line, f"port {word.text}", ("port",), int(published), note)
 
 
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and int(text) < 1 << 16
+
+
 def shown_command(words: list[Word]) -> str:
     """Return the program of a command for the report; its arguments may be secrets."""
     return words[0].text.partition("=")[0] + (" …" if len(words) > 1 or "=" in words[0].text else "")
 
 
-def _commands(text: str) -> list[list[tuple[int, str]]]:
-    """Return the commands of a text: lines that go on belong together, empty ones and ``#!`` separate."""
-    found: list[list[tuple[int, str]]] = [[]]
+def _commands(text: str) -> Iterator[list[Word]]:
+    """Iterate over the commands of a script, of a shell or of Windows."""
+    if not has_windows_paths(text):
+        yield from Script(text).commands()
+        return
+    lines: list[tuple[int, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.startswith("#!"):
-            found[-1].append((number, line))
-        goes_on = re.search(r"[\\`^][ \t]*$", line) or (line.lstrip().startswith("#") and found[-1])
-        if not goes_on or not line.strip():
-            found.append([])
-    return [each for each in found if each]
+        lines.append((number, line))
+        if not continues(line):
+            if words := split_command(lines, windows=True):
+                yield words
+            lines = []
+    if words := split_command(lines, windows=True):
+        yield words
 
 
 def volumes_of(call: ServerCall) -> list[tuple[str, str]] | None:

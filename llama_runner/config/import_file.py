@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config import import_command, import_compose, import_hugind, import_ini, import_llama_swap
 from llama_runner.config import import_modelfile as modelfile
 from llama_runner.config.command_words import Word
-from llama_runner.config.import_context import Context
+from llama_runner.config.import_context import Context, name_for
 from llama_runner.config.import_paths import CLOSE, OPEN, variables_in, with_variables
 from llama_runner.config.import_report import LARGEST, Imported, ImportFailed
 from llama_runner.config.import_yaml import read_yaml
@@ -164,4 +164,7 @@ def _imported(format_name: str, context: Context) -> Imported:
             first.line if first else None,
             items=items,
         )
+    if context.name is not None and [*plain["models"]] != [name_for(context.name) or "model"]:
+        listed = ", ".join(plain["models"])
+        raise UsageError(f"--name is for one model without a name of its own; here: {listed}", hint="leave --name out")
     return Imported(format_name, plain, context.report.items(), context.lines)

@@ -158,6 +158,9 @@ class _File:
             self._report.add(error.line, name, "not taken", "", f"the model is left out: {error}")
             return
         call = find_call(words)
+        if not words:
+            self._report.add(command.line, name, "not taken", "", "the model is left out: cmd is no text")
+            return
         if call is None:
             why = f"the model {name} is left out: its command starts no llama-server"
             self._report.add(command.line, shown_command(words), "not taken", "", why)
@@ -212,7 +215,11 @@ class _File:
                 draft.skip(each.line, each.shown(key), "what a client asks for counts here")
 
     def _take_variant(self, draft: ModelDraft, name: str, other: str, node: YamlNode) -> None:
-        called = _expanded(other, self._macros, name, node.line)
+        try:
+            called = _expanded(other, self._macros, name, node.line)
+        except _UnknownMacro as error:
+            draft.skip(node.line, f"setParamsByID: {other}", str(error))
+            return
         if called == name:
             self._take_parameters(draft, (), node)
             return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.config.import_paths import PathInContainer
+from llama_runner.config.import_paths import PathNotTaken
 from llama_runner.config.import_table import KEY_FILE, ModelTable, holds_secret
 from llama_runner.config.keys import MODEL_OPTIONS, SAMPLING_FLAGS
 from llama_runner.core.csv_row import format_row, parse_row
@@ -91,7 +92,7 @@ class ModelDraft(ModelTable):
         value = values[0] if values else None
         try:
             self._take(line, text, flag, value, values, on=on)
-        except PathInContainer as error:
+        except PathNotTaken as error:
             self.skip(line, text, str(error))
             if flag.key == "model":
                 self.left_out = str(error)
@@ -164,8 +165,11 @@ class ModelDraft(ModelTable):
         value: Any = values[0]
         if takes_path(f"--{flag.key}"):
             value = self._path_value(f"--{flag.key}", value)
-        elif flag.kind == "number":
+        elif flag.kind == "number" and value not in ("auto", "all"):
             value = _number(value)
+            if isinstance(value, str):
+                self.skip(line, text, "expected a number")
+                return
         if flag.key in _JOINED and isinstance(was := self.table.get("llama", {}).get(key), str):
             value = f"{was},{value}"
             self.table["llama"].pop(key)
@@ -277,10 +281,7 @@ class ModelDraft(ModelTable):
             self.skip(line, text, "expected a JSON object")
             return
         for key, each in found.items():
-            if each is None:
-                self.skip(line, text, f"{key}: TOML has no null")
-            else:
-                self.put(line, text, ("template", key), each)
+            self.put(line, text, ("template", key), each)
 
     def _take_offline(self, line: int, text: str, _value: str, _on: bool) -> None:
         self.put(line, text, ("offline",), True)
@@ -310,4 +311,5 @@ def _number(text: str) -> int | float | str:
     """Return a number, or the text where it is none."""
     if _INTEGER.fullmatch(text):
         return int(text)
-    return float(text) if _NUMBER.fullmatch(text) else text
+    number = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else text

@@ -6,13 +6,14 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from llama_runner.core.immutable import Value
+from llama_runner.store.layout import can_be_path
 
 OPEN, CLOSE = "\ue000", "\ue001"
 """What surrounds the name of an environment variable until the tables are complete; private characters."""
 
 
-class PathInContainer(ValueError):
-    """A path that only a container has; the message says why."""
+class PathNotTaken(ValueError):
+    """A path that this machine does not have, or that no file can have; the message says why."""
 
 
 class Paths(Value):
@@ -26,7 +27,9 @@ class Paths(Value):
     """Directories of a container and those of the host; None where there is no container."""
 
     def path(self, text: str) -> str:
-        """Return a path as the written file has to have it; raises ``PathInContainer``."""
+        """Return a path as the written file has to have it; raises ``PathNotTaken``."""
+        if not text.strip() or not can_be_path(text):
+            raise PathNotTaken("no file can have this name")
         text = text if self.volumes is None else self._outside(text, self.volumes)
         if is_absolute(text):
             return text
@@ -44,10 +47,10 @@ class Paths(Value):
         for container, host in sorted(volumes, key=lambda pair: len(pair[0]), reverse=True):
             if inside.is_relative_to(container):
                 if not _is_host_path(host):
-                    raise PathInContainer(f"{text} is in the volume {host!r}, whose directory only Docker knows")
+                    raise PathNotTaken(f"{text} is in the volume {host!r}, whose directory only Docker knows")
                 rest = inside.relative_to(container)
                 return host if rest == PurePosixPath() else f"{host.rstrip('/')}/{rest}"
-        raise PathInContainer(f"{text} is inside the container; no volume has it")
+        raise PathNotTaken(f"{text} is inside the container; no volume has it")
 
 
 def is_absolute(text: str) -> bool:
@@ -77,7 +80,7 @@ def with_variables(value: object) -> object:
         return [with_variables(each) for each in value]
     if not isinstance(value, str):
         return value
-    return re.sub(r"\$(?=[${])", "$$", value).replace(OPEN, "${").replace(CLOSE, "}")
+    return value.replace("${", "$${").replace(OPEN, "${").replace(CLOSE, "}")
 
 
 def _is_host_path(text: str) -> bool:

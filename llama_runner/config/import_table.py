@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import dotted
@@ -37,7 +38,10 @@ class ModelTable:
     def put(self, line: int, text: str, keys: tuple[str, ...], value: Any, note: str = "") -> None:  # noqa: ANN401 - TOML
         """Set a key, and report the text that says so."""
         if holds_secret(value):
-            self._report.secret(line, text.split("=", maxsplit=1)[0].split(maxsplit=1)[0], [value], KEY_FILE)
+            self._report.secret(line, ".".join(keys), [value], KEY_FILE)
+            return
+        if (why := _unwritable(keys, value)) is not None:
+            self.skip(line, text, why)
             return
         note = "; ".join(filter(None, (self.note, note)))
         table = self.table
@@ -117,6 +121,23 @@ def holds_secret(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(holds_secret, value))
     return has_secret(value) or (isinstance(value, str) and redacted(value) != value)
+
+
+def _unwritable(keys: tuple[str, ...], value: object) -> str | None:
+    """Return why a configuration file cannot hold a value; None if it can."""
+    if isinstance(value, str) and not value.strip() and keys[0] not in ("llama", "template"):
+        return "the value is empty"
+    try:
+        json.dumps([keys, value], allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, TypeError, RecursionError):  # a surrogate, which is no character, among them
+        return "the value cannot be written"
+    return "TOML has no null" if _has_null(value) else None
+
+
+def _has_null(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_null, value.values()))
+    return any(map(_has_null, value)) if isinstance(value, list) else value is None
 
 
 def _at(table: dict[str, Any], keys: tuple[str, ...]) -> Any:  # noqa: ANN401 - a TOML value

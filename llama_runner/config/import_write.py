@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.config import Config, names_of
-from llama_runner.config.errors import ConfigError, dotted
+from llama_runner.config.edit import replace_text
+from llama_runner.config.errors import dotted
 from llama_runner.config.lines import lines_of
-from llama_runner.config.toml import loads
+from llama_runner.config.reader import text_of
+from llama_runner.config.toml import TOMLDecodeError, loads
 from llama_runner.core.errors import StoreError, UsageError
+from llama_runner.store.layout import user_path
 from llama_runner.system.atomic_output import new_file
-from llama_runner.system.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,8 +58,9 @@ def write_into(path: str | os.PathLike[str], imported: Imported, origin: str, *,
     """
     import tomlkit  # noqa: PLC0415 - only for an import
 
-    config = Config.load(path)
-    text = config.texts[config.path]
+    target = Path(os.path.abspath(user_path(path)))  # noqa: PTH100 - links are not followed
+    text = text_of(target, ())
+    config = check_text(text, target)
     document = tomlkit.parse(text)
     models = _with_defaults(imported.tables)
     _check_names(config, models, imported, origin, force=force)
@@ -69,12 +71,9 @@ def write_into(path: str | os.PathLike[str], imported: Imported, origin: str, *,
         table[name] = model
     _add_variables(document, imported.tables.get("environment", ()))
     written = tomlkit.dumps(document)
-    check_text(written, config.path)
-    try:
-        write_atomically(config.path, written.encode(), durable=True, mode=config.path.stat().st_mode & 0o777)
-    except OSError as error:
-        raise StoreError(f"{config.path} cannot be written: {error.strerror or error}") from error
-    return config.path
+    check_text(written, target)
+    replace_text(target, written, before=text, insist=True)
+    return target
 
 
 def check_text(text: str, path: Path) -> Config:
@@ -82,19 +81,12 @@ def check_text(text: str, path: Path) -> Config:
 
     A variable of the environment that is not set is no mistake.
     """
-    trial = path.with_name(f".{os.urandom(8).hex()}.toml")
-    variables = {name: "/" for name in loads(text).get("environment", ()) if isinstance(name, str)}
     try:
-        write_atomically(trial, text.encode())
-        return Config.load(trial, environment={**variables, **os.environ})
-    except ConfigError as error:
-        mistakes = [each.replace(path=path) if each.path == trial else each for each in error.mistakes]
-        raise ConfigError(mistakes) from None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            trial.unlink()
+        declared = loads(text).get("environment", ())
+    except (TOMLDecodeError, RecursionError):
+        declared = ()
+    variables = {name: "/" for name in declared if isinstance(name, str)} if isinstance(declared, list) else {}
+    return Config.load(path, environment={**variables, **os.environ}, text=text)
 
 
 def _with_defaults(tables: Mapping[str, Any]) -> dict[str, Any]:

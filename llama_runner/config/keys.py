@@ -113,6 +113,7 @@ GATEWAY = _keys(
     Option("api_key_file", (), "access", "File with the keys that are accepted, one a line.", kind="file"),
     Option("limits_file", (), "access", "File with the limits of each key.", kind="file"),
     Option("insecure", (), "access", "Let other machines use the gateway without a key.", kind="flag", default=False),
+    Option("fetch_images", (), "access", "Fetch images from the addresses in requests.", kind="flag", default=False),
     Option("tls_cert", (), "access", "Certificate to serve HTTPS with, as PEM.", kind="file"),
     Option("tls_key", (), "access", "Private key of the certificate, as PEM.", kind="file"),
     Option("queue", (), "server", "Requests that may wait for one model.", kind="integer", least=1),

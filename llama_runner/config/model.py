@@ -84,6 +84,7 @@ class Gateway(Value):
     api_key_file: Path | None = None
     limits_file: Path | None = None
     insecure: bool = False
+    fetch_images: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
     queue: int | None = None

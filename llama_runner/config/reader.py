@@ -53,8 +53,9 @@ def can_be_name(name: str) -> bool:
 class Reader:
     """Reads one file and what it includes. ``tables`` has what is read; ``places`` which file a table is from."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, environment: Mapping[str, str], texts: Mapping[Path, str] | None = None) -> None:
+        """``texts`` stand for the content of these files."""
+        self._environment, self._texts = environment, texts or {}
         self.mistakes: list[Mistake] = []
         self.tables: dict[str, Any] = {"defaults": {}, "models": {}, "presets": {}, "gateway": {}, "store": {}}
         self.places: dict[Keys, Path] = {}
@@ -94,7 +95,7 @@ class Reader:
         return next(filter(None, found), next(iter(self.files)))
 
     def _read(self, path: Path, above: tuple[Path, ...]) -> None:
-        text = _text_of(path, above)
+        text = self._texts[path] if path in self._texts else text_of(path, above)
         try:
             if (line := _too_many_dots(text)) is not None:
                 raise ConfigError([Mistake(path, line, "", f"a key has more than {_DEEPEST} parts")])
@@ -295,7 +296,8 @@ class _File:
         raise WrongValue(f"${{{name}}} is not declared", f'add "{name}" to `environment`; $${{ stands for ${{')
 
 
-def _text_of(path: Path, above: tuple[Path, ...]) -> str:
+def text_of(path: Path, above: tuple[Path, ...]) -> str:
+    """Return the text of a file that the files ``above`` include. Raises ``ConfigError``, ``UsageError`` for none."""
     if len(above) >= _DEEPEST:
         raise ConfigError([Mistake(above[-1], None, "include", f"files include each other more than {_DEEPEST} deep")])
     try:

@@ -8,7 +8,7 @@ loaded. Importing this module imports neither numpy nor gguf.
 
 `model_directory` and `config_json` read the small files, `shards` and `safetensors` the headers; `families` has the
 rules of each architecture; `vocab` writes the tokenizer, `general_metadata` and `hyperparameters` the other metadata;
-`tensor_plan` plans the output; `tensor_rows`, `chunks`, `cast` and `gguf_writer` write it.
+`tensor_plan` plans the output; `tensor_rows`, `tensor_chunks`, `cast` and `gguf_writer` write it.
 """
 
 from __future__ import annotations

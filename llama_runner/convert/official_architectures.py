@@ -1,6 +1,6 @@
 """Architectures that llama.cpp's own script converts, as named in config.json; generated from the pinned tree.
 
-A model that nobody converts is told before its weights are fetched, when there may be no tree here yet.
+A model that cannot be converted is refused before its weights are fetched, when there may be no tree here yet.
 """
 
 from __future__ import annotations

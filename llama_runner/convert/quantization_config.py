@@ -1,8 +1,8 @@
-"""Recognises the quantization of a model's weights by its small files, and who can convert them.
+"""Recognises the quantization of a model's weights by its small files, and what can convert them.
 
-What `dequantize` undoes here is a `Quantization`. All else is `AlreadyQuantized`, which says whether llama.cpp's own
-script does it: NVFP4 it does, AWQ, bitsandbytes and the like nobody. Nor BitNet's packed weights, which the pinned
-script means to undo: it stops at the first of them, as it mixes tensors that are there with such that are not yet.
+What `dequantize` supports is a `Quantization`. Anything else is `AlreadyQuantized`, which says whether llama.cpp's own
+script converts it: NVFP4 it does; AWQ and bitsandbytes it does not. Nor BitNet's packed weights: the pinned script has
+code for them, and stops at the first one, as it reads tensors that are not there yet.
 """
 
 from __future__ import annotations

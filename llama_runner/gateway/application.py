@@ -34,7 +34,7 @@ _PUBLIC = ("/health",)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 _MAX_BODY = 64 << 20
-_STRANGER = Client(name="unknown")
+_STRANGER = Client(name="unknown", models=())
 
 
 class Settings(Value):
@@ -43,7 +43,7 @@ class Settings(Value):
     keys: Keys = field(default_factory=dict)
     insecure: bool = False
     """Whether other machines need no key."""
-    fetches_images: bool = False
+    fetch_images: bool = False
     """Whether llama-server may fetch images from the addresses that clients give."""
     max_body: int = _MAX_BODY
     """Bytes of a body."""
@@ -61,7 +61,7 @@ class Application:
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
-        Routes(gateway, fetches_images=settings.fetches_images).add_to(self.web)
+        Routes(gateway, fetch_images=settings.fetch_images).add_to(self.web)
         self._created = CreatedStore(gateway.root)
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls)
 
@@ -225,4 +225,6 @@ class Application:
             "bytes": exchange.sent,
             "error": exchange.error,
         }
+        if exchange.ignored:
+            line["ignored"] = list(exchange.ignored)
         return line | {f"{kind}_tokens": count for kind, count in exchange.tokens.items()}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 _PREPARES = 2
 """Models that are prepared at the same time."""
-_THREADS = 32
 _MOST_PROMPTS = 4 << 30
 _SHARES = 4
 """Parts of the budget of prompt caches that one model gets one of."""
@@ -86,19 +85,37 @@ class Children:
         self._prepared: dict[str, _Made] = {}
         self._facts: dict[str, ModelFacts] = {}
         """Of models that were only looked at, by their launch."""
-        self._threads = ThreadPoolExecutor(_THREADS, "gateway")
         self._preparing = asyncio.Semaphore(_PREPARES)
         self._stopping: set[tuple[str, int]] = set()
         """Instances that are to be stopped, while they load too."""
         self._caches: dict[str, int] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         total = share_of(memory.host, hardware.total_memory())
-        self.prompt_budget = memory.prompt_cache
-        if self.prompt_budget is None:
-            self.prompt_budget = min(_MOST_PROMPTS, total // 10)
+        cache = memory.prompt_cache
+        self._prompts = min(_MOST_PROMPTS, total // 10) if cache is None else cache
+        """Bytes of the prompt caches of all processes together."""
+        self._share = self._prompts // _SHARES
 
     async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - what the work returns
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments))
+        """Run in a thread. The process does not wait for it at its end: a download goes on at the next start."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def done(outcome: Callable[[], None]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(lambda: None if future.done() else outcome())
+
+        def run() -> None:
+            try:
+                result = work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+                raised = error
+                done(lambda: future.set_exception(raised))
+            else:
+                done(lambda: future.set_result(result))
+
+        threading.Thread(target=run, name="gateway", daemon=True).start()
+        return await future
 
     async def prepare(self, model: DeclaredModel, instance: int) -> None:
         """Make what a model needs and estimate its memory."""
@@ -111,7 +128,7 @@ class Children:
         self._tell(state.Prepared(model.name, instance, need))
 
     def _prepare(self, model: DeclaredModel) -> Sizes:
-        options = self._options(model, 0)
+        options = self._options(model, self._share)
         prepared = self._runner.prepare(model.source, server=options, **model.keywords)
         kept = layout.memory_needs(self._runner.store.private)
         memory = Memory(spec_for(prepared, options), kept, self._runner._sink)  # noqa: SLF001 - told where ours is told
@@ -188,27 +205,29 @@ class Children:
         if (model.name, instance) in self._stopping:  # it became ready while it was to be stopped
             await self._end(server, model.name, instance)
             return
-        seconds = time.monotonic() - began
-        made = self._prepared[model.name]
+        child = self._child(server, self._prepared[model.name], time.monotonic() - began)
+        self.ready[model.name] = child
+        watcher = asyncio.ensure_future(self._watch(child, model.name, instance))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        self._tell(state.Ready(model.name, instance, child.need, child.seconds))
+
+    @staticmethod
+    def _child(server: Server, made: _Made, seconds: float) -> Child:
         need = dict(made.need)
         if need:
             need[HOST] = max(need[HOST], resident_bytes(server.pid))
-        assert server.api_key is not None
-        self.ready[model.name] = Child(
+        return Child(
             server=server,
-            name=process_name(model.name),
+            name=server.spec.alias,
             url=server.url,
-            key=server.api_key,
+            key=server.api_key or "",
             context=server.context,
             need=need,
             seconds=seconds,
             started_at=time.time(),
             facts=made.facts,
         )
-        watcher = asyncio.ensure_future(self._watch(server, model.name, instance))
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
-        self._tell(state.Ready(model.name, instance, need, seconds))
 
     async def stop(self, name: str, instance: int) -> None:
         """End the process of a model, also while it loads."""
@@ -223,13 +242,16 @@ class Children:
         self._stopping.discard((name, instance))
         self._tell(state.Stopped(name, instance))
 
-    async def _watch(self, server: Server, name: str, instance: int) -> None:
+    async def _watch(self, child: Child, name: str, instance: int) -> None:
         """Tell the scheduler when a process ends by itself."""
+        server = child.server
         await ended(server.pid, lambda: self._thread(server.wait))
         if (name, instance) in self._stopping:
             return
         status = await self._thread(server.wait)
-        self.ready.pop(name, None)
+        if self.ready.get(name) is not child:  # it was stopped meanwhile
+            return
+        del self.ready[name]
         self._caches.pop(name, None)
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         lines = tuple(server._output.tail)[-_LOG_LINES:]  # noqa: SLF001 - the last lines of its log
@@ -238,9 +260,7 @@ class Children:
 
     def _cache_for(self, name: str) -> int:
         """Return the bytes of prompt cache for a child: a part of one budget, or what is left of it."""
-        assert self.prompt_budget is not None
-        left = self.prompt_budget - sum(self._caches.values())
-        self._caches[name] = max(0, min(self.prompt_budget // _SHARES, left))
+        self._caches[name] = max(0, min(self._share, self._prompts - sum(self._caches.values())))
         return self._caches[name]
 
     async def measure(self) -> None:
@@ -252,11 +272,10 @@ class Children:
         self._tell(state.MemoryMeasured(available))
 
     def _available(self) -> Sizes:
-        assert self.prompt_budget is not None
         children = list(self.ready.values())
         held = sum(private_bytes(child.server.pid) for child in children)
         free = hardware.available_memory() + held
-        host = min(share_of(self._memory.host, hardware.total_memory()), free) - self.prompt_budget
+        host = min(share_of(self._memory.host, hardware.total_memory()), free) - self._prompts
         found = {HOST: max(0, host)}
         on_devices = (made for made in list(self._prepared.values()) if made.need.keys() - {HOST})
         if (made := next(on_devices, None)) is not None:
@@ -284,10 +303,6 @@ class Children:
         if self._runner.plan(model.source, **keywords).plan.pending:
             return None
         return facts_of(self._runner.prepare(model.source, **keywords), model.server.extra)
-
-    def close(self) -> None:
-        """Release the threads. Every process has ended."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def ended(pid: int, wait: Callable[[], Any]) -> None:

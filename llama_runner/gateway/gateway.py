@@ -118,13 +118,12 @@ class Gateway:
 
     def find(self, name: str, client: Client = LOOPBACK) -> ServedModel:
         """Return the model of a name that a client may use; ``UnknownModel``."""
-        known = [model.name for model in self.listed(client)]
         try:
             found = self.catalogue.find(name)
         except errors.UnknownModel:
-            raise errors.UnknownModel(name, known) from None
-        if not client.may_use(found.name):
-            raise errors.UnknownModel(name, known)
+            found = None
+        if found is None or not client.may_use(found.name):
+            raise errors.UnknownModel(name, [model.name for model in self.listed(client)])
         return found
 
     def listed(self, client: Client = LOOPBACK) -> list[ServedModel]:
@@ -233,7 +232,6 @@ class Gateway:
         if self._timer is not None:
             self._timer.cancel()
         await self.session.close()
-        self.children.close()
 
     # --- events and effects
 

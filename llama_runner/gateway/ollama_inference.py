@@ -78,6 +78,7 @@ class Inference:
         async with self._acquire(served, keep, request) as lease:
             wanted = translate(body, _traits(name, lease.facts, lease.context))
             translator.load_ns = int(lease.waited * 1e9)
+            exchange_of(request).ignored = wanted.ignored
             sent = with_variant(wanted.path, wanted.body, lease.model)
             async with self._upstream(lease, wanted.path, sent, shorten=body.get("truncate") is True) as answer:
                 if streamed:

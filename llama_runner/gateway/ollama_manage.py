@@ -124,13 +124,12 @@ class Management:
             raise client_error(error) from error
 
 
-def _variant(base: ServedModel, name: str, body: Json) -> tuple[ServedModel, list[str]]:
+def _variant(base: ServedModel, name: str, body: Json) -> tuple[ServedModel, tuple[str, ...]]:
     """Return a variant, and the names of the parameters that it cannot have."""
     system = body.get("system") or base.system
     if system is not None and not isinstance(system, str):
         raise wrong_type_error("system", "a text", system)
-    sampling, unknown, num_ctx = sampling_options(body.get("parameters"))
-    ignored = [*unknown, *(["num_ctx"] if num_ctx else [])]
+    sampling, ignored = sampling_options(body.get("parameters"))
     served = ServedModel(
         name=name,
         declared=base.declared,
@@ -151,9 +150,9 @@ def _is_template_of(template: Any, facts: ModelFacts | None) -> bool:  # noqa: A
 
 def _remove_file(root: Path, file: Path) -> None:
     """Delete a model file of the store; with it everything of its source where it is the only model file of it."""
-    from llama_runner.root import Root  # noqa: PLC0415 - loads the library
+    from llama_runner.management import Management  # noqa: PLC0415 - loads the library
 
-    library = Root(root).models
+    library = Management(root).models
     for model in library.list():
         for artifact in model.files:
             if file != root / artifact.path and root / artifact.path not in file.parents:

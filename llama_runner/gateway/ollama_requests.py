@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable import Value
 from llama_runner.core.printable import printable
 from llama_runner.gateway.errors import BadRequest
 from llama_runner.gateway.ollama_messages import (
@@ -66,10 +66,6 @@ class UpstreamRequest(Value):
     """The form of its response: messages, or text of ``/completion`` and ``/infill``."""
     ignored: tuple[str, ...] = ()
     """Options of the client that concern loading, or are unknown."""
-    num_ctx: int | None = None
-    """The context that the client asks for."""
-    media: tuple[str, ...] = field(default=())
-    """``vision`` and ``audio``, as far as the request has pictures and sounds."""
 
 
 def load_only(request: Json, *, chat: bool) -> bool:
@@ -123,7 +119,7 @@ def _finished(path: str, body: Json, request: Json, model: ModelTraits) -> Upstr
     media = _media(body.get("messages") or ())
     for each in media:
         _check_capability(model, each)
-    given, ignored, num_ctx = sampling_options(request.get("options"), model.context)
+    given, ignored = sampling_options(request.get("options"), model.context)
     body |= given
     schema = response_schema(request.get("format"))
     if schema is not None:
@@ -136,7 +132,7 @@ def _finished(path: str, body: Json, request: Json, model: ModelTraits) -> Upstr
         body["stream"] = True
         if chat:
             body["stream_options"] = {"include_usage": True}
-    return UpstreamRequest(path, body, "chat" if chat else "text", ignored, num_ctx, media)
+    return UpstreamRequest(path, body, "chat" if chat else "text", ignored)
 
 
 def streams(request: Json) -> bool:
@@ -147,18 +143,17 @@ def streams(request: Json) -> bool:
     return found is not False
 
 
-def sampling_options(options: Any, context: int | None = None) -> tuple[Json, tuple[str, ...], int | None]:  # noqa: ANN401 - as sent
-    """Return the members for llama-server, the names of the options that are ignored, and ``num_ctx``.
+def sampling_options(options: Any, context: int | None = None) -> tuple[Json, tuple[str, ...]]:  # noqa: ANN401 - as sent
+    """Return the members for llama-server, and the names of the options that are ignored.
 
     Raises ``BadRequest`` for a value of another type.
     """
     if options is None:
-        return {}, (), None
+        return {}, ()
     if not isinstance(options, dict):
         raise wrong_type_error("options", "an object", options)
     found: Json = {}
     ignored: list[str] = []
-    num_ctx = None
     for name, value in options.items():
         if value is None:
             continue
@@ -168,13 +163,11 @@ def sampling_options(options: Any, context: int | None = None) -> tuple[Json, tu
             found[name] = _number(value, f"options.{name}")
         elif name == "stop":
             found["stop"] = _stops(value)
-        elif name == "num_ctx":
-            num_ctx = _count(value, "options.num_ctx")
         else:
             ignored.append(printable(str(name), limit=80))
     if found.get("n_predict", 0) < 0:
         found["n_predict"] = _CONTEXTS * context if context else -1
-    return found, tuple(ignored), num_ctx or None
+    return found, tuple(ignored)
 
 
 def response_schema(value: Any) -> Json | None:  # noqa: ANN401 - as the client sent it

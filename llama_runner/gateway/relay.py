@@ -49,6 +49,8 @@ class Exchange:
         self.sent = 0
         self.tokens: dict[str, int] = {}
         self.error: str | None = None
+        self.ignored: tuple[str, ...] = ()
+        """Options of the client that change nothing."""
 
     def wrote(self, data: bytes) -> None:
         """Count bytes of an answer."""

@@ -41,11 +41,11 @@ def model_name(body: dict[str, Any]) -> str:
     return name
 
 
-def check(path: str, body: dict[str, Any], *, fetches_images: bool = False) -> None:
+def check(path: str, body: dict[str, Any], *, fetch_images: bool = False) -> None:
     """Raise ``BadRequest`` for what llama-server does not do, or must not do.
 
     llama-server fetches an image from any address that it is given, those of the local network included. Unless
-    ``fetches_images``, only ``data:`` URLs are passed on.
+    ``fetch_images``, only ``data:`` URLs are passed on.
     """
     if path == "/v1/responses" and body.get("previous_response_id") is not None:
         raise BadRequest(
@@ -53,7 +53,13 @@ def check(path: str, body: dict[str, Any], *, fetches_images: bool = False) -> N
             field="previous_response_id",
             hint="send the whole conversation as input",
         )
-    if not fetches_images and path in _CHATS and (url := _remote_url(body, _DEPTH)) is not None:
+    if body.get("lora") is not None:
+        raise BadRequest(
+            "adapters are not chosen by lora: answers of one adapter would be reused for another",
+            field="lora",
+            hint="name the model MODEL:ADAPTER",
+        )
+    if not fetch_images and path in _CHATS and (url := _remote_url(body, _DEPTH)) is not None:
         raise BadRequest(
             f"images and files are not fetched from URLs: {url[:100]}",
             field="image_url",
@@ -77,10 +83,8 @@ def _remote_url(value: object, depth: int) -> str | None:
             if isinstance(url, str) and _is_remote(url):
                 return url
     source = value.get("source")
-    if isinstance(source, dict) and (source.get("type") in ("url", "file") or "url" in source):
-        url = source.get("url") or source.get("file_id")
-        if not isinstance(url, str) or _is_remote(url):
-            return str(url)
+    if isinstance(source, dict) and isinstance(url := source.get("url"), str) and _is_remote(url):
+        return url
     return next((url for each in value.values() if (url := _remote_url(each, depth - 1)) is not None), None)
 
 

@@ -29,8 +29,8 @@ _OF_MODEL_POST = ("infill", "apply-template", "tokenize", "detokenize", "complet
 class Routes:
     """Handlers of the routes."""
 
-    def __init__(self, gateway: Gateway, *, fetches_images: bool) -> None:
-        self._gateway, self._fetches_images = gateway, fetches_images
+    def __init__(self, gateway: Gateway, *, fetch_images: bool) -> None:
+        self._gateway, self._fetch_images = gateway, fetch_images
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes to an application."""
@@ -56,7 +56,7 @@ class Routes:
             return await relay(request, self._gateway, Passed(name, request.path, body))
         found = request_bodies.parsed(body)
         name = request_bodies.model_name(found)
-        request_bodies.check(request.path, found, fetches_images=self._fetches_images)
+        request_bodies.check(request.path, found, fetch_images=self._fetch_images)
         return await relay(request, self._gateway, Passed(name, request.path, body, found))
 
     async def _get_of_model(self, request: web.Request) -> web.StreamResponse:
@@ -66,7 +66,7 @@ class Routes:
     async def _post_of_model(self, request: web.Request) -> web.StreamResponse:
         path, body = "/" + request.match_info["tail"], await request.read()
         found = request_bodies.parsed(body)
-        request_bodies.check(path, found, fetches_images=self._fetches_images)
+        request_bodies.check(path, found, fetch_images=self._fetch_images)
         return await relay(request, self._gateway, Passed(request.match_info["id"], path, body, found))
 
     async def _load(self, request: web.Request) -> web.Response:
@@ -124,7 +124,9 @@ class Routes:
         available = self._gateway.scheduler.available or {}
         return web.json_response({"models": models, "memory": available, "version": __version__})
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if not client_of(request).manages:
+            raise Forbidden("this key may not see the metrics of all models")
         text = self._gateway.metrics.text(self._gateway.running())
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 

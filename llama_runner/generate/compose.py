@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llama_runner.generate.container_files import Mount, Secret
 from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
-from llama_runner.generate.workload import PORT, ROOT, UID, Mount, Secret, Workload
+from llama_runner.generate.workload import PORT, ROOT, UID, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 FILE_NAME = "compose.yaml"
 
@@ -25,6 +26,8 @@ def compose(workloads: Sequence[Workload], *, image: str, variant: str, gpus: in
     }
     if found := {secret.name: {"file": secret.source} for each in workloads for secret in each.secrets}:
         document["secrets"] = found
+    if texts := {_text_name(each, at): {"content": text} for each in workloads for at, text in _texts(each)}:
+        document["configs"] = texts
     document["volumes"] = {"store": {}}
     return comment(*_head(workloads, image, variant)) + yaml_text([doubled_dollars(document)])
 
@@ -72,6 +75,10 @@ def _service(workload: Workload, image: str, variant: str, gpus: int) -> dict[st
     }
     if workload.secrets:
         service["secrets"] = [_secret(secret) for secret in workload.secrets]
+    if workload.texts:
+        service["configs"] = [
+            {"source": _text_name(workload, at), "target": target} for at, target in enumerate(workload.texts)
+        ]
     resources: dict[str, Any] = {}
     if workload.memory is not None:
         resources["limits"] = {"memory": str(workload.memory.limit)}
@@ -84,6 +91,14 @@ def _service(workload: Workload, image: str, variant: str, gpus: int) -> dict[st
     if resources:
         service["deploy"] = {"resources": resources}
     return service
+
+
+def _texts(workload: Workload) -> Iterator[tuple[int, str]]:
+    yield from enumerate(workload.texts.values())
+
+
+def _text_name(workload: Workload, number: int) -> str:
+    return f"{workload.label}-{number}"
 
 
 def _relative(workload: Workload, base: PurePath) -> Workload:

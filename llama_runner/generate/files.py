@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llama_runner.config.errors import no_models_error
@@ -10,12 +11,12 @@ from llama_runner.core.immutable import Value
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.generate.dockerfile import VARIANTS, Variant
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.generate.workload import OF_IMAGE, MemoryNeed, ServedModel, workloads
+from llama_runner.generate.workload import OF_IMAGE, MemoryNeed, ServedModel, Workload, workloads
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from llama_runner.config.config import Config
@@ -29,6 +30,8 @@ _OF_GATEWAY = ("system", "sessions", "fallback", "ttl", "preload", "pin", "hidde
 _OVERHEAD = 256 << 20
 """Bytes of llama-runner itself, with some for its checks."""
 _LEAST = 64 << 20
+_PROMPTS = 4 << 30
+"""The most that the gateway gives to the prompts of all models, unless the file says another size."""
 
 
 class GenerateOptions(Value):
@@ -49,6 +52,8 @@ class GenerateOptions(Value):
     """The remote store that containers fetch from, instead of the one that is declared."""
     max_replicas: int = 1
     """Pods of each model in Kubernetes at most."""
+    per_model: bool = False
+    """Whether each of several models has a container of its own; else one has all, behind the gateway."""
     user: str | None = None
     """The user of units of the system; None: units of the user who starts them."""
     program: str = "llama-runner"
@@ -62,6 +67,12 @@ class GenerateOptions(Value):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and re.fullmatch(r"\w[\w./:@-]*", value, re.ASCII)):
                 raise wrong_value_error(name, "a name", value)
+        sizes = self.memory.values() if isinstance(self.memory, Mapping) else [self.memory]
+        if any(isinstance(each, bool) or not isinstance(each, int) for each in sizes if each is not None):
+            raise wrong_value_error("memory", "a number of bytes, or one for each name", self.memory)
+        for name in ("program", "remote_store"):
+            if (value := getattr(self, name)) is not None and not (isinstance(value, str) and value):
+                raise wrong_value_error(name, "text", value)
         for name, least in (("gpus", 1), ("max_replicas", 1), ("storage", 1)):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, int) or value < least:
                 raise wrong_value_error(name, f"a number from {least} up", value)
@@ -111,7 +122,7 @@ def generate(
     if target == "dockerfile":
         from llama_runner.generate import dockerfile  # noqa: PLC0415 - one of five
 
-        text = dockerfile.dockerfile(options.variant, package=f"llama-runner=={__version__}")
+        text = dockerfile.dockerfile(options.variant, package=f"llama-runner[gateway]=={__version__}")
         return Generated(target, {dockerfile.FILE_NAME: text})
     if config is None:
         raise CannotGenerate(
@@ -121,22 +132,34 @@ def generate(
     resolved = list({each.names[0]: each for each in found}.values())
     if not resolved:
         raise no_models_error(config.path)
-    remote = options.remote_store or config.store.remote_store
+    given, declared = _address(options.remote_store), _address(config.store.remote_store)
+    remote = given or declared
     _check_memory_names(options, [each.model.name for each in resolved])
-    needs_memory = target != "systemd"
-    models = [served(each, remote, _need(each, options, memory) if needs_memory else None) for each in resolved]
-    notes = tuple(note for each in resolved for note in _notes(each, in_image=target != "systemd"))
-    return Generated(target, _files(target, models, options, remote, config.path.parent), notes)
-
-
-def _files(
-    target: Target, models: Sequence[ServedModel], options: GenerateOptions, remote: str | None, base: Path
-) -> dict[str, str]:
-    image, variant = options.image_name, options.variant
     if target == "systemd":
         from llama_runner.generate.systemd import systemd  # noqa: PLC0415 - one of five
 
-        return systemd(models, program=options.program, user=options.user)
+        files = systemd(
+            [served(each, given, declared) for each in resolved], program=options.program, user=options.user
+        )
+        return Generated(target, files, tuple(note for each in resolved for note in _notes(each, in_image=False)))
+    needs = {each.names[0]: _need(each, options, memory) for each in resolved}
+    cluster = target == "kubernetes"
+    if len(resolved) > 1 and not options.per_model:
+        from llama_runner.generate.gateway import gateway  # noqa: PLC0415 - as above
+
+        need = _need_together(list(needs.values()), options, config.gateway.memory.prompt_cache)
+        containers = [gateway(config, resolved, cluster=cluster, remote_store=remote, memory=need)]
+        return Generated(target, _files(target, containers, options, remote, config.path.parent))
+    models = [served(each, given, declared, needs[each.names[0]]) for each in resolved]
+    containers = workloads(models, cluster=cluster, metrics=options.max_replicas > 1)
+    notes = tuple(note for each in resolved for note in _notes(each, in_image=True))
+    return Generated(target, _files(target, containers, options, remote, config.path.parent), notes)
+
+
+def _files(
+    target: Target, containers: Sequence[Workload], options: GenerateOptions, remote: str | None, base: Path
+) -> dict[str, str]:
+    image, variant = options.image_name, options.variant
     if target == "kubernetes":
         from llama_runner.generate import kubernetes  # noqa: PLC0415 - as above
 
@@ -149,9 +172,7 @@ def _files(
             keeps_store=not is_remote,
             max_replicas=options.max_replicas,
         )
-        containers = workloads(models, cluster=True, metrics=options.max_replicas > 1)
         return {kubernetes.FILE_NAME: kubernetes.kubernetes(containers, cluster)}
-    containers = workloads(models)
     if target == "compose":
         from llama_runner.generate import compose  # noqa: PLC0415 - as above
 
@@ -171,11 +192,29 @@ def _gpu_resource(options: GenerateOptions) -> str:
     return options.gpu_resource or "nvidia.com/gpu"
 
 
-def served(resolved: Resolved, remote_store: str | None = None, memory: MemoryNeed | None = None) -> ServedModel:
-    """Return a declared model as containers and units serve it."""
+def _address(remote_store: str | None) -> str | None:
+    """Return the address of a remote store; ``UsageError`` for one that has a password, or is none."""
+    if not remote_store:
+        return None
+    from llama_runner.remote.address import parse_address  # noqa: PLC0415 - only with one
+
+    return parse_address(remote_store).text
+
+
+def served(
+    resolved: Resolved,
+    remote_store: str | None = None,
+    declared_store: str | None = None,
+    memory: MemoryNeed | None = None,
+) -> ServedModel:
+    """Return a declared model as containers and units serve it.
+
+    ``remote_store`` counts more than that of the model, ``declared_store`` less.
+    """
     server, keywords = resolved.server, dict(resolved.keywords)
-    if remote_store is not None:
-        keywords["remote_store"] = remote_store
+    own = keywords.get("remote_store")
+    if store := remote_store or _address(str(own or "")) or declared_store:
+        keywords["remote_store"] = store
     names = () if "--alias" in server.extra else ("--alias", ",".join(server.names))
     return ServedModel(
         name=resolved.names[0],
@@ -202,6 +241,18 @@ def _need(
         return None
     taken, prompts = known
     return None if prompts < 0 else MemoryNeed(taken + _OVERHEAD, taken + _OVERHEAD + prompts)
+
+
+def _need_together(
+    needs: Sequence[MemoryNeed | None], options: GenerateOptions, prompts: int | None
+) -> MemoryNeed | None:
+    """Return what the gateway may take: the largest model at first, all of them and the shared prompts at most."""
+    if isinstance(options.memory, int):
+        return next(iter(needs))
+    known = [each.request for each in needs if each is not None]
+    if len(known) < len(needs):
+        return None
+    return MemoryNeed(max(known), sum(known) + (_PROMPTS if prompts is None else prompts))
 
 
 def _check_memory_names(options: GenerateOptions, names: Sequence[str]) -> None:

@@ -10,11 +10,11 @@ from llama_runner.generate.quoting import comment, doubled_dollars, yaml_text
 from llama_runner.generate.workload import PORT, ROOT, UID, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from llama_runner.generate.container_files import Secret
 
 FILE_NAME = "llama-runner.yaml"
-METRIC = "llamacpp:requests_processing"
-"""The requests that llama-server works on, as its ``--metrics`` has them."""
 CREDENTIALS = "llama-runner-remote-store"
 """The Secret with the environment variables for the remote store; it may be missing."""
 _STARTS_S = 1200
@@ -50,12 +50,12 @@ def kubernetes(workloads: Sequence[Workload], cluster: Cluster) -> str:
 def _head(workloads: Sequence[Workload], cluster: Cluster) -> list[str]:
     lines = ["Made by: llama-runner generate kubernetes", f"Start: kubectl apply -f {FILE_NAME}"]
     for workload in workloads:
-        tls = {secret.key: secret for secret in workload.secrets if secret.variable is None}
         for secret in workload.secrets:
-            if secret.variable is not None:
+            if not secret.key.startswith("tls."):
+                how = ", with a file without a final line end" if secret.variable else ""
                 command = f"kubectl create secret generic {secret.name} --from-file={secret.key}=FILE"
-                lines.append(f"Before, with a file without a final line end: {command}")
-        if tls:
+                lines.append(f"Before{how}: {command}")
+        if any(secret.key.startswith("tls.") for secret in workload.secrets):
             command = f"kubectl create secret tls {workload.label}-tls --cert=FILE --key=FILE"
             lines.append(f"Before: {command}")
     if not cluster.keeps_store:
@@ -73,6 +73,11 @@ def _objects(workload: Workload, cluster: Cluster) -> Iterator[dict[str, Any]]:
             "resources": {"requests": {"storage": str(cluster.storage)}},
         }
         yield _object("v1", "PersistentVolumeClaim", f"{workload.label}-store", workload, spec)
+    if workload.texts:
+        data = {_text_key(at): text for at, text in enumerate(workload.texts.values())}
+        about = _object("v1", "ConfigMap", f"{workload.label}-config", workload, {})
+        del about["spec"]
+        yield {**about, "data": data}
     yield _object("apps/v1", "Deployment", workload.label, workload, _deployment(workload, cluster))
     ports = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}]
     yield _object("v1", "Service", workload.label, workload, {"selector": _labels(workload), "ports": ports})
@@ -109,9 +114,14 @@ def _pod(workload: Workload, cluster: Cluster) -> dict[str, Any]:
         {"name": "store", **store},
         {"name": "tmp", "emptyDir": {}},
     ]
-    if any(secret.variable is None for secret in workload.secrets):
+    if any(secret.key.startswith("tls.") for secret in workload.secrets):
         volumes.append({"name": "tls", "secret": {"secretName": f"{workload.label}-tls", "defaultMode": 0o440}})
-    scheduling = {"type": "RuntimeDefault"}
+    for secret in (*_copied(workload), *_read(workload)):
+        volumes += [{"name": secret.key, "secret": {"secretName": secret.name, "defaultMode": 0o440}}]
+    if workload.private:
+        volumes.append({"name": "private", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+    if workload.texts:
+        volumes.append({"name": "config", "configMap": {"name": f"{workload.label}-config"}})
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -122,15 +132,51 @@ def _pod(workload: Workload, cluster: Cluster) -> dict[str, Any]:
             "runAsGroup": UID,
             "fsGroup": UID,
             "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": scheduling,
+            "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "initContainers": [_container("prepare", workload, cluster)],
-        "containers": [_container("serve", workload, cluster)],
+        "initContainers": [*_private(workload, cluster), *_preparations(workload, cluster)],
+        "containers": [_container("serve", workload.arguments, workload, cluster)],
         "volumes": volumes,
     }
 
 
-def _container(name: str, workload: Workload, cluster: Cluster) -> dict[str, Any]:
+def _preparations(workload: Workload, cluster: Cluster) -> Iterator[dict[str, Any]]:
+    for number, words in enumerate(workload.preparations):
+        yield _container(f"prepare-{number}" if number else "prepare", words, workload, cluster)
+
+
+def _private(workload: Workload, cluster: Cluster) -> Iterator[dict[str, Any]]:
+    """Yield the container that copies secrets: a group can read the files of a Secret, which llama-runner refuses."""
+    if not workload.private:
+        return
+    copies = [f"install -m 400 {source} {target}" for target, source in workload.private.items()]
+    found = _container("secrets", (), workload, cluster)
+    found |= {"command": ["sh", "-c", " && ".join(copies)]}
+    del found["args"]
+    found["volumeMounts"] += map(_mount_of, _copied(workload))
+    yield found
+
+
+def _mount_of(secret: Secret) -> dict[str, Any]:
+    return {"name": secret.key, "mountPath": secret.target, "subPath": secret.key, "readOnly": True}
+
+
+def _read(workload: Workload) -> list[Secret]:
+    """Return the secrets that are read from files of a Secret, but certificates."""
+    copied = _copied(workload)
+    others = [secret for secret in workload.secrets if secret.variable is None and secret not in copied]
+    return [secret for secret in others if not secret.key.startswith("tls.")]
+
+
+def _copied(workload: Workload) -> list[Secret]:
+    return [secret for secret in workload.secrets if secret.target in workload.private.values()]
+
+
+def _text_key(number: int) -> str:
+    return f"file-{number}.toml"
+
+
+def _container(name: str, words: Sequence[str], workload: Workload, cluster: Cluster) -> dict[str, Any]:
     serves = name == "serve"
     variables: list[dict[str, Any]] = [{"name": "LLAMA_RUNNER_ROOT", "value": ROOT}]
     mounts: list[dict[str, Any]] = [
@@ -141,9 +187,14 @@ def _container(name: str, workload: Workload, cluster: Cluster) -> dict[str, Any
         if secret.variable is not None and (serves or secret.key != "api-key"):
             reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
             variables.append({"name": secret.variable, "valueFrom": reference})
-        elif secret.variable is None and serves:
+        elif secret.key.startswith("tls.") and serves:
             mounts.append({"name": "tls", "mountPath": secret.target, "subPath": secret.key, "readOnly": True})
-    words = workload.arguments if serves else workload.preparation
+    mounts += map(_mount_of, _read(workload))
+    if workload.private:
+        mounts.append({"name": "private", "mountPath": _directory(workload.private)})
+    for number, target in enumerate(workload.texts):
+        key = _text_key(number)
+        mounts.append({"name": "config", "mountPath": target, "subPath": key, "readOnly": True})
     found: dict[str, Any] = {
         "name": name,
         "image": cluster.image,
@@ -167,6 +218,10 @@ def _container(name: str, workload: Workload, cluster: Cluster) -> dict[str, Any
     return found
 
 
+def _directory(paths: Iterable[str]) -> str:
+    return next(iter(paths)).rpartition("/")[0]
+
+
 def _probes(workload: Workload) -> dict[str, Any]:
     get = {"path": workload.health_path, "port": "http", "scheme": "HTTPS" if workload.is_encrypted else "HTTP"}
     return {
@@ -182,7 +237,8 @@ def _resources(workload: Workload, cluster: Cluster, *, gpus: int) -> dict[str, 
         raise CannotGenerate(
             f"the memory that {workload.name!r} needs is not known here",
             model=workload.name,
-            hint=f"prepare it here and limit its --cache-ram, or pass --memory {workload.name}=SIZE",
+            hint="prepare it here and limit its --cache-ram, or pass --memory "
+            + ("SIZE" if workload.texts else f"{workload.name}=SIZE"),
         )
     limits: dict[str, Any] = {"memory": _mib(need.limit)}
     if gpus:
@@ -195,7 +251,7 @@ def _mib(count: int) -> str:
 
 
 def _scaling(workload: Workload, cluster: Cluster) -> dict[str, Any]:
-    metric = {"metric": {"name": METRIC}, "target": {"type": "AverageValue", "averageValue": _PER_POD}}
+    metric = {"metric": {"name": workload.metric}, "target": {"type": "AverageValue", "averageValue": _PER_POD}}
     return {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.label},
         "minReplicas": 1,

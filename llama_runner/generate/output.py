@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from llama_runner.core.errors import StoreError
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.store.errors import as_store_error
+from llama_runner.store.errors import NO_ROOM, disk_full_error
 from llama_runner.store.layout import user_path
 from llama_runner.system.files import read_bounded, write_atomically
 
@@ -35,7 +36,10 @@ def write(files: Mapping[str, str], output: str | os.PathLike[str], *, force: bo
         try:
             write_atomically(each, text.encode())
         except OSError as error:
-            raise as_store_error(error, each) from error
+            if error.errno in NO_ROOM:
+                raise disk_full_error(each) from error
+            why = error.strerror or str(error)
+            raise StoreError(f"cannot write to {each}: {why}", hint="name another place with -o") from error
     return list(paths)
 
 

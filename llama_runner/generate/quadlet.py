@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.quoting import check_text, comment
-from llama_runner.generate.workload import PORT, ROOT, UID, Mount, Workload
+from llama_runner.generate.workload import PORT, ROOT, UID, Workload
 from llama_runner.serving import unit_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from llama_runner.generate.container_files import Mount
 
 _BASE = "llama-runner"
 
@@ -19,6 +22,7 @@ _BASE = "llama-runner"
 def quadlet(workloads: Sequence[Workload], *, image: str, variant: str) -> dict[str, str]:
     """Return the files by name."""
     files = {f"{_BASE}-{each.label}.container": _container(each, image, variant) for each in workloads}
+    files |= {_text_name(each, at): text for each in workloads for at, text in enumerate(each.texts.values())}
     files[f"{_BASE}.volume"] = f"[Volume]\nVolumeName={_BASE}\n"
     files[f"{_BASE}.network"] = f"[Network]\nNetworkName={_BASE}\n"
     return files
@@ -41,6 +45,7 @@ def _container(workload: Workload, image: str, variant: str) -> str:
         f"PublishPort={_address(workload.host)}:{workload.port}:{PORT}",
         f"Volume={_BASE}.volume:{ROOT}",
         *(f"Volume={_volume(mount)}" for mount in workload.mounts),
+        *(f"Volume=./{_text_name(workload, at)}:{target}:ro" for at, target in enumerate(workload.texts)),
         f"Network={_BASE}.network",
         *_secrets(workload),
         "ReadOnly=true",
@@ -68,6 +73,10 @@ def _container(workload: Workload, image: str, variant: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _text_name(workload: Workload, number: int) -> str:
+    return f"{_BASE}-{workload.label}-{number}.toml"
+
+
 def _head(workload: Workload, variant: str) -> Iterator[str]:
     yield f"Made by: llama-runner generate quadlet --variant {variant}"
     yield "Put the files into ~/.config/containers/systemd, then: systemctl --user daemon-reload"
@@ -78,6 +87,8 @@ def _head(workload: Workload, variant: str) -> Iterator[str]:
 
 def _secrets(workload: Workload) -> Iterator[str]:
     for secret in workload.secrets:
+        if not re.fullmatch(r"[\w./-]+", secret.target):
+            raise CannotGenerate(f"Podman cannot have a secret at {secret.target!r}", hint="rename the file")
         yield f"Secret={_BASE}-{secret.name},type=mount,target={secret.target},uid={UID},gid={UID},mode=0400"
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable import Value, field
+from llama_runner.generate.container_files import SECRETS, ContainerFiles, Mount, Secret
 from llama_runner.generate.errors import CannotGenerate, new_key_error
 from llama_runner.generate.names import labels
 from llama_runner.generate.quoting import check_text
 from llama_runner.request.artifact_options import ARTIFACTS, BUILD, PROGRAMS
 from llama_runner.request.run_arguments import run_arguments
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, is_loopback, is_socket
-from llama_runner.serving.llama_server.option_paths import takes_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,9 +21,6 @@ UID = 10001
 """The user and the group in the image."""
 ROOT = "/var/lib/llama-runner"
 """The root in the container, on a volume."""
-SECRETS = "/run/secrets"
-FILES = "/srv/llama-runner"
-"""Below it are files of the machine, read-only."""
 PORT = 8080
 """The port in each container."""
 FIRST_PORT = 8080
@@ -33,9 +29,7 @@ FIRST_PORT = 8080
 OF_IMAGE = frozenset(option.name for option in (*PROGRAMS, *BUILD)) | {"platform"}
 """Options about programs: the image has them."""
 _OF_ONE_CALL = frozenset(("force", "update", "fresh_tools", "locked", "lock_file", "remote_push"))
-_PATHS = frozenset(option.name for option in ARTIFACTS if option.kind in ("file", "directory")) - {"token_file"}
-_WRITTEN = ("--log-file", "--slot-save-path", "--logits-output-dir")
-"""Options of llama-server that name what it writes."""
+PATHS = frozenset(option.name for option in ARTIFACTS if option.kind in ("file", "directory")) - {"token_file"}
 
 
 class ServedModel(Value, eq=False):
@@ -62,26 +56,7 @@ class MemoryNeed(Value):
     """What it may take later: the cache of prompts grows."""
 
 
-class Mount(Value):
-    """A file or directory of the machine, read-only in the container."""
-
-    source: str
-    target: str
-
-
-class Secret(Value):
-    """A secret in a file of the machine; ``target`` is its file in the container."""
-
-    name: str
-    source: str
-    target: str
-    key: str
-    """What it is, and its key in a Secret of Kubernetes: ``api-key``, ``hub-token``, ``tls.crt``, ``tls.key``."""
-    variable: str | None = None
-    """The environment variable that is read instead of the file."""
-
-
-class Workload(Value):
+class Workload(Value, eq=False):
     """One container."""
 
     name: str
@@ -89,8 +64,8 @@ class Workload(Value):
     label: str
     arguments: tuple[str, ...]
     """The words after ``llama-runner``."""
-    preparation: tuple[str, ...]
-    """The words that make what ``arguments`` needs."""
+    preparations: tuple[tuple[str, ...], ...]
+    """The words of each command that makes what ``arguments`` needs."""
     host: str
     """The address of the machine where it is published."""
     port: int
@@ -100,6 +75,12 @@ class Workload(Value):
     threads: int | None = None
     health_path: str = "/health"
     is_encrypted: bool = False
+    metric: str = "llamacpp:requests_processing"
+    """The requests in progress, as its ``/metrics`` has them."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Files in the container with their text."""
+    private: Mapping[str, str] = field(default_factory=dict)
+    """Files in a cluster that only the user of the container may read, with the secrets that they are copies of."""
 
     @property
     def health_check(self) -> tuple[str, ...]:
@@ -121,8 +102,7 @@ def workloads(models: Sequence[ServedModel], *, cluster: bool = False, metrics: 
     and not files, and a key is needed unless the model says ``insecure``. ``metrics``: llama-server shows its metrics.
     """
     for model in models:
-        for text in (model.name, model.source or "", model.server.host, *model.server.extra):
-            check_text(text)
+        check_text(model.name)
     named = labels(model.name for model in models)
     ports = dict.fromkeys(named, PORT) if cluster else checked_ports(models)
     if metrics:
@@ -156,8 +136,7 @@ class _Container:
 
     def __init__(self, model: ServedModel, label: str, port: int, cluster: bool) -> None:
         self._model, self._label, self._port, self._cluster = model, label, port, cluster
-        self._mounts: dict[str, Mount] = {}
-        self._secrets: list[Secret] = []
+        self._files = ContainerFiles(model.name, label, cluster=cluster)
 
     def workload(self) -> Workload:
         model, given = self._model, self._model.server
@@ -168,20 +147,22 @@ class _Container:
             raise new_key_error(model.name)
         source = model.source
         if source is not None and PurePath(source).is_absolute():
-            source = self._file(source)
+            source = self._files.file(source)
         keywords = self._keywords()
         server = self._server()
         host = "0.0.0.0" if self._cluster else given.host  # noqa: S104 - in the container, where a port is published
         arguments = run_arguments(source, server, keywords)
+        for word in arguments:
+            check_text(word)
         return Workload(
             name=model.name,
             label=self._label,
             arguments=("run", *arguments),
-            preparation=("prepare", *run_arguments(source, None, keywords)),
+            preparations=(("prepare", *run_arguments(source, None, keywords)),),
             host=host,
             port=self._port,
-            mounts=tuple(self._mounts.values()),
-            secrets=tuple(self._secrets),
+            mounts=self._files.mounts,
+            secrets=self._files.secrets,
             memory=model.memory,
             threads=given.threads,
             health_path=f"{_last_value('--api-prefix', server.extra) or ''}/health",
@@ -194,22 +175,18 @@ class _Container:
         for name, value in self._model.keywords.items():
             if name in OF_IMAGE | _OF_ONE_CALL or value is None:
                 continue
-            if name in _PATHS:
-                found[name] = self._file(str(value))
+            if name in PATHS:
+                found[name] = self._files.file(str(value))
             elif name == "lora":
-                found[name] = tuple(self._file(str(each)) for each in value)
+                found[name] = tuple(self._files.file(str(each)) for each in value)
             elif name == "token_file":
-                path = self._secret("hub-token", str(value), "HF_TOKEN")
+                path = self._files.secret("hub-token", str(value), "HF_TOKEN")
                 found |= {name: path} if not self._cluster else {}
             else:
                 found[name] = value
         store = str(found.get("remote_store") or "")
         if store and "://" not in store:
-            found["remote_store"] = self._file(store)
-        elif store.startswith("file://"):
-            raise CannotGenerate(
-                f"the remote store {store} is a directory of this machine", hint="write it as a path, or name a URL"
-            )
+            found["remote_store"] = self._files.file(store)
         return found
 
     def _server(self) -> ServerOptions:
@@ -218,9 +195,9 @@ class _Container:
         has_key = given.api_key_file is not None
         if self._cluster and not (has_key or given.insecure):
             has_key = True
-            self._secret("api-key", "FILE", "LLAMA_API_KEY")
+            self._files.secret("api-key", "FILE", "LLAMA_API_KEY")
         elif given.api_key_file is not None:
-            self._secret("api-key", str(given.api_key_file), "LLAMA_API_KEY")
+            self._files.secret("api-key", str(given.api_key_file), "LLAMA_API_KEY")
         if not (has_key or given.insecure or is_loopback(given.host)):
             raise CannotGenerate(
                 f"{self._model.name!r} has no API key, and whoever reaches {given.host} could use it",
@@ -229,8 +206,8 @@ class _Container:
             )
         certificate = key = None
         if given.tls_cert is not None and given.tls_key is not None:
-            certificate = self._secret("tls.crt", str(given.tls_cert))
-            key = self._secret("tls.key", str(given.tls_key))
+            certificate = self._files.secret("tls.crt", str(given.tls_cert))
+            key = self._files.secret("tls.key", str(given.tls_key))
         return given.replace(
             host="0.0.0.0",  # noqa: S104 - in the container
             port=PORT,
@@ -239,47 +216,8 @@ class _Container:
             api_key_file=f"{SECRETS}/{self._label}-api-key" if has_key and not self._cluster else None,
             tls_cert=certificate,
             tls_key=key,
-            extra=self._extra(given.extra),
+            extra=self._files.in_options(given.extra),
         )
-
-    def _extra(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return options of llama-server with the paths in the container."""
-        found: list[str] = []
-        for word in words:
-            option = found[-1] if found else ""
-            if option in _WRITTEN and option.startswith("-"):
-                raise CannotGenerate(
-                    f"{self._model.name!r} has {option} {word}, a path of this machine",
-                    model=self._model.name,
-                    hint=f"leave {option} out; the container has only its store and /tmp to write to",
-                )
-            is_file = option.startswith("-") and takes_path(option) and PurePath(word).is_absolute()
-            found.append(self._file(word) if is_file else word)
-        return tuple(found)
-
-    def _file(self, path: str) -> str:
-        """Return the path in the container of a file or directory of this machine."""
-        if self._cluster:
-            raise CannotGenerate(
-                f"{self._model.name!r} needs {path}, which is on this machine only",
-                model=self._model.name,
-                hint="name a model on the Hub; what was made of a file here cannot be served from a cluster",
-            )
-        given = PurePath(path)
-        # the files of a split model stand side by side
-        whole = given.parent if re.fullmatch(r".*-\d{5}-of-\d{5}\.gguf", given.name) else given
-        mount = self._mounts.get(str(whole))
-        if mount is None:
-            target = f"{FILES}/{self._label}/{len(self._mounts)}/{whole.name or 'files'}"
-            mount = self._mounts[str(whole)] = Mount(str(whole), target)
-        return mount.target if whole == given else f"{mount.target}/{given.name}"
-
-    def _secret(self, key: str, source: str, variable: str | None = None) -> str:
-        """Return the path in the container of a secret."""
-        name = f"{self._label}-{key.replace('.', '-')}"
-        target = f"{SECRETS}/{name}"
-        self._secrets.append(Secret(name, source, target, key, None if not self._cluster else variable))
-        return target
 
 
 def _last_value(option: str, words: Sequence[str]) -> str | None:

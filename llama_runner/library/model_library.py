@@ -1,4 +1,4 @@
-"""``Library``: the models of one root. ``Root.models`` is one."""
+"""``Library``: the models of one root. ``Management.models`` is one."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from packaging.version import InvalidVersion, Version
 
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
 from llama_runner.core.immutable import Value
-from llama_runner.llama_cpp import releases
-from llama_runner.llama_cpp.release_index import ReleaseIndex
+from llama_runner.llama_cpp.release_archives import choose_asset
+from llama_runner.llama_cpp.releases_api import ReleasesApi
 from llama_runner.store import layout
 from llama_runner.system.network_settings import is_offline
 from llama_runner.system.processes import capture, python_module
@@ -135,7 +135,7 @@ def _released(
     pin: SourcePin, private: Path, environment: Mapping[str, str], platform: str, *, offline: bool
 ) -> ReleaseStatus:
     notes: list[str] = []
-    listing = ReleaseIndex(
+    listing = ReleasesApi(
         layout.releases(private), environment, offline=offline, notice=lambda _what, text: notes.append(text)
     )
     try:
@@ -144,7 +144,7 @@ def _released(
         why = f"{error}" if error.hint is None else f"{error} ({error.hint})"
         return ReleaseStatus(None, None, None, None, why, tuple(notes))
     try:
-        archive = releases.choose_asset(latest, platform, "cpu").name
+        archive = choose_asset(latest, platform, "cpu").name
     except LlamaRunnerError:
         archive = None
     behind = None if latest.build is None else max(0, latest.build - pin.build)

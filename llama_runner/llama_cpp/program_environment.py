@@ -89,7 +89,7 @@ def check_system_config(tell: Callable[[str], None]) -> None:
     """Check the system's configuration file of llama.cpp before a program starts.
 
     ``tell`` gets a sentence about the options that the program will take from it. Raises ``ServerError`` for refused
-    options (``system_config.check``).
+    options (``etc_config.check``).
     """
     if os.name == "posix" and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110 - faster
         from llama_runner.llama_cpp.etc_config import check  # noqa: PLC0415 - few machines have such a file

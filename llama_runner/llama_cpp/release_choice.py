@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.llama_cpp.releases import Asset, NoAsset, ReleaseArchive, archive_of, write_cache
+from llama_runner.llama_cpp.release_archives import Asset, NoAsset, ReleaseArchive, archive_of, write_cache
 from llama_runner.store import layout
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
@@ -29,7 +29,7 @@ def choose_release_archive(
     """Return the archive of the release ``tag``; None is the newest release that has one.
 
     A stored choice is used without a request, until ``update``. Raises ``NoAsset``, ``NoDigest`` and the errors of
-    ``release_index``.
+    ``releases_api``.
     """
     question = {
         "endpoint": environment.get("LLAMA_RUNNER_RELEASES", ""),
@@ -43,9 +43,9 @@ def choose_release_archive(
     kept = _read_choice(path, question)
     if kept is not None and not update:
         return kept
-    from llama_runner.llama_cpp import release_index  # noqa: PLC0415 - an HTTP client is not for the warm path
+    from llama_runner.llama_cpp import releases_api  # noqa: PLC0415 - an HTTP client is not for the warm path
 
-    listing = release_index.ReleaseIndex(layout.releases(private), environment, offline=offline, notice=notice)
+    listing = releases_api.ReleasesApi(layout.releases(private), environment, offline=offline, notice=notice)
     found = (
         _newest(listing, platform, backend, sha256)
         if tag is None

@@ -15,6 +15,7 @@ from llama_runner.request.graph import Pipeline, graph_of
 from llama_runner.request.graph_locations import context_of
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.plan_and_execute import Preparation
+from llama_runner.request.size_check import check_size
 from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Node, Step
     from llama_runner.request.resolve import Request
+    from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
 
 
@@ -50,8 +52,10 @@ class JointPreparation(Preparation):
         """Return which steps would run for the models of these names. Writes nothing."""
         return self._together(requests, [graph_of(request) for request in requests.values()], remember=False)[0]
 
-    def make_together(self, requests: Mapping[str, Request]) -> None:
+    def make_together(self, requests: Mapping[str, Request], servers: Mapping[str, ServerOptions]) -> None:
         """Make what the models need. Raises the error of the first step that fails, after the others have stopped.
+
+        ``servers`` are to serve them: a model that can never fit is refused before anything is fetched.
 
         Nothing is raised where programs failed that were chosen automatically: others are tried once a model is made
         by itself.
@@ -62,6 +66,8 @@ class JointPreparation(Preparation):
             return
         if any(request.offline for request in requests.values()):
             check_offline(joint.plan)
+        for name, graph in zip(requests, graphs, strict=True):
+            check_size(graph, servers[name])
         for graph in graphs:
             announce(joint.plan, graph, self._sink)
         remote = next((request.remote for request in requests.values() if request.remote is not None), None)

@@ -87,7 +87,7 @@ class Preparation:
             try:
                 if server is not None and server.passes_on and not forced:
                     self._try_options(graph, self._programs_first(request, graph), server)
-                plan, outcome = self._make(request, graph, targets(graph))
+                plan, outcome = self._make(request, graph, targets(graph), server)
             except StepError as error:
                 if not self._falls_back(_programs(graph), error):
                     raise
@@ -156,9 +156,13 @@ class Preparation:
             self._sink(Warned("option", text))
 
     def _make(
-        self, request: ProgramsRequest, graph: Pipeline | Programs, targets: Iterable[Step]
+        self,
+        request: ProgramsRequest,
+        graph: Pipeline | Programs,
+        targets: Iterable[Step],
+        server: ServerOptions | None = None,
     ) -> tuple[Plan, Outcome]:
-        """Plan and execute until everything of the targets is there."""
+        """Plan and execute until everything of the targets is there. ``server``: what is to serve it."""
         remote, attempt, announced = request.remote, 0, False
         observer = self._observer(graph, remote, remember=True)
         snapshot = snapshot_of(graph.targets, request.keywords, remote=remote is not None)
@@ -168,6 +172,10 @@ class Preparation:
                 from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
                 check_offline(plan)
+            if plan.pending and server is not None and isinstance(graph, Pipeline):
+                from llama_runner.request.size_check import check_size  # noqa: PLC0415 - not on the warm path
+
+                check_size(graph, server)
             if not announced:
                 self._announce(plan, graph)
                 announced = True

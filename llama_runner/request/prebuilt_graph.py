@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.digest import file_digest
 from llama_runner.core.errors import UsageError
-from llama_runner.steps.fetch_url import FetchUrl, printable_url
+from llama_runner.steps.download_archive import DownloadArchive, printable_url
 from llama_runner.steps.fetch_wheel import FetchPackage
 from llama_runner.steps.unpack import UnpackFile
 from llama_runner.steps.unpack_programs import UnpackPrograms
@@ -72,14 +72,16 @@ def archive_programs(archive: Archive, *, sha256: str | None, platform: str) -> 
         raise BadUrl(printable_url(archive.text))
     if digest is None:
         raise NoDigest(printable_url(archive.text))
-    return UnpackPrograms(FetchUrl(digest, archive.text, 0), platform, archive.backend, build)
+    return UnpackPrograms(DownloadArchive(digest, archive.text, 0), platform, archive.backend, build)
 
 
 def release_programs(release: Release, *, platform: str) -> UnpackPrograms:
     """Return the step that gives the programs of a release, as its listing has it, with what goes with them."""
     found = release.found
-    beside = tuple(FetchUrl(each.digest, each.url, each.size) for each in found.beside if each.digest is not None)
-    archive = FetchUrl(found.digest, found.url, found.size)
+    beside = tuple(
+        DownloadArchive(each.digest, each.url, each.size) for each in found.beside if each.digest is not None
+    )
+    archive = DownloadArchive(found.digest, found.url, found.size)
     return UnpackPrograms(archive, platform, release.backend, found.build, beside=beside)
 
 

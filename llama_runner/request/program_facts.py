@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llama_runner.llama_cpp.build_selection import InstalledPrograms
     from llama_runner.llama_cpp.gpu_detection import Gpus
     from llama_runner.llama_cpp.pinned_source import SourcePin
-    from llama_runner.llama_cpp.releases import ReleaseArchive
+    from llama_runner.llama_cpp.release_archives import ReleaseArchive
     from llama_runner.llama_cpp.system_binaries import AdoptedPrograms, ArchiveFile
     from llama_runner.llama_cpp.toolchain import Toolchain
     from llama_runner.request.source_tree_facts import NamedTree
@@ -233,8 +233,8 @@ def find_archive(text_or_path: str | Path, backend: str) -> Archive:
 
 def _released(wanted: BinariesOptions, environment: Mapping[str, str], store: Store, **how: Any) -> Release:  # noqa: ANN401 - as find_program_facts has them
     """Return the release archive for the best of this machine's devices that a release has one for."""
+    from llama_runner.llama_cpp.release_archives import NoAsset  # noqa: PLC0415 - most programs are built
     from llama_runner.llama_cpp.release_choice import choose_release_archive  # noqa: PLC0415 - most programs are built
-    from llama_runner.llama_cpp.releases import NoAsset  # noqa: PLC0415 - most programs are built
 
     platform, tag = wanted.platform or hardware.platform_tag(), wanted.binaries.partition(":")[2]
     names = (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def restart(store: Store, name: str, sink: Sink) -> dict[str, Any]:
-    """Return the entry of a server that was started anew, once it is ready; see ``Root.restart``."""
+    """Return the entry of a server that was started anew, once it is ready; see ``Management.restart``."""
     directory = layout.servers(store.private)
     about = find_and_stop.known(directory, name)
     if about.get("state") in ("failed", "stopped"):

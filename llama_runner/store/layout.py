@@ -150,6 +150,11 @@ def memory_needs(private: Path) -> Path:
     return private / "memory"
 
 
+def speeds(private: Path) -> Path:
+    """Return the directory of the measured rates of this machine."""
+    return private / "speed"
+
+
 def last_uses(private: Path) -> Path:
     """Return the directory of the stamps that starts of servers leave, one empty file for a model or build."""
     return private / "used"

@@ -23,9 +23,9 @@ SECRETS = (
 """Every secret in the files."""
 
 
-def imported(name: str, **options: Any) -> Imported:
+def imported(file: str, **options: Any) -> Imported:
     """Return the import of a file, as if ours were written beside it."""
-    return import_file(DATA / name, target=DATA, **options)
+    return import_file(DATA / file, target=DATA, **options)
 
 
 def config_of(found: Imported, directory: Path) -> Config:

@@ -66,7 +66,7 @@ def test_a_modelfile_gives_one_model_with_its_parameters(tmp_path: Path) -> None
                 "sampling": {"temperature": 0.7, "repeat_penalty": 1.1},
                 "llama": {"mmap": False},
                 "lora": ["./style.gguf"],
-                "system": 'You are Mario.\nAnswer with $${HOME} and $$$ "quotes".',
+                "system": 'You are Mario.\nAnswer with $${HOME} and $$ "quotes".',
             }
         }
     }
@@ -318,3 +318,29 @@ def test_a_format_that_is_said_counts_and_an_unknown_one_is_refused(tmp_path: Pa
         imported("compose.yaml", format="toml")
     with pytest.raises(UsageError, match="format of the file is not known"):
         of_text("hello: world\n", tmp_path)
+
+
+def test_a_name_is_for_a_file_with_one_model(tmp_path: Path) -> None:
+    assert imported("my-bot.yml", name="mine").models == ("mine",)
+    assert imported("Modelfile.mario", name="a,b").models == ("a-b",)
+    for name in ("compose.yaml", "llama-swap.yaml", "windows.yaml", "start.sh"):
+        with pytest.raises(UsageError, match="--name is for one model"):
+            imported(name, name="mine")
+
+
+def test_a_variant_whose_macro_does_not_exist_is_not_taken(tmp_path: Path) -> None:
+    text = 'models: {a: {cmd: llama-server -m /m, filters: {setParamsByID: {"${B}:x": {temperature: 1}}}}}'
+    _, found = of_text(text, tmp_path)
+    assert "variants" not in found.tables["models"]["a"]
+    assert [item.note for item in found.not_taken] == ["there is no macro B"]
+
+
+def test_a_command_that_is_no_text_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(ImportFailed, match="cmd is no text"):
+        of_text("models: {a: {cmd: [llama-server, -m, x]}}", tmp_path)
+
+
+def test_a_value_that_is_no_number_is_not_taken(tmp_path: Path) -> None:
+    _, found = of_text("llama-server -m /m.gguf -np two --temp hot -c many --port x -ngl some", tmp_path)
+    assert found.tables["models"]["m"] == {"source": "/m.gguf", "ctx_size": "auto"}
+    assert [item.note.partition(" ")[0] for item in found.not_taken] == ["expected"] * 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from llama_runner.config.import_file import FORMATS, import_file, import_text, import_words
 from llama_runner.config.import_report import LARGEST, ImportFailed
+from llama_runner.config.server_flags import server_flags
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from tests.config.imports import DATA, config_of, of_text
 from tests.fuzzing import bounded
@@ -183,3 +185,33 @@ def test_any_command_line_gives_an_error_or_a_valid_configuration(words: list[st
     except LlamaRunnerError:
         return
     config_of(found, tmp_path)
+
+
+_FLAGS = sorted({name for flag in server_flags() for name in flag.names})
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+)
+_VALUE = st.one_of(
+    st.text(max_size=8),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.dictionaries(st.text(max_size=4), _JSON, max_size=2).map(json.dumps),
+    st.sampled_from(["", " ", "on", "true", "a,b", "a:1", "\x00", "\udcff", "1e999", "0x10", "-1", "~", "..", "${x}"]),
+)
+
+
+@given(given=st.lists(st.tuples(st.sampled_from(_FLAGS), _VALUE), min_size=1, max_size=4))
+@bounded(600)
+def test_every_option_with_any_value_gives_an_error_or_a_server_that_can_be_described(
+    given: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    words = [word for pair in given for word in pair]
+    try:
+        found = import_words(["llama-server", "-m", "/m.gguf", *words])
+    except LlamaRunnerError:
+        return
+    config = config_of(found, tmp_path)
+    for name in config.models:
+        assert config.resolved(name).server.names[0] == name
+    json.dumps(found.to_json()).encode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,50 @@ def test_the_permissions_of_the_file_stay(ours: Path) -> None:
     ours.chmod(0o600)
     write_into(ours, command("llama-server -m /m/x.gguf"), "x")
     assert ours.stat().st_mode & 0o777 == 0o600
+
+
+def test_models_are_added_to_a_file_whose_tables_are_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "llama-runner.toml"
+    path.write_text('[models.a]\nsource = "/a.gguf"\n[gateway]\nqueue = 4\n[models.b]\nsource = "/b.gguf"\n')
+    write_into(path, command("llama-server -m /m/c.gguf --temp 0.5"), "x")
+    write_into(path, command("llama-server -m /m/d.gguf --alias a"), "x", force=True)
+    config = Config.load(path)
+    assert {name: model.source for name, model in config.models.items()} == {
+        "a": "/m/d.gguf",
+        "b": "/b.gguf",
+        "c": "/m/c.gguf",
+    }
+    assert config.models["c"].sampling == {"temperature": 0.5}
+    assert config.gateway.queue == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", 'models = { a = { source = "/a.gguf" } }\n', "models.a.source = '/a'\n"]
+)
+def test_models_are_added_to_a_file_with_tables_of_any_form(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "llama-runner.toml"
+    path.write_text(text)
+    write_into(path, command("llama-server -m /m/c.gguf --temp 0.5"), "x")
+    assert "c" in Config.load(path).models
+    assert ("a" in Config.load(path).models) == ("/a" in text)
+
+
+def test_several_processes_that_add_to_one_file_lose_no_model(ours: Path) -> None:
+    code = "import sys; from llama_runner.cli.main import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, "config", "import", "--into", str(ours), "--"]
+    started = [
+        subprocess.Popen([*words, "llama-server", "-m", f"/m/x{number}.gguf"], stderr=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    ended = [(process.communicate()[1], process.returncode) for process in started]
+    assert {code for _, code in ended} <= {0, 7}
+    assert all("run the same command again" in said for said, code in ended if code == 7)
+    added = {f"x{number}" for number, (_, code) in enumerate(ended) if code == 0}
+    assert added
+    assert set(Config.load(ours).models) == {"big", *added}
+
+
+def test_a_variable_that_is_not_set_here_is_no_obstacle(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATA")
+    write_into(ours, command("llama-server -m /m/x.gguf"), "x")
+    assert set(Config.load(ours, environment={"DATA": "/d"}).models) == {"big", "x"}

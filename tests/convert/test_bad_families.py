@@ -107,7 +107,7 @@ def test_what_only_some_blocks_have_is_missing_in_the_others(model: Path) -> Non
 
 
 @EVERY
-def test_a_wrong_shape_is_told_with_the_right_one(model: Path) -> None:
+def test_a_wrong_shape_is_reported_with_the_right_one(model: Path) -> None:
     tensors = tensors_of(model)
     for name in (*matrices(tensors), embedding(tensors)):
         dtype, shape, data = tensors[name]
@@ -146,7 +146,7 @@ def test_more_tokens_than_the_embedding_has_rows(model: Path, tmp_path: Path) ->
 
 
 @EVERY
-def test_a_tensor_in_two_shards_is_told_with_both(model: Path) -> None:
+def test_a_tensor_in_two_shards_is_reported_with_both(model: Path) -> None:
     shard(model, 2)
     first, second = (model / f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
     tensors = tensors_of(model)

@@ -266,7 +266,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
 
 
 @pytest.mark.parametrize("title", BAD)
-def test_bad_source_is_told_apart_and_leaves_nothing(title: str, tmp_path: Path) -> None:
+def test_bad_source_is_an_error_of_its_own_and_leaves_nothing(title: str, tmp_path: Path) -> None:
     spoil, kind, text = BAD[title]
     directory = llama(tmp_path / "model")
     spoil(directory)
@@ -302,7 +302,7 @@ BAD_BERT: dict[str, tuple[Callable[[Path], object], type[SourceError], str]] = {
 
 
 @pytest.mark.parametrize("title", BAD_BERT)
-def test_bad_encoder_is_told_apart(title: str, tmp_path: Path) -> None:
+def test_bad_encoder_has_an_error_of_its_own(title: str, tmp_path: Path) -> None:
     spoil, kind, text = BAD_BERT[title]
     directory = bert(tmp_path / "model")
     spoil(directory)

@@ -45,14 +45,14 @@ def _gpt_oss(directory: Path, change: Callable[[Entries], object], title: str = 
         (lambda found: found.update({f"{DOWN}blocks": entry("U8", (3, 64, 48))}), "no blocks of 16 bytes"),
     ],
 )
-def test_experts_whose_blocks_and_exponents_do_not_fit_are_told(
+def test_experts_whose_blocks_and_exponents_do_not_fit_are_reported(
     change: Callable[[Entries], object], text: str, tmp_path: Path
 ) -> None:
     with pytest.raises(E.BrokenQuantization, match=re.escape(text)):
         inspect(_gpt_oss(tmp_path / "model", change))
 
 
-def test_experts_of_another_size_are_told(tmp_path: Path) -> None:
+def test_experts_of_another_size_are_reported(tmp_path: Path) -> None:
     directory = _gpt_oss(tmp_path / "model", lambda found: found.pop("lm_head.weight"))
     edit_json(directory / "config.json", intermediate_size=64)
     text = "down_proj has shape [3, 64, 96], config.json implies [3, 64, 64]"

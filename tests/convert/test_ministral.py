@@ -44,7 +44,7 @@ BAD: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("title", sorted(BAD))
-def test_what_cannot_be_converted_is_told_apart_and_leaves_nothing(title: str, tmp_path: Path) -> None:
+def test_what_cannot_be_converted_is_an_error_of_its_own_and_leaves_nothing(title: str, tmp_path: Path) -> None:
     case, changes, kind, text = BAD[title]
     CASES[case].build(tmp_path / "model")
     edit_json(tmp_path / "model" / "config.json", **changes)
@@ -54,7 +54,7 @@ def test_what_cannot_be_converted_is_told_apart_and_leaves_nothing(title: str, t
     assert not (tmp_path / "out.gguf").exists()
 
 
-def test_a_text_config_that_is_no_object_is_told(tmp_path: Path) -> None:
+def test_a_text_config_that_is_no_object_is_reported(tmp_path: Path) -> None:
     CASES["whole"].build(tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "text_config": [1]}), encoding="utf-8")

@@ -92,7 +92,7 @@ def test_python_files_are_read_only_when_they_are_trusted(tmp_path: Path) -> Non
     assert "*.py" in choose_converter(ModelDirectory(tmp_path), trusted=True).reads
 
 
-def test_what_nobody_knows_is_told_with_what_is_near(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_reported_with_the_nearest_names(tmp_path: Path) -> None:
     with pytest.raises(UnknownArchitecture, match="unsupported architecture: MambaForCausalLLM") as caught:
         choose_converter(ModelDirectory(model(tmp_path, architectures=["MambaForCausalLLM"])))
     assert "MambaForCausalLM" in str(caught.value.hint)
@@ -106,13 +106,13 @@ def test_a_projector_of_what_does_not_see_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"architectures": [7]}', '{"architectures": []}', "{"])
-def test_a_config_that_names_nothing_is_told_as_conversion_tells_it(tmp_path: Path, text: str) -> None:
+def test_a_config_that_names_nothing_is_reported_as_by_the_conversion(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(SourceError, match=r"config\.json"):
         choose_converter(ModelDirectory(tmp_path))
 
 
-def test_an_adapter_without_safetensors_is_told(tmp_path: Path) -> None:
+def test_an_adapter_without_safetensors_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"adapter_config\.json"):
         check_adapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")

@@ -150,7 +150,7 @@ def test_the_index_that_the_tree_names_is_asked_when_there_is_only_one_for_cuda(
     assert store.records(place)["."].facts["packages"]["torch"] == "2.13.0+cpu"
 
 
-def test_what_cannot_be_had_is_told_with_what_pip_says(tmp_path: Path, only: Path) -> None:
+def test_what_cannot_be_had_is_reported_with_what_pip_says(tmp_path: Path, only: Path) -> None:
     protobuf(only)
     with pytest.raises(ToolError, match="No matching distribution found for torch"):
         make(tmp_path / "root")
@@ -162,5 +162,5 @@ def test_packages_for_accelerators_are_known(name: str) -> None:
 
 
 @pytest.mark.parametrize(("version", "expected"), [("2.13.0+cu126", 1), ("2.13.0+rocm6.4", 1), ("2.13.0+cpu", 0)])
-def test_the_build_of_torch_is_told_by_its_version(version: str, expected: int) -> None:
+def test_the_build_of_torch_is_recognised_by_its_version(version: str, expected: int) -> None:
     assert len(accelerators({"torch": version, "sympy": "1"})) == expected

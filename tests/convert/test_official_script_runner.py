@@ -80,14 +80,14 @@ def test_what_the_script_says_of_trust_counts_for_nothing(tree: Path, trusted: b
     assert drive(tree, script, trusted=trusted).stdout == f"{trusted}\n"
 
 
-def test_memory_that_runs_out_is_told(tree: Path) -> None:
+def test_memory_that_runs_out_is_reported(tree: Path) -> None:
     assert "official_driver: memory" in drive(tree, "raise MemoryError").stderr
 
 
 SPLITS = "from conversion.base import TextModel\nprint(TextModel().get_vocab_base_pre(None))\n"
 
 
-def test_how_text_is_split_may_be_told(tree: Path) -> None:
+def test_how_text_is_split_may_be_reported(tree: Path) -> None:
     assert drive(tree, SPLITS, pre_tokenizer="qwen2").stdout == "qwen2\n"
 
 

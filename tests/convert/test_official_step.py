@@ -137,7 +137,7 @@ def test_nothing_is_converted_again_with_another_tree_or_environment(tmp_path: P
     ],
     ids=["killed", "memory", "disk", "network", "code", "else"],
 )
-def test_failures_are_told_as_what_they_are(
+def test_failures_are_reported_as_what_they_are(
     tmp_path: Path, model: Path, script: str, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -146,7 +146,7 @@ def test_failures_are_told_as_what_they_are(
     assert not list((tmp_path / "root" / "models").rglob("*.gguf"))
 
 
-def test_a_python_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
+def test_a_python_that_is_gone_is_reported(tmp_path: Path, model: Path) -> None:
     with pytest.raises(StepError, match="could not convert"):
         convert(tmp_path / "root", model, "raise SystemExit('not yet')")
     store = Store(tmp_path / "root", lambda _event: None)

@@ -99,7 +99,7 @@ BROKEN: dict[str, tuple[str, Callable[[Entries], object], dict[str, Any], str]] 
 
 
 @pytest.mark.parametrize("title", BROKEN)
-def test_parts_that_do_not_fit_together_are_told(title: str, tmp_path: Path) -> None:
+def test_parts_that_do_not_fit_together_are_reported(title: str, tmp_path: Path) -> None:
     case, change, settings, text = BROKEN[title]
     directory = _spoiled(tmp_path / "model", case, change, **settings)
     with pytest.raises(E.BrokenQuantization, match=re.escape(text)) as caught:
@@ -108,7 +108,7 @@ def test_parts_that_do_not_fit_together_are_told(title: str, tmp_path: Path) -> 
     assert caught.value.hint
 
 
-def test_a_group_that_is_not_there_is_told_and_no_file_is_left(tmp_path: Path) -> None:
+def test_a_group_that_is_not_there_is_reported_and_no_file_is_left(tmp_path: Path) -> None:
     index = np.full(96, 3, dtype="<i4").tobytes()
     directory = _spoiled(tmp_path / "model", "gptq-4", _set(g_idx=entry("I32", (96,), index)))
     with pytest.raises(E.BrokenQuantization, match=re.escape("up_proj.g_idx names group 3, of 3")):
@@ -117,14 +117,14 @@ def test_a_group_that_is_not_there_is_told_and_no_file_is_left(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("title", ["fp8-blocks", "gptq-4", "packed-4"])
-def test_weights_that_config_json_does_not_call_quantized_are_told(title: str, tmp_path: Path) -> None:
+def test_weights_that_config_json_does_not_call_quantized_are_reported(title: str, tmp_path: Path) -> None:
     CASES[title].build(tmp_path / "model")
     edit_json(tmp_path / "model" / "config.json", quantization_config=None)
     with pytest.raises(SourceError, match=r"config\.json has no quantization_config: model\.layers"):
         inspect(tmp_path / "model")
 
 
-def test_numbers_of_8_bits_without_a_scale_are_told(tmp_path: Path) -> None:
+def test_numbers_of_8_bits_without_a_scale_are_reported(tmp_path: Path) -> None:
     directory = llama(tmp_path / "model")
     entries = read_entries(directory)
     entries["model.norm.weight"] = entry("F8_E4M3", (32,))
@@ -243,7 +243,7 @@ def test_a_card_that_cannot_be_read_names_nothing(card: str, tmp_path: Path) -> 
         (compressed("float-quantized", num_bits=8, strategy="block"), "block_structure is missing"),
     ],
 )
-def test_settings_that_cannot_be_are_told(settings: object, text: str, tmp_path: Path) -> None:
+def test_settings_that_cannot_be_are_reported(settings: object, text: str, tmp_path: Path) -> None:
     directory = llama(tmp_path / "model", quantization_config=settings)
     with pytest.raises(E.BadHyperparameter, match=re.escape(text)):
         inspect(directory)

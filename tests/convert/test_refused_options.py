@@ -30,7 +30,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("title", sorted(BAD))
-def test_what_cannot_be_converted_is_told_apart_and_leaves_nothing(title: str, tmp_path: Path) -> None:
+def test_what_cannot_be_converted_is_an_error_of_its_own_and_leaves_nothing(title: str, tmp_path: Path) -> None:
     group, case, changes, text = BAD[title]
     cases_of(group)[case].build(tmp_path / "model")
     edit_json(tmp_path / "model" / "config.json", **changes)

@@ -164,7 +164,7 @@ METASPACE = {"type": "Metaspace", "replacement": SPACE, "split": False}
          None, False, (byte_fallback.NOT_NORMALIZED.format("NFKC"),)),
     ],
 )  # fmt: skip
-def test_17_02_what_llama_cpp_does_otherwise_is_told(
+def test_17_02_what_llama_cpp_does_otherwise_is_reported(
     normalizer: object, pre_tokenizer: object, prefix: bool, said: tuple[str, ...], tmp_path: Path
 ) -> None:
     directory = model(tmp_path, changed(pieces(), normalizer=normalizer, pre_tokenizer=pre_tokenizer))
@@ -183,7 +183,7 @@ def test_17_02_the_command_line_tells_what_llama_cpp_does_otherwise(
     assert byte_fallback.AFTER_SPECIAL in result.err
 
 
-def test_17_02_merges_that_scores_cannot_say_are_told(tmp_path: Path) -> None:
+def test_17_02_merges_that_scores_cannot_say_are_reported(tmp_path: Path) -> None:
     files = pieces()
     vocabulary = files["tokenizer.json"]["model"]
     made = vocabulary["merges"]
@@ -290,7 +290,7 @@ def test_17_01_special_tokens_of_bert_are_found_wherever_they_are(
     assert values[f"{GGML}mask_token_id"] == words.index("[MASK]")
 
 
-def test_17_01_characters_of_chinese_that_stay_together_are_told(tmp_path: Path) -> None:
+def test_17_01_characters_of_chinese_that_stay_together_are_reported(tmp_path: Path) -> None:
     directory = word_pieces(tmp_path, None, {**BERT, "tokenize_chinese_chars": False}, WORDS)
     assert "Chinese" in converted(tmp_path, directory).differences[0]
 

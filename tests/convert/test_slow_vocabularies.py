@@ -31,7 +31,7 @@ BAD: dict[str, tuple[Spoil, type[SourceError], str]] = {
 
 
 @pytest.mark.parametrize("title", BAD)
-def test_what_is_wrong_is_told(title: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported(title: str, tmp_path: Path) -> None:
     spoil, kind, text = BAD[title]
     CASES["gpt2"].build(tmp_path)
     inspect(tmp_path)

@@ -36,7 +36,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("title", sorted(BAD))
-def test_what_cannot_be_converted_is_told_apart_and_leaves_nothing(title: str, tmp_path: Path) -> None:
+def test_what_cannot_be_converted_is_an_error_of_its_own_and_leaves_nothing(title: str, tmp_path: Path) -> None:
     build, kind, text = BAD[title]
     build(tmp_path / "model")
     with pytest.raises(kind) as caught:

@@ -16,6 +16,9 @@ import psutil
 import pytest
 
 from tests.e2e.serving import request
+from tests.gateway.ollama_gateway import client, ollama_gateway, ollama_js, ollama_store
+
+__all__ = ["client", "ollama_gateway", "ollama_js", "ollama_store"]
 
 Start = Callable[..., "Running"]
 
@@ -145,6 +148,12 @@ prompt_cache = 0
 """
 """Memory for one of them."""
 
+_FAKE = """#!/bin/sh
+# The real llama-server, except for the server that is called one: a program that behaves as GGML_FAKE says.
+case "$*" in *"--alias one "*) exec "{python}" -I "{fake}" "$@" ;; esac
+exec "{program}" "$@"
+"""
+
 _SLOW = """#!/bin/sh
 # The real llama-server, which is not started as a server before there is the file that GGML_TEST_GATE names.
 case "$*" in *"--alias one "*)
@@ -154,18 +163,85 @@ exec "{program}" "$@"
 """
 
 
-@pytest.fixture
-def slow_programs(tmp_path: Path, binaries: Path) -> Path:
-    """Return a directory of programs whose server starts when the test says so."""
+_HANGING = """#!/bin/sh
+# The real llama-server, which does not even say its version before there is the file that GGML_TEST_GATE names.
+while [ ! -e "$GGML_TEST_GATE" ]; do sleep 0.05; done
+exec "{program}" "$@"
+"""
+
+
+def _programs(directory: Path, binaries: Path, server: str) -> Path:
+    """Make a directory of the real programs with another llama-server."""
     from llama_runner import Runner
 
     real = Runner(binaries).prepare(demo=True).binaries
-    directory = tmp_path / "programs"
     directory.mkdir()
     for program in real.iterdir():
         if program.name != "llama-server" and not program.name.startswith("."):
             (directory / program.name).symlink_to(program)
-    server = directory / "llama-server"
-    server.write_text(_SLOW.replace("{program}", str(real / "llama-server")), encoding="utf-8")
-    server.chmod(0o755)
+    script = directory / "llama-server"
+    script.write_text(server.replace("{program}", str(real / "llama-server")), encoding="utf-8")
+    script.chmod(0o755)
     return directory
+
+
+@pytest.fixture
+def slow_programs(tmp_path: Path, binaries: Path) -> Path:
+    """Return a directory of programs whose server starts when the test says so."""
+    return _programs(tmp_path / "programs", binaries, _SLOW)
+
+
+@pytest.fixture
+def hanging_programs(tmp_path: Path, binaries: Path) -> Path:
+    """Return a directory of programs that cannot be prepared before the test says so."""
+    return _programs(tmp_path / "hanging", binaries, _HANGING)
+
+
+@pytest.fixture
+def fake_programs(tmp_path: Path, binaries: Path) -> Path:
+    """Return a directory of programs whose server is the one of ``tests.serving.fake_llama_server``."""
+    fake = Path(__file__).parents[1] / "serving" / "fake_llama_server.py"
+    return _programs(
+        tmp_path / "fakes", binaries, _FAKE.replace("{python}", sys.executable).replace("{fake}", str(fake))
+    )
+
+
+SHARED = """
+[defaults]
+threads = 1
+
+[models.one]
+demo = true
+aliases = ["gpt-4o-mini", "claude-haiku"]
+
+[models.one.variants.cold]
+sampling = { temperature = 0.0, n_predict = 3 }
+system = "Answer in one word."
+
+[models.secret]
+demo = true
+hidden = true
+
+[models.vectors]
+demo = true
+purpose = "embeddings"
+
+[models.broken]
+gguf_path = "broken.gguf"
+
+[models.rescued]
+gguf_path = "broken.gguf"
+fallback = ["one"]
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, binaries: Path) -> Iterator[Running]:
+    """Return a gateway that the tests of a module share."""
+    directory = tmp_path_factory.mktemp("gateway")
+    (directory / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
+    config = directory / "llama-runner.toml"
+    config.write_text(SHARED, encoding="utf-8")
+    running = Running(config, binaries)
+    yield running
+    running.end()

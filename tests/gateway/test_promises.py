@@ -99,7 +99,7 @@ def test_promise_06_the_death_of_a_process_touches_only_its_own_requests(gateway
 
 def test_promise_07_a_pinned_model_stays_and_an_idle_one_is_stopped(gateway: Start) -> None:
     running = gateway(
-        "[defaults]\nthreads = 1\n[models.one]\ndemo = true\npin = true\nttl = 0.01\n[models.two]\ndemo = true\nttl = 0.01\n"
+        "[defaults]\nthreads = 1\nttl = 0.01\n[models.one]\ndemo = true\npin = true\n[models.two]\ndemo = true\n"
     )
     running.chat("one")
     running.chat("two")

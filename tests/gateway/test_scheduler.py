@@ -344,3 +344,18 @@ def test_unload_stops_a_model_and_the_requests_that_came_before_are_served(phase
     here.finish(before)
     here.work()
     assert bool(here.running) == (phase == "preparing"), "what was not loaded yet is not unloaded"
+
+
+def test_a_model_has_fewer_requests_in_progress_while_another_waits_for_memory() -> None:
+    here = world("a", "c", limits=state.Limits(in_flight=10, contended=2))
+    requests = [here.ask("a") for _ in range(4)]
+    here.work()
+    assert len(here.granted) == 4
+    waits = here.ask("c")
+    here.work()
+    more = [here.ask("a") for _ in range(2)]
+    assert not here.granted.keys() & set(more)
+    for request in requests[:3]:
+        here.finish(request)
+    assert set(more[:1]) <= here.granted.keys()
+    assert waits in here.scheduler.waiting

@@ -57,9 +57,13 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def make(config: Config) -> Make:
-    """Return a function that generates files for models of which each takes 1 GiB, and 2 GiB for prompts."""
+    """Return a function that generates files for models of which each takes 1 GiB, and 2 GiB for prompts.
+
+    Each has a container of its own, unless the test says otherwise.
+    """
 
     def made(target: Target, *names: str, of: Config = config, **options: Any) -> Generated:
+        options.setdefault("per_model", True)
         return generate(target, of, names, GenerateOptions(**options), lambda _resolved: (1 << 30, 2 << 30))
 
     return made

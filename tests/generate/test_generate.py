@@ -261,7 +261,11 @@ def test_what_no_file_can_have_is_told(make: Make, tmp_path: Path) -> None:
         ("compose", "", {"variant": "metal"}, "variant"),
         ("kubernetes", "", {"variant": "vulkan"}, "no resource for every GPU with Vulkan"),
         ("kubernetes", "", {"remote_store": "/srv/store"}, "which is on this machine only"),
-        ("compose", "", {"remote_store": "file:///srv/store"}, "is a directory of this machine"),
+        ("kubernetes", "", {"remote_store": "file:///srv/store"}, "which is on this machine only"),
+        ("compose", "", {"remote_store": "https://user:secret@host/x"}, "has a user name or a password"),
+        ("compose", "", {"image": "x\nservices: {}"}, "image"),
+        ("compose", "", {"memory": "8G"}, "memory"),
+        ("systemd", "", {"user": "root x"}, "user"),
         ("quadlet", 'llama = { chat-template = ";" }', {}, "Quadlet cannot pass on"),
         ("nomad", "", {}, "target"),
     ],
@@ -328,7 +332,7 @@ def test_a_file_that_was_changed_is_not_overwritten_without_force(llama_runner: 
     assert llama_runner("generate", "compose").out == (directory / "compose.yaml").read_text()
     several = llama_runner("generate", "quadlet", "-o", "units")
     assert several.code == 0
-    assert len(list((directory / "units").iterdir())) == 5
+    assert len(list((directory / "units").iterdir())) == 4
     says(llama_runner("generate", "quadlet", "-o", "compose.yaml"), 2, "compose.yaml is a file")
 
 

@@ -44,7 +44,7 @@ def generated(target: Target, value: str, name: str = "one", **options: Any) -> 
     """Return files for a model with a value as an option of llama-server and as an argument of its template."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "llama-runner.toml")
-        model = {"source": "org/model", "llama": {"chat-template": value.replace("$", "$$")}}
+        model = {"source": "org/model", "llama": {"chat-template": value.replace("${", "$${")}}
         path.write_text(f"models = {toml({name: model})}\n", encoding="utf-8")
         return generate(
             target, Config.load(path, environment={}), (), GenerateOptions(**options), lambda _: (1 << 30, 0)
@@ -129,7 +129,7 @@ def test_podman_and_systemd_give_the_arguments_unchanged(text: str, name: str) -
     try:
         made = generated("quadlet", text, name)
     except CannotGenerate:
-        assert text in ("", ";")
+        assert text in ("", ";") or name == ";"
         return
     with tempfile.TemporaryDirectory() as directory:
         made.write(f"{directory}/")
@@ -151,7 +151,7 @@ ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v"
 def words_of(line: str) -> list[str]:
     """Return the words of a command line as systemd.service(5) has them: quotes, C escapes, ``%%`` and ``$$``."""
     found: list[str] = []
-    for word in re.findall(r'"(?:[^"\\]|\\.)*"|(?:[^\s"\\]|\\.)+', line, re.DOTALL):
+    for word in re.findall(r'"(?:[^"\\]|\\.)*"|(?:[^ \t\n\r"\\]|\\.)+', line, re.DOTALL):
         text = word[1:-1] if word.startswith('"') else word
 
         def unescaped(match: re.Match[str]) -> str:

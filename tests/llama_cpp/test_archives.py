@@ -99,7 +99,7 @@ def test_an_archive_is_known_by_what_is_in_it_and_not_by_its_name(
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>sign in</html>", b"BZh91AY&SY", b"\x7fELF" + bytes(600)])
-def test_what_is_no_archive_is_said_to_be_none(content: bytes, tmp_path: Path, into: Path) -> None:
+def test_what_is_no_archive_is_named_as_such(content: bytes, tmp_path: Path, into: Path) -> None:
     (tmp_path / "a.zip").write_bytes(content)
     assert "neither zip nor" in (said := refused(tmp_path / "a.zip", into)) or "empty" in said
 
@@ -238,21 +238,21 @@ def test_a_tar_header_of_gigabytes_is_not_read_into_memory(tmp_path: Path, into:
     assert "header of 6.0 GiB" in refused(tmp_path / "t", into, BadArchive)
 
 
-def test_a_zip_that_lies_about_a_size_is_refused(tmp_path: Path, into: Path) -> None:
+def test_a_zip_with_a_false_size_is_refused(tmp_path: Path, into: Path) -> None:
     content = as_zip(tmp_path / "z", ("x", b"abc" * 1000)).read_bytes()
     for lie in (10, 5000):
         (tmp_path / "z").write_bytes(content.replace(struct.pack("<I", 3000), struct.pack("<I", lie)))
         refused(tmp_path / "z", into, DamagedArchive)
 
 
-def test_a_tar_that_lies_about_a_size_is_refused(tmp_path: Path, into: Path) -> None:
+def test_a_tar_with_a_false_size_is_refused(tmp_path: Path, into: Path) -> None:
     info = tarfile.TarInfo("x")
     info.size = 1 << 40
     (tmp_path / "t").write_bytes(info.tobuf() + bytes(2048))
     refused(tmp_path / "t", into, DamagedArchive)
 
 
-def test_an_encrypted_member_is_said_to_be_that(tmp_path: Path, into: Path) -> None:
+def test_an_encrypted_member_is_named_as_such(tmp_path: Path, into: Path) -> None:
     content = bytearray(as_zip(tmp_path / "z", ("secret", b"abc")).read_bytes())
     for start, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(start) + offset] |= 1
@@ -260,7 +260,7 @@ def test_an_encrypted_member_is_said_to_be_that(tmp_path: Path, into: Path) -> N
     assert "'secret' is encrypted" in refused(tmp_path / "z", into)
 
 
-def test_an_unknown_compression_is_said_to_be_that(tmp_path: Path, into: Path) -> None:
+def test_an_unknown_compression_is_named_as_such(tmp_path: Path, into: Path) -> None:
     content = bytearray(as_zip(tmp_path / "z", ("x", b"abc")).read_bytes())
     for start, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
         content[content.index(start) + offset] = 93

@@ -33,7 +33,7 @@ def test_without_a_gpu_the_processor_computes(tmp_path: Path) -> None:
     )
 
 
-def test_a_gpu_that_nothing_here_can_compile_for_is_told(tmp_path: Path) -> None:
+def test_a_gpu_that_nothing_here_can_compile_for_is_reported(tmp_path: Path) -> None:
     _file(tmp_path / "proc/driver/nvidia/version")
     choice = choose_backend("linux-x86_64", {"PATH": str(tmp_path)}, system=tmp_path)
     assert choice.name == "cpu"
@@ -61,7 +61,7 @@ def test_apple_silicon_computes_with_metal(tmp_path: Path) -> None:
     assert choose_backend("macos-x86_64", {}, system=tmp_path).name == "cpu"
 
 
-def test_headers_that_are_too_old_are_told_before_an_hour_of_compiling(tmp_path: Path) -> None:
+def test_headers_that_are_too_old_are_reported_before_an_hour_of_compiling(tmp_path: Path) -> None:
     _program(tmp_path, "glslc")
     for header in BACKENDS["vulkan"].headers:
         _file(tmp_path / "include" / header, "VK_HEADER_VERSION 239")
@@ -109,7 +109,7 @@ def test_nvidia_cards_are_asked_once_for_what_to_compile(tmp_path: Path) -> None
     assert find_gpus("cuda", environment, [found.to_json()], system=tmp_path) == Gpus(CARD * 2, "86;90")
 
 
-def test_no_card_to_compile_for_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_no_card_to_compile_for_is_reported_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(NoGpu) as caught:
         find_gpus("cuda", {"PATH": str(tmp_path)}, system=tmp_path)
     assert caught.value.hint == "set it with --cmake-arg CMAKE_CUDA_ARCHITECTURES=90"

@@ -160,7 +160,7 @@ def test_a_cache_that_machines_share_tells_their_processors_apart(tmp_path: Path
 
 
 @pytest.mark.parametrize("package", ["cmake", "ninja"])
-def test_a_build_tool_that_is_not_installed_is_said_with_the_command(
+def test_a_build_tool_that_is_not_installed_is_reported_with_the_command(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -190,13 +190,13 @@ def test_a_compiler_cache_changes_no_byte(tmp_path: Path, monkeypatch: pytest.Mo
     assert digests[0] == digests[1]
 
 
-def test_nobody_is_asked_for_the_commit_of_a_repository_around_the_tree(bench: Bench, tmp_path: Path) -> None:
+def test_the_commit_of_a_repository_around_the_tree_is_not_used(bench: Bench, tmp_path: Path) -> None:
     lists = CMAKE_LISTS + "find_program(GIT_EXE NAMES git)\nif(GIT_EXE)\nmessage(FATAL_ERROR git)\nendif()\n"
     bench.execute(compile_step(write_tree(tmp_path / "tree", cmakelists_txt=lists)))
     assert bench.ran() == ["compile"]
 
 
-def test_files_are_compiled_together_unless_that_is_not_wished(bench: Bench, tmp_path: Path) -> None:
+def test_files_are_compiled_together_unless_that_is_switched_off(bench: Bench, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", server_c="int main(void) { return oops; }")
     for option, said in (((), "Unity/unity_0_c.c.o"), (("-DCMAKE_UNITY_BUILD=OFF",), "server.c.o")):
         with pytest.raises(ProgramFailed, match=re.escape(said)):

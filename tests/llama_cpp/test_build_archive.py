@@ -93,7 +93,7 @@ def test_what_is_packed_says_nothing_of_the_machine_that_packed_it(tmp_path: Pat
     assert json.loads(state)["artifacts"]["."]["made"]["at"] == "2026-01-01T00:00:00Z"
 
 
-def test_what_cannot_be_packed_is_told(shelf: BuildStore, tmp_path: Path) -> None:
+def test_what_cannot_be_packed_is_reported(shelf: BuildStore, tmp_path: Path) -> None:
     path = lay(tmp_path / "here")
     (tmp_path / "there.tar.gz").write_text("mine")
     with pytest.raises(UsageError, match=r"there\.tar\.gz exists"):
@@ -167,7 +167,7 @@ LIES = [
 
 
 @pytest.mark.parametrize(("lie", "why"), LIES)
-def test_a_record_that_lies_and_files_that_are_others_are_refused(
+def test_a_false_record_and_other_files_are_refused(
     lie: Callable[[Members], Members], why: str, tmp_path: Path
 ) -> None:
     archive = exported(tmp_path)

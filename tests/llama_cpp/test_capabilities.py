@@ -126,7 +126,7 @@ def test_a_program_that_lists_no_options_says_nothing(programs: Path, tmp_path: 
         capabilities_of(programs, DIGEST, tmp_path)
 
 
-def test_what_differs_between_two_is_told() -> None:
+def test_what_differs_between_two_is_reported() -> None:
     newer = HELP.replace("-h,    --help, --usage", "-h,    --help         ").replace("f32, f16", "f32, f16, q8_0")
     newer = newer.replace("--draft N ", "--fresh N ").replace("the argument has been removed. ", "")
     types = [parse_types("  2  or  Q4_0  : 4.34G\n"), parse_types("  2  or  Q4_1  : 4.78G\n")]

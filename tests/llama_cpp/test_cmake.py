@@ -44,7 +44,7 @@ def test_every_option_is_decided() -> None:
     )
 
 
-def test_files_of_a_tree_that_nobody_knows_are_compiled_one_by_one() -> None:
+def test_files_of_an_unknown_tree_are_compiled_one_by_one() -> None:
     ours = set(cmake.definitions(backend="cpu", build=1, commit="x"))
     theirs = set(cmake.definitions(backend="cpu", build=1, commit="x", pinned=False))
     assert theirs - ours == {"-DCMAKE_UNITY_BUILD=OFF"}

@@ -14,7 +14,7 @@ import pytest
 from llama_runner.core.digest import Digest, file_digest
 from llama_runner.core.errors import DownloadError, LlamaRunnerError
 from llama_runner.core.step import ResourceEstimate
-from llama_runner.steps.fetch_url import FetchUrl, NotFetched
+from llama_runner.steps.download_archive import DownloadArchive, NotFetched
 from tests.llama_cpp.tiny_llama import Bench
 
 CONTENT = os.urandom(300_000)
@@ -74,66 +74,66 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def fetched(bench: Bench, step: FetchUrl) -> bytes:
+def fetched(bench: Bench, step: DownloadArchive) -> bytes:
     return bench.store.path(bench.execute(step).places[step]).read_bytes()
 
 
 def test_a_file_comes_whole_and_is_not_fetched_again(bench: Bench, server: Server) -> None:
-    step = FetchUrl(DIGEST, server.url, len(CONTENT))
+    step = DownloadArchive(DIGEST, server.url, len(CONTENT))
     assert fetched(bench, step) == CONTENT
     assert bench.ran() == ["fetch_url"]
-    mirror = FetchUrl(DIGEST, server.url.replace("releases", "mirror"), len(CONTENT))
+    mirror = DownloadArchive(DIGEST, server.url.replace("releases", "mirror"), len(CONTENT))
     bench.execute(mirror)
     assert bench.ran() == [], "it does not matter who gives the bytes"
     assert step.estimate() == ResourceEstimate(fetch=len(CONTENT), disk=len(CONTENT))
-    assert FetchUrl(DIGEST, server.url).estimate().fetch, "a fetch of unknown size is a fetch"
+    assert DownloadArchive(DIGEST, server.url).estimate().fetch, "a fetch of unknown size is a fetch"
 
 
 def test_a_connection_that_is_lost_is_gone_on_with(bench: Bench, server: Server) -> None:
     server.cut_after = [100_000, 50_000]
-    assert fetched(bench, FetchUrl(DIGEST, server.url)) == CONTENT
+    assert fetched(bench, DownloadArchive(DIGEST, server.url)) == CONTENT
     assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
 
 
 def test_what_an_interrupted_run_has_fetched_is_kept(bench: Bench, server: Server) -> None:
     server.cut_after = [100_000, 0]
     with pytest.raises(NotFetched, match="the connection ended early") as caught:
-        bench.execute(FetchUrl(DIGEST, server.url))
+        bench.execute(DownloadArchive(DIGEST, server.url))
     assert caught.value.kept == 100_000
     assert caught.value.code == 4
     assert "run again to continue" in str(caught.value.hint)
-    assert fetched(bench, FetchUrl(DIGEST, server.url)) == CONTENT
+    assert fetched(bench, DownloadArchive(DIGEST, server.url)) == CONTENT
     assert server.asked[-1] == "bytes=100000-"
 
 
 def test_a_server_that_sends_no_parts_is_asked_for_the_whole(bench: Bench, server: Server) -> None:
     server.cut_after, server.has_ranges = [100_000], False
-    assert fetched(bench, FetchUrl(DIGEST, server.url)) == CONTENT
+    assert fetched(bench, DownloadArchive(DIGEST, server.url)) == CONTENT
 
 
 def test_a_file_that_is_called_compressed_on_its_way_comes_as_it_is(bench: Bench, server: Server) -> None:
     server.encoding = "gzip"
-    assert fetched(bench, FetchUrl(DIGEST, server.url)) == CONTENT
+    assert fetched(bench, DownloadArchive(DIGEST, server.url)) == CONTENT
 
 
 def test_other_bytes_are_refused_and_not_kept(bench: Bench, server: Server) -> None:
     server.content = CONTENT[:-1] + b"x"
     with pytest.raises(DownloadError, match=f"not the given {DIGEST}"):
-        bench.execute(FetchUrl(DIGEST, server.url))
+        bench.execute(DownloadArchive(DIGEST, server.url))
     assert not (bench.root / "vendor").exists()
     server.content = CONTENT
-    assert fetched(bench, FetchUrl(DIGEST, server.url)) == CONTENT
+    assert fetched(bench, DownloadArchive(DIGEST, server.url)) == CONTENT
 
 
 def test_another_size_than_the_announced_one_is_seen_before_it_is_fetched(bench: Bench, server: Server) -> None:
     with pytest.raises(NotFetched, match="300000 bytes, not the expected 5"):
-        bench.execute(FetchUrl(DIGEST, server.url, 5))
+        bench.execute(DownloadArchive(DIGEST, server.url, 5))
 
 
 def test_what_the_server_answers_is_said(bench: Bench, server: Server) -> None:
     server.status = 404
     with pytest.raises(NotFetched, match="answers 404"):
-        bench.execute(FetchUrl(DIGEST, server.url))
+        bench.execute(DownloadArchive(DIGEST, server.url))
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
@@ -141,12 +141,12 @@ def test_a_redirect_leads_to_no_file_of_this_machine(bench: Bench, server: Serve
     server.location = location
     passwd = file_digest(hashlib.sha256(Path("/etc/passwd").read_bytes()).hexdigest())
     with pytest.raises(NotFetched):
-        bench.execute(FetchUrl(passwd, server.url))
+        bench.execute(DownloadArchive(passwd, server.url))
 
 
 def test_nobody_there_is_an_error_with_the_way_out(bench: Bench, server: Server) -> None:
     url = server.url.replace(str(server.server_address[1]), "1").replace("http://", "http://me:secret@")
     with pytest.raises(LlamaRunnerError, match=r"cannot download .*: the connection was refused") as caught:
-        bench.execute(FetchUrl(Digest("sha256:" + "0" * 64), url))
+        bench.execute(DownloadArchive(Digest("sha256:" + "0" * 64), url))
     assert "secret" not in str(caught.value)
     assert "network" in str(caught.value.hint)

@@ -95,13 +95,13 @@ def test_11_02_options_are_found_in_every_section_that_counts(tmp_path: Path, te
         ("", None),
     ],
 )
-def test_11_02_options_that_only_tune_are_told(tmp_path: Path, text: str, told: str | None) -> None:
+def test_11_02_options_that_only_tune_are_reported(tmp_path: Path, text: str, told: str | None) -> None:
     file = tmp_path / "config.ini"
     file.write_text(text)
     assert check(str(file), {}) == (told and f"llama.cpp takes options from {file}: {told}")
 
 
-def test_11_02_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_11_02_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.ini")
     assert check(str(tmp_path / "config.ini"), {}) == f"{tmp_path}/config.ini cannot be read: not a regular file"
 

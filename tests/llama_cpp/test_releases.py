@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from llama_runner.core.errors import DownloadError, LlamaRunnerError, UsageError
-from llama_runner.llama_cpp import release_choice, release_index
-from llama_runner.llama_cpp.release_index import ReleaseIndex, ReleasesUnknown
-from llama_runner.llama_cpp.releases import BadListing, NoAsset, NoDigest, ReleaseArchive
+from llama_runner.llama_cpp import release_choice, releases_api
+from llama_runner.llama_cpp.release_archives import BadListing, NoAsset, NoDigest, ReleaseArchive
+from llama_runner.llama_cpp.releases_api import ReleasesApi, ReleasesUnknown
 from tests.fakereleases.server import Releases
 
 LINUX = "linux-x86_64"
@@ -156,7 +156,7 @@ def test_an_archive_without_a_digest_is_refused_unless_one_is_given(served: Rele
 
 def test_within_an_hour_nobody_is_asked_and_then_only_whether_it_changed(served: Releases, tmp_path: Path) -> None:
     clock = Time(1_000_000.0)
-    listing = ReleaseIndex(tmp_path, settings(served), now=clock)
+    listing = ReleasesApi(tmp_path, settings(served), now=clock)
     assert listing.latest().build == 10700
     clock.now += 3599
     served.add(10701)
@@ -176,10 +176,10 @@ def test_within_an_hour_nobody_is_asked_and_then_only_whether_it_changed(served:
 
 
 @pytest.mark.parametrize(("fault", "seconds"), [("limit", 1800), ("secondary", 60), ("429", 60)])
-def test_a_limit_is_told_and_kept(served: Releases, tmp_path: Path, fault: str, seconds: int) -> None:
+def test_a_limit_is_reported_and_kept(served: Releases, tmp_path: Path, fault: str, seconds: int) -> None:
     clock = Time(float(served.reset - 1800))
     served.faults["latest"] = fault
-    listing = ReleaseIndex(tmp_path, settings(served), now=clock)
+    listing = ReleasesApi(tmp_path, settings(served), now=clock)
     for _ in range(2):
         with pytest.raises(ReleasesUnknown, match=r"takes no more requests from here until \d\d:\d\d") as raised:
             listing.latest()
@@ -195,13 +195,13 @@ def test_a_limit_is_told_and_kept(served: Releases, tmp_path: Path, fault: str, 
 def test_what_was_heard_before_serves_when_nobody_answers(served: Releases, tmp_path: Path, fault: str) -> None:
     clock, said = Time(float(served.reset - 1800)), list[str]()
     environment = settings(served)
-    ReleaseIndex(tmp_path, environment, now=clock).latest()
+    ReleasesApi(tmp_path, environment, now=clock).latest()
     clock.now += 3 * 3600
     served.reset += 3 * 3600
     served.faults["latest"] = fault
     if fault == "gone":
         served._server.socket.close()
-    listing = ReleaseIndex(
+    listing = ReleasesApi(
         tmp_path, environment, now=clock, offline=fault == "offline", notice=lambda _, text: said.append(text)
     )
     assert listing.latest().build == 10700
@@ -210,30 +210,30 @@ def test_what_was_heard_before_serves_when_nobody_answers(served: Releases, tmp_
 
 def test_the_token_goes_to_the_api_alone_and_is_never_shown(served: Releases, tmp_path: Path) -> None:
     environment = settings(served, GITHUB_TOKEN="ghp_secret")
-    ReleaseIndex(tmp_path / "a", environment).latest()
+    ReleasesApi(tmp_path / "a", environment).latest()
     assert "authorization" not in served.requests[-1].headers, "a mirror must not learn it"
     environment["GITHUB_API_URL"] = served.origin
-    ReleaseIndex(tmp_path / "b", environment).latest()
+    ReleasesApi(tmp_path / "b", environment).latest()
     assert served.requests[-1].headers["authorization"] == "Bearer ghp_secret"
     served.faults["latest"] = "401"
     with pytest.raises(ReleasesUnknown, match="status 401") as raised:
-        ReleaseIndex(tmp_path / "c", environment).latest()
+        ReleasesApi(tmp_path / "c", environment).latest()
     assert "the token in GITHUB_TOKEN is not accepted" in str(raised.value.hint)
     kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "ghp_secret" not in kept + str(raised.value) + repr(raised.value)
     real = {"GITHUB_TOKEN": "ghp_secret"}
-    assert release_index._token(real, "http://api.github.com/repos/x/y") is None, "not where others can read it"
-    assert release_index._token(real, release_index.ENDPOINT) == "ghp_secret"
+    assert releases_api._token(real, "http://api.github.com/repos/x/y") is None, "not where others can read it"
+    assert releases_api._token(real, releases_api.ENDPOINT) == "ghp_secret"
 
 
 def test_a_redirect_is_followed_on_the_same_host_only(served: Releases, tmp_path: Path) -> None:
     served.faults["latest"] = "moved"
-    assert ReleaseIndex(tmp_path, settings(served)).latest().build == 10700
+    assert ReleasesApi(tmp_path, settings(served)).latest().build == 10700
     reasons = {"elsewhere": "redirected to another host, http://localhost:9", "loop": "more than 5 redirects"}
     for fault, why in reasons.items():
         served.faults["latest"] = fault
         with pytest.raises(BadListing, match=why):
-            ReleaseIndex(tmp_path / fault, settings(served)).latest()
+            ReleasesApi(tmp_path / fault, settings(served)).latest()
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_redirect_is_followed_on_the_same_host_only(served: Releases, tmp_path
 def test_what_is_no_listing_is_said(served: Releases, tmp_path: Path, answer: str, why: str) -> None:
     served.faults["latest"] = answer
     with pytest.raises(BadListing) as raised:
-        ReleaseIndex(tmp_path, settings(served)).latest()
+        ReleasesApi(tmp_path, settings(served)).latest()
     assert why in str(raised.value)
     assert not list(tmp_path.glob("answer-*")), "and not kept"
 
@@ -275,12 +275,12 @@ def test_what_is_no_listing_is_said(served: Releases, tmp_path: Path, answer: st
 def test_one_wrong_file_spoils_a_listing(served: Releases, tmp_path: Path, wrong: dict[str, object], why: str) -> None:
     served.asset("llama-b10700-bin-ubuntu-x64.tar.gz").update(wrong)
     with pytest.raises(BadListing, match=why):
-        ReleaseIndex(tmp_path, settings(served)).latest()
+        ReleasesApi(tmp_path, settings(served)).latest()
 
 
 def test_huge_answers_are_not_read_to_their_end(served: Releases, tmp_path: Path) -> None:
     with pytest.raises(BadListing, match="longer than 1000 bytes"):
-        ReleaseIndex(tmp_path, settings(served), largest=1000).latest()
+        ReleasesApi(tmp_path, settings(served), largest=1000).latest()
 
 
 def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -> None:
@@ -289,10 +289,10 @@ def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -
     with pytest.raises(
         ReleasesUnknown, match=r"127\.0\.0\.1:\d+.* cannot be reached: the connection was refused"
     ) as raised:
-        ReleaseIndex(tmp_path, environment).latest()
+        ReleasesApi(tmp_path, environment).latest()
     assert "LLAMA_RUNNER_RELEASES" in str(raised.value.hint)
     with pytest.raises(LlamaRunnerError, match="the network must not be used"):
-        ReleaseIndex(tmp_path, environment, offline=True).latest()
+        ReleasesApi(tmp_path, environment, offline=True).latest()
 
 
 @pytest.mark.parametrize(
@@ -307,17 +307,17 @@ def test_an_unreachable_release_listing_and_offline_are_errors(tmp_path: Path) -
 )
 def test_an_endpoint_that_is_none_is_said(tmp_path: Path, endpoint: str, why: str) -> None:
     with pytest.raises(UsageError, match="LLAMA_RUNNER_RELEASES is not a usable URL") as raised:
-        ReleaseIndex(tmp_path, {"LLAMA_RUNNER_RELEASES": endpoint})
+        ReleasesApi(tmp_path, {"LLAMA_RUNNER_RELEASES": endpoint})
     assert why in str(raised.value).lower()
     assert "pa55" not in str(raised.value)
 
 
 def test_a_damaged_memory_is_asked_anew(served: Releases, tmp_path: Path) -> None:
-    ReleaseIndex(tmp_path, settings(served)).latest()
+    ReleasesApi(tmp_path, settings(served)).latest()
     (answer,) = tmp_path.glob("answer-*")
     for damage in ("", "[]", json.dumps({**json.loads(answer.read_text()), "at": "never"})):
         answer.write_text(damage)
-        assert ReleaseIndex(tmp_path, settings(served)).latest().build == 10700
+        assert ReleasesApi(tmp_path, settings(served)).latest().build == 10700
     assert len(served.requests) == 4
 
 

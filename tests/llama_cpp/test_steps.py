@@ -163,7 +163,7 @@ def test_only_declared_variables_reach_the_compiler(
         bench.execute(compile_step(tree, environment=("CXXFLAGS=-O1",)))
 
 
-def test_no_compiler_is_said_with_the_command_that_installs_one(tmp_path: Path) -> None:
+def test_no_compiler_is_reported_with_the_command_that_installs_one(tmp_path: Path) -> None:
     with pytest.raises(NoCompiler, match=r"no C compiler found \(tried cc, gcc, clang\)") as caught:
         find_toolchain({"PATH": str(tmp_path)})
     assert caught.value.code == 5

@@ -14,7 +14,7 @@ import pytest
 from llama_runner.core.digest import Digest
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
 from llama_runner.core.record import Record
-from llama_runner.llama_cpp.releases import Asset, ReleaseArchive
+from llama_runner.llama_cpp.release_archives import Asset, ReleaseArchive
 from llama_runner.llama_cpp.system_binaries import open_archive
 from llama_runner.request.prebuilt_graph import (
     BadDigest,
@@ -25,7 +25,7 @@ from llama_runner.request.prebuilt_graph import (
     release_programs,
 )
 from llama_runner.request.program_facts import Release, find_archive
-from llama_runner.steps.fetch_url import FetchUrl
+from llama_runner.steps.download_archive import DownloadArchive
 from llama_runner.steps.unpack_programs import NoPrograms, UnpackPrograms
 from llama_runner.store.digest_cache import hash_file
 from llama_runner.system.member_paths import BadArchive
@@ -106,7 +106,7 @@ def test_a_release_is_fetched_with_what_goes_with_it() -> None:
     libraries = Asset("cudart.zip", "https://example.org/b7/cudart.zip", 5, Digest("sha256:" + "2" * 64))
     found = ReleaseArchive(url, digest, 10, 7, "b7", "llama-b7-bin-win-cuda-12.4-x64.zip", (libraries,))
     step = release_programs(Release(found, "cuda"), platform="windows-x64")
-    fetched = [node for node in (step.archive, *step.beside) if isinstance(node, FetchUrl)]
+    fetched = [node for node in (step.archive, *step.beside) if isinstance(node, DownloadArchive)]
     assert [(each.url, each.expected_digest, each.size) for each in fetched] == [
         (url, digest, 10),
         (libraries.url, libraries.digest, 5),

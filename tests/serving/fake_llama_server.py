@@ -19,6 +19,7 @@ What it may contain (variables of ggml reach the server, others do not):
     no_tokens: true         have no completions
     sentence: TEXT          what it answers in a chat
     asked: PATH             it never answers in a chat; there is such a file once somebody has asked
+    stream: N               answer a chat with N events of 64 KiB, and no end if N is negative: one event, then nothing
     die_answering: N        exit with N when it is asked in a chat, or die of signal -N
     no_tls: true            be built without TLS
     open: true              ask nobody for a key
@@ -175,11 +176,24 @@ class Fake:
                 request += block
             head, *headers = request.decode("latin-1").split("\r\n")
             key = next((line.partition(": ")[2] for line in headers if line.lower().startswith("authorization:")), "")
+            if head.split()[1] == "/v1/chat/completions" and "stream" in FAKE:
+                self.stream(connection)
+                return
             status, body = self.answer(head.split()[1], key)
             connection.sendall(
                 f"HTTP/1.1 {status} -\r\nServer: llama.cpp\r\nContent-Type: application/json; charset=utf-8\r\n"
                 f"Content-Length: {len(body.encode())}\r\nConnection: close\r\n\r\n{body}".encode()
             )
+
+    def stream(self, connection: socket.socket) -> None:
+        """Answer with events; the client may leave at any time."""
+        connection.sendall(b"HTTP/1.1 200 -\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        event = b"data: " + b"x" * (1 << 16) + b"\n\n"
+        for _ in range(abs(FAKE["stream"])):
+            connection.sendall(b"%x\r\n%s\r\n" % (len(event), event))
+        if FAKE["stream"] < 0:
+            connection.recv(1)
+        connection.sendall(b"0\r\n\r\n")
 
     def serve(self) -> None:
         host, here = self.options.host, self.options.host.endswith(".sock")
@@ -191,7 +205,7 @@ class Fake:
         except OSError:
             say(f"E srv    start: couldn't bind HTTP server socket, hostname: {self.options.host}")
             die(1)
-        listener.listen()
+        listener.listen(4096)
         tls = self.options.of("--ssl-cert-file")
         if tls and FAKE.get("no_tls"):
             say("E srv          init: the server is built without SSL support")

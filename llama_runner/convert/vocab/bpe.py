@@ -69,7 +69,7 @@ def _begins_with_special(processor: object) -> bool:
 def pre_tokenizer(source: ModelDirectory, tokenizer: Tokenizer) -> str:
     """Return llama.cpp's name of the pre-tokenizer: given by the user, by the official hash, or by structure.
 
-    Raises `UnknownPreTokenizer` where nobody knows, `NoSuchPreTokenizer` where llama.cpp does not know what was said.
+    Raises `UnknownPreTokenizer` if none of them gives a name, `NoSuchPreTokenizer` if llama.cpp has no such name.
     """
     return given_name(source, tokenizer) or recognise(tokenizer)
 

@@ -34,7 +34,7 @@ def name_of(tokenizer: Tokenizer) -> str | None:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The numbers of a text's tokens, special ones of the post-processor included. Raises `Unfamiliar`."""
+    """Return the numbers of a text's tokens, with those of the post-processor; raises `UnsupportedPreTokenizer`."""
     splitter = Splitter(text)
     merges = _Merges(tokenizer)
     numbers: list[int] = []

@@ -1,8 +1,8 @@
 r"""Splits the official script's sample text as the tokenizers library would, with the standard library's ``re``.
 
 Only for that text: a class such as ``\p{L}`` becomes the list of its characters that occur there, so that no table of
-Unicode is needed. Only expressions of `expressions` are run, since one from a model's file could run for ever; any
-other raises `Unfamiliar`, and nothing is said about the text then.
+Unicode is needed. Only expressions of `pretokenizer_expressions` are run, since one from a model's file may not end;
+any other raises `UnsupportedPreTokenizer`.
 """
 
 from __future__ import annotations

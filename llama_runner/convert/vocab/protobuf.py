@@ -1,7 +1,7 @@
 """Reads the needed fields of tokenizer.model, SentencePiece's protobuf message (sentencepiece_model.proto).
 
-They are read from the wire format instead of depending on protobuf. Every length is checked against what is there, so
-a lying one costs nothing.
+They are read from the wire format instead of depending on protobuf. Every length is checked against the
+bytes that are there before memory is taken.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def write(values: KeyValues, config: Config, source: ModelDirectory) -> Vocabula
 def compare(tokens: Sequence[SentencePieceToken], source: ModelDirectory, *, name: str = "tokenizer.model") -> None:
     """Raise `BadVocabulary` if tokenizer.json, which transformers reads, has another vocabulary.
 
-    Tokens that were added to either are compared by nobody, nor are bytes and control tokens.
+    Tokens that were added to either, bytes and control tokens are not compared.
     """
     document = source.optional_object("tokenizer.json")
     texts = _base(document.get("model"))

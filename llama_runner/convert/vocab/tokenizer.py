@@ -1,9 +1,9 @@
 """Reads tokenizer.json and its companion files as transformers does for llama.cpp's converter.
 
-Which tokens count as added and as special depends on tokenizer.json, tokenizer_config.json,
-special_tokens_map.json, added_tokens.json and on what the tokenizer's class adds by itself; this module plays
-that through (transformers 4.57, ``PreTrainedTokenizerFast``) without running any of it. A class that is not
-listed in `classes` is refused, since what it adds is not known.
+Which tokens count as added and as special depends on tokenizer.json, tokenizer_config.json, special_tokens_map.json,
+added_tokens.json and on what the tokenizer's class adds by itself; this module does the same (transformers 4.57,
+``PreTrainedTokenizerFast``) without running any of it. A class that is not listed in `tokenizer_classes` is refused,
+since what it adds is not known.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _NAMES = """
 -m --model -mm --mmproj -md --model-draft --spec-draft-model -mv --model-vocoder -jf -lcs --lookup-cache-static -lcd
@@ -40,6 +41,11 @@ def check_files(words: Sequence[str]) -> None:
 
 def absolute_options(words: Iterable[str], base: str | os.PathLike[str] = "") -> tuple[str, ...]:
     """Return options with their relative paths taken from a directory, by default the working directory."""
+    return changed_paths(words, lambda _option, path: _absolute(path, base))
+
+
+def changed_paths(words: Iterable[str], change: Callable[[str, str], str]) -> tuple[str, ...]:
+    """Return options with each path in their values changed; ``change`` gets the option and a path."""
     given, found = list(words), list[str]()
     while given:
         word = given.pop(0)
@@ -47,8 +53,8 @@ def absolute_options(words: Iterable[str], base: str | os.PathLike[str] = "") ->
         option = "--" + word[2:].replace("_", "-") if word.startswith("--") else word
         if given and given[0] and takes_path(option):
             value = given.pop(0)
-            scaled = option in _SCALED_LISTS
-            found.append(_absolute(value, base) if _is_one(option) else _listed(value, base, scaled=scaled))
+            changed = partial(change, option)
+            found.append(changed(value) if _is_one(option) else _listed(value, changed, option in _SCALED_LISTS))
     return tuple(found)
 
 
@@ -61,12 +67,12 @@ def _absolute(path: str, base: str | os.PathLike[str]) -> str:
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), base, path)  # noqa: PTH109, PTH117, PTH118 - text
 
 
-def _listed(value: str, base: str | os.PathLike[str], *, scaled: bool) -> str:
-    """Return a list of paths, of which each may have a scale. llama-server reads it as a row of CSV."""
+def _listed(value: str, change: Callable[[str], str], scaled: bool) -> str:
+    """Return a list of changed paths, of which each may have a scale. llama-server reads it as a row of CSV."""
     from llama_runner.core.csv_row import format_row, parse_row  # noqa: PLC0415 - only with such an option
 
     fields = []
     for field in parse_row(value):
         path, colon, scale = field.rpartition(":") if scaled else (field, "", "")
-        fields.append(f"{_absolute(path, base)}{colon}{scale}" if path else field)
+        fields.append(f"{change(path)}{colon}{scale}" if path else field)
     return format_row(fields)

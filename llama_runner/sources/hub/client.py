@@ -33,6 +33,7 @@ T = TypeVar("T")
 DEFAULT_REVISION = "main"
 MAX_RESPONSE_BYTES = 64 << 20
 MAX_ERROR_BYTES = 64 << 10
+_WHOLE = 200
 _SLICE_S = 0.2
 """Seconds between two checks for cancellation while waiting."""
 
@@ -60,6 +61,8 @@ class _Request(Value):
     repo: str
     revision: str | None
     params: dict[str, str]
+    part: tuple[int, int] | None = None
+    """The part of a file that is asked for: its first byte, and the one after its last."""
 
 
 def _never() -> bool:
@@ -105,6 +108,14 @@ class HubClient:
         except NoSuchRepository:
             raise bad_answer_error(self._access.endpoint, "it cannot be searched") from None
         return api_schema.parse_search(answer, self._access.endpoint)[:limit]
+
+    def read(self, repo: str, commit: str, file: str, start: int, end: int) -> bytes:
+        """Return a part of a file, from byte ``start`` to before ``end``: one request."""
+        url = f"{self._access.endpoint}/{_path(repo)}/resolve/{quote(commit, safe='')}/{quote(file)}"
+        content = self._get(_Request(url, repo, commit, {}, (start, end)))
+        if len(content) != end - start:
+            raise bad_answer_error(self._access.endpoint, f"it sent {len(content)} bytes of {file} of {end - start}")
+        return content
 
     def _json(self, path: str, params: dict[str, str], repo: str, revision: str | None = None) -> object:
         content = self._get(_Request(self._access.endpoint + path, repo, revision, params))
@@ -160,12 +171,13 @@ class HubClient:
         deadline = time.monotonic() + self._limits.total
         connect, read = self._limits.connect, self._answer_s
         options: Any = {
-            "headers": {**self._access.headers(), "Accept": "application/json"},
+            "headers": {**self._access.headers(), **_asked_headers(question.part)},
             "params": question.params,
             "timeout": (connect, read, read, connect),  # the last is for a free connection
         }
         with get_session().stream("GET", question.url, **options) as response:
-            limit = MAX_RESPONSE_BYTES if response.is_success else MAX_ERROR_BYTES
+            limit = question.part[1] if question.part else MAX_RESPONSE_BYTES
+            limit = limit if response.is_success else MAX_ERROR_BYTES
             content = bytearray()
             for chunk in response.iter_bytes():
                 content += chunk
@@ -178,7 +190,17 @@ class HubClient:
             if not response.is_success:
                 text = f"status {response.status_code}"
                 raise HfHubHTTPError(text, response=response, server_message=_error_message(bytes(content)))
-        return bytes(content[: limit + 1])
+        if question.part is None:
+            return bytes(content[: limit + 1])
+        start, end = question.part
+        begin = start if response.status_code == _WHOLE else 0  # a server that knows no parts sends all of it
+        return bytes(content[begin : begin + end - start])
+
+
+def _asked_headers(part: tuple[int, int] | None) -> dict[str, str]:
+    if part is None:
+        return {"Accept": "application/json"}
+    return {"Accept-Encoding": "identity", "Range": f"bytes={part[0]}-{part[1] - 1}"}
 
 
 def _error_message(content: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""``Root``: what can be asked of one root without preparing a model. ``Runner`` adds the pipeline."""
+"""``Management``: the part of ``Runner`` that makes nothing: builds, library, services, servers, gc, search."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from llama_runner.config.config import Config
+    from llama_runner.config.model import Settings
     from llama_runner.doctor import Diagnosis
     from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.gc import Collected
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from llama_runner.status import Status
 
 
-class Root:
+class Management:
     """One root: its store, builds, services and servers. The arguments are those of ``Runner``."""
 
     @public_method
@@ -69,6 +71,12 @@ class Root:
 
             return Config.load(found)
         return found
+
+    def presets(self) -> Mapping[str, Settings]:
+        """Return the presets by name: those of the configuration, and the built-in ones that it does not replace."""
+        from llama_runner.config.presets import PRESETS  # noqa: PLC0415 - not on the warm path
+
+        return PRESETS if self.config is None else self.config.presets
 
     @property
     def bins(self) -> BuildStore:

@@ -1,7 +1,7 @@
 """Parses llama.cpp's releases and selects the archive for a machine.
 
 The data has the shape of GitHub's releases API. Names are matched, never composed: a selected archive is always one
-that the release lists. ``release_index`` makes the requests.
+that the release lists. ``releases_api`` makes the requests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Step: download a file by its URL. Its digest is given beforehand, so the server need not be trusted."""
+"""Step: download an archive with programs by its URL. Its digest is known, so no server is trusted."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class NotFetched(DownloadError):
         )
 
 
-class FetchUrl(Step):
-    """A file by its URL and digest. An interrupted download is resumed."""
+class DownloadArchive(Step):
+    """An archive by its URL and digest. An interrupted download is resumed."""
 
     digest: Digest
     url: str = unkeyed("")

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from llama_runner.core.errors import DownloadError, ExitCode
 from llama_runner.core.immutable import Value
-from llama_runner.llama_cpp.releases import BadListing, parse_releases, to_json, write_cache
+from llama_runner.llama_cpp.release_archives import BadListing, parse_releases, to_json, write_cache
 from llama_runner.store.layout import safe_name
 from llama_runner.system.files import read_json
 from llama_runner.system.http_failure import url_origin
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from llama_runner.llama_cpp.releases import Release
+    from llama_runner.llama_cpp.release_archives import Release
 
 VARIABLE, TOKEN = "LLAMA_RUNNER_RELEASES", "GITHUB_TOKEN"
 API = "https://api.github.com"
@@ -89,7 +89,7 @@ class _CachedAnswer(Value):
     releases: tuple[Release, ...]
 
 
-class ReleaseIndex:
+class ReleasesApi:
     """Client of the releases API; caches answers below ``directory``.
 
     ``notice`` gets a code and a text when an old answer is used.

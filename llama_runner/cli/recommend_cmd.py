@@ -1,0 +1,109 @@
+"""``recommend``: which quantization, context and cache type of a model suit this machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_runner.cli import options as shared
+from llama_runner.cli.command_runner import runner_for
+from llama_runner.cli.help import GroupedCommand
+from llama_runner.cli.safe_output import say
+from llama_runner.core.sizes import size_text
+
+if TYPE_CHECKING:
+    from llama_runner.recommend.recommendation import Recommendation, Row
+
+_COLUMNS = ("", "quantization", "size", "memory", "context", "cache", "tokens/s", "")
+
+_LEFT = 2
+"""Columns that are aligned to the left; so is the last."""
+
+
+@click.command(
+    cls=GroupedCommand,
+    examples=(
+        "llama-runner recommend ORG/MODEL",
+        "llama-runner recommend ./my-model --context 16384",
+        "llama-runner recommend ORG/MODEL --memory 16G --json",
+    ),
+)
+@shared.store
+@shared.model
+@shared.option(
+    "--context",
+    type=click.IntRange(1, 1 << 31),
+    help="Context in tokens that has to fit.",
+    default_text="4096, or less if the model was trained for less",
+)
+@shared.option(
+    "--memory",
+    type=shared.Size(),
+    metavar="SIZE",
+    help="Plan as if so much memory were available.",
+    default_text="what is available now",
+)
+def recommend(**given: Any) -> None:
+    """Show which quantization, context and cache type of a model suit this machine.
+
+    For each quantization: its size, the context that fits into memory, and about how many tokens a second it writes.
+    No weights are fetched. The first time, the speed of the memory is measured, for about a second.
+    """
+    found = runner_for(given).recommend(context=given["context"], memory=given["memory"], **shared.keywords(given))
+    if given["as_json"]:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        say(*lines(found, given["model"]))
+
+
+def lines(found: Recommendation, name: str | None = None) -> list[str]:
+    """Return the table and the recommendation for people."""
+    about = f"{size_text(found.available)} of memory available, trained for a context of {found.trained_context}"
+    rows = [_COLUMNS, *(_cells(row, found) for row in found.rows)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
+    told = [f"{found.model}: {about}"]
+    for row in rows:
+        cells = [
+            f"{cell:<{width}}" if at < _LEFT else f"{cell:>{width}}"
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        told.append("  ".join([*cells[:-1], row[-1]]).rstrip())
+    if found.recommended is None:
+        return [*told, f"nothing fits with a context of {found.wanted_context}"]
+    chosen = found.recommended
+    rate = "" if chosen.tokens_per_second is None else f", about {_rate(chosen.tokens_per_second)} tokens/s"
+    told.append(
+        f"recommended: {chosen.quantization} with a context of {chosen.context}, {chosen.cache_type} cache: "
+        f"{size_text(chosen.memory)} of memory{rate}; {found.why}"
+    )
+    if found.estimated_by == "metadata":
+        told.append("the memory is a rough estimate: llama-fit-params, which says it, is not here yet")
+    if name is not None:
+        told.append(f"run it: llama-runner run {shlex.join(_words(found, chosen, name))}")
+    return told
+
+
+def _cells(row: Row, found: Recommendation) -> tuple[str, ...]:
+    chosen = found.recommended is not None and row.quantization == found.recommended.quantization
+    rate = "?" if row.tokens_per_second is None else _rate(row.tokens_per_second)
+    size, memory = size_text(row.bytes), size_text(row.memory)
+    context = str(row.context or "-")
+    return "*" if chosen else "", row.quantization, size, memory, context, row.cache_type, rate, row.fits
+
+
+def _rate(tokens: float) -> str:
+    return f"{tokens:.0f}" if tokens >= 10 else f"{tokens:.1f}"  # noqa: PLR2004
+
+
+def _words(found: Recommendation, chosen: Row, name: str) -> list[str]:
+    """Return the words after ``run`` that serve what is recommended."""
+    words = [name]
+    if len(found.rows) > 1:
+        words += ["-q", chosen.quantization] if chosen.file is None else ["--filename", chosen.file]
+    words += ["-c", str(chosen.context)]
+    if chosen.cache_type != "f16":
+        words += ["--", "-ctk", chosen.cache_type, "-ctv", chosen.cache_type, "-fa", "on"]
+    return words

@@ -1,0 +1,160 @@
+"""Runs commands in forked children of a process that has imported the package: a new interpreter takes 0.2 s for that.
+
+``python -m tests.command_server FD`` reads one byte with four descriptors from a socket for each command: the socket of
+that command and its standard streams. A child of its own runs ``llama_runner.__main__`` with arguments, environment and
+working directory of the command, to the normal end of the interpreter.
+
+Imported are modules that read no environment. What such a command does not show is how long an import takes, and what
+a hostile working directory or ``PYTHONPATH`` does: tests of that start an interpreter.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import locale
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+REPOSITORY = Path(__file__).parents[1]
+LIBRARIES = ("email.parser", "filelock", "httpx2", "numpy", "packaging.version", "platformdirs", "psutil", "sqlite3",
+             "tarfile", "tqdm", "yaml")  # fmt: skip
+"""What commands import. Not huggingface_hub, which reads the environment when it is imported."""
+LEFT_OUT = ("gateway", "pytest_plugin", "pytest_servers", "run_server", "server", "__main__")
+OF_THE_INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "COVERAGE_", "TZ")
+"""Beginnings of names of variables that an interpreter reads when it starts."""
+
+
+class CommandServer:
+    """The server, for one process of pytest. It ends when its socket is closed."""
+
+    def __init__(self, *prefix: str) -> None:
+        """``prefix`` are words before those that start it, such as ``setpriv`` with its options."""
+        self._control, theirs = socket.socketpair()
+        self._environment = of_the_interpreter(os.environ)
+        with theirs:
+            self._process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "tests.command_server", str(theirs.fileno())],
+                cwd=REPOSITORY,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # no threads in a process that forks
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def close(self) -> None:
+        """End it."""
+        self._control.close()
+        self._process.wait()
+
+    def takes(self, environment: Mapping[str, str]) -> bool:
+        """Whether an interpreter with this environment would start as the server's has."""
+        return of_the_interpreter(environment) == self._environment
+
+    def run(
+        self, words: Sequence[str], environment: Mapping[str, str], cwd: Path, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, as ``subprocess.run`` does with captured text."""
+        ours, theirs = socket.socketpair()
+        pipes = [os.pipe(), os.pipe()]
+        with theirs:
+            socket.send_fds(self._control, [b"c"], [theirs.fileno(), 0, *(writer for _, writer in pipes)])
+        for _, writer in pipes:
+            os.close(writer)
+        with ours, ThreadPoolExecutor(len(pipes)) as pool:
+            ours.settimeout(timeout)
+            texts = [pool.submit(_read_all, reader) for reader, _ in pipes]
+            ours.sendall(json.dumps([list(words), dict(environment), str(cwd)]).encode() + b"\n")
+            with ours.makefile("r") as answers:
+                pid = int(answers.readline())
+                try:
+                    status = int(answers.readline())
+                except TimeoutError:
+                    os.kill(pid, signal.SIGKILL)
+                    raise
+            out, err = (text.result(timeout) for text in texts)
+        return subprocess.CompletedProcess(list(words), status, out, err)
+
+
+def of_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that an interpreter reads when it starts."""
+    return {name: text for name, text in environment.items() if name.startswith(OF_THE_INTERPRETER)}
+
+
+def _read_all(descriptor: int) -> str:
+    with open(descriptor, encoding=locale.getpreferredencoding(False)) as stream:
+        return stream.read()
+
+
+def serve(control: socket.socket) -> list[str]:
+    """Fork for each command; return its words in the child that is to run it."""
+    while True:
+        try:
+            _, descriptors, _, _ = socket.recv_fds(control, 1, 4)
+        except KeyboardInterrupt:
+            descriptors = []
+        if not descriptors:
+            os._exit(0)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if os.fork():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            continue
+        control.close()
+        connection = socket.socket(fileno=descriptors[0])
+        with connection.makefile("r") as requests:
+            words, environment, cwd = json.loads(requests.readline())
+        if pid := os.fork():
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
+            connection.sendall(f"{pid}\n".encode())
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            connection.sendall(f"{status}\n".encode())
+            os._exit(0)
+        connection.close()
+        for number, descriptor in enumerate(descriptors[1:]):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[0] = cwd
+        return [str(word) for word in words]
+
+
+def import_all() -> None:
+    """Import the package, and what it imports while it works."""
+    for name in LIBRARIES:
+        import_module(name)
+    import llama_runner
+
+    for found in pkgutil.walk_packages(llama_runner.__path__, "llama_runner."):
+        if found.name.split(".")[1] not in LEFT_OUT:
+            with suppress(ImportError):  # of an extra
+                import_module(found.name)
+
+
+if __name__ == "__main__":
+    import_all()
+    gc.freeze()
+    tempfile.tempdir = None
+    command = serve(socket.socket(fileno=int(sys.argv[1])))
+    from llama_runner import __main__
+
+    sys.argv = [str(__main__.__file__), *command]
+    sys.exit(__main__.main())
