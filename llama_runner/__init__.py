@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.llama_cpp.installed_builds import Build, BuildStore
     from llama_runner.llama_cpp.newer_versions import Updates
+    from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.install_services import Service
     from llama_runner.request.lock_differences import LockDiffers
     from llama_runner.request.lock_models import LockResult
@@ -104,6 +105,7 @@ __all__ = [
     "PortTaken",
     "Prepared",
     "ProgramFigures",
+    "Recommendation",
     "Reply",
     "ReplyChunk",
     "RequestFailed",
@@ -177,6 +179,7 @@ _WHERE = {
     "llama_runner.library.lock_check": ("LockCheck",),
     "llama_runner.llama_cpp.installed_builds": ("Build", "BuildStore"),
     "llama_runner.llama_cpp.newer_versions": ("Updates",),
+    "llama_runner.recommend.recommendation": ("Recommendation",),
     "llama_runner.request.lock_models": ("LockResult",),
     "llama_runner.request.lock_differences": ("LockDiffers",),
     "llama_runner.request.model_inspection": ("Inspection",),

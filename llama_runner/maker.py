@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llama_runner.core.option_values import wrong_value_error
 from llama_runner.management import Management
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from llama_runner.config.config import Config
     from llama_runner.config.deployment import Deployment
+    from llama_runner.config.model import Settings
     from llama_runner.generate.files import Generated, GenerateOptions, Target
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
@@ -175,6 +177,20 @@ class Maker(Management):
         return recommend(model, keywords, store=self.store, sink=self._sink, context=context, memory=memory)
 
     @public_method
+    def preset(self, name: str, *, model: str | Path | None = None, memory: int | None = None) -> Settings:
+        """Return the preset of a name, built in or of the configuration, with the numbers for ``model`` if it is given.
+
+        ``memory`` is as for ``recommend``. Raises ``UsageError`` for a name that no preset has.
+        """
+        from llama_runner.config.presets import MachineFacts, for_machine, preset_of  # noqa: PLC0415 - as above
+
+        preset = preset_of(name, self.presets())
+        if model is None:
+            return preset
+        found = self.recommend(model, memory=memory)
+        return for_machine(preset, MachineFacts(found.free, max(1, found.kv_bytes), found.trained_context))
+
+    @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:
         """Prepare models and write commit, recipes, tools and digests of each into a lock file.
 
@@ -232,6 +248,8 @@ class Maker(Management):
         quietly = Maker(self.root)
         memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
         found = None if target == "dockerfile" else self._configured(config)
+        if options is not None and not isinstance(options, GenerateOptions):
+            raise wrong_value_error("options", "GenerateOptions", options)
         return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method

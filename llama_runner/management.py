@@ -11,9 +11,11 @@ from llama_runner.store import layout
 from llama_runner.store.artifacts import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from llama_runner.config.config import Config
+    from llama_runner.config.model import Settings
     from llama_runner.doctor import Diagnosis
     from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.gc import Collected
@@ -69,6 +71,12 @@ class Management:
 
             return Config.load(found)
         return found
+
+    def presets(self) -> Mapping[str, Settings]:
+        """Return the presets by name: those of the configuration, and the built-in ones that it does not replace."""
+        from llama_runner.config.presets import PRESETS  # noqa: PLC0415 - not on the warm path
+
+        return PRESETS if self.config is None else self.config.presets
 
     @property
     def bins(self) -> BuildStore:

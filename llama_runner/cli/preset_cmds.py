@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import root_of, runner_for
+from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
-from llama_runner.config.presets import PRESETS, MachineFacts, Preset, for_machine
-from llama_runner.core.errors import UsageError
-from llama_runner.core.sizes import size_text
+from llama_runner.config.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +30,9 @@ def presets() -> None:
 @presets.command("list")
 @shared.store
 def list_(**given: Any) -> None:
-    """List the presets: those that are built in, and those of the configuration file."""
-    found = _presets(given)
-    rows = [{"name": name, "purpose": _purpose(each), "origin": _origin(name, each)} for name, each in found.items()]
+    """List the built-in presets and those of the file."""
+    found = root_of(given).presets()
+    rows = [{"name": name, "purpose": _purpose(each), "origin": _origin(name, found)} for name, each in found.items()]
     if given["as_json"]:
         click.echo(json.dumps(rows))
         return
@@ -40,7 +40,7 @@ def list_(**given: Any) -> None:
     say(*(f"{row['name']:<{width}}  {row['purpose'] or row['origin']}" for row in rows))
 
 
-@presets.command()
+@presets.command(cls=GroupedCommand)
 @shared.store
 @click.argument("name")
 @shared.option("--model", "of_model", metavar="MODEL", help="Compute its numbers for this model on this machine.")
@@ -57,60 +57,42 @@ def show(**given: Any) -> None:
     With --model the context, the slots and the cache of prompts are computed from the memory that is available, and
     from the size and the cache of the model. A model of the file that names the preset has the numbers without --model.
     """
-    found, name = _presets(given), given["name"]
-    if name not in found:
-        from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
-
-        near = get_close_matches(name, found, 1)
-        hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(found)}"
-        raise UsageError(f"there is no preset {name!r}", hint=hint)
-    if given["memory"] is not None and given["of_model"] is None:
+    name, of_model = given["name"], given["of_model"]
+    if given["memory"] is not None and of_model is None:
         raise click.UsageError("--memory is for --model")
-    preset, about = found[name], ""
-    if given["of_model"] is not None:
-        facts = _facts(given)
-        preset = for_machine(preset, facts)
-        about = f"for {given['of_model']}: {size_text(facts.memory)} left for context and prompts, "
-        about += f"{size_text(facts.kv_bytes)} of cache a token, trained for {facts.trained} tokens"
+    config = root_of(given).config
+    preset = runner_for(given, config=config).preset(name, model=of_model, memory=given["memory"])
+    origin = _origin(name, config.presets if config is not None else PRESETS)
+    about = "" if of_model is None else f"for {of_model} on this machine"
     settings = dict(_settings(preset))
     if given["as_json"]:
-        click.echo(
-            json.dumps(
-                {"name": name, "purpose": _purpose(preset), "origin": _origin(name, found[name]), "settings": settings}
-            )
-        )
+        click.echo(json.dumps({"name": name, "purpose": _purpose(preset), "origin": origin, "settings": settings}))
         return
     comments = [f"# {line}" for line in (_purpose(preset), about) if line]
-    say(f"[presets.{name}]", *comments, *(f"{key} = {_toml(value)}" for key, value in settings.items()))
-
-
-def _presets(given: Mapping[str, Any]) -> Mapping[str, Settings]:
-    config = root_of(dict(given)).config
-    return PRESETS if config is None else config.presets
-
-
-def _facts(given: Mapping[str, Any]) -> MachineFacts:
-    runner = runner_for(dict(given), config=root_of(dict(given)).config)
-    found = runner.recommend(given["of_model"], memory=given["memory"])
-    return MachineFacts(found.free, max(1, found.kv_bytes), found.trained_context)
+    say(f"[presets.{_key(name)}]", *comments, *(f"{key} = {_toml(value)}" for key, value in settings.items()))
 
 
 def _purpose(preset: Settings) -> str:
     return preset.purpose if isinstance(preset, Preset) else ""
 
 
-def _origin(name: str, preset: Settings) -> str:
-    return "built in" if PRESETS.get(name) is preset else "configuration file"
+def _origin(name: str, known: Mapping[str, Settings]) -> str:
+    return "built in" if PRESETS.get(name) is known[name] else "configuration file"
 
 
 def _settings(preset: Settings) -> list[tuple[str, Any]]:
     found = list(preset.options.items())
     found += [
-        (f"{part}.{key}", value)
+        (f"{part}.{_key(key)}", value)
         for part in ("llama", "sampling", "template")
         for key, value in getattr(preset, part).items()
     ]
     return found + [(key, value) for key in _KEYS if (value := getattr(preset, key)) is not None]
+
+
+def _key(name: str) -> str:
+    """Return a name as a key of TOML: quoted where it has other characters than letters, digits and dashes."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _toml(value: object) -> str:

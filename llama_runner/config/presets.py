@@ -6,8 +6,15 @@ Imports nothing but values, as every start with a preset reads it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from llama_runner.config.errors import nearest
 from llama_runner.config.model import Settings
+from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MIB = 1 << 20
 LEAST_PER_SLOT = 4096
@@ -99,6 +106,15 @@ PRESETS: dict[str, Settings] = {
     )
 }
 """The presets that are built in, by name."""
+
+
+def preset_of(name: str, known: Mapping[str, Settings]) -> Settings:
+    """Return the preset of a name; raises ``UsageError`` with the nearest name without one."""
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"did you mean {near}?" if near else f"the presets are {', '.join(known)}"
+        raise UsageError(f"there is no preset {name!r}", hint=hint)
+    return known[name]
 
 
 def kv_bytes(preset: Settings, at_16_bits: int) -> int:

@@ -6,10 +6,11 @@ of the converted file follows. What is fetched is some megabytes: never weights.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.immutable import Value
-from llama_runner.sources.gguf_header import read_header
+from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Fetch = Callable[[RemoteFile, int, int], bytes]
     """Returns the bytes of a file of a repository from one place to another."""
 
+_MAGIC = b"GGUF"
 _FIRST, _LARGEST = 1 << 20, 256 << 20
 """Bytes of a header: what is fetched at first, and at most."""
 
@@ -75,8 +77,10 @@ def _fetched_header(file: RemoteFile, directory: Path, fetch: Fetch) -> Path:
     while True:
         content += fetch(file, len(content), size)
         _write_with_hole(target, content, file.size)
-        if size >= min(file.size, _LARGEST) or read_header(target).data_start <= size:
-            return target
+        last = size == min(file.size, _LARGEST) or content[:4] != _MAGIC
+        with suppress(*(() if last else (NotGGUF,))):  # it may end in the middle of a value
+            if read_header(target).data_start <= size or last:
+                return target
         target.unlink()
         size = min(4 * size, file.size, _LARGEST)
 

@@ -105,10 +105,9 @@ def _asked(
             memory = Memory(spec, directory, lambda _event: None)
             needs.append(memory.ask(memory.question, quietly=True))
         near, far = needs
-        if near is None or far is None:
-            return None
-        found[kind], room = (near, far), room if room.host else memory.room(near)
-    return found, room, "llama-fit-params"
+        if near is not None and far is not None:
+            found[kind], room = (near, far), room if room.host else memory.room(near)
+    return (found, room, "llama-fit-params") if CACHE_TYPES[0] in found else None
 
 
 def _computed(metadata: Mapping[str, object], contexts: tuple[int, int]) -> tuple[dict[str, tuple[Need, Need]], Room]:

@@ -33,7 +33,7 @@ from llama_runner.serving.llama_server.memory_estimate import Room
 from llama_runner.sources.hub import file_names
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
-from llama_runner.sources.quantization_types import ALIASES, BITS_PER_WEIGHT, FLOAT, canonical_spelling
+from llama_runner.sources.quantization_types import BITS_PER_WEIGHT, FLOAT, canonical_type
 from llama_runner.store import layout
 from llama_runner.system.processes import try_output
 
@@ -80,6 +80,8 @@ def recommend(
         trained = first.facts().get("context_length") or DEFAULT_TRAINED
         models, room, estimated_by = memory_models(found, programs, Path(directory), trained)
         candidates = _candidates(source, found, programs, request.options.quantization)
+    projector = _projector_bytes(source)
+    models = {kind: each.replace(process=each.process + projector) for kind, each in models.items()}
     available = room.host if memory is None else memory
     room = Room(int(available * MARGIN), room.devices)
     on_gpu = bool(models["f16"].near.devices)
@@ -128,6 +130,16 @@ def _headers(request: Request, directory: Path, descriptions: Path) -> Headers |
     return headers_of(source, directory, partial(_part_of, request, source.pin), small)
 
 
+def _projector_bytes(source: AnySource) -> int:
+    """Return the bytes of the multimodal projector that a model is served with."""
+    match source:
+        case HubGguf() if source.selection.projector is not None:
+            return source.selection.projector.size
+        case LocalGguf() if source.projector is not None:
+            return source.projector.stat().st_size
+    return 0
+
+
 def _no_part(_file: RemoteFile, _start: int, _end: int) -> bytes:
     raise AssertionError("a local model is not fetched")
 
@@ -157,8 +169,7 @@ def _candidates(source: AnySource, found: Headers, programs: Path | None, asked:
     plain = str(found.headers[0].facts().get("quantization", "f16"))
     names = [plain, *BITS_PER_WEIGHT]
     if asked is not None:
-        spelled = [canonical_spelling(name) for name in asked.split(",")]
-        names = [ALIASES.get(name, name) for name in spelled]
+        names = [canonical_type(name, imatrix=True) for name in asked.split(",")]
     elements = sum(entry.elements for header in found.headers for entry in header.entries)
     sizes = {name: found.size if name == plain else _made_size(found, programs, name, elements) for name in names}
     return [Candidate(name, size) for name, size in sorted(sizes.items(), key=lambda each: -each[1]) if size]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.core.immutable import Value
 from llama_runner.sources.gguf_header import BLOCKS, TENSOR_TYPES
+from llama_runner.system.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,7 @@ def write_skeleton(target: Path, file: Path, headers: Sequence[GgufHeader]) -> N
     """Write the skeleton of a model; ``file`` is its first file, of the first of ``headers``."""
     first = headers[0]
     architecture = first.text("general.architecture") or ""
-    with file.open("rb") as source:
+    with open_regular(file) as source:
         values = {}
         for key, (start, end) in first.spans.items():
             if not key.startswith(_LEFT_OUT) and key != f"{architecture}.vocab_size":
