@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, SourceError, StoreError, UsageError
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _PREPARES = 2
-"""Models that are prepared at the same time."""
+"""Models that are fetched or made at the same time."""
 _MOST_PROMPTS = 4 << 30
 _SHARES = 4
 """Parts of the budget of prompt caches that one model gets one of."""
@@ -123,7 +123,9 @@ class Children:
     async def prepare(self, model: DeclaredModel, instance: int) -> None:
         """Make what a model needs and estimate its memory."""
         try:
-            async with self._preparing:
+            # what is on disk does not wait for the downloads of others
+            is_made = self._preparing.locked() and await self.facts(model) is not None
+            async with nullcontext() if is_made else self._preparing:
                 need = await self._thread(self._prepare, model)
         except Exception as error:  # noqa: BLE001 - the scheduler decides what comes of it
             self._tell(state.LoadFailed(model.name, instance, _failure(error)))

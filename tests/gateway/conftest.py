@@ -221,6 +221,8 @@ system = "Answer in one word."
 [models.secret]
 demo = true
 hidden = true
+ctx_size = 16384
+llama = { ignore-eos = true }    # answers are long enough to kill it while it gives one
 
 [models.vectors]
 demo = true

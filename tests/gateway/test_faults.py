@@ -72,6 +72,20 @@ def test_a_gateway_that_ends_while_a_model_loads_leaves_no_process(
     assert not process.is_running()
 
 
+def test_a_model_that_is_there_does_not_wait_for_others_that_are_made(
+    gateway: Start, hanging_programs: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    making = "".join(f'[models.{name}]\ndemo = true\nbinaries = "{hanging_programs}"\n' for name in ("b", "c", "d"))
+    running = gateway(making + TWO, GGML_TEST_GATE=str(gate))
+    with ThreadPoolExecutor(3) as clients:
+        answers = [clients.submit(running.chat, name) for name in ("b", "c", "d")]
+        running.wait_for(lambda: running.running().keys() >= {"b", "c", "d"})
+        assert running.chat("two")[0] == 200
+        gate.touch()
+        assert [answer.result()[0] for answer in answers] == [200] * 3
+
+
 def test_a_gateway_ends_at_once_while_a_model_is_prepared(
     gateway: Start, hanging_programs: Path, tmp_path: Path
 ) -> None:

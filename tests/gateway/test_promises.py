@@ -86,13 +86,14 @@ def test_promise_05_a_process_that_was_killed_is_started_again_and_it_is_told(ga
 
 
 def test_promise_06_the_death_of_a_process_touches_only_its_own_requests(gateway: Start) -> None:
-    running = gateway(TWO)
+    running = gateway(TWO.replace("threads = 1", "threads = 1\nctx_size = 16384"))
     running.chat("one")
     running.chat("two")
-    with Stream(running.url, "one", max_tokens=300) as dying, Stream(running.url, "two", max_tokens=300) as living:
+    pid = running.running()["one"]["pid"]
+    with Stream(running.url, "one", max_tokens=15000) as dying, Stream(running.url, "two", max_tokens=300) as living:
         dying.first()
         living.first()
-        os.kill(running.running()["one"]["pid"], signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         assert b'"code": "server_lost"' in dying.rest()
         assert living.rest().endswith(b"data: [DONE]\n\n")
 

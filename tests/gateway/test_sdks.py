@@ -154,15 +154,16 @@ def test_a_variant_adds_its_settings_and_what_the_client_says_counts_more(client
 
 def test_a_process_that_dies_in_mid_stream_is_an_error_of_openai_s_sdk(served: Running, client: OpenAI) -> None:
     client.chat.completions.create(model="secret", messages=HI, max_tokens=1)  # type: ignore[arg-type]
+    pid = served.running()["secret"]["pid"]
     stream = client.chat.completions.create(
         model="secret",
         messages=HI,  # type: ignore[arg-type]
-        max_tokens=400,
+        max_tokens=15000,
         stream=True,
         extra_body={"ignore_eos": True},
     )
     next(iter(stream))
-    os.kill(served.running()["secret"]["pid"], signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="stopped while it answered"):
         list(stream)
 
@@ -202,14 +203,15 @@ def test_an_error_has_anthropic_s_shape_and_is_not_sent_again(served: Running, c
 
 def test_a_process_that_dies_in_mid_stream_is_an_error_of_anthropic_s_sdk(served: Running, claude: Anthropic) -> None:
     claude.messages.create(model="secret", messages=HI, max_tokens=1)  # type: ignore[arg-type]
+    pid = served.running()["secret"]["pid"]
     stream = claude.messages.create(
         model="secret",
         messages=HI,  # type: ignore[arg-type]
-        max_tokens=400,
+        max_tokens=15000,
         stream=True,
         extra_body={"ignore_eos": True},
     )
     next(iter(stream))
-    os.kill(served.running()["secret"]["pid"], signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(anthropic.APIStatusError, match="stopped while it answered"):
         list(stream)
