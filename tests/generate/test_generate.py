@@ -68,6 +68,7 @@ def test_a_compose_file_has_the_published_form_and_no_rights_to_spare(variant: s
         assert service["deploy"]["resources"]["limits"]["memory"] == str((3 << 30) + (256 << 20))
         devices = service["deploy"]["resources"].get("reservations", {}).get("devices", [])
         assert [each["driver"] for each in devices] == (["nvidia"] if variant == "cuda" else [])
+        assert ("RENDER_GID" in str(service.get("group_add"))) == (variant == "vulkan")
         assert service.get("devices", []) == (["/dev/dri:/dev/dri"] if variant == "vulkan" else [])
     assert str(tmp_path) not in text, "what is beside the configuration has relative paths"
 
