@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FILE_NAME = "compose.yaml"
+_GROUP_OF_GPU = "${RENDER_GID:?set it to the output of: stat -c %g /dev/dri/renderD128}"
+"""Compose replaces the variable: each machine has another number."""
 
 _Kind = TypeVar("_Kind", Mount, Secret)
 
@@ -29,7 +31,10 @@ def compose(workloads: Sequence[Workload], *, image: str, variant: str, gpus: in
     if texts := {_text_name(each, at): {"content": text} for each in workloads for at, text in _texts(each)}:
         document["configs"] = texts
     document["volumes"] = {"store": {}}
-    return comment(*_head(workloads, image, variant)) + yaml_text([doubled_dollars(document)])
+    document = doubled_dollars(document)
+    for service in document["services"].values() if variant == "vulkan" else ():
+        service["group_add"] = [_GROUP_OF_GPU]
+    return comment(*_head(workloads, image, variant)) + yaml_text([document])
 
 
 def _head(workloads: Sequence[Workload], image: str, variant: str) -> list[str]:
@@ -87,7 +92,6 @@ def _service(workload: Workload, image: str, variant: str, gpus: int) -> dict[st
         resources["reservations"] = {"devices": [device]}
     elif variant == "vulkan":
         service["devices"] = ["/dev/dri:/dev/dri"]
-        service["group_add"] = ["video", "render"]
     if resources:
         service["deploy"] = {"resources": resources}
     return service

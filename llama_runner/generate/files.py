@@ -11,7 +11,7 @@ from llama_runner.core.immutable import Value
 from llama_runner.core.option_values import wrong_value_error
 from llama_runner.generate.dockerfile import VARIANTS, Variant
 from llama_runner.generate.errors import CannotGenerate
-from llama_runner.generate.workload import OF_IMAGE, MemoryNeed, ServedModel, Workload, workloads
+from llama_runner.generate.workload import OF_IMAGE, MemoryNeed, RunCall, Workload, workloads
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
@@ -136,12 +136,12 @@ def generate(
         raise no_models_error(config.path)
     given, declared = _address(options.remote_store), _address(config.store.remote_store)
     remote = given or declared
-    _check_memory_names(options, [each.model.name for each in resolved])
+    _check_memory_names(options, [each.names[0] for each in resolved])
     if target == "systemd":
         from llama_runner.generate.systemd import systemd  # noqa: PLC0415 - one of five
 
         files = systemd(
-            [served(each, given, declared) for each in resolved], program=options.program, user=options.user
+            [run_call(each, given, declared) for each in resolved], program=options.program, user=options.user
         )
         return Generated(target, files, tuple(note for each in resolved for note in _notes(each, in_image=False)))
     needs = {each.names[0]: _need(each, options, memory) for each in resolved}
@@ -153,7 +153,7 @@ def generate(
         containers = [gateway(config, resolved, cluster=cluster, remote_store=remote, memory=need)]
         notes = tuple(note for each in resolved for note in _notes_of_gateway(each))
         return Generated(target, _files(target, containers, options, remote, config.path.parent), notes)
-    models = [served(each, given, declared, needs[each.names[0]]) for each in resolved]
+    models = [run_call(each, given, declared, needs[each.names[0]]) for each in resolved]
     containers = workloads(models, cluster=cluster, metrics=options.max_replicas > 1)
     notes = tuple(note for each in resolved for note in _notes(each, in_image=True))
     return Generated(target, _files(target, containers, options, remote, config.path.parent), notes)
@@ -204,13 +204,13 @@ def _address(remote_store: str | None) -> str | None:
     return parse_address(remote_store).text
 
 
-def served(
+def run_call(
     resolved: Resolved,
     remote_store: str | None = None,
     declared_store: str | None = None,
     memory: MemoryNeed | None = None,
-) -> ServedModel:
-    """Return a declared model as containers and units serve it.
+) -> RunCall:
+    """Return what ``run`` is called with for a declared model.
 
     ``remote_store`` counts more than that of the model, ``declared_store`` less.
     """
@@ -219,7 +219,7 @@ def served(
     if store := remote_store or _address(str(own or "")) or declared_store:
         keywords["remote_store"] = store
     names = () if "--alias" in server.extra else ("--alias", ",".join(server.names))
-    return ServedModel(
+    return RunCall(
         name=resolved.names[0],
         source=resolved.source,
         keywords=keywords,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAME = "llama-gateway"
 DIRECTORY = "/etc/llama-runner"
 """The directory of the configuration file in the container."""
-OVERLAY = f"{DIRECTORY}/container.toml"
+OVERLAY = "/etc/llama-gateway/llama-runner.toml"
 """The file that is read there: it includes the user's, and says what is different in the container."""
 PRIVATE = "/run/private"
 """In a cluster: copies of secrets that only the user of the container may read."""
@@ -41,7 +41,7 @@ def gateway(
     container = _Gateway(config, cluster=cluster)
     for each in models:
         container.add(each)
-    return container.workload([each.model.name for each in models], remote_store, memory)
+    return container.workload(list(dict.fromkeys(each.model.name for each in models)), remote_store, memory)
 
 
 class _Gateway:

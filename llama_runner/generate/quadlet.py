@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from llama_runner.generate.container_files import Mount
 
 _BASE = "llama-runner"
+_SHARED = "llama_runner"
+"""Of the volume and the network: no label has an underscore, so no model has a service of that name."""
 
 
 def quadlet(workloads: Sequence[Workload], *, image: str, variant: str) -> dict[str, str]:
     """Return the files by name."""
     files = {f"{_BASE}-{each.label}.container": _container(each, image, variant) for each in workloads}
     files |= {_text_name(each, at): text for each in workloads for at, text in enumerate(each.texts.values())}
-    files[f"{_BASE}.volume"] = f"[Volume]\nVolumeName={_BASE}\n"
-    files[f"{_BASE}.network"] = f"[Network]\nNetworkName={_BASE}\n"
+    files[f"{_SHARED}.volume"] = f"[Volume]\nVolumeName={_BASE}\n"
+    files[f"{_SHARED}.network"] = f"[Network]\nNetworkName={_BASE}\n"
     return files
 
 
@@ -43,10 +45,10 @@ def _container(workload: Workload, image: str, variant: str) -> str:
         f"Group={UID}",
         f"Environment=LLAMA_RUNNER_ROOT={ROOT}",
         f"PublishPort={_address(workload.host)}:{workload.port}:{PORT}",
-        f"Volume={_BASE}.volume:{ROOT}",
+        f"Volume={_SHARED}.volume:{ROOT}",
         *(f"Volume={_volume(mount)}" for mount in workload.mounts),
         *(f"Volume=./{_text_name(workload, at)}:{target}:ro" for at, target in enumerate(workload.texts)),
-        f"Network={_BASE}.network",
+        f"Network={_SHARED}.network",
         *_secrets(workload),
         "ReadOnly=true",
         "Tmpfs=/tmp",

@@ -14,10 +14,10 @@ from llama_runner.store.layout import safe_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_runner.generate.workload import ServedModel
+    from llama_runner.generate.workload import RunCall
 
 
-def systemd(models: Sequence[ServedModel], *, program: str, user: str | None) -> dict[str, str]:
+def systemd(models: Sequence[RunCall], *, program: str, user: str | None) -> dict[str, str]:
     """Return the units by file name: of the user who starts them or, with ``user``, of the system."""
     ports = checked_ports(models)
     files: dict[str, str] = {}

@@ -32,8 +32,8 @@ _OF_ONE_CALL = frozenset(("force", "update", "fresh_tools", "locked", "lock_file
 PATHS = frozenset(option.name for option in ARTIFACTS if option.kind in ("file", "directory")) - {"token_file"}
 
 
-class ServedModel(Value, eq=False):
-    """A declared model with its options."""
+class RunCall(Value, eq=False):
+    """What ``llama-runner run`` is called with for a declared model."""
 
     name: str
     source: str | None
@@ -95,7 +95,7 @@ class Workload(Value, eq=False):
         return ("python3", "-c", f"{code}; u.build_opener({handlers}).open({url!r}, timeout=5)")
 
 
-def workloads(models: Sequence[ServedModel], *, cluster: bool = False, metrics: bool = False) -> list[Workload]:
+def workloads(models: Sequence[RunCall], *, cluster: bool = False, metrics: bool = False) -> list[Workload]:
     """Return the containers of models, one for each. Raises ``CannotGenerate``.
 
     ``cluster``: the containers run on other machines. They have no files of this one, API keys and tokens are variables
@@ -110,11 +110,11 @@ def workloads(models: Sequence[ServedModel], *, cluster: bool = False, metrics: 
     return [_Container(model, named[model.name], ports[model.name], cluster).workload() for model in models]
 
 
-def _with_metrics(model: ServedModel) -> ServedModel:
+def _with_metrics(model: RunCall) -> RunCall:
     return model.replace(server=model.server.replace(extra=(*model.server.extra, "--metrics")))
 
 
-def checked_ports(models: Sequence[ServedModel]) -> dict[str, int]:
+def checked_ports(models: Sequence[RunCall]) -> dict[str, int]:
     """Return the port of each model; ``CannotGenerate`` for a port that two name."""
     owners: dict[tuple[str, int], str] = {}
     for model in models:
@@ -134,7 +134,7 @@ def checked_ports(models: Sequence[ServedModel]) -> dict[str, int]:
 class _Container:
     """Makes the container of one model; collects the files that it needs."""
 
-    def __init__(self, model: ServedModel, label: str, port: int, cluster: bool) -> None:
+    def __init__(self, model: RunCall, label: str, port: int, cluster: bool) -> None:
         self._model, self._label, self._port, self._cluster = model, label, port, cluster
         self._files = ContainerFiles(model.name, label, cluster=cluster)
 

@@ -51,7 +51,7 @@ def test_compose_serves_several_models_with_one_service(path: Path) -> None:
     document = checked_compose(made("compose", path, CONFIG).files["compose.yaml"])
     [(name, service)] = document["services"].items()
     assert name == "llama-gateway"
-    assert service["command"] == ["up", "--config=/etc/llama-runner/container.toml"]
+    assert service["command"] == ["up", "--config=/etc/llama-gateway/llama-runner.toml"]
     assert service["ports"][0]["published"] == "11434"
     mounted = {each["source"]: each["target"] for each in service["volumes"] if each["type"] == "bind"}
     assert mounted == {
@@ -70,8 +70,8 @@ def test_the_configuration_in_the_container_is_that_of_the_user(path: Path, tmp_
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "llama-runner.toml").write_text(CONFIG)
-    (inside / "container.toml").write_text(content.replace("/etc/llama-runner/", f"{inside}/"))
-    config = Config.load(inside / "container.toml")
+    (inside / "other.toml").write_text(content.replace("/etc/llama-runner/", f"{inside}/"))
+    config = Config.load(inside / "other.toml")
     assert list(config.models) == ["chat", "own"]
     assert config.resolved("own").source == str(inside / "own.gguf")
     assert config.gateway.listen == ("0.0.0.0:8080",)
@@ -89,7 +89,7 @@ def test_kubernetes_prepares_each_model_and_scales_by_a_metric_of_the_gateway(pa
         "sh", "-c", "install -m 400 /run/secrets/llama-gateway-api-key /run/private/api-key",
     ]  # fmt: skip
     assert [each[:2] for each in words[1:]] == [["prepare", "a"], ["prepare", "b"]]
-    assert pod["containers"][0]["args"] == ["up", "--config=/etc/llama-runner/container.toml"]
+    assert pod["containers"][0]["args"] == ["up", "--config=/etc/llama-gateway/llama-runner.toml"]
     data = found["ConfigMap", "llama-gateway-config"]["data"]
     assert data["file-1.toml"] == HUB_ONLY
     assert 'api_key_file = "/run/private/api-key"' in data["file-0.toml"]
@@ -139,7 +139,9 @@ def test_podman_makes_a_service_of_the_gateway(path: Path, tmp_path: Path) -> No
         text=True,
         env={**os.environ, "QUADLET_UNIT_DIRS": str(tmp_path / "units")},
     )
-    assert f"-v {tmp_path}/units/llama-runner-llama-gateway-0.toml:/etc/llama-runner/container.toml:ro" in done.stdout
+    assert (
+        f"-v {tmp_path}/units/llama-runner-llama-gateway-0.toml:/etc/llama-gateway/llama-runner.toml:ro" in done.stdout
+    )
     assert f"-v {path}:/etc/llama-runner/llama-runner.toml:ro" in done.stdout
 
 

@@ -68,6 +68,7 @@ def test_a_compose_file_has_the_published_form_and_no_rights_to_spare(variant: s
         assert service["deploy"]["resources"]["limits"]["memory"] == str((3 << 30) + (256 << 20))
         devices = service["deploy"]["resources"].get("reservations", {}).get("devices", [])
         assert [each["driver"] for each in devices] == (["nvidia"] if variant == "cuda" else [])
+        assert ("RENDER_GID" in str(service.get("group_add"))) == (variant == "vulkan")
         assert service.get("devices", []) == (["/dev/dri:/dev/dri"] if variant == "vulkan" else [])
     assert str(tmp_path) not in text, "what is beside the configuration has relative paths"
 
@@ -191,9 +192,21 @@ def test_podman_makes_services_of_the_quadlet_units(variant: str, make: Make, tm
     assert done.stdout.count("--read-only") == 3
 
 
+@pytest.mark.skipif(QUADLET is None, reason="there is no quadlet")
+def test_models_called_like_a_volume_or_a_network_have_services_of_their_own(make: Make, tmp_path: Path) -> None:
+    assert QUADLET is not None
+    path = tmp_path / "llama-runner.toml"
+    path.write_text('[models.volume]\nsource = "o/m"\n[models.network]\nsource = "o/n"\n')
+    make("quadlet", of=Config.load(path)).write(f"{tmp_path}/units/")
+    environment = {**os.environ, "QUADLET_UNIT_DIRS": str(tmp_path / "units")}
+    done = subprocess.run([QUADLET, "-user", "-dryrun"], check=True, capture_output=True, text=True, env=environment)
+    services = re.findall(r"^---(.*)\.service---$", done.stdout, re.MULTILINE)
+    assert len(services) == len(set(services)) == 4
+
+
 def test_quadlet_units_are_a_container_for_each_model_a_volume_and_a_network(make: Make) -> None:
     made = make("quadlet", "demo", variant="cuda")
-    assert list(made.files) == ["llama-runner-demo.container", "llama-runner.volume", "llama-runner.network"]
+    assert list(made.files) == ["llama-runner-demo.container", "llama_runner.volume", "llama_runner.network"]
     text = made.files["llama-runner-demo.container"]
     for line in ("Image=localhost/llama-runner:0.1.0-cuda", "ReadOnly=true", "AddDevice=nvidia.com/gpu=all"):
         assert f"\n{line}\n" in text

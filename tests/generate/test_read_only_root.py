@@ -109,7 +109,7 @@ def test_the_gateway_works_on_a_read_only_root(make: Make, binaries: Path, tmp_p
     [service], [text] = document["services"].values(), document["configs"].values()
     overlay = there / "container.toml"
     overlay.write_text(text["content"].replace("/etc/llama-runner/", f"{there}/"))
-    words = [word.replace("/etc/llama-runner/", f"{there}/") for word in service["command"]]
+    words = [word.replace("/etc/llama-gateway/llama-runner.toml", str(overlay)) for word in service["command"]]
     said = run(service, make("dockerfile").files["Dockerfile"], programs(binaries), tmp_path, words)
     assert f"ready     http://0.0.0.0:{PORT}" in said
     assert "models    one, two" in said
