@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llama_runner.core.option_values import wrong_value_error
 from llama_runner.management import Management
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.graph import NothingToMake, graph_of
@@ -247,6 +248,8 @@ class Maker(Management):
         quietly = Maker(self.root)
         memory = partial(known_memory, quietly.plan, layout.memory_needs(self.store.private))
         found = None if target == "dockerfile" else self._configured(config)
+        if options is not None and not isinstance(options, GenerateOptions):
+            raise wrong_value_error("options", "GenerateOptions", options)
         return generate(target, found, names, options or GenerateOptions(), memory)
 
     @public_method

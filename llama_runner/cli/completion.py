@@ -1,4 +1,4 @@
-"""Values that a shell completes: files, models, servers, builds, profiles, quantization types.
+"""Values that a shell completes: files, models, servers, builds, profiles, quantization types, declared names, keys.
 
 ``register`` replaces click's scripts for bash and fish. That for bash completes names with a colon, such as
 ``demo:q4_k_m``: bash takes a colon for the end of a word. That for fish completes lists with commas. This module is
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import click
 
+    from llama_runner.config.config import Config
     from llama_runner.management import Management
 
 _FILES = frozenset({"archive", "lora", "model", "output", "path", "patches", "schema", "source", "binaries"})
@@ -68,6 +69,45 @@ def _builds(context: click.Context) -> list[str]:
     return [build.name for build in _root(context).bins.builds()]
 
 
+def _names(context: click.Context) -> list[str]:
+    return _builds(context) if context.command.name == "remove" else _declared(context)
+
+
+def _config(context: click.Context) -> Config | None:
+    from llama_runner.cli.declared_models import config_path  # noqa: PLC0415 - not for options
+    from llama_runner.config.config import Config  # noqa: PLC0415
+
+    path = config_path(context.params | {"root": context.params.get("root")})
+    return None if path is None else Config.load(path)
+
+
+def _declared(context: click.Context) -> list[str]:
+    from llama_runner.config.config import names_of  # noqa: PLC0415 - as above
+
+    config = _config(context)
+    return [] if config is None else [name for model in config.models.values() for name in names_of(model)]
+
+
+def _presets(context: click.Context) -> list[str]:
+    from llama_runner.config.presets import PRESETS  # noqa: PLC0415 - as above
+
+    with suppress(LlamaRunnerError):
+        if (config := _config(context)) is not None:
+            return list(config.presets)
+    return list(PRESETS)
+
+
+def _keys(context: click.Context) -> list[str]:
+    from llama_runner.config.errors import dotted  # noqa: PLC0415 - as above
+    from llama_runner.config.keys import SHARED_OPTIONS  # noqa: PLC0415
+    from llama_runner.config.lines import lines_of  # noqa: PLC0415
+
+    config = _config(context)
+    texts = [] if config is None else config.texts.values()
+    there = [dotted(keys) for text in texts for keys in lines_of(text)]
+    return there if context.command.name != "set" else [*there, *(f"defaults.{name}" for name in SHARED_OPTIONS)]
+
+
 def _builds_to_use(context: click.Context) -> list[str]:
     return [*_builds(context), *(["auto"] if context.command.name == "use" else [])]
 
@@ -103,7 +143,10 @@ def _backends(_context: click.Context) -> list[str]:
 _WORDS: dict[str, Callable[[click.Context], list[str]]] = {
     "server": _servers,
     "name": _builds_to_use,
-    "names": _builds,
+    "names": _names,
+    "model": _declared,
+    "key": _keys,
+    "preset": _presets,
     "model_name": _models,
     "model_names": _models,
     "binaries": _programs,

@@ -46,7 +46,7 @@ EXAMPLES = (
     metavar="FILE",
     help="Let other machines connect with the keys in this file; it is made with a new key if it does not exist.",
 )
-@shared.option("--no-projector", is_flag=True, help="Do not load the projector of a model that understands images.")
+@shared.option("--no-mmproj", is_flag=True, help="Do not load the projector of a model that understands images.")
 @shared.option("--draft", metavar="FILE", help="Draft model, a GGUF file, for faster answers.")
 @shared.option("--offline", is_flag=True, help="Use no network.")
 @shared.option("--add", is_flag=True, help="Add the model to a file that exists.")
@@ -85,7 +85,7 @@ def _answers(given: dict[str, Any], asks: bool) -> tuple[str, dict[str, Any]]:
     table: dict[str, Any] = {"source": _as_written(source)}
     row = _quantization(given, found, table, asks)
     _context(given, row, table, asks)
-    if given["no_projector"] or (
+    if given["no_mmproj"] or (
         asks and _siblings(source, "mmproj") and not _yes("a projector is beside it: understand images?")
     ):
         table["projector"] = False

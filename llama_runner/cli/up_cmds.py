@@ -37,7 +37,7 @@ _DETACH = shared.option("--detach", is_flag=True, help="Run in the background an
 
 @click.command(cls=GroupedCommand, examples=("llama-runner up", "llama-runner up --dry-run", "llama-runner up qwen"))
 @shared.store
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, cls=shared.CompletedArgument, metavar="[NAME]...")
 @shared.option("--dry-run", is_flag=True, help="Show which steps would run for all models, and change nothing.")
 @_LOCKED
 @_DETACH
@@ -65,7 +65,7 @@ def up(**given: Any) -> None:
 
 @click.command(cls=GroupedCommand, examples=("llama-runner gateway", "llama-runner gateway --listen 127.0.0.1:11434"))
 @shared.store
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, cls=shared.CompletedArgument, metavar="[NAME]...")
 @_LOCKED
 @_DETACH
 @_LISTEN

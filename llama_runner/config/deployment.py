@@ -161,13 +161,23 @@ class Deployment:
         """Return the arguments of ``python -m llama_runner.gateway`` for these models."""
         words = ["--config", str(self.config.path), "--root", str(self._store.root)]
         words += [f"--listen={address}" for address in listen]
-        everything = len(self.models) == len(self.config.models)
-        return [*words, *(() if everything else (f"--model={name}" for name in self.models))]
+        return [*words, *(f"--model={name}" for name in self._only)]
+
+    @property
+    def _only(self) -> list[str]:
+        """The models, where they are not all that the file declares."""
+        return [] if len(self.models) == len(self.config.models) else list(self.models)
 
     def start_gateway(self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False) -> ServerEntry:
-        """Start the gateway in the background, or return the one that runs for this configuration."""
-        if running := gateway_process.gateways(self.servers, self.config.path):
-            return gateway_process.reload_gateway(self.servers, running[0])
+        """Start the gateway in the background, or let the one that runs read the file again.
+
+        One that serves other models of the file, or at other addresses, is stopped first.
+        """
+        listen = list(listen)
+        for about in gateway_process.gateways(self.servers, self.config.path):
+            if about.get("only") == self._only and (not listen or about.get("listen") == listen):
+                return gateway_process.reload_gateway(self.servers, about)
+            find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
         log_name = server_log.new_name()
         log = self._store.root / log_name
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 _PREPARES = 2
 """Models that are prepared at the same time."""
-_THREADS = 32
 _MOST_PROMPTS = 4 << 30
 _SHARES = 4
 """Parts of the budget of prompt caches that one model gets one of."""
@@ -86,7 +85,6 @@ class Children:
         self._prepared: dict[str, _Made] = {}
         self._facts: dict[str, ModelFacts] = {}
         """Of models that were only looked at, by their launch."""
-        self._threads = ThreadPoolExecutor(_THREADS, "gateway")
         self._preparing = asyncio.Semaphore(_PREPARES)
         self._stopping: set[tuple[str, int]] = set()
         """Instances that are to be stopped, while they load too."""
@@ -99,7 +97,25 @@ class Children:
         self._share = self._prompts // _SHARES
 
     async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - what the work returns
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments))
+        """Run in a thread. The process does not wait for it at its end: a download goes on at the next start."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def done(outcome: Callable[[], None]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(lambda: None if future.done() else outcome())
+
+        def run() -> None:
+            try:
+                result = work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+                raised = error
+                done(lambda: future.set_exception(raised))
+            else:
+                done(lambda: future.set_result(result))
+
+        threading.Thread(target=run, name="gateway", daemon=True).start()
+        return await future
 
     async def prepare(self, model: DeclaredModel, instance: int) -> None:
         """Make what a model needs and estimate its memory."""
@@ -287,10 +303,6 @@ class Children:
         if self._runner.plan(model.source, **keywords).plan.pending:
             return None
         return facts_of(self._runner.prepare(model.source, **keywords), model.server.extra)
-
-    def close(self) -> None:
-        """Release the threads. Every process has ended."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def ended(pid: int, wait: Callable[[], Any]) -> None:

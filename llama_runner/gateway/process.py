@@ -16,7 +16,7 @@ from aiohttp import web
 
 from llama_runner.api import Runner
 from llama_runner.config.config import Config
-from llama_runner.core.errors import LlamaRunnerError
+from llama_runner.core.errors import Interrupted, LlamaRunnerError
 from llama_runner.core.events import Warned
 from llama_runner.gateway.access import read_keys
 from llama_runner.gateway.application import Application, Settings
@@ -49,6 +49,7 @@ class Process:
     def __init__(self, given: argparse.Namespace, write: Callable[[str], None]) -> None:
         self._path, self._write, self._given = given.config, write, given
         self._reloading: asyncio.Task[None] | None = None
+        self.interrupted = False
         self._urls: list[str] = []
         self._reloads = 0
         self._config = self._read()
@@ -100,11 +101,12 @@ class Process:
             gateway.start()
             again = asyncio.Event()
 
-            def on_end() -> None:
+            def on_end(number: int) -> None:
+                self.interrupted = self.interrupted or number == signal.SIGINT
                 (again if ending.is_set() else ending).set()
 
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, on_end)
+                loop.add_signal_handler(number, on_end, number)
             if hasattr(signal, "SIGHUP"):
                 loop.add_signal_handler(signal.SIGHUP, partial(self._start_reload, application))
             self._urls = urls
@@ -158,6 +160,8 @@ class Process:
             reloads=self._reloads,
             failure=failure,
             detached=bool(self._given.log),
+            only=list(self._given.model),
+            listen=list(self._given.listen),
         )
 
     def _on_event(self, event: Event) -> None:
@@ -178,24 +182,28 @@ def line_writer(stream: IO[bytes]) -> tuple[Callable[[str], None], Callable[[], 
 def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) -> None:
     """Run a gateway to its end. ``write`` gets a line of JSON for each event and each request; else standard output.
 
-    Raises ``LlamaRunnerError`` before it listens.
+    Raises ``LlamaRunnerError`` before it listens, and ``Interrupted`` once Ctrl-C has ended it.
     """
     given = _parser().parse_args(arguments)
     _allow_many_files()
-    if write is not None:
-        asyncio.run(Process(given, write).run())
-        return
-    write, flush = line_writer(sys.stdout.buffer)
+    flush: Callable[[], None] = lambda: None  # noqa: E731
+    if write is None:
+        write, flush = line_writer(sys.stdout.buffer)
+    process = Process(given, write)
     try:
-        asyncio.run(Process(given, write).run())
+        asyncio.run(process.run())
     finally:
         flush()
+    if process.interrupted:
+        raise Interrupted
 
 
 def start() -> int:
     """Run the gateway that the arguments of this process describe, and return the exit status."""
     try:
         serve(sys.argv[1:])
+    except Interrupted as error:
+        return error.code
     except LlamaRunnerError as error:
         failed = {"event": "gateway_failed", "text": str(error), "hint": error.hint, "code": error.code}
         print(json.dumps(failed), flush=True)  # noqa: T201 - for whoever started this process

@@ -53,6 +53,12 @@ def check(path: str, body: dict[str, Any], *, fetch_images: bool = False) -> Non
             field="previous_response_id",
             hint="send the whole conversation as input",
         )
+    if body.get("lora") is not None:
+        raise BadRequest(
+            "adapters are not chosen by lora: answers of one adapter would be reused for another",
+            field="lora",
+            hint="name the model MODEL:ADAPTER",
+        )
     if not fetch_images and path in _CHATS and (url := _remote_url(body, _DEPTH)) is not None:
         raise BadRequest(
             f"images and files are not fetched from URLs: {url[:100]}",

@@ -124,7 +124,9 @@ class Routes:
         available = self._gateway.scheduler.available or {}
         return web.json_response({"models": models, "memory": available, "version": __version__})
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if not client_of(request).manages:
+            raise Forbidden("this key may not see the metrics of all models")
         text = self._gateway.metrics.text(self._gateway.running())
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 

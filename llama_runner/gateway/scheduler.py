@@ -35,6 +35,9 @@ class Scheduler:
     def __init__(self, policies: Iterable[state.Policy] = (), limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.slots = {policy.name: Slot(policy) for policy in policies}
+        self._preloads = self._to_preload()
+        self._ready: dict[str, Slot] = {}
+        """The slots of the phase ready: each event looks at them, and not at every declared model."""
         self.waiting: dict[int, Waiting] = {}
         """Requests in the order of their arrival."""
         self.available: Sizes | None = None
@@ -104,6 +107,7 @@ class Scheduler:
         if (slot := self._slot_of(event, "loading")) is not None:
             self._prolong(slot, now)
             slot.phase, slot.need = "ready", dict(event.need)
+            self._ready[event.model] = slot
             slot.load_seconds, slot.ready_at, slot.used_at = event.seconds, now, now
             if slot.is_unloading:  # those who waited before it was to be unloaded are served
                 slot.is_unloading = False
@@ -124,7 +128,7 @@ class Scheduler:
         self._count_failure(slot, event.failure, now)
         if event.failure.permanent or slot.failures > 1:
             for request in self._requests_for(slot):
-                self._refuse(request, self._failed(slot, event.failure))
+                self._refuse(request, event.failure.error(slot.policy.name))
 
     def _on_died(self, event: state.Died, now: float) -> None:
         if (slot := self._slot_of(event, "ready")) is not None:
@@ -168,6 +172,7 @@ class Scheduler:
             self._refuse(request, errors.UnknownModel(request.model))
         self.slots |= {name: Slot(policy) for name, policy in declared.items() if name not in self.slots}
         self._forget_removed()
+        self._preloads = self._to_preload()
 
     def _on_shutdown(self, event: state.Shutdown, now: float) -> None:
         self.is_closing = True
@@ -191,11 +196,7 @@ class Scheduler:
             if slot.phase in ("preparing", "loading"):
                 continue
             if slot.phase == "stopped" and slot.failure is not None and pause > self.limits.longest_pause:
-                told = slot.failure
-                error = errors.LoadingCrashed(
-                    request.model, slot.failures, told.reason, math.ceil(pause), hint=told.hint, log=told.log
-                )
-                self._refuse(request, error)
+                self._refuse(request, slot.failure.error(request.model, slot.failures, math.ceil(pause)))
             elif now >= request.until:
                 self._refuse(request, errors.WaitedTooLong(request.model, self.limits.max_wait))
 
@@ -233,9 +234,12 @@ class Scheduler:
             if request.model not in seen:
                 seen.add(request.model)
                 yield self.slots[request.model], request.since
-        for slot in self.slots.values():
-            if slot.policy.preload and not slot.is_preloaded and slot.policy.name not in seen:
+        for slot in self._preloads:
+            if not slot.is_preloaded and slot.policy.name not in seen:
                 yield slot, None
+
+    def _to_preload(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.policy.preload]
 
     @property
     def _held(self) -> list[Slot]:
@@ -278,6 +282,8 @@ class Scheduler:
 
         While a model waits for memory, the others have fewer requests in progress: they end sooner.
         """
+        if not self.waiting:
+            return
         hungry = [
             (since, lacks)
             for slot, since in self._wanted()
@@ -298,7 +304,7 @@ class Scheduler:
                 self._effects.append(state.Grant(request.id, request.model, slot.instance))
 
     def _stop_idle(self, now: float) -> None:
-        for slot in self.slots.values():
+        for slot in list(self._ready.values()):
             if slot.is_idle:
                 expired = slot.expires_at is not None and now >= slot.expires_at and not self.queued(slot.policy.name)
                 if expired or slot.is_outdated or slot.is_unloading or self.is_closing:
@@ -323,9 +329,8 @@ class Scheduler:
             if slot.phase not in ("preparing", "loading"):
                 times += [request.until, request.since + self.limits.patience]
                 times.append(slot.retry_at if slot.phase == "stopped" else None)
-        for slot in self.slots.values():
-            times.append(slot.expires_at if slot.is_idle else None)
-            times.append(None if slot.is_preloaded or slot.phase != "stopped" else slot.retry_at)
+        times += [slot.expires_at for slot in self._ready.values() if not slot.in_flight]
+        times += [slot.retry_at for slot in self._preloads if not slot.is_preloaded and slot.phase == "stopped"]
         at = min((time for time in times if time is not None and time > now), default=None)
         if at is not None and at != self._timer:
             self._timer = at
@@ -352,12 +357,14 @@ class Scheduler:
 
     def _stop(self, slot: Slot) -> None:
         slot.phase = "stopping"
+        self._ready.pop(slot.policy.name, None)
         self._effects.append(state.Stop(slot.policy.name, slot.instance))
 
     def _rest(self, slot: Slot) -> None:
         """A model has no process any more."""
         for request in slot.in_flight:
             self._granted.pop(request, None)
+        self._ready.pop(slot.policy.name, None)
         slot.phase, slot.in_flight, slot.keep_alive = "stopped", {}, None
         slot.need = None if slot.is_outdated else slot.need
         slot.is_unloading = slot.is_outdated = False
@@ -382,11 +389,6 @@ class Scheduler:
         slot.failures, slot.failure, slot.is_preloaded = slot.failures + 1, failure, True
         pauses = (*self.limits.backoff, self.limits.open_for)
         slot.retry_at = now + pauses[min(slot.failures, len(pauses)) - 1]
-
-    def _failed(self, slot: Slot, failure: state.Failure) -> errors.GatewayError:
-        if failure.lacks:
-            return errors.NeverFits(slot.policy.name, failure.lacks)
-        return errors.LoadFailed(slot.policy.name, failure.reason, hint=failure.hint, log=failure.log)
 
     def _refuse(self, request: Waiting, error: errors.GatewayError) -> None:
         del self.waiting[request.id]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.immutable import Value
+from llama_runner.gateway import errors
 
 if TYPE_CHECKING:
     from llama_runner.gateway.errors import GatewayError
@@ -68,6 +69,14 @@ class Failure(Value):
     """Whether a second attempt fails too."""
     lacks: tuple[tuple[str, int, int], ...] = ()
     """Where memory was too little: place, bytes needed, bytes available."""
+
+    def error(self, model: str, failures: int = 0, pause: int = 0) -> GatewayError:
+        """Return the error for a request; with ``failures``, for one that comes in the pause after them."""
+        if failures:
+            return errors.LoadingCrashed(model, failures, self.reason, pause, hint=self.hint, log=self.log)
+        if self.lacks:
+            return errors.NeverFits(model, self.lacks)
+        return errors.LoadFailed(model, self.reason, hint=self.hint, log=self.log)
 
 
 class Request(Value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llama_runner.config.errors import no_models_error
@@ -15,7 +16,7 @@ from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from llama_runner.config.config import Config
@@ -26,6 +27,8 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 _OF_GATEWAY = ("system", "sessions", "fallback", "ttl", "preload", "pin", "hidden")
 """Keys of a model that only the gateway knows."""
+_OF_ADDRESS = ("host", "port", "api_key", "api_key_file", "insecure", "tls_cert", "tls_key")
+"""Options of a model's own server that the gateway does not use."""
 _OVERHEAD = 256 << 20
 """Bytes of llama-runner itself, with some for its checks."""
 _LEAST = 64 << 20
@@ -66,6 +69,12 @@ class GenerateOptions(Value):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and re.fullmatch(r"\w[\w./:@-]*", value, re.ASCII)):
                 raise wrong_value_error(name, "a name", value)
+        sizes = self.memory.values() if isinstance(self.memory, Mapping) else [self.memory]
+        if any(isinstance(each, bool) or not isinstance(each, int) for each in sizes if each is not None):
+            raise wrong_value_error("memory", "a number of bytes, or one for each name", self.memory)
+        for name in ("program", "remote_store"):
+            if (value := getattr(self, name)) is not None and not (isinstance(value, str) and value):
+                raise wrong_value_error(name, "text", value)
         for name, least in (("gpus", 1), ("max_replicas", 1), ("storage", 1)):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, int) or value < least:
                 raise wrong_value_error(name, f"a number from {least} up", value)
@@ -125,12 +134,15 @@ def generate(
     resolved = list({each.names[0]: each for each in found}.values())
     if not resolved:
         raise no_models_error(config.path)
-    remote = options.remote_store or config.store.remote_store
+    given, declared = _address(options.remote_store), _address(config.store.remote_store)
+    remote = given or declared
     _check_memory_names(options, [each.model.name for each in resolved])
     if target == "systemd":
         from llama_runner.generate.systemd import systemd  # noqa: PLC0415 - one of five
 
-        files = systemd([served(each, remote) for each in resolved], program=options.program, user=options.user)
+        files = systemd(
+            [served(each, given, declared) for each in resolved], program=options.program, user=options.user
+        )
         return Generated(target, files, tuple(note for each in resolved for note in _notes(each, in_image=False)))
     needs = {each.names[0]: _need(each, options, memory) for each in resolved}
     cluster = target == "kubernetes"
@@ -138,9 +150,10 @@ def generate(
         from llama_runner.generate.gateway import gateway  # noqa: PLC0415 - as above
 
         need = _need_together(list(needs.values()), options, config.gateway.memory.prompt_cache)
-        containers = [gateway(config, resolved, cluster=cluster, remote_store=options.remote_store, memory=need)]
-        return Generated(target, _files(target, containers, options, remote, config.path.parent))
-    models = [served(each, remote, needs[each.names[0]]) for each in resolved]
+        containers = [gateway(config, resolved, cluster=cluster, remote_store=remote, memory=need)]
+        notes = tuple(note for each in resolved for note in _notes_of_gateway(each))
+        return Generated(target, _files(target, containers, options, remote, config.path.parent), notes)
+    models = [served(each, given, declared, needs[each.names[0]]) for each in resolved]
     containers = workloads(models, cluster=cluster, metrics=options.max_replicas > 1)
     notes = tuple(note for each in resolved for note in _notes(each, in_image=True))
     return Generated(target, _files(target, containers, options, remote, config.path.parent), notes)
@@ -182,11 +195,29 @@ def _gpu_resource(options: GenerateOptions) -> str:
     return options.gpu_resource or "nvidia.com/gpu"
 
 
-def served(resolved: Resolved, remote_store: str | None = None, memory: MemoryNeed | None = None) -> ServedModel:
-    """Return a declared model as containers and units serve it."""
+def _address(remote_store: str | None) -> str | None:
+    """Return the address of a remote store; ``UsageError`` for one that has a password, or is none."""
+    if not remote_store:
+        return None
+    from llama_runner.remote.address import parse_address  # noqa: PLC0415 - only with one
+
+    return parse_address(remote_store).text
+
+
+def served(
+    resolved: Resolved,
+    remote_store: str | None = None,
+    declared_store: str | None = None,
+    memory: MemoryNeed | None = None,
+) -> ServedModel:
+    """Return a declared model as containers and units serve it.
+
+    ``remote_store`` counts more than that of the model, ``declared_store`` less.
+    """
     server, keywords = resolved.server, dict(resolved.keywords)
-    if remote_store is not None:
-        keywords["remote_store"] = remote_store
+    own = keywords.get("remote_store")
+    if store := remote_store or _address(str(own or "")) or declared_store:
+        keywords["remote_store"] = store
     names = () if "--alias" in server.extra else ("--alias", ",".join(server.names))
     return ServedModel(
         name=resolved.names[0],
@@ -233,6 +264,12 @@ def _check_memory_names(options: GenerateOptions, names: Sequence[str]) -> None:
     for name in options.memory:
         if name not in names:
             raise CannotGenerate(f"--memory names {name!r}, which is not among {', '.join(names)}", model=name)
+
+
+def _notes_of_gateway(resolved: Resolved) -> Iterable[str]:
+    """Yield what a model declares and the gateway has for all."""
+    if left := [name for name in _OF_ADDRESS if resolved.values.get(name)]:
+        yield f"{resolved.names[0]}: {', '.join(left)} of the model are not used: [gateway] has one for all"
 
 
 def _notes(resolved: Resolved, *, in_image: bool) -> Iterable[str]:

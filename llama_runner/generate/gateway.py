@@ -130,7 +130,7 @@ class _Gateway:
             table["insecure"] = True
         lines = [f"include = [{_toml(self._place(self._config.path))}]", "", "[gateway]"]
         lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
-        if store := remote_store or self._config.store.remote_store:
+        if store := remote_store:
             lines += ["", "[store]", f"remote_store = {_toml(self._store(store))}"]
         return "\n".join(lines) + "\n"
 
@@ -145,13 +145,7 @@ class _Gateway:
         return f"{PRIVATE}/{key}"
 
     def _store(self, address: str) -> str:
-        if "://" not in address:
-            return self._files.file(address)
-        if address.startswith("file://"):
-            raise CannotGenerate(
-                f"the remote store {address} is a directory of this machine", hint="write it as a path"
-            )
-        return address
+        return address if "://" in address else self._files.file(address)
 
 
 def _toml(value: Any) -> str:  # noqa: ANN401 - text, a list of texts, a flag

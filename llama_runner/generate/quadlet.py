@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from llama_runner.generate.errors import CannotGenerate
@@ -86,6 +87,8 @@ def _head(workload: Workload, variant: str) -> Iterator[str]:
 
 def _secrets(workload: Workload) -> Iterator[str]:
     for secret in workload.secrets:
+        if not re.fullmatch(r"[\w./-]+", secret.target):
+            raise CannotGenerate(f"Podman cannot have a secret at {secret.target!r}", hint="rename the file")
         yield f"Secret={_BASE}-{secret.name},type=mount,target={secret.target},uid={UID},gid={UID},mode=0400"
 
 

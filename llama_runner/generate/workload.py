@@ -102,8 +102,7 @@ def workloads(models: Sequence[ServedModel], *, cluster: bool = False, metrics: 
     and not files, and a key is needed unless the model says ``insecure``. ``metrics``: llama-server shows its metrics.
     """
     for model in models:
-        for text in (model.name, model.source or "", model.server.host, *model.server.extra):
-            check_text(text)
+        check_text(model.name)
     named = labels(model.name for model in models)
     ports = dict.fromkeys(named, PORT) if cluster else checked_ports(models)
     if metrics:
@@ -153,6 +152,8 @@ class _Container:
         server = self._server()
         host = "0.0.0.0" if self._cluster else given.host  # noqa: S104 - in the container, where a port is published
         arguments = run_arguments(source, server, keywords)
+        for word in arguments:
+            check_text(word)
         return Workload(
             name=model.name,
             label=self._label,
@@ -186,10 +187,6 @@ class _Container:
         store = str(found.get("remote_store") or "")
         if store and "://" not in store:
             found["remote_store"] = self._files.file(store)
-        elif store.startswith("file://"):
-            raise CannotGenerate(
-                f"the remote store {store} is a directory of this machine", hint="write it as a path, or name a URL"
-            )
         return found
 
     def _server(self) -> ServerOptions:

@@ -50,6 +50,8 @@ def root(tmp_path: Path) -> Path:
     (profiles / "fastest.json").write_text("{}")
     (tmp_path / "work" / "weights-dir").mkdir(parents=True)
     (tmp_path / "work" / "weights.gguf").touch()
+    declared = '[models."qwen:8b"]\nsource = "x/y"\naliases = ["gpt-mini"]\nport = 81\n[presets.swift]\n'
+    (tmp_path / "work" / "llama-runner.toml").write_text(declared)
     return root
 
 
@@ -128,6 +130,11 @@ def read(terminal: int, end: str, after: str = "") -> str:
         ("llama-runner run --demo --binaries sys", "system"),
         ("llama-runner run --demo --backend vul", "vulkan"),
         ("llama-runner run weights.", "weights.gguf"),
+        ("llama-runner run qw", "qwen:8b"),
+        ("llama-runner infer gpt", "gpt-mini"),
+        ("llama-runner config show qwen:", "qwen:8b"),
+        ("llama-runner config init --preset sw", "swift"),
+        ("llama-runner config get models.", "models."),
         ("llama-runner run --gguf-path weights.g", "weights.gguf"),
         ("llama-runner run --safetensors-dir weights-", "weights-dir/"),
         ("llama-runner bins use au", "auto"),

@@ -10,6 +10,17 @@ from tests.config.files import Write, write_in
 
 
 @pytest.fixture
+def root(tmp_path: Path, binaries: Path) -> Path:
+    """Return a root of its own with the programs that are built, and none that other tests adopt."""
+    path = tmp_path / "a röot"
+    for build in (binaries / "bins").glob("*/*-b*"):
+        link = path / "bins" / build.parent.name / build.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(build)
+    return path
+
+
+@pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Return a function that writes a configuration file."""
     return write_in(tmp_path / "project")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +141,35 @@ def test_15_05_a_subset_of_the_models_is_served(tmp_path: Path, config: Path, ll
     assert one.code == 0, one
     assert [about["alias"] for about in running(root / ".llama_runner" / "servers")] == ["b"]
     assert llama_runner("down", "--config", config, "--root", root).out.startswith("stopped   b at ")
+
+
+def test_15_05_a_gateway_of_other_models_gives_way(tmp_path: Path, config: Path) -> None:
+    with config.open("a") as file:
+        file.write("[models.c]\ndemo = true\n")
+    runner = Runner(tmp_path / "root", config=config)
+    first = runner.up("a", "b")
+    assert first.models == ["a", "b"]
+    second = runner.up()
+    assert (second.models, second.pid != first.pid) == (["a", "b", "c"], True)
+    assert runner.up().pid == second.pid
+    assert [about["pid"] for about in running(runner.servers) if about.get("kind") == "gateway"] == [second.pid]
+
+
+def test_15_05_up_in_the_foreground_ends_with_ctrl_c(
+    tmp_path: Path, config: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    places = ("--config", str(config), "--root", str(tmp_path / "root"))
+    words = [sys.executable, "-m", "llama_runner", "up", "--json", *places]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    children.append(process)
+    assert process.stdout is not None
+    ready = next(said for line in process.stdout if (said := json.loads(line)).get("event") == "gateway_ready")
+    assert ready["models"] == ["a", "b"]
+    question = {"model": "a", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    httpx2.post(f"{ready['urls'][0]}/v1/chat/completions", json=question, timeout=60).raise_for_status()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert not running(tmp_path / "root" / ".llama_runner" / "servers"), "its models end with it"
 
 
 def test_15_05_without_a_file_or_a_model_the_way_out_is_said(tmp_path: Path, llama_runner: Command) -> None:

@@ -163,6 +163,13 @@ exec "{program}" "$@"
 """
 
 
+_HANGING = """#!/bin/sh
+# The real llama-server, which does not even say its version before there is the file that GGML_TEST_GATE names.
+while [ ! -e "$GGML_TEST_GATE" ]; do sleep 0.05; done
+exec "{program}" "$@"
+"""
+
+
 def _programs(directory: Path, binaries: Path, server: str) -> Path:
     """Make a directory of the real programs with another llama-server."""
     from llama_runner import Runner
@@ -182,6 +189,12 @@ def _programs(directory: Path, binaries: Path, server: str) -> Path:
 def slow_programs(tmp_path: Path, binaries: Path) -> Path:
     """Return a directory of programs whose server starts when the test says so."""
     return _programs(tmp_path / "programs", binaries, _SLOW)
+
+
+@pytest.fixture
+def hanging_programs(tmp_path: Path, binaries: Path) -> Path:
+    """Return a directory of programs that cannot be prepared before the test says so."""
+    return _programs(tmp_path / "hanging", binaries, _HANGING)
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ def test_a_key_sees_and_uses_its_models_only(open_gateway: Running) -> None:
     assert request(other, "/v1/models/two", headers=as_key("key-of-alice"))[0] == 404
     assert request(other, "/models/two/props", headers=as_key("key-of-alice"))[0] == 404
     assert request(other, "/models/one/load", {}, as_key("key-of-alice"))[0] == 403
+    assert request(other, "/metrics", headers=as_key("key-of-alice"))[0] == 403, "it has the names of all models"
     assert request(other, "/v1/chat/completions", body, as_key("key-of-admin"))[0] == 200
     assert request(other, "/models/two/unload", {}, as_key("key-of-admin"))[1] == {"model": "two", "unloaded": True}
 
@@ -213,9 +214,7 @@ def test_a_file_of_limits_that_is_wrong_is_refused(tmp_path: Path, text: str, me
 
 
 def test_the_file_of_limits_in_the_documentation_is_read(tmp_path: Path) -> None:
-    [text] = re.findall(
-        r"^```toml limits\n(.*?)^```", (REPOSITORY / "docs" / "gateway.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+    [text] = re.findall(r"(?ms)^```toml limits\n(.*?)^```", (REPOSITORY / "docs" / "gateway.md").read_text())
     [client] = read_keys(None, private(tmp_path / "limits.toml", text)).values()
     assert client == Client(name="alice", models=("qwen*", "gpt-4o-mini"), requests=4)
 

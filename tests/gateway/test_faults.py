@@ -72,6 +72,19 @@ def test_a_gateway_that_ends_while_a_model_loads_leaves_no_process(
     assert not process.is_running()
 
 
+def test_a_gateway_ends_at_once_while_a_model_is_prepared(
+    gateway: Start, hanging_programs: Path, tmp_path: Path
+) -> None:
+    running = gateway(SLOW.format(programs=hanging_programs), GGML_TEST_GATE=str(tmp_path / "never"))
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(running.chat, "one")
+        running.wait_for(lambda: running.running().get("one", {}).get("state") == "preparing")
+        assert running.chat("two")[0] == 200
+        running.process.send_signal(signal.SIGTERM)
+        assert answer.result()[0] == 503
+    assert running.process.wait(15) == 0
+
+
 def test_a_second_sigterm_ends_requests_in_progress(gateway: Start) -> None:
     running = gateway(TWO)
     running.chat("one")
@@ -95,7 +108,8 @@ def test_a_client_that_leaves_the_queue_is_forgotten(gateway: Start) -> None:
         busy.first()
         os.kill(running.running()["one"]["pid"], signal.SIGSTOP)
         with Stream(running.url, "two"):
-            running.wait_for(lambda: running.metric("in_flight") == 1)
+            running.wait_for(lambda: running.running().get("two", {}).get("state") == "waiting")
+        running.wait_for(lambda: "two" not in running.running())
         os.kill(running.running()["one"]["pid"], signal.SIGCONT)
         busy.rest()
     assert running.running().keys() == {"one"}

@@ -90,6 +90,12 @@ def test_the_bytes_of_an_image_and_links_in_a_text_are_passed_on() -> None:
     request_bodies.check("/v1/chat/completions", {"messages": [{"role": "user", "content": parts}]})
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/completion", "/infill"])
+def test_a_request_does_not_change_the_scale_of_an_adapter(path: str) -> None:
+    with pytest.raises(BadRequest, match="not chosen by lora"):
+        request_bodies.check(path, {"lora": [{"id": 0, "scale": 0}]})
+
+
 def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
     deep: Any = {}
     for _ in range(100):
