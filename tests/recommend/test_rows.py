@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from llama_runner.recommend.memory import MemoryModel, kv_bytes_of
@@ -43,6 +43,7 @@ def row(name: str, size: int, fits: str = "fits", rate: float | None = 20.0, con
     return Row(name, None, size, fits, context, "f16", size, rate)  # type: ignore[arg-type]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     weights=some.integers(MIB, 1 << 40),
     host=some.integers(0, 1 << 40),
