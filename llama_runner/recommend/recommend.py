@@ -92,10 +92,9 @@ def recommend(
     chosen, why = choose(rows)
     left = 0
     if chosen is not None:
-        most = context or min(chosen.context, LARGEST_CONTEXT)
-        chosen = row_of(
-            Candidate(chosen.quantization, chosen.bytes, chosen.file), min(wanted, most), machine, most=most
-        )
+        most = min(context or LARGEST_CONTEXT, chosen.context)
+        candidate = Candidate(chosen.quantization, chosen.bytes, chosen.file)
+        chosen = row_of(candidate, most, machine, most=most).replace(fits=chosen.fits)
         left = max(0, room.host + sum(free for _, free in room.devices) - models["f16"].total(0, chosen.bytes))
     return Recommendation(
         model=str(source.name),

@@ -104,6 +104,7 @@ def _number_of(name: str) -> int:
 
 
 def _with_small_vocabulary(name: str, shape: tuple[int, ...], tokens: int | None) -> tuple[int, ...]:
-    if name.startswith("blk.") or not isinstance(tokens, int):
+    rows = len(shape) > 1 or name == "output.bias"  # a vector may be as long as the vocabulary by chance
+    if name.startswith("blk.") or not rows or shape[-1] != tokens:
         return shape
-    return tuple(VOCABULARY if length == tokens else length for length in shape)
+    return (*shape[:-1], VOCABULARY)

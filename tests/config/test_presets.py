@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from llama_runner.config.presets import LEAST_PER_SLOT, PRESETS, MachineFacts, for_machine, kv_bytes
@@ -19,6 +19,7 @@ def test_a_preset_sets_known_options_and_places_no_layers(name: str) -> None:
     assert not set(settings.llama) & {"gpu-layers", "tensor-split", "override-tensor", "fit", "ctx-size"}
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=some.sampled_from(sorted(PRESETS)),
     memory=some.integers(-GIB, 1 << 42),

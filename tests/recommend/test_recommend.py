@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_runner import Runner, ServerOptions
-from llama_runner.core.errors import SourceError, UsageError
+from llama_runner.core.errors import LlamaRunnerError, SourceError, UsageError
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.recommend.headers import headers_of
 from llama_runner.recommend.memory import memory_models
@@ -247,3 +247,24 @@ def test_the_speed_is_about_what_a_server_does(binaries: Path) -> None:
         pytest.skip("the random weights wrote what is no text")
     expected = rates.tokens_per_second(reads_of([source.header]), weights, 0)
     assert expected / 2 < max(figures) < expected * 2
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+@pytest.mark.parametrize(
+    ("kind", "ends"), [("range_ignored", True), ("503", True), ("drop", True), ("404", False), ("html", False)]
+)
+def test_a_hub_with_faults_is_asked_again_or_is_an_error(
+    kind: str, *, ends: bool, hub: Hub, root: Path, ggufs: dict[str, Path]
+) -> None:
+    hub.repo("acme/model", {"model-Q8_0.gguf": ggufs["q8_0"]})
+    facts = {"after": 5000} if kind == "drop" else {}
+    hub.fault(kind, path="*.gguf", times=1 if ends else None, **facts)
+    if ends:
+        (row,) = Runner(root).recommend("acme/model").rows
+        assert row.fits == "fits"
+        assert sum(each.bytes_sent for each in hub.requests) < 40 * MIB
+    else:
+        with pytest.raises(LlamaRunnerError) as caught:
+            Runner(root).recommend("acme/model")
+        assert caught.value.code in (3, 4)
+        assert caught.value.hint

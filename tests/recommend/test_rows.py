@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import gguf
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from llama_runner.recommend.memory import MemoryModel, kv_bytes_of
 from llama_runner.recommend.recommendation import Candidate, Machine, Row, choose, row_of
+from llama_runner.recommend.skeleton import VOCABULARY, write_skeleton
 from llama_runner.recommend.speed import Rates, Reads, reads_of
 from llama_runner.serving.llama_server.memory_estimate import Need, Room
-from llama_runner.sources.gguf_header import GgufHeader, TensorEntry
+from llama_runner.sources.gguf_header import GgufHeader, TensorEntry, read_header
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -35,6 +43,7 @@ def row(name: str, size: int, fits: str = "fits", rate: float | None = 20.0, con
     return Row(name, None, size, fits, context, "f16", size, rate)  # type: ignore[arg-type]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     weights=some.integers(MIB, 1 << 40),
     host=some.integers(0, 1 << 40),
@@ -119,3 +128,26 @@ def test_the_cache_of_a_token_follows_from_the_metadata() -> None:
     latent = {"x.block_count": 60, "x.attention.kv_lora_rank": 512, "x.rope.dimension_count": 64}
     assert kv_bytes_of({"general.architecture": "x", **latent}) == 2 * 60 * 576
     assert kv_bytes_of({}) == 0
+
+
+def test_a_width_equal_to_the_vocabulary_is_not_taken_for_it(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_token_list([f"{number}" for number in range(512)])
+    writer.add_tensor("token_embd.weight", np.zeros((512, 512), np.float16))
+    writer.add_tensor("output_norm.weight", np.zeros(512, np.float32))
+    writer.add_tensor("blk.0.ffn_up.weight", np.zeros((512, 512), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model = tmp_path / "model.gguf"
+    write_skeleton(tmp_path / "skeleton.gguf", model, [read_header(model)])
+    skeleton = read_header(tmp_path / "skeleton.gguf")
+    assert {entry.name: entry.shape for entry in skeleton.entries} == {
+        "token_embd.weight": (512, VOCABULARY),
+        "output_norm.weight": (512,),
+        "blk.0.ffn_up.weight": (512, 512),
+    }
+    assert skeleton.metadata["tokenizer.ggml.model"] == "no_vocab"
+    assert skeleton.metadata["llama.vocab_size"] == VOCABULARY
+    assert "tokenizer.ggml.tokens" not in skeleton.arrays
