@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _DIRECTORIES = 16
 """How many names are tried for the empty directory, as one may be unusable."""
 _LIMIT = 64 << 20
+_SHELL = "/bin/sh"
 
 
 class Captured(NamedTuple):
@@ -189,9 +190,9 @@ def parent_death_prefix() -> tuple[str, ...]:
     """Return the words before an argv that make the kernel kill the child when its parent dies.
 
     On Linux that is ``setpriv`` of util-linux, which sets the parent-death signal and then executes the program under
-    the same pid. Empty on other systems.
+    the same pid. Empty on other systems, and without the shell that ``start`` puts between the two.
     """
-    setpriv = find_program("setpriv") if sys.platform == "linux" else None
+    setpriv = find_program("setpriv") if sys.platform == "linux" and os.access(_SHELL, os.X_OK) else None
     if setpriv is None or setpriv.resolve().name == "busybox":  # BusyBox's lacks the option
         return ()
     return (str(setpriv), "--pdeathsig", "KILL", "--")
@@ -204,7 +205,7 @@ def _bound_to_us() -> tuple[str, ...]:
     after that.
     """
     prefix = parent_death_prefix()
-    return prefix and (*prefix, "/bin/sh", "-c", f'[ "$PPID" -eq {os.getpid()} ] && exec "$@"', "sh")
+    return prefix and (*prefix, _SHELL, "-c", f'[ "$PPID" -eq {os.getpid()} ] && exec "$@"', "sh")
 
 
 _RUN_MODULE = (
