@@ -18,7 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from warm import end, free_port, until_healthy, whole
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.warm import end, free_port, until_healthy, whole
 
 GOALS = {"check_per_python_pass": 10.0, "declared_ms": 10.0}
 MODELS = 200

@@ -18,10 +18,11 @@ __all__ = ["TOMLDecodeError", "loads"]
 def loads(text: str) -> dict[str, Any]:
     """Return the tables of a TOML text. Raises ``TOMLDecodeError``, also where Python's limits are exceeded."""
     try:
-        return _parser.loads(text)
+        found: dict[str, Any] = _parser.loads(text)
     except TOMLDecodeError:
         raise
     except RecursionError:
         raise TOMLDecodeError("nested too deeply") from None
     except ValueError:  # Python converts no text of more than 4300 digits
         raise TOMLDecodeError("a number has too many digits") from None
+    return found
