@@ -18,9 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.warm import end, free_port, until_healthy, whole
+from warm import end, free_port, until_healthy, whole  # type: ignore[import-not-found]
 
 GOALS = {"check_per_python_pass": 10.0, "declared_ms": 10.0}
 MODELS = 200

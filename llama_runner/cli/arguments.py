@@ -85,13 +85,6 @@ def keywords(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": options["model"], **asked} if "model" in options else asked
 
 
-def key_among_arguments_text(options: Mapping[str, Any]) -> str | None:
-    """Return why a command line is refused that has an API key in it; None for every other one."""
-    if options["api_key"] in (None, "auto"):
-        return None
-    return "a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file"
-
-
 def server_options(values: Mapping[str, Any], *, fixed: tuple[str, ...] = ()) -> ServerOptions:
     """Take the ``ServerOptions`` out of a command's options.
 
@@ -101,8 +94,10 @@ def server_options(values: Mapping[str, Any], *, fixed: tuple[str, ...] = ()) ->
     from llama_runner.store import layout  # noqa: PLC0415 - not for --help
 
     options = arguments_of(values)
-    refused = key_among_arguments_text(options)
-    if refused is None and not INFORMATION.isdisjoint(options.extra):
+    refused = None
+    if options["api_key"] not in (None, "auto"):
+        refused = "a key among the arguments is seen by all; use LLAMA_API_KEY or --api-key-file"
+    elif not INFORMATION.isdisjoint(options.extra):
         refused = "what llama-server says of itself is printed by: llama-runner run -- --help"
     if refused is not None:
         import click  # noqa: PLC0415 - only for an error

@@ -121,6 +121,16 @@ def main(argv: list[str] | None = None, *, command: click.Command = cli, name: s
     return exit_status_of(lambda: _call(argv, command, name, form), form)
 
 
+def report_usage_of(name: str, error: click.ClickException, form: Form) -> int:
+    """Print a wrong usage of a command that click has not called, as if it had."""
+    if isinstance(error, click.UsageError) and error.ctx is None:
+        context = click.Context(cli, info_name="llama-runner")
+        command = cli.get_command(context, name)
+        assert command is not None
+        error.ctx = click.Context(command, parent=context, info_name=name)
+    return report_usage(error, form)
+
+
 def _call(argv: list[str], command: click.Command, name: str, form: Form) -> None:
     try:
         if "_LLAMA_RUNNER_COMPLETE" in os.environ:

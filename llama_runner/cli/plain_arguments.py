@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.cli.arguments import INFORMATION, Arguments, key_among_arguments_text
+from llama_runner.cli.arguments import Arguments
 from llama_runner.core.immutable import Value
 from llama_runner.core.sizes import parse_size
 from llama_runner.request.artifact_options import ARTIFACTS
@@ -89,10 +89,7 @@ def _parsed(command: Command, words: Sequence[str]) -> Arguments:
             values[argument] = word
         given.add(argument)
     extra = tuple(rest)
-    if command.starts_server:
-        if key_among_arguments_text(values) or not INFORMATION.isdisjoint(extra):
-            raise _Unclear
-    elif extra:
+    if extra and not command.starts_server:
         raise _Unclear
     return Arguments(values, given, extra)
 

@@ -12,9 +12,10 @@ gc.disable()  # nothing that is imported is garbage, and to look for some takes 
 from llama_runner.cli import plain_arguments  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from llama_runner.cli.arguments import Arguments
+    from llama_runner.cli.error_output import Form
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -25,29 +26,25 @@ def main(words: Sequence[str] | None = None) -> int:
         from llama_runner.cli.main import main as parse_with_click  # noqa: PLC0415 - it loads click
 
         return parse_with_click(list(words))
-    from importlib import import_module  # noqa: PLC0415 - not for click
-
-    from llama_runner.cli.error_output import form_of  # noqa: PLC0415
+    from llama_runner.cli.error_output import form_of  # noqa: PLC0415 - not for click
     from llama_runner.cli.exit_status import exit_status_of  # noqa: PLC0415
 
     name = words[0]
     form = form_of(["--json"] if arguments["as_json"] else [], prints_events=name == "run")
-
-    def work() -> None:
-        module = import_module(f"llama_runner.cli.{plain_arguments.COMMANDS[name].module}")
-        _call(getattr(module, name), arguments)
-
-    return exit_status_of(work, form)
+    return exit_status_of(lambda: _call(name, arguments, form), form)
 
 
-def _call(command: Callable[[Arguments], None], arguments: Arguments) -> None:
+def _call(name: str, arguments: Arguments, form: Form) -> None:
     """Call a command; it ends as click ends one."""
-    from llama_runner.cli.declared_models import call_with_declared  # noqa: PLC0415 - not for click
+    from importlib import import_module  # noqa: PLC0415 - not for click
+
+    from llama_runner.cli.declared_models import call_with_declared  # noqa: PLC0415
     from llama_runner.cli.safe_output import call_at_end, echo  # noqa: PLC0415
 
     try:
         try:
-            call_with_declared(command, arguments)
+            module = import_module(f"llama_runner.cli.{plain_arguments.COMMANDS[name].module}")
+            call_with_declared(getattr(module, name), arguments)
         finally:
             call_at_end()
     except (EOFError, KeyboardInterrupt):
@@ -57,3 +54,9 @@ def _call(command: Callable[[Arguments], None], arguments: Arguments) -> None:
         if error.errno != errno.EPIPE:
             raise
         raise SystemExit(1) from None
+    except Exception as error:
+        if (click := sys.modules.get("click")) is None or not isinstance(error, click.ClickException):
+            raise
+        from llama_runner.cli.main import report_usage_of  # noqa: PLC0415 - only then
+
+        raise SystemExit(report_usage_of(name, error, form)) from None

@@ -36,6 +36,12 @@ class Records:
     def __init__(self, path: str, parsed: Mapping[str, Record] | None) -> None:
         self._path, self._parsed, self._is_read_again = path, parsed, parsed is None
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Records) and other._path == self._path  # summaries tell the rest
+
+    def __hash__(self) -> int:
+        return hash(self._path)
+
     def get(self, name: str, summary: Summary) -> Record:
         """Return the record of an artifact; ``StoreError`` if it is no longer the one that was summarised."""
         if self._parsed is None:

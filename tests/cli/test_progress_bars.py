@@ -165,7 +165,7 @@ assert "tqdm" not in sys.modules
     ("command", "call"),
     [
         ("@click.command()", "main.main([], command=work)"),
-        ("", "exit_status.exit_status_of(lambda: start._call(lambda _: work(), {}), 'text')"),
+        ("", "plan_model.__dict__.update(plan=lambda _: work()) or start.main(['plan', '--demo'])"),
     ],
     ids=["click", "plain words"],
 )
@@ -176,7 +176,7 @@ def test_ctrl_c_removes_the_bars_and_leaves_the_terminal_as_it_was(
         "{code}",
         f"""
     import click, time
-    from llama_runner.cli import exit_status, start
+    from llama_runner.cli import plan_model, start
     {command}
     def work():
         from llama_runner.cli import text_output

@@ -94,6 +94,13 @@ def test_a_second_list_is_the_same_and_parses_no_record(root: Path, monkeypatch:
     assert found == []
 
 
+def test_models_are_equal_to_those_of_a_list_before(root: Path) -> None:
+    first = Runner(root).models.list()
+    assert Runner(root).models.list() == first
+    write(root, 3, record(3, facts={"context_length": 8192}))
+    assert Runner(root).models.list() != first
+
+
 def test_only_the_record_that_changed_is_parsed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed(root)
     write(root, 3, record(3, facts={"context_length": 8192}))
