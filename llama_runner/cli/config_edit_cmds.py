@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from contextlib import suppress
@@ -15,7 +16,7 @@ from llama_runner.cli import options as shared
 from llama_runner.cli.config_show_cmds import given_path
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
-from llama_runner.core.errors import ToolError
+from llama_runner.core.errors import ToolError, UsageError
 
 if TYPE_CHECKING:
     from llama_runner.config.edit import Change
@@ -120,6 +121,8 @@ def edit(**given: Any) -> None:
     from llama_runner.config.reader import text_of  # noqa: PLC0415
     from llama_runner.system.files import write_atomically  # noqa: PLC0415
 
+    if not (os.environ.get("VISUAL") or os.environ.get("EDITOR") or _asks()):
+        raise UsageError("there is no terminal to edit on", hint="set EDITOR, or use llama-runner config set")
     path = given_path(given)
     text = text_of(path, ())
     copy = Path(tempfile.mkdtemp(prefix="llama-runner-")) / path.name

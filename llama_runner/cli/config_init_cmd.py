@@ -14,9 +14,12 @@ from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
+from llama_runner.config.find import VARIABLE
+from llama_runner.config.keys import FILE_NAME
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.core.sizes import size_text
 from llama_runner.sources.resolve_source import NotAModel
+from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,12 +58,12 @@ EXAMPLES = (
 def init(**given: Any) -> None:
     """Ask for a model and write a configuration file that declares it.
 
-    The file is llama-runner.toml in this directory, or that of --config. Without a terminal, --yes and MODEL are
-    needed. No weights are fetched. Nothing is written before the last question is answered.
+    The file is that of --config or LLAMA_RUNNER_CONFIG, else llama-runner.toml in this directory. Without a terminal,
+    --yes and MODEL are needed. No weights are fetched. Nothing is written before the last question is answered.
     """
     if given["add"] and given["force"]:
         raise click.UsageError("--add and --force exclude each other")
-    target = Path(given["config"] or "llama-runner.toml").absolute()
+    target = user_path(given["config"] or os.environ.get(VARIABLE) or FILE_NAME).absolute()
     asks = not given["yes"]
     if asks and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("questions need a terminal; --yes takes the defaults")
@@ -222,7 +225,6 @@ def _siblings(source: str, word: str) -> list[Path]:
 def _as_written(text: str) -> str:
     """Return a path as an absolute one, as the file may lie elsewhere; anything else as it is."""
     from llama_runner.config.values import is_path  # noqa: PLC0415 - not for --help
-    from llama_runner.store.layout import user_path  # noqa: PLC0415
 
     is_file = is_path(text, Path.cwd()) or (text.endswith((".gguf", ".keys")) and "://" not in text)
     return os.path.abspath(user_path(text)) if is_file else text  # noqa: PTH100 - links are not followed

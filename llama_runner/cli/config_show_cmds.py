@@ -13,7 +13,7 @@ from llama_runner.cli.declared_models import config_path
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
 from llama_runner.config.keys import SOURCES
-from llama_runner.core.errors import ExitCode
+from llama_runner.core.errors import ExitCode, StoreError
 from llama_runner.request.artifact_options import ARTIFACTS
 
 if TYPE_CHECKING:
@@ -210,7 +210,10 @@ def schema(output: str | None) -> None:
     from llama_runner.store.layout import user_path  # noqa: PLC0415 - as above
     from llama_runner.system.files import write_atomically  # noqa: PLC0415
 
-    write_atomically(user_path(output).absolute(), f"{text}\n".encode())
+    try:
+        write_atomically(user_path(output).absolute(), f"{text}\n".encode())
+    except OSError as error:
+        raise StoreError(f"cannot write {output}: {error.strerror or error}") from error
 
 
 @click.command()

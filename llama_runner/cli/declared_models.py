@@ -94,6 +94,16 @@ def server_name(given: Mapping[str, Any]) -> str | None:
     return name if config.find(name) is None else config.resolved(name).names[0]
 
 
+def is_declared(name: str) -> bool:
+    """Return whether the configuration file that is found here declares a name."""
+    path = config_path({"root": None})
+    if path is None:
+        return False
+    from llama_runner.config.config import Config  # noqa: PLC0415 - only with a file
+
+    return Config.load(path).find(name) is not None
+
+
 def about_config(given: Arguments) -> dict[str, Any]:
     """Return the registry members of a server of a declared model: the configuration file, for ``down``."""
     return {} if given.config is None else {"config": given.config}

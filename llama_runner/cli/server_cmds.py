@@ -13,7 +13,7 @@ import click
 
 from llama_runner.cli import options as shared
 from llama_runner.cli.arguments import arguments_of
-from llama_runner.cli.declared_models import about_config, server_name, take_declared
+from llama_runner.cli.declared_models import about_config, is_declared, server_name, take_declared
 from llama_runner.cli.safe_output import PrintableBytes, say
 from llama_runner.core.printable import printable, printable_message
 
@@ -212,7 +212,7 @@ def _installed(name: str | None, words: tuple[str, ...]) -> Service | None:
     try:
         return _services(None).find(words[0])
     except ServiceRefused:
-        if words[0].partition(":")[0] != "demo":
+        if words[0].partition(":")[0] != "demo" and not is_declared(words[0]):
             with suppress(SourceError):
                 open_source(words[0])
                 return None

@@ -238,7 +238,7 @@ def _file_of(config: Config | None, path: Path, keys: Keys) -> Path:
 def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
         return copy.deepcopy(loads(text))
-    except (TOMLDecodeError, RecursionError):
+    except TOMLDecodeError:
         Config.load(path)
         raise
 
@@ -255,7 +255,7 @@ def _is_same(text: str, expected: dict[str, Any]) -> bool:
     """Return whether a text has a value, but for tables that are empty."""
     try:
         value = loads(text)
-    except (TOMLDecodeError, RecursionError):
+    except TOMLDecodeError:
         return False
     return bool(_dense(value) == _dense(expected))
 

@@ -63,7 +63,7 @@ def read_typed(keys: Keys, text: str) -> Any:  # noqa: ANN401 - a TOML value
     option = option_at(keys)
     try:
         value = loads(f"v = {text}")["v"] if "\n" not in text else text
-    except (TOMLDecodeError, RecursionError):
+    except TOMLDecodeError:
         value = text
     if option is None:
         return value

@@ -32,6 +32,9 @@ _RENAMED = {"source": "llama_cpp_source"}
 """Options whose name is another key here."""
 MODEL_OPTIONS = {_RENAMED.get(each.name, each.name): each for each in OPTIONS if each.name not in _FOR_ONE_CALL}
 """Options of ``run`` that a model of the file may have, by key."""
+MODEL_OPTIONS["projector"] = MODEL_OPTIONS["projector"].replace(
+    help="Load the multimodal projector (mmproj) of a vision model.", default_text="true"
+)  # the flag says the opposite
 OPTION_OF = {option.name: option for option in MODEL_OPTIONS.values()}
 """The same by ``Option.name``."""
 SHARED_OPTIONS = {name: option for name, option in MODEL_OPTIONS.items() if name not in SOURCES}

@@ -113,7 +113,7 @@ def statements(text: str) -> Iterator[Statement]:
     for line, statement in _split(text):
         try:
             value = loads(statement)
-        except (TOMLDecodeError, RecursionError):
+        except TOMLDecodeError:
             value = {}
         is_header = bool(value) and statement.lstrip(" \t").startswith("[")
         if is_header:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, no_such_config_error
 from llama_runner.config.keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
 from llama_runner.config.toml import TOMLDecodeError, loads
-from llama_runner.config.values import WrongValue, has_secret, path_of, read_value, shown
+from llama_runner.config.values import WrongValue, has_secret, is_too_large, path_of, read_value, shown
 from llama_runner.core.errors import UsageError
 from llama_runner.serving.llama_server.launch_spec import instead_of
 from llama_runner.serving.llama_server.option_paths import absolute_options
@@ -100,8 +100,8 @@ class Reader:
             if (line := _too_many_dots(text)) is not None:
                 raise ConfigError([Mistake(path, line, "", f"a key has more than {_DEEPEST} parts")])
             value = loads(text)
-        except (TOMLDecodeError, RecursionError) as error:
-            said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        except TOMLDecodeError as error:
+            said = str(error)
             where = re.search(r" \(at line (\d+), column \d+\)$|\(at end of document\)$", said)
             line = int(where[1]) if where and where[1] else None
             raise ConfigError([Mistake(path, line, "", f"not TOML: {said}")]) from None
@@ -211,7 +211,9 @@ class _File:
             except WrongValue as error:
                 self._mistake(keys, str(error), error.hint)
                 continue
-            if has_secret(each):
+            if is_too_large(each):
+                self._mistake(keys, f"expected a finite number of at most 64 bits, got {shown(each)}")
+            elif has_secret(each):
                 self._mistake(keys, "a secret does not belong into this file", _way_out(key))
             elif kind == "sampling":
                 if key not in SAMPLING:

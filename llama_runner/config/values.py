@@ -36,6 +36,7 @@ _LIST_OF_PATHS = frozenset(("lora", "patches"))
 _MAY_BE_PATH = frozenset(("source", "binaries", "remote_store"))
 """Texts that name a file or something else: a path where they are written as one or a file is there."""
 _SHOWN = 60
+_LARGEST = 1 << 63
 
 
 class WrongValue(ValueError):
@@ -49,7 +50,7 @@ class WrongValue(ValueError):
 def read_value(option: Option, value: Any, base: Path) -> Any:  # noqa: ANN401 - of each option's kind
     """Return the value of a key; relative paths are taken from ``base``. Raises ``WrongValue``."""
     types = _TYPES.get(option.kind, (str,))
-    if not isinstance(value, types) or (isinstance(value, bool) and option.kind != "flag"):
+    if is_too_large(value) or not isinstance(value, types) or (isinstance(value, bool) and option.kind != "flag"):
         hint = f"write {option.name} = [{value!r}]" if option.kind == "list" and isinstance(value, str) else None
         raise WrongValue(_text(option, value), hint)
     if has_secret(value):
@@ -75,12 +76,27 @@ def has_secret(value: object) -> bool:
     return redacted(value) != value
 
 
+def is_too_large(value: object) -> bool:
+    """Return whether a number, also one in a list or a table, is not finite or has more than 64 bits."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_too_large, value))
+    if isinstance(value, dict):
+        return any(map(is_too_large, value.values()))
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and not -_LARGEST <= value < 2 * _LARGEST
+
+
 def shown(value: object) -> str:
     """Return a value for a message, without secrets and shortened."""
     if has_secret(value):
         return "…"
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    text = str(value) if isinstance(value, (date, time)) else text
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        text = str(value) if isinstance(value, (date, time)) else repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

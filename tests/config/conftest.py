@@ -13,7 +13,7 @@ from tests.config.files import Write, write_in
 def root(tmp_path: Path, binaries: Path) -> Path:
     """Return a root of its own with the programs that are built, and none that other tests adopt."""
     path = tmp_path / "a röot"
-    for build in (binaries / "bins").glob("*/*-b*"):
+    for build in (binaries / "bins").glob("*/cpu*-b[0-9]*"):
         link = path / "bins" / build.parent.name / build.name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(build)

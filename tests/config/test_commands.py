@@ -204,7 +204,13 @@ def test_path_is_the_file_that_is_read(path: Path, llama_runner: Command, tmp_pa
     says(llama_runner("config", "path", "--root", tmp_path, env=env), 2, "config init")
 
 
+def test_a_broken_file_does_not_keep_a_server_from_being_stopped(declare: Write, llama_runner: Command) -> None:
+    declare("a =")
+    says(llama_runner("stop", "a"), 2, "no server called 'a' runs")
+
+
 def test_schema_is_printed_and_written(llama_runner: Command, tmp_path: Path) -> None:
+    says(llama_runner("config", "schema", "-o", "/proc/x"), 7, "cannot write /proc/x")
     assert llama_runner("config", "schema").json == schema()
     assert llama_runner("config", "schema", "-o", tmp_path / "s.json").code == 0
     assert json.loads((tmp_path / "s.json").read_text()) == schema()
@@ -280,6 +286,10 @@ class TestEdit:
         assert f"what you wrote is in {copy}" in broken.err
         forced = llama_runner("config", "edit", "--force", env={"VISUAL": "sed -i s/8124/true/"})
         assert (forced.code, "port = true" in path.read_text()) == (0, True), forced
+
+    def test_without_an_editor_and_a_terminal_nothing_is_opened(self, path: Path, llama_runner: Command) -> None:
+        unset = {"VISUAL": "", "EDITOR": ""}
+        says(llama_runner("config", "edit", env=unset), 2, "there is no terminal to edit on", "config set")
 
     def test_an_editor_that_changes_nothing_or_fails(self, path: Path, llama_runner: Command) -> None:
         assert llama_runner("config", "edit", env={"VISUAL": "true"}).err == "nothing changed\n"

@@ -160,6 +160,18 @@ def test_an_adapter_is_asked_by_its_name(ask: Command, declare: Write, tmp_path:
         ask("stop", "--all")
 
 
+def test_a_service_starts_a_declared_name_with_its_file(
+    ask: Command, llama_runner: Command, root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "cwd" / "llama-runner.toml"
+    for words in (("little",), ("little", "--root", root)):
+        shown = llama_runner("service", "show", *words, env={"LLAMA_RUNNER_ROOT": str(root)})
+        assert shown.code == 0, shown
+        [line] = [line for line in shown.out.splitlines() if line.startswith("ExecStart=")]
+        assert " run little " in line
+        assert f"--config={path}" in line
+
+
 def test_a_name_that_is_a_file_here_too_is_told(ask: Command, tmp_path: Path) -> None:
     (tmp_path / "cwd" / "little").mkdir()
     answer = ask("plan", "little")

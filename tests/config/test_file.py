@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError
@@ -385,3 +389,53 @@ class TestOtherThanAFile:
         path.chmod(0)
         [(_, _, text, _)] = told(path)
         assert text == "cannot be read: Permission denied"
+
+
+NINES = "9" * 5000
+HEX = "0x" + "f" * 5000
+
+
+@pytest.mark.parametrize("value", [NINES, HEX, "1e400", "-inf", "nan"])
+@pytest.mark.parametrize("key", ["port", "ttl", "llama.x", "sampling.top_k", "template.x", "load_timeout", "max_size"])
+def test_numbers_that_no_program_takes_are_mistakes(write: Write, key: str, value: str) -> None:
+    [mistake] = mistakes(write(f'[models.a]\nsource = "x"\n{key} = {value}\n'))
+    assert len(str(mistake)) < 400
+
+
+EXAMPLE = """
+include = []
+environment = ["A"]
+[defaults]
+threads = 2
+[models."qwen:8b"]
+source = "${A}/x"
+aliases = ["b"]
+ttl = "10m"
+llama = { parallel = 2, jinja = true, override-kv = ["a=int:1"] }
+template = { a = [1, { b = 2020-01-01 }] }
+[models."qwen:8b".variants.v]
+sampling = { temperature = 0.5 }
+[models."qwen:8b".adapters.l]
+path = "a"
+[presets.p]
+preset = "chat"
+[gateway]
+memory = { host = "80%" }
+"""
+ODD = ["\n", "\x00", "\x1b", "\u202e", "[", "]", "{", "}", '"""', "=", "1e9", "-0", "true", ".", "$"]
+PIECES = st.sampled_from([*re.findall(r"\S+", EXAMPLE), *ODD])
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 12), PIECES), min_size=1, max_size=4))
+def test_any_damaged_file_is_read_or_its_mistakes_are_told(write: Write, changes: list[tuple[int, int, str]]) -> None:
+    text = EXAMPLE
+    for at, length, piece in changes:
+        text = text[:at] + piece + text[at + length :]
+    path = write(text)
+    with suppress(ConfigError):
+        config = Config.load(path, environment={"A": "/a"})
+        for name in config.models:
+            config.resolved(name, environment={})
+        return
+    assert all(str(each) for each in mistakes(path, {"A": "/a"}))

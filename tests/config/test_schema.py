@@ -49,6 +49,8 @@ def test_every_key_is_in_it() -> None:
 
 @pytest.mark.parametrize("text", toml_files())
 def test_the_files_of_the_documentation_are_read_and_fit_the_schema(text: str, write: Write) -> None:
+    for name in loads(text).get("include", ()):
+        write("", name)
     Config.load(write(text), environment={"MODELS": "/models"})
     VALIDATOR.validate(loads(text))
 
