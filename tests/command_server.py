@@ -89,6 +89,15 @@ class CommandServer:
         return subprocess.CompletedProcess(list(words), status, out, err)
 
 
+def do_not_sync() -> None:
+    """Let ``os.fsync`` do nothing in this process: it takes up to half of a test, and no test can cut the power."""
+
+    def fsync(fd: object) -> None:
+        return
+
+    os.fsync = fsync
+
+
 def of_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that an interpreter reads when it starts."""
     return {name: text for name, text in environment.items() if name.startswith(OF_THE_INTERPRETER)}
@@ -151,6 +160,7 @@ def import_all() -> None:
 
 if __name__ == "__main__":
     import_all()
+    do_not_sync()
     gc.freeze()
     tempfile.tempdir = None
     command = serve(socket.socket(fileno=int(sys.argv[1])))

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from tests.command_server import CommandServer
+from tests.command_server import CommandServer, do_not_sync
 from tests.fakehub.fixtures import certificate, hub, user_of_the_hub
 
 __all__ = ["certificate", "hub", "user_of_the_hub"]
@@ -32,6 +32,7 @@ def pytest_configure() -> None:
             del os.environ[name]
     _take_interrupts()
     _stay_on_one_core()
+    do_not_sync()
 
 
 def _take_interrupts() -> None:

@@ -13,6 +13,7 @@ from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
 from llama_runner.core.sizes import size_text
+from llama_runner.recommend.speed import BUSY
 
 if TYPE_CHECKING:
     from llama_runner.recommend.recommendation import Recommendation, Row
@@ -56,11 +57,11 @@ def recommend(**given: Any) -> None:
     if given["as_json"]:
         click.echo(json.dumps(found.to_json()))
     else:
-        say(*lines(found, given["model"]))
+        say(*lines(found, given["model"], given["quantization"]))
 
 
-def lines(found: Recommendation, name: str | None = None) -> list[str]:
-    """Return the table and the recommendation for people."""
+def lines(found: Recommendation, name: str | None = None, quantization: str | None = None) -> list[str]:
+    """Return the table and the recommendation for people; ``name`` and ``quantization`` are as the user gave them."""
     about = f"{size_text(found.available)} of memory available, trained for a context of {found.trained_context}"
     rows = [_COLUMNS, *(_cells(row, found) for row in found.rows)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
@@ -81,8 +82,10 @@ def lines(found: Recommendation, name: str | None = None) -> list[str]:
     )
     if found.estimated_by == "metadata":
         told.append("the memory is a rough estimate: llama-fit-params, which says it, is not here yet")
+    if found.speed_by.endswith(BUSY):
+        told.append("the machine has other work now: when it is idle, it writes more tokens/s")
     if name is not None:
-        told.append(f"run it: llama-runner run {shlex.join(_words(found, chosen, name))}")
+        told.append(f"run it: llama-runner run {shlex.join(_words(found, chosen, name, quantization))}")
     return told
 
 
@@ -98,11 +101,15 @@ def _rate(tokens: float) -> str:
     return f"{tokens:.0f}" if tokens >= 10 else f"{tokens:.1f}"  # noqa: PLR2004
 
 
-def _words(found: Recommendation, chosen: Row, name: str) -> list[str]:
+def _words(found: Recommendation, chosen: Row, name: str, quantization: str | None) -> list[str]:
     """Return the words after ``run`` that serve what is recommended."""
     words = [name]
-    if len(found.rows) > 1:
-        words += ["-q", chosen.quantization] if chosen.file is None else ["--filename", chosen.file]
+    if chosen.file is None:
+        words += ["-q", chosen.quantization]
+    elif len(found.rows) > 1:
+        words += ["--filename", chosen.file]
+    elif quantization is not None:
+        words += ["-q", quantization]
     words += ["-c", str(chosen.context)]
     if chosen.cache_type != "f16":
         words += ["--", "-ctk", chosen.cache_type, "-ctv", chosen.cache_type, "-fa", "on"]

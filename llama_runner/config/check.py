@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import Mistake, did_you_mean, dotted
 from llama_runner.config.keys import MODEL_OPTIONS, SAMPLING_FLAGS
-from llama_runner.config.lines import lines_of
 from llama_runner.config.presets import PRESETS
-from llama_runner.config.values import is_path, path_of, shown
+from llama_runner.config.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +36,8 @@ class Places:
             config.path,
         )
         if path not in self._lines:
+            from llama_runner.config.lines import lines_of  # noqa: PLC0415 - only for messages
+
             self._lines[path] = lines_of(config.texts[path])
         lines = self._lines[path]
         for spelled in _spellings(keys):
@@ -101,8 +102,8 @@ def _named_paths(config: Config) -> Iterator[tuple[Keys, str | Path]]:
         for key, value in settings.options.items():
             yield from (((*keys, key), each) for each in _paths_of(key, value))
     for name, model in config.models.items():
-        if model.source is not None and is_path(model.source, model.path.parent):
-            yield ("models", name, "source"), path_of(model.source, model.path.parent)
+        if model.source is not None and os.path.isabs(model.source):  # noqa: PTH117 - as above
+            yield ("models", name, "source"), model.source
         for adapter in model.adapters.values():
             yield ("models", name, "adapters", adapter.name, "path"), adapter.path
     for key in ("api_key_file", "limits_file", "tls_cert", "tls_key"):

@@ -111,10 +111,9 @@ def _sections(text: str, context: Context) -> list[tuple[str, int, list[_Entry]]
             entries = {}
             found[name] = (number, entries)
         elif (pair := _KEY.fullmatch(bare)) is not None:
-            value, cut = re.sub(r"[ \t]*[;#].*$", "", pair[2]), re.search("[;#]", pair[2])
-            note = (
-                "llama.cpp ends the value at # or ;" if cut and not pair[2][: cut.start()].endswith((" ", "\t")) else ""
-            )
+            value = re.split("[;#]", pair[2], maxsplit=1)[0]
+            cut = len(value) < len(pair[2]) and not value.endswith((" ", "\t"))
+            note = "llama.cpp ends the value at # or ;" if cut else ""
             indented = "llama.cpp refuses a key that is indented or begins with a dash"
             note = indented if line[:1] in " \t-" else note
             entries[pair[1]] = _Entry(number, pair[1], value.strip(" \t"), note)

@@ -64,6 +64,8 @@ class _File:
         self._models = models
         self._names: dict[str, str] = {}
         """The names there, and aliases, with the names here."""
+        self._known: dict[str, YamlNode] = {}
+        """The macros of the model at hand, and those of all."""
         self._macros = dict((node.get("macros") or YamlNode({}, 1)).items())
 
     def take(self) -> None:
@@ -147,7 +149,7 @@ class _File:
 
     def _take_model(self, name: str, node: YamlNode) -> None:
         command = node.get("cmd")
-        macros = {**self._macros, **dict((node.get("macros") or YamlNode({}, 1)).items())}
+        self._known = macros = {**self._macros, **dict((node.get("macros") or YamlNode({}, 1)).items())}
         if command is None:
             self._report.add(node.line, name, "not taken", "", "the model is left out: there is no cmd")
             return
@@ -216,7 +218,7 @@ class _File:
 
     def _take_variant(self, draft: ModelDraft, name: str, other: str, node: YamlNode) -> None:
         try:
-            called = _expanded(other, self._macros, name, node.line)
+            called = _expanded(other, self._known, name, node.line)
         except _UnknownMacro as error:
             draft.skip(node.line, f"setParamsByID: {other}", str(error))
             return
@@ -230,7 +232,9 @@ class _File:
 
     def _take_parameters(self, draft: ModelDraft, above: tuple[str, ...], node: YamlNode) -> None:
         for key, each in node.items():
-            value, text = each.plain(), each.shown(key)
+            text = each.shown(key)
+            named = _MACRO.fullmatch(each.text)
+            value = (self._known.get(named[1], each) if named else each).plain()
             if key in SAMPLING and isinstance(value, (int, float)) and not isinstance(value, bool):
                 note = "a default here: what a client asks for counts"
                 draft.put(each.line, text, (*above, "sampling", key), value, note)

@@ -114,6 +114,7 @@ class Report:
     def _clean(self, text: str) -> str:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
+        text = text[: 20 * _LONGEST]  # longer texts take long to be searched for URLs
         text = " ".join(redacted(text.replace(OPEN, "${").replace(CLOSE, "}")).split())
         return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KEY_FILE = 'use api_key_file = "FILE" or the environment variable LLAMA_API_KEY'
 _FIRST = ("source", "filename", "aliases", "ctx_size", "gpu_layers")
 """Keys that a table begins with."""
+_LONGEST_URL = 4096
+"""Characters of a URL that are searched for credentials."""
 _CONTEXT = "llama-server takes the model's own, as far as it fits"
 
 
@@ -120,7 +122,8 @@ def holds_secret(value: object) -> bool:
         return any(map(holds_secret, value.values()))
     if isinstance(value, (list, tuple)):
         return any(map(holds_secret, value))
-    return has_secret(value) or (isinstance(value, str) and redacted(value) != value)
+    urls = [word[:_LONGEST_URL] for word in value.split() if "://" in word] if isinstance(value, str) else []
+    return has_secret(value) or any(redacted(url) != url for url in urls)
 
 
 def _unwritable(keys: tuple[str, ...], value: object) -> str | None:

@@ -28,7 +28,7 @@ _MANY = 500
 """Mistakes above which no nearest key is looked for: that takes a millisecond."""
 _LONGEST_NAME = 200
 _NAMES = "names are printable text without commas, and without spaces at the ends"
-_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+_VARIABLE = r"\$\$\{|\$\{([^}]*)\}"
 _OUR_FLAGS = {
     flag: (key, option)
     for key, option in MODEL_OPTIONS.items()
@@ -280,9 +280,9 @@ class _File:
             return [self._replaced(each) for each in value]
         if isinstance(value, dict):
             return {key: self._replaced(each) for key, each in value.items()}
-        if not isinstance(value, str) or "$" not in value:
+        if not isinstance(value, str) or "${" not in value:
             return value
-        return _VARIABLE.sub(self._variable, value)
+        return re.sub(_VARIABLE, self._variable, value)
 
     def _variable(self, match: re.Match[str]) -> str:
         name = match[1]

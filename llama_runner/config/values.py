@@ -31,7 +31,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "integer or word": (int, str),
 }
-_SECRET = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,})")
+_TOKENS = r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,})"
 _LIST_OF_PATHS = frozenset(("lora", "patches"))
 _MAY_BE_PATH = frozenset(("source", "binaries", "remote_store"))
 """Texts that name a file or something else: a path where they are written as one or a file is there."""
@@ -68,7 +68,11 @@ def has_secret(value: object) -> bool:
         return any(map(has_secret, value))
     if isinstance(value, dict):
         return any(map(has_secret, value.values()))
-    return isinstance(value, str) and (_SECRET.search(value) is not None or redacted(value) != value)
+    if not isinstance(value, str):
+        return False
+    if ("hf_" in value or "sk-" in value) and re.search(_TOKENS, value):
+        return True
+    return redacted(value) != value
 
 
 def shown(value: object) -> str:

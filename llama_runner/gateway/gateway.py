@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -174,21 +174,22 @@ class Gateway:
         return True
 
     def running(self) -> list[RunningModel]:
-        """Return the models that are loaded, load or stop."""
+        """Return the models that are loaded, load or stop, and those that requests wait for."""
         now, wall = time.monotonic(), time.time()
+        queued = Counter(request.model for request in self.scheduler.waiting.values())
         found = []
         for name, slot in self.scheduler.slots.items():
-            if slot.phase == "stopped":
+            if slot.phase == "stopped" and not queued[name]:
                 continue
             child = self.children.ready.get(name)
             ends = slot.expires_at if slot.phase == "ready" and not slot.in_flight else None
             found.append(
                 RunningModel(
                     name=name,
-                    state=slot.phase,
+                    state="waiting" if slot.phase == "stopped" else slot.phase,
                     pinned=slot.policy.pin,
                     in_flight=len(slot.in_flight),
-                    queued=self.scheduler.queued(name),
+                    queued=queued[name],
                     **self._of_child(child),
                     expires_at=None if ends is None else wall + ends - now,
                     memory=dict(slot.need or {}),

@@ -80,7 +80,7 @@ class Models(Protocol):
         ...
 
     def running(self) -> list[RunningModel]:
-        """Return the models that are loaded, load or stop."""
+        """Return the models that are loaded, load or stop, and those that requests wait for."""
         ...
 
     async def facts(self, name: str) -> ModelFacts | None:

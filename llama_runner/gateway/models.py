@@ -85,12 +85,12 @@ class ModelFacts(Value):
 
 
 class RunningModel(Value):
-    """A declared model that is loaded, loads or stops."""
+    """A declared model that is loaded, loads or stops, or that requests wait for."""
 
     name: str
     """Of the declared model."""
     state: str
-    """``preparing``, ``loading``, ``ready`` or ``stopping``."""
+    """``preparing``, ``loading``, ``ready``, ``stopping``, or ``waiting`` for memory or the end of a pause."""
     pinned: bool
     in_flight: int
     queued: int

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.immutable import Value
-from llama_runner.gateway.errors import BadRequest, GatewayError, UnknownModel
+from llama_runner.core.printable import printable
+from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
 from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.models import DeclaredModel
 from llama_runner.gateway.ollama_http import LineStream, body_of, check_manages, client_error, name_in, served_name
@@ -72,6 +73,8 @@ class Downloads:
         check_manages(request, "download")
         body = await body_of(request)
         name, streamed = name_in(body), streams(body)
+        if not client_of(request).may_use(plain_name(name)):
+            raise Forbidden(f"this key may not use {printable(name)}")
         statuses = self._pulled(name, update=True, keep=False)
         if not streamed:
             return web.json_response([status async for status in statuses][-1])
@@ -91,7 +94,8 @@ class Downloads:
         keywords: Json = {"update": True} if update else {}
         if found is not None:
             declared = self._models.catalogue.declared[self._models.catalogue.served[found].declared]
-            source, keywords = _source_of(declared)
+            source, own = _source_of(declared)
+            keywords = own | (keywords if found in self._created.current.pulled else {})
         else:
             check_repository(source)
         async with aclosing(self._jobs.follow(source, keywords, largest=self.rules.largest, keep=keep)) as statuses:

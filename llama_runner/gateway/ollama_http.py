@@ -14,7 +14,7 @@ from llama_runner.gateway.ollama_messages import Json, wrong_type_error
 from llama_runner.gateway.ollama_names import find_name
 from llama_runner.gateway.ollama_responses import UpstreamError, error_body, event_data, line, upstream_error
 from llama_runner.gateway.protocols import failure_of
-from llama_runner.gateway.request_bodies import parsed
+from llama_runner.gateway.request_bodies import check, parsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,16 +25,20 @@ if TYPE_CHECKING:
     from llama_runner.gateway.relay import Exchange
 
 NDJSON = "application/x-ndjson"
+_CHAT = "/v1/chat/completions"
+_LONGEST_NAME = 500
 _LONGEST_EVENT = 64 << 20
 """Maximum bytes of one event: the last one of ``/completion`` repeats the prompt."""
 
 
 async def body_of(request: web.Request) -> Json:
-    """Return the JSON object of a request, whatever its content type. Raises ``BadRequest``."""
+    """Return the JSON object of a request, whatever its content type. Raises ``BadRequest``, also for deep nesting."""
     content = await request.read()
     if not content.strip():
         raise BadRequest("missing request body")
-    return parsed(content)
+    found = parsed(content)
+    check(_CHAT, found)
+    return found
 
 
 def name_in(body: Json, *members: str) -> str:
@@ -44,6 +48,8 @@ def name_in(body: Json, *members: str) -> str:
         if found is not None and found != "":
             if not isinstance(found, str):
                 raise wrong_type_error(member, "a text", found)
+            if len(found) > _LONGEST_NAME:
+                raise BadRequest(f"{member}: no model has a name of {len(found)} characters", field=member)
             return found
     raise BadRequest("model is required", field="model")
 
@@ -115,11 +121,17 @@ class LineStream:
 
 async def event_stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
     """Yield the data of the events of each piece that arrives from llama-server. Raises ``UpstreamError``."""
-    rest = b""
+    rest: list[bytes] = []
+    size = 0
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > _LONGEST_EVENT:
+        rest.append(piece)
+        size += len(piece)
+        if size > _LONGEST_EVENT:
             raise UpstreamError(500, f"llama-server sent an event of more than {_LONGEST_EVENT} bytes")
+        if b"\n" not in piece:
+            continue
+        *lines, last = b"".join(rest).split(b"\n")
+        rest, size = [last], len(last)
         found = [data for text in lines if (data := event_data(text.decode("utf-8", "replace"))) is not None]
         if found:
             yield found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,9 @@ from llama_runner.gateway.ollama_requests import (
     generate_request,
     load_only,
     shortened,
+    shortened_chat,
     streams,
     truncated_tokens,
-    without_oldest_turn,
 )
 from llama_runner.gateway.ollama_responses import ResponseTranslator, Shape, UpstreamError, upstream_error
 from llama_runner.gateway.ollama_values import FOREVER, keep_alive_seconds, time_text
@@ -68,7 +67,7 @@ class Inference:
     async def _answer(self, request: web.Request, shape: Shape, translate: Translate) -> web.StreamResponse:
         began, body = time.monotonic_ns(), await body_of(request)
         name = name_in(body)
-        streamed, keep = streams(body), keep_alive_seconds(body.get("keep_alive"))
+        streamed, keep = streams(body), _keep_alive(request, body)
         translator = ResponseTranslator(shape, name, created=_now)
         if load_only(body, chat=shape == "chat"):
             return await self._load(request, name, keep, translator)
@@ -78,7 +77,7 @@ class Inference:
         async with self._acquire(served, keep, request) as lease:
             wanted = translate(body, _traits(name, lease.facts, lease.context))
             translator.load_ns = int(lease.waited * 1e9)
-            exchange_of(request).ignored = wanted.ignored
+            exchange_of(request).ignored += wanted.ignored
             sent = with_variant(wanted.path, wanted.body, lease.model)
             async with self._upstream(lease, wanted.path, sent, shorten=body.get("truncate") is True) as answer:
                 if streamed:
@@ -123,7 +122,9 @@ class Inference:
                     yield answer
                     return
                 error = upstream_error(answer.status, await answer.read())
-            shorter = without_oldest_turn(body["messages"]) if shorten and error.tokens and "messages" in body else None
+            if not shorten or error.tokens is None or "messages" not in body:
+                raise error
+            shorter = shortened_chat(body["messages"], error.tokens)
             if shorter is None:
                 raise error
             body = {**body, "messages": shorter}
@@ -159,7 +160,7 @@ class Inference:
 
     @asynccontextmanager
     async def _embedding_lease(self, request: web.Request, body: Json, name: str) -> AsyncIterator[Lease]:
-        keep = keep_alive_seconds(body.get("keep_alive"))
+        keep = _keep_alive(request, body)
         served = await self._served_name(name, request)
         async with self._acquire(served, keep, request) as lease:
             yield lease
@@ -217,7 +218,7 @@ async def _vectors(
         if not truncate or error.tokens is None or not error.tokens[1]:
             raise
         limit = error.tokens[1]
-    cut = await asyncio.gather(*(_cut(lease, text, limit) for text in texts))
+    cut = [await _cut(lease, text, limit) for text in texts]
     return await _embed_once(lease, {**body, "input": cut})
 
 
@@ -234,7 +235,10 @@ async def _cut(lease: Lease, text: str, limit: int) -> list[int]:
     """Return the tokens of a text, with the special ones of the model, at most ``limit``."""
     whole = await _post(lease, "/tokenize", {"content": text, "add_special": True})
     bare = await _post(lease, "/tokenize", {"content": text})
-    return truncated_tokens(whole["tokens"], bare["tokens"], limit)
+    try:
+        return truncated_tokens(whole["tokens"], bare["tokens"], limit)
+    except (LookupError, TypeError):
+        raise UpstreamError(500, "llama-server sent no tokens") from None
 
 
 async def _post(lease: Lease, path: str, body: Json) -> Any:  # noqa: ANN401 - JSON is anything
@@ -248,6 +252,15 @@ async def _read(lease: Lease, answer: aiohttp.ClientResponse) -> Any:  # noqa: A
     except _LOST as error:
         lease.answered = False
         raise ServerLost(lease.model.name) from error
+
+
+def _keep_alive(request: web.Request, body: Json) -> float | None:
+    """Return ``keep_alive`` in seconds. That of a client that may not manage models changes nothing."""
+    found = keep_alive_seconds(body.get("keep_alive"))
+    if found is None or client_of(request).manages:
+        return found
+    exchange_of(request).ignored += ("keep_alive",)
+    return None
 
 
 def _dimensions(body: Json) -> int:

@@ -53,7 +53,10 @@ class Management:
         if name not in created.names:
             if served.name != served.declared:
                 raise BadRequest(f"{name} is declared in the configuration", hint="remove it there")
-            if (facts := await self._models.facts(name)) is not None:
+            facts = await self._models.facts(name)
+            if facts is None and not created.has(name):
+                raise BadRequest(f"{name} is declared in the configuration, and is not on the disk")
+            if facts is not None:
                 await self._models.unload(name)
                 try:
                     await asyncio.to_thread(_remove_file, self._models.root, facts.file)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
 LATEST = ":latest"
 """The tag that a name without one stands for."""
@@ -33,9 +33,10 @@ def same_name(one: str, other: str) -> bool:
     return plain_name(one).lower() == plain_name(other).lower()
 
 
-def find_name(name: str, known: Iterable[str]) -> str | None:
+def find_name(name: str, known: Collection[str]) -> str | None:
     """Return the known name that a client's name stands for; one that is written the same comes first."""
-    names = list(known)
-    if name in names:
-        return name
-    return next((each for each in names if same_name(each, name)), None)
+    plain = plain_name(name)
+    for spelled in (name, plain, plain + LATEST):
+        if spelled in known:
+            return spelled
+    return next((each for each in known if same_name(each, plain)), None)

@@ -232,15 +232,21 @@ def shortened(vector: list[float], dimensions: int) -> list[float]:
     return [value / length for value in cut] if length else cut
 
 
-def without_oldest_turn(messages: list[Json]) -> list[Json] | None:
-    """Return a chat without its oldest turn; system messages stay. None where only the last turn is left."""
-    starts = [number for number, message in enumerate(messages) if message.get("role") == "user"]
-    first = next((number for number, message in enumerate(messages) if message.get("role") != "system"), 0)
-    later = [number for number in starts if number > first]
-    if not later:
+def shortened_chat(messages: list[Json], tokens: tuple[int, int]) -> list[Json] | None:
+    """Return a chat without its oldest turns; system messages stay. None where only the last turn is left.
+
+    ``tokens`` are how many the chat has, and how many are possible. As much text is left out as they ask for, at least
+    one turn; what is left may still be too long.
+    """
+    system = [message for message in messages if message.get("role") == "system"]
+    others = [message for message in messages if message.get("role") != "system"]
+    starts = [number for number, message in enumerate(others) if number and message.get("role") == "user"]
+    if not starts:
         return None
-    kept = [message for message in messages[: later[0]] if message.get("role") == "system"]
-    return kept + messages[later[0] :]
+    sizes = [len(str(message.get("content"))) + 1 for message in others]
+    surplus = sum(sizes) * (1 - tokens[1] / max(tokens[0], 1))
+    cut = next((start for start in starts if sum(sizes[:start]) >= surplus), starts[-1])
+    return system + others[cut:]
 
 
 def _media(messages: Any) -> tuple[str, ...]:  # noqa: ANN401 - made here

@@ -84,7 +84,8 @@ class _Job:
     """One process that pulls a model, with what it has said."""
 
     def __init__(self, root: Path, name: str, keywords: Json, largest: int | None) -> None:
-        self.lines: list[Json] = [{"status": "pulling manifest"}]
+        self._statuses: dict[str, Json] = {}
+        """The newest of each text: steps that run side by side report in turn."""
         self.error: PullFailed | None = None
         self.ended = asyncio.Event()
         self.followers, self.kept, self.stopping = 0, False, False
@@ -102,6 +103,7 @@ class _Job:
             self._child.stdin.flush()
         except OSError as error:
             raise PullFailed(f"the download could not be started: {error.strerror or error}") from error
+        self._say({"status": "pulling manifest"})
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -126,16 +128,11 @@ class _Job:
         if kind == "failed":
             self.error = PullFailed(str(event.get("message")), hint=event.get("hint"))
         self._pulled = self._pulled or kind == "pulled"
-        for status in self._translator.statuses(event):
-            if self.lines[-1]["status"] == status["status"]:
-                self.lines[-1] = status
-            else:
-                self.lines.append(status)
-        self._wake()
+        self._say(*self._translator.statuses(event))
 
     def _end(self, status: int) -> None:
         if self._pulled:
-            self.lines += [{"status": "writing manifest"}, {"status": "success"}]
+            self._say({"status": "writing manifest"}, {"status": "success"})
         elif self.error is None:
             why = "it was stopped" if self.stopping else f"its process ended with {status}. {printable(self._said)}"
             self.error = PullFailed(f"the download is not complete: {why}")
@@ -143,6 +140,10 @@ class _Job:
         with suppress(OSError):
             self._child.stdin.close()
         self.ended.set()
+        self._wake()
+
+    def _say(self, *statuses: Json) -> None:
+        self._statuses |= {status["status"]: status for status in statuses}
         self._wake()
 
     def _wake(self) -> None:
@@ -163,18 +164,15 @@ class _Job:
             self._child.kill()
 
     async def follow(self) -> AsyncGenerator[Json, None]:
-        """Yield the statuses so far and those to come, the newest of each kind; raises ``PullFailed`` at the end."""
-        at, shown = 0, None
+        """Yield the statuses so far and those to come, the newest of each text; raises ``PullFailed`` at the end."""
+        sent: dict[str, Json] = {}
         while True:
             changed, ended = self._changed, self.ended.is_set()
-            while at < len(self.lines):
-                if self.lines[at] is not shown:
-                    shown = self.lines[at]
-                    yield shown
-                if at == len(self.lines) - 1:
-                    break
-                at += 1
-            if ended and shown is self.lines[-1]:
+            for text, status in list(self._statuses.items()):
+                if sent.get(text) is not status:
+                    sent[text] = status
+                    yield status
+            if ended:
                 break
             await changed.wait()
             await asyncio.sleep(0 if self.ended.is_set() else _INTERVAL)

@@ -27,6 +27,8 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 _OF_GATEWAY = ("system", "sessions", "fallback", "ttl", "preload", "pin", "hidden")
 """Keys of a model that only the gateway knows."""
+_OF_ADDRESS = ("host", "port", "api_key", "api_key_file", "insecure", "tls_cert", "tls_key")
+"""Options of a model's own server that the gateway does not use."""
 _OVERHEAD = 256 << 20
 """Bytes of llama-runner itself, with some for its checks."""
 _LEAST = 64 << 20
@@ -149,7 +151,8 @@ def generate(
 
         need = _need_together(list(needs.values()), options, config.gateway.memory.prompt_cache)
         containers = [gateway(config, resolved, cluster=cluster, remote_store=remote, memory=need)]
-        return Generated(target, _files(target, containers, options, remote, config.path.parent))
+        notes = tuple(note for each in resolved for note in _notes_of_gateway(each))
+        return Generated(target, _files(target, containers, options, remote, config.path.parent), notes)
     models = [served(each, given, declared, needs[each.names[0]]) for each in resolved]
     containers = workloads(models, cluster=cluster, metrics=options.max_replicas > 1)
     notes = tuple(note for each in resolved for note in _notes(each, in_image=True))
@@ -261,6 +264,12 @@ def _check_memory_names(options: GenerateOptions, names: Sequence[str]) -> None:
     for name in options.memory:
         if name not in names:
             raise CannotGenerate(f"--memory names {name!r}, which is not among {', '.join(names)}", model=name)
+
+
+def _notes_of_gateway(resolved: Resolved) -> Iterable[str]:
+    """Yield what a model declares and the gateway has for all."""
+    if left := [name for name in _OF_ADDRESS if resolved.values.get(name)]:
+        yield f"{resolved.names[0]}: {', '.join(left)} of the model are not used: [gateway] has one for all"
 
 
 def _notes(resolved: Resolved, *, in_image: bool) -> Iterable[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llama_runner.core.errors import StoreError
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.store.errors import NO_ROOM, disk_full_error
-from llama_runner.store.layout import user_path
+from llama_runner.store.layout import can_be_path, user_path
 from llama_runner.system.files import read_bounded, write_atomically
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def write(files: Mapping[str, str], output: str | os.PathLike[str], *, force: bo
     Raises ``CannotGenerate`` before anything is written if a file is there with another content, unless ``force``.
     """
     path = user_path(output)
+    if not can_be_path(path):
+        raise CannotGenerate(f"no file can be called {os.fspath(output)!a}", hint="name another place")
     is_directory = len(files) > 1 or path.is_dir() or os.fspath(output).endswith(("/", os.sep))
     if is_directory and path.exists() and not path.is_dir():
         raise CannotGenerate(f"{path} is a file, and there are {len(files)} files to write", hint="name a directory")

@@ -76,7 +76,8 @@ class Recommendation(Value):
     estimated_by: str
     """``llama-fit-params``, or ``metadata``: rough."""
     speed_by: str
-    """What the speed is computed from: ``copy`` of memory, ``llama-bench``; empty where it is not known."""
+    """What the speed is computed from: ``copy`` of memory, ``llama-bench``; empty where it is not known.
+    ``, busy`` at its end: it was measured while the machine had other work, so it is too low."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the form of ``recommend --json``."""
@@ -146,22 +147,23 @@ def _largest(weights: int, model: MemoryModel, room: Room, most: int) -> int:
 def choose(rows: Sequence[Row]) -> tuple[Row | None, str]:
     """Return the row to recommend, and why. Pure.
 
-    Of those that fit, up to 8 bits, it is the largest that is fast enough to read along; without one, or where speeds
-    are not known, the one that is nearest to q4_k_m. 16 bits are recommended where nothing smaller is there.
+    Of those that fit, it is the one nearest to q4_k_m, or a larger one up to 8 bits that is fast enough to read along.
+    16 bits are recommended where nothing smaller is there.
     """
     fitting = [row for row in rows if row.fits == "fits"]
     if not fitting:
-        fitting = [max(rows, key=lambda row: row.context)] if any(row.context for row in rows) else []
-        return (fitting[0], "it leaves room for the largest context") if fitting else (None, "nothing fits")
-    usual = [row for row in fitting if _name(row) not in _TOO_LARGE] or fitting
-    fast = [row for row in usual if (row.tokens_per_second or 0) >= COMFORTABLE]
+        largest = max(rows, key=lambda row: row.context, default=None)
+        known = largest is not None and largest.context > 0
+        return (largest, "it leaves room for the largest context") if known else (None, "nothing fits")
     if len(rows) == 1:
         return rows[0], "the only one"
-    if fast:
-        why = f"the largest up to 8 bits that writes at least {COMFORTABLE:.0f} tokens a second"
-        return max(fast, key=lambda row: row.bytes), why
+    usual = [row for row in fitting if _name(row) not in _TOO_LARGE] or fitting
     near = min(usual, key=_distance)
-    return near, "the usual compromise of size and quality"
+    fast = [row for row in usual if row.bytes > near.bytes and (row.tokens_per_second or 0) >= COMFORTABLE]
+    if not fast:
+        return near, "the usual compromise of size and quality"
+    why = f"the largest up to 8 bits that writes at least {COMFORTABLE:.0f} tokens a second"
+    return max(fast, key=lambda row: row.bytes), why
 
 
 def _name(row: Row) -> str:

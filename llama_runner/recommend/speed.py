@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llama_runner.sources.gguf_header import GgufHeader
 
 SCHEME = "speed 1"
+BUSY = ", busy"
 BITS = {"q4_k": 4.5, "q6_k": 6.5625, "q8_0": 8.5, "f16": 16.0}
 """Types that are measured, and bits of a weight."""
 _LARGE = (2048, 4, 8192)
@@ -57,7 +58,7 @@ class Rates(Value):
     per_layer: float
     """Seconds for each layer of a model, whatever its size."""
     measured_by: str
-    """``llama-bench``, ``copy``."""
+    """``llama-bench`` or ``copy``; with ``BUSY`` at its end where the machine had other work."""
 
     def rate(self, bits: float) -> float:
         """Return the bytes a second for weights of so many bits; between two types it is interpolated. Pure."""
@@ -119,7 +120,9 @@ def machine_rates(programs: Path | None, kept: Path, *, on_gpu: bool) -> Rates |
         return _read(read_json(file))
     free = _is_free()
     rates = Rates({"copy": copy_rate()}, PER_LAYER_S, "copy") if program is None else _with_llama_bench(program)
-    if rates is not None and free:
+    if rates is not None and not free:
+        return rates.replace(measured_by=f"{rates.measured_by}{BUSY}")
+    if rates is not None:
         with suppress(OSError):  # a root that cannot be written to is measured again each time
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, {**rates.__dict__, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})

@@ -328,6 +328,16 @@ def test_a_name_is_for_a_file_with_one_model(tmp_path: Path) -> None:
             imported(name, name="mine")
 
 
+def test_a_parameter_that_is_a_macro_has_its_value(tmp_path: Path) -> None:
+    text = (
+        "macros: {t: 0.5, k: 1}\nmodels:\n  a:\n    macros: {k: 20}\n    cmd: llama-server -m /m --top-k ${k}\n"
+        "    filters: {setParams: {temperature: '${t}', top_p: '${absent}'}}\n"
+    )
+    _, found = of_text(text, tmp_path)
+    assert found.tables["models"]["a"]["sampling"] == {"top_k": 20, "temperature": 0.5}
+    assert [item.text for item in found.not_taken] == ["top_p: ${absent}"]
+
+
 def test_a_variant_whose_macro_does_not_exist_is_not_taken(tmp_path: Path) -> None:
     text = 'models: {a: {cmd: llama-server -m /m, filters: {setParamsByID: {"${B}:x": {temperature: 1}}}}}'
     _, found = of_text(text, tmp_path)

@@ -90,6 +90,24 @@ def test_a_huge_file_ends_in_an_error_that_says_what_there_is_too_much_of(name: 
         import_text(text, format=kind, base=tmp_path, target=tmp_path)
 
 
+_LONG = " " * 200_000
+_LONG_LINES = {
+    "ini": f"[a]\nmodel = /m.gguf\nchat-template = x{_LONG}y\n",
+    "modelfile": f"FROM ./m.gguf\nSYSTEM {'a:' * 100_000}@=\n{_LONG}PARAMETER seed 1\n",
+    "llama-swap": f"models: {{a: {{cmd: 'llama-server -m /m.gguf --chat-template \\{_LONG}x{'a:' * 60_000}@='}}}}\n",
+    "command": f"llama-server -m /m.gguf \\{_LONG}x{'http://' * 30_000}@ {'$A' * 50_000}\n",
+    "compose": f"services: {{a: {{image: llama.cpp, command: '-hf O/M {'${A:-' * 60_000}'}}}}\n",
+    "hugind": f"model: {{path: /m.gguf}}\nserver: {{system_prompt: '{'${' * 100_000}{_LONG}'}}\n",
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_long_line_is_read_in_one_pass(kind: str, tmp_path: Path) -> None:
+    config, found = of_text(_LONG_LINES[kind], tmp_path, format=kind)
+    assert len(config.models) == 1
+    assert max(len(item.text) for item in found.items) < 300
+
+
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (LARGEST + 1))

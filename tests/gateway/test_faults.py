@@ -108,7 +108,8 @@ def test_a_client_that_leaves_the_queue_is_forgotten(gateway: Start) -> None:
         busy.first()
         os.kill(running.running()["one"]["pid"], signal.SIGSTOP)
         with Stream(running.url, "two"):
-            running.wait_for(lambda: running.metric("in_flight") == 1)
+            running.wait_for(lambda: running.running().get("two", {}).get("state") == "waiting")
+        running.wait_for(lambda: "two" not in running.running())
         os.kill(running.running()["one"]["pid"], signal.SIGCONT)
         busy.rest()
     assert running.running().keys() == {"one"}

@@ -141,7 +141,8 @@ def test_unknown_models_and_malformed_requests_are_errors(ollama_gateway: Runnin
             call("nowhere")
         assert caught.value.status_code == 404
     for path in ("/api/chat", "/api/generate", "/api/embed", "/api/show", "/api/create"):
-        for body in (b"", b"{", b"[]", b"[" * 100_000, b'{"model": 5}', b"{}"):
+        long, deep = b'{"model": "%s"}' % (b"x" * 1000), b'{"model": "demo", "x": %s}' % (b"[" * 99 + b"]" * 99)
+        for body in (b"", b"{", b"[]", b"[" * 100_000, b'{"model": 5}', b"{}", long, deep):
             answer = httpx.post(ollama_gateway.url + path, content=body)
             assert answer.status_code == 400, (path, body)
             assert isinstance(answer.json()["error"], str)

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import ollama
+import psutil
 import pytest
 
 from llama_runner import Runner
@@ -206,6 +207,31 @@ def test_a_client_that_leaves_ends_the_download_and_the_next_pull_goes_on(gatewa
     resumed = [request.range for request in hub.requests if request.path.endswith(".gguf")][-1]
     assert resumed is not None
     assert int(resumed.removeprefix("bytes=").partition("-")[0]) > 500_000
+
+
+def test_a_gateway_that_is_killed_leaves_no_download(gateway: Running, hub: Hub) -> None:
+    fault = hub.fault("trickle", path="*.gguf", times=1, after=100_000)
+    with httpx.stream("POST", f"{gateway.url}/api/pull", json={"model": "acme/demo-GGUF"}, timeout=60) as answer:
+        lines = answer.iter_lines()  # without a name for it, the connection would be closed after the first line
+        next(lines)
+        assert fault.happened.wait(60)
+        workers = psutil.Process(gateway.process.pid).children(recursive=True)
+        assert workers
+        gateway.process.kill()
+        gone, alive = psutil.wait_procs(workers, timeout=60)
+    assert gone
+    assert not alive
+
+
+def test_a_key_without_the_right_to_manage_cannot_keep_a_model_or_stop_it(gateway: Running) -> None:
+    chat = {"model": "acme/demo-GGUF:Q4_K_M", "messages": ASKED, "stream": False, "keep_alive": -1}
+    guest = {"Authorization": "Bearer guest-key-of-the-test"}
+    assert gateway.post("/api/chat", chat, **guest)[0] == 200
+    [line] = gateway.wait_for(lambda: [each for each in gateway.lines if each.get("path") == "/api/chat"])
+    assert line["ignored"] == ["keep_alive"]
+    unload = {"model": "acme/demo-GGUF:Q4_K_M", "keep_alive": 0}
+    assert gateway.post("/api/generate", unload, **guest)[1]["done_reason"] == "load"
+    assert gateway.running()
 
 
 def test_events_become_statuses() -> None:

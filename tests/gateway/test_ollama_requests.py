@@ -22,8 +22,8 @@ from llama_runner.gateway.ollama_requests import (
     generate_request,
     sampling_options,
     shortened,
+    shortened_chat,
     truncated_tokens,
-    without_oldest_turn,
 )
 from llama_runner.gateway.ollama_values import FAR_FUTURE, FOREVER, keep_alive_seconds, nanoseconds, time_text
 from tests.gateway.ollama_strategies import CALLS, JSON, OBJECTS, TEXT
@@ -324,10 +324,12 @@ def test_a_shortened_vector_has_length_one(vector: list[float], dimensions: int)
         assert math.isclose(math.sqrt(sum(value * value for value in cut)), 1, rel_tol=1e-6)
 
 
-def test_the_oldest_turn_goes_with_its_answers_and_the_system_message_stays() -> None:
+def test_the_oldest_turns_go_with_their_answers_and_the_system_message_stays() -> None:
     system = {"role": "system", "content": "s"}
-    turn = [{"role": "user", "content": "1"}, {"role": "assistant"}, {"role": "tool"}]
-    last = {"role": "user", "content": "2"}
-    assert without_oldest_turn([system, *turn, last]) == [system, last]
-    assert without_oldest_turn([system, last]) is None
-    assert without_oldest_turn([]) is None
+    turn = [{"role": "user", "content": "1" * 10}, {"role": "assistant", "content": "2" * 10}, {"role": "tool"}]
+    last = {"role": "user", "content": "3" * 10}
+    assert shortened_chat([system, *turn, last], (10, 9)) == [system, last]
+    assert shortened_chat([system, *turn, *turn, last], (100, 90)) == [system, *turn, last]
+    assert shortened_chat([system, *turn * 9, last], (100, 20)) == [system, *turn, last]
+    assert shortened_chat([system, last], (10, 9)) is None
+    assert shortened_chat([], (0, 0)) is None

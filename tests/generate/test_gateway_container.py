@@ -121,6 +121,12 @@ def test_models_can_be_chosen_or_have_containers_of_their_own(path: Path) -> Non
     assert list(checked_compose(made("compose", path, three, "b").files["compose.yaml"])["services"]) == ["b"]
 
 
+def test_a_key_of_a_model_that_the_gateway_does_not_use_is_told(path: Path) -> None:
+    found = made("compose", path, f'{HUB_ONLY}api_key_file = "keys/b"\nport = 9000\n')
+    assert found.notes == ("b: port, api_key_file of the model are not used: [gateway] has one for all",)
+    assert "keys/b" not in found.files["compose.yaml"]
+
+
 @pytest.mark.skipif(QUADLET is None, reason="there is no quadlet")
 def test_podman_makes_a_service_of_the_gateway(path: Path, tmp_path: Path) -> None:
     assert QUADLET is not None

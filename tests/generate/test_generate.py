@@ -17,7 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from llama_runner import Runner, UsageError
+from llama_runner import Runner, StoreError, UsageError
 from llama_runner.config.config import Config
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.files import GenerateOptions, Target
@@ -323,7 +323,7 @@ def test_a_file_that_was_changed_is_not_overwritten_without_force(llama_runner: 
     directory = tmp_path / "cwd"
     (directory / "llama-runner.toml").write_text(CONFIG)
     first = llama_runner("generate", "compose", "-o", "compose.yaml")
-    assert (first.code, first.err) == (0, "written   compose.yaml\n")
+    assert (first.code, first.err.splitlines()[0]) == (0, "written   compose.yaml")
     assert llama_runner("generate", "compose", "-o", "compose.yaml").code == 0, "the same content is no other one"
     (directory / "compose.yaml").write_text("mine: true\n")
     says(llama_runner("generate", "compose", "-o", "compose.yaml"), 2, "is there with another content")
@@ -334,6 +334,14 @@ def test_a_file_that_was_changed_is_not_overwritten_without_force(llama_runner: 
     assert several.code == 0
     assert len(list((directory / "units").iterdir())) == 4
     says(llama_runner("generate", "quadlet", "-o", "compose.yaml"), 2, "compose.yaml is a file")
+
+
+def test_a_place_that_cannot_be_written_is_told(make: Make, tmp_path: Path) -> None:
+    made = make("compose", "demo")
+    with pytest.raises(StoreError, match=r"cannot write to /proc/x/compose\.yaml"):
+        made.write("/proc/x/")
+    with pytest.raises(CannotGenerate, match="no file can be called"):
+        made.write("a\0b")
 
 
 def test_the_document_has_the_files_and_the_notes(llama_runner: Command, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def test_the_largest_up_to_8_bits_that_is_fast_enough_is_recommended() -> None:
     assert choose(rows)[0] == rows[1]
     slow = [row("F16", 160, rate=3), row("Q8_0", 85, rate=6), row("Q6_K", 66, rate=8), row("UD-Q4_K_M", 49, rate=9)]
     assert choose(slow)[0] == slow[3]
+    less = [row("Q8_0", 85, rate=6), row("Q4_K_M", 49, rate=9), row("Q2_K", 30, rate=15)]
+    assert choose(less)[0] == less[1], "quality is not given up for speed"
     unknown = [row("Q8_0", 85, rate=None), row("Q4_K_M", 49, rate=None), row("Q2_K", 30, rate=None)]
     assert choose(unknown)[0] == unknown[1]
 
