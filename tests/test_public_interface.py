@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -42,6 +43,9 @@ def test_each_command_names_the_method_of_runner_that_does_it(tmp_path: Path) ->
         assert names
         for name in names:
             found: object = Runner(tmp_path)
+            module, _, function = name.rpartition(".")
+            if module.startswith("llama_runner."):
+                found, name = import_module(module), function  # noqa: PLW2901
             for part in name.split("."):
                 found = getattr(found, part)
             assert callable(found), name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -245,16 +244,11 @@ def test_two_processes_that_change_a_file_lose_nothing(write: Write) -> None:
     assert len(Config.load(path).models) == 20
 
 
-def test_a_change_by_an_editor_in_between_is_not_overwritten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = edit._check
-
-    def edited_meanwhile(*arguments: Any) -> None:
-        check(*arguments)
-        path.write_text("# mine\n")
-
-    monkeypatch.setattr(edit, "_check", edited_meanwhile)
+def test_a_change_by_an_editor_in_between_is_not_overwritten(path: Path) -> None:
+    before = path.read_text()
+    path.write_text("# mine\n")
     with pytest.raises(StoreError, match="was changed by another process"):
-        edit.set_typed(path, "defaults.threads", "3")
+        edit.replace_text(path, before + "\n# more\n", before=before)
     assert path.read_text() == "# mine\n"
 
 

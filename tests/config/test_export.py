@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_runner.config.config import Config
 from llama_runner.config.export_file import FORMATS, export_config
 from llama_runner.config.export_models import Exported
 from llama_runner.config.import_file import import_text
@@ -20,36 +18,9 @@ from llama_runner.config.import_ini import canonical_name
 from llama_runner.config.import_paths import with_variables
 from llama_runner.config.reader import can_be_name
 from llama_runner.core.errors import UsageError
-from llama_runner.serving.llama_server.launch_spec import ServerSpec, spec_of
+from tests.config.exports import config_with, specs_of
 from tests.config.imports import config_of
 from tests.fuzzing import bounded
-
-PROGRAM = Path("/opt/llama cpp/llama-server")
-
-
-def config_with(models: dict[str, Any], directory: Path, **tables: Any) -> Config:
-    """Return a configuration with models."""
-    path = directory / "llama-runner.toml"
-    path.write_text(tomlkit.dumps({**tables, "models": models}), encoding="utf-8")
-    return Config.load(path, environment={})
-
-
-def specs_of(config: Config) -> dict[str, ServerSpec | str]:
-    """Return what each model would be launched with, as ``Runner.plan`` does for a file that is there."""
-    found: dict[str, ServerSpec | str] = {}
-    for name in config.models:
-        resolved = config.resolved(name)
-        adapters = tuple(Path(each) for each in resolved.values.get("lora", ()))
-        found[name] = spec_of(
-            resolved.server,
-            binary=PROGRAM,
-            model=Path(str(resolved.source)),
-            alias=name,
-            trained_context=None,
-            cores=2,
-            adapters=adapters,
-        )
-    return found
 
 
 def exported(models: dict[str, Any], directory: Path, to: str, **tables: Any) -> Exported:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from llama_runner.config.export_file import export_config
-from tests.config.test_export import config_with, specs_of
+from tests.config.exports import config_with, specs_of
 
 
 def _answer(url: str, body: object = None) -> Any:

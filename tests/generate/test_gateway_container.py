@@ -12,7 +12,7 @@ import pytest
 from llama_runner.config.config import Config
 from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.files import Generated, GenerateOptions, Target, generate
-from tests.generate.test_generate import QUADLET, checked_compose, checked_objects
+from tests.generate.checks import QUADLET, checked_compose, checked_objects
 
 CONFIG = """
 [gateway]

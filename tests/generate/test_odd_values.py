@@ -23,8 +23,8 @@ from llama_runner.generate.errors import CannotGenerate
 from llama_runner.generate.files import Generated, GenerateOptions, Target, generate
 from llama_runner.generate.quoting import yaml_text
 from llama_runner.serving import unit_files
+from tests.generate.checks import QUADLET
 from tests.generate.conftest import toml
-from tests.generate.test_generate import QUADLET
 
 ODD = "\"'\\$%{}()[]#:;,&*!|>-?@` \t\n\r\x1b\x7f\x85\xa0ü\u2028\u202e\ufeff😀aZ019~=/.+"
 odd_texts = st.one_of(
