@@ -5,24 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StepError
-from llama_runner.core.events import StepProgress
 from llama_runner.core.immutable import Value
 from llama_runner.core.shared_nodes import shared_targets
 from llama_runner.core.step import topological_order
-from llama_runner.engine.observer import Observer
 from llama_runner.request.fetch_notices import announce, check_offline
 from llama_runner.request.graph import Pipeline, graph_of
 from llama_runner.request.graph_locations import context_of
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.size_check import check_size
-from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_runner.core.plan import Plan
     from llama_runner.core.step import Node, Step
+    from llama_runner.engine.observer import Observer
     from llama_runner.request.resolve import Request
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
@@ -87,13 +85,7 @@ class JointPreparation(Preparation):
             graph = next(each for each in graphs if source in topological_order(each.targets))
             return context_of(graph, source)
 
-        from_disk = LocalSources(
-            self._store,
-            remember=remember,
-            inspect=inspect,
-            on_progress=lambda done, total: self._sink(StepProgress("hash", done, total, "bytes")),
-        )
-        observer = Observer(self._store, from_disk, remote)
+        observer = self._observer_with(inspect, remote, remember=remember)
         first: Any = next(iter(requests.values())).keywords
         every = [step for each in targets for step in each]
         plan = observer.plan(dict.fromkeys(every), snapshot_of(every, first, remote=remote is not None))

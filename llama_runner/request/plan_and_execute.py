@@ -216,6 +216,12 @@ class Preparation:
             assert isinstance(graph, Pipeline), "programs are made of no model"
             return context_of(graph, source)
 
+        return self._observer_with(inspect, remote, remember=remember)
+
+    def _observer_with(
+        self, inspect: Callable[[LocalSafetensors], int | None], remote: LazyRemoteStore | None, *, remember: bool
+    ) -> Observer:
+        """Return what reads the disk for a plan; ``inspect`` returns the context length of a directory."""
         from_disk = LocalSources(
             self._store,
             remember=remember,
