@@ -26,7 +26,7 @@ CACHE_TYPES = ("f16", "q8_0")
 DEFAULT_TRAINED = 4096
 """Context of a model whose files name none."""
 PROCESS, PER_TOKEN_OF_VOCABULARY = 18 << 20, 110
-"""Bytes of the process, and of the tokenizer for one token. Measured with llama.cpp b10605 on Linux."""
+"""Bytes of the process, and of the tokenizer for one token. Measured on Linux."""
 _CONTEXTS = (4096, 1 << 17)
 """Contexts that are asked about; so far apart since llama-fit-params says whole MiB."""
 _SHORT = 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -122,6 +123,16 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
+def own_root(tmp_path: Path, binaries: Path) -> Path:
+    """Return a root with the compiled programs and the models of the shared one, and servers of its own."""
+    root = tmp_path / "root"
+    if not root.exists():
+        for build in (binaries / "bins").glob("*/cpu-*"):
+            shutil.copytree(build, root / "bins" / build.parent.name / build.name, copy_function=os.link)
+        (root / "models").symlink_to(binaries / "models")
+    return root
+
+
 @pytest.fixture
 def gateway(tmp_path: Path, binaries: Path) -> Iterator[Start]:
     """Return a function that starts a gateway for the text of a configuration file."""
@@ -130,7 +141,7 @@ def gateway(tmp_path: Path, binaries: Path) -> Iterator[Start]:
     def start(text: str, *listen: str, **env: str) -> Running:
         config = tmp_path / "llama-runner.toml"
         config.write_text(text, encoding="utf-8")
-        started.append(Running(config, binaries, *listen, **env))
+        started.append(Running(config, own_root(tmp_path, binaries), *listen, **env))
         return started[-1]
 
     yield start

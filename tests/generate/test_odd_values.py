@@ -115,7 +115,8 @@ def test_systemd_reads_the_words_unchanged(text: str) -> None:
         unit.write_text(f"[Service]\nExecStart={unit_files.quoted(path)}\n", encoding="utf-8")
         done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], check=False, capture_output=True)
     said = done.stderr.decode()
-    assert f"Executable name contains special characters: {path}\n" in said, said
+    expected = f"Executable name contains special characters: {path}\n"
+    assert re.sub(r"\n+", "\n", expected) in re.sub(r"\n+", "\n", said), said  # empty lines are left out there
     assert "Invalid escape sequences" not in said
 
 

@@ -57,7 +57,7 @@ def run(service: dict[str, Any], image: str, build: Path, tmp_path: Path, words:
     for directory in (store, temporary, opt):
         directory.mkdir()
         os.chown(directory, UID, UID)
-    for parent in (tmp_path, *list(tmp_path.parents)[:2]):
+    for parent in (tmp_path, *list(tmp_path.parents)[:-2]):
         parent.chmod(0o755)
     check = service["healthcheck"]["test"][1:]
     assert f":{PORT}/health" in check[-1]

@@ -48,6 +48,12 @@ def rot(path: Path, at: int = -3) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def copy_builds(binaries: Path, root: Path) -> None:
+    """Copy the builds that were compiled; programs that other tests adopted are links to files of theirs."""
+    for build in (binaries / "bins").glob("*/cpu-*"):
+        shutil.copytree(build, root / "bins" / build.parent.name / build.name, symlinks=True)
+
+
 def plain(root: Path, repo: str, quantization: str = "q4_k_m", **more: Any) -> Path:
     """Lay a model there of which nothing is known but its digest."""
     return hub_model(root, repo, quantization, **{"facts": {"quantization": quantization}, "params": {}, **more})
@@ -66,7 +72,7 @@ def fetched(hub: Hub) -> list[str]:
 def own_root(tmp_path: Path, binaries: Path) -> Path:
     """Return a root with llama.cpp's programs and the demo model as files of its own."""
     root = tmp_path / "own"
-    shutil.copytree(binaries / "bins", root / "bins", symlinks=True)
+    copy_builds(binaries, root)
     Runner(root).make(demo=True)
     return root
 
@@ -177,13 +183,13 @@ def test_14_03_models_made_here_are_made_again_and_intermediates_deleted(own_roo
     (directory,) = (own_root / "models" / "gguf").iterdir()
     model, before = directory / "model.q4_k_m.gguf", state(directory)["artifacts"]["model.q4_k_m.gguf"]
     rot(model)
-    rot(next((own_root / "bins").glob("*/*/llama-quantize")), 5000)
+    rot(next((own_root / "bins").glob("*/cpu-*/llama-quantize")), 5000)
     wrong = Runner(own_root).models.verify()
     assert {each.kind for each in wrong.problems} == {"damaged"}
     assert [Path(each.path).name[:4] for each in wrong.problems] == ["cpu-", "mode"], "programs are verified too"
     assert found(own_root, "demo") == [("damaged", "model.q4_k_m.gguf")]
     shutil.rmtree(own_root / "bins")
-    shutil.copytree(binaries / "bins", own_root / "bins", symlinks=True)
+    copy_builds(binaries, own_root)
     done = Runner(own_root).models.verify("demo", repair=True)
     assert [each.note for each in done.problems] == ["it was made again"]
     after = state(directory)["artifacts"]["model.q4_k_m.gguf"]
