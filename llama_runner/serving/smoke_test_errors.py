@@ -30,7 +30,7 @@ _LOADER = re.compile(
     r"|Library not loaded: (\S+)"  # macOS
 )
 _TOO_OLD = re.compile(r"version [`'](\S+?)' not found \(required by")
-_NOT_EXECUTED = re.compile(r"failed to execute .*: ([^:]+)$")
+_NOT_EXECUTED = re.compile(r"(?:failed to execute|sh: (?:\d+: |line \d+: )?exec:) .*: ([^:]+)$")
 
 _PACKAGES = {
     "libgomp": "sudo apt-get install -y libgomp1   (Fedora: sudo dnf install libgomp)",
@@ -179,7 +179,8 @@ def rejection(program: str, doing: str, status: int, tail: Sequence[str], log: s
         if wanted := _TOO_OLD.search(line):
             return MissingLibrary(program, wanted[1], log, newer=True)
         if status in _NOT_STARTED and (why := _NOT_EXECUTED.search(line)):
-            return CannotRun(program, why[1].lower())
+            said = why[1].lower()  # a shell says "not found"
+            return CannotRun(program, "no such file or directory" if said.endswith("not found") else said)
     if status == _NO_LIBRARY:
         return MissingLibrary(program, None, log)
     return Crashed(program, doing, status, tail, log)

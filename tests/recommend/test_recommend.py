@@ -231,8 +231,8 @@ def test_rates_of_a_busy_machine_are_not_kept(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "kept").exists()
 
 
-def test_the_estimated_speed_follows_from_the_bytes_that_are_read(binaries: Path) -> None:
-    rates = machine_rates(None, Path("/nonexistent"), on_gpu=False)
+def test_the_estimated_speed_follows_from_the_bytes_that_are_read(binaries: Path, tmp_path: Path) -> None:
+    rates = machine_rates(None, tmp_path / "kept", on_gpu=False)
     assert rates is not None
     assert copy_rate() > 0
     speeds = []
