@@ -14,8 +14,7 @@ from llama_runner.cli import options as shared
 from llama_runner.cli.command_runner import runner_for
 from llama_runner.cli.help import GroupedCommand
 from llama_runner.cli.safe_output import say
-from llama_runner.config.find import VARIABLE
-from llama_runner.config.keys import FILE_NAME
+from llama_runner.config.find import FILE_NAME, VARIABLE
 from llama_runner.core.errors import LlamaRunnerError, UsageError
 from llama_runner.core.sizes import size_text
 from llama_runner.sources.resolve_source import NotAModel

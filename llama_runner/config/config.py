@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import ConfigError, dotted, unknown_model_error
-from llama_runner.config.keys import ADAPTER, FILE_NAME, SOURCES
+from llama_runner.config.find import FILE_NAME
+from llama_runner.config.keys import ADAPTER, SOURCES
 from llama_runner.config.layers import Resolved, resolved
 from llama_runner.config.model import Adapter, Gateway, Memory, Model, Settings, StoreTable, Variant
 from llama_runner.config.presets import PRESETS

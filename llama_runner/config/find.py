@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_runner.config.keys import FILE_NAME
 from llama_runner.store.layout import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+FILE_NAME = "llama-runner.toml"
 VARIABLE = "LLAMA_RUNNER_CONFIG"
 
 

@@ -11,7 +11,6 @@ from llama_runner.request.run_options import OPTIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FILE_NAME = "llama-runner.toml"
 
 _FOR_ONE_CALL = frozenset(
     (

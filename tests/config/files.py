@@ -9,7 +9,7 @@ import pytest
 
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError, Mistake
-from llama_runner.config.keys import FILE_NAME
+from llama_runner.config.find import FILE_NAME
 
 Write = Callable[..., Path]
 

@@ -9,8 +9,7 @@ import pytest
 
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError
-from llama_runner.config.find import find_config, user_config
-from llama_runner.config.keys import FILE_NAME
+from llama_runner.config.find import FILE_NAME, find_config, user_config
 from tests.config.files import write_in
 
 
