@@ -136,16 +136,16 @@ class Runner(Maker):
     ) -> ServerEntry:
         """Prepare declared models and serve them in the background; return the entry of what answers.
 
-        One model is served as ``detach`` serves it, several by the gateway, at the addresses of ``listen`` or else of
-        the configuration. What runs already with the same launch stays; ``down`` stops it. The other arguments are
-        those of ``deployment``.
+        One model is served as ``detach`` serves it. Several, or one with ``listen``, are served by the gateway, at the
+        addresses of ``listen`` or else of the configuration. What runs already with the same launch stays; ``down``
+        stops it. The other arguments are those of ``deployment``.
         """
         from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
 
         deployment = self.deployment(*names, config=config, locked=locked)
-        prepared = deployment.prepare(self.prepare)
-        if not deployment.is_one_server:
-            return deployment.start_gateway(tuple(listen), cancelled)
+        prepared, listen = deployment.prepare(self.prepare), tuple(listen)
+        if listen or not deployment.is_one_server:
+            return deployment.start_gateway(listen, cancelled)
         [(name, layers)] = deployment.models.items()
         server = self.detach(
             prepared[name],

@@ -88,7 +88,11 @@ class Maker(Management):
             from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
             check_offline(forecast.plan)
-        if not forecast.plan.pending:
+        if forecast.plan.pending:
+            from llama_runner.request.size_check import check_size  # noqa: PLC0415 - not on the warm path
+
+            check_size(forecast.pipeline, server or ServerOptions())
+        else:
             checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
         return forecast
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FILE_NAME", "Config", "Model"]
 
-_PARTS = ("llama", "sampling", "template")
-
 
 class Config(Value, eq=False):
     """A configuration file with its includes."""

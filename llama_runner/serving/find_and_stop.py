@@ -152,6 +152,11 @@ def restart(
     the server does not end, or does not become ready again before its process gives up.
     """
     before = named(directory, name)
+    if before.get("kind") == "gateway":  # it is its own supervisor, and SIGHUP lets it read its configuration
+        raise ServerError(
+            f"{before['alias']} at {before['url']} is a gateway, which is not restarted",
+            hint="llama-runner reload lets it read its configuration; llama-runner down and up start it anew",
+        )
     keeper = _keeper(before)
     if keeper is None or not before.get("detached"):
         raise runs_in_foreground_error(str(before["alias"]), int(before["pid"]))

@@ -78,7 +78,7 @@ def test_15_05_what_models_share_is_made_once(tmp_path: Path, config: Path) -> N
     assert not [event for event in events if isinstance(event, (StepStarted, StepFinished))]
 
 
-def test_15_05_models_of_different_programs_are_planned_apart(tmp_path: Path, config: Path) -> None:
+def test_15_05_steps_that_differ_in_what_is_kept_are_planned_apart(tmp_path: Path, config: Path) -> None:
     change(config, "[models.b]\n", "[models.b]\nkeep_f16 = true\n")
     plan = Runner(tmp_path / "root", config=config).deployment().plan()
     kinds = [planned.step.kind for planned in plan.joint.plan.steps]
@@ -153,6 +153,14 @@ def test_15_05_a_gateway_of_other_models_gives_way(tmp_path: Path, config: Path)
     assert (second.models, second.pid != first.pid) == (["a", "b", "c"], True)
     assert runner.up().pid == second.pid
     assert [about["pid"] for about in running(runner.servers) if about.get("kind") == "gateway"] == [second.pid]
+
+
+def test_15_05_one_model_is_served_by_the_gateway_where_addresses_are_named(tmp_path: Path, config: Path) -> None:
+    runner = Runner(tmp_path / "root", config=config)
+    entry = runner.up("b", listen=["127.0.0.1:0"])
+    assert (entry.kind, entry.models) == ("gateway", ["b"])
+    with pytest.raises(ServerError, match="is a gateway, which is not restarted"):
+        runner.restart("gateway")
 
 
 def test_15_05_up_in_the_foreground_ends_with_ctrl_c(

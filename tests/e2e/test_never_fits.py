@@ -29,6 +29,8 @@ def test_15_a_model_that_can_never_fit_is_refused_with_numbers(
 ) -> None:
     refused = llama_runner("run", huge, "--port", "0", "--root", root)
     says(refused, 8, "acme/big:q4_k_m is too large for this machine: its weights take 64.0 TiB", "--force-memory")
+    with pytest.raises(ServerError, match="is too large for this machine"):
+        Runner(root).check(huge)
     assert hub.bytes_sent("big-Q4_K_M.gguf") == 0
     with pytest.raises(
         LlamaRunnerError, match=r"no space left|needs|size|disk"
