@@ -60,6 +60,12 @@ class DeploymentPlan(Value):
         }
 
 
+def locked_keywords(config: Config, keywords: RunnerKeywords) -> RunnerKeywords:
+    """Return the keywords of a model that obeys the lock file: the one beside the configuration, or the nearest one."""
+    beside = config.path.with_name(LOCK_FILE)
+    return {**keywords, "locked": True, **({"lock_file": beside} if beside.exists() else {})}
+
+
 class Deployment:
     """Declared models in one store."""
 
@@ -90,10 +96,7 @@ class Deployment:
     def keywords(self, name: str) -> RunnerKeywords:
         """Return the keywords of ``Runner.prepare`` for a model."""
         found = self.models[name].keywords
-        if not self.locked:
-            return found
-        beside = self.config.path.with_name(LOCK_FILE)
-        return {**found, "locked": True, **({"lock_file": beside} if beside.exists() else {})}
+        return locked_keywords(self.config, found) if self.locked else found
 
     def plan(self) -> DeploymentPlan:
         """Return what would run and be launched. Writes nothing."""
@@ -161,6 +164,7 @@ class Deployment:
         """Return the arguments of ``python -m llama_runner.gateway`` for these models."""
         words = ["--config", str(self.config.path), "--root", str(self._store.root)]
         words += [f"--listen={address}" for address in listen]
+        words += ["--locked"] if self.locked else []
         return [*words, *(f"--model={name}" for name in self._only)]
 
     @property
@@ -171,11 +175,12 @@ class Deployment:
     def start_gateway(self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False) -> ServerEntry:
         """Start the gateway in the background, or let the one that runs read the file again.
 
-        One that serves other models of the file, or at other addresses, is stopped first.
+        One that serves other models of the file, at other addresses or with another ``locked`` is stopped first.
         """
         listen = list(listen)
         for about in gateway_process.gateways(self.servers, self.config.path):
-            if about.get("only") == self._only and (not listen or about.get("listen") == listen):
+            same = about.get("only") == self._only and about.get("locked") == self.locked
+            if same and (not listen or about.get("listen") == listen):
                 return gateway_process.reload_gateway(self.servers, about)
             find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
         log_name = server_log.new_name()

@@ -10,12 +10,13 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from aiohttp import web
 
 from llama_runner.api import Runner
 from llama_runner.config.config import Config
+from llama_runner.config.deployment import locked_keywords
 from llama_runner.core.errors import Interrupted, LlamaRunnerError
 from llama_runner.core.events import Warned
 from llama_runner.gateway.access import read_keys
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Event
     from llama_runner.gateway.models import Catalogue
+    from llama_runner.request.options import RunnerKeywords
 
 DEFAULT_LISTEN = ("127.0.0.1:8080",)
 GRACE_S = 30.0
@@ -82,7 +84,14 @@ class Process:
         )
 
     def _catalogue(self, config: Config) -> Catalogue:
-        return catalogue_from(config, lambda name: profiles.read(layout.profiles(self._runner.root), name))
+        found = catalogue_from(config, lambda name: profiles.read(layout.profiles(self._runner.root), name))
+        if not self._given.locked:
+            return found
+        locked = {
+            name: model.replace(keywords=dict(locked_keywords(config, cast("RunnerKeywords", model.keywords))))
+            for name, model in found.declared.items()
+        }
+        return found.replace(declared=locked)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
@@ -162,6 +171,7 @@ class Process:
             failure=failure,
             detached=bool(self._given.log),
             only=list(self._given.model),
+            locked=self._given.locked,
             listen=list(self._given.listen),
         )
 
@@ -219,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     listen_help = "HOST:PORT or the path of a UNIX socket"
     parser.add_argument("--listen", action="append", default=[], metavar="ADDRESS", help=listen_help)
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="serve only this model")
+    parser.add_argument("--locked", action="store_true", help="fail if a model differs from the lock file")
     parser.add_argument("--log", default="", metavar="FILE", help="the log, below the root, that `ps` names")
     return parser
 

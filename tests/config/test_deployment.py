@@ -54,6 +54,11 @@ def change(config: Path, old: str, new: str) -> None:
     config.write_text(text.replace(old, new))
 
 
+def chat(url: str, model: str) -> httpx2.Response:
+    question = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    return httpx2.post(f"{url}/v1/chat/completions", json=question, timeout=60)
+
+
 def test_15_05_one_plan_has_each_shared_step_once(tmp_path: Path, config: Path, llama_runner: Command) -> None:
     plan = llama_runner("up", "--dry-run", "--json", "--config", config, "--root", tmp_path / "root").json
     steps = [(step["name"], step["models"]) for step in plan["steps"] if step["name"] in ("convert", "quantize")]
@@ -206,6 +211,14 @@ def test_15_05_up_locked_obeys_the_lock_file_beside_the_configuration(
     assert [each["name"] for each in locked.json["models"]] == ["demo:q8_0", "demo:q4_k_m"]
     Runner(root).deployment(config=config, locked=True).prepare(Runner(root).prepare)
     assert llama_runner("prepare", "a", "--locked", "--config", config, "--root", root).code == 0
+    entry = Runner(root).deployment(config=config, locked=True).start_gateway()
+    assert chat(entry.url, "a").status_code == 200
+    change(config, '"q8_0"', '"q5_k_m"')
+    Runner(root).reload(config=config)
+    refused = chat(entry.url, "a")
+    assert refused.status_code >= 400, "the gateway obeys the lock file too"
+    assert "is not in" in refused.text
+    change(config, '"q5_k_m"', '"q8_0"')
     change(config, '"q4_k_m"', '"q6_k"')
     says(llama_runner("up", "--locked", "--config", config, "--root", root), 3, "demo:q6_k is not in")
 
