@@ -34,6 +34,8 @@ class DeclaredModel(Value):
     ttl: float | None = None
     """Seconds after the end of the last request after which it is stopped. None: the gateway's default."""
     preload: bool = False
+    max_ctx_size: int | None = None
+    """The context that it is started with again when a client wants more than it has, in tokens; None: never."""
 
 
 class ServedModel(Value):
