@@ -75,11 +75,10 @@ class Passed(Value):
     method: str = "POST"
 
 
-async def relay(request: web.Request, gateway: Gateway, passed: Passed) -> web.StreamResponse:
-    """Send a request to the process of its model and return its answer. Raises ``GatewayError``."""
+async def relay(request: web.Request, gateway: Gateway, passed: Passed, served: str) -> web.StreamResponse:
+    """Send a request to the process of the model ``served`` and return its answer. Raises ``GatewayError``."""
     exchange: Exchange = request["exchange"]
-    exchange.model = passed.model
-    async with gateway.acquire(passed.model, client=client_of(request)) as lease:
+    async with gateway.acquire(served, client=client_of(request)) as lease:
         exchange.waited = lease.waited
         headers = {"Accept-Encoding": "identity"}
         headers |= {"Content-Type": request.headers.get("Content-Type", "application/json")} if passed.body else {}
