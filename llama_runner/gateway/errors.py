@@ -177,7 +177,9 @@ class ServerLost(GatewayError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"model {name!r} broke the connection while it answered", hint="send the request again")
+        super().__init__(
+            f"model {name!r} stopped while it answered: the connection broke", hint="send the request again"
+        )
 
 
 class Closing(GatewayError):
