@@ -201,8 +201,12 @@ class Application:
         metrics.count("requests_total", model=model or "", route=route, status=str(status))
         if model:
             metrics.observe("request_seconds", seconds, model=model)
+            if exchange.lease is not None:
+                metrics.observe("queue_seconds", exchange.waited, model=model)
             if exchange.first_byte is not None:
                 metrics.observe("first_byte_seconds", exchange.first_byte, model=model)
+                if exchange.streams and exchange.error is None:
+                    metrics.observe("first_token_seconds", exchange.first_byte, model=model)
             for kind, count in exchange.tokens.items():
                 metrics.count(f"{kind}_tokens_total", count, model=model)
         if self.settings.access_log is not None:

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from llama_runner.gateway.scheduler_state import Effect, Event, Limits
 
 _CONNECT_S = 10.0
-_KEPT_S = 2.0
-"""Seconds that an unused connection to a process is kept: llama-server closes it after 5, and a request that is sent
-at that moment would be lost."""
 _READ_BUFFER = 1 << 16
 _TRIED = (errors.LoadFailed, errors.LoadingCrashed, errors.NeverFits)
 """Errors after which the fallbacks of a model are tried."""
@@ -94,8 +91,9 @@ class Gateway:
         """As they are launched; also of models that are not declared any more and still run."""
         self._changed = asyncio.Event()
         self._quit = asyncio.Event()
+        # llama-server closes a kept connection after a stream and after 5 s, unannounced: a request sent then is lost
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=_KEPT_S),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -110,7 +110,7 @@ class Inference:
         keep_alive, context = -1 if keep == FOREVER else keep, wanted_context(body)
         client = client_of(request)
         async with self._models.acquire(served, keep_alive=keep_alive, client=client, context=context) as lease:
-            exchange_of(request).waited = lease.waited
+            exchange_of(request).lease = lease
             yield lease
 
     @asynccontextmanager
@@ -173,6 +173,7 @@ async def _stream(
 ) -> web.StreamResponse:
     """Translate a stream of events into a stream of lines; each write waits until the client takes it."""
     stream = LineStream(request)
+    exchange_of(request).streams = True
     try:
         async for events in event_stream(_pieces(lease, answer)):
             await stream.send([each for data in events for each in translator.feed(data)])

@@ -137,7 +137,8 @@ class Routes:
     async def _metrics(self, request: web.Request) -> web.Response:
         if not client_of(request).manages:
             raise Forbidden("this key may not see the metrics of all models")
-        text = self._gateway.metrics.text(self._gateway.running())
+        gateway = self._gateway
+        text = gateway.metrics.text(gateway.running(), gateway.scheduler.available or {}, gateway.started_at)
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
