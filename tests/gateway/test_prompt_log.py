@@ -16,7 +16,7 @@ KEY = "the-key-of-a-client-of-this-test"
 LIMITS = f'[keys.someone]\nkey = "{KEY}"\n'
 WITH_KEYS = '[gateway]\nlimits_file = "limits.toml"\n'
 
-ASKED = {
+ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": f"my PIN is 4711, and {KEY}"}]},
     "/v1/messages": {"system": f"my PIN is 4711, and {KEY}", "messages": [{"role": "user", "content": "hi"}]},
     "/v1/responses": {"input": f"my PIN is 4711, and {KEY}"},
@@ -35,8 +35,8 @@ def test_prompts_and_answers_are_in_the_log_only_where_the_configuration_asks_fo
     key = {"Authorization": f"Bearer {KEY}"}
     for path, body in ASKED.items():
         for stream in (True, False):
-            body |= {"model": "one", "stream": stream, "max_tokens": 4, "options": {"num_predict": 4}}
-            answer = httpx.post(running.url + path, json=body, headers=key, timeout=60)
+            asked = {**body, "model": "one", "stream": stream, "max_tokens": 4, "options": {"num_predict": 4}}
+            answer = httpx.post(running.url + path, json=asked, headers=key, timeout=60)
             assert answer.status_code == 200
             assert answer.text
     lines = running.wait_for(lambda: len(found := [each for each in running.lines if "path" in each]) == 10 and found)
