@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import ServerError
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import Interrupted, StepError
 from llama_runner.core.events import StepProgress, Warned
-from llama_runner.core.record import TREE
 from llama_runner.core.remote_store import RemoteLost
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
-from llama_runner.request.graph import Pipeline
 from llama_runner.request.graph_locations import context_of, programs_of
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
+from llama_runner.request.pipeline_graph import Pipeline
 from llama_runner.request.program_facts import PORTABLE, find_rejected
 from llama_runner.store.local_sources import LocalSources
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Place, Step
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.remote_stores import LazyRemoteStore
-    from llama_runner.request.resolve import ProgramsRequest
+    from llama_runner.request.resolve_request import ProgramsRequest
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
     from llama_runner.store.artifacts import Store
@@ -169,11 +169,11 @@ class Preparation:
         while True:
             plan = observer.plan(targets, snapshot)
             if request.offline and plan.pending:
-                from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.download_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
                 check_offline(plan)
             if plan.pending and server is not None and isinstance(graph, Pipeline):
-                from llama_runner.request.size_check import check_size  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.fits_machine_check import check_size  # noqa: PLC0415 - not on the warm path
 
                 check_size(graph, server)
             if not announced:
@@ -207,7 +207,7 @@ class Preparation:
 
     def _announce(self, plan: Plan, graph: Pipeline | Programs) -> None:
         if plan.pending:
-            from llama_runner.request.fetch_notices import announce  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.download_notices import announce  # noqa: PLC0415 - not on the warm path
 
             announce(plan, graph, self._sink)
 

@@ -10,8 +10,8 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import SourceError, StepError
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 CONVERT_ADAPTER = "convert_lora_to_gguf.py"
 _PROGRESS = r"Writing: +(\d+)%"

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
 from llama_runner.store.layout import SOURCES
 from llama_runner.system import hardware
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.processes import python_module
-from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 REQUIREMENTS = (
     "torch==2.13.0",
