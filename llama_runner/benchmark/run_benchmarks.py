@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_runner.benchmark import history, llama_bench
@@ -188,7 +187,7 @@ class Benchmarks:
         directory = layout.profiles(self._store.root)
         tuned_profiles.check_writable(directory)
         tuned = search(
-            axes(options.threads or hardware.physical_cores(), os.cpu_count() or 1, list(kv_types)),
+            axes(options.threads or hardware.physical_cores(), hardware.logical_processors(), list(kv_types)),
             lambda settings: self._score(prepared, tuned_profiles.apply(settings, options), load, clients),
             budget=budget,
             tell=on_try,

@@ -232,5 +232,4 @@ def _remove_other_build(work: Path, configure: list[str]) -> None:
 
 
 def _default_jobs() -> int:
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(processors, hardware.available_memory() // MEMORY_PER_JOB))
+    return max(1, min(hardware.logical_processors(), hardware.available_memory() // MEMORY_PER_JOB))

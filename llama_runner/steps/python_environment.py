@@ -61,9 +61,13 @@ _TREE_INDEX = r"(?m)^--extra-index-url[= ](\S+)"
 _COMPILE = """
 import sys, compileall, py_compile
 how = py_compile.PycInvalidationMode.UNCHECKED_HASH
-compileall.compile_dir(sys.argv[1], quiet=2, workers=0, invalidation_mode=how)
+compileall.compile_dir(sys.argv[1], quiet=2, workers=0, force=True, invalidation_mode=how)
 """
-"""Compiles all modules once, so that nothing is written later; files for other versions of Python are skipped."""
+"""Compiles all modules once, so that nothing is written later; files for other versions of Python are skipped.
+
+Modules that a .pth file imports were compiled when this program started, hence ``force``: such a file is written again
+once the time of its source is another, as in a copy.
+"""
 _NO_WHOLE_FILES = ("--use-feature", "fast-deps")
 """If an index has no separate metadata, pip would download whole files for their dependencies: gigabytes for CUDA."""
 _NOT_PASSED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "UV_TARGET")
@@ -155,7 +159,7 @@ class ConverterEnvironment(Step):
             if not path.name.lower().startswith("python"):
                 path.unlink()
         try:
-            workspace.run_program([python, "-I", "-c", _COMPILE, workspace.out], env=env)
+            workspace.run_program([python, "-I", "-B", "-c", _COMPILE, workspace.out], env=env)
             run_official_script(workspace, workspace.out, CONVERT, ["--help"])
         except ProgramFailed as error:
             raise broken_environment_error(error.tail, error.log) from None

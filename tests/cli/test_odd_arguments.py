@@ -22,6 +22,7 @@ from llama_runner.sources.gguf_header import NotGGUF, check_model
 from tests.conftest import MODULE, Command, Result
 from tests.convert.checkpoints import llama
 from tests.fuzz.gguf_header import head, pair, string
+from tests.shared_root import link_builds
 
 
 def run(*arguments: str | bytes, **environment: str) -> Result:
@@ -58,8 +59,7 @@ def test_11_21_numbers_that_are_none_are_refused(words: tuple[str, ...]) -> None
 
 def test_11_21_bytes_that_are_not_utf_8(root: Path) -> None:
     place = root / os.fsdecode(b"r\xff")
-    place.mkdir()
-    (place / "bins").symlink_to(root / "bins")
+    link_builds(root, place)
     directory = shutil.copytree(MODEL_DIRECTORY, place / os.fsdecode(b"m\xff"))
     options = ("--root", os.fsencode(place))
     for words in (("prepare", "-q", "f16"), ("plan", "-q", "f16"), ("prepare", "-q", "q8_0"), ("plan", "-q", "q8_0")):

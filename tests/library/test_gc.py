@@ -26,6 +26,7 @@ from llama_runner.store.last_use import mark_used, name_of
 from tests.conftest import MODULE, Command, says
 from tests.engine.drive import die_at
 from tests.library.stored import COMMIT, OLD, hub_model, lay, store_in
+from tests.shared_root import link_builds
 from tests.sources.gguf_files import write
 
 LATER = {"at": "2026-02-01T00:00:00Z", "kept": True}
@@ -36,7 +37,7 @@ LONG_AGO = 1_700_000_000
 def own_root(tmp_path: Path, binaries: Path) -> Path:
     """Return a root whose builds are its own."""
     root = tmp_path / "own"
-    shutil.copytree(binaries / "bins", root / "bins", symlinks=True, copy_function=os.link)
+    link_builds(binaries, root)
     return root
 
 
