@@ -6,6 +6,7 @@ in its own Python environment, and runs no code of the model without ``--trust-r
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
@@ -196,7 +197,17 @@ def model_view(workspace: Workspace, field: str, node: Node, name: str) -> Path:
         if file != STATE_FILE:
             (view / file).parent.mkdir(parents=True, exist_ok=True)
             (view / file).symlink_to(path.resolve())
+    _write_settings_for_transformers_4(view / "tokenizer_config.json")
     return view
+
+
+def _write_settings_for_transformers_4(link: Path) -> None:
+    """Replace the link to a tokenizer_config.json that only transformers 5 can read; the script runs with version 4."""
+    from llama_runner.convert.official_script import settings_for_transformers_4  # noqa: PLC0415 - not on the warm path
+
+    if (settings := settings_for_transformers_4(link.parent)) is not None:
+        link.unlink()
+        link.write_text(json.dumps(settings), encoding="utf-8")
 
 
 def run(

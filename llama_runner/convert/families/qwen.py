@@ -85,7 +85,11 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 def sparse_dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name, including experts."""
     sizes = decoder_parts.dimensions(config)
-    sizes.update(experts=config.integer("num_experts"), expert_inner=config.integer("moe_intermediate_size"), one=1)
+    sizes.update(
+        experts=config.integer("num_local_experts", "num_experts"),
+        expert_inner=config.integer("moe_intermediate_size"),
+        one=1,
+    )
     return sizes
 
 
