@@ -17,7 +17,7 @@ from llama_runner.engine.executor import Executor
 from llama_runner.engine.observer import Observer
 from llama_runner.library.list_models import LOCAL
 from llama_runner.library.verify import Verifier
-from llama_runner.library.verify_rules import find_remote, published_digests
+from llama_runner.library.verify_rules import find_remote, is_compiled_module, published_digests
 from llama_runner.request.binaries_graph import programs_graph_of
 from llama_runner.request.pipeline_graph import Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
@@ -95,6 +95,8 @@ class Repair:
         if artifact.record.made.get("kept") is False:
             removal.remove(self._store, artifact.place, artifact.record, keep=artifact.record)
             return "it was deleted; it is made again when needed"
+        if self._without_compiled(artifact, damaged):
+            return "it was deleted"
         if artifact.step == "import":
             raise only_imported_error(artifact)
         is_download = bool(published_digests(artifact))
@@ -108,6 +110,20 @@ class Repair:
         what = "fetched" if is_download else "made"
         same = "" if now.digest == artifact.record.digest else "; its bytes are others than before, as a tool changed"
         return f"it was {what} again{same}"
+
+    def _without_compiled(self, artifact: Artifact, damaged: frozenset[str]) -> bool:
+        """Delete modules that Python compiled; return whether the directory is as recorded then.
+
+        It changes nothing if another file is damaged too.
+        """
+        recorded = artifact.record.facts.get("files") or ()
+        if not damaged or not all(is_compiled_module(name) and name not in recorded for name in damaged):
+            return False
+        for file in (self._store.path(artifact.place) / name for name in damaged):
+            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.parent.rmdir()
+        return not Verifier(self._store, lambda _event: None).run([artifact], "last").problems
 
     def _execute(self, step: Step) -> None:
         sources = LocalSources(self._store, remember=True, inspect=lambda _source: None)

@@ -228,6 +228,7 @@ def run_official_script(
     home.mkdir(exist_ok=True)
     env = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
     env |= {"HOME": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # -B is not inherited, and the tree is an artifact with a digest
     python = python_of(environment)
     if not python.exists():
         raise missing_python_error(python)
