@@ -82,6 +82,14 @@ _OF_MODELS = (
     Option("preload", (), "life cycle", "Load the model when the gateway starts.", kind="flag", default=False),
     Option("hidden", (), "life cycle", "Leave the model out of lists; it answers all the same.", kind="flag"),
     Option("sessions", (), "life cycle", "Keep conversations over a restart.", kind="flag", default=False),
+    Option(
+        "max_ctx_size",
+        (),
+        "server",
+        "Context to grow to when a client asks for more (num_ctx).",
+        kind="integer",
+        least=1,
+    ),
     Option("fallback", (), "life cycle", "Models that answer where this one cannot be loaded.", kind="list"),
 )
 

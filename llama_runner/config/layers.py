@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llama_runner.request.options import RunnerKeywords
 
-_OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "fallback")
+_OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "max_ctx_size", "fallback")
 """Fields of ``Settings`` that the first layer with a value decides."""
 
 

@@ -31,6 +31,8 @@ class Settings(Value):
     preload: bool | None = None
     hidden: bool | None = None
     sessions: bool | None = None
+    max_ctx_size: int | None = None
+    """Tokens that the context grows to when a client asks for more than it has."""
     fallback: tuple[str, ...] | None = None
 
 

@@ -170,14 +170,16 @@ class LoadingCrashed(GatewayError):
 
 
 class ServerLost(GatewayError):
-    """The process of a model ended, or closed the connection, while it answered this request."""
+    """The process of a model ended, or closed the connection, while it answered a request."""
 
     status = 502
     kind = "server_lost"
 
-    def __init__(self, name: str, reason: str = "its process ended") -> None:
-        self.name, self.reason = name, reason
-        super().__init__(f"model {name!r} stopped while it answered: {reason}", hint="send the request again")
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"model {name!r} stopped while it answered: the connection broke", hint="send the request again"
+        )
 
 
 class Closing(GatewayError):

@@ -61,9 +61,9 @@ class Application:
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
-        Routes(gateway, fetch_images=settings.fetch_images).add_to(self.web)
         self._created = CreatedStore(gateway.root)
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls)
+        Routes(gateway, self._downloads, fetch_images=settings.fetch_images).add_to(self.web)
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""
@@ -201,8 +201,12 @@ class Application:
         metrics.count("requests_total", model=model or "", route=route, status=str(status))
         if model:
             metrics.observe("request_seconds", seconds, model=model)
+            if exchange.lease is not None:
+                metrics.observe("queue_seconds", exchange.waited, model=model)
             if exchange.first_byte is not None:
                 metrics.observe("first_byte_seconds", exchange.first_byte, model=model)
+                if exchange.streams and exchange.error is None:
+                    metrics.observe("first_token_seconds", exchange.first_byte, model=model)
             for kind, count in exchange.tokens.items():
                 metrics.count(f"{kind}_tokens_total", count, model=model)
         if self.settings.access_log is not None:

@@ -135,6 +135,14 @@ def _finished(path: str, body: Json, request: Json, model: ModelTraits) -> Upstr
     return UpstreamRequest(path, body, "chat" if chat else "text", ignored)
 
 
+def wanted_context(request: Json) -> int | None:
+    """Return the tokens of context that a request needs, ``num_ctx``; None where it does not say. ``BadRequest``."""
+    options = request.get("options")
+    found = options.get("num_ctx") if isinstance(options, dict) else None
+    number = 0 if found is None else _integer(found, "options.num_ctx")
+    return number if number > 0 else None
+
+
 def streams(request: Json) -> bool:
     """Return whether the client wants a stream, which is the default."""
     found = request.get("stream")

@@ -65,14 +65,15 @@ class Models(Protocol):
     root: Path
 
     def acquire(
-        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK
+        self, name: str, *, keep_alive: float | None = None, client: Client = LOOPBACK, context: int | None = None
     ) -> AbstractAsyncContextManager[Lease]:
         """Wait until a model is ready; within the block it is not stopped.
 
         ``keep_alive`` has seconds that the model stays after this request: 0 stops it, less than 0 keeps it, None
         changes nothing. The pin of a model counts more. A model that ``client`` may not use is an ``UnknownModel``.
         Other errors: ``QueueFull``, ``WaitedTooLong``, ``NeverFits``, ``LoadFailed``, ``LoadingCrashed``, ``Closing``.
-        When the caller is cancelled while it waits, a load that began goes on.
+        ``context`` is the number of tokens that the request needs: a model that has less is started again with its
+        ``max_ctx_size``, once. When the caller is cancelled while it waits, a load that began goes on.
         """
         ...
 

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.gateway.errors import UnknownModel
+from llama_runner.gateway.ollama_names import find_name
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-
-LATEST = ":latest"
-"""The tag that clients of Ollama append to a name without one."""
 
 
 class DeclaredModel(Value):
@@ -34,6 +32,8 @@ class DeclaredModel(Value):
     ttl: float | None = None
     """Seconds after the end of the last request after which it is stopped. None: the gateway's default."""
     preload: bool = False
+    max_ctx_size: int | None = None
+    """The context that it is started with again when a client wants more than it has, in tokens; None: never."""
 
 
 class ServedModel(Value):
@@ -113,10 +113,9 @@ class Catalogue(Value):
     served: dict[str, ServedModel] = field(default_factory=dict)
 
     def find(self, name: str) -> ServedModel:
-        """Return the model of a name; ``UnknownModel``. ``NAME`` and ``NAME:latest`` are the same."""
-        for spelled in (name, name.removesuffix(LATEST), name + LATEST):
-            if (found := self.served.get(spelled)) is not None:
-                return found
+        """Return the model of a name; ``UnknownModel``. ``NAME``, ``NAME:latest`` and ``hf.co/NAME`` are the same."""
+        if (found := find_name(name, self.served)) is not None:
+            return self.served[found]
         raise UnknownModel(name, [model.name for model in self.listed()])
 
     def listed(self) -> list[ServedModel]:
