@@ -89,8 +89,9 @@ class Gateway:
         """Also of models that are not declared any more and still run."""
         self._changed = asyncio.Event()
         self._quit = asyncio.Event()
+        # llama-server closes a kept connection after a stream and after 5 s, unannounced: a request sent then is lost
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
