@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.config.config import Config
+    from llama_runner.config.config_file import ConfigFile
     from llama_runner.config.model import Settings
     from llama_runner.doctor import Diagnosis
     from llama_runner.library.declared_models import DeclaredModels
@@ -71,6 +72,19 @@ class Management:
 
             return Config.load(found)
         return found
+
+    @property
+    def config_file(self) -> ConfigFile:
+        """The configuration file: read, check, change. ``UsageError`` without one."""
+        from llama_runner.config.config_file import ConfigFile  # noqa: PLC0415 - not on the warm path
+        from llama_runner.config.errors import no_config_error  # noqa: PLC0415
+        from llama_runner.serving import profiles  # noqa: PLC0415
+
+        found = self._config_or_path
+        if found is None:
+            raise no_config_error()
+        path = layout.user_path(found) if isinstance(found, (str, os.PathLike)) else found.path
+        return ConfigFile(path, lambda name: profiles.read(layout.profiles(self.root), name))
 
     def presets(self) -> Mapping[str, Settings]:
         """Return the presets by name: those of the configuration, and the built-in ones that it does not replace."""

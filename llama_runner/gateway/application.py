@@ -17,6 +17,7 @@ from llama_runner.gateway import errors, protocols
 from llama_runner.gateway.access import Keys, is_allowed_origin, is_local_host, key_digest, key_in
 from llama_runner.gateway.clients import LOOPBACK, Client
 from llama_runner.gateway.created_models import CreatedStore
+from llama_runner.gateway.jobs import Jobs
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
 from llama_runner.gateway.relay import AnswerError, Exchange
@@ -63,7 +64,8 @@ class Application:
         self.web.on_response_prepare.append(self._add_headers)
         Routes(gateway, fetch_images=settings.fetch_images).add_to(self.web)
         self._created = CreatedStore(gateway.root)
-        self._downloads = add_routes(self.web, gateway, self._created, settings.pulls)
+        self.jobs = Jobs()
+        self._downloads = add_routes(self.web, gateway, self._created, settings.pulls, self.jobs)
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""
