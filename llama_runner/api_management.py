@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.config.config import Config
+<<<<<<< HEAD:llama_runner/api_management.py
     from llama_runner.config.table_types import Settings
+=======
+    from llama_runner.config.config_file import ConfigFile
+    from llama_runner.config.table_types import Settings
+>>>>>>> api:llama_runner/api_management.py
     from llama_runner.doctor import Diagnosis
     from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.gc import Collected
@@ -71,6 +76,19 @@ class Management:
 
             return Config.load(found)
         return found
+
+    @property
+    def config_file(self) -> ConfigFile:
+        """The configuration file: read, check, change. ``UsageError`` without one."""
+        from llama_runner.config.config_file import ConfigFile  # noqa: PLC0415 - not on the warm path
+        from llama_runner.config.errors import no_config_error  # noqa: PLC0415
+        from llama_runner.serving import tuned_profiles  # noqa: PLC0415
+
+        found = self._config_or_path
+        if found is None:
+            raise no_config_error()
+        path = layout.user_path(found) if isinstance(found, (str, os.PathLike)) else found.path
+        return ConfigFile(path, lambda name: tuned_profiles.read(layout.profiles(self.root), name))
 
     def presets(self) -> Mapping[str, Settings]:
         """Return the presets by name: those of the configuration, and the built-in ones that it does not replace."""

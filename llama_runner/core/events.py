@@ -13,13 +13,18 @@ from llama_runner.core.immutable_values import Value
 from llama_runner.core.plan import Reason
 
 
+def snake_case(name: str) -> str:
+    """Return the name of a class as JSON has it: ``StepFinished`` as ``step_finished``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
 class Event(Value):
     """Base class of the events."""
 
     @property
     def name(self) -> str:
         """The event's name in JSON: the class name in snake case."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        return snake_case(type(self).__name__)
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as one JSON object."""

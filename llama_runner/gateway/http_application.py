@@ -17,6 +17,7 @@ from llama_runner.gateway import errors, protocol_errors
 from llama_runner.gateway.access_control import Keys, is_allowed_origin, is_local_host, key_digest, key_in
 from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.created_models import CreatedStore
+from llama_runner.gateway.jobs import Jobs
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
 from llama_runner.gateway.relay import AnswerError, Exchange
@@ -62,8 +63,13 @@ class Application:
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
         self._created = CreatedStore(gateway.root)
+<<<<<<< HEAD:llama_runner/gateway/http_application.py
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls)
         Routes(gateway, self._downloads, fetch_images=settings.fetch_images).add_to(self.web)
+=======
+        self.jobs = Jobs()
+        self._downloads = add_routes(self.web, gateway, self._created, settings.pulls, self.jobs)
+>>>>>>> api:llama_runner/gateway/http_application.py
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""

@@ -37,7 +37,7 @@ class UpstreamError(GatewayError):
 
     def __init__(self, status: int, text: str, *, tokens: tuple[int, int] | None = None) -> None:
         super().__init__(text)
-        self.status, self.tokens = status, tokens  # type: ignore[misc]  # the status is that of llama-server
+        self.status, self.tokens = status, tokens  # the status is that of llama-server
 
 
 def line(value: Json) -> bytes:

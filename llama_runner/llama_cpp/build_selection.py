@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
 
-def no_such_build_error(name: str, there: Iterable[str]) -> UsageError:
+class NoSuchBuild(UsageError):
+    """No build has this name."""
+
+
+def no_such_build_error(name: str, there: Iterable[str]) -> NoSuchBuild:
     """Return the error for an unknown build."""
     there = tuple(there)
     what = f"there are {', '.join(there)}" if there else "there are none; make some with bins build"
-    return UsageError(f"there are no programs called {name!r} in bins/", hint=what)
+    return NoSuchBuild(f"there are no programs called {name!r} in bins/", hint=what)
 
 
 def ambiguous_build_error(name: str, fitting: Iterable[str]) -> UsageError:

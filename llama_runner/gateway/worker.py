@@ -1,9 +1,9 @@
-"""Fetches or makes one model in a process of its own: ``python -m llama_runner.gateway.pull_worker``.
+"""Makes one call of ``Runner`` in a process of its own: ``python -m llama_runner.gateway.worker``.
 
-The gateway starts it, so that a download neither blocks nor enlarges the gateway and can be ended at any time. It reads
-one line of JSON from standard input, ``{"root", "name", "keywords", "largest"}``, and writes one JSON object a line:
-the events of the pipeline, and at the end ``{"event": "pulled"}`` or ``{"event": "failed", "message", "hint"}``.
-When standard input ends, or the gateway does, it stops like on Ctrl-C and keeps what arrived.
+The gateway starts it, so that a call neither blocks nor enlarges the gateway and can be ended at any time. It reads
+one line of JSON from standard input, ``{"root", "config", "call", "arguments"}``, and writes one JSON object a line:
+the events of the pipeline, and at the end ``{"event": "result", "value"}`` or ``{"event": "failed", "type", "code",
+"message", "hint"}``. When standard input ends, or the gateway does, it stops like on Ctrl-C and keeps what arrived.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.api import Runner
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
-from llama_runner.core.events import Chosen, Event
+from llama_runner.core.events import Chosen, Event, snake_case
 from llama_runner.core.sizes import size_text
 from llama_runner.store import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Json = dict[str, Any]
 
 
 def too_large_error(repo: str, size: int, largest: int) -> UsageError:
@@ -29,6 +34,33 @@ def too_large_error(repo: str, size: int, largest: int) -> UsageError:
         f"the files of {repo} have {size_text(size)}, more than the limit of {size_text(largest)}",
         hint="choose a smaller quantization, or raise max_pull in the configuration",
     )
+
+
+def _download(runner: Runner, given: Json) -> Json:
+    [added] = runner.models.add(given["name"], **given["keywords"])
+    if added.error is not None:
+        raise added.error
+    return {"files": [file.to_json() for file in added.files]}
+
+
+def _remove(runner: Runner, given: Json) -> Json:
+    return runner.models.remove(given["name"], force=given["force"], apply=given["apply"]).to_json()
+
+
+CALLS: dict[str, Callable[[Runner, Json], Any]] = {
+    "download": _download,
+    "prepare": lambda runner, given: runner.prepare(given["name"]).to_json(),
+    "programs": lambda runner, given: runner.make_programs(**given).to_json(),
+    "updates": lambda runner, given: runner.bins.updates(**given).to_json(),
+    "search": lambda runner, given: [found.to_json() for found in runner.search(**given)],
+    "recommend": lambda runner, given: runner.recommend(**given).to_json(),
+    "doctor": lambda runner, _: runner.doctor().to_json(),
+    "show": lambda runner, given: runner.models.show(**given).to_json(),
+    "plan": lambda runner, given: runner.plan(given["name"], offline=given["offline"]).to_json(),
+    "why": lambda runner, given: runner.why(given["name"]).to_json(),
+    "remove": _remove,
+}
+"""What the gateway may ask for, by name. Each result is JSON."""
 
 
 class _Output:
@@ -53,10 +85,10 @@ class _Output:
         file = None if pin is None else pin.file(event.files[0])
         return None if file is None or file.sha256 is None else str(file.sha256)
 
-    def write(self, value: dict[str, Any]) -> None:
+    def write(self, value: Json) -> None:
         with self._lock:
             try:
-                sys.stdout.write(json.dumps(value) + "\n")
+                sys.stdout.write(json.dumps(value, default=str) + "\n")
                 sys.stdout.flush()
             except OSError:  # the gateway is gone; the end of standard input ends this process
                 sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for the rest of the process
@@ -70,22 +102,22 @@ def _stop_with_input() -> None:
 
 
 def main() -> int:
-    """Run one job."""
+    """Make one call."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    job = json.loads(_first_line())
+    asked = json.loads(_first_line())
     threading.Thread(target=_stop_with_input, daemon=True).start()
-    output = _Output(Path(job["root"]), job["largest"])
+    arguments = asked["arguments"]
+    output = _Output(Path(asked["root"]), arguments.pop("largest", None))
     try:
-        runner = Runner(job["root"], on_event=output)
-        [added] = runner.models.add(job["name"], **job["keywords"])
-        if added.error is not None:
-            raise added.error
+        runner = Runner(asked["root"], on_event=output, config=asked["config"])
+        value = CALLS[asked["call"]](runner, arguments)
     except (Interrupted, KeyboardInterrupt):
         return 130
     except LlamaRunnerError as error:
-        output.write({"event": "failed", "message": str(error), "hint": error.hint})
+        kind = snake_case(type(error).__name__)
+        output.write({"event": "failed", "type": kind, "code": error.code, "message": str(error), "hint": error.hint})
         return int(error.code)
-    output.write({"event": "pulled", "files": [str(file.path) for file in added.files]})
+    output.write({"event": "result", "value": value})
     return 0
 
 
