@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.config.config import Config
-<<<<<<< HEAD:llama_runner/api_management.py
-    from llama_runner.config.table_types import Settings
-=======
     from llama_runner.config.config_file import ConfigFile
     from llama_runner.config.table_types import Settings
->>>>>>> api:llama_runner/api_management.py
     from llama_runner.doctor import Diagnosis
     from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.gc import Collected

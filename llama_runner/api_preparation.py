@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from llama_runner.library.artifact_history import History
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.recommend.recommendation import Recommendation
+    from llama_runner.request.check_model import CheckResult
+    from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.pipeline_graph import Pipeline
@@ -193,6 +195,24 @@ class Maker(Management):
             return preset
         found = self.recommend(model, memory=memory)
         return for_machine(preset, MachineFacts(found.free, max(1, found.kv_bytes), found.trained_context))
+
+    @public_method
+    def check_model(
+        self,
+        model: str | Path | None = None,
+        *,
+        original: str | Path | None = None,
+        **keywords: Unpack[RunnerKeywords],
+    ) -> CheckResult:
+        """Compare a model file with its original: tokens, chat template, special tokens. Makes what is missing.
+
+        ``original`` is that of a GGUF model: a directory, or a name on the Hub; by default the repository that its
+        model card names. Of a model on the Hub only small files are fetched. The result is recorded.
+        """
+        from llama_runner.request.check_model import ModelChecker  # noqa: PLC0415 - not on the warm path
+
+        model, _, keywords = self._declared(model, None, keywords)
+        return ModelChecker(self.store, self._sink, lock_timeout=self._lock_timeout).check(model, keywords, original)
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:

@@ -14,6 +14,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"engine", "remote"}),
     frozenset({"sources", "convert", "llama_cpp", "client"}),
     frozenset({"serving"}),
+    frozenset({"fidelity"}),
     frozenset({"steps"}),
     frozenset({"request"}),
     frozenset({"benchmark", "config", "doctor", "library", "recommend"}),

@@ -97,7 +97,7 @@ def show(**given: Any) -> None:
 
     config, arguments = _loaded(given), arguments_of(given)
     flags = {
-        key: not given[option.argument] if option.name == "projector" else given[option.argument]
+        key: not given[option.argument] if option.is_negated else given[option.argument]
         for key, option in MODEL_OPTIONS.items()
         if option.argument in given and option.argument in arguments.given
     }

@@ -117,7 +117,7 @@ def _fill(given: Arguments, resolved: Resolved) -> None:
     for name, value in resolved.values.items():
         option = OPTION_OF[name]
         if option.argument in given and option.argument not in given.given:
-            given[option.argument] = not value if name == "projector" else value
+            given[option.argument] = not value if option.is_negated else value
     beside = Path(given.config or "").with_name(LOCK_FILE)
     if given.get("locked") and not given.get("lock_file") and beside.exists():
         given["lock_file"] = beside

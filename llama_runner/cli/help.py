@@ -28,7 +28,7 @@ OTHER = "Options"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Run": ("run", "up", "down", "reload", "infer", "chat", "gateway"),
-    "Models": ("models", "search", "convert", "quantize", "inspect", "recommend"),
+    "Models": ("models", "search", "convert", "quantize", "inspect", "check", "recommend"),
     "Plan": ("plan", "prepare", "why", "lock", "gc", "verify", "status"),
     "Servers": ("ps", "logs", "stop", "restart", "service", "bench", "tune"),
     "Configure": ("config", "presets", "generate"),

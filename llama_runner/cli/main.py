@@ -45,6 +45,7 @@ class _Commands(click.Group):
         "generate": "generate_cmds",
         "search": "search_cmds",
         "recommend": "recommend_cmd",
+        "check": "check_cmd",
         "presets": "preset_cmds",
         "models": "models_cmds",
         "gc": "gc_cmds",

@@ -190,6 +190,11 @@ def _shown(found: Details) -> list[str]:
             lines.append(f"          took {size_text(each['memory'])} of memory when it was served")
         if each["quality"]:
             lines.append(f"          {', '.join(f'{name} {value}' for name, value in each['quality'].items())}")
+        if each["check"]:
+            lines.append(f"          checked: {each['check'].get('summary')}")
+            lines += [
+                f"          {one['cause']}: {one['part']}: {one['text']}" for one in each["check"].get("findings", ())
+            ]
     lines += [f"unreadable {path}: {why}" for path, why in model.problems.items()]
     return [*lines, *_drift(found.drift)]
 

@@ -222,6 +222,8 @@ def plan(forecast: PlanResult) -> str:
         where = "" if planned.place is None else str(planned.place).rstrip("/")
         lines.append(f"{planned.step.kind:<9} {planned.action:<5} {where}")
         lines += [f"{'':<15} {why}" for why in why_text(planned)]
+    if forecast.check.get("summary"):
+        lines.append(f"checked   {forecast.check['summary']}")
     needs = forecast.plan.estimate
     if needs.fetch or needs.disk:
         lines.append(f"needs     {size_text(needs.fetch)} from the network, {size_text(needs.disk)} of disk")
@@ -248,7 +250,8 @@ def deployment_plan(forecast: DeploymentPlan) -> list[str]:
 
 def prepared(of: Prepared) -> str:
     """Return where everything is."""
-    text = joined([f"model     {of.model}", f"server    {of.server}"])
+    lines = [f"model     {of.model}", f"server    {of.server}"]
+    text = joined([*lines, f"check     {of.check['summary']}"] if of.check.get("summary") else lines)
     return f"{text}\n{quality(of.quality)}" if of.quality else text
 
 
@@ -282,13 +285,15 @@ def summary(of: Prepared, server: Server | RunningServer, threads: int, *, stop:
         "context": context,
         "purpose": described(spec, facts, os.environ) or "",
         "steps": " · ".join(steps),
+        "check": of.check.get("summary", ""),
         "log": server.log_name,
         "listening": f"{server.url}   (a web UI; the OpenAI API is at {server.url}/v1)",
     }
     if spec.api_key == "auto":
         lines["API key"] = f"{server.api_key}   (shown this once)"
     lines |= {"try": example(of, server), "stop": stop}
-    return f"\n{joined(f'{name:<9} {value}' for name, value in lines.items() if value or name != 'purpose')}\n"
+    shown = (f"{name:<9} {value}" for name, value in lines.items() if value or name not in ("purpose", "check"))
+    return f"\n{joined(shown)}\n"
 
 
 def example(of: Prepared, server: Server | RunningServer) -> str:

@@ -34,6 +34,9 @@ MODEL_OPTIONS = {_RENAMED.get(each.name, each.name): each for each in OPTIONS if
 MODEL_OPTIONS["projector"] = MODEL_OPTIONS["projector"].replace(
     help="Load the multimodal projector (mmproj) of a vision model.", default_text="true"
 )  # the flag says the opposite
+MODEL_OPTIONS["check"] = MODEL_OPTIONS["check"].replace(
+    help="Compare tokens and template of a converted model with its original.", default_text="true"
+)
 OPTION_OF = {option.name: option for option in MODEL_OPTIONS.values()}
 """The same by ``Option.name``."""
 SHARED_OPTIONS = {name: option for name, option in MODEL_OPTIONS.items() if name not in SOURCES}

@@ -91,6 +91,11 @@ class Option(Value):
         return self.parameter or self.name
 
     @property
+    def is_negated(self) -> bool:
+        """Whether the flag says that the value is False: ``--no-mmproj``."""
+        return self.kind == "flag" and self.default is True
+
+    @property
     def help_text(self) -> str:
         """The help with the default and the environment variable at its end."""
         told = []

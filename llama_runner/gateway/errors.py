@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
-from llama_runner.core.errors import ServerError
-from llama_runner.core.printable_text import printable
-=======
 from llama_runner.core.errors import ExitCode, LlamaRunnerError, ServerError
 from llama_runner.core.events import snake_case
 from llama_runner.core.printable_text import printable
->>>>>>> api
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:

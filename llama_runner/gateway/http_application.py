@@ -63,13 +63,9 @@ class Application:
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
         self._created = CreatedStore(gateway.root)
-<<<<<<< HEAD:llama_runner/gateway/http_application.py
-        self._downloads = add_routes(self.web, gateway, self._created, settings.pulls)
-        Routes(gateway, self._downloads, fetch_images=settings.fetch_images).add_to(self.web)
-=======
         self.jobs = Jobs()
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls, self.jobs)
->>>>>>> api:llama_runner/gateway/http_application.py
+        Routes(gateway, self._downloads, fetch_images=settings.fetch_images).add_to(self.web)
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""

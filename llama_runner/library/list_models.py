@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from llama_runner.store.inventory import Artifact, Directory, Inventory
 
-_OTHERS = {"projector": "projector", "adapter": "adapter", "imatrix": "imatrix", "quality": "quality"}
+_OTHERS = {"projector": "projector", "adapter": "adapter", "imatrix": "imatrix", "quality": "quality", "check": "check"}
 LOCAL = "local__"
 """Prefix of the directories of models from local files."""
 

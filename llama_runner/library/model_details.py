@@ -32,6 +32,7 @@ _VERBS = {
     "quantize": "quantized to {type} from {model}",
     "imatrix": "importance matrix of {model}",
     "quality": "quality of {model}",
+    "check": "check of {model}",
     "adapter": "adapter converted from {source}",
     "import": "imported from {source}",
 }
@@ -87,6 +88,11 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
             for one in model.artifacts
             if one.step == "quality" and one.record.recipe.get("inputs", {}).get("model") == each.record.digest
         ]
+        checks = [
+            one.record
+            for one in model.artifacts
+            if one.step == "check" and one.record.recipe.get("inputs", {}).get("model") == each.record.digest
+        ]
         told.append(
             {
                 **artifact_json(each),
@@ -95,10 +101,17 @@ def details_of(inventory: Inventory, chosen: Selection, *, kept: bool) -> Detail
                 "made_by": each.record.made.get("by"),
                 "memory": max((size for path, size in memory if f"/{each.path}" in path), default=None),
                 "quality": quality[-1] if quality else None,
+                "check": _newest_check(checks),
             }
         )
     header = _header(inventory.root, model, artifacts)
     return Details(model, tuple(other.revision[:12] for other in others), header, tuple(told), kept)
+
+
+def _newest_check(records: list[Record]) -> dict[str, Any] | None:
+    """Return what the newest check of a file found, with its time."""
+    newest = max(records, key=lambda record: str(record.made.get("at", "")), default=None)
+    return None if newest is None else {**newest.facts, "made": newest.made.get("at")}
 
 
 def recipe_text(record: Record, known: dict[str, Artifact]) -> str:

@@ -6,28 +6,21 @@ of the converted file follows. What is fetched is some megabytes: never weights.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llama_runner.core.immutable_values import Value
-from llama_runner.sources.gguf_header import NotGGUF, read_header
+from llama_runner.sources.gguf_header import read_header
+from llama_runner.sources.hub.remote_header import LARGEST_HEADER, fetch_header, write_with_hole
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from llama_runner.request.model_facts import AnySource
     from llama_runner.sources.gguf_header import GgufHeader
-    from llama_runner.sources.hub.pins import RemoteFile
-
-    Fetch = Callable[[RemoteFile, int, int], bytes]
-    """Returns the bytes of a file of a repository from one place to another."""
-
-_MAGIC = b"GGUF"
-_FIRST, _LARGEST = 1 << 20, 256 << 20
-"""Bytes of a header: what is fetched at first, and at most."""
+    from llama_runner.sources.hub.remote_header import Fetch
 
 
 class Headers(Value, eq=False):
@@ -53,7 +46,7 @@ def headers_of(source: AnySource, directory: Path, fetch: Fetch, small_files: Pa
             found = [source.header, *map(read_header, source.shards[1:])]
             return Headers(source.path, tuple(found))
         case HubGguf():
-            paths = [_fetched_header(file, directory, fetch) for file in source.selection.model.files]
+            paths = [fetch_header(file, directory, fetch) for file in source.selection.model.files]
             return Headers(paths[0], tuple(map(read_header, paths)))
         case LocalSafetensors():
             return _converted(source.path, source.name, directory)
@@ -63,26 +56,11 @@ def headers_of(source: AnySource, directory: Path, fetch: Fetch, small_files: Pa
             for file in source.files:
                 if file.name.endswith(".safetensors"):
                     length = int.from_bytes(fetch(file, 0, 8), "little")
-                    _write_with_hole(directory / file.name, fetch(file, 0, min(8 + length, _LARGEST)), file.size)
+                    write_with_hole(directory / file.name, fetch(file, 0, min(8 + length, LARGEST_HEADER)), file.size)
                 elif (here := small_files / file.name).is_file():
                     (directory / file.name).parent.mkdir(parents=True, exist_ok=True)
                     (directory / file.name).symlink_to(here.absolute())
             return _converted(directory, source.name, directory)
-
-
-def _fetched_header(file: RemoteFile, directory: Path, fetch: Fetch) -> Path:
-    """Write a file with the header of one on the Hub and a hole for its data."""
-    target = directory / file.name.rpartition("/")[2]
-    size, content = min(_FIRST, file.size), b""
-    while True:
-        content += fetch(file, len(content), size)
-        _write_with_hole(target, content, file.size)
-        last = size == min(file.size, _LARGEST) or content[:4] != _MAGIC
-        with suppress(*(() if last else (NotGGUF,))):  # it may end in the middle of a value
-            if read_header(target).data_start <= size or last:
-                return target
-        target.unlink()
-        size = min(4 * size, file.size, _LARGEST)
 
 
 def _converted(source: Path, name: str, directory: Path) -> Headers | None:
@@ -96,7 +74,7 @@ def _converted(source: Path, name: str, directory: Path) -> Headers | None:
     header = gguf_writer.encode_header(prepared.values, prepared.planned)
     size = len(header) + sum(gguf_writer.padded(tensor.nbytes) for tensor in prepared.planned)
     target = directory / "converted.gguf"
-    _write_with_hole(target, header, size)
+    write_with_hole(target, header, size)
     return Headers(target, (read_header(target),))
 
 
@@ -104,10 +82,3 @@ def _families() -> Sequence[str]:
     from llama_runner.convert import supported_architectures  # noqa: PLC0415 - only for safetensors
 
     return supported_architectures()
-
-
-def _write_with_hole(target: Path, content: bytes, size: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        file.write(content)
-        file.truncate(size)

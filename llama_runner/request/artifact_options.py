@@ -144,6 +144,17 @@ CONVERSION = (
         kind="flag",
         default=False,
     ),
+    Option(
+        "check",
+        ("--no-check",),
+        "conversion",
+        "Do not compare tokens and template of a converted model with its original.",
+        kind="flag",
+        default=True,
+        default_text="",
+        environment="LLAMA_RUNNER_NO_CHECK",
+        parameter="no_check",
+    ),
 )
 
 QUANTIZATION = (

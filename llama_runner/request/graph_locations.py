@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.artifact_record import TREE
 from llama_runner.core.plan import RecordAt
 from llama_runner.core.step import Step
+from llama_runner.request.model_checks import checked_models
 from llama_runner.request.model_facts import context_length, directory_facts
 from llama_runner.request.result_types import BuildResult, ModelFile, Prepared
 from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT, ServerOptions, ServerSpec, spec_of
@@ -137,6 +138,7 @@ def prepared_of(store: Store, graph: Pipeline, plan: Plan, outcome: Outcome) -> 
     ).replace(
         sha256=sha256_of(record),
         quality={file_of(store, step, outcome.places).name: found for step, found in quality.items()},
+        check=next((record.facts for _, _, record in checked_models(plan, outcome, store)), {}),
         build={} if build is None else build.facts,
         ran=tuple(step.kind for step in outcome.seconds),
         skipped=tuple(planned.step.kind for planned in plan.steps if planned.step not in done),

@@ -23,6 +23,7 @@ from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 from llama_runner.sources.local import LocalGguf, LocalSafetensors
 from llama_runner.sources.quantize_options import QuantizeOptions
 from llama_runner.steps import download
+from llama_runner.steps.check import Check
 from llama_runner.steps.imatrix import Imatrix
 from llama_runner.steps.perplexity import Quality
 from llama_runner.steps.quantize import Quantize
@@ -61,6 +62,8 @@ class Pipeline(Value):
     official: ConverterChoice | None = None
     """Why llama.cpp's own script converts the weights, where it does."""
     pre_tokenizer: str | None = None
+    checks: tuple[Check, ...] = ()
+    """What compares the converted model with its original; no target by itself: see ``model_checks``."""
 
     @property
     def binaries(self) -> Node:
@@ -218,6 +221,7 @@ def _from_weights(model: Node, facts: ModelFacts, options: Options, programs: Pr
         adapters=conversion.adapters(facts.adapters),
         official=choice if choice.official else None,
         pre_tokenizer=options.pre_tokenizer,
+        checks=(Check(first, model, programs.node),) if options.check else (),
     )
 
 

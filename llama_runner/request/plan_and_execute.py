@@ -17,6 +17,7 @@ from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
 from llama_runner.request.graph_locations import context_of, programs_of
+from llama_runner.request.model_checks import raise_differences, with_checks
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
 from llama_runner.request.pipeline_graph import Pipeline
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.events import Sink
-    from llama_runner.core.plan import Plan
+    from llama_runner.core.plan import Plan, Snapshot
     from llama_runner.core.step import Place, Step
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.remote_stores import LazyRemoteStore
@@ -53,9 +54,10 @@ class Preparation:
 
     def plan(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Plan:
         """Return which steps would run, and why. Writes nothing."""
-        snapshot = snapshot_of(graph.targets, request.keywords, remote=request.remote is not None)
+        snapshot = _snapshot(graph, request, remote=request.remote is not None)
         observer = self._observer(graph, request.remote, remember=False)
         plan = observer.plan(graph.targets, snapshot)
+        plan = self._with_checks(observer, plan, graph.targets, graph, None)
         self._check_locked(request, graph, plan, observer)
         self._announce(plan, graph)
         return plan
@@ -67,22 +69,23 @@ class Preparation:
         targets: Callable[[Graph], Iterable[Step]] = lambda graph: graph.targets,
         *,
         server: ServerOptions | None = None,
+        refuses_differences: bool = True,
     ) -> tuple[Graph, Plan, Outcome]:
         """Make everything of the targets that is not there, and return the graph, the plan and what came of it.
 
         ``resolve`` is called again after programs were rejected that were chosen automatically, which gives others.
         Where ``server`` passes options on to llama-server, they are tried on the programs before a model is fetched or
-        made.
+        made. With ``refuses_differences``, a model that its check found to differ from its original is an error.
         """
         while True:
             request = resolve()
             graph = graph_of(request)
             if server is not None and server.purpose == "text" and isinstance(graph, Pipeline):
                 check_writes(graph.source)
-            forced = snapshot_of(graph.targets, request.keywords).force
+            forced = _snapshot(graph, request).force
             if request.locked is not None:  # before any work
                 observer = self._observer(graph, request.remote, remember=True)
-                whole = observer.plan(graph.targets, snapshot_of(graph.targets, request.keywords))
+                whole = observer.plan(graph.targets, _snapshot(graph, request))
                 self._check_locked(request, graph, whole, observer)
             try:
                 if server is not None and server.passes_on and not forced:
@@ -98,6 +101,8 @@ class Preparation:
                 self._check_locked(request, graph, plan, observer, outcome)
             self._settle(_programs(graph), outcome)
             request.settle()
+            if refuses_differences and isinstance(graph, Pipeline) and graph.checks:
+                raise_differences(plan, outcome, self._store, graph.alias)
             return graph, plan, outcome
 
     def locked_form(self, graph: Pipeline, plan: Plan, outcome: Outcome) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class Preparation:
 
     def _programs_first(self, request: ProgramsRequest, graph: Pipeline | Programs) -> Mapping[Any, Place]:
         """Make the programs alone, if they are not here yet, and return where they are."""
-        targets, snapshot = _programs(graph).targets, snapshot_of(graph.targets, request.keywords)
+        targets, snapshot = _programs(graph).targets, _snapshot(graph, request)
         plan = self._observer(graph, None, remember=True).plan(targets, snapshot)
         if plan.pending:
             return self._make(request, graph, targets)[1].places
@@ -165,9 +170,10 @@ class Preparation:
         """Plan and execute until everything of the targets is there. ``server``: what is to serve it."""
         remote, attempt, announced = request.remote, 0, False
         observer = self._observer(graph, remote, remember=True)
-        snapshot = snapshot_of(graph.targets, request.keywords, remote=remote is not None)
+        snapshot = _snapshot(graph, request, remote=remote is not None)
         while True:
             plan = observer.plan(targets, snapshot)
+            plan = self._with_checks(observer, plan, targets, graph, None if announced else self._sink)
             if request.offline and plan.pending:
                 from llama_runner.request.download_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
@@ -191,6 +197,13 @@ class Preparation:
         if remote is not None and remote.pushes:
             self._push(plan, outcome, remote)
         return plan, outcome
+
+    def _with_checks(
+        self, observer: Observer, plan: Plan, targets: Iterable[Step], graph: Pipeline | Programs, sink: Sink | None
+    ) -> Plan:
+        if not isinstance(graph, Pipeline) or not graph.checks:
+            return plan
+        return with_checks(observer, plan, targets, graph.checks, self._store, sink)
 
     def _push(self, plan: Plan, outcome: Outcome, remote: LazyRemoteStore) -> None:
         """Put into the remote store what it lacks. Raises ``Interrupted``; a failure of the store is a warning."""
@@ -291,6 +304,11 @@ def _output_check(request: ProgramsRequest, graph: Pipeline | Programs) -> Check
     from llama_runner.request.lock_entry import check_output  # noqa: PLC0415 - only with --locked
 
     return lambda step, digest: check_output(locked, graph, step, digest)
+
+
+def _snapshot(graph: Pipeline | Programs, request: ProgramsRequest, *, remote: bool = False) -> Snapshot:
+    checks = graph.checks if isinstance(graph, Pipeline) else ()
+    return snapshot_of((*graph.targets, *checks), request.keywords, remote=remote)
 
 
 def _programs(graph: Pipeline | Programs) -> Programs:

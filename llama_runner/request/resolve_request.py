@@ -223,7 +223,7 @@ class Request(ProgramsRequest):
 
         return Resolver(
             self._store.private,
-            access=self._access,
+            access=self.hub_access,
             sink=self._sink,
             offline=self.offline,
             update=self.keywords.get("update", False),
@@ -271,7 +271,8 @@ class Request(ProgramsRequest):
             projector=keywords.get("projector", True),
         )
 
-    def _access(self) -> Access:
+    def hub_access(self) -> Access:
+        """Return endpoint and token of the Hub."""
         from llama_runner.sources.hub.endpoint_and_token import find_access  # noqa: PLC0415 - not on the warm path
 
         file = self.keywords.get("token_file")

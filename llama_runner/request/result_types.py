@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.core.printable_text import printable
+from llama_runner.core.plan import RecordAt
+from llama_runner.core.printable_text import printable_text
 from llama_runner.request.plan_text import why_text
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 
@@ -28,6 +29,14 @@ class PlanResult(Value):
     spec: ServerSpec
     missing: tuple[str, ...] = ()
     """What would have to be fetched, where the network must not be used."""
+
+    @property
+    def check(self) -> dict[str, Any]:
+        """How the converted model differs from its original: ``summary``, ``findings``; empty if it was not checked."""
+        planned = next((each for each in self.plan.steps if each.step.kind == "check" and each.action == "skip"), None)
+        place = None if planned is None else planned.place
+        record = None if place is None else self.plan.snapshot.answers.get(RecordAt(place))
+        return {} if record is None else dict(record.facts)
 
     def __repr__(self) -> str:
         """Return one line for each step: its name, what happens to it, and why."""
@@ -66,6 +75,7 @@ class PlanResult(Value):
             "needs": {"fetch": self.plan.estimate.fetch, "disk": self.plan.estimate.disk},
             "launch": {"argv": self.spec.argv(), "url": self.spec.url},
             "missing": list(self.missing),
+            "check": self.check,
         }
 
     def _source(self) -> dict[str, Any]:
@@ -99,6 +109,8 @@ class Prepared(Value):
     """LoRA adapters."""
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
     """What quantizing cost, by the name of the file, where that was asked for: see ``steps.perplexity``."""
+    check: dict[str, Any] = field(default_factory=dict)
+    """How the converted model differs from its original: ``summary``, ``findings``; empty if it was not checked."""
     build: dict[str, Any] = field(default_factory=dict)
     """Of the binaries: version, build, backend."""
     ran: tuple[str, ...] = ()
@@ -124,6 +136,7 @@ class Prepared(Value):
             "adapters": [str(path) for path in self.adapters],
             "server": str(self.server),
             "quality": self.quality,
+            "check": self.check,
             "ran": list(self.ran),
             "skipped": list(self.skipped),
             "fetched": list(self.fetched),

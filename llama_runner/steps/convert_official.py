@@ -17,7 +17,7 @@ from llama_runner.core.source import Source
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step, keyed_unless_default, noted, unkeyed
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.sources.local import LocalSafetensors, artifact_directory
-from llama_runner.steps.convert import converted_place
+from llama_runner.steps.convert import CHECK, converted_place
 from llama_runner.steps.python_environment import CONVERT, run_official_script
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class OfficialConvert(Step):
             pre_tokenizer=splits,
             force=is_said,
         )
-        workspace.add_facts(**read_header(workspace.target).facts())
+        workspace.add_facts(**read_header(workspace.target).facts(), check=CHECK)
 
     def _splits(self, directory: Path) -> tuple[str | None, bool]:
         """Return the pre-tokenizer, None if it is not recognised, and whether the user has given it."""

@@ -64,6 +64,10 @@ class Asked:
             raise KeyRefused(self.url)
         return text if status == HTTPStatus.OK else None
 
+    def post(self, path: str, body: object, *, timeout: float) -> tuple[int, bytes] | None:
+        """Return status and content of the answer to a request with a JSON body; None without an answer."""
+        return self._reply("POST", path, body, timeout, self._headers)
+
     def status_without_key(self, path: str) -> int | None:
         """Return the status of a request without a key, or None without an answer."""
         found = self._reply("GET", path, None, None, {})
