@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from llama_runner.library.lock_check import LockCheck
     from llama_runner.recommend.recommendation import Recommendation
     from llama_runner.request.check_model import CheckResult
-    from llama_runner.request.graph import Pipeline
     from llama_runner.request.lock_models import LockResult
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.pipeline_graph import Pipeline

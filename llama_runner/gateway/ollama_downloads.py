@@ -13,13 +13,13 @@ from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.core.immutable_values import Value
 from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
-from llama_runner.gateway.route_interface import client_of
 from llama_runner.gateway.jobs import Jobs, Work
-from llama_runner.gateway.served_models import DeclaredModel
 from llama_runner.gateway.ollama_http import LineStream, body_of, check_manages, client_error, name_in, served_name
 from llama_runner.gateway.ollama_names import LATEST, find_name, plain_name
 from llama_runner.gateway.ollama_progress import ProgressTranslator
 from llama_runner.gateway.ollama_requests import streams
+from llama_runner.gateway.route_interface import client_of
+from llama_runner.gateway.served_models import DeclaredModel
 from llama_runner.gateway.worker_process import Question
 
 if TYPE_CHECKING:

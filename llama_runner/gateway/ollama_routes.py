@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.gateway.created_models import CreatedStore
-    from llama_runner.gateway.route_interface import Models
     from llama_runner.gateway.jobs import Jobs
-    from llama_runner.gateway.served_models import ModelFacts
     from llama_runner.gateway.ollama_downloads import PullRules
     from llama_runner.gateway.route_interface import Models
     from llama_runner.gateway.served_models import ModelFacts

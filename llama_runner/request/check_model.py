@@ -6,14 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StepError, ToolError, UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.fidelity.reference_python import reference_python
 from llama_runner.fidelity.report import Report
-from llama_runner.request.graph import graph_of
 from llama_runner.request.model_checks import MARK, checked_models, differs_error
 from llama_runner.request.originals import described_model, original_of
+from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.resolve import Request
+from llama_runner.request.resolve_request import Request
 from llama_runner.sources.local import LocalGguf
 from llama_runner.steps.check import Check
 from llama_runner.system.files import read_json
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.core.step import Node
-    from llama_runner.request.graph import Pipeline
     from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.pipeline_graph import Pipeline
     from llama_runner.store.artifacts import Store
 
 

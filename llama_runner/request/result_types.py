@@ -9,7 +9,7 @@ from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import UsageError
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.plan import RecordAt
-from llama_runner.core.printable_text import printable_text
+from llama_runner.core.printable_text import printable
 from llama_runner.request.plan_text import why_text
 from llama_runner.sources.hub.source import HubGguf, HubSafetensors
 
