@@ -14,10 +14,10 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, SourceError, StoreError, UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.configuration import MemoryLimits, launch_of, share_of
-from llama_runner.gateway.model_facts import facts_of
+from llama_runner.gateway.model_description import facts_of
 from llama_runner.gateway.scheduler_state import HOST
 from llama_runner.request.graph_locations import spec_for
 from llama_runner.serving.client_for_model import NOT_SHARED
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.api import Runner
-    from llama_runner.gateway.models import DeclaredModel, ModelFacts
     from llama_runner.gateway.scheduler_state import Event, Sizes
-    from llama_runner.request.results import Prepared
+    from llama_runner.gateway.served_models import DeclaredModel, ModelFacts
+    from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.llama_server.memory_estimate import Need
     from llama_runner.serving.server_process import Server

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
-from llama_runner.gateway.models import Catalogue, DeclaredModel, ServedModel
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway.scheduler_state import Limits, Policy
+from llama_runner.gateway.served_models import Catalogue, DeclaredModel, ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from llama_runner.config.config import Config
     from llama_runner.config.layers import Resolved
-    from llama_runner.config.model import Model
+    from llama_runner.config.table_types import Model
 
 
 def catalogue_from(config: Config, profile: Callable[[str], Mapping[str, str]] | None = None) -> Catalogue:

@@ -13,7 +13,7 @@ from llama_runner.gateway.configuration import launch_of
 from llama_runner.serving.llama_server.launch_spec import DEFAULT_CONTEXT
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.models import Catalogue, DeclaredModel
+    from llama_runner.gateway.served_models import Catalogue, DeclaredModel
 
 
 class ContextGrowth:

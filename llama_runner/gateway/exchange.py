@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.interface import Lease
+    from llama_runner.gateway.route_interface import Lease
 
 MOST_ANSWER = 1 << 20
 """Bytes of an answer that are kept where the access log has answers."""

@@ -17,12 +17,12 @@ import aiohttp
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.children import Child, Children
-from llama_runner.gateway.clients import LOOPBACK, Client
+from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.configuration import MemoryLimits, policies_of
 from llama_runner.gateway.context_growth import ContextGrowth
 from llama_runner.gateway.metrics import Metrics
-from llama_runner.gateway.models import Catalogue, ModelFacts, RunningModel, ServedModel
 from llama_runner.gateway.scheduler import Scheduler
+from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

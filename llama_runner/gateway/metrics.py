@@ -10,8 +10,8 @@ from llama_runner.gateway import scheduler_state as state
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llama_runner.gateway.models import RunningModel
     from llama_runner.gateway.scheduler_state import Effect, Event, Sizes
+    from llama_runner.gateway.served_models import RunningModel
 
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _HELP = {

@@ -10,7 +10,6 @@ import aiohttp
 from aiohttp import web
 
 from llama_runner.gateway.errors import GatewayError, ServerLost
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.ollama_http import (
     LineStream,
     body_of,
@@ -34,16 +33,17 @@ from llama_runner.gateway.ollama_requests import (
     wanted_context,
 )
 from llama_runner.gateway.ollama_responses import ResponseTranslator, Shape, UpstreamError, upstream_error
-from llama_runner.gateway.ollama_values import FOREVER, keep_alive_seconds, time_text
+from llama_runner.gateway.ollama_times import FOREVER, keep_alive_seconds, time_text
 from llama_runner.gateway.request_bodies import with_variant
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from llama_runner.gateway.interface import Lease, Models
-    from llama_runner.gateway.models import ModelFacts
     from llama_runner.gateway.ollama_downloads import Downloads
     from llama_runner.gateway.ollama_requests import UpstreamRequest
+    from llama_runner.gateway.route_interface import Lease, Models
+    from llama_runner.gateway.served_models import ModelFacts
 
     Translate = Callable[[Json, ModelTraits], UpstreamRequest]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest
 from llama_runner.gateway.ollama_messages import (
     Json,

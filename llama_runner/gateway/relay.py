@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp import web
 
-from llama_runner.core.immutable import Value
-from llama_runner.gateway import errors, protocols, request_bodies
-from llama_runner.gateway.interface import client_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.gateway import errors, protocol_errors, request_bodies
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from llama_runner.gateway.exchange import Exchange
@@ -53,7 +53,7 @@ async def relay(request: web.Request, gateway: Gateway, passed: Passed, served: 
                 return await _stream(request, answer, _names(lease, passed.model), lease)
             body = await _read(answer, lease)
             if answer.status >= 400:  # noqa: PLR2004 - an error
-                raise AnswerError(protocols.failure_of_answer(answer.status, body))
+                raise AnswerError(protocol_errors.failure_of_answer(answer.status, body))
     old, new = _names(lease, passed.model)
     body = body.replace(old, new)
     exchange.wrote(body)
@@ -63,7 +63,7 @@ async def relay(request: web.Request, gateway: Gateway, passed: Passed, served: 
 class AnswerError(errors.GatewayError):
     """llama-server answered with an error."""
 
-    def __init__(self, failure: protocols.Failure) -> None:
+    def __init__(self, failure: protocol_errors.Failure) -> None:
         self.failure = failure
         super().__init__(failure.message)
 
@@ -103,10 +103,10 @@ async def _stream(
             chunk = await answer.content.readany()
         except _LOST:
             lease.answered = False
-            failure = protocols.failure_of(errors.ServerLost(lease.model.name))
+            failure = protocol_errors.failure_of(errors.ServerLost(lease.model.name))
             exchange.error = failure.kind
-            protocol = protocols.protocol_of(request.path)
-            await response.write(protocols.stream_error(failure, protocol, exchange.request_id))
+            protocol = protocol_errors.protocol_of(request.path)
+            await response.write(protocol_errors.stream_error(failure, protocol, exchange.request_id))
             break
         data = rest + chunk
         end = len(data) if not chunk else data.rfind(b"\n\n") + 2

@@ -9,15 +9,15 @@ from aiohttp import web
 
 from llama_runner.gateway import request_bodies
 from llama_runner.gateway.errors import BadRequest, Forbidden
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.relay import Passed, relay
+from llama_runner.gateway.route_interface import client_of
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
     from llama_runner.gateway.exchange import Exchange
     from llama_runner.gateway.gateway import Gateway
-    from llama_runner.gateway.models import ServedModel
     from llama_runner.gateway.ollama_downloads import Downloads
+    from llama_runner.gateway.served_models import ServedModel
 
 PASSED = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/reranking"),

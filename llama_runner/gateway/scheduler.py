@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
-from llama_runner.gateway.admission import missing, to_stop
+from llama_runner.gateway.eviction import missing, to_stop
 from llama_runner.gateway.scheduler_state import Effect, Event, Limits, Sizes, Slot, Waiting
 
 if TYPE_CHECKING:

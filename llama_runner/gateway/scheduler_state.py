@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import errors
 
 if TYPE_CHECKING:

@@ -191,6 +191,12 @@ def test_nobody_reads_the_log_and_the_gateway_goes_on(tmp_path: Path, binaries: 
         process.kill()
 
 
+def test_a_process_that_closes_kept_connections_loses_no_request(gateway: Start, fake_programs: Path) -> None:
+    """llama-server closes a connection after each stream, and when it was idle for 5 s, without saying so."""
+    running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=json.dumps({"closes": True, "sentence": "b"}))
+    assert [running.chat("one")[0] for _ in range(3)] == [200] * 3
+
+
 def resident_mib(running: Running) -> float:
     return float(psutil.Process(running.process.pid).memory_info().rss) / (1 << 20)
 

@@ -8,7 +8,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from llama_runner.gateway.metrics import Metrics
-from llama_runner.gateway.models import RunningModel
+from llama_runner.gateway.served_models import RunningModel
 from tests.gateway.conftest import TIGHT, TWO, Running, Start
 from tests.gateway.streams import Stream
 

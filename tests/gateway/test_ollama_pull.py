@@ -20,8 +20,9 @@ from llama_runner.core.errors import StoreError
 from llama_runner.demo import EXAMPLES
 from llama_runner.gateway.created_models import CreatedModels, change_created, read_created
 from llama_runner.gateway.errors import BadRequest
-from llama_runner.gateway.models import Catalogue, DeclaredModel, ServedModel, catalogue_of
-from llama_runner.gateway.pull_jobs import ProgressTranslator, check_repository
+from llama_runner.gateway.ollama_downloads import check_repository
+from llama_runner.gateway.ollama_progress import ProgressTranslator
+from llama_runner.gateway.served_models import Catalogue, DeclaredModel, ServedModel, catalogue_of
 from llama_runner.store import layout
 from tests.fakehub.hub import Hub
 from tests.gateway.conftest import Running
