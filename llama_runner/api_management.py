@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.events import Noticed, Sink
@@ -12,7 +13,6 @@ from llama_runner.store.artifacts import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from llama_runner.config.config import Config
     from llama_runner.config.config_file import ConfigFile
@@ -72,6 +72,14 @@ class Management:
 
             return Config.load(found)
         return found
+
+    def _config_path(self, config: Config | str | os.PathLike[str] | None) -> Path | None:
+        """Return the path of a configuration, or of that of this root, without reading it; None without one."""
+        found = self._config_or_path if config is None else config
+        if found is None:
+            return None
+        named = found if isinstance(found, (str, os.PathLike)) else found.path
+        return Path(os.path.abspath(layout.user_path(named)))  # noqa: PTH100 - links are not followed
 
     @property
     def config_file(self) -> ConfigFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -126,6 +127,49 @@ def test_15_05_reload_restarts_only_what_changed(tmp_path: Path, config: Path) -
     assert changed[0].pid != first.pid
     assert changed[0].context == 512
     assert [each.pid for each in Runner(tmp_path / "root").down(config=config)] == [changed[0].pid]
+
+
+def test_what_serves_one_model_of_the_file_goes_on_with_it_after_a_reload(
+    tmp_path: Path, config: Path, llama_runner: Command
+) -> None:
+    runner, places = Runner(tmp_path / "root"), ("--config", config, "--root", tmp_path / "root")
+    assert llama_runner("up", "b", "--detach", *places).code == 0
+    [first] = running(runner.servers)
+    assert [each.pid for each in runner.reload(config=config)] == [first["pid"]]
+    change(config, "[models.a]\n", "[models.a]\nctx_size = 512\n")
+    assert [each.pid for each in runner.reload(config=config)] == [first["pid"]], "another model changed"
+    change(config, "[models.b]\n", "[models.b]\nctx_size = 512\n")
+    [changed] = runner.reload(config=config)
+    assert (changed.alias, changed.context, changed.pid != first["pid"]) == ("b", 512, True)
+    assert [about["alias"] for about in running(runner.servers)] == ["b"]
+    change(config, "[models.b]", "[models.c]")
+    says(llama_runner("reload", *places), 2, "no model called 'b'")
+    assert [about["alias"] for about in running(runner.servers)] == ["b"], "what runs stays"
+
+
+def test_down_needs_no_file_that_can_be_read(tmp_path: Path, config: Path, llama_runner: Command) -> None:
+    root = tmp_path / "root"
+    places = ("--config", config, "--root", root)
+    assert llama_runner("up", "b", "--detach", *places).code == 0
+    text = config.read_text()
+    config.write_text("this is no TOML")
+    assert llama_runner("down", *places).out.startswith("stopped   b at ")
+    config.write_text(text)
+    assert llama_runner("up", "b", "--detach", *places).code == 0
+    config.unlink()
+    assert llama_runner("down", "--config", "", "--root", root).out.startswith("stopped   b at "), "the only one"
+    assert llama_runner("down", *places).err == "nothing runs for this configuration\n"
+    config.write_text(text)
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace("[models.b]\n", "[models.b]\nctx_size = 512\n"))
+    for path in (config, other):
+        assert llama_runner("up", "b", "--detach", "--config", path, "--root", root).code == 0
+    says(llama_runner("down", "--config", "", "--root", root), 2, "2 configurations run", "--config")
+    for path in (other, config):
+        assert [each.pid for each in Runner(root).down(config=path)]
+    gateway = llama_runner("gateway", "--detach", *places)
+    stop = gateway.out.splitlines()[-1].removeprefix("stop      llama-runner ")
+    assert llama_runner(*shlex.split(stop)).out.startswith("stopped   gateway at ")
 
 
 def test_15_05_the_gateway_keeps_what_it_has_when_the_file_is_wrong(tmp_path: Path, config: Path) -> None:
