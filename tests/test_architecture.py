@@ -262,6 +262,7 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
 
 
 OF_CONFIG = {
+    "convert/converter_corrections.py": "what a correction looks for in its text, on the warm path",
     "library/find_foreign_models.py": "whether a directory is a model of safetensors",
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
