@@ -132,20 +132,22 @@ class Runner(Maker):
         config: Config | str | os.PathLike[str] | None = None,
         locked: bool = False,
         listen: Iterable[str] = (),
+        log_prompts: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> ServerEntry:
         """Prepare declared models and serve them in the background; return the entry of what answers.
 
-        One model is served as ``detach`` serves it. Several, or one with ``listen``, are served by the gateway, at the
-        addresses of ``listen`` or else of the configuration. What runs already with the same launch stays; ``down``
-        stops it. The other arguments are those of ``deployment``.
+        One model is served as ``detach`` serves it. Several, or one with ``listen`` or ``log_prompts``, are served by
+        the gateway, at the addresses of ``listen`` or else of the configuration. With ``log_prompts`` its log has
+        prompts and answers. What runs already with the same launch stays; ``down`` stops it. The other arguments are
+        those of ``deployment``.
         """
         from llama_runner.serving.server_entry import ServerEntry  # noqa: PLC0415 - not on the warm path
 
         deployment = self.deployment(*names, config=config, locked=locked)
         prepared, listen = deployment.prepare(self.prepare), tuple(listen)
-        if listen or not deployment.is_one_server:
-            return deployment.start_gateway(listen, cancelled)
+        if listen or log_prompts or not deployment.is_one_server:
+            return deployment.start_gateway(listen, cancelled, log_prompts=log_prompts)
         [(name, layers)] = deployment.models.items()
         server = self.detach(
             prepared[name],

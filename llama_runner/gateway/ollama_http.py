@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from llama_runner.gateway.relay import Exchange
-    from llama_runner.gateway.route_interface import Models
+    from llama_runner.gateway.route_interface import Exchange, Models
 
 NDJSON = "application/x-ndjson"
 _CHAT = "/v1/chat/completions"
@@ -38,6 +37,7 @@ async def body_of(request: web.Request) -> Json:
         raise BadRequest("missing request body")
     found = parsed(content)
     check(_CHAT, found)
+    exchange_of(request).body = found
     return found
 
 

@@ -303,16 +303,10 @@ class Scheduler:
 
     def _stop_idle(self, now: float) -> None:
         for slot in list(self._ready.values()):
-            if slot.is_idle:
-                expired = slot.expires_at is not None and now >= slot.expires_at and not self.queued(slot.policy.name)
-                if self.is_closing:
-                    self._stop(slot, "closing")
-                elif slot.is_outdated:
-                    self._stop(slot, "changed")
-                elif slot.is_unloading:
-                    self._stop(slot, "unloaded")
-                elif expired:
-                    self._stop(slot, "idle")
+            if slot.is_idle and self.is_closing:
+                self._stop(slot, "closing")
+            elif slot.is_idle and (cause := slot.cause_to_stop(now, self.queued(slot.policy.name))) is not None:
+                self._stop(slot, cause)
 
     def _finish_closing(self, now: float) -> None:
         if not self.is_closing:
