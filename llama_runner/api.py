@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
+from llama_runner.api_preparation import Maker
 from llama_runner.core.events import Noticed, Warned
 from llama_runner.core.option_values import wrong_value_error
-from llama_runner.maker import Maker
 from llama_runner.request.graph_locations import spec_for
-from llama_runner.request.results import Prepared
+from llama_runner.request.result_types import Prepared
 from llama_runner.request.runner_methods import public_method
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
 from llama_runner.serving.llama_server.memory_check import checked

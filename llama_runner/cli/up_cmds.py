@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli import text_output
 from llama_runner.cli.command_runner import runner_for
-from llama_runner.cli.declared_models import config_path
+from llama_runner.cli.declared_model_arguments import config_path
+from llama_runner.cli.escaped_output import say, unblock_streams
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say, unblock_streams
 from llama_runner.config.errors import no_config_error
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,13 +136,13 @@ def _run_one(given: dict[str, Any], deployment: Deployment) -> None:
 def _serve(deployment: Deployment, given: dict[str, Any]) -> None:
     """Serve with the gateway in this process, until a signal."""
     try:
-        from llama_runner.gateway import process  # noqa: PLC0415 - loads aiohttp
+        from llama_runner.gateway import main_process  # noqa: PLC0415 - loads aiohttp
     except ModuleNotFoundError as error:
         from llama_runner.config.errors import no_gateway_error  # noqa: PLC0415 - only then
 
         raise no_gateway_error(error.name) from None
     unblock_streams()
-    process.serve(deployment.gateway_arguments(given["listen"]), _writer(as_json=given["as_json"]))
+    main_process.serve(deployment.gateway_arguments(given["listen"]), _writer(as_json=given["as_json"]))
 
 
 def _writer(*, as_json: bool) -> Callable[[str], None] | None:

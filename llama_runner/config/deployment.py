@@ -6,15 +6,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import no_models_error
-from llama_runner.config.used_files import remember_config
-from llama_runner.core.immutable import Value
-from llama_runner.request.graph import graph_of
+from llama_runner.config.files_for_gc import remember_config
+from llama_runner.core.immutable_values import Value
 from llama_runner.request.graph_locations import forecast_of, spec_for
 from llama_runner.request.joint_preparation import JointPreparation
 from llama_runner.request.lock_file import NAME as LOCK_FILE
+from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_text import why_text
-from llama_runner.request.resolve import Request
-from llama_runner.serving import find_and_stop, gateway_process, registry, server_log
+from llama_runner.request.resolve_request import Request
+from llama_runner.serving import find_and_stop, gateway_process, server_log, server_registry
 from llama_runner.serving.errors import NoSuchServer
 from llama_runner.serving.server_entry import ServerEntry
 from llama_runner.store import layout
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llama_runner.request.joint_preparation import JointPlan
     from llama_runner.request.options import RunnerKeywords
     from llama_runner.request.remote_stores import Opened
-    from llama_runner.request.results import Prepared
+    from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.store.artifacts import Store
 
@@ -150,7 +150,9 @@ class Deployment:
 
     def running(self) -> list[dict[str, Any]]:
         """Return the entries of the servers and gateways that run for this configuration."""
-        return [about for about in registry.running(self.servers) if about.get("config") == str(self.config.path)]
+        return [
+            about for about in server_registry.running(self.servers) if about.get("config") == str(self.config.path)
+        ]
 
     def down(self) -> list[ServerEntry]:
         """Stop what runs for this configuration, and return the entries of that."""

@@ -7,9 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.errors import ConfigError, Mistake, did_you_mean, dotted, no_such_config_error
-from llama_runner.config.keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
+from llama_runner.config.known_keys import MODEL_OPTIONS, ROOT, SAMPLING, SAMPLING_FLAGS, SHARED_OPTIONS, Section
 from llama_runner.config.toml import TOMLDecodeError, loads
-from llama_runner.config.values import WrongValue, has_secret, is_too_large, path_of, read_value, shown
+from llama_runner.config.value_types import WrongValue, has_secret, is_too_large, path_of, read_value, shown
 from llama_runner.core.errors import UsageError
 from llama_runner.serving.llama_server.launch_spec import instead_of
 from llama_runner.serving.llama_server.option_paths import absolute_options
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from llama_runner.core.option import Option
+    from llama_runner.core.option_definition import Option
 
 LARGEST = 4 << 20
 """Bytes of a file at most."""
@@ -84,7 +84,7 @@ class Reader:
     def line_of(self, path: Path, keys: Keys) -> int | None:
         """Return the line of a key in a file that was read; None if the file does not hold the key."""
         if path not in self._lines:
-            from llama_runner.config.lines import lines_of  # noqa: PLC0415 - only for messages
+            from llama_runner.config.toml_statements import lines_of  # noqa: PLC0415 - only for messages
 
             self._lines[path] = lines_of(self.files[path])
         return self._lines[path].get(keys)

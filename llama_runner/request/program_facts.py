@@ -12,9 +12,9 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value, field
-from llama_runner.core.record import TREE
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.llama_cpp import backends, cmake
 from llama_runner.llama_cpp.build_selection import open_chosen, open_programs
 from llama_runner.llama_cpp.gpu_detection import find_gpus

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
-from llama_runner.serving.registry import logs_in_use
+from llama_runner.serving.server_registry import logs_in_use
 from llama_runner.store.layout import log_place
 
 if TYPE_CHECKING:

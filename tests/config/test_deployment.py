@@ -18,7 +18,7 @@ from llama_runner import Runner
 from llama_runner.config.config import Config
 from llama_runner.core.errors import ServerError, UsageError
 from llama_runner.core.events import Event, StepFinished, StepStarted
-from llama_runner.serving.registry import running
+from llama_runner.serving.server_registry import running
 from tests.conftest import Command, says
 
 TWO = """
