@@ -26,7 +26,7 @@ HEAVY = {
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
     "llama_runner.root_status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
-    "fsspec", "s3fs", "cyclonedx", "packageurl",
+    "fsspec", "s3fs", "cyclonedx", "packageurl", "_hashlib", "ssl", "tomllib",
 }  # fmt: skip
 
 
@@ -315,6 +315,17 @@ def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -
     done = subprocess.run([sys.executable, "-c", WARM, str(binaries)], check=True, capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))
     assert sorted(loaded & HEAVY) == []
+
+
+def test_a_warm_start_compiles_no_annotations(binaries: Path) -> None:
+    code = (  # namedtuples of the standard library compile a function, which does not load the compiler's tree
+        "import sys\ncompiled = []\n"
+        "sys.addaudithook(lambda name, args: compiled.append(args[0]) if name == 'compile' else None)\n"
+        f"from llama_runner.cli.entry_point import main\nmain(['plan', '--demo', '--root', {str(binaries)!r}])\n"
+        "sys.stderr.write(repr([each for each in compiled if not each.startswith(b'lambda _cls')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]"
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:
