@@ -262,6 +262,7 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
 
 OF_CONFIG = {
     "library/foreign_stores.py": "whether a directory is a model of safetensors",
+    "convert/converter_corrections.py": "which models a correction concerns",
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",

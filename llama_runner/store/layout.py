@@ -150,6 +150,11 @@ def memory_needs(private: Path) -> Path:
     return private / "memory"
 
 
+def chat_templates(private: Path) -> Path:
+    """Return the directory of what programs said of chat templates."""
+    return private / "templates"
+
+
 def speeds(private: Path) -> Path:
     """Return the directory of the measured rates of this machine."""
     return private / "speed"
