@@ -155,6 +155,11 @@ def parsed_files(private: Path) -> Path:
     return private / "parsed"
 
 
+def chat_templates(private: Path) -> Path:
+    """Return the directory of what programs said of chat templates."""
+    return private / "templates"
+
+
 def speeds(private: Path) -> Path:
     """Return the directory of the measured rates of this machine."""
     return private / "speed"
