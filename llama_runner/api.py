@@ -14,13 +14,12 @@ from llama_runner.core.option_values import wrong_value_error
 from llama_runner.request.graph_locations import spec_for
 from llama_runner.request.result_types import Prepared
 from llama_runner.request.runner_methods import public_method
+from llama_runner.serving.launch_check import checked
 from llama_runner.serving.llama_server.launch_spec import ServerOptions, ServerSpec
-from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.model_deletion import checked_for_deletion, until_there
 from llama_runner.serving.port_check import check_launch, check_users
 from llama_runner.serving.server_log import new_name
 from llama_runner.serving.server_process import Server
-from llama_runner.store import layout
 
 if TYPE_CHECKING:
     import os
@@ -74,7 +73,7 @@ class Runner(Maker):
         was deleted since is a ``ServerError``: prepare it again, as ``serve`` does by itself.
         """
         spec, log_name = self._checked(prepared, server), new_name()
-        memory = checked(spec, layout.memory_needs(self.store.private), self._sink)
+        memory = checked(spec, self.store.private, self._sink)
         with checked_for_deletion(prepared.model, self.root):
             running = Server(
                 spec,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
-from llama_runner.gateway.eviction import missing, to_stop
+from llama_runner.gateway.eviction import missing, needed_and_available, to_stop
 from llama_runner.gateway.scheduler_state import Effect, Event, Limits, Sizes, Slot, Waiting
 
 if TYPE_CHECKING:
@@ -264,10 +264,8 @@ class Scheduler:
         elif self._measured_at < since:
             self._measure()
         else:
-            assert slot.need is not None
-            rows = [(place, slot.need[place], slot.need[place] - over) for place, over in lacks.items()]
             for request in self._requests_for(slot):
-                self._refuse(request, errors.NeverFits(slot.policy.name, rows))
+                self._refuse(request, errors.NeverFits(slot.policy.name, needed_and_available(slot, lacks)))
         return True
 
     def _make_room(self, slot: Slot, since: float, now: float) -> None:
