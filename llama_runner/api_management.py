@@ -121,17 +121,21 @@ class Management:
         )
 
     def _declared_models(self) -> DeclaredModels:
-        """Return what the configuration declares, and what those declare that were used with this root."""
+        """Return what the configuration and those that were used with this root declare, and what clients pulled."""
         from llama_runner.config.files_for_gc import used_configs  # noqa: PLC0415 - not on the warm path
-        from llama_runner.library.declared_models import DeclaredModels  # noqa: PLC0415
+        from llama_runner.library.declared_models import DeclaredModels, pulled_by_clients  # noqa: PLC0415
+        from llama_runner.sources.hub.names import bare_source  # noqa: PLC0415
 
+        pulled = pulled_by_clients(self.store.private)
         own = [] if self.config is None else [self.config]
         found = [*own, *used_configs(self.store.private, self._sink, own)]
+        found_pulled = frozenset(map(bare_source, pulled.values()))
         if not found:
-            return DeclaredModels()
+            return DeclaredModels(pulled, pulled=found_pulled)
         from llama_runner.config.store_names import store_names  # noqa: PLC0415 - only with a file
 
-        return DeclaredModels(*store_names(found))
+        names, sources = store_names(found)
+        return DeclaredModels({**pulled, **names}, sources, found_pulled)
 
     @property
     def services(self) -> Services:
