@@ -126,6 +126,10 @@ class Process:
             self._urls = urls
             self._register(gateway)
             notify_ready(os.environ)
+            for name in (model.name for model in self._config.models.values() if model.sessions):
+                self._tell(
+                    "warned", what="sessions", text=f"{name}: sessions are not saved yet; the key changes nothing"
+                )
             self._tell("gateway_ready", urls=urls, pid=os.getpid(), models=list(gateway.catalogue.declared))
             await ending.wait()
             self._tell("gateway_stopping")
