@@ -43,11 +43,7 @@ class Management:
         lock_timeout: float = 6 * 3600,
         config: Config | str | os.PathLike[str] | None = None,
     ) -> None:
-        self.root = layout.find_root(root)
-        if not os.path.isdir(self.root) and os.path.lexists(self.root):  # noqa: PTH112 - an error is False
-            from llama_runner.store.errors import bad_root_error  # noqa: PLC0415 - not on the warm path
-
-            raise bad_root_error(self.root)
+        self.root = layout.usable_root(root)
         self.store = Store(self.root, on_event)
         self._sink, self._lock_timeout = on_event, lock_timeout
         self._remotes: Opened = {}

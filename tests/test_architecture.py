@@ -345,6 +345,14 @@ def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_
     assert json.loads(done.stdout) == [[], True]
 
 
+def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
+    code = "import json, sys\nimport llama_runner.gateway.main_process\nprint(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = HEAVY - {"asyncio", "email", "llama_runner.gateway", "aiohttp", "concurrent.futures", "shutil"}
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_locations"}
+    assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
+
+
 def test_importing_the_converter_is_cheap() -> None:
     code = "import llama_runner.convert, sys; print('numpy' in sys.modules or 'gguf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
