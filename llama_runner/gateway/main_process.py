@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, cast
 from aiohttp import web
 
 from llama_runner.config.config import Config
-from llama_runner.core.errors import Interrupted, LlamaRunnerError
+from llama_runner.core.errors import Interrupted, LlamaRunnerError, UsageError
 from llama_runner.core.events import Warned
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.access_control import read_keys
@@ -24,6 +24,7 @@ from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.listeners import address_of, check_addresses, forget, listen, tls_context
 from llama_runner.gateway.ollama_downloads import PullRules
+from llama_runner.gateway.tracing import Tracing, tracing_from
 from llama_runner.serving import tuned_profiles
 from llama_runner.serving.gateway_process import register_gateway
 from llama_runner.serving.server_log import Log
@@ -114,7 +115,8 @@ class Process:
         memory = MemoryLimits(**table.memory.__dict__)
         gateway = Gateway(self._root, self._load, self._catalogue(self._config), memory=memory, limits=limits)
         gateway.observers.append(self._on_scheduling)
-        application = Application(gateway, self._settings)
+        tracing = self._tracing()
+        application = Application(gateway, self._settings, tracing)
         server = web.AppRunner(application.web, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         try:
             await server.setup()
@@ -156,6 +158,8 @@ class Process:
                 await gateway.close(0.0)
             await server.cleanup()
             forget(self._addresses)
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
         self._tell("gateway_stopped")
 
     def _start_reload(self, application: Application) -> None:
@@ -199,6 +203,14 @@ class Process:
         """Write events of the pipeline and of servers. Called from threads."""
         if isinstance(event, Warned):
             self._tell("warned", what=event.what, text=event.text)
+
+    def _tracing(self) -> Tracing | None:
+        """Return what makes traces; without a usable exporter there is a warning, and none are made."""
+        try:
+            return tracing_from(os.environ)
+        except UsageError as error:
+            self._tell("warned", what="traces", text=str(error), hint=error.hint)
+            return None
 
     def _on_scheduling(self, what: state.Event | state.Effect) -> None:
         """Write down which models are loaded and stopped, and which fail."""
