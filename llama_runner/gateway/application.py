@@ -18,6 +18,8 @@ from llama_runner.gateway.access import Keys, is_allowed_origin, is_local_host, 
 from llama_runner.gateway.clients import LOOPBACK, Client
 from llama_runner.gateway.created_models import CreatedStore
 from llama_runner.gateway.jobs import Jobs
+from llama_runner.gateway.management.manager import Manager, Process
+from llama_runner.gateway.management.routes import add_routes as add_management_routes
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
 from llama_runner.gateway.relay import AnswerError, Exchange
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = ("/health",)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 _MAX_BODY = 64 << 20
 _STRANGER = Client(name="unknown", models=())
 
@@ -57,7 +59,7 @@ class Settings(Value):
 class Application:
     """Answers requests at every address of the gateway."""
 
-    def __init__(self, gateway: Gateway, settings: Settings) -> None:
+    def __init__(self, gateway: Gateway, settings: Settings, process: Process | None = None) -> None:
         self.gateway, self.settings = gateway, settings
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
@@ -66,6 +68,8 @@ class Application:
         self._created = CreatedStore(gateway.root)
         self.jobs = Jobs()
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls, self.jobs)
+        manager = Manager(gateway, self._created, self._downloads, self.jobs, process or Process())
+        add_management_routes(self.web, manager)
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""

@@ -19,6 +19,7 @@ from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.children import Child, Children
 from llama_runner.gateway.clients import LOOPBACK, Client
 from llama_runner.gateway.configuration import MemoryLimits, policies_of
+from llama_runner.gateway.event_log import EventLog
 from llama_runner.gateway.metrics import Metrics
 from llama_runner.gateway.models import Catalogue, ModelFacts, RunningModel, ServedModel
 from llama_runner.gateway.scheduler import Scheduler
@@ -75,6 +76,7 @@ class Gateway:
         self.runner = runner
         self.catalogue = catalogue
         self.metrics = Metrics()
+        self.events = EventLog()
         self.children = Children(runner, memory or MemoryLimits(), self.tell)
         self.scheduler = Scheduler(policies_of(catalogue), limits)
         self.started_at = time.time()
@@ -87,6 +89,8 @@ class Gateway:
         self._tasks: set[asyncio.Task[None]] = set()
         self._declared = dict(catalogue.declared)
         """Also of models that are not declared any more and still run."""
+        self._pins: dict[str, bool] = {}
+        """What clients said of declared models; it counts more than the configuration."""
         self._changed = asyncio.Event()
         self._quit = asyncio.Event()
         self.session = aiohttp.ClientSession(
@@ -214,10 +218,21 @@ class Gateway:
 
     async def declare(self, catalogue: Catalogue) -> None:
         """Serve other names or models from now on. Only models whose launch differs are stopped."""
+        pinned = {
+            name: catalogue.declared[name].replace(pin=pin)
+            for name, pin in self._pins.items()
+            if name in catalogue.declared
+        }
+        catalogue = catalogue.replace(declared={**catalogue.declared, **pinned})
         self.catalogue = catalogue
         self.children.look_again()
         self._declared |= catalogue.declared
         self.tell(state.Reload(policies_of(catalogue)))
+
+    async def pin(self, name: str, *, wanted: bool) -> None:
+        """Pin a model, or end that, until this process ends, whatever the configuration says."""
+        self._pins[self.catalogue.find(name).declared] = wanted
+        await self.declare(self.catalogue)
 
     @property
     def is_closed(self) -> bool:
@@ -246,6 +261,7 @@ class Gateway:
         try:
             while self._events:
                 self.metrics.on_event(self._events[0])
+                self.events.note(self._events[0])
                 for effect in self.scheduler.handle(self._events.popleft(), time.monotonic()):
                     self._carry_out(effect)
         finally:
@@ -255,6 +271,7 @@ class Gateway:
 
     def _carry_out(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one line for each effect
         self.metrics.on_effect(effect)
+        self.events.note(effect)
         if isinstance(effect, state.Grant):
             future, child = self._futures.get(effect.id), self.children.ready.get(effect.model)
             if future is None or future.done():

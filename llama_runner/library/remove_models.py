@@ -91,8 +91,16 @@ def nothing_left_error(model: Model) -> UsageError:
     return UsageError(f"nothing of {model.title} is here but its records", hint="it was deleted before")
 
 
-def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force: bool, sink: Sink) -> Removal:
-    """Return what would be deleted. Writes nothing.
+def look(
+    store: Store,
+    names: Sequence[str],
+    *,
+    declared: DeclaredModels,
+    force: bool,
+    sink: Sink,
+    in_use: bool = False,
+) -> Removal:
+    """Return what would be deleted, with ``in_use`` also of what a server uses. Writes nothing.
 
     Raises ``UsageError`` for names that mean no model or several, and without ``force`` for models to keep, in a lock
     file or declared; ``StoreError`` for what a server uses.
@@ -101,6 +109,7 @@ def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force:
         raise UsageError("no model is named", hint="llama-runner models list shows what is there")
     inventory = Inventory(store.root)
     models, kept, locked = models_of(inventory), kept_models(store.private), lock_roots(store.private, sink)
+    protected = ((kept.has, is_kept_error), (locked.has, is_locked_error), (declared.has, is_declared_error))
     found: dict[str, Artifact] = {}
     titles: dict[str, None] = {}
     left: dict[str, str] = {}
@@ -109,14 +118,12 @@ def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force:
             raise unfinished_name_error(name)
         selection = select(models, declared.names.get(name, name), beginnings=False)
         there = [each for each in selection.artifacts if each.bytes is not None]
-        _check_servers(selection, there)
+        if not in_use:
+            _check_servers(selection, there)
         for model in selection.models:
-            if kept.has(model) and not force:
-                raise is_kept_error(model)
-            if locked.has(model) and not force:
-                raise is_locked_error(model)
-            if declared.has(model) and not force:
-                raise is_declared_error(model)
+            for protects, error in protected:
+                if protects(model) and not force:
+                    raise error(model)
             if any(each in there for each in model.artifacts):
                 titles[model.title] = None
             left |= {path: f"its record cannot be read: {why}" for path, why in model.problems.items()}
