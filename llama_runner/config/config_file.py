@@ -13,7 +13,7 @@ from llama_runner.config.errors import ConfigError
 from llama_runner.config.reader import text_of
 from llama_runner.config.shown import effective
 from llama_runner.core.errors import StoreError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

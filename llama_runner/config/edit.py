@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.config.config import Config
 from llama_runner.config.errors import ConfigError, dotted
 from llama_runner.config.key_path import Keys, read_key, read_typed
-from llama_runner.config.lines import renamed, without
 from llama_runner.config.reader import LARGEST, can_be_name, text_of
 from llama_runner.config.toml import TOMLDecodeError, loads
+from llama_runner.config.toml_statements import renamed, without
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 from llama_runner.system.files import write_atomically
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.plan import Reason
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.doctor import hardware_report
 from llama_runner.doctor.machine_probes import Machine
 from llama_runner.system import hardware

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ExitCode, LlamaRunnerError, ServerError
 from llama_runner.core.events import snake_case
-from llama_runner.core.printable import printable, printable_message
+from llama_runner.core.printable_text import printable, printable_message
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -199,14 +199,16 @@ class LoadingCrashed(GatewayError):
 
 
 class ServerLost(GatewayError):
-    """The process of a model ended, or closed the connection, while it answered this request."""
+    """The process of a model ended, or closed the connection, while it answered a request."""
 
     status = 502
     kind = "server_lost"
 
-    def __init__(self, name: str, reason: str = "its process ended") -> None:
-        self.name, self.reason = name, reason
-        super().__init__(f"model {name!r} stopped while it answered: {reason}", hint="send the request again")
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"model {name!r} stopped while it answered: the connection broke", hint="send the request again"
+        )
 
 
 class Closing(GatewayError):

@@ -13,8 +13,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import CallFailed, GatewayError, error_json
 from llama_runner.gateway.worker_process import Question, WorkerProcess
 from llama_runner.system.utc_time import utc_text

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.core.immutable import Value
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError, UnknownModel
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.jobs import Jobs, Work
-from llama_runner.gateway.models import DeclaredModel
 from llama_runner.gateway.ollama_http import LineStream, body_of, check_manages, client_error, name_in, served_name
 from llama_runner.gateway.ollama_names import LATEST, find_name, plain_name
 from llama_runner.gateway.ollama_progress import ProgressTranslator
 from llama_runner.gateway.ollama_requests import streams
+from llama_runner.gateway.route_interface import client_of
+from llama_runner.gateway.served_models import DeclaredModel
 from llama_runner.gateway.worker_process import Question
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from llama_runner.gateway.created_models import CreatedStore
-    from llama_runner.gateway.interface import Models
     from llama_runner.gateway.ollama_messages import Json
+    from llama_runner.gateway.route_interface import Models
 
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?(:[\w.-]+)?", re.ASCII)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_runner.core.digest import short_hash
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 
 Json = dict[str, Any]
 

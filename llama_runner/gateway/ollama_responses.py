@@ -10,11 +10,11 @@ import json
 import re
 from typing import Any, Literal
 
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import GatewayError
 from llama_runner.gateway.ollama_messages import Json, ollama_calls
-from llama_runner.gateway.ollama_values import nanoseconds
-from llama_runner.gateway.protocols import failure_of_answer
+from llama_runner.gateway.ollama_times import nanoseconds
+from llama_runner.gateway.protocol_errors import failure_of_answer
 
 Shape = Literal["chat", "generate"]
 """Whose responses: of ``/api/chat`` (``message``) or of ``/api/generate`` (``response``)."""

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.ollama_downloads import Downloads
 from llama_runner.gateway.ollama_http import body_of, error_response, name_in, served_name
 from llama_runner.gateway.ollama_inference import Inference
 from llama_runner.gateway.ollama_manage import Management
 from llama_runner.gateway.ollama_models import listed_model, running_model, shown_model
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from llama_runner.gateway.created_models import CreatedStore
-    from llama_runner.gateway.interface import Models
     from llama_runner.gateway.jobs import Jobs
-    from llama_runner.gateway.models import ModelFacts
     from llama_runner.gateway.ollama_downloads import PullRules
+    from llama_runner.gateway.route_interface import Models
+    from llama_runner.gateway.served_models import ModelFacts
 
 Json = dict[str, Any]
 

@@ -7,13 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.library.models import quantization_of, role_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.library.list_models import quantization_of, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llama_runner.library.models import Model
+    from llama_runner.library.list_models import Model
     from llama_runner.store.inventory import Artifact
 
 _SHOWN = 8

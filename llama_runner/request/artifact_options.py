@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_runner.core.option import Option
+from llama_runner.core.option_definition import Option
 
 MODEL = (
     Option(
@@ -143,6 +143,17 @@ CONVERSION = (
         "Keep the converted file after quantizing.",
         kind="flag",
         default=False,
+    ),
+    Option(
+        "check",
+        ("--no-check",),
+        "conversion",
+        "Do not compare tokens and template of a converted model with its original.",
+        kind="flag",
+        default=True,
+        default_text="",
+        environment="LLAMA_RUNNER_NO_CHECK",
+        parameter="no_check",
     ),
 )
 

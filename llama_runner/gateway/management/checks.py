@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest
 
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.api import Runner
 from llama_runner.core.errors import LlamaRunnerError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway.errors import GatewayError, UnknownModel, gateway_error
 from llama_runner.gateway.ollama_names import find_name
 from llama_runner.gateway.worker_process import Question, Workers

@@ -12,16 +12,16 @@ from llama_runner.gateway.jobs import Work
 from llama_runner.gateway.management.running import states
 from llama_runner.gateway.ollama_downloads import check_repository
 from llama_runner.gateway.ollama_names import find_name, plain_name
+from llama_runner.library.list_models import time_text
 from llama_runner.library.model_names import Selection, select
-from llama_runner.library.models import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llama_runner.gateway.management.manager import Manager
     from llama_runner.gateway.management.operation import Call
-    from llama_runner.gateway.models import DeclaredModel, ServedModel
-    from llama_runner.library.models import Model
+    from llama_runner.gateway.served_models import DeclaredModel, ServedModel
+    from llama_runner.library.list_models import Model
 
 Json = dict[str, Any]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.gateway.management.schema_parts import TEXT
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from llama_runner.gateway.clients import Client
+    from llama_runner.gateway.client_rights import Client
     from llama_runner.gateway.management.manager import Manager
 
 Json = dict[str, Any]

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from llama_runner.gateway.access import is_same_origin
-from llama_runner.gateway.clients import LOOPBACK
+from llama_runner.gateway.access_control import is_same_origin
+from llama_runner.gateway.client_rights import LOOPBACK
 from llama_runner.gateway.errors import BadRequest, Forbidden, GatewayError
-from llama_runner.gateway.interface import client_of
 from llama_runner.gateway.management import openapi
 from llama_runner.gateway.management.checks import check, from_text
 from llama_runner.gateway.management.operation import PREFIX, Call, Operation
 from llama_runner.gateway.management.operations import OPERATIONS
 from llama_runner.gateway.management.running import Ticker
 from llama_runner.gateway.request_bodies import parsed
+from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from llama_runner.gateway.clients import Client
+    from llama_runner.gateway.client_rights import Client
     from llama_runner.gateway.management.manager import Manager
 
 Json = dict[str, Any]
