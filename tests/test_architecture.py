@@ -18,15 +18,15 @@ import pytest
 from tests.conftest import Command
 from tests.ladder import LADDER, PACKAGE
 
-ALONE = frozenset({"api", "maker", "management", "status", "pytest_plugin", "pytest_servers"})
+ALONE = frozenset({"api", "api_preparation", "api_management", "root_status", "pytest_plugin", "pytest_servers"})
 
 HEAVY = {
     "shutil", "numpy", "gguf", "huggingface_hub", "httpx", "httpx2",
     "click", "rich", "tqdm", "sqlite3", "safetensors", "filelock", "yaml", "tomlkit",
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
-    "llama_runner.status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
-    "fsspec", "s3fs", "cyclonedx", "packageurl",
+    "llama_runner.root_status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
+    "fsspec", "s3fs", "cyclonedx", "packageurl", "_hashlib", "ssl", "tomllib",
 }  # fmt: skip
 
 
@@ -150,7 +150,7 @@ socket.socket.connect = refuse
 from llama_runner import Runner
 prepared = Runner(sys.argv[1]).prepare(demo=True)
 assert prepared.ran == (), prepared.ran
-from llama_runner.cli import plan_model, serve_model, start, text_output
+from llama_runner.cli import entry_point, plan_model, serve_model, text_output
 json.dump(sorted(sys.modules), sys.stdout)
 """
 
@@ -160,7 +160,7 @@ READERS = {
     *(
         "system/gpu_memory.py",
         "serving/reaper.py",
-        "serving/registry.py",
+        "serving/server_registry.py",
         "serving/llama_server/memory_check.py",
         "serving/port_owner.py",
     ),
@@ -236,7 +236,7 @@ NAMES = {
 }
 """Parts of such paths, which nobody but the layout joins to a directory."""
 OTHER_PATHS = {
-    "library/foreign_stores.py": "LM Studio's directory is called models",
+    "library/find_foreign_models.py": "LM Studio's directory is called models",
     "library/ollama_store.py": "Ollama's too",
     "sources/hub/names.py": "addresses of the Hub have /models/ too",
     "doctor/hardware_report.py": "/sys/bus/pci has files called vendor",
@@ -262,7 +262,8 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
 
 
 OF_CONFIG = {
-    "library/foreign_stores.py": "whether a directory is a model of safetensors",
+    "convert/converter_corrections.py": "what a correction looks for in its text, on the warm path",
+    "library/find_foreign_models.py": "whether a directory is a model of safetensors",
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
     "convert/families/pooling.py": "config.json of a module of sentence-transformers",
@@ -314,6 +315,17 @@ def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -
     done = subprocess.run([sys.executable, "-c", WARM, str(binaries)], check=True, capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))
     assert sorted(loaded & HEAVY) == []
+
+
+def test_a_warm_start_compiles_no_annotations(binaries: Path) -> None:
+    code = (  # namedtuples of the standard library compile a function, which does not load the compiler's tree
+        "import sys\ncompiled = []\n"
+        "sys.addaudithook(lambda name, args: compiled.append(args[0]) if name == 'compile' else None)\n"
+        f"from llama_runner.cli.entry_point import main\nmain(['plan', '--demo', '--root', {str(binaries)!r}])\n"
+        "sys.stderr.write(repr([each for each in compiled if not each.startswith(b'lambda _cls')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]"
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:

@@ -116,6 +116,8 @@ def server_options(values: Mapping[str, Any], *, fixed: tuple[str, ...] = ()) ->
     asked = ServerOptions(extra=options.extra, fixed=fixed, names=declared.names if declared else (), **read)
     if options["profile"] is None:
         return asked
-    from llama_runner.serving import profiles  # noqa: PLC0415 - only for a profile
+    from llama_runner.serving import tuned_profiles  # noqa: PLC0415 - only for a profile
 
-    return profiles.apply(profiles.read(layout.profiles(layout.find_root(options["root"])), options["profile"]), asked)
+    return tuned_profiles.apply(
+        tuned_profiles.read(layout.profiles(layout.find_root(options["root"])), options["profile"]), asked
+    )

@@ -11,9 +11,9 @@ import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from llama_runner.cli.safe_output import at_end, is_live, joined, terminal_of
+from llama_runner.cli.escaped_output import at_end, is_live, joined, terminal_of
 from llama_runner.core import events
-from llama_runner.core.printable import printable, printable_message
+from llama_runner.core.printable_text import printable, printable_message
 from llama_runner.core.sizes import size_text
 from llama_runner.request.plan_text import reason_text, why_text
 from llama_runner.serving.llama_server.served_task import described, purpose_of
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from llama_runner.cli.progress_bars import ProgressBars
     from llama_runner.config.deployment import DeploymentPlan
-    from llama_runner.request.results import PlanResult, Prepared
+    from llama_runner.request.result_types import PlanResult, Prepared
+    from llama_runner.root_status import Status
     from llama_runner.serving.running_server import RunningServer
     from llama_runner.serving.server_process import Server
-    from llama_runner.status import Status
 
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 10.0

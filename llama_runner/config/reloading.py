@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.config.deployment import Deployment
-    from llama_runner.request.results import Prepared
+    from llama_runner.request.result_types import Prepared
 
 
 def nothing_runs_error(path: Path) -> ServerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.config.config import names_of
-from llama_runner.config.values import is_path, path_of
+from llama_runner.config.value_types import is_path, path_of
 from llama_runner.core.errors import LlamaRunnerError
 from llama_runner.sources.hub.names import parse
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llama_runner.config.config import Config
-    from llama_runner.config.model import Model
+    from llama_runner.config.table_types import Model
 
 
 def store_names(configs: Iterable[Config]) -> tuple[dict[str, str], frozenset[str]]:

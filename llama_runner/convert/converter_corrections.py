@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.families import ARCHITECTURES
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,18 @@ CORRECTIONS: tuple[Correction, ...] = (
         has=("tokenizer.json",),
         lacks=("tokenizer.model",),
         unless=("tokenizer.json", r'TemplateProcessing|"byte_fallback"\s*:\s*true'),
+    ),
+    Correction(
+        "a LlamaTokenizer that transformers 5 saved got BOS before each text, whatever its tokenizer.json says",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json", "tokenizer_config.json"),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer_config.json", r'(?s)^(?!.*"backend"\s*:)|"TokenizersBackend"'),
+    ),
+    Correction(
+        "the rotated part of a GPT-NeoX that transformers 5 saved was taken to be a quarter",
+        families=("gptneox",),
+        unless=("config.json", r'(?s)^(?!.*"rope_parameters").*$|"rotary_pct"'),
     ),
 )
 """All corrections since the first version, the oldest first."""

@@ -184,7 +184,7 @@ def _architectures(part: object) -> list[str]:
 
 def _context(config: Mapping[str, Any]) -> int | None:
     """Return the context length of the model or of its text part; None if it is invalid."""
-    from llama_runner.convert.config_limits import POSITIONS  # noqa: PLC0415 - few models need it
+    from llama_runner.convert.config_number_limits import POSITIONS  # noqa: PLC0415 - few models need it
 
     parts: list[Any] = [config, *(config.get(part) for part in _INNER[:-1])]
     for part in parts:
@@ -209,10 +209,31 @@ def splits_by_structure(directory: Path) -> str | None:
     return None
 
 
+def settings_for_transformers_4(directory: Path) -> dict[str, Any] | None:
+    """Return a tokenizer_config.json as transformers 4 reads it, None where it reads the file as it is.
+
+    transformers 5 writes a class and a list of special tokens that version 4 does not have.
+    """
+    from llama_runner.convert.vocab.tokenizer_classes import CLASS_OF_5, PLAIN_FAST  # noqa: PLC0415 - as above
+
+    source = ModelDirectory(directory)
+    try:
+        settings = dict(source.optional_object("tokenizer_config.json"))
+    except SourceError:  # the script judges it
+        return None
+    changes: dict[str, Any] = {}
+    if settings.get("tokenizer_class") == CLASS_OF_5:
+        changes["tokenizer_class"] = PLAIN_FAST
+    if isinstance(extra := settings.get("extra_special_tokens"), list):
+        del settings["extra_special_tokens"]
+        changes["additional_special_tokens"] = [*(settings.get("additional_special_tokens") or []), *extra]
+    return {**settings, **changes} if changes else None
+
+
 def check_pre_tokenizer(name: str) -> None:
     """Raise ``NoSuchPreTokenizer`` for a name that llama.cpp does not have."""
     from llama_runner.convert.errors import NoSuchPreTokenizer  # noqa: PLC0415 - as above
-    from llama_runner.convert.vocab.llama_cpp_tables import NAMES  # noqa: PLC0415
+    from llama_runner.convert.vocab.pretokenizer_names import NAMES  # noqa: PLC0415
 
     if name not in NAMES:
         raise NoSuchPreTokenizer(name, NAMES)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.fidelity.made_file import MadeFile
     from llama_runner.fidelity.original import Original
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 _TOOLS: list[dict[str, Any]] = [
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.system.files import read_json
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from llama_runner.fidelity.made_file import MadeFile

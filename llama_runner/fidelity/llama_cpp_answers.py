@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.fidelity.conversations import Conversation
 
 PATIENCE_S = 120.0

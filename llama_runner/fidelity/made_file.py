@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.sources.gguf_header import NotGGUF, read_header
 from llama_runner.system.files import open_regular
 

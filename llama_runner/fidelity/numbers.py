@@ -25,7 +25,7 @@ from llama_runner.system.files import read_bounded, read_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 DRIVER = Path(__file__).with_name("numbers_driver.py")
 TEXT = Path(__file__).with_name("numbers.txt")

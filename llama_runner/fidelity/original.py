@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.convert.model_directory import CONFIG, ModelDirectory
 from llama_runner.convert.vocab import protobuf
 from llama_runner.convert.vocab.tokenizer_classes import FRAMING, NORMALIZER_SETTINGS, SETTING_NORMALIZER
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

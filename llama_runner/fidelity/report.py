@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_runner.core.immutable import Value, field
-from llama_runner.core.printable import printable
+from llama_runner.core.immutable_values import Value, field
+from llama_runner.core.printable_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

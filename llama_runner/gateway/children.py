@@ -14,10 +14,10 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted, LlamaRunnerError, SourceError, StoreError, UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.configuration import MemoryLimits, launch_of, share_of
-from llama_runner.gateway.model_facts import facts_of
+from llama_runner.gateway.model_description import facts_of
 from llama_runner.gateway.scheduler_state import HOST
 from llama_runner.request.graph_locations import spec_for
 from llama_runner.serving.client_for_model import NOT_SHARED
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llama_runner.api import Runner
-    from llama_runner.gateway.models import DeclaredModel, ModelFacts
     from llama_runner.gateway.scheduler_state import Event, Sizes
-    from llama_runner.request.results import Prepared
+    from llama_runner.gateway.served_models import DeclaredModel, ModelFacts
+    from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.serving.llama_server.memory_estimate import Need
     from llama_runner.serving.server_process import Server
@@ -51,11 +51,14 @@ class Child(Value, eq=False):
     """The process of a model that is ready."""
 
     server: Server
+    instance: int
     name: str
     """The name that the process gives its model."""
     url: str
     key: str
     context: int | None
+    ctx_size: int | None
+    """The option ``--ctx-size`` that it was started with."""
     need: Sizes
     seconds: float
     """What loading took."""
@@ -210,24 +213,26 @@ class Children:
         if (model.name, instance) in self._stopping:  # it became ready while it was to be stopped
             await self._end(server, model.name, instance)
             return
-        child = self._child(server, self._prepared[model.name], time.monotonic() - began)
+        child = self._child(server, instance, self._prepared[model.name], time.monotonic() - began)
         self.ready[model.name] = child
-        watcher = asyncio.ensure_future(self._watch(child, model.name, instance))
+        watcher = asyncio.ensure_future(self._watch(child, model.name))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         self._tell(state.Ready(model.name, instance, child.need, child.seconds))
 
     @staticmethod
-    def _child(server: Server, made: _Made, seconds: float) -> Child:
+    def _child(server: Server, instance: int, made: _Made, seconds: float) -> Child:
         need = dict(made.need)
         if need:
             need[HOST] = max(need[HOST], resident_bytes(server.pid))
         return Child(
             server=server,
+            instance=instance,
             name=server.spec.alias,
             url=server.url,
             key=server.api_key or "",
             context=server.context,
+            ctx_size=server.spec.ctx_size,
             need=need,
             seconds=seconds,
             started_at=time.time(),
@@ -247,21 +252,30 @@ class Children:
         self._stopping.discard((name, instance))
         self._tell(state.Stopped(name, instance))
 
-    async def _watch(self, child: Child, name: str, instance: int) -> None:
-        """Tell the scheduler when a process ends by itself."""
-        server = child.server
-        await ended(server.pid, lambda: self._thread(server.wait))
-        if (name, instance) in self._stopping:
-            return
-        status = await self._thread(server.wait)
-        if self.ready.get(name) is not child:  # it was stopped meanwhile
-            return
-        del self.ready[name]
-        self._caches.pop(name, None)
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        lines = tuple(server._output.tail)[-_LOG_LINES:]  # noqa: SLF001 - the last lines of its log
-        failure = state.Failure(f"llama-server ended with {how}", hint=f"full log: {server.log}", log=lines)
-        self._tell(state.Died(name, instance, failure))
+    async def _watch(self, child: Child, name: str) -> None:
+        """Tell the scheduler when a process ends by itself, and clear up after it."""
+        await ended(child.server.pid, lambda: self._thread(child.server.wait))
+        self.check(name, child)
+        if (name, child.instance) not in self._stopping:
+            with suppress(Exception):
+                await self._thread(child.server.wait)
+
+    def check(self, name: str, child: Child) -> bool:
+        """Return whether a process still runs. Tells the scheduler at once where it does not.
+
+        Clearing up after a process takes a while; requests that come meanwhile wait for the next one.
+        """
+        status = child.server._child.poll()  # noqa: SLF001 - `state` does not say how it ended
+        if status is None:
+            return True
+        if self.ready.get(name) is child:
+            del self.ready[name]
+            self._caches.pop(name, None)
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            lines = tuple(child.server._output.tail)[-_LOG_LINES:]  # noqa: SLF001 - the last lines of its log
+            failure = state.Failure(f"llama-server ended with {how}", hint=f"full log: {child.server.log}", log=lines)
+            self._tell(state.Died(name, child.instance, failure))
+        return False
 
     def _cache_for(self, name: str) -> int:
         """Return the bytes of prompt cache for a child: a part of one budget, or what is left of it."""

@@ -12,16 +12,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
-from llama_runner.core.immutable import Value, field
-from llama_runner.gateway.models import DeclaredModel, ServedModel
-from llama_runner.store import layout, locks
+from llama_runner.core.immutable_values import Value, field
+from llama_runner.gateway.served_models import DeclaredModel, ServedModel
+from llama_runner.store import layout, process_locks
 from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llama_runner.gateway.models import Catalogue
+    from llama_runner.gateway.served_models import Catalogue
 
 SCHEMA = 1
 _LARGEST = 4 << 20
@@ -104,7 +104,7 @@ def change_created(root: Path, change: Callable[[CreatedModels], CreatedModels])
     private = root / layout.PRIVATE
     path = layout.gateway_models(private)
     try:
-        with locks.hold(layout.lock_file(private, _LOCK), "gateway", timeout=30):
+        with process_locks.hold(layout.lock_file(private, _LOCK), "gateway", timeout=30):
             try:
                 before = _read(root)
             except FileNotFoundError:

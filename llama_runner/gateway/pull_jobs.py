@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import short_hash
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.gateway.errors import BadRequest, GatewayError
 from llama_runner.system import processes
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.gateway.errors import BadRequest
 
 if TYPE_CHECKING:
-    from llama_runner.gateway.models import ServedModel
+    from llama_runner.gateway.served_models import ServedModel
 
 _CHATS = ("/v1/chat/completions", "/apply-template", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses")
 _COMPLETIONS = (*_CHATS, "/v1/completions", "/completion", "/infill")

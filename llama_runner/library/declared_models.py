@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.library.models import Model
+    from llama_runner.library.list_models import Model
 
 
 class DeclaredModels(Value):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.immutable import Value
-from llama_runner.library.models import LOCAL, role_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.library.list_models import LOCAL, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llama_runner.library.models import Model
+    from llama_runner.library.list_models import Model
     from llama_runner.store.inventory import Artifact, Inventory
 
 _DIGEST = r"sha256:[0-9a-f]{64}|tree1:[0-9a-f]{64}"

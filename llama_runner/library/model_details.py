@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.digest import short_hash
 from llama_runner.core.errors import SourceError, UsageError
 from llama_runner.core.events import Noticed, Sink
-from llama_runner.core.immutable import Value
-from llama_runner.library.models import artifact_json, role_of
+from llama_runner.core.immutable_values import Value
+from llama_runner.library.list_models import artifact_json, role_of
 from llama_runner.library.provenance import seconds_of
 from llama_runner.store import layout
 from llama_runner.system.files import read_json
@@ -19,9 +19,9 @@ from llama_runner.system.files import read_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_runner.core.record import Record
+    from llama_runner.core.artifact_record import Record
+    from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
-    from llama_runner.library.models import Model
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact, Inventory
 

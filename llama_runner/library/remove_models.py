@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError, UsageError
-from llama_runner.core.immutable import Value, field
-from llama_runner.library.in_use import UseCheck
+from llama_runner.core.immutable_values import Value, field
+from llama_runner.library.artifacts_in_use import UseCheck
 from llama_runner.library.kept_by_lock_files import lock_roots
-from llama_runner.library.kept_models import kept_models
+from llama_runner.library.list_models import artifact_json, files_of, lies_in, models_of
 from llama_runner.library.model_names import select
-from llama_runner.library.models import artifact_json, files_of, lies_in, models_of
+from llama_runner.library.models_kept_by_name import kept_models
 from llama_runner.store import removal
 from llama_runner.store.errors import as_store_error
 from llama_runner.store.inventory import Inventory
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.library.declared_models import DeclaredModels
+    from llama_runner.library.list_models import Model
     from llama_runner.library.model_names import Selection
-    from llama_runner.library.models import Model
     from llama_runner.store.artifacts import Store
     from llama_runner.store.inventory import Artifact
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StepError, ToolError, UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.fidelity.reference_python import reference_python
 from llama_runner.fidelity.report import Report
-from llama_runner.request.graph import graph_of
 from llama_runner.request.model_checks import MARK, checked_models, conversion_of, differs_error
 from llama_runner.request.originals import DescribedModel, described_model, original_of
+from llama_runner.request.pipeline_graph import graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.resolve import Request
+from llama_runner.request.resolve_request import Request
 from llama_runner.sources.hub.source import HubGguf
 from llama_runner.sources.local import LocalGguf, open_directory
 from llama_runner.steps.check import Check
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from llama_runner.core.events import Sink
     from llama_runner.core.step import Node
-    from llama_runner.request.graph import Pipeline
     from llama_runner.request.options import RunnerKeywords
+    from llama_runner.request.pipeline_graph import Pipeline
     from llama_runner.store.artifacts import Store
 
 

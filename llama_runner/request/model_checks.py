@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from llama_runner.core.artifact_record import Record
     from llama_runner.core.events import Sink
     from llama_runner.core.plan import Plan, PlannedStep
-    from llama_runner.core.record import Record
     from llama_runner.engine.observer import Observer
     from llama_runner.engine.plan_outcome import Outcome
     from llama_runner.steps.check import Check

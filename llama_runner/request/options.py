@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_runner.core.errors import UsageError
-from llama_runner.core.immutable import Value, field
+from llama_runner.core.immutable_values import Value, field
 from llama_runner.core.option_values import checked_value, texts, unexpected_keyword_error, wrong_value_error
 from llama_runner.core.plan import Snapshot
 from llama_runner.core.step import Step, topological_order

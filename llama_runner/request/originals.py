@@ -28,8 +28,8 @@ from llama_runner.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from llama_runner.core.events import Sink
-    from llama_runner.request.graph import Pipeline
-    from llama_runner.request.resolve import Request
+    from llama_runner.request.pipeline_graph import Pipeline
+    from llama_runner.request.resolve_request import Request
     from llama_runner.sources.hub.client import HubClient
     from llama_runner.sources.hub.pins import Pin, RemoteFile
     from llama_runner.store.artifacts import Store

@@ -6,26 +6,27 @@ launches what was made. Nothing here changes a graph: another attempt begins wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import Interrupted, StepError
 from llama_runner.core.events import StepProgress, Warned
-from llama_runner.core.record import TREE
 from llama_runner.core.remote_store import RemoteLost
 from llama_runner.engine.errors import InputVanished
 from llama_runner.engine.observer import Observer
 from llama_runner.engine.plan_outcome import Outcome, skip_up_to_date
 from llama_runner.llama_cpp.build_selection import InstalledPrograms
-from llama_runner.request.graph import Pipeline
 from llama_runner.request.graph_locations import context_of, programs_of
 from llama_runner.request.model_checks import raise_differences, with_checks
 from llama_runner.request.model_facts import check_writes
 from llama_runner.request.options import snapshot_of
+from llama_runner.request.pipeline_graph import Pipeline
 from llama_runner.request.program_facts import PORTABLE, find_rejected
 from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeVar
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.events import Sink
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Place, Step
     from llama_runner.request.binaries_graph import Programs
     from llama_runner.request.remote_stores import LazyRemoteStore
-    from llama_runner.request.resolve import ProgramsRequest
+    from llama_runner.request.resolve_request import ProgramsRequest
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
     from llama_runner.store.artifacts import Store
 
     CheckOutput = Callable[[Step, Digest], None]
+    Graph = TypeVar("Graph", Pipeline, Programs)
+    _Request = TypeVar("_Request", bound=ProgramsRequest)
 
 _REPLANS = 5
-Graph = TypeVar("Graph", "Pipeline", "Programs")
-_Request = TypeVar("_Request", bound="ProgramsRequest")
 
 
 class Preparation:
@@ -175,11 +176,11 @@ class Preparation:
             plan = observer.plan(targets, snapshot)
             plan = self._with_checks(observer, plan, targets, graph, None if announced else self._sink)
             if request.offline and plan.pending:
-                from llama_runner.request.fetch_notices import check_offline  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.download_notices import check_offline  # noqa: PLC0415 - not on the warm path
 
                 check_offline(plan)
             if plan.pending and server is not None and isinstance(graph, Pipeline):
-                from llama_runner.request.size_check import check_size  # noqa: PLC0415 - not on the warm path
+                from llama_runner.request.fits_machine_check import check_size  # noqa: PLC0415 - not on the warm path
 
                 check_size(graph, server)
             if not announced:
@@ -220,7 +221,7 @@ class Preparation:
 
     def _announce(self, plan: Plan, graph: Pipeline | Programs) -> None:
         if plan.pending:
-            from llama_runner.request.fetch_notices import announce  # noqa: PLC0415 - not on the warm path
+            from llama_runner.request.download_notices import announce  # noqa: PLC0415 - not on the warm path
 
             announce(plan, graph, self._sink)
 

@@ -22,7 +22,7 @@ from llama_runner.core.errors import Interrupted, LlamaRunnerError, ServerError
 from llama_runner.llama_cpp.program_environment import absolute_variables
 from llama_runner.serving.crash_restart import LIMIT, Policy, Supervisor, looked_after
 from llama_runner.serving.llama_server.launch_spec import ServerSpec
-from llama_runner.serving.registry import (
+from llama_runner.serving.server_registry import (
     began,
     cannot_register,
     check_writable,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ExitCode, Interrupted, LlamaRunnerError, ServerError
 from llama_runner.llama_cpp.program_environment import absolute_variables
-from llama_runner.serving.registry import began, check_writable, lives, register, running
 from llama_runner.serving.server_entry import ServerEntry
+from llama_runner.serving.server_registry import began, check_writable, lives, register, running
 from llama_runner.system.files import open_private_log, read_head
 from llama_runner.system.processes import start
 from llama_runner.system.python_path import safe_module_path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "gateway"
 """What ``ps`` calls a gateway."""
-_START = "import sys; sys.path[:] = {path}; from llama_runner.gateway.process import start; sys.exit(start())"
+_START = "import sys; sys.path[:] = {path}; from llama_runner.gateway.main_process import start; sys.exit(start())"
 _POLL_S = 0.05
 _RELOAD_S = 30.0
 _ERROR_BYTES = 1 << 16

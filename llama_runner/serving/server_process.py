@@ -14,14 +14,14 @@ from llama_runner.core.errors import Interrupted, ServerError
 from llama_runner.core.events import Event, ServerReady, ServerStarted, ServerStopped, Sink, Warned
 from llama_runner.llama_cpp.program_environment import check_system_config
 from llama_runner.serving.llama_server.launch_spec import is_loopback, needs_care
-from llama_runner.serving.registry import GRACE_S, register
 from llama_runner.serving.server_client import Talks
 from llama_runner.serving.server_matching import identity
 from llama_runner.serving.server_output import Output
+from llama_runner.serving.server_registry import GRACE_S, register
 from llama_runner.store.last_use import mark_used
 from llama_runner.system.background_writer import BackgroundWriter
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.processes import parent_death_prefix, signal_group, start
-from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -385,7 +385,7 @@ class Server(Talks):
         kill_marked(self._mark)
         with suppress(OSError):
             if self._registered is not None:
-                from llama_runner.serving.registry import machine, retire  # noqa: PLC0415 - as above
+                from llama_runner.serving.server_registry import machine, retire  # noqa: PLC0415 - as above
 
                 retire(self._registered, self.entry("stopped") | {"pid": self.pid, "machine": machine()})
             self._clear_socket()

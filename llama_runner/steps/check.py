@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
     from llama_runner.fidelity.report import Report
 
 _MOST_FINDINGS = 8

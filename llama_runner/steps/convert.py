@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llama_runner.convert import Outtype
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 CHECK = 1
 """A fact of a conversion: that it is followed by a check. Records of versions that made none lack it."""

@@ -148,6 +148,26 @@ def lora(folder: Path) -> Path:
     return folder
 
 
+def test_17_05_a_tokenizer_that_transformers_5_saved_is_converted_by_the_script_too(
+    root: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    """As a copy of the demo model with tokenizer files of version 5: here and there come out the same tokens."""
+    model = tmp_path / "demo"
+    shutil.copytree(MODEL_DIRECTORY, model)
+    (model / "special_tokens_map.json").unlink()
+    old = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    kept = {key: old[key] for key in ("bos_token", "eos_token", "chat_template") if key in old}
+    settings = {**kept, "backend": "tokenizers", "tokenizer_class": "TokenizersBackend"}
+    settings["extra_special_tokens"] = ["<|start_header_id|>"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    made = {}
+    for converter in ("native", "official"):
+        done = llama_runner("convert", model, "--converter", converter, "--root", root, "--json")
+        assert done.code == 0, done.err
+        made[converter] = Path(done.json[0]["path"]).read_bytes()
+    assert made["native"] == made["official"]
+
+
 def test_a_lora_adapter_is_converted_and_served_and_its_file_serves_as_it_lies(
     root: Path, environment: Path, tmp_path: Path, children: list[subprocess.Popen[str]]
 ) -> None:

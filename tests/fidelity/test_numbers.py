@@ -33,7 +33,7 @@ def weights() -> Iterator[tuple[str, Any]]:
     content = path.read_bytes()
     for tensor in read_shard(path).tensors:
         raw = np.frombuffer(content[tensor.offset : tensor.offset + tensor.nbytes], np.uint16).astype(np.uint32)
-        found = (raw << 16).view(np.float32).reshape(tensor.shape)
+        found: Any = (raw << 16).view(np.float32).reshape(tensor.shape)
         if "k_proj" in tensor.name or "v_proj" in tensor.name:
             found = np.repeat(found.reshape(-1, SIZE, found.shape[-1]), 2, axis=0).reshape(HEADS * SIZE, -1)
         yield tensor.name, np.ascontiguousarray(found)

@@ -12,8 +12,8 @@ import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.client.address import ServerAddress, trust_only
 from llama_runner.client.errors import KeyRefused
+from llama_runner.client.server_address import ServerAddress, trust_only
 from llama_runner.serving.errors import another_model_error, answers_without_key_error, canary_failed_error
 from llama_runner.serving.llama_server.served_task import purpose_of
 

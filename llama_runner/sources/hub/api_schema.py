@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.digest import file_digest
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.sources.hub.errors import bad_answer_error
 from llama_runner.sources.hub.pins import Pin, RemoteFile
 

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from llama_runner.core.errors import SourceError, UsageError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.sources import quantization_types
 from llama_runner.sources.hub import file_names
 
