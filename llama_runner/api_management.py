@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llama_runner.config.config_file import ConfigFile
     from llama_runner.config.table_types import Settings
     from llama_runner.doctor import Diagnosis
+    from llama_runner.doctor.machine_load import MachineLoad
     from llama_runner.library.declared_models import DeclaredModels
     from llama_runner.library.gc import Collected
     from llama_runner.library.model_library import Library
@@ -247,6 +248,12 @@ class Management:
         from llama_runner.root_status import read_status  # noqa: PLC0415 - not on the warm path
 
         return read_status(self.store, self._sink)
+
+    def machine(self) -> MachineLoad:
+        """Return how much of processors, memory, disk and devices is in use now."""
+        from llama_runner.doctor.machine_load import machine_load  # noqa: PLC0415 - not on the warm path
+
+        return machine_load(self.root)
 
     def doctor(self) -> Diagnosis:
         """Say what this machine is and has, and what is in the way. Uses no network, and has no secrets."""

@@ -19,6 +19,8 @@ from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.created_models import CreatedStore
 from llama_runner.gateway.exchange import Exchange
 from llama_runner.gateway.jobs import Jobs
+from llama_runner.gateway.management.manager import Manager, Process
+from llama_runner.gateway.management.routes import add_routes as add_management_routes
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
 from llama_runner.gateway.relay import AnswerError
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = ("/health",)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 _MAX_BODY = 64 << 20
 _STRANGER = Client(name="unknown", models=())
 
@@ -61,8 +63,9 @@ class Settings(Value):
 class Application:
     """Answers requests at every address of the gateway."""
 
-    def __init__(self, gateway: Gateway, settings: Settings, tracing: Tracing | None = None) -> None:
-        self.gateway, self.settings, self._tracing = gateway, settings, tracing
+    def __init__(self, gateway: Gateway, settings: Settings, process: Process | None = None) -> None:
+        self.gateway, self.settings = gateway, settings
+        self.tracing: Tracing | None = None
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
@@ -71,6 +74,8 @@ class Application:
         self._created = CreatedStore(gateway.root)
         self.jobs = Jobs()
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls, self.jobs)
+        manager = Manager(gateway, self._created, self._downloads, self.jobs, process or Process())
+        add_management_routes(self.web, manager)
         Routes(gateway, self._downloads, fetch_images=settings.fetch_images).add_to(self.web)
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
@@ -222,9 +227,9 @@ class Application:
                     metrics.observe("first_token_seconds", exchange.first_byte, model=model)
             for kind, count in exchange.tokens.items():
                 metrics.count(f"{kind}_tokens_total", count, model=model)
-        if self._tracing is not None:
+        if self.tracing is not None:
             trusted = {} if exchange.client == _STRANGER.name else request.headers
-            self._tracing.record(
+            self.tracing.record(
                 exchange, method=request.method, route=route, status=status, seconds=seconds, headers=trusted
             )
         if self.settings.access_log is not None:

@@ -23,6 +23,7 @@ from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, lim
 from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.listeners import address_of, check_addresses, forget, listen, tls_context
+from llama_runner.gateway.management import manager as management
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.tracing import Tracing, tracing_from
 from llama_runner.serving import tuned_profiles
@@ -115,8 +116,11 @@ class Process:
         memory = MemoryLimits(**table.memory.__dict__)
         gateway = Gateway(self._root, self._load, self._catalogue(self._config), memory=memory, limits=limits)
         gateway.observers.append(self._on_scheduling)
-        tracing = self._tracing()
-        application = Application(gateway, self._settings, tracing)
+        about = management.Process(
+            config=self._path, urls=lambda: self._urls, reload=lambda: self._reload_now(application)
+        )
+        application = Application(gateway, self._settings, about)
+        application.tracing = tracing = self._tracing()
         server = web.AppRunner(application.web, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         try:
             await server.setup()
@@ -168,14 +172,17 @@ class Process:
     async def _reload(self, application: Application) -> None:
         """Read the configuration again. One that is wrong changes nothing."""
         try:
-            config = await asyncio.to_thread(self._read)
-            settings = self._settings_of(config)
-            check_addresses(self._addresses, has_keys=bool(settings.keys), insecure=config.gateway.insecure)
-            catalogue = self._catalogue(config)
+            await self._reload_now(application)
         except LlamaRunnerError as error:
             self._tell("reload_failed", error=str(error), hint=error.hint)
             self._register(application.gateway, str(error))
-            return
+
+    async def _reload_now(self, application: Application) -> None:
+        """Read the configuration again. Raises what is wrong with it, and changes nothing then."""
+        config = await asyncio.to_thread(self._read)
+        settings = self._settings_of(config)
+        check_addresses(self._addresses, has_keys=bool(settings.keys), insecure=config.gateway.insecure)
+        catalogue = self._catalogue(config)
         self._config = config
         await application.change(settings, catalogue)
         self._register(application.gateway)

@@ -92,8 +92,16 @@ def nothing_left_error(model: Model) -> UsageError:
     return UsageError(f"nothing of {model.title} is here but its records", hint="it was deleted before")
 
 
-def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force: bool, sink: Sink) -> Removal:
-    """Return what would be deleted. Writes nothing.
+def look(
+    store: Store,
+    names: Sequence[str],
+    *,
+    declared: DeclaredModels,
+    force: bool,
+    sink: Sink,
+    in_use: bool = False,
+) -> Removal:
+    """Return what would be deleted, with ``in_use`` also of what a server uses. Writes nothing.
 
     Raises ``UsageError`` for names that mean no model or several, and without ``force`` for models to keep, in a lock
     file or declared; ``StoreError`` for what a server uses.
@@ -110,7 +118,8 @@ def look(store: Store, names: Sequence[str], *, declared: DeclaredModels, force:
             raise unfinished_name_error(name)
         selection = select(models, declared.names.get(name, name), beginnings=False)
         there = [each for each in selection.artifacts if each.bytes is not None]
-        _check_servers(selection, there)
+        if not in_use:
+            _check_servers(selection, there)
         for model in selection.models:
             if not force:
                 _check_wanted(model, kept=kept.has(model), locked=locked.has(model), declared=declared)

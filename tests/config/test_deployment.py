@@ -21,8 +21,13 @@ from llama_runner import Runner
 from llama_runner.config.config import Config
 from llama_runner.core.errors import ServerError, UsageError
 from llama_runner.core.events import Event, StepFinished, StepStarted
+from llama_runner.request.joint_preparation import JointPlan, JointPreparation
+from llama_runner.request.resolve_request import Request
 from llama_runner.serving.server_registry import running
+from llama_runner.store.artifacts import Store
 from tests.conftest import Command, says
+from tests.fakehub.hub import Hub
+from tests.sources.gguf_files import write
 
 TWO = """
 [gateway]
@@ -91,6 +96,56 @@ def test_15_05_steps_that_differ_in_what_is_kept_are_planned_apart(tmp_path: Pat
     plan = Runner(tmp_path / "root", config=config).deployment().plan()
     kinds = [planned.step.kind for planned in plan.joint.plan.steps]
     assert kinds.count("convert") == 2, "what is kept differs, so the steps do"
+
+
+@pytest.mark.parametrize("other", ["", 'remote_store = "{}/b"\n', 'remote_store = "{}/a"\nremote_push = true\n'])
+def test_15_05_models_with_different_remote_stores_are_refused_before_anything_is_made(
+    tmp_path: Path, config: Path, llama_runner: Command, other: str
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    change(config, "[models.a]\n", f'[models.a]\nremote_store = "{tmp_path}/a"\n')
+    change(config, "[models.b]\n", f"[models.b]\n{other.format(tmp_path)}")
+    for words in (("up", "--dry-run"), ("up",)):
+        refused = llama_runner(*words, "--config", config, "--root", tmp_path / "root")
+        assert refused.code == 2, refused
+        assert f"remote_store is {tmp_path}/a for a and " in refused.err
+        assert "hint: set it in [defaults]" in refused.err
+    assert not list((tmp_path / "b").iterdir())
+    assert not (tmp_path / "root" / "models").exists()
+
+
+@pytest.mark.usefixtures("user_of_the_hub")
+def test_15_05_only_what_a_model_that_is_offline_needs_must_be_there(tmp_path: Path, config: Path, hub: Hub) -> None:
+    hub.repo("acme/tiny", {"tiny-Q4_K_M.gguf": write(tmp_path / "tiny.gguf")})
+    change(config, "[models.a]\n", "[models.a]\noffline = true\n")
+    change(config, '[models.b]\ndemo = true\nquantization = "q4_k_m"', '[models.b]\nsource = "acme/tiny"')
+    runner = Runner(tmp_path / "root", config=config)
+    made = runner.deployment().prepare(runner.prepare)
+    assert made["a"].model.exists()
+    assert made["b"].model.exists()
+
+
+def test_15_05_a_step_is_forced_for_all_models_or_for_none(tmp_path: Path, config: Path) -> None:
+    store = Store(tmp_path / "root", lambda _event: None)
+    bins = Config.load(config).defaults.options["binaries"]
+
+    def planned(*force: str) -> JointPlan:
+        requests = {
+            name: Request(
+                None,
+                {"demo": True, "binaries": bins, "force": forced},
+                store=store,
+                sink=lambda _event: None,
+                remember=False,
+            )
+            for name, forced in {"a": force, "b": ("convert",)}.items()
+        }
+        return JointPreparation(store, lambda _event: None, lock_timeout=1).plan_together(requests)
+
+    assert planned("convert").plan.pending
+    with pytest.raises(UsageError, match=r"force is .*quantize.* for a and .*convert.* for b"):
+        planned("quantize")
 
 
 def test_15_05_up_serves_several_models_at_one_address_until_down(

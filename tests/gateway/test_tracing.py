@@ -21,7 +21,8 @@ PROVIDER
 from llama_runner.gateway.main_process import serve
 
 def ask(url, path, **headers):
-    body = {"model": "one", "messages": [{"role": "user", "content": "my PIN is 4711"}], "max_tokens": 3, "stream": True}
+    asked = {"messages": [{"role": "user", "content": "my PIN is 4711"}], "stream": True}
+    body = {"model": "one", "max_tokens": 3, **asked}
     data = json.dumps(body).encode() if path.startswith("/v1") else None
     try:
         with urllib.request.urlopen(urllib.request.Request(url + path, data, headers)) as answer:
