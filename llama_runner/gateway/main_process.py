@@ -240,11 +240,11 @@ class Lines:
     def __init__(self, given: argparse.Namespace, show: Callable[[str], None] | None) -> None:
         self._writers: list[BackgroundWriter] = []
         self._show = show
+        if show is None and not (given.log and given.detached):
+            self._writers.append(BackgroundWriter(sys.stdout.buffer, patience=0.0))
         if given.log:
             log = Log(layout.user_path(given.root) / given.log, self._on_trouble)
             self._writers.append(BackgroundWriter(cast("IO[bytes]", log), patience=0.0))
-        if show is None and not given.detached:
-            self._writers.append(BackgroundWriter(sys.stdout.buffer, patience=0.0))
 
     def __call__(self, line: str) -> None:
         """Write a line."""
@@ -261,8 +261,7 @@ class Lines:
     def _on_trouble(self, error: OSError) -> None:
         """Tell that the log cannot be written. The gateway goes on."""
         text = f"cannot write the log: {error.strerror or error}"
-        if self._show is not None:
-            self._show(json.dumps({"event": "warned", "what": "no_log", "text": text}))
+        self(json.dumps({"event": "warned", "what": "no_log", "text": text}))
 
 
 def serve(arguments: Sequence[str], show: Callable[[str], None] | None = None) -> None:
