@@ -26,7 +26,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway_targets import Gateway, Target, by_hand, fake_programs, router
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository
+
+from benchmarks.gateway_targets import Gateway, Target, by_hand, fake_programs, router
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,7 +241,7 @@ async def slow_reader(target: Target) -> dict[str, Any]:
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1 << 16)
     writer.write(request(chat("one", stream=True)))
     await reader.readuntil(b"data: ")
-    before, most = target.resident(), 0
+    before, most = target.resident(), 0.0
     for _ in range(100):
         await reader.read(1 << 15)
         await asyncio.sleep(0.02)

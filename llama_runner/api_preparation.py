@@ -17,8 +17,8 @@ from llama_runner.request.plan_and_execute import Preparation
 from llama_runner.request.resolve_request import ProgramsRequest, Request
 from llama_runner.request.result_types import BuildResult, ModelFile, PlanResult, Prepared
 from llama_runner.request.runner_methods import public_method
+from llama_runner.serving.launch_check import checked
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
-from llama_runner.serving.llama_server.memory_check import checked
 from llama_runner.serving.port_check import check_users
 from llama_runner.store import layout
 
@@ -94,7 +94,7 @@ class Maker(Management):
 
             check_size(forecast.pipeline, server or ServerOptions())
         else:
-            checked(forecast.spec, layout.memory_needs(self.store.private), self._sink)
+            checked(forecast.spec, self.store.private, self._sink)
         return forecast
 
     @public_method

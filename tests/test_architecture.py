@@ -26,7 +26,7 @@ HEAVY = {
     "packaging", "platformdirs", "psutil", "cpuinfo", "cmake", "ninja", "importlib.metadata", "concurrent.futures",
     "asyncio", "email", "llama_runner.convert.errors", "llama_runner.convert.prepare_checkpoint",
     "llama_runner.root_status", "llama_runner.client", "llama_runner.remote", "llama_runner.gateway", "aiohttp",
-    "fsspec", "s3fs", "cyclonedx", "packageurl",
+    "fsspec", "s3fs", "cyclonedx", "packageurl", "_hashlib", "ssl", "tomllib",
 }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_the_core_is_pure() -> None:
     allowed = {"__future__", "collections", "dataclasses", "hashlib", "json", "math", "operator", "re", "typing"}
-    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "llama_runner"}
+    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "llama_runner", "_sha2", "_sha256"}
     for path in (PACKAGE / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -262,6 +262,7 @@ def test_12_04_paths_below_the_root_are_written_in_the_layout_only() -> None:
 
 
 OF_CONFIG = {
+    "convert/converter_corrections.py": "what a correction looks for in its text, on the warm path",
     "library/find_foreign_models.py": "whether a directory is a model of safetensors",
     "convert/model_directory.py": "the reader",
     "core/model_files.py": "what conversion reads, as patterns",
@@ -316,6 +317,17 @@ def test_a_warm_start_loads_nothing_heavy_and_needs_no_network(binaries: Path) -
     assert sorted(loaded & HEAVY) == []
 
 
+def test_a_warm_start_compiles_no_annotations(binaries: Path) -> None:
+    code = (  # namedtuples of the standard library compile a function, which does not load the compiler's tree
+        "import sys\ncompiled = []\n"
+        "sys.addaudithook(lambda name, args: compiled.append(args[0]) if name == 'compile' else None)\n"
+        f"from llama_runner.cli.entry_point import main\nmain(['plan', '--demo', '--root', {str(binaries)!r}])\n"
+        "sys.stderr.write(repr([each for each in compiled if not each.startswith(b'lambda _cls')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]"
+
+
 def test_importing_the_package_loads_nothing_of_it() -> None:
     code = "import llama_runner, sys; print([m for m in sys.modules if m.startswith('llama_runner')])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -336,7 +348,8 @@ def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_
 def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
     code = "import json, sys\nimport llama_runner.gateway.main_process\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    heavy = HEAVY - {"asyncio", "email", "llama_runner.gateway", "aiohttp", "concurrent.futures", "shutil"}
+    of_aiohttp = {"asyncio", "email", "aiohttp", "concurrent.futures", "shutil", "ssl", "_hashlib"}
+    heavy = HEAVY - of_aiohttp - {"llama_runner.gateway", "tomllib"}
     pipeline = {"llama_runner.api", "llama_runner.request.graph", "llama_runner.request.graph_locations"}
     assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
 
@@ -398,7 +411,7 @@ def third_party() -> set[str]:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED:
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
     # typing_extensions is for type checkers, pytest is there where its plugin runs
-    others = {"llama_runner", "typing_extensions", "pytest", "tomllib", *sys.stdlib_module_names}
+    others = {"llama_runner", "typing_extensions", "pytest", "tomllib", "_sha2", "_sha256", *sys.stdlib_module_names}
     return {DISTRIBUTIONS.get(name, name) for name in found - others}
 
 

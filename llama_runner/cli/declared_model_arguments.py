@@ -29,10 +29,13 @@ def takes_declared(command: Callable[..., Any]) -> Callable[..., Any]:
     return filled
 
 
-def call_with_declared(command: Callable[[Arguments], _Result], given: Arguments) -> _Result:
-    """Call a command with a MODEL. A declared name becomes its source and its options."""
+def call_with_declared(command: Callable[[Arguments], _Result], given: Arguments, *, writes: bool = False) -> _Result:
+    """Call a command with a MODEL. A declared name becomes its source and its options.
+
+    ``writes``: keep what was parsed below the root, for the next start.
+    """
     name = given.get("model")
-    take_declared(given)
+    take_declared(given, writes=writes)
     try:
         return command(given)
     except SourceError as error:
@@ -40,8 +43,11 @@ def call_with_declared(command: Callable[[Arguments], _Result], given: Arguments
         raise
 
 
-def take_declared(given: Arguments) -> None:
-    """Replace a declared name by its source, and options that are not given by those of its layers."""
+def take_declared(given: Arguments, *, writes: bool = False) -> None:
+    """Replace a declared name by its source, and options that are not given by those of its layers.
+
+    ``writes``: as of ``call_with_declared``.
+    """
     name = given.get("model")
     if not name or any(given.get(other) for other in _OTHER_SOURCES):
         return
@@ -53,18 +59,25 @@ def take_declared(given: Arguments) -> None:
     if path is None:
         return
     from llama_runner.config.config import Config  # noqa: PLC0415 - only with a file
+    from llama_runner.config.toml import ParsedFiles  # noqa: PLC0415
 
-    config = Config.load(path)
+    config = Config.load(path, parsed=ParsedFiles(layout.parsed_files(root / layout.PRIVATE), writes=writes))
     if config.find(name) is None:
         return
     if os.path.exists(name):  # noqa: PTH110 - text, as given
         _warn(f"{name} is declared in {path}; ./{name} is not used")
-    from llama_runner.serving import tuned_profiles  # noqa: PLC0415 - only for a declared name
-
     chosen = given["profile"] if "profile" in given.given else None
-    resolved = config.resolved(name, lambda saved: tuned_profiles.read(layout.profiles(root), saved), chosen=chosen)
+    resolved = config.resolved(name, lambda saved: _profile(root, saved), chosen=chosen)
     given.config = str(path)
     _fill(given, resolved)
+
+
+def _profile(root: Path, name: str) -> dict[str, str]:
+    """Return the options of a profile of ``tune``."""
+    from llama_runner.serving import tuned_profiles  # noqa: PLC0415 - only for a model with a profile
+    from llama_runner.store import layout  # noqa: PLC0415
+
+    return tuned_profiles.read(layout.profiles(root), name)
 
 
 def suggest_declared(error: SourceError, given: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -111,16 +124,14 @@ def about_config(given: Arguments) -> dict[str, Any]:
 
 def _fill(given: Arguments, resolved: Resolved) -> None:
     from llama_runner.config.known_keys import OPTION_OF  # noqa: PLC0415 - as above
-    from llama_runner.request.lock_file import NAME as LOCK_FILE  # noqa: PLC0415
 
     given["model"] = resolved.source
     for name, value in resolved.values.items():
         option = OPTION_OF[name]
         if option.argument in given and option.argument not in given.given:
             given[option.argument] = not value if option.is_negated else value
-    beside = Path(given.config or "").with_name(LOCK_FILE)
-    if given.get("locked") and not given.get("lock_file") and beside.exists():
-        given["lock_file"] = beside
+    if given.get("locked") and not given.get("lock_file"):
+        _take_lock_file(given)
     if "system" in given and given["system"] is None:
         given["system"] = resolved.get("system")
     if "profile" in given:
@@ -128,6 +139,15 @@ def _fill(given: Arguments, resolved: Resolved) -> None:
     if not given.get("raw"):  # then options go to llama-bench
         given.extra = (*resolved.words, *given.extra)
     given.declared = resolved
+
+
+def _take_lock_file(given: Arguments) -> None:
+    """Take the lock file that lies beside the configuration file, if there is one."""
+    from llama_runner.request.lock_file import NAME  # noqa: PLC0415 - only with --locked
+
+    beside = Path(given.config or "").with_name(NAME)
+    if beside.exists():
+        given["lock_file"] = beside
 
 
 def _warn(text: str) -> None:

@@ -44,7 +44,7 @@ def _call(name: str, arguments: Arguments, form: Form) -> None:
     try:
         try:
             module = import_module(f"llama_runner.cli.{arguments_without_click.COMMANDS[name].module}")
-            call_with_declared(getattr(module, name), arguments)
+            call_with_declared(getattr(module, name), arguments, writes=name != "plan")
         finally:
             call_at_end()
     except (EOFError, KeyboardInterrupt):

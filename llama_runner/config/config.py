@@ -19,6 +19,8 @@ from llama_runner.store.layout import user_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from llama_runner.config.toml import ParsedFiles
+
 __all__ = ["FILE_NAME", "Config", "Model"]
 
 
@@ -47,15 +49,17 @@ class Config(Value, eq=False):
         environment: Mapping[str, str] | None = None,
         text: str | None = None,
         texts: Mapping[Path, str] | None = None,
+        parsed: ParsedFiles | None = None,
     ) -> Config:
         """Read and check a file. Raises ``ConfigError`` with every mistake, ``UsageError`` if there is no such file.
 
         ``environment`` has the variables that values may use; None: those of this process. ``text`` stands for the
         content of the file, ``texts`` for those of files that it includes: so a change is checked before it is written.
+        ``parsed`` has files that were parsed before.
         """
         path = Path(os.path.abspath(user_path(path)))  # noqa: PTH100 - links are not followed
         texts = {**(texts or {}), **({} if text is None else {path: text})}
-        reader = Reader(os.environ if environment is None else environment, texts)
+        reader = Reader(os.environ if environment is None else environment, texts, parsed)
         reader.read(path)
         found = cls(
             path=path,

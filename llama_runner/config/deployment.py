@@ -162,11 +162,12 @@ class Deployment:
                 stopped += find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
         return list(map(ServerEntry, stopped))
 
-    def gateway_arguments(self, listen: Iterable[str] = ()) -> list[str]:
-        """Return the arguments of ``python -m llama_runner.gateway`` for these models."""
-        words = ["--config", str(self.config.path), "--root", str(self._store.root)]
+    def gateway_arguments(self, listen: Iterable[str] = (), *, log_prompts: bool = False) -> list[str]:
+        """Return the arguments of ``python -m llama_runner.gateway`` for these models, with a new log."""
+        words = ["--config", str(self.config.path), "--root", str(self._store.root), "--log", server_log.new_name()]
         words += [f"--listen={address}" for address in listen]
         words += ["--locked"] if self.locked else []
+        words += ["--log-prompts"] if log_prompts else []
         return [*words, *(f"--model={name}" for name in self._only)]
 
     @property
@@ -174,19 +175,22 @@ class Deployment:
         """The models, where they are not all that the file declares."""
         return [] if len(self.models) == len(self.config.models) else list(self.models)
 
-    def start_gateway(self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False) -> ServerEntry:
+    def start_gateway(
+        self, listen: Iterable[str] = (), cancelled: Callable[[], bool] = lambda: False, *, log_prompts: bool = False
+    ) -> ServerEntry:
         """Start the gateway in the background, or let the one that runs read the file again.
 
-        One that serves other models of the file, at other addresses or with another ``locked`` is stopped first.
+        One that serves other models of the file, at other addresses, with another ``locked`` or ``log_prompts``, is
+        stopped first.
         """
         listen = list(listen)
         for about in gateway_process.gateways(self.servers, self.config.path):
             same = about.get("only") == self._only and about.get("locked") == self.locked
+            same = same and about.get("log_prompts", False) == log_prompts
             if same and (not listen or about.get("listen") == listen):
                 return gateway_process.reload_gateway(self.servers, about)
             find_and_stop.stop(self.servers, str(about["pid"]), self._sink)
-        log_name = server_log.new_name()
-        log = self._store.root / log_name
+        arguments = [*self.gateway_arguments(listen, log_prompts=log_prompts), "--detached"]
+        log = self._store.root / arguments[arguments.index("--log") + 1]
         log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = [*self.gateway_arguments(listen), f"--log={log_name}"]
         return gateway_process.start_gateway(arguments, log=log, directory=self.servers, cancelled=cancelled)

@@ -127,6 +127,7 @@ GATEWAY = _keys(
     Option("limits_file", (), "access", "File with the limits of each key.", kind="file"),
     Option("insecure", (), "access", "Let other machines use the gateway without a key.", kind="flag", default=False),
     Option("fetch_images", (), "access", "Fetch images from the addresses in requests.", kind="flag", default=False),
+    Option("log_prompts", (), "output", "Write prompts and answers to the log.", kind="flag", default=False),
     Option("tls_cert", (), "access", "Certificate to serve HTTPS with, as PEM.", kind="file"),
     Option("tls_key", (), "access", "Private key of the certificate, as PEM.", kind="file"),
     Option("queue", (), "server", "Requests that may wait for one model.", kind="integer", least=1),

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from llama_runner.config.toml import ParsedFiles
     from llama_runner.core.option_definition import Option
 
 LARGEST = 4 << 20
 """Bytes of a file at most."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DEEPEST = 32
 _MANY = 500
 """Mistakes above which no nearest key is looked for: that takes a millisecond."""
@@ -53,9 +55,14 @@ def can_be_name(name: str) -> bool:
 class Reader:
     """Reads one file and what it includes. ``tables`` has what is read; ``places`` which file a table is from."""
 
-    def __init__(self, environment: Mapping[str, str], texts: Mapping[Path, str] | None = None) -> None:
-        """``texts`` stand for the content of these files."""
-        self._environment, self._texts = environment, texts or {}
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        texts: Mapping[Path, str] | None = None,
+        parsed: ParsedFiles | None = None,
+    ) -> None:
+        """``texts`` stand for the content of these files. ``parsed`` has files that were parsed before."""
+        self._environment, self._texts, self._parsed = environment, texts or {}, parsed
         self.mistakes: list[Mistake] = []
         self.tables: dict[str, Any] = {"defaults": {}, "models": {}, "presets": {}, "gateway": {}, "store": {}}
         self.places: dict[Keys, Path] = {}
@@ -99,7 +106,7 @@ class Reader:
         try:
             if (line := _too_many_dots(text)) is not None:
                 raise ConfigError([Mistake(path, line, "", f"a key has more than {_DEEPEST} parts")])
-            value = loads(text)
+            value = loads(text) if self._parsed is None else self._parsed.loads(path, text)
         except TOMLDecodeError as error:
             said = str(error)
             where = re.search(r" \(at line (\d+), column \d+\)$|\(at end of document\)$", said)
@@ -309,7 +316,7 @@ def text_of(path: Path, above: tuple[Path, ...]) -> str:
     except OSError as error:
         raise ConfigError([Mistake(path, None, "", f"cannot be read: {error.strerror or error}")]) from error
     try:
-        return found.decode("utf-8-sig")
+        return found.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
         line = found.count(b"\n", 0, error.start) + 1
         raise ConfigError([Mistake(path, line, "", "not UTF-8")]) from None

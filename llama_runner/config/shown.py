@@ -55,7 +55,7 @@ def effective(config: Config, resolved: Resolved, given: Mapping[str, Any]) -> l
 
 
 def _of(config: Config, places: Places, resolved: Resolved, key: str) -> Effective:
-    value, origin = resolved.settings[key]
+    value, origin = resolved.settings[key].value, resolved.settings[key].origin
     kind, _, name = origin.partition(" ")
     part, dot, below = key.partition(".")
     keys = (part, below) if dot else (key,)

@@ -87,6 +87,7 @@ class Gateway(Value):
     limits_file: Path | None = None
     insecure: bool = False
     fetch_images: bool = False
+    log_prompts: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
     queue: int | None = None

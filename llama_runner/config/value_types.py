@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +93,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     try:
-        text = str(value) if isinstance(value, (date, time)) else repr(value)
+        text = str(value) if type(value).__module__ == "datetime" else repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -24,6 +24,12 @@ def missing(slot: Slot, held: Collection[Slot], available: Sizes) -> Sizes:
     return found
 
 
+def needed_and_available(slot: Slot, lacks: Sizes) -> list[tuple[str, int, int]]:
+    """Return, for each place where a model lacks memory, the bytes that it needs and those that there are for it."""
+    need = slot.need or {}
+    return [(place, need[place], need[place] - over) for place, over in lacks.items()]
+
+
 def to_stop(
     slot: Slot, held: Collection[Slot], available: Sizes, *, since: float, wanted: Mapping[str, float], now: float
 ) -> list[Slot]:

@@ -77,6 +77,8 @@ class Gateway:
         self.root, self._load = root, load
         self.catalogue = catalogue
         self.metrics = Metrics()
+        self.observers: list[Callable[[Event | Effect], None]] = [self.metrics.count_scheduling]
+        """Each is told what the scheduler is told, and what it asks for. They must not block."""
         self.children = Children(lambda: self.runner, memory or MemoryLimits(), self.tell)
         self.scheduler = Scheduler(policies_of(catalogue.declared.values()), limits)
         self.started_at = time.time()
@@ -295,16 +297,21 @@ class Gateway:
         self._is_handling = True
         try:
             while self._events:
-                self.metrics.on_event(self._events[0])
-                for effect in self.scheduler.handle(self._events.popleft(), time.monotonic()):
+                event = self._events.popleft()
+                self._observe(event)
+                for effect in self.scheduler.handle(event, time.monotonic()):
                     self._carry_out(effect)
         finally:
             self._is_handling = False
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def _observe(self, what: Event | Effect) -> None:
+        for observer in self.observers:
+            observer(what)
+
     def _carry_out(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one line for each effect
-        self.metrics.on_effect(effect)
+        self._observe(effect)
         if isinstance(effect, state.Grant):
             future, child = self._futures.get(effect.id), self.children.ready.get(effect.model)
             if future is None or future.done():

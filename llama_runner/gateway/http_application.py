@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from llama_runner.core.immutable_values import Value, field
-from llama_runner.gateway import errors, protocol_errors
+from llama_runner.gateway import errors, prompt_log, protocol_errors
 from llama_runner.gateway.access_control import Keys, is_allowed_origin, is_local_host, key_digest, key_in
 from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.created_models import CreatedStore
+from llama_runner.gateway.exchange import Exchange
 from llama_runner.gateway.jobs import Jobs
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.gateway.ollama_routes import add_routes
-from llama_runner.gateway.relay import AnswerError, Exchange
+from llama_runner.gateway.relay import AnswerError
 from llama_runner.gateway.routes import Routes
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class Settings(Value):
     pulls: PullRules = field(default_factory=PullRules)
     """What clients may download."""
     access_log: Callable[[str], None] | None = None
-    """Gets a line of JSON for each request; no prompt is in it."""
+    """Gets a line of JSON for each request."""
+    log_prompts: bool = False
+    """Whether prompts and answers are in these lines."""
 
 
 class Application:
@@ -76,12 +79,15 @@ class Application:
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check a request, answer it, and turn errors into those of its protocol."""
         given = request.headers.get("X-Request-Id", "")
-        exchange = Exchange(given if _ID.fullmatch(given) else secrets.token_hex(12), _STRANGER.name)
+        request_id = given if _ID.fullmatch(given) else secrets.token_hex(12)
+        exchange = Exchange(request_id, _STRANGER.name, keeps_text=self.settings.log_prompts)
         request["exchange"] = exchange
         status = 499
         try:
             response = await self._answered(request, handler)
             status = response.status
+            if isinstance(response, web.Response) and not exchange.sent and isinstance(response.body, bytes):
+                exchange.wrote(response.body)
         except asyncio.CancelledError:  # the client is gone
             exchange.error = exchange.error or "client_gone"
             raise
@@ -212,7 +218,10 @@ class Application:
             for kind, count in exchange.tokens.items():
                 metrics.count(f"{kind}_tokens_total", count, model=model)
         if self.settings.access_log is not None:
-            self.settings.access_log(json.dumps(self._line(request, exchange, status, seconds)))
+            line = self._line(request, exchange, status, seconds)
+            if exchange.answer is not None and exchange.body is not None:
+                line |= prompt_log.logged_texts(exchange.body, bytes(exchange.answer), key_in(request.headers))
+            self.settings.access_log(json.dumps(line))
 
     @staticmethod
     def _line(request: web.Request, exchange: Exchange, status: int, seconds: float) -> dict[str, Any]:

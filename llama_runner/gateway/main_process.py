@@ -17,6 +17,7 @@ from aiohttp import web
 from llama_runner.config.config import Config
 from llama_runner.core.errors import Interrupted, LlamaRunnerError
 from llama_runner.core.events import Warned
+from llama_runner.gateway import scheduler_state as state
 from llama_runner.gateway.access_control import read_keys
 from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, limits_of
 from llama_runner.gateway.gateway import Gateway
@@ -25,6 +26,8 @@ from llama_runner.gateway.listeners import address_of, check_addresses, forget, 
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.serving import tuned_profiles
 from llama_runner.serving.gateway_process import register_gateway
+from llama_runner.serving.server_log import Log
+from llama_runner.serving.service_files import notify_ready
 from llama_runner.store import layout
 from llama_runner.system.background_writer import BackgroundWriter
 
@@ -82,6 +85,7 @@ class Process:
             fetch_images=table.fetch_images,
             pulls=pulls,
             access_log=self._write,
+            log_prompts=table.log_prompts or self._given.log_prompts,
         )
 
     def _catalogue(self, config: Config) -> Catalogue:
@@ -109,6 +113,7 @@ class Process:
         limits = limits_of({"queue": table.queue, "max_wait": table.max_wait})
         memory = MemoryLimits(**table.memory.__dict__)
         gateway = Gateway(self._root, self._load, self._catalogue(self._config), memory=memory, limits=limits)
+        gateway.observers.append(self._on_scheduling)
         application = Application(gateway, self._settings)
         server = web.AppRunner(application.web, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         try:
@@ -129,6 +134,7 @@ class Process:
                 loop.add_signal_handler(signal.SIGHUP, partial(self._start_reload, application))
             self._urls = urls
             self._register(gateway)
+            notify_ready(os.environ)
             self._tell("gateway_ready", urls=urls, pid=os.getpid(), models=list(gateway.catalogue.declared))
             await ending.wait()
             self._tell("gateway_stopping")
@@ -178,7 +184,8 @@ class Process:
             models=gateway.catalogue.declared,
             reloads=self._reloads,
             failure=failure,
-            detached=bool(self._given.log),
+            detached=self._given.detached,
+            log_prompts=self._given.log_prompts,
             only=list(self._given.model),
             locked=self._given.locked,
             listen=list(self._given.listen),
@@ -189,31 +196,66 @@ class Process:
         if isinstance(event, Warned):
             self._tell("warned", what=event.what, text=event.text)
 
+    def _on_scheduling(self, what: state.Event | state.Effect) -> None:
+        """Write down which models are loaded and stopped, and which fail."""
+        if isinstance(what, state.Ready):
+            self._tell("model_ready", model=what.model, seconds=round(what.seconds, 3), memory=what.need)
+        elif isinstance(what, state.LoadFailed):
+            self._tell("load_failed", model=what.model, text=what.failure.reason, hint=what.failure.hint)
+        elif isinstance(what, state.Died):
+            self._tell("model_died", model=what.model, text=what.failure.reason, hint=what.failure.hint)
+        elif isinstance(what, state.Stop):
+            self._tell("model_stopping", model=what.model, cause=what.cause)
+
     def _tell(self, event: str, **facts: object) -> None:
         self._write(json.dumps({"event": event, **facts}))
 
 
-def line_writer(stream: IO[bytes]) -> tuple[Callable[[str], None], Callable[[], None]]:
-    """Return a function that writes a line, and one that waits until all is written. A slow reader loses lines."""
-    writer = BackgroundWriter(stream, patience=0.0)
-    return lambda line: writer.write(line.encode("utf-8", "backslashreplace") + b"\n"), writer.flush
+class Lines:
+    """Where the lines of a gateway go: to its log, and to whoever watches. A slow reader loses lines."""
+
+    def __init__(self, given: argparse.Namespace, show: Callable[[str], None] | None) -> None:
+        self._writers: list[BackgroundWriter] = []
+        self._show = show
+        if given.log:
+            log = Log(layout.user_path(given.root) / given.log, self._on_trouble)
+            self._writers.append(BackgroundWriter(cast("IO[bytes]", log), patience=0.0))
+        if show is None and not given.detached:
+            self._writers.append(BackgroundWriter(sys.stdout.buffer, patience=0.0))
+
+    def __call__(self, line: str) -> None:
+        """Write a line."""
+        for writer in self._writers:
+            writer.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        if self._show is not None:
+            self._show(line)
+
+    def flush(self) -> None:
+        """Wait until all is written, or a reader takes nothing any more."""
+        for writer in self._writers:
+            writer.flush()
+
+    def _on_trouble(self, error: OSError) -> None:
+        """Tell that the log cannot be written. The gateway goes on."""
+        text = f"cannot write the log: {error.strerror or error}"
+        if self._show is not None:
+            self._show(json.dumps({"event": "warned", "what": "no_log", "text": text}))
 
 
-def serve(arguments: Sequence[str], write: Callable[[str], None] | None = None) -> None:
-    """Run a gateway to its end. ``write`` gets a line of JSON for each event and each request; else standard output.
+def serve(arguments: Sequence[str], show: Callable[[str], None] | None = None) -> None:
+    """Run a gateway to its end. ``show`` gets a line of JSON for each event and each request; else standard output.
 
-    Raises ``LlamaRunnerError`` before it listens, and ``Interrupted`` once Ctrl-C has ended it.
+    With ``--log`` the lines are in that file too. Raises ``LlamaRunnerError`` before it listens, and ``Interrupted``
+    once Ctrl-C has ended it.
     """
     given = _parser().parse_args(arguments)
     _allow_many_files()
-    flush: Callable[[], None] = lambda: None  # noqa: E731
-    if write is None:
-        write, flush = line_writer(sys.stdout.buffer)
-    process = Process(given, write)
+    lines = Lines(given, show)
+    process = Process(given, lines)
     try:
         asyncio.run(process.run())
     finally:
-        flush()
+        lines.flush()
     if process.interrupted:
         raise Interrupted
 
@@ -239,7 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", action="append", default=[], metavar="ADDRESS", help=listen_help)
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="serve only this model")
     parser.add_argument("--locked", action="store_true", help="fail if a model differs from the lock file")
-    parser.add_argument("--log", default="", metavar="FILE", help="the log, below the root, that `ps` names")
+    parser.add_argument("--log", default="", metavar="FILE", help="also write the lines to this file below the root")
+    parser.add_argument("--detached", action="store_true", help="write the lines to the log only")
+    parser.add_argument("--log-prompts", action="store_true", help="write prompts and answers to the log")
     return parser
 
 

@@ -58,8 +58,8 @@ class Metrics:
         self._counts[f"{name}_sum", own] += value
         self._counts[f"{name}_count", own] += 1
 
-    def on_event(self, event: Event) -> None:
-        """Count an event of the scheduler."""
+    def count_scheduling(self, event: Event | Effect) -> None:
+        """Count what the scheduler is told and what it asks for."""
         if isinstance(event, state.Ready):
             self.count("loads_total", model=event.model)
             self.count("load_seconds_total", event.seconds, model=event.model)
@@ -67,13 +67,10 @@ class Metrics:
             self.count("load_failures_total", model=event.model)
         elif isinstance(event, state.Died):
             self.count("crashes_total", model=event.model)
-
-    def on_effect(self, effect: Effect) -> None:
-        """Count an effect of the scheduler."""
-        if isinstance(effect, state.Stop):
-            self.count("stops_total", model=effect.model, cause=effect.cause)
-        elif isinstance(effect, state.Refuse):
-            self.count("refused_total", cause=effect.error.kind)
+        elif isinstance(event, state.Stop):
+            self.count("stops_total", model=event.model, cause=event.cause)
+        elif isinstance(event, state.Refuse):
+            self.count("refused_total", cause=event.error.kind)
 
     def text(self, running: Iterable[RunningModel], available: Sizes, started_at: float) -> str:
         """Return everything as text; ``running`` are the models and ``available`` is the memory as they are now."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from llama_runner.gateway.relay import Exchange
+    from llama_runner.gateway.exchange import Exchange
     from llama_runner.gateway.route_interface import Models
 
 NDJSON = "application/x-ndjson"
@@ -38,6 +38,7 @@ async def body_of(request: web.Request) -> Json:
         raise BadRequest("missing request body")
     found = parsed(content)
     check(_CHAT, found)
+    exchange_of(request).body = found
     return found
 
 

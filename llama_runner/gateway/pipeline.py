@@ -13,7 +13,7 @@ from llama_runner.store import layout
 if TYPE_CHECKING:
     from llama_runner.api import Runner
     from llama_runner.gateway.served_models import DeclaredModel, ModelFacts
-    from llama_runner.request.results import Prepared
+    from llama_runner.request.result_types import Prepared
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 __all__ = ["NOT_SHARED", "look", "prepare", "private_bytes", "resident_bytes"]

@@ -8,8 +8,6 @@ is closed, which ends the work on it.
 from __future__ import annotations
 
 import json
-import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -20,54 +18,11 @@ from llama_runner.gateway import errors, protocol_errors, request_bodies
 from llama_runner.gateway.route_interface import client_of
 
 if TYPE_CHECKING:
-    from llama_runner.gateway import route_interface
+    from llama_runner.gateway.exchange import Exchange
     from llama_runner.gateway.gateway import Gateway, Lease
 
 _EVENTS = "text/event-stream"
-_TOKENS = re.compile(
-    rb'"(?P<name>prompt_n|predicted_n|prompt_tokens|completion_tokens|input_tokens|output_tokens)":(?P<count>\d{1,9})'
-)
-_COUNTED = {
-    b"prompt_n": "prompt",
-    b"prompt_tokens": "prompt",
-    b"input_tokens": "prompt",
-    b"predicted_n": "generated",
-    b"completion_tokens": "generated",
-    b"output_tokens": "generated",
-}
 _LOST = (aiohttp.ClientError, OSError)
-
-
-class Exchange:
-    """What is known of a request while it is answered, for the access log and the metrics."""
-
-    def __init__(self, request_id: str, client: str) -> None:
-        self.request_id, self.client = request_id, client
-        self.began = time.monotonic()
-        self.model: str | None = None
-        self.first_byte: float | None = None
-        self.lease: route_interface.Lease | None = None
-        self.streams = False
-        """Whether the answer is written token by token."""
-        self.sent = 0
-        self.tokens: dict[str, int] = {}
-        self.error: str | None = None
-        self.ignored: tuple[str, ...] = ()
-        """Options of the client that change nothing."""
-
-    @property
-    def waited(self) -> float:
-        """Return the seconds that it waited for its model."""
-        return 0.0 if self.lease is None else self.lease.waited
-
-    def wrote(self, data: bytes) -> None:
-        """Count bytes of an answer."""
-        if self.first_byte is None:
-            self.first_byte = time.monotonic() - self.began
-        self.sent += len(data)
-        if b'_n":' in data or b'_tokens":' in data:
-            for match in _TOKENS.finditer(data):
-                self.tokens[_COUNTED[match["name"]]] = int(match["count"])
 
 
 class Passed(Value):

@@ -14,6 +14,7 @@ from llama_runner.gateway.route_interface import client_of
 from llama_runner.version import __version__
 
 if TYPE_CHECKING:
+    from llama_runner.gateway.exchange import Exchange
     from llama_runner.gateway.gateway import Gateway
     from llama_runner.gateway.ollama_downloads import Downloads
     from llama_runner.gateway.served_models import ServedModel
@@ -63,8 +64,8 @@ class Routes:
 
     async def _relay(self, request: web.Request, passed: Passed) -> web.StreamResponse:
         """Pass a request on; a model of the allow-list that is not here is downloaded first."""
-        exchange = request["exchange"]
-        exchange.model = passed.model
+        exchange: Exchange = request["exchange"]
+        exchange.model, exchange.body = passed.model, passed.json
         exchange.model = await self._downloads.served_name(passed.model, request)
         return await relay(request, self._gateway, passed, exchange.model)
 

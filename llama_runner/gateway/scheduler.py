@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from llama_runner.gateway import errors
 from llama_runner.gateway import scheduler_state as state
-from llama_runner.gateway.eviction import missing, to_stop
+from llama_runner.gateway.eviction import missing, needed_and_available, to_stop
 from llama_runner.gateway.scheduler_state import Effect, Event, Limits, Sizes, Slot, Waiting
 
 if TYPE_CHECKING:
@@ -264,10 +264,8 @@ class Scheduler:
         elif self._measured_at < since:
             self._measure()
         else:
-            assert slot.need is not None
-            rows = [(place, slot.need[place], slot.need[place] - over) for place, over in lacks.items()]
             for request in self._requests_for(slot):
-                self._refuse(request, errors.NeverFits(slot.policy.name, rows))
+                self._refuse(request, errors.NeverFits(slot.policy.name, needed_and_available(slot, lacks)))
         return True
 
     def _make_room(self, slot: Slot, since: float, now: float) -> None:
@@ -305,16 +303,10 @@ class Scheduler:
 
     def _stop_idle(self, now: float) -> None:
         for slot in list(self._ready.values()):
-            if slot.is_idle:
-                expired = slot.expires_at is not None and now >= slot.expires_at and not self.queued(slot.policy.name)
-                if self.is_closing:
-                    self._stop(slot, "closing")
-                elif slot.is_outdated:
-                    self._stop(slot, "changed")
-                elif slot.is_unloading:
-                    self._stop(slot, "unloaded")
-                elif expired:
-                    self._stop(slot, "idle")
+            if slot.is_idle and self.is_closing:
+                self._stop(slot, "closing")
+            elif slot.is_idle and (cause := slot.cause_to_stop(now, self.queued(slot.policy.name))) is not None:
+                self._stop(slot, cause)
 
     def _finish_closing(self, now: float) -> None:
         if not self.is_closing:

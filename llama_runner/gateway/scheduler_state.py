@@ -294,3 +294,12 @@ class Slot:
         if self.policy.pin or after is None or after < 0:
             return None
         return self.used_at + after
+
+    def cause_to_stop(self, now: float, queued: int) -> StopCause | None:
+        """Return why it is stopped although no other model needs its memory; None if it stays."""
+        if self.is_outdated:
+            return "changed"
+        if self.is_unloading:
+            return "unloaded"
+        expired = self.expires_at is not None and now >= self.expires_at
+        return "idle" if expired and not queued else None

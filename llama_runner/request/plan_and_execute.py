@@ -6,7 +6,7 @@ launches what was made. Nothing here changes a graph: another attempt begins wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.artifact_record import TREE
 from llama_runner.core.errors import Interrupted, StepError
@@ -26,6 +26,7 @@ from llama_runner.store.local_sources import LocalSources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeVar
 
     from llama_runner.core.digest import Digest
     from llama_runner.core.events import Sink
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     from llama_runner.store.artifacts import Store
 
     CheckOutput = Callable[[Step, Digest], None]
+    Graph = TypeVar("Graph", Pipeline, Programs)
+    _Request = TypeVar("_Request", bound=ProgramsRequest)
 
 _REPLANS = 5
-Graph = TypeVar("Graph", "Pipeline", "Programs")
-_Request = TypeVar("_Request", bound="ProgramsRequest")
 
 
 class Preparation:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Noticed, ServerReady
@@ -20,6 +20,7 @@ from llama_runner.store.layout import lock_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import TypeVar
 
     from typing_extensions import Self
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from llama_runner.serving.llama_server.launch_spec import ServerSpec
     from llama_runner.serving.server_process import Server
 
-_Started = TypeVar("_Started", bound="Server | RunningServer")
+    _Started = TypeVar("_Started", bound="Server | RunningServer")
 
 _POLL_S = 0.02
 

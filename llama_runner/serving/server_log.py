@@ -82,6 +82,9 @@ class Log:
                 block = block[end:]
         self._append(block)
 
+    def flush(self) -> None:
+        """Do nothing: what is written is in the file."""
+
     def close(self) -> None:
         """Stop writing."""
         if self._file is not None:

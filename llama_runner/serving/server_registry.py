@@ -8,13 +8,13 @@ namespace still runs is not known here; its file is left alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StoreError
+from llama_runner.core.sha256 import sha256
 from llama_runner.system.files import read_json, try_writing, write_json
 
 if TYPE_CHECKING:
@@ -220,4 +220,4 @@ def _host() -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

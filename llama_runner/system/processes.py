@@ -32,12 +32,10 @@ _LIMIT = 64 << 20
 _SHELL = "/bin/sh"
 
 
-class Captured(NamedTuple):
+class Captured(NamedTuple("Captured", [("status", int), ("out", bytes), ("err", bytes)])):
     """The output of a program, and its exit status (negative for a signal)."""
 
-    status: int
-    out: bytes
-    err: bytes
+    __slots__ = ()
 
     @property
     def text(self) -> str:

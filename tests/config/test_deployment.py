@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -183,6 +185,33 @@ def test_15_05_up_in_the_foreground_ends_with_ctrl_c(
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert not running(tmp_path / "root" / ".llama_runner" / "servers"), "its models end with it"
+
+
+def test_a_gateway_in_the_foreground_tells_systemd_that_it_is_ready_and_has_its_log_where_logs_finds_it(
+    tmp_path: Path, config: Path, children: list[subprocess.Popen[str]], llama_runner: Command
+) -> None:
+    root, address = tmp_path / "root", tmp_path / "notify"
+    words = [sys.executable, "-m", "llama_runner", "gateway", "--config", str(config), "--root", str(root)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(address))
+        systemd.settimeout(60)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(address)}
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+        children.append(process)
+        assert systemd.recv(100) == b"READY=1"
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[1]
+    assert chat(url, "b").status_code == 200
+    [gateway] = [about for about in running(root / ".llama_runner" / "servers") if about.get("kind") == "gateway"]
+    assert not gateway["detached"]
+    lines = [json.loads(line) for line in llama_runner("logs", "gateway", "--root", root).out.splitlines()]
+    assert [line["event"] for line in lines if "event" in line] == ["gateway_ready", "model_ready"]
+    assert [(line["path"], line["status"]) for line in lines if "path" in line] == [("/v1/chat/completions", 200)]
+    assert (root / gateway["log"]).stat().st_mode & 0o777 == 0o600
+    process.send_signal(signal.SIGTERM)
+    shown = process.stdout.read()
+    assert process.wait(60) == 0
+    assert "/v1/chat" not in shown, "requests are in the log"
 
 
 def test_15_05_without_a_file_or_a_model_the_way_out_is_said(tmp_path: Path, llama_runner: Command) -> None:

@@ -28,7 +28,7 @@ COUNT = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
 def loading(running: Running) -> psutil.Process:
     """Wait until the process of the model ``one`` is there and loads; return it."""
     running.wait_for(lambda: running.running().get("one", {}).get("state") == "loading")
-    return running.wait_for(lambda: next((each for each in running.children() if "--alias" in each.cmdline()), None))  # type: ignore[no-any-return]
+    return running.wait_for(lambda: next((each for each in running.children() if "one" in each.cmdline()), None))  # type: ignore[no-any-return]
 
 
 def test_a_process_that_is_killed_while_it_loads_is_started_once_more(
@@ -195,6 +195,18 @@ def test_a_process_that_closes_kept_connections_loses_no_request(gateway: Start,
     """llama-server closes a connection after each stream, and when it was idle for 5 s, without saying so."""
     running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=json.dumps({"closes": True, "sentence": "b"}))
     assert [running.chat("one")[0] for _ in range(3)] == [200] * 3
+
+
+def test_a_process_that_ignores_sigterm_is_killed_and_the_model_loads_again(
+    gateway: Start, fake_programs: Path
+) -> None:
+    fake = json.dumps({"ignore_term": True, "sentence": "b"})
+    running = gateway(SLOW.format(programs=fake_programs), GGML_FAKE=fake)
+    assert running.chat("one")[0] == 200
+    process = psutil.Process(running.running()["one"]["pid"])
+    assert running.post("/models/one/unload", {})[1]["unloaded"]
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert running.chat("one")[0] == running.chat("two")[0] == 200
 
 
 def resident_mib(running: Running) -> float:

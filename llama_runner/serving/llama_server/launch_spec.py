@@ -131,11 +131,11 @@ class ServerSpec(Value):
     @property
     def digest(self) -> str:
         """Identifies the launch; timeouts are not part of it. It contains no secret."""
-        import hashlib  # noqa: PLC0415 - not for plan
+        from llama_runner.core.sha256 import sha256  # noqa: PLC0415 - not for plan
 
         key = self.api_key if self.api_key in (None, "auto") else "given"
         what = [*self.argv(), str(key), str(self.inherit_environment)]
-        return hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def url(self) -> str:
