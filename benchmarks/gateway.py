@@ -26,9 +26,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository
-
-from benchmarks.gateway_targets import Gateway, Target, by_hand, fake_programs, router
+from gateway_targets import Gateway, Target, by_hand, fake_programs, router
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -65,12 +65,17 @@ def test_models_that_wait_for_memory_are_served_in_the_order_of_their_requests(g
     pid = running.running()["one"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     ended: list[str] = []
+
+    def ask(name: str) -> None:
+        assert running.chat(name)[0] == 200
+        ended.append(name)
+
     with Stream(running.url, "one") as stream, ThreadPoolExecutor(2) as clients:
         running.wait_for(lambda: running.running()["one"]["in_flight"] == 1)
-        asked = []
-        for name in ("three", "two"):
-            asked.append(clients.submit(lambda name=name: (running.chat(name), ended.append(name))))  # type: ignore[misc]
-            running.wait_for(lambda name=name: running.running().get(name, {}).get("state") == "waiting")
+        asked = [clients.submit(ask, "three")]
+        running.wait_for(lambda: "three" in running.running())
+        asked.append(clients.submit(ask, "two"))
+        running.wait_for(lambda: "two" in running.running())
         os.kill(pid, signal.SIGCONT)
         stream.rest()
         for each in asked:
