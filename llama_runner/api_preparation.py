@@ -201,17 +201,22 @@ class Maker(Management):
         model: str | Path | None = None,
         *,
         original: str | Path | None = None,
+        against_original: bool = False,
         **keywords: Unpack[RunnerKeywords],
     ) -> CheckResult:
         """Compare a model file with its original: tokens, chat template, special tokens. Makes what is missing.
 
+        With ``against_original`` also the logits, computed by transformers in 32 bits: the environment of llama.cpp's
+        own converter is made for that, and the original needs memory for four bytes a weight.
         ``original`` is that of a GGUF model: a directory, or a name on the Hub; by default the repository that its
         model card names. Of a model on the Hub only small files are fetched. The result is recorded.
         """
         from llama_runner.request.check_model import ModelChecker  # noqa: PLC0415 - not on the warm path
 
         model, _, keywords = self._declared(model, None, keywords)
-        return ModelChecker(self.store, self._sink, lock_timeout=self._lock_timeout).check(model, keywords, original)
+        return ModelChecker(self.store, self._sink, lock_timeout=self._lock_timeout).check(
+            model, keywords, original, against_original=against_original
+        )
 
     @public_method
     def lock(self, *models: str | Path, **keywords: Unpack[RunnerKeywords]) -> LockResult:

@@ -71,7 +71,10 @@ _STATUS_OF = {
     ExitCode.SERVER: 409,
 }
 """HTTP statuses of errors of the library, by their exit status; 500 for the others."""
-_NOT_FOUND = ("no_such_model", "no_such_server", "no_such_build", "unknown_model")
+_NOT_FOUND = (
+    *("no_such_model", "no_such_server", "no_such_build", "unknown_model"),
+    *("no_such_repository", "no_such_revision", "no_such_quantization", "no_such_file"),
+)
 
 
 class CallFailed(GatewayError):

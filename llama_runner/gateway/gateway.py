@@ -10,6 +10,7 @@ import itertools
 import time
 from collections import Counter, deque
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -67,20 +68,20 @@ class Gateway:
 
     def __init__(
         self,
-        runner: Runner,
+        root: Path,
+        load: Callable[[], Runner],
         catalogue: Catalogue,
         *,
         memory: MemoryLimits | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.root: Path = runner.root
-        self.runner = runner
+        self.root, self._load = root, load
         self.catalogue = catalogue
         self.metrics = Metrics()
         self.events = EventLog()
         self.observers: list[Callable[[Event | Effect], None]] = [self.metrics.count_scheduling, self.events.note]
         """Each is told what the scheduler is told, and what it asks for. They must not block."""
-        self.children = Children(runner, memory or MemoryLimits(), self.tell)
+        self.children = Children(lambda: self.runner, memory or MemoryLimits(), self.tell)
         self.scheduler = Scheduler(policies_of(catalogue.declared.values()), limits)
         self.started_at = time.time()
         self._loop = asyncio.get_running_loop()
@@ -106,9 +107,15 @@ class Gateway:
             read_bufsize=_READ_BUFFER,
         )
 
+    @cached_property
+    def runner(self) -> Runner:
+        """The pipeline. ``Children`` loads it in a thread as soon as the gateway listens."""
+        return self._load()
+
     def start(self) -> None:
         """Measure the memory and load what is to be preloaded."""
         self._spawn(self.children.measure())
+        self._spawn(self.children.load())
 
     # --- what the routes use
 
@@ -290,6 +297,7 @@ class Gateway:
         """
         self.tell(state.Shutdown(grace))
         await self._quit.wait()
+        await self.children.cleared_up()
         if self._timer is not None:
             self._timer.cancel()
         await self.session.close()

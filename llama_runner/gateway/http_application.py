@@ -67,6 +67,8 @@ class Application:
         self._in_progress: Counter[str] = Counter()
         self.web = web.Application(middlewares=[self._around], client_max_size=settings.max_body)
         self.web.on_response_prepare.append(self._add_headers)
+        self._declared = gateway.catalogue
+        """Of the configuration; what clients made is served beside it."""
         self._created = CreatedStore(gateway.root)
         self.jobs = Jobs()
         self._downloads = add_routes(self.web, gateway, self._created, settings.pulls, self.jobs)
@@ -76,8 +78,8 @@ class Application:
 
     async def change(self, settings: Settings, catalogue: Catalogue) -> None:
         """Go on with another configuration. Models that clients made are served beside those of the catalogue."""
-        self.settings, self._downloads.rules = settings, settings.pulls
-        await self.gateway.declare(self._created.current.merged(catalogue))
+        self.settings, self._downloads.rules, self._declared = settings, settings.pulls, catalogue
+        await self.gateway.declare((await self._created.load()).merged(catalogue))
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -106,6 +108,8 @@ class Application:
         try:
             client = self._check(request)
             request["client"], request["exchange"].client = client, client.name
+            if self._created.is_outdated:  # another gateway of this root may have made names
+                await self.gateway.declare((await self._created.load()).merged(self._declared))
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 return web.Response(status=204)
             return await self._limited(request, handler, client)

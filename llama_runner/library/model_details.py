@@ -33,6 +33,7 @@ _VERBS = {
     "imatrix": "importance matrix of {model}",
     "quality": "quality of {model}",
     "check": "check of {model}",
+    "numbers": "logits of {model} compared with the original's",
     "adapter": "adapter converted from {source}",
     "import": "imported from {source}",
 }

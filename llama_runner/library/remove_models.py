@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_runner.core.errors import StoreError, UsageError
 from llama_runner.core.immutable_values import Value, field
 from llama_runner.library.artifacts_in_use import UseCheck
+from llama_runner.library.declared_models import PulledByClient
 from llama_runner.library.kept_by_lock_files import lock_roots
 from llama_runner.library.list_models import artifact_json, files_of, lies_in, models_of
 from llama_runner.library.model_names import select
@@ -109,7 +110,6 @@ def look(
         raise UsageError("no model is named", hint="llama-runner models list shows what is there")
     inventory = Inventory(store.root)
     models, kept, locked = models_of(inventory), kept_models(store.private), lock_roots(store.private, sink)
-    protected = ((kept.has, is_kept_error), (locked.has, is_locked_error), (declared.has, is_declared_error))
     found: dict[str, Artifact] = {}
     titles: dict[str, None] = {}
     left: dict[str, str] = {}
@@ -121,9 +121,8 @@ def look(
         if not in_use:
             _check_servers(selection, there)
         for model in selection.models:
-            for protects, error in protected:
-                if protects(model) and not force:
-                    raise error(model)
+            if not force:
+                _check_wanted(model, kept=kept.has(model), locked=locked.has(model), declared=declared)
             if any(each in there for each in model.artifacts):
                 titles[model.title] = None
             left |= {path: f"its record cannot be read: {why}" for path, why in model.problems.items()}
@@ -132,6 +131,18 @@ def look(
         found |= {each.path: each for each in there}
     shared = sum(_shared(store, each) for each in found.values())
     return Removal(tuple(titles), tuple(found.values()), shared, left=left)
+
+
+def _check_wanted(model: Model, *, kept: bool, locked: bool, declared: DeclaredModels) -> None:
+    """Raise ``UsageError`` for a model that is to stay."""
+    if kept:
+        raise is_kept_error(model)
+    if locked:
+        raise is_locked_error(model)
+    if declared.declares(model):
+        raise is_declared_error(model)
+    if declared.has(model):
+        raise PulledByClient(model.name)
 
 
 def _check_servers(selection: Selection, artifacts: Iterable[Artifact]) -> None:
