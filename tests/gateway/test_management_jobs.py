@@ -18,7 +18,7 @@ from llama_runner.gateway.jobs import JobRuns, Jobs, TooManyJobs, UnknownJob, Wo
 from llama_runner.gateway.worker_process import Question, Workers
 from tests.fakehub.hub import Hub
 from tests.gateway.conftest import Running
-from tests.gateway.management_client import Api
+from tests.gateway.management_client import Api, Json
 
 pytestmark = pytest.mark.usefixtures("user_of_the_hub")
 
@@ -64,7 +64,7 @@ def test_a_model_is_found_recommended_downloaded_served_and_removed(api: Api, ro
     with api.events() as events:
         started = api.post("/models", {"name": NAME}, status=202)
         assert (started["kind"], started["name"]) == ("download", NAME)
-        seen = []
+        seen: list[Json] = []
         while not seen or seen[-1]["state"] != "done":
             event = next(events)
             seen += [event["job"]] if event["type"] == "job" else []
