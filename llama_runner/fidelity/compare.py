@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.convert.official_script import splits_by_structure
+from llama_runner.core.errors import StepError
+from llama_runner.engine.errors import ProgramFailed
 from llama_runner.fidelity import known_differences as known
 from llama_runner.fidelity.conversations import Conversation, conversations_for
 from llama_runner.fidelity.difficult_lines import Line, lines_for
@@ -107,7 +109,13 @@ def _ask_original(
     question.write_text(json.dumps(job), encoding="utf-8")
     argv: list[str | os.PathLike[str]] = [python or sys.executable, "-I", "-B", DRIVER, question, answer]
     env = {name: environ[name] for name in PASSED_ENVIRONMENT if name in environ}
-    workspace.run_program(argv, env={**env, "TOKENIZERS_PARALLELISM": "false"}, cwd=folder)  # type: ignore[arg-type]
+    try:
+        workspace.run_program(argv, env={**env, "TOKENIZERS_PARALLELISM": "false"}, cwd=folder)  # type: ignore[arg-type]
+    except ProgramFailed as error:
+        ended = (
+            "took too long" if any("Timeout" in line for line in error.tail) else f"ended with status {error.status}"
+        )
+        raise StepError(f"the original's tokenizer and template {ended}; log: {error.log}") from None
     found: dict[str, Any] = read_json(answer, LARGEST_ANSWER)
     return found
 
