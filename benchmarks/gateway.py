@@ -239,7 +239,7 @@ async def slow_reader(target: Target) -> dict[str, Any]:
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1 << 16)
     writer.write(request(chat("one", stream=True)))
     await reader.readuntil(b"data: ")
-    before, most = target.resident(), 0
+    before, most = target.resident(), 0.0
     for _ in range(100):
         await reader.read(1 << 15)
         await asyncio.sleep(0.02)

@@ -94,7 +94,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_the_core_is_pure() -> None:
     allowed = {"__future__", "collections", "dataclasses", "hashlib", "json", "math", "operator", "re", "typing"}
-    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "llama_runner"}
+    allowed |= {"pathlib", "typing_extensions", "inspect", "difflib", "llama_runner", "_sha2", "_sha256"}
     for path in (PACKAGE / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -345,6 +345,14 @@ def test_a_command_defines_no_options_of_other_commands_and_collects_no_garbage_
     assert json.loads(done.stdout) == [[], True]
 
 
+def test_the_gateway_listens_before_it_loads_the_pipeline() -> None:
+    code = "import json, sys\nimport llama_runner.gateway.main_process\nprint(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = HEAVY - {"asyncio", "email", "llama_runner.gateway", "aiohttp", "concurrent.futures", "shutil"}
+    pipeline = {"llama_runner.api", "llama_runner.request.pipeline_graph", "llama_runner.request.graph_locations"}
+    assert sorted(set(json.loads(done.stdout)) & (heavy | pipeline)) == []
+
+
 def test_importing_the_converter_is_cheap() -> None:
     code = "import llama_runner.convert, sys; print('numpy' in sys.modules or 'gguf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -402,7 +410,7 @@ def third_party() -> set[str]:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in STARTED:
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
     # typing_extensions is for type checkers, pytest is there where its plugin runs
-    others = {"llama_runner", "typing_extensions", "pytest", "tomllib", *sys.stdlib_module_names}
+    others = {"llama_runner", "typing_extensions", "pytest", "tomllib", "_sha2", "_sha256", *sys.stdlib_module_names}
     return {DISTRIBUTIONS.get(name, name) for name in found - others}
 
 

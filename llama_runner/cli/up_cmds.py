@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,11 @@ def gateway(**given: Any) -> None:
 @click.command(cls=GroupedCommand)
 @shared.store
 def down(**given: Any) -> None:
-    """Stop what runs for the configuration: its servers and its gateway."""
-    stopped = runner_for(given).down(config=_config(given))
+    """Stop what runs for the configuration: its servers and its gateway.
+
+    The file is not read, so that it may have mistakes or be gone.
+    """
+    stopped = runner_for(given).down(config=config_path(given))
     if given["as_json"]:
         click.echo(json.dumps(stopped))
     elif stopped:
@@ -126,7 +130,8 @@ def _tell(entry: ServerEntry, given: dict[str, Any]) -> None:
     say(f"ready     {' '.join(entry.get('urls') or [entry.url])}", f"process   {entry.pid}", f"log       {entry.log}")
     if entry.get("models"):
         say(f"models    {', '.join(map(printable, entry['models']))}")
-    say("stop      llama-runner down")
+    places = [word for name in ("config", "root") if given.get(name) for word in (f"--{name}", str(given[name]))]
+    say(printable(f"stop      {shlex.join(['llama-runner', 'down', *places])}"))
 
 
 def _run_one(given: dict[str, Any], deployment: Deployment) -> None:

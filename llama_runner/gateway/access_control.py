@@ -124,6 +124,15 @@ def is_allowed_origin(origin: str) -> bool:
         return False
 
 
+def is_same_origin(origin: str, host: str) -> bool:
+    """Return whether a page is one of the gateway: its origin is the host that the request was sent to."""
+    try:
+        parts = urlsplit(origin)
+        return parts.scheme in ("http", "https") and bool(host) and parts.netloc.lower() == host.lower()
+    except ValueError:
+        return False
+
+
 def no_keys_error(address: str) -> UsageError:
     """Return the error for an address that other machines reach and that asks for no key."""
     return UsageError(

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections import Counter, deque
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -20,6 +21,7 @@ from llama_runner.gateway.children import Child, Children
 from llama_runner.gateway.client_rights import LOOPBACK, Client
 from llama_runner.gateway.configuration import MemoryLimits, policies_of
 from llama_runner.gateway.context_growth import ContextGrowth
+from llama_runner.gateway.event_log import EventLog
 from llama_runner.gateway.metrics import Metrics
 from llama_runner.gateway.scheduler import Scheduler
 from llama_runner.gateway.served_models import Catalogue, ModelFacts, RunningModel, ServedModel
@@ -66,19 +68,20 @@ class Gateway:
 
     def __init__(
         self,
-        runner: Runner,
+        root: Path,
+        load: Callable[[], Runner],
         catalogue: Catalogue,
         *,
         memory: MemoryLimits | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.root: Path = runner.root
-        self.runner = runner
+        self.root, self._load = root, load
         self.catalogue = catalogue
         self.metrics = Metrics()
-        self.observers: list[Callable[[Event | Effect], None]] = [self.metrics.count_scheduling]
+        self.events = EventLog()
+        self.observers: list[Callable[[Event | Effect], None]] = [self.metrics.count_scheduling, self.events.note]
         """Each is told what the scheduler is told, and what it asks for. They must not block."""
-        self.children = Children(runner, memory or MemoryLimits(), self.tell)
+        self.children = Children(lambda: self.runner, memory or MemoryLimits(), self.tell)
         self.scheduler = Scheduler(policies_of(catalogue.declared.values()), limits)
         self.started_at = time.time()
         self._loop = asyncio.get_running_loop()
@@ -91,6 +94,8 @@ class Gateway:
         self._growth = ContextGrowth()
         self._declared = dict(catalogue.declared)
         """As they are launched; also of models that are not declared any more and still run."""
+        self._pins: dict[str, bool] = {}
+        """What clients said of declared models; it counts more than the configuration."""
         self._changed = asyncio.Event()
         self._quit = asyncio.Event()
         # llama-server closes a kept connection after a stream and after 5 s, unannounced: a request sent then is lost
@@ -102,9 +107,15 @@ class Gateway:
             read_bufsize=_READ_BUFFER,
         )
 
+    @cached_property
+    def runner(self) -> Runner:
+        """The pipeline. ``Children`` loads it in a thread as soon as the gateway listens."""
+        return self._load()
+
     def start(self) -> None:
         """Measure the memory and load what is to be preloaded."""
         self._spawn(self.children.measure())
+        self._spawn(self.children.load())
 
     # --- what the routes use
 
@@ -253,6 +264,12 @@ class Gateway:
 
     async def declare(self, catalogue: Catalogue) -> None:
         """Serve other names or models from now on. Only models whose launch differs are stopped."""
+        pinned = {
+            name: catalogue.declared[name].replace(pin=pin)
+            for name, pin in self._pins.items()
+            if name in catalogue.declared
+        }
+        catalogue = catalogue.replace(declared={**catalogue.declared, **pinned})
         self.catalogue = catalogue
         self.children.look_again()
         self._relaunch()
@@ -262,6 +279,11 @@ class Gateway:
         launched = self._growth.applied(self.catalogue)
         self._declared |= launched
         self.tell(state.Reload(policies_of(launched.values())))
+
+    async def pin(self, name: str, *, wanted: bool) -> None:
+        """Pin a model, or end that, until this process ends, whatever the configuration says."""
+        self._pins[self.catalogue.find(name).declared] = wanted
+        await self.declare(self.catalogue)
 
     @property
     def is_closed(self) -> bool:
@@ -275,6 +297,7 @@ class Gateway:
         """
         self.tell(state.Shutdown(grace))
         await self._quit.wait()
+        await self.children.cleared_up()
         if self._timer is not None:
             self._timer.cancel()
         await self.session.close()

@@ -14,9 +14,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from aiohttp import web
 
-from llama_runner.api import Runner
 from llama_runner.config.config import Config
-from llama_runner.config.deployment import locked_keywords
 from llama_runner.core.errors import Interrupted, LlamaRunnerError
 from llama_runner.core.events import Warned
 from llama_runner.gateway import scheduler_state as state
@@ -25,11 +23,10 @@ from llama_runner.gateway.configuration import MemoryLimits, catalogue_from, lim
 from llama_runner.gateway.gateway import Gateway
 from llama_runner.gateway.http_application import Application, Settings
 from llama_runner.gateway.listeners import address_of, check_addresses, forget, listen, tls_context
+from llama_runner.gateway.management import manager as management
 from llama_runner.gateway.ollama_downloads import PullRules
 from llama_runner.serving import tuned_profiles
 from llama_runner.serving.gateway_process import register_gateway
-from llama_runner.serving.keys_and_certificates import check_access
-from llama_runner.serving.llama_server.launch_spec import ServerOptions
 from llama_runner.serving.server_log import Log
 from llama_runner.serving.service_files import notify_ready
 from llama_runner.store import layout
@@ -39,6 +36,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from llama_runner.api import Runner
     from llama_runner.core.events import Event
     from llama_runner.gateway.served_models import Catalogue
     from llama_runner.request.options import RunnerKeywords
@@ -59,12 +57,16 @@ class Process:
         self._reloads = 0
         self._config = self._read()
         table = self._config.gateway
-        self._runner = Runner(given.root, on_event=self._on_event)
+        self._root = layout.usable_root(given.root)
+        self._servers = layout.servers(self._root / layout.PRIVATE)
         self._addresses = [address_of(text) for text in given.listen or table.listen or DEFAULT_LISTEN]
         self._settings = self._settings_of(self._config)
         check_addresses(self._addresses, has_keys=bool(self._settings.keys), insecure=table.insecure)
         self._tls: ssl.SSLContext | None = None
         if table.tls_cert is not None or table.tls_key is not None:
+            from llama_runner.serving.keys_and_certificates import check_access  # noqa: PLC0415 - only with TLS
+            from llama_runner.serving.llama_server.launch_spec import ServerOptions  # noqa: PLC0415 - as above
+
             check_access(ServerOptions(tls_cert=table.tls_cert, tls_key=table.tls_key), {})
             assert table.tls_cert is not None
             assert table.tls_key is not None
@@ -88,14 +90,22 @@ class Process:
         )
 
     def _catalogue(self, config: Config) -> Catalogue:
-        found = catalogue_from(config, lambda name: tuned_profiles.read(layout.profiles(self._runner.root), name))
+        found = catalogue_from(config, lambda name: tuned_profiles.read(layout.profiles(self._root), name))
         if not self._given.locked:
             return found
+        from llama_runner.config.deployment import locked_keywords  # noqa: PLC0415 - it loads the pipeline
+
         locked = {
             name: model.replace(keywords=dict(locked_keywords(config, cast("RunnerKeywords", model.keywords))))
             for name, model in found.declared.items()
         }
         return found.replace(declared=locked)
+
+    def _load(self) -> Runner:
+        """Load the pipeline, which takes as long as the rest of the start."""
+        from llama_runner.api import Runner  # noqa: PLC0415 - once the gateway listens
+
+        return Runner(self._root, on_event=self._on_event)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
@@ -103,15 +113,18 @@ class Process:
         table = self._config.gateway
         limits = limits_of({"queue": table.queue, "max_wait": table.max_wait})
         memory = MemoryLimits(**table.memory.__dict__)
-        gateway = Gateway(self._runner, self._catalogue(self._config), memory=memory, limits=limits)
+        gateway = Gateway(self._root, self._load, self._catalogue(self._config), memory=memory, limits=limits)
         gateway.observers.append(self._on_scheduling)
-        application = Application(gateway, self._settings)
+        about = management.Process(
+            config=self._path, urls=lambda: self._urls, reload=lambda: self._reload_now(application)
+        )
+        application = Application(gateway, self._settings, about)
         server = web.AppRunner(application.web, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         try:
             await server.setup()
             urls: list[str] = []
             for address in self._addresses:
-                urls += await listen(server, address, self._tls, self._runner.servers)
+                urls += await listen(server, address, self._tls, self._servers)
             gateway.start()
             again = asyncio.Event()
 
@@ -151,14 +164,17 @@ class Process:
     async def _reload(self, application: Application) -> None:
         """Read the configuration again. One that is wrong changes nothing."""
         try:
-            config = await asyncio.to_thread(self._read)
-            settings = self._settings_of(config)
-            check_addresses(self._addresses, has_keys=bool(settings.keys), insecure=config.gateway.insecure)
-            catalogue = self._catalogue(config)
+            await self._reload_now(application)
         except LlamaRunnerError as error:
             self._tell("reload_failed", error=str(error), hint=error.hint)
             self._register(application.gateway, str(error))
-            return
+
+    async def _reload_now(self, application: Application) -> None:
+        """Read the configuration again. Raises what is wrong with it, and changes nothing then."""
+        config = await asyncio.to_thread(self._read)
+        settings = self._settings_of(config)
+        check_addresses(self._addresses, has_keys=bool(settings.keys), insecure=config.gateway.insecure)
+        catalogue = self._catalogue(config)
         self._config = config
         await application.change(settings, catalogue)
         self._register(application.gateway)
@@ -168,7 +184,7 @@ class Process:
         """Write down that this gateway is ready, and whether it could read its configuration the last time."""
         self._reloads += 1
         register_gateway(
-            self._runner.servers,
+            self._servers,
             urls=self._urls,
             log=self._given.log,
             config=self._path,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from llama_runner.gateway.route_interface import Exchange, Models
+    from llama_runner.gateway.exchange import Exchange
+    from llama_runner.gateway.route_interface import Models
 
 NDJSON = "application/x-ndjson"
 _CHAT = "/v1/chat/completions"

@@ -90,8 +90,9 @@ class Inference:
     async def _served_name(self, name: str, request: web.Request) -> str:
         exchange = exchange_of(request)
         exchange.model = name
-        exchange.model = await self._downloads.served_name(name, request)
-        return exchange.model
+        served: str = await self._downloads.served_name(name, request)
+        exchange.model = served
+        return served
 
     async def _load(
         self, request: web.Request, name: str, keep: float | None, translator: ResponseTranslator, body: Json

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PASSED = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/reranking"),
-    *("/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/v1/audio/transcriptions"),
+    *("/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions/input_tokens"),
+    *("/tokenize", "/detokenize", "/v1/audio/transcriptions"),
 )
 """Routes whose body names the model."""
 _OF_MODEL_GET = ("props", "slots", "metrics")

@@ -80,7 +80,9 @@ def given_name(source: ModelDirectory, tokenizer: Tokenizer) -> str | None:
     Raises `NoSuchPreTokenizer`, and `UnknownPreTokenizer` for a vocabulary that is not of bytes and a name for bytes.
     """
     if (said := source.pre_tokenizer) is None:
-        return bpe_hash.name_of(tokenizer)
+        known = bpe_hash.name_of(tokenizer)
+        is_first_llama3 = known == "smaug-bpe" and bool(tokenizer.model.get("ignore_merges"))
+        return "llama-bpe" if is_first_llama3 else known  # both have the hash of smaug-bpe, which takes no whole words
     if said not in NAMES:
         raise NoSuchPreTokenizer(said, NAMES)
     if said not in NOT_BYTES and NO_BYTES in steps_of(tokenizer):
