@@ -79,8 +79,8 @@ def test_after_it(binaries):
 
 def test_a_test_that_changes_what_all_tests_share_fails(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(ADOPTS)
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", tmp_path]
-    words += ["--rootdir", tmp_path, "--basetemp", tmp_path / "base"]
+    words: list[str | Path] = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    words += [tmp_path, "--rootdir", tmp_path, "--basetemp", tmp_path / "base"]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
     assert "3 passed, 3 errors" in done.stdout, done.stdout
