@@ -39,6 +39,7 @@ def pytest_configure() -> None:
             del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command would compile the package, which takes a second
     sys.dont_write_bytecode = False
+    os.environ["LLAMA_RUNNER_NO_CHECK"] = "1"  # tests of it take it back
     _take_interrupts()
     _stay_on_one_core()
     do_not_sync()

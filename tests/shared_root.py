@@ -19,7 +19,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from llama_runner import Runner
-from llama_runner.core.record import STATE_FILE, TREE, InvalidRecord, parse_state
+from llama_runner.core.artifact_record import STATE_FILE, TREE, InvalidRecord, parse_state
 from llama_runner.llama_cpp.pinned_source import load_pin
 from llama_runner.store import layout
 from llama_runner.store.digest_cache import hash_tree

@@ -15,24 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llama_runner.core.errors import ToolError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.step import Node, Place, ResourceEstimate, Step
 from llama_runner.engine.errors import ProgramFailed
 from llama_runner.llama_cpp.toolchain import PASSED_ENVIRONMENT
 from llama_runner.store.layout import SOURCES
 from llama_runner.system import hardware
+from llama_runner.system.find_programs import find_program
 from llama_runner.system.processes import python_module
-from llama_runner.system.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 REQUIREMENTS = (
     "torch==2.13.0",
     "transformers==4.57.6",
+    "tokenizers>=0.22.0,<0.22.2",
     "sentencepiece>=0.2,<0.3",
     "protobuf>=4.21,<5",
     "safetensors",
@@ -43,7 +44,10 @@ REQUIREMENTS = (
 )
 """The requirements of llama.cpp's tree, with versions of torch and numpy that have wheels for the newest Python.
 
-gguf is missing on purpose: it must come from the same tree as the script.
+gguf is missing on purpose: it must come from the same tree as the script. From 0.22.2 to
+0.23.3 at least, tokenizers gives added tokens other numbers than tokenizer.json has if one of them is beyond a hole of
+the vocabulary (huggingface/tokenizers#1891), as in Phi-4-mini. Of 300 random vocabularies that 0.23.3 saved, 0.22.1
+read 245 as they were, 0.23.3 itself 121: so the earlier version is used for them too.
 """
 CONVERT = "convert_hf_to_gguf.py"
 DRIVER = Path(__file__).parents[1] / "convert" / "official_script_runner.py"
@@ -228,6 +232,7 @@ def run_official_script(
     home.mkdir(exist_ok=True)
     env = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
     env |= {"HOME": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # -B is not inherited, and the tree is an artifact with a digest
     python = python_of(environment)
     if not python.exists():
         raise missing_python_error(python)

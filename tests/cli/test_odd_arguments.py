@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_runner import convert
-from llama_runner.client import protocol
+from llama_runner.client import requests_to_server
 from llama_runner.client.errors import RequestNotSent
 from llama_runner.convert import model_card
 from llama_runner.convert.errors import UnreadableFile
@@ -94,8 +94,8 @@ def test_11_21_a_shard_whose_name_cannot_be(tmp_path: Path, name: str) -> None:
 
 def test_11_21_a_request_that_json_has_no_word_for() -> None:
     with pytest.raises(RequestNotSent, match="the request cannot be sent: Out of range float"):
-        _ = protocol.chat("a", temperature=float("nan")).content
-    assert protocol.chat("\ud800").content == b'{"messages":[{"role":"user","content":"\\ud800"}]}'
+        _ = requests_to_server.chat("a", temperature=float("nan")).content
+    assert requests_to_server.chat("\ud800").content == b'{"messages":[{"role":"user","content":"\\ud800"}]}'
 
 
 def test_11_21_of_a_model_card_only_the_front_matter_is_read(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_runner.core.digest import Digest, Key
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 SCRIPT = "import torch\nprint('usage: convert_hf_to_gguf.py', torch.__version__)\n"
 

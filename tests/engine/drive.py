@@ -19,7 +19,7 @@ from tests.engine.toys import File, Toy, ToyTree, World
 
 if TYPE_CHECKING:
     from llama_runner.core.step import Step
-    from llama_runner.core.step_protocols import Workspace
+    from llama_runner.core.step_interfaces import Workspace
 
 WATCHED = ("rename", "replace", "fsync", "mkdir", "link", "symlink", "unlink", "rmdir", "open", "write", "close")
 

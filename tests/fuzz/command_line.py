@@ -25,8 +25,8 @@ from typing import Any
 
 import click
 
+from llama_runner.cli.entry_point import main
 from llama_runner.cli.main import cli
-from llama_runner.cli.start import main
 from llama_runner.core.errors import LlamaRunnerError
 from tests.conftest import shared_root
 from tests.convert.checkpoints import llama

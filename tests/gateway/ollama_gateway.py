@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from llama_runner import Runner
 from llama_runner.gateway.created_models import change_created
-from llama_runner.gateway.models import ServedModel
+from llama_runner.gateway.served_models import ServedModel
 from tests.conftest import shared_root
 
 if TYPE_CHECKING:

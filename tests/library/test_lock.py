@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from llama_runner import LockDiffers, LockResult, Runner, ServerOptions, SourceError, StoreError, UsageError
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.events import Event, Warned
 from llama_runner.core.machine_path_removal import without_paths
-from llama_runner.core.record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.request.lock_differences import UNKNOWN, differences
 from llama_runner.request.lock_entry import build_form
 from llama_runner.request.lock_file import NAME, read_lock_file
 from llama_runner.request.lock_models import KEPT
 from llama_runner.store.digest_cache import payload_stamp
-from llama_runner.store.used_files import known_files
+from llama_runner.store.gc_file_lists import known_files
 from tests.conftest import MODULE, Command, says
 from tests.fakehub.hub import Hub
 from tests.fakehub.models import write_gguf

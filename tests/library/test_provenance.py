@@ -17,7 +17,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from llama_runner import Runner, UsageError
-from llama_runner.core.record import STATE_FILE
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.demo import MODEL_DIRECTORY
 from tests.conftest import Command, says
 from tests.fakehub.hub import Hub

@@ -14,7 +14,7 @@ from llama_runner.serving import crash_restart as module
 from llama_runner.serving.crash_restart import Policy, Supervisor
 from llama_runner.serving.errors import GaveUp, ModelGone, ServerDied
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
-from llama_runner.serving.registry import running
+from llama_runner.serving.server_registry import running
 from tests.serving.play import PATIENCE_S, Stage, get, until
 
 
