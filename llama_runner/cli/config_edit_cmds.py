@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_runner.cli import options as shared
+from llama_runner.cli import shared_options as shared
 from llama_runner.cli.config_show_cmds import given_path
+from llama_runner.cli.escaped_output import say
 from llama_runner.cli.help import GroupedCommand
-from llama_runner.cli.safe_output import say
 from llama_runner.core.errors import ToolError, UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def edit(**given: Any) -> None:
     """
     from llama_runner.config.edit import replace_text  # noqa: PLC0415 - not for --help
     from llama_runner.config.errors import ConfigError  # noqa: PLC0415
-    from llama_runner.config.reader import text_of  # noqa: PLC0415
+    from llama_runner.config.read_config_file import text_of  # noqa: PLC0415
     from llama_runner.system.files import write_atomically  # noqa: PLC0415
 
     if not (os.environ.get("VISUAL") or os.environ.get("EDITOR") or _asks()):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.config.keys import MODEL_OPTIONS, OPTION_OF, SAMPLING, SOURCES
-from llama_runner.config.model import Model, Settings
-from llama_runner.config.values import is_path, path_of
-from llama_runner.core.immutable import Value
+from llama_runner.config.known_keys import MODEL_OPTIONS, OPTION_OF, SAMPLING, SOURCES
+from llama_runner.config.table_types import Model, Settings
+from llama_runner.config.value_types import is_path, path_of
+from llama_runner.core.immutable_values import Value
 from llama_runner.serving.llama_server.launch_spec import ServerOptions
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llama_runner.request.options import RunnerKeywords
 
-_OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "fallback")
+_OF_MODEL = ("system", "pin", "ttl", "preload", "hidden", "sessions", "max_ctx_size", "fallback")
 """Fields of ``Settings`` that the first layer with a value decides."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.config.check import Places
-from llama_runner.config.keys import MODEL_OPTIONS, SOURCES
-from llama_runner.core.immutable import Value
+from llama_runner.config.known_keys import MODEL_OPTIONS, SOURCES
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_runner.convert.families import ARCHITECTURES
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,31 @@ CORRECTIONS: tuple[Correction, ...] = (
         has=("tokenizer.json",),
         lacks=("tokenizer.model",),
         unless=("tokenizer.json", r'TemplateProcessing|"byte_fallback"\s*:\s*true'),
+    ),
+    Correction(
+        "a LlamaTokenizer that transformers 5 saved got BOS before each text, whatever its tokenizer.json says",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json", "tokenizer_config.json"),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer_config.json", r'(?s)^(?!.*"backend"\s*:)|"TokenizersBackend"'),
+    ),
+    Correction(
+        "llama.cpp did not drop the space after special tokens of Phi 3, since it looks for another name",
+        families=("phi.PHI3", "phi.PHIMOE"),
+        has=("tokenizer.model", "tokenizer_config.json"),
+        unless=("tokenizer_config.json", r'(?s)^(?!.*"rstrip"\s*:\s*true)|"GPT2Tokenizer"'),
+    ),
+    Correction(
+        "a Llama 3 tokenizer without BOS whose hash is that of smaug-bpe lost ignore_merges",
+        families=_LIKE_LLAMA,
+        has=("tokenizer.json",),
+        lacks=("tokenizer.model",),
+        unless=("tokenizer.json", r'(?s)^(?!.*"ignore_merges"\s*:\s*true)|"TemplateProcessing"'),
+    ),
+    Correction(
+        "the rotated part of a GPT-NeoX that transformers 5 saved was taken to be a quarter",
+        families=("gptneox",),
+        unless=("config.json", r'(?s)^(?!.*"rope_parameters").*$|"rotary_pct"'),
     ),
 )
 """All corrections since the first version, the oldest first."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hashlib import sha256
 else:
     try:  # as ``random`` of the standard library does
-        if sys.version_info >= (3, 12):
-            from _sha2 import sha256
-        else:
+        from _sha2 import sha256  # since Python 3.12
+    except ImportError:
+        try:
             from _sha256 import sha256
-    except ImportError:  # a Python that was built without it
-        from hashlib import sha256
+        except ImportError:  # a Python that was built without it
+            from hashlib import sha256
 
 __all__ = ["sha256"]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import StepError, UsageError
-from llama_runner.core.immutable import Value
-from llama_runner.core.shared_nodes import shared_targets
+from llama_runner.core.immutable_values import Value
+from llama_runner.core.merge_graphs import shared_targets
 from llama_runner.core.step import topological_order
 from llama_runner.core.url_redaction import redacted
-from llama_runner.request.fetch_notices import announce, check_offline
-from llama_runner.request.graph import Pipeline, graph_of
+from llama_runner.request.download_notices import announce
+from llama_runner.request.fallback_to_portable import falls_back
+from llama_runner.request.fits_machine_check import check_size
 from llama_runner.request.graph_locations import context_of
+from llama_runner.request.offline_check import check_offline
 from llama_runner.request.options import snapshot_of
+from llama_runner.request.pipeline_graph import Pipeline, graph_of
 from llama_runner.request.plan_and_execute import Preparation
-from llama_runner.request.size_check import check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from llama_runner.core.step import Node, Step
     from llama_runner.engine.observer import Observer
     from llama_runner.request.remote_stores import LazyRemoteStore
-    from llama_runner.request.resolve import Request
+    from llama_runner.request.resolve_request import Request
     from llama_runner.serving.llama_server.launch_spec import ServerOptions
     from llama_runner.sources.local import LocalSafetensors
 
@@ -85,7 +87,7 @@ class JointPreparation(Preparation):
         try:
             self._execute(observer, joint.plan, _shared_remote(requests), None, joint.title_of)
         except StepError as error:
-            if not any(self._falls_back(graph.programs, error) for graph in graphs):
+            if not any(falls_back(graph.programs, error, self._store.private, self._sink) for graph in graphs):
                 raise
 
     def _together(

@@ -74,7 +74,7 @@ class PublicMethod:
     @property
     def __signature__(self) -> inspect.Signature:
         """The signature that ``inspect.signature`` and ``help`` show; not computed on the warm path."""
-        from llama_runner.request.method_signature import signature_of  # noqa: PLC0415 - loads inspect
+        from llama_runner.request.runner_signatures import signature_of  # noqa: PLC0415 - loads inspect
 
         return signature_of(self.__wrapped__)
 

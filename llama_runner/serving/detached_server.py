@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_runner.serving.daemon import detach, restarts_as
 from llama_runner.serving.keys_and_certificates import key_for
-from llama_runner.serving.llama_server.memory_check import checked
+from llama_runner.serving.launch_check import checked
 from llama_runner.serving.running_server import RunningServer, ensure_ready
 from llama_runner.serving.server_log import new_name
 from llama_runner.store import layout
@@ -34,7 +34,7 @@ def detached_server(
     registry = layout.servers(store.private)
 
     def start() -> RunningServer:
-        memory, log_name = checked(spec, layout.memory_needs(store.private), sink), new_name()
+        memory, log_name = checked(spec, store.private, sink), new_name()
         running = detach(
             spec,
             log=store.root / log_name,

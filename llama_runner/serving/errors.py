@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llama_runner.core.errors import ServerError, UsageError
-from llama_runner.core.printable import printable
+from llama_runner.core.printable_text import printable
 from llama_runner.core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -254,6 +254,8 @@ def _hint(status: int, tail: list[str]) -> str | None:
         return "the binaries were built for another processor; run on this machine with --force-step compile"
     if status == -9 or "failed to allocate" in text or "out of memory" in text:  # noqa: PLR2004 - SIGKILL
         return "there may be too little memory; try a smaller --ctx-size or quantization"
+    if "chat template parsing error" in text or "supplied chat template is not supported" in text:
+        return "-- --chat-template-file FILE uses another template, -- --no-jinja llama.cpp's built-in formats"
     if option := re.search(r'error while handling argument "([^"]+)"', text):
         return f"the value of {option[1]} is not one that it takes; see llama-server --help"
     if "invalid argument" in text:

@@ -6,17 +6,18 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.core.record import TREE
+from llama_runner.core.artifact_record import TREE
 from llama_runner.serving import find_and_stop
 from llama_runner.serving.daemon import spec_from_json
 from llama_runner.serving.detached_server import detached_server
 from llama_runner.serving.errors import cannot_restart_error, launch_not_kept_error
+from llama_runner.serving.launch_check import checked
 from llama_runner.serving.llama_server.flag_check import check_flags
 from llama_runner.serving.llama_server.launch_spec import needs_care
-from llama_runner.serving.llama_server.memory_check import checked, files_of, private_bytes
+from llama_runner.serving.llama_server.memory_check import files_of, private_bytes
 from llama_runner.serving.server_matching import identity
 from llama_runner.store import layout
-from llama_runner.system.programs import find_program
+from llama_runner.system.find_programs import find_program
 
 if TYPE_CHECKING:
     from llama_runner.core.events import Sink
@@ -47,7 +48,7 @@ def check_startable(store: Store, about: dict[str, Any], spec: ServerSpec, sink:
     if missing:
         raise cannot_restart_error(about["alias"], f"{missing[0]} is gone", runs=pid is not None)
     if needs_care(spec, os.environ):
-        from llama_runner.serving.keys_and_certificates import check_access  # noqa: PLC0415 - not for the usual server
+        from llama_runner.serving.access_check import check_access  # noqa: PLC0415 - not for the usual server
 
         check_access(spec, os.environ)
     record = store.records(spec.binary.parent).get(TREE)
@@ -57,7 +58,7 @@ def check_startable(store: Store, about: dict[str, Any], spec: ServerSpec, sink:
         with suppress(NoOptionsListed):
             check_flags(spec.extra, capabilities_of(spec.binary.parent, record.digest, store.private))
     freed = None if pid is None else private_bytes(pid)
-    checked(spec, layout.memory_needs(store.private), sink, freed=freed)
+    checked(spec, store.private, sink, freed=freed)
 
 
 def _start(store: Store, about: dict[str, Any], sink: Sink) -> dict[str, Any]:

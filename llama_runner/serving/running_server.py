@@ -12,9 +12,9 @@ from llama_runner.core.errors import Interrupted
 from llama_runner.core.events import Noticed, ServerReady
 from llama_runner.serving import find_and_stop
 from llama_runner.serving.errors import ended_elsewhere_error
-from llama_runner.serving.registry import lives, running
 from llama_runner.serving.server_client import Talks
 from llama_runner.serving.server_matching import gives_same_answers, is_same_launch
+from llama_runner.serving.server_registry import lives, running
 from llama_runner.store.layout import lock_file
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def ensure_ready(
 @contextmanager
 def _only_one_starts(spec: ServerSpec, registry: Path, cancelled: Callable[[], bool], sink: Sink) -> Iterator[None]:
     """Hold the lock for starting this server. There is no lock in a root that cannot be written."""
-    from llama_runner.store.locks import hold  # noqa: PLC0415 - not where a server runs
+    from llama_runner.store.process_locks import hold  # noqa: PLC0415 - not where a server runs
 
     def check() -> None:
         if cancelled():

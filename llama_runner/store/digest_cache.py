@@ -17,9 +17,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llama_runner.core.artifact_record import STATE_FILE, Stamp
 from llama_runner.core.digest import Digest, file_digest, tree_digest
 from llama_runner.core.errors import Interrupted
-from llama_runner.core.record import STATE_FILE, Stamp
 from llama_runner.core.sha256 import sha256
 from llama_runner.system.files import forget_cached, open_regular
 

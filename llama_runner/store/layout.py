@@ -47,6 +47,16 @@ def find_root(explicit: str | os.PathLike[str] | None = None) -> Path:
     return user_data_path("llama_runner", appauthor=False)
 
 
+def usable_root(explicit: str | os.PathLike[str] | None = None) -> Path:
+    """Return the root; ``StoreError`` if something else than a directory is there."""
+    root = find_root(explicit)
+    if not os.path.isdir(root) and os.path.lexists(root):  # noqa: PTH112 - an error is False
+        from llama_runner.store.errors import bad_root_error  # noqa: PLC0415 - not on the warm path
+
+        raise bad_root_error(root)
+    return root
+
+
 def can_be_path(path: str | os.PathLike[str]) -> bool:
     """Return whether the system can have a file of this name: no NUL, no character without a form in bytes."""
     try:
@@ -153,6 +163,11 @@ def memory_needs(private: Path) -> Path:
 def parsed_files(private: Path) -> Path:
     """Return the directory of the tables of configuration files that were parsed."""
     return private / "parsed"
+
+
+def chat_templates(private: Path) -> Path:
+    """Return the directory of what programs said of chat templates."""
+    return private / "templates"
 
 
 def speeds(private: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_runner.core.digest import Digest, short_hash
 from llama_runner.core.errors import LlamaRunnerError, SourceError, StepError
-from llama_runner.core.immutable import Value
+from llama_runner.core.immutable_values import Value
 from llama_runner.core.model_files import is_read_by_native_converter, native_converter_inputs
 from llama_runner.core.sha256 import sha256
 from llama_runner.core.source import Source
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from llama_runner.core.record import Stamp
+    from llama_runner.core.artifact_record import Stamp
     from llama_runner.store.artifacts import Store
 
 

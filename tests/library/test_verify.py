@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from llama_runner import Runner
+from llama_runner.core.artifact_record import STATE_FILE
 from llama_runner.core.errors import Interrupted, UsageError
 from llama_runner.core.events import Event, LockWaiting, Noticed, StepProgress, StepStarted, Warned
-from llama_runner.core.record import STATE_FILE
 from llama_runner.core.step import Place
 from llama_runner.demo import MODEL_DIRECTORY
 from llama_runner.library.verify import Verifier

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_runner.convert.families import decoder
-from llama_runner.convert.families.family import Family, Rule
+from llama_runner.convert.families import decoder_parts
+from llama_runner.convert.families.family_definition import Family, Rule
+from llama_runner.convert.model_config import as_object, share
 from llama_runner.convert.tensor_rows import Rows
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def derive(values: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 def dimensions(config: Config) -> dict[str, int]:
     """Return the sizes that the shapes of the rules name."""
-    return {**decoder.dimensions(config), "fused": 3 * config.integer("hidden_size")}
+    return {**decoder_parts.dimensions(config), "fused": 3 * config.integer("hidden_size")}
 
 
 def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirectory, file_type: int) -> None:
@@ -66,7 +67,9 @@ def write_hyperparameters(values: KeyValues, config: Config, source: ModelDirect
     values.uint32("{arch}.embedding_length", config.integer("hidden_size"))
     values.uint32("{arch}.block_count", config.integer("num_hidden_layers"))
     values.uint32("{arch}.feed_forward_length", config.integer("intermediate_size"))
-    rotated = int(config.share("rotary_pct") * (config.integer("hidden_size") // heads))
+    rope = as_object("rope_parameters", config.values.get("rope_parameters"))
+    rotated_part = share("rotary_pct", rope.get("partial_rotary_factor", config.find("rotary_pct")))
+    rotated = int(rotated_part * (config.integer("hidden_size") // heads))
     values.uint32("{arch}.rope.dimension_count", rotated)
     values.uint32("{arch}.attention.head_count", heads)
     values.boolean("{arch}.use_parallel_residual", config.find("use_parallel_residual"))
@@ -80,7 +83,7 @@ FAMILY = Family(
     derive=derive,
     rules=RULES,
     dimensions=dimensions,
-    rename=decoder.rename,
+    rename=decoder_parts.rename,
     hyperparameters=write_hyperparameters,
-    vocabulary=decoder.byte_level,
+    vocabulary=decoder_parts.byte_level,
 )

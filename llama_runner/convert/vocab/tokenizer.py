@@ -18,6 +18,7 @@ from llama_runner.convert.vocab.tokenizer_classes import (
     CLASSES,
     FRAMING,
     NORMALIZER_SETTINGS,
+    SAVED_BY_5,
     SETTING_NORMALIZER,
 )
 
@@ -107,7 +108,7 @@ class Tokenizer:
             **document,
             "normalizer": _cased(document.get("normalizer"), settings, own_class),
             "pre_tokenizer": _prefixed(document.get("pre_tokenizer"), settings),
-            "post_processor": _framed(document.get("post_processor"), framed, added, FRAMING.get(own_class)),
+            "post_processor": _framed(document.get("post_processor"), framed, added, _puts_bos(settings, own_class)),
         }
         texts = tuple(token.content for token in specials)
         return cls(model, document, base, added.by_number, texts, clean_up, named)
@@ -162,6 +163,13 @@ def _class_of(settings: Mapping[str, Any], config: Config) -> str:
     return plain
 
 
+def _puts_bos(settings: Mapping[str, Any], own_class: str) -> bool | None:
+    """Return whether the class puts BOS before a text by default; None where tokenizer.json says what is put."""
+    if SAVED_BY_5 not in settings:
+        return FRAMING.get(own_class)
+    return False if any(f"add_{kind}_token" in settings for kind in ("bos", "eos")) else None
+
+
 def _cased(step: object, settings: Mapping[str, Any], own_class: str) -> object:
     """Return the normalizer; for BERT, the settings and their defaults override its options."""
     if own_class not in SETTING_NORMALIZER or not isinstance(step, dict) or step.get("type") != "BertNormalizer":
@@ -170,8 +178,13 @@ def _cased(step: object, settings: Mapping[str, Any], own_class: str) -> object:
 
 
 def _prefixed(step: object, settings: Mapping[str, Any]) -> object:
-    """Return the pre-tokenizer; for a single step, the settings override whether a space is added first."""
-    if isinstance(step, dict) and "add_prefix_space" in step and step.get("type") != "Metaspace":
+    """Return the pre-tokenizer; for a single step, the settings override whether a space is added first.
+
+    Not so where transformers 5 saved it.
+    """
+    if SAVED_BY_5 in settings or not isinstance(step, dict):
+        return step
+    if "add_prefix_space" in step and step.get("type") != "Metaspace":
         return {**step, "add_prefix_space": bool(settings.get("add_prefix_space", False))}
     return step
 

@@ -1,4 +1,4 @@
-"""Tokenizer classes of transformers 4.57, with the tokens that each one adds.
+"""Tokenizer classes of transformers 4.57 and 5.23, with the tokens that each one adds.
 
 Only the special tokens that a class has by default, and whether it puts some around a text; tokenizer_config.json
 outranks it. A class that adds anything else (T5's sentinels, CamemBERT's unused tokens) is not listed, and so refused.
@@ -31,6 +31,7 @@ _BLOOM = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_to
 
 CLASSES: dict[str, dict[str, str]] = {
     "PreTrainedTokenizer": {},
+    "TokenizersBackend": {},
     "LlamaTokenizer": _LLAMA,
     "CodeLlamaTokenizer": _LLAMA,
     "GPT2Tokenizer": _GPT2,
@@ -47,7 +48,12 @@ CLASSES: dict[str, dict[str, str]] = {
     "XLMRobertaTokenizer": _ROBERTA,
     "MPNetTokenizer": {**_ROBERTA, "unk_token": "[UNK]"},
 }
-# Classes that put BOS and EOS around a text whatever tokenizer.json says; whether they put BOS by default.
+CLASS_OF_5, PLAIN_FAST = "TokenizersBackend", "PreTrainedTokenizerFast"
+"""The class without tokens of its own, in transformers 5 and 4."""
+SAVED_BY_5 = "backend"
+"""A key of tokenizer_config.json that transformers 5 writes."""
+# Classes that put BOS and EOS around a text whatever tokenizer.json says; whether they put BOS by default. In a
+# tokenizer that transformers 5 saved, tokenizer.json says it, unless add_bos_token or add_eos_token does.
 FRAMING = {
     "LlamaTokenizer": True,
     "CodeLlamaTokenizer": True,

@@ -193,13 +193,6 @@ class Memory:
                 old.unlink(missing_ok=True)
 
 
-def checked(spec: ServerSpec, kept: Path, sink: Sink, *, freed: int | None = None) -> Memory:
-    """Return the memory of a launch once it is checked; ``DoesNotFit`` where it is too little. See ``Memory.check``."""
-    memory = Memory(spec, kept, sink)
-    memory.check(freed)
-    return memory
-
-
 def host_bytes(spec: ServerSpec, kept: Path, sink: Sink) -> tuple[int, int] | None:
     """Return the bytes of the host that a server takes, and those that its cache of prompts may take besides.
 

@@ -1,0 +1,69 @@
+"""What llama.cpp does otherwise than a model's own tokenizer, and what conversion does about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_runner.convert import convert
+from llama_runner.convert.converter_corrections import revision_of
+from tests.convert.checkpoints import edit_json
+from tests.convert.families import phi
+from tests.convert.gguf_file import read
+from tests.convert.llama_cpp import LlamaCpp
+
+ADDED = {"0": "<unk>", "1": "<s>", "2": "</s>", "10": "<|endoftext|>", "11": "<|end|>", "12": "<|user|>"}
+
+
+def phi3(folder: Path, name: str | None = None, *, rstrip: bool = True, without: str = "") -> Path:
+    """A tiny Phi 3 whose special tokens drop the space after them, as those of the real one do."""
+    directory = folder / "model"
+    phi.CASES["phi3"].build(directory)
+    listed = {
+        number: {"content": text, "special": True, "rstrip": rstrip and text.startswith("<|"), "normalized": False}
+        for number, text in ADDED.items()
+        if text != without
+    }
+    edit_json(directory / "tokenizer_config.json", added_tokens_decoder=listed)
+    if name is not None:
+        (directory / "README.md").write_text(f"---\nmodel_name: {name}\n---\n", encoding="utf-8")
+    return directory
+
+
+def name_of(directory: Path, made: Path) -> Any:
+    convert(directory, made, name="x", outtype="f16")
+    return read(made).values["general.name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Phi 3 Mini 4k Instruct", "Phi-3 Mini 4k Instruct"),
+        ("phi_3.5 mini", "Phi-3.5 mini"),
+        ("Phi-3 Mini", "Phi-3 Mini"),
+        ("my-phi3", "my-phi3"),
+        ("Dolphin 2", "Dolphin 2 (Phi-3)"),
+    ],
+)
+def test_17_09_llama_cpp_drops_the_space_after_special_tokens_of_phi_3(
+    name: str, written: str, binaries: Path, tmp_path: Path
+) -> None:
+    directory, made = phi3(tmp_path, name), tmp_path / "model.gguf"
+    assert name_of(directory, made) == written
+    with LlamaCpp(binaries, made) as server:
+        assert server.tokens("<|end|>\n\nthe", parsed=True) == server.tokens("<|end|>the", parsed=True)
+
+
+@pytest.mark.parametrize("options", [{"rstrip": False}, {"without": "<|endoftext|>"}])
+def test_17_09_a_phi_3_whose_tokens_drop_nothing_keeps_its_name(options: dict[str, Any], tmp_path: Path) -> None:
+    assert name_of(phi3(tmp_path, "Phi 3 Mini", **options), tmp_path / "model.gguf") == "Phi 3 Mini"
+
+
+def test_17_09_only_such_models_are_converted_again(tmp_path: Path) -> None:
+    def revision(directory: Path) -> int:
+        return revision_of("Phi3ForCausalLM", directory, lambda name: (directory / name).is_file())
+
+    assert revision(phi3(tmp_path / "one")) == 1
+    assert revision(phi3(tmp_path / "two", rstrip=False)) == 0

@@ -1,0 +1,128 @@
+"""A chat template that llama-server cannot read is found before the start, by the program itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llama_runner import Runner, ServerOptions
+from llama_runner.convert import convert
+from llama_runner.core.errors import ExitCode
+from llama_runner.serving.errors import ServerDied
+from llama_runner.serving.template_check import UnreadableTemplate, check_template
+from llama_runner.store import layout
+from tests.conftest import Command
+from tests.convert.checkpoints import edit_json, llama
+from tests.convert.real_vocabularies import npm
+from tests.e2e.serving import Running, request
+
+READABLE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+BROKEN = "{% for m in messages -%}{{ m.content - }}{% endfor %}"
+
+
+def model_with(template: object, folder: Path) -> Path:
+    """A tiny GGUF model with that template, or several named ones."""
+    directory = llama(folder / "checkpoint", num_hidden_layers=1)
+    edit_json(directory / "tokenizer_config.json", tokenizer_class="LlamaTokenizer", chat_template=template)
+    path = folder / "model.gguf"
+    convert(directory, path, name="model", outtype="f16")
+    return path
+
+
+def nemo() -> str:
+    """The template of Mistral Nemo, whose tests for tool calls llama.cpp does not know."""
+    template = npm("mistral_nemo")["tokenizer_config.json"]["chat_template"]
+    assert isinstance(template, str)
+    return template
+
+
+def test_17_07_a_template_that_llama_server_cannot_read_is_found_before_the_start(
+    root: Path, tmp_path: Path, llama_runner: Command
+) -> None:
+    model = model_with(nemo(), tmp_path)
+    done = llama_runner("run", model, "--root", root, "--port", "0")
+    assert done.code == ExitCode.SERVER
+    assert "llama-server cannot read the chat template of model: " in done.err
+    assert "-- --no-jinja uses llama.cpp's built-in format for this template" in done.err
+    assert "-- --chat-template-file FILE" in done.err
+    assert "selectattr: unknown test 'tool_calls'" in done.err
+    assert "exited with" not in done.err, "no server was started with the model"
+
+
+def test_17_07_the_ways_out_that_are_offered_serve_the_model(
+    root: Path, tmp_path: Path, children: list[subprocess.Popen[str]]
+) -> None:
+    model, file = model_with(nemo(), tmp_path), tmp_path / "template.jinja"
+    file.write_text(READABLE, encoding="utf-8")
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    for words, prompt in ((["--no-jinja"], "[INST]hello[/INST]"), (["--chat-template-file", str(file)], "user: hello")):
+        run = Running(children, model, "--root", root, "--", *words)
+        assert prompt in request(run.url, "/apply-template", body)[1]["prompt"]
+        run.process.terminate()
+        run.finish()
+
+
+def test_17_07_a_template_that_is_not_jinja_has_no_format_of_its_own(root: Path, tmp_path: Path) -> None:
+    runner = Runner(root)
+    prepared = runner.prepare(model_with(BROKEN, tmp_path))
+    with pytest.raises(UnreadableTemplate) as caught:
+        runner.launch(prepared, server=ServerOptions(port=0))
+    assert not caught.value.has_format
+    assert "built-in format for this template" not in str(caught.value.hint)
+
+
+def test_17_07_the_programs_are_asked_once_for_a_template(root: Path, tmp_path: Path) -> None:
+    """As the answer is kept by template and program, and by the files of the launch."""
+    runner = Runner(root)
+    first, second = (model_with(READABLE, tmp_path / name) for name in ("first", "second"))
+    spec = runner.plan(first, server=ServerOptions(port=0)).spec
+    program = tmp_path / "llama-server"
+    program.write_text(f'#!/bin/sh\necho "$*" >> "$0.asked"\nexec {json.dumps(str(spec.binary))} "$@"\n')
+    program.chmod(0o755)
+    spec, kept, asked = spec.replace(binary=program), tmp_path / "kept", program.with_name("llama-server.asked")
+    for model in (first, first, second, second):
+        check_template(spec.replace(model=model), kept)
+    assert len(asked.read_text().splitlines()) == 1
+    check_template(spec.replace(extra=("--chat-template-file", "x")), kept)
+    assert len(asked.read_text().splitlines()) == 1, "another template is read by llama-server before the model"
+    check_template(spec.replace(extra=("--no-jinja",)), kept)
+    assert len(asked.read_text().splitlines()) == 2
+    program.write_text(program.read_text() + "\n")
+    check_template(spec, kept)
+    assert len(asked.read_text().splitlines()) == 3, "another program is asked"
+    for file in kept.iterdir():
+        file.write_text("{")
+    check_template(spec, kept)
+    assert len(asked.read_text().splitlines()) == 4, "a damaged answer is none"
+
+
+def test_17_07_a_program_that_fails_for_another_reason_is_not_held_up(root: Path, tmp_path: Path) -> None:
+    spec = Runner(root).plan(model_with(BROKEN, tmp_path), server=ServerOptions(port=0)).spec
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\necho 'error: invalid argument: --device' >&2\nexit 1\n")
+    program.chmod(0o755)
+    check_template(spec.replace(binary=program), tmp_path / "kept")
+    check_template(spec.replace(binary=tmp_path / "absent"), tmp_path / "kept")
+
+
+def test_17_07_where_nothing_can_be_kept_the_answer_is_the_same(root: Path, tmp_path: Path) -> None:
+    spec = Runner(root).plan(model_with(BROKEN, tmp_path), server=ServerOptions(port=0)).spec
+    (tmp_path / "kept").write_text("no directory")
+    for _ in range(2):
+        with pytest.raises(UnreadableTemplate):
+            check_template(spec, tmp_path / "kept")
+
+
+def test_17_07_an_unreadable_template_of_the_options_has_a_hint(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "broken.jinja"
+    file.write_text(BROKEN, encoding="utf-8")
+    runner = Runner(root)
+    options = ServerOptions(port=0, extra=("--chat-template-file", str(file)))
+    prepared = runner.prepare(model_with(READABLE, tmp_path), server=options)
+    with pytest.raises(ServerDied) as caught:
+        runner.launch(prepared, server=options)
+    assert "-- --chat-template-file FILE" in str(caught.value.hint)
+    assert not list(layout.chat_templates(runner.store.private).glob("*")), "llama-server reads it by itself"
